@@ -1,0 +1,2 @@
+//! The `hugewalk` command.
+fn main() {}

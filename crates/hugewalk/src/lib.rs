@@ -1,0 +1,2 @@
+//! hugewalk
+#![no_std]
