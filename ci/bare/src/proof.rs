@@ -1,0 +1,78 @@
+//! What both programs prove.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+use hugewalk as _;
+
+use crate::{frames, heap};
+
+/// Runs every step and says what it showed; a step that fails panics.
+///
+/// To be called once: the steps use up the huge frames.
+pub fn run(console: &mut dyn Write) {
+    let mut say = |step: core::fmt::Arguments<'_>| {
+        writeln!(console, "{step}").expect("the console takes every line");
+    };
+    say(format_args!(
+        "hugewalk, without std, libc or an operating system's help"
+    ));
+    heap_gives_back_what_it_took();
+    say(format_args!(
+        "heap: blocks of every size and alignment, all given back"
+    ));
+    frames_are_aligned_and_zero();
+    say(format_args!(
+        "frames: {} of {} MiB, aligned and zero",
+        frames::FRAMES,
+        frames::FRAME_SIZE >> 20
+    ));
+}
+
+fn heap_gives_back_what_it_took() {
+    #[repr(align(4096))]
+    struct Page([u8; 4096]);
+
+    let before = heap::in_use();
+    let mut pages = Vec::new();
+    let mut lists: Vec<Vec<usize>> = Vec::new();
+    for count in 0..256 {
+        pages.push(Box::new(Page([count as u8; 4096])));
+        lists.push((0..count).collect());
+    }
+    for (count, page) in pages.iter().enumerate() {
+        assert!((&raw const **page).is_aligned(), "a page is on a page boundary");
+        assert!(
+            page.0.iter().all(|&byte| byte == count as u8),
+            "nobody else wrote to the page"
+        );
+    }
+    let mut odd = false;
+    pages.retain(|_| {
+        odd = !odd;
+        odd
+    });
+    for (count, list) in lists.iter().enumerate() {
+        assert!(list.iter().copied().eq(0..count), "nobody else wrote to the list");
+    }
+    drop((lists, pages));
+    assert_eq!(heap::in_use(), before, "every block is back");
+}
+
+fn frames_are_aligned_and_zero() {
+    let base = frames::base();
+    assert!(
+        base.addr().get().is_multiple_of(frames::FRAME_SIZE),
+        "frames are aligned"
+    );
+    for index in 0..frames::FRAMES {
+        // SAFETY: the first byte of a frame, which nobody was given yet.
+        let first = unsafe {
+            base.as_ptr()
+                .wrapping_add(index * frames::FRAME_SIZE)
+                .read_volatile()
+        };
+        assert_eq!(first, 0, "frames are zero");
+    }
+}
