@@ -1,2 +1,10 @@
 //! The `hugewalk` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use hugewalk_cli::args::Cli;
+
+fn main() -> ExitCode {
+    hugewalk_cli::run(&Cli::parse())
+}

@@ -1,0 +1,148 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::trace::Time;
+
+/// Huge-page tables that processes share, and what becomes of them.
+#[derive(Debug, Parser)]
+#[command(name = "hugewalk", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `hugewalk` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Perform the huge-page part of a recorded program, and report its page tables and what sharing them saved
+    ///
+    /// Reads what strace and perf recorded of a real program, performs each call and each page fault that concerns huge
+    /// pages at the recorded addresses, and checks every result against the recorded one. Then it reports which mappings
+    /// share their page tables and which cannot and why, what the tables cost, what broke the sharing and what that
+    /// would have cost under three protocols, and what there is to gain.
+    #[command(after_help = RECORDING, after_long_help = RECORDING)]
+    Replay(ReplayArgs),
+}
+
+const RECORDING: &str = "\
+To record a program:
+  perf record -k CLOCK_REALTIME -e page-faults -c 1 -d -a -o x.perf &
+  strace -f -ttt -o x.strace -e trace=memory,desc,process,ipc,memfd_create,ftruncate,userfaultfd PROGRAM
+  perf script -i x.perf --ns -F pid,tid,time,event,addr > x.faults
+
+Exit status:
+  0  replayed; nothing differs from --truth
+  1  replayed; something differs from --truth
+  2  an input cannot be used; one line on standard error says what, where, and what to do";
+
+/// `hugewalk replay`
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The recording: output of strace -f -ttt
+    #[arg(value_name = "TRACE.strace")]
+    pub strace: PathBuf,
+
+    /// The page faults: output of perf script --ns -F pid,tid,time,event,addr
+    #[arg(long, value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+
+    /// Stop before the first event later than this: seconds since the epoch, or +SECONDS since the first event
+    #[arg(long, value_name = "TIME", value_parser = until)]
+    pub until: Option<Until>,
+
+    /// What the kernel said (JSON); replay up to its moment and compare line by line
+    #[arg(long, value_name = "FILE", conflicts_with = "clones")]
+    pub truth: Option<PathBuf>,
+
+    /// How to print the report
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+
+    /// Processors of the machine whose costs are counted
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub cpus: u32,
+
+    /// Run the recorded program's processes N times over, all on the same files
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub clones: u32,
+
+    /// Huge pages in the pool at the start [default: as many as --truth says, else as many as the recording can use]
+    #[arg(long, value_name = "PAGES")]
+    pub pool: Option<u64>,
+
+    /// A directory on which hugetlbfs is mounted, with :1G behind it if its pages are that large; may be repeated
+    ///
+    /// Known without being named: /dev/hugepages, /run/hugepages, /mnt/huge*, mounts in the recording, and files that are
+    /// ever mapped with MAP_HUGETLB.
+    #[arg(long, value_name = "DIR[:1G]")]
+    pub hugetlbfs: Vec<String>,
+}
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs; the schema is named in the field `schema`
+    Json,
+}
+
+/// Where a replay ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// At this moment.
+    Moment(Time),
+    /// So long after the first event.
+    After(Time),
+}
+
+impl Until {
+    /// The moment meant, if the first event is at `start`.
+    #[must_use]
+    pub fn moment(self, start: Time) -> Time {
+        match self {
+            Self::Moment(time) => time,
+            Self::After(span) => start + span,
+        }
+    }
+}
+
+fn until(text: &str) -> Result<Until, String> {
+    let (seconds, kind): (&str, fn(Time) -> Until) = match text.strip_prefix('+') {
+        Some(rest) => (rest, Until::After),
+        None => (text, Until::Moment),
+    };
+    Time::parse(seconds)
+        .map(kind)
+        .ok_or_else(|| "give seconds, as in 1795335398.67 or +12.5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_replay_may_end_at_a_moment_or_after_a_while() {
+        let start = Time(10_000_000_000);
+        assert_eq!(
+            until("12.5").map(|until| until.moment(start)),
+            Ok(Time(12_500_000_000))
+        );
+        assert_eq!(
+            until("+2.5").map(|until| until.moment(start)),
+            Ok(Time(12_500_000_000))
+        );
+        assert!(until("soon").is_err());
+    }
+}

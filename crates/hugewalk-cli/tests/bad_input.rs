@@ -1,0 +1,145 @@
+//! An input that cannot be used gives one line on standard error, nothing on standard output, and exit code 2.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+const GOOD: &str = "7 5.1 munmap(0x1000, 4096) = 0\n7 5.2 +++ exited with 0 +++\n";
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples/traces")
+        .join(name)
+}
+
+/// Runs a replay of `strace` with `others` (option, file name, contents), and gives back the one line of its complaint.
+fn complaint(strace: &[u8], others: &[(&str, &str, &str)]) -> String {
+    let directory = TempDir::new().expect("a directory");
+    let mut command = Command::cargo_bin("hugewalk").expect("the command");
+    command.current_dir(&directory).args(["replay", "t.strace"]);
+    fs::write(directory.path().join("t.strace"), strace).expect("written");
+    for (option, name, contents) in others {
+        fs::write(directory.path().join(name), contents).expect("written");
+        command.args([option, name]);
+    }
+    let output = command.output().expect("it ran");
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error.trim_end().to_owned()
+}
+
+#[test]
+fn every_kind_of_damage_to_a_trace_is_named_with_its_line() {
+    let cases = [
+        ("", "t.strace: holds no events; record again"),
+        (
+            "7 5.1 munmap(0x1000, 40",
+            "t.strace:1: the call is cut off: `munmap(0x1000, 40`; the recording was truncated",
+        ),
+        ("7 5.1 munmap(0x1000, 4096)\n", "t.strace:1: the call is cut off"),
+        (
+            "7 5.1 getpid() = 7\n7 5.2 munmap(0x1000, x) = 0\n",
+            "t.strace:2: munmap: argument 2 (length) is `x`",
+        ),
+        (
+            "7 5.1 munmap(0x1000) = 0\n",
+            "t.strace:1: munmap: argument 2 (length) is missing",
+        ),
+        (
+            "7 5.1 munmap(0x1000, 4096) = ok\n",
+            "t.strace:1: result of munmap is `ok`",
+        ),
+        (
+            "7 12:00:01.5 munmap(0x1000, 4096) = 0\n",
+            "t.strace:1: no time in seconds at `7 12:00:01.5",
+        ),
+        ("7 5.1 hello\n", "t.strace:1: not a line of strace: `hello`"),
+        (
+            "7 5.1 brk(0 <unfinished ...>\n",
+            "t.strace:1: brk of task 7 never returns",
+        ),
+        (
+            "7 5.1 brk(0 <unfinished ...>\n7 5.2 getpid() = 7\n",
+            "t.strace:2: task 7 goes on, but its brk of line 1",
+        ),
+        (
+            "7 5.1 getpid() = 7\n7 5.2 <... brk resumed>) = 0\n",
+            "t.strace:2: brk of task 7 resumes, but did not begin",
+        ),
+        ("7 5.1 +++ exited wi", "t.strace:1: the call is cut off"),
+    ];
+    for (text, expected) in cases {
+        let line = complaint(text.as_bytes(), &[]);
+        assert!(line.starts_with(&format!("hugewalk: {expected}")), "{line}");
+        assert!(line.contains("; "), "it says what to do: {line}");
+    }
+    let line = complaint(b"7 5.1 getpid() = 7\n\xff\xfe\n", &[]);
+    assert!(
+        line.starts_with("hugewalk: t.strace:2: is not UTF-8 text"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_recording_cut_anywhere_inside_a_line_is_refused_or_whole() {
+    let whole = fs::read_to_string(example("selftest-mremap.strace")).expect("the example");
+    let text = whole.trim_end();
+    let last = text.rfind('\n').expect("lines") + 1;
+    for end in last + 25..text.len() {
+        let line = complaint(&text.as_bytes()[..end], &[]);
+        assert!(line.starts_with("hugewalk: t.strace:33: "), "{line}");
+    }
+}
+
+#[test]
+fn damage_to_a_fault_file_is_named_with_its_line() {
+    for bad in [
+        "7/7 5.1 page-faults: 10",
+        "7/7 5.1: page-faults:",
+        "7/7 5.1: page-faults: zz",
+        "\u{1}PERFILE2",
+    ] {
+        let faults = format!("7/7 5.1: page-faults: 1000\n{bad}\n");
+        let line = complaint(GOOD.as_bytes(), &[("--faults", "f.faults", &faults)]);
+        assert!(line.starts_with("hugewalk: f.faults:2: not a fault: `"), "{line}");
+    }
+}
+
+#[test]
+fn damage_to_a_truth_file_is_named_with_its_line() {
+    let whole = fs::read_to_string(example("postgres.truth.json")).expect("the example");
+    let cases = [
+        ("", "truth.json:1: EOF while parsing a value"),
+        ("{\n \"at\": 5\n}", "truth.json:2: invalid type: integer `5`"),
+        (
+            "{\n \"at\": \"noon\",\n}",
+            "truth.json:2: `at` is \"noon\", not a time",
+        ),
+        ("{\n}", "truth.json:2: missing field `at`"),
+        (&whole[..whole.len() / 2], "truth.json:"),
+    ];
+    for (text, expected) in cases {
+        let line = complaint(GOOD.as_bytes(), &[("--truth", "truth.json", text)]);
+        assert!(line.starts_with(&format!("hugewalk: {expected}")), "{line}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let output = Command::cargo_bin("hugewalk")
+        .expect("the command")
+        .args(["replay", "/nowhere/x"])
+        .output()
+        .expect("it ran");
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        error.starts_with("hugewalk: /nowhere/x: cannot be read: "),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 1);
+}
