@@ -1,6 +1,7 @@
 //! The `hugewalk` command: all of it but `main`.
 
 pub mod args;
+pub mod replay;
 pub mod report;
 pub mod trace;
 

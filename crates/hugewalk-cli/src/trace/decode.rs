@@ -1,8 +1,10 @@
 //! From a call as printed to a [`Call`].
 
-use super::call::{Advice, Call, Descriptor, Outcome};
+use super::arguments::Arguments;
+use super::call::{Call, Outcome};
 use super::error::Problem;
-use super::flags::{CloneFlags, FlagWord, MlockFlags};
+use super::flags::{CloneFlags, OpenFlags};
+use super::ranges;
 use super::syntax::{self, RawCall};
 
 /// Reads the call; none if it is one that this program does not perform.
@@ -91,117 +93,11 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
         "userfaultfd" => Call::Userfaultfd,
         "mmap" | "mmap2" | "munmap" | "mprotect" | "pkey_mprotect" | "mremap" | "madvise" | "mlock"
         | "mlock2" | "mlockall" | "fallocate" | "ftruncate" | "ftruncate64" | "truncate" | "truncate64" => {
-            return memory(raw).map(Some);
+            return ranges::decode(raw).map(Some);
         }
         _ => return Ok(None),
     };
     Ok(Some(call))
-}
-
-/// The calls on ranges: of memory, and of files.
-fn memory(raw: &RawCall<'_>) -> Result<Call, Problem> {
-    let of = |call: &'static str| Arguments {
-        call,
-        list: &raw.arguments,
-    };
-    let range = |arguments: &Arguments<'_>| -> Result<(u64, u64), Problem> {
-        Ok((arguments.number(0, "address")?, arguments.number(1, "length")?))
-    };
-    Ok(match raw.name {
-        "munmap" => {
-            let (address, length) = range(&of("munmap"))?;
-            Call::Munmap { address, length }
-        }
-        "mprotect" | "pkey_mprotect" => {
-            let arguments = of("mprotect");
-            let (address, length) = range(&arguments)?;
-            Call::Mprotect {
-                address,
-                length,
-                prot: arguments.flags(2, "protection")?,
-            }
-        }
-        "mremap" => {
-            let arguments = of("mremap");
-            let (address, old_length) = range(&arguments)?;
-            Call::Mremap {
-                address,
-                old_length,
-                new_length: arguments.number(2, "new length")?,
-                flags: arguments.flags(3, "flags")?,
-                // Printed only with MREMAP_FIXED or MREMAP_DONTUNMAP.
-                new_address: if raw.arguments.len() > 4 {
-                    arguments.number(4, "new address")?
-                } else {
-                    0
-                },
-            }
-        }
-        "madvise" => {
-            let arguments = of("madvise");
-            let (address, length) = range(&arguments)?;
-            Call::Madvise {
-                address,
-                length,
-                advice: advice(arguments.text(2, "advice")?),
-            }
-        }
-        "mlock" => {
-            let (address, length) = range(&of("mlock"))?;
-            Call::Mlock {
-                address,
-                length,
-                flags: MlockFlags::empty(),
-            }
-        }
-        "mlock2" => {
-            let arguments = of("mlock2");
-            let (address, length) = range(&arguments)?;
-            Call::Mlock {
-                address,
-                length,
-                flags: arguments.flags(2, "flags")?,
-            }
-        }
-        "mlockall" => Call::Mlockall {
-            flags: of("mlockall").flags(0, "flags")?,
-        },
-        "fallocate" => {
-            let arguments = of("fallocate");
-            Call::Fallocate {
-                fd: arguments.fd(0)?,
-                mode: arguments.flags(1, "mode")?,
-                offset: arguments.number(2, "offset")?,
-                length: arguments.number(3, "length")?,
-            }
-        }
-        "ftruncate" | "ftruncate64" => {
-            let arguments = of("ftruncate");
-            Call::Ftruncate {
-                fd: arguments.fd(0)?,
-                length: arguments.number(1, "length")?,
-            }
-        }
-        "truncate" | "truncate64" => {
-            let arguments = of("truncate");
-            Call::Truncate {
-                path: arguments.path(0)?,
-                length: arguments.number(1, "length")?,
-            }
-        }
-        _ => {
-            let arguments = of("mmap");
-            let (address, length) = range(&arguments)?;
-            Call::Mmap {
-                address,
-                length,
-                prot: arguments.flags(2, "protection")?,
-                flags: arguments.flags(3, "flags")?,
-                fd: arguments.fd(4)?,
-                offset: arguments.number(5, "offset")?,
-            }
-        }
-    })
 }
 
 fn open(raw: &RawCall<'_>) -> Result<Call, Problem> {
@@ -221,7 +117,6 @@ fn open(raw: &RawCall<'_>) -> Result<Call, Problem> {
             }
         }
         "creat" => {
-            use super::flags::OpenFlags;
             let flags = OpenFlags::O_CREAT | OpenFlags::O_TRUNC;
             Call::Open {
                 directory: None,
@@ -313,16 +208,6 @@ fn ioctl(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
     }))
 }
 
-fn advice(text: &str) -> Advice {
-    match text {
-        "MADV_DONTNEED" | "MADV_DONTNEED_LOCKED" => Advice::DontNeed,
-        "MADV_REMOVE" => Advice::Remove,
-        "MADV_POPULATE_READ" => Advice::PopulateRead,
-        "MADV_POPULATE_WRITE" => Advice::PopulateWrite,
-        other => Advice::Other(other.into()),
-    }
-}
-
 /// Reads what stands after the `=`.
 pub(crate) fn outcome(raw: &RawCall<'_>) -> Result<Outcome, Problem> {
     let (value, explanation) = raw
@@ -352,107 +237,10 @@ pub(crate) fn outcome(raw: &RawCall<'_>) -> Result<Outcome, Problem> {
     }
 }
 
-/// The arguments of one call, read by place.
-struct Arguments<'a> {
-    call: &'static str,
-    list: &'a [&'a str],
-}
-
-impl<'a> Arguments<'a> {
-    fn text(&self, index: usize, what: &'static str) -> Result<&'a str, Problem> {
-        self.list.get(index).copied().ok_or(Problem::MissingArgument {
-            call: self.call,
-            number: index + 1,
-            what,
-        })
-    }
-
-    fn bad(&self, index: usize, what: &'static str, text: &str) -> Problem {
-        Problem::Argument {
-            call: self.call,
-            number: index + 1,
-            what,
-            text: text.to_owned(),
-        }
-    }
-
-    fn number(&self, index: usize, what: &'static str) -> Result<u64, Problem> {
-        let text = self.text(index, what)?;
-        syntax::number(text, |_| None).ok_or_else(|| self.bad(index, what, text))
-    }
-
-    /// A number of which some values have names (`IPC_PRIVATE`), all of them meaning zero here.
-    fn number_or_name(&self, index: usize, what: &'static str) -> Result<u64, Problem> {
-        let text = self.text(index, what)?;
-        syntax::number(text, |_| Some(0)).ok_or_else(|| self.bad(index, what, text))
-    }
-
-    fn small(&self, index: usize, what: &'static str) -> Result<u32, Problem> {
-        u32::try_from(self.number(index, what)?).map_err(|_| self.bad(index, what, self.list[index]))
-    }
-
-    fn flags<F: FlagWord>(&self, index: usize, what: &'static str) -> Result<F, Problem> {
-        let text = self.text(index, what)?;
-        self.flags_in(index, what, text)
-    }
-
-    fn flags_in<F: FlagWord>(&self, index: usize, what: &'static str, text: &str) -> Result<F, Problem> {
-        syntax::number(text, |name| Some(F::by_name(name)))
-            .map(F::from_word)
-            .ok_or_else(|| self.bad(index, what, text))
-    }
-
-    /// Flags in a field of a structure, as `clone3` and `openat2` have them.
-    fn field_flags<F: FlagWord>(&self, index: usize, name: &'static str) -> Result<F, Problem> {
-        let structure = self.text(index, name)?;
-        let text = syntax::field(structure, name).ok_or_else(|| self.bad(index, name, structure))?;
-        self.flags_in(index, name, text)
-    }
-
-    /// Flags printed as `flags=...`, as `clone` has them, whose arguments differ in order between architectures.
-    fn named_flags<F: FlagWord>(&self, name: &'static str) -> Result<F, Problem> {
-        let found = self
-            .list
-            .iter()
-            .enumerate()
-            .find_map(|(index, text)| Some((index, syntax::named(text, name)?)));
-        let (index, text) = found.ok_or(Problem::MissingArgument {
-            call: self.call,
-            number: 2,
-            what: name,
-        })?;
-        self.flags_in(index, name, text)
-    }
-
-    fn path(&self, index: usize) -> Result<Box<str>, Problem> {
-        let text = self.text(index, "path")?;
-        // A bad address is printed as a number; the call fails, so that the path does not matter.
-        let unreadable = || syntax::number(text, |_| None).map(|_| String::new());
-        syntax::string(text)
-            .or_else(unreadable)
-            .map(String::into_boxed_str)
-            .ok_or_else(|| self.bad(index, "path", text))
-    }
-
-    fn fd(&self, index: usize) -> Result<Descriptor, Problem> {
-        const AT_FDCWD: i64 = -100;
-        let text = self.text(index, "descriptor")?;
-        let named = |name: &str| (name == "AT_FDCWD").then_some(AT_FDCWD.cast_unsigned());
-        let value = syntax::number(text, named).ok_or_else(|| self.bad(index, "descriptor", text))?;
-        // Descriptors are 32 bits wide: -1 may be printed as 4294967295.
-        let number = i32::try_from(value.cast_signed())
-            .or_else(|_| u32::try_from(value).map(u32::cast_signed))
-            .map_err(|_| self.bad(index, "descriptor", text))?;
-        Ok(Descriptor {
-            number,
-            path: syntax::descriptor_path(text).map(Box::from),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::flags::{MapFlags, MremapFlags, OpenFlags, Prot, UffdModes};
+    use super::super::call::Descriptor;
+    use super::super::flags::UffdModes;
     use super::*;
 
     fn call(text: &str) -> Option<Call> {
@@ -461,50 +249,6 @@ mod tests {
 
     fn ended(text: &str) -> Outcome {
         outcome(&RawCall::parse(text).expect("a call")).expect("readable")
-    }
-
-    #[test]
-    fn mmap_is_read_with_its_page_size() {
-        let text = "mmap(NULL, 1073741824, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB|30<<MAP_HUGE_SHIFT, -1, 0) = 0x7fc0";
-        let Some(Call::Mmap {
-            address: 0,
-            length: 0x4000_0000,
-            prot,
-            flags,
-            fd,
-            offset: 0,
-        }) = call(text)
-        else {
-            panic!("{text}");
-        };
-        assert_eq!(prot, Prot::PROT_READ | Prot::PROT_WRITE);
-        assert_eq!(flags.page_shift(), Some(30));
-        assert!(flags.contains(MapFlags::MAP_HUGETLB) && flags.is_shared());
-        assert_eq!(
-            fd,
-            Descriptor {
-                number: -1,
-                path: None
-            }
-        );
-    }
-
-    #[test]
-    fn mremap_has_four_or_five_arguments() {
-        let five = call("mremap(0x1000, 8192, 4096, MREMAP_MAYMOVE|MREMAP_FIXED, 0x5000) = 0x5000");
-        let flags = MremapFlags::MREMAP_MAYMOVE | MremapFlags::MREMAP_FIXED;
-        let expected = Call::Mremap {
-            address: 0x1000,
-            old_length: 8192,
-            new_length: 4096,
-            flags,
-            new_address: 0x5000,
-        };
-        assert_eq!(five, Some(expected));
-        assert!(matches!(
-            call("mremap(0x1000, 1, 2, 0) = -1 EFAULT (Bad address)"),
-            Some(Call::Mremap { new_address: 0, .. })
-        ));
     }
 
     #[test]

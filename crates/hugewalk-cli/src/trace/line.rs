@@ -1,5 +1,7 @@
 //! One line of strace: whose it is, when, and which of the six things that strace prints.
 
+use std::borrow::Cow;
+
 use winnow::ascii::{dec_uint, multispace0, multispace1};
 use winnow::combinator::{alt, delimited, opt, terminated};
 use winnow::prelude::*;
@@ -34,6 +36,27 @@ pub(crate) enum Body<'a> {
     Detached,
     /// A signal: it changes no mapping.
     Signal,
+}
+
+/// The lines of a recording with their numbers. Without `-o`, strace may announce a new process in the middle of a line,
+/// and break that line there: the announcement is taken out, and the line is whole again under its first number.
+pub(crate) fn lines(text: &str) -> Vec<(u32, Cow<'_, str>)> {
+    let mut whole = Vec::new();
+    let mut broken: Option<(u32, String)> = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        let (number, line) = match broken.take() {
+            Some((first, head)) => (first, Cow::Owned(head + line)),
+            None => (number, Cow::Borrowed(line)),
+        };
+        match line.rsplit_once("strace: Process ") {
+            Some((head, rest)) if rest.ends_with(" attached") && head.contains('(') => {
+                broken = Some((number, head.to_owned()));
+            }
+            _ => whole.push((number, line)),
+        }
+    }
+    whole.extend(broken.map(|(number, head)| (number, Cow::Owned(head))));
+    whole
 }
 
 /// Reads a line; none for one that strace prints about itself.
@@ -175,6 +198,21 @@ mod tests {
         assert_eq!(parse("strace: Process 12 attached").expect("fine"), None);
         assert_eq!(parse("[pid 11] strace: Process 12 attached").expect("fine"), None);
         assert_eq!(parse("").expect("fine"), None);
+    }
+
+    #[test]
+    fn a_line_broken_by_an_announcement_is_whole_again() {
+        let text = "5.1 clone(flags=SIGCHLDstrace: Process 12 attached\n, tid=0) = 12\nstrace: Process 13 attached\n5.2 x";
+        let lines: Vec<(u32, String)> = lines(text)
+            .into_iter()
+            .map(|(number, line)| (number, line.into_owned()))
+            .collect();
+        let expected = [
+            (1, "5.1 clone(flags=SIGCHLD, tid=0) = 12"),
+            (3, "strace: Process 13 attached"),
+            (4, "5.2 x"),
+        ];
+        assert_eq!(lines, expected.map(|(number, line)| (number, line.to_owned())));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Recordings of real programs: what `strace -f -ttt` and `perf script` print, as one stream of events in time.
 
+mod arguments;
 pub mod call;
 mod decode;
 pub mod error;
 pub mod faults;
 pub mod flags;
 mod line;
+mod ranges;
 pub mod strace;
 mod syntax;
 pub mod time;

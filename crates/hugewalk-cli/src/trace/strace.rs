@@ -59,12 +59,13 @@ pub(crate) const UNNUMBERED: u32 = 0;
 ///
 /// If a line is not what strace prints, or a part of a call is missing.
 pub fn read(file: &Path, text: &str) -> Result<Recording, TraceError> {
-    let mut lines = Vec::new();
-    for (number, text) in (1..).zip(text.lines()) {
+    let texts = line::lines(text);
+    let mut lines = Vec::with_capacity(texts.len());
+    for (number, text) in &texts {
         match line::parse(text) {
-            Ok(Some(line)) => lines.push((number, line)),
+            Ok(Some(line)) => lines.push((*number, line)),
             Ok(None) => {}
-            Err(problem) => return Err(TraceError::at(file, number, problem)),
+            Err(problem) => return Err(TraceError::at(file, *number, problem)),
         }
     }
     if lines.is_empty() {
@@ -337,18 +338,12 @@ mod tests {
     fn lines_without_a_number_belong_to_whoever_is_alone() {
         let recording = recording(
             "5.1 munmap(0x1000, 4096) = 0\n\
-             5.2 fork(strace: Process 11 attached\n"
-                .split_inclusive('\n')
-                .next()
-                .map(|first| {
-                    format!(
-                        "{first}[pid 10] 5.2 fork( <unfinished ...>\nstrace: Process 11 attached\n\
-                         [pid 11] 5.3 munmap(0x1000, 4096) = 0\n[pid 10] 5.4 <... fork resumed>) = 11\n\
-                         [pid 11] 5.5 +++ exited with 0 +++\n5.6 munmap(0x2000, 4096) = 0\n"
-                    )
-                })
-                .expect("one line")
-                .as_str(),
+             [pid 10] 5.2 fork( <unfinished ...>\n\
+             strace: Process 11 attached\n\
+             [pid 11] 5.3 munmap(0x1000, 4096) = 0\n\
+             [pid 10] 5.4 <... fork resumed>) = 11\n\
+             [pid 11] 5.5 +++ exited with 0 +++\n\
+             5.6 munmap(0x2000, 4096) = 0\n",
         );
         let threads: Vec<u32> = recording.events.iter().map(|event| event.tid).collect();
         assert_eq!(threads, [10, 10, 11, 11, 10]);

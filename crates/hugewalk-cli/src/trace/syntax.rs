@@ -94,10 +94,11 @@ fn quoted<'a>(input: &mut &'a str) -> winnow::Result<&'a str> {
         .parse_next(input)
 }
 
-/// What `strace -y` says about a descriptor: `</dev/hugepages/a>`, `<TCP:[1->2]>`.
+/// What `strace -y` says about a descriptor: `</dev/hugepages/a>`, `<TCP:[1->2]>`; with `-yy`, `</dev/null<char 1:3>>`.
 fn annotation<'a>(input: &mut &'a str) -> winnow::Result<&'a str> {
-    let inside = repeat::<_, _, (), _, _>(0.., alt((literal("->").void(), none_of('>').void()))).take();
-    delimited('<', inside, '>').parse_next(input)
+    let device = ('<', take_while(0.., |c| c != '<' && c != '>'), '>');
+    let piece = alt((literal("->").void(), device.void(), none_of('>').void()));
+    delimited('<', repeat::<_, _, (), _, _>(0.., piece).take(), '>').parse_next(input)
 }
 
 fn comment(input: &mut &str) -> winnow::Result<()> {
@@ -127,7 +128,7 @@ pub(crate) fn number(text: &str, names: impl Fn(&str) -> Option<u64> + Copy) -> 
     let term = |input: &mut &str| -> winnow::Result<u64> {
         let value = atom.parse_next(input)?;
         let shift = opt(preceded("<<", atom.by_ref())).parse_next(input)?.unwrap_or(0);
-        opt(annotation).parse_next(input)?;
+        opt((annotation, opt("(deleted)"))).parse_next(input)?;
         comment.parse_next(input)?;
         u32::try_from(shift)
             .ok()
@@ -152,6 +153,7 @@ pub(crate) fn descriptor_path(text: &str) -> Option<&str> {
     );
     // What follows is not ours: a result may be followed by an explanation.
     let (_, path, _): (&str, &str, &str) = (number, annotation, rest).parse(text).ok()?;
+    let path = path.split('<').next().unwrap_or(path);
     path.starts_with('/').then_some(path)
 }
 
@@ -289,6 +291,8 @@ mod tests {
         assert_eq!(value("A|0600"), Some(1 | 0o600));
         assert_eq!(value("-1"), Some(u64::MAX));
         assert_eq!(value("5</dev/hugepages/a>"), Some(5));
+        assert_eq!(value("5</memfd:a>(deleted)"), Some(5));
+        assert_eq!(value("5</dev/null<char 1:3>>"), Some(5));
         assert_eq!(value("0x20 /* A_??? */"), Some(0x20));
         for bad in ["", "B", "1|", "0xg", "1<<64", "99999999999999999999", "12:30"] {
             assert_eq!(value(bad), None, "{bad}");
@@ -320,6 +324,7 @@ mod tests {
     fn the_path_of_an_annotated_descriptor_is_seen() {
         assert_eq!(descriptor_path("3</dev/hugepages/a>"), Some("/dev/hugepages/a"));
         assert_eq!(descriptor_path("3</memfd:x> (deleted)"), Some("/memfd:x"));
+        assert_eq!(descriptor_path("3</dev/null<char 1:3>>"), Some("/dev/null"));
         assert_eq!(descriptor_path("3<TCP:[1->2]>"), None);
         assert_eq!(descriptor_path("3"), None);
     }

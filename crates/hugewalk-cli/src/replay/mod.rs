@@ -1,0 +1,5 @@
+//! Performing a recording.
+
+pub mod files;
+pub mod ordinary;
+pub mod tasks;

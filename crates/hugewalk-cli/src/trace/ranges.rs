@@ -1,0 +1,178 @@
+//! The calls on ranges: of memory, and of files.
+
+use super::arguments::Arguments;
+use super::call::{Advice, Call};
+use super::error::Problem;
+use super::flags::MlockFlags;
+use super::syntax::RawCall;
+
+/// Reads one of them.
+pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Call, Problem> {
+    let of = |call: &'static str| Arguments {
+        call,
+        list: &raw.arguments,
+    };
+    let range = |arguments: &Arguments<'_>| -> Result<(u64, u64), Problem> {
+        Ok((arguments.number(0, "address")?, arguments.number(1, "length")?))
+    };
+    Ok(match raw.name {
+        "munmap" => {
+            let (address, length) = range(&of("munmap"))?;
+            Call::Munmap { address, length }
+        }
+        "mprotect" | "pkey_mprotect" => {
+            let arguments = of("mprotect");
+            let (address, length) = range(&arguments)?;
+            Call::Mprotect {
+                address,
+                length,
+                prot: arguments.flags(2, "protection")?,
+            }
+        }
+        "mremap" => {
+            let arguments = of("mremap");
+            let (address, old_length) = range(&arguments)?;
+            Call::Mremap {
+                address,
+                old_length,
+                new_length: arguments.number(2, "new length")?,
+                flags: arguments.flags(3, "flags")?,
+                // Printed only with MREMAP_FIXED or MREMAP_DONTUNMAP.
+                new_address: if raw.arguments.len() > 4 {
+                    arguments.number(4, "new address")?
+                } else {
+                    0
+                },
+            }
+        }
+        "madvise" => {
+            let arguments = of("madvise");
+            let (address, length) = range(&arguments)?;
+            Call::Madvise {
+                address,
+                length,
+                advice: advice(arguments.text(2, "advice")?),
+            }
+        }
+        "mlock" => {
+            let (address, length) = range(&of("mlock"))?;
+            Call::Mlock {
+                address,
+                length,
+                flags: MlockFlags::empty(),
+            }
+        }
+        "mlock2" => {
+            let arguments = of("mlock2");
+            let (address, length) = range(&arguments)?;
+            Call::Mlock {
+                address,
+                length,
+                flags: arguments.flags(2, "flags")?,
+            }
+        }
+        "mlockall" => Call::Mlockall {
+            flags: of("mlockall").flags(0, "flags")?,
+        },
+        "fallocate" => {
+            let arguments = of("fallocate");
+            Call::Fallocate {
+                fd: arguments.fd(0)?,
+                mode: arguments.flags(1, "mode")?,
+                offset: arguments.number(2, "offset")?,
+                length: arguments.number(3, "length")?,
+            }
+        }
+        "ftruncate" | "ftruncate64" => {
+            let arguments = of("ftruncate");
+            Call::Ftruncate {
+                fd: arguments.fd(0)?,
+                length: arguments.number(1, "length")?,
+            }
+        }
+        "truncate" | "truncate64" => {
+            let arguments = of("truncate");
+            Call::Truncate {
+                path: arguments.path(0)?,
+                length: arguments.number(1, "length")?,
+            }
+        }
+        _ => {
+            let arguments = of("mmap");
+            let (address, length) = range(&arguments)?;
+            Call::Mmap {
+                address,
+                length,
+                prot: arguments.flags(2, "protection")?,
+                flags: arguments.flags(3, "flags")?,
+                fd: arguments.fd(4)?,
+                offset: arguments.number(5, "offset")?,
+            }
+        }
+    })
+}
+
+fn advice(text: &str) -> Advice {
+    match text {
+        "MADV_DONTNEED" | "MADV_DONTNEED_LOCKED" => Advice::DontNeed,
+        "MADV_REMOVE" => Advice::Remove,
+        "MADV_POPULATE_READ" => Advice::PopulateRead,
+        "MADV_POPULATE_WRITE" => Advice::PopulateWrite,
+        other => Advice::Other(other.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::call::Descriptor;
+    use super::super::flags::{MapFlags, MremapFlags, Prot};
+    use super::*;
+
+    fn call(text: &str) -> Option<Call> {
+        decode(&RawCall::parse(text).expect("a call")).ok()
+    }
+
+    #[test]
+    fn mmap_is_read_with_its_page_size() {
+        let text = "mmap(NULL, 1073741824, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB|30<<MAP_HUGE_SHIFT, -1, 0) = 0x7fc0";
+        let Some(Call::Mmap {
+            address: 0,
+            length: 0x4000_0000,
+            prot,
+            flags,
+            fd,
+            offset: 0,
+        }) = call(text)
+        else {
+            panic!("{text}");
+        };
+        assert_eq!(prot, Prot::PROT_READ | Prot::PROT_WRITE);
+        assert_eq!(flags.page_shift(), Some(30));
+        assert!(flags.contains(MapFlags::MAP_HUGETLB) && flags.is_shared());
+        assert_eq!(
+            fd,
+            Descriptor {
+                number: -1,
+                path: None
+            }
+        );
+    }
+
+    #[test]
+    fn mremap_has_four_or_five_arguments() {
+        let five = call("mremap(0x1000, 8192, 4096, MREMAP_MAYMOVE|MREMAP_FIXED, 0x5000) = 0x5000");
+        let flags = MremapFlags::MREMAP_MAYMOVE | MremapFlags::MREMAP_FIXED;
+        let expected = Call::Mremap {
+            address: 0x1000,
+            old_length: 8192,
+            new_length: 4096,
+            flags,
+            new_address: 0x5000,
+        };
+        assert_eq!(five, Some(expected));
+        assert!(matches!(
+            call("mremap(0x1000, 1, 2, 0) = -1 EFAULT (Bad address)"),
+            Some(Call::Mremap { new_address: 0, .. })
+        ));
+    }
+}
