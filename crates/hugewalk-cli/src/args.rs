@@ -31,8 +31,9 @@ pub enum Command {
 const RECORDING: &str = "\
 To record a program:
   perf record -k CLOCK_REALTIME -e page-faults -c 1 -d -a -o x.perf &
-  strace -f -y -ttt -o x.strace -e trace=memory,process,ipc,openat,close,dup,dup2,dup3 \\
-    -e trace+=fcntl,unlink,memfd_create,ftruncate,fallocate,userfaultfd PROGRAM
+  CALLS=memory,process,ipc,openat,close,dup,dup2,dup3,fcntl,unlink,memfd_create
+  CALLS=$CALLS,ftruncate,fallocate,userfaultfd,ioctl,mount
+  strace -f -y -ttt -o x.strace -e trace=$CALLS PROGRAM
   perf script -i x.perf --ns -F pid,tid,time,event,addr > x.faults
 
 Exit status:
