@@ -1,0 +1,68 @@
+//! Errors that more than one room returns. What belongs to one operation lives beside that operation.
+
+use thiserror::Error;
+
+/// Memory for the engine's own records or for a page table could not be had. Nothing was changed.
+///
+/// Linux: `-ENOMEM`, `VM_FAULT_OOM`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
+#[error("out of memory for page tables or bookkeeping")]
+pub struct OutOfMemory;
+
+impl From<alloc::collections::TryReserveError> for OutOfMemory {
+    fn from(_: alloc::collections::TryReserveError) -> Self {
+        Self
+    }
+}
+
+/// The error numbers that Linux returns for the same failure, for hosts that speak system calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::upper_case_acronyms)]
+#[non_exhaustive]
+pub enum Errno {
+    /// Operation not permitted.
+    EPERM,
+    /// No such process (here: the address space has exited).
+    ESRCH,
+    /// Try again.
+    EAGAIN,
+    /// Out of memory, or a range that is not mapped.
+    ENOMEM,
+    /// Bad address.
+    EFAULT,
+    /// Device or resource busy.
+    EBUSY,
+    /// Already there.
+    EEXIST,
+    /// Invalid argument.
+    EINVAL,
+    /// No space: the pool or the mount has no page left.
+    ENOSPC,
+    /// Access not permitted.
+    EACCES,
+    /// Not supported.
+    EOPNOTSUPP,
+    /// The page has a hardware error.
+    EHWPOISON,
+}
+
+impl Errno {
+    /// The symbol as `strace` and the manual pages print it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EPERM => "EPERM",
+            Self::ESRCH => "ESRCH",
+            Self::EAGAIN => "EAGAIN",
+            Self::ENOMEM => "ENOMEM",
+            Self::EFAULT => "EFAULT",
+            Self::EBUSY => "EBUSY",
+            Self::EEXIST => "EEXIST",
+            Self::EINVAL => "EINVAL",
+            Self::ENOSPC => "ENOSPC",
+            Self::EACCES => "EACCES",
+            Self::EOPNOTSUPP => "EOPNOTSUPP",
+            Self::EHWPOISON => "EHWPOISON",
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The host's locks with the task in their signatures: what may block takes `&mut Task`.
+
+use lock_api::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::platform::{Barriers, Platform};
+use crate::task::Task;
+
+/// A leaf lock around a few fields: pool counters, a page cache, a region map. Held for moments, never across a call
+/// that takes another lock but the pool's; so it needs no task, and destructors may take it.
+pub(crate) type SpinLock<P, T> = Mutex<<P as Barriers>::SpinLock, T>;
+
+/// A sleeping lock.
+pub(crate) struct SleepLock<P: Platform>(Mutex<P::SleepMutex, ()>);
+
+pub(crate) type SleepLockGuard<'l, P> = MutexGuard<'l, <P as Platform>::SleepMutex, ()>;
+
+impl<P: Platform> SleepLock<P> {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(()))
+    }
+
+    /// Takes the lock. Sleeps.
+    pub(crate) fn lock(&self, _task: &mut Task<P>) -> SleepLockGuard<'_, P> {
+        self.0.lock()
+    }
+}
+
+/// A sleeping reader/writer lock around `T`. Linux: `rw_semaphore`.
+pub(crate) struct RwSem<P: Platform, T>(RwLock<P::SleepRwLock, T>);
+
+pub(crate) type ReadSem<'l, P, T> = RwLockReadGuard<'l, <P as Platform>::SleepRwLock, T>;
+pub(crate) type WriteSem<'l, P, T> = RwLockWriteGuard<'l, <P as Platform>::SleepRwLock, T>;
+
+impl<P: Platform, T> RwSem<P, T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+
+    /// Takes the lock in read. Sleeps.
+    pub(crate) fn read(&self, _task: &mut Task<P>) -> ReadSem<'_, P, T> {
+        self.0.read()
+    }
+
+    /// Takes the lock in write. Sleeps.
+    pub(crate) fn write(&self, _task: &mut Task<P>) -> WriteSem<'_, P, T> {
+        self.0.write()
+    }
+
+    /// Takes the lock in write if that needs no waiting.
+    pub(crate) fn try_write(&self) -> Option<WriteSem<'_, P, T>> {
+        self.0.try_write()
+    }
+
+    pub(crate) fn inner_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+}

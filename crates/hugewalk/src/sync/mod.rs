@@ -1,0 +1,16 @@
+//! Locks, atomics and shared ownership as the engine uses them.
+
+mod arc;
+mod lock;
+mod word;
+
+pub use self::arc::Arc;
+pub(crate) use self::lock::{ReadSem, RwSem, SleepLock, SleepLockGuard, SpinLock, WriteSem};
+pub use self::word::Word;
+
+/// Moves `value` to the heap if there is memory for it.
+pub(crate) fn try_push<T>(list: &mut alloc::vec::Vec<T>, value: T) -> Result<(), crate::error::OutOfMemory> {
+    list.try_reserve(1)?;
+    list.push(value);
+    Ok(())
+}
