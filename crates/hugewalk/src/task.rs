@@ -1,0 +1,127 @@
+//! The running task: whether it may sleep is a matter of types.
+//!
+//! Whatever may block takes `&mut Task`. An RCU read section and a held table lock keep a shared borrow of the task. So
+//! sleeping, taking a sleeping lock or waiting for a grace period inside an atomic section does not compile. The guards
+//! of sleeping locks keep no borrow: one may sleep under the VMA lock.
+//!
+//! ```compile_fail,E0502
+//! # fn f<P: hugewalk::platform::Platform>(task: &mut hugewalk::Task<P>) {
+//! let section = task.rcu_read_lock();
+//! task.synchronize(); // a grace period waits for this very section
+//! drop(section);
+//! # }
+//! ```
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+
+use crate::error::OutOfMemory;
+use crate::hugetlb::Hugetlb;
+use crate::platform::Platform;
+use crate::rcu::Rcu;
+use crate::sync::Arc;
+
+/// One thread of execution that uses the engine. Linux: `current`.
+///
+/// Stays on the thread that made it (neither `Send` nor `Sync`), which is what keeps its guards there too.
+///
+/// # Invariants
+///
+/// `reader` came from the RCU domain of `hugetlb` and is taken back once, when the task is dropped.
+pub struct Task<P: Platform> {
+    hugetlb: Arc<Hugetlb<P>>,
+    reader: ManuallyDrop<<P::Rcu as Rcu<P>>::Reader>,
+    stays_on_its_thread: PhantomData<*mut ()>,
+}
+
+impl<P: Platform> Task<P> {
+    /// A task of this system, for the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Self, OutOfMemory> {
+        let reader = hugetlb.rcu().register(hugetlb.platform())?;
+        // INVARIANT: registered with the domain of this very system.
+        Ok(Self {
+            hugetlb: hugetlb.clone(),
+            reader: ManuallyDrop::new(reader),
+            stays_on_its_thread: PhantomData,
+        })
+    }
+
+    /// The system the task belongs to.
+    #[must_use]
+    pub fn hugetlb(&self) -> &Arc<Hugetlb<P>> {
+        &self.hugetlb
+    }
+
+    /// Enters an RCU read section, which lasts as long as the guard. Sections nest. Does not sleep, and nothing may
+    /// sleep until the guard is gone.
+    #[inline]
+    #[must_use = "the read section ends when the guard is dropped"]
+    pub fn rcu_read_lock(&self) -> RcuReadGuard<'_, P> {
+        // SAFETY: by the type invariants the reader belongs to this domain.
+        unsafe {
+            self.hugetlb
+                .rcu()
+                .read_lock(self.hugetlb.platform(), &self.reader)
+        };
+        RcuReadGuard { task: self }
+    }
+
+    /// Waits for a grace period: every read section that is open now has been left when it returns. Sleeps.
+    pub fn synchronize(&mut self) {
+        self.hugetlb.rcu().synchronize(self.hugetlb.platform());
+    }
+
+    /// Waits until everything that was handed to RCU so far has been freed. Sleeps.
+    pub fn rcu_barrier(&mut self) {
+        self.hugetlb.rcu().barrier(self.hugetlb.platform());
+    }
+}
+
+impl<P: Platform> Drop for Task<P> {
+    fn drop(&mut self) {
+        // SAFETY: dropped once, here, and not used afterwards.
+        let reader = unsafe { ManuallyDrop::take(&mut self.reader) };
+        // SAFETY: by the type invariants it belongs to this domain; guards borrow the task, so none is left.
+        unsafe { self.hugetlb.rcu().unregister(self.hugetlb.platform(), reader) };
+    }
+}
+
+impl<P: Platform> fmt::Debug for Task<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").finish_non_exhaustive()
+    }
+}
+
+/// An RCU read section. A proof that tables reached through it are *alive*; see [`walk`](crate::walk).
+///
+/// Not `Send`: a section is left by the task that entered it.
+#[derive(Debug)]
+pub struct RcuReadGuard<'t, P: Platform> {
+    task: &'t Task<P>,
+}
+
+impl<'t, P: Platform> RcuReadGuard<'t, P> {
+    /// The task whose section this is.
+    #[must_use]
+    pub fn task(&self) -> &'t Task<P> {
+        self.task
+    }
+}
+
+impl<P: Platform> Drop for RcuReadGuard<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: by the task's invariants the reader belongs to this domain; the section was entered with the guard.
+        unsafe {
+            self.task
+                .hugetlb
+                .rcu()
+                .read_unlock(self.task.hugetlb.platform(), &self.task.reader)
+        };
+    }
+}
