@@ -1,0 +1,373 @@
+//! x86-64 page-table entries: Intel SDM volume 3A, section 4.5; AMD APM volume 2, section 5.3.
+//!
+//! | state | P | bits |
+//! |---|---|---|
+//! | none | 0 | all zero |
+//! | table | 1 | RW US A, frame in 12-51 |
+//! | leaf | 1 | PSE; RW, A, D, 10 = uffd-wp, 11 = soft-dirty, NX, frame in 21-51 or 30-51 |
+//! | leaf without access (`PROT_NONE`) | 0 | G and PSE stand for P; frame bits inverted; else as a leaf |
+//! | migration, hwpoison, marker | 0 | type in 59-62, frame bits inverted, 2 = uffd-wp, 3 = soft-dirty |
+//!
+//! The frame bits of what is not present are inverted so that a processor that speculates past P = 0 does not reach
+//! memory (the L1 terminal fault); Linux does the same, in its own encoding.
+
+use core::fmt;
+
+use bitflags::bitflags;
+
+use crate::addr::{HugeFrame, HugeSize, TableFrame};
+
+const PRESENT: u64 = 1 << 0;
+const WRITE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
+/// In an entry with P = 0 the global bit says that a leaf without access lies here.
+const NO_ACCESS: u64 = 1 << 8;
+const UFFD_WP: u64 = 1 << 10;
+const SOFT_DIRTY: u64 = 1 << 11;
+const NO_EXECUTE: u64 = 1 << 63;
+const FRAME: u64 = ((1 << 52) - 1) & !0xfff;
+
+const SPECIAL_UFFD_WP: u64 = 1 << 2;
+const SPECIAL_SOFT_DIRTY: u64 = 1 << 3;
+const TYPE_SHIFT: u32 = 59;
+const TYPE: u64 = 0xf << TYPE_SHIFT;
+const MIGRATION_READ: u64 = 1;
+const MIGRATION_WRITE: u64 = 2;
+const HWPOISON: u64 = 3;
+const MARKER: u64 = 4;
+
+/// A level of the page-table tree. A table of a level holds entries that each cover [`Level::entry_size`] bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// Entries cover 2 MiB each; a table covers 1 GiB.
+    Pmd,
+    /// Entries cover 1 GiB each; a table covers 512 GiB.
+    Pud,
+    /// Entries cover 512 GiB each; with 4 levels this table is left out.
+    P4d,
+    /// The root. Entries cover 512 GiB with 4 levels, 256 TiB with 5.
+    Pgd,
+}
+
+impl Level {
+    /// Base-2 logarithm of the bytes an entry covers. The root's is that of 5 levels.
+    #[must_use]
+    pub const fn shift(self) -> u32 {
+        match self {
+            Self::Pmd => 21,
+            Self::Pud => 30,
+            Self::P4d => 39,
+            Self::Pgd => 48,
+        }
+    }
+
+    /// Bytes an entry of this level covers.
+    #[must_use]
+    pub const fn entry_size(self) -> u64 {
+        1 << self.shift()
+    }
+
+    /// The level whose entries are leaves of this size.
+    #[must_use]
+    pub const fn of_leaf(size: HugeSize) -> Self {
+        match size {
+            HugeSize::Size2M => Self::Pmd,
+            HugeSize::Size1G => Self::Pud,
+        }
+    }
+}
+
+bitflags! {
+    /// What a leaf allows and what has been seen of it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct LeafFlags: u64 {
+        /// The processor may read. Without it the leaf is there, but every access faults (`PROT_NONE`).
+        const ACCESS = PRESENT;
+        /// The processor may write.
+        const WRITE = WRITE;
+        /// It has been accessed ("young").
+        const ACCESSED = ACCESSED;
+        /// It has been written.
+        const DIRTY = DIRTY;
+        /// Write-protected by userfaultfd.
+        const UFFD_WP = UFFD_WP;
+        /// Written since soft-dirty was last cleared.
+        const SOFT_DIRTY = SOFT_DIRTY;
+        /// The processor must not fetch instructions.
+        const NO_EXECUTE = NO_EXECUTE;
+    }
+}
+
+/// A present leaf: a huge page is mapped here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Leaf {
+    /// The page.
+    pub frame: HugeFrame,
+    /// Protection and what has been seen.
+    pub flags: LeafFlags,
+}
+
+impl Leaf {
+    /// May the processor write through it?
+    #[must_use]
+    pub const fn is_writable(self) -> bool {
+        self.flags.contains(LeafFlags::ACCESS.union(LeafFlags::WRITE))
+    }
+
+    /// May the processor read through it?
+    #[must_use]
+    pub const fn is_accessible(self) -> bool {
+        self.flags.contains(LeafFlags::ACCESS)
+    }
+
+    /// The same leaf with `flags` added.
+    #[must_use]
+    pub const fn with(self, flags: LeafFlags) -> Self {
+        Self {
+            frame: self.frame,
+            flags: self.flags.union(flags),
+        }
+    }
+
+    /// The same leaf with `flags` taken away.
+    #[must_use]
+    pub const fn without(self, flags: LeafFlags) -> Self {
+        Self {
+            frame: self.frame,
+            flags: self.flags.difference(flags),
+        }
+    }
+}
+
+/// A page on its way elsewhere. Faults wait until it has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Migration {
+    /// Where the page was.
+    pub frame: HugeFrame,
+    /// Was the leaf writable?
+    pub write: bool,
+    /// Was it write-protected by userfaultfd?
+    pub uffd_wp: bool,
+    /// Was it soft-dirty?
+    pub soft_dirty: bool,
+}
+
+/// What an entry says. Linux: `pte_t` and the predicates on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Entry {
+    /// Nothing.
+    None,
+    /// The next table down.
+    Table(TableFrame),
+    /// A huge page.
+    Leaf(Leaf),
+    /// A huge page that is being moved.
+    Migration(Migration),
+    /// A huge page that memory failure took away.
+    Hwpoison(HugeFrame),
+    /// No page, but a userfaultfd write protection to remember (`PTE_MARKER_UFFD_WP`).
+    Marker,
+}
+
+impl Entry {
+    /// Is it empty?
+    #[must_use]
+    pub const fn is_none(self) -> bool {
+        matches!(self, Self::None)
+    }
+}
+
+/// The 64 bits of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct RawEntry(u64);
+
+impl RawEntry {
+    /// The empty entry.
+    pub const NONE: Self = Self(0);
+
+    /// An entry of these bits.
+    #[must_use]
+    #[inline]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The bits of the entry.
+    #[must_use]
+    #[inline]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Is it empty?
+    #[must_use]
+    #[inline]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The table it points to, if it does. The walk asks nothing else, and asks it quickly.
+    #[must_use]
+    #[inline]
+    pub const fn table(self) -> Option<TableFrame> {
+        if self.0 & (PRESENT | LARGE) == PRESENT {
+            Some(TableFrame((self.0 & FRAME) >> 12))
+        } else {
+            None
+        }
+    }
+
+    /// What the entry says.
+    #[must_use]
+    #[inline]
+    pub const fn decode(self) -> Entry {
+        if self.0 == 0 {
+            return Entry::None;
+        }
+        if self.0 & PRESENT != 0 {
+            return if self.0 & LARGE == 0 {
+                Entry::Table(TableFrame((self.0 & FRAME) >> 12))
+            } else {
+                Entry::Leaf(Leaf {
+                    frame: HugeFrame((self.0 & FRAME) >> 12),
+                    flags: LeafFlags::from_bits_truncate(self.0),
+                })
+            };
+        }
+        let frame = HugeFrame((!self.0 & FRAME) >> 12);
+        if self.0 & (NO_ACCESS | LARGE) == NO_ACCESS | LARGE {
+            return Entry::Leaf(Leaf {
+                frame,
+                flags: LeafFlags::from_bits_truncate(self.0),
+            });
+        }
+        let kind = (self.0 & TYPE) >> TYPE_SHIFT;
+        match kind {
+            MIGRATION_READ | MIGRATION_WRITE => Entry::Migration(Migration {
+                frame,
+                write: kind == MIGRATION_WRITE,
+                uffd_wp: self.0 & SPECIAL_UFFD_WP != 0,
+                soft_dirty: self.0 & SPECIAL_SOFT_DIRTY != 0,
+            }),
+            HWPOISON => Entry::Hwpoison(frame),
+            _ => Entry::Marker,
+        }
+    }
+}
+
+impl From<Entry> for RawEntry {
+    #[inline]
+    fn from(entry: Entry) -> Self {
+        match entry {
+            Entry::None => Self::NONE,
+            // Rights are decided at the leaf; the way there allows everything, as Linux's `_PAGE_TABLE`.
+            Entry::Table(frame) => Self((frame.0 << 12) & FRAME | PRESENT | WRITE | USER | ACCESSED),
+            Entry::Leaf(leaf) if leaf.is_accessible() => {
+                Self((leaf.frame.0 << 12) & FRAME | LARGE | USER | leaf.flags.bits())
+            }
+            Entry::Leaf(leaf) => {
+                Self(!(leaf.frame.0 << 12) & FRAME | NO_ACCESS | LARGE | USER | leaf.flags.bits())
+            }
+            Entry::Migration(migration) => {
+                let kind = if migration.write {
+                    MIGRATION_WRITE
+                } else {
+                    MIGRATION_READ
+                };
+                let uffd_wp = if migration.uffd_wp { SPECIAL_UFFD_WP } else { 0 };
+                let soft_dirty = if migration.soft_dirty {
+                    SPECIAL_SOFT_DIRTY
+                } else {
+                    0
+                };
+                Self(!(migration.frame.0 << 12) & FRAME | kind << TYPE_SHIFT | uffd_wp | soft_dirty)
+            }
+            Entry::Hwpoison(frame) => Self(!(frame.0 << 12) & FRAME | HWPOISON << TYPE_SHIFT),
+            Entry::Marker => Self(MARKER << TYPE_SHIFT | SPECIAL_UFFD_WP),
+        }
+    }
+}
+
+impl fmt::Debug for RawEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawEntry({:#x}: {:?})", self.0, self.decode())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn huge_frame() -> impl Strategy<Value = HugeFrame> {
+        (0u64..1 << 31).prop_map(|n| HugeFrame(n << 9))
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let leaf = (huge_frame(), any::<u64>()).prop_map(|(frame, bits)| {
+            Entry::Leaf(Leaf {
+                frame,
+                flags: LeafFlags::from_bits_truncate(bits),
+            })
+        });
+        let migration =
+            (huge_frame(), any::<[bool; 3]>()).prop_map(|(frame, [write, uffd_wp, soft_dirty])| {
+                Entry::Migration(Migration {
+                    frame,
+                    write,
+                    uffd_wp,
+                    soft_dirty,
+                })
+            });
+        prop_oneof![
+            Just(Entry::None),
+            Just(Entry::Marker),
+            (0u64..1 << 40).prop_map(|n| Entry::Table(TableFrame(n))),
+            huge_frame().prop_map(Entry::Hwpoison),
+            leaf,
+            migration,
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_entry_reads_back_as_it_was_written(entry in entry()) {
+            prop_assert_eq!(RawEntry::from(entry).decode(), entry);
+        }
+
+        #[test]
+        fn only_what_the_processor_may_use_has_the_present_bit(entry in entry()) {
+            let usable = match entry {
+                Entry::Table(_) => true,
+                Entry::Leaf(leaf) => leaf.is_accessible(),
+                _ => false,
+            };
+            prop_assert_eq!(RawEntry::from(entry).bits() & 1 == 1, usable);
+        }
+
+        #[test]
+        fn any_bits_decode_to_something(bits in any::<u64>()) {
+            let _ = RawEntry::from_bits(bits).decode();
+        }
+    }
+
+    #[test]
+    fn a_writable_dirty_user_leaf_has_the_bits_of_the_manual() {
+        let flags = LeafFlags::ACCESS | LeafFlags::WRITE | LeafFlags::ACCESSED | LeafFlags::DIRTY;
+        let raw = RawEntry::from(Entry::Leaf(Leaf {
+            frame: HugeFrame(0x200),
+            flags,
+        }));
+        assert_eq!(raw.bits(), 0x20_0000 | 0b1110_0111);
+    }
+
+    #[test]
+    fn a_table_is_found_without_decoding() {
+        let raw = RawEntry::from(Entry::Table(TableFrame(7)));
+        assert_eq!(raw.table(), Some(TableFrame(7)));
+        assert_eq!(RawEntry::NONE.table(), None);
+    }
+}
