@@ -1,0 +1,263 @@
+//! Table pages: 512 entries, and beside them a record with the lock, the count of users and the generation.
+//!
+//! # Life of a table
+//!
+//! Made by [`OwnedTable::new`], nobody else knows it. *Published* when its parent entry is stored: from then on walkers
+//! find it. *Shared* when another address space stores it in a parent entry of its own. *Detached* by clearing a parent
+//! entry, under the table's lock, after which the generation goes up; when the last user has detached it, it is
+//! *retired*: handed to RCU, and freed with its record (lock, counts and all) after a grace period (P1).
+
+mod slot;
+
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use lock_api::RawMutex;
+
+pub(crate) use self::slot::Place;
+pub use self::slot::{Alive, Kind, LockedSlot, Slot, Stable, Unconfirmed, Unshared};
+
+use crate::addr::{TableFrame, VirtAddr};
+use crate::arch::RawEntry;
+use crate::error::OutOfMemory;
+use crate::hugetlb::Hugetlb;
+use crate::platform::{Barriers, ENTRIES, Event, Platform, Protocol, Step};
+use crate::rcu::{Rcu, RcuHead};
+use crate::sync::Word;
+
+/// The record of a table page: what Linux keeps in `struct ptdesc`.
+///
+/// The first cache line is read by every walker and written by share and unshare only; the lock, which every fault
+/// writes, has a line of its own.
+///
+/// # Invariants
+///
+/// - `users` is the number of parent entries that point to the table, less one, whenever `i_mmap` of the file it maps
+///   is free. A table is shared only while it holds 2 MiB leaves.
+/// - `generation` goes up after each clearing of a parent entry and never comes back to a value it had.
+/// - `rcu` is touched only by the gather that owns the retired table, and by RCU.
+/// - `hugetlb` points to the system that made the table, which outlives it.
+#[repr(C, align(64))]
+pub struct Table<P: Platform> {
+    rcu: UnsafeCell<RcuHead>,
+    generation: P::Word,
+    users: P::Word,
+    frame: TableFrame,
+    lock: OwnLine<P::SpinLock>,
+    hugetlb: NonNull<Hugetlb<P>>,
+}
+
+#[repr(align(64))]
+struct OwnLine<T>(T);
+
+// SAFETY: the atomics and the lock are made to be shared; `rcu` has one owner at a time by the type invariants; the
+// system behind `hugetlb` is `Sync`.
+unsafe impl<P: Platform> Sync for Table<P> {}
+// SAFETY: nothing in it belongs to a thread.
+unsafe impl<P: Platform> Send for Table<P> {}
+
+/// A table that is alive for `'a`.
+///
+/// # Invariants
+///
+/// The table page and its record stay allocated for `'a`: by a proof, by ownership, or because it is a root.
+pub(crate) struct TableRef<'a, P: Platform> {
+    record: &'a Table<P>,
+    entries: &'a [P::Word; ENTRIES],
+}
+
+impl<P: Platform> Clone for TableRef<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<P: Platform> Copy for TableRef<'_, P> {}
+
+impl<'a, P: Platform> TableRef<'a, P> {
+    /// The table in `frame`.
+    ///
+    /// # Safety
+    ///
+    /// `frame` holds a table made by [`OwnedTable::new`] of this platform, and it is not freed during `'a`.
+    #[inline]
+    pub(crate) unsafe fn from_frame(platform: &'a P, frame: TableFrame) -> Self {
+        // SAFETY: by the contract of `Platform` the record's memory is valid; the engine wrote it when it made the
+        // table, and by this function's contract it is alive.
+        let record = unsafe { platform.table_record(frame).as_ref() };
+        // SAFETY: likewise; entries are atomics, all-zero bytes are valid.
+        let entries = unsafe { platform.table_entries(frame).as_ref() };
+        Self { record, entries }
+    }
+
+    #[inline]
+    pub(crate) fn entry(self, index: usize) -> &'a P::Word {
+        // The mask is what the processor does; it also spares the bounds check.
+        &self.entries[index & (ENTRIES - 1)]
+    }
+
+    /// Reads an entry. Acquire: the table or page found behind it is seen as it was published.
+    #[inline]
+    pub(crate) fn read(self, index: usize) -> RawEntry {
+        RawEntry::from_bits(self.entry(index).load(Ordering::Acquire))
+    }
+
+    pub(crate) fn frame(self) -> TableFrame {
+        self.record.frame
+    }
+
+    /// How many parent entries point here besides one.
+    pub(crate) fn users(self) -> u64 {
+        self.record.users.load(Ordering::Acquire)
+    }
+
+    /// Counts one user more. The caller holds `i_mmap` in read, under which nobody counts down.
+    pub(crate) fn add_user(self) -> u64 {
+        self.record.users.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Counts one user less; returns how many are left besides one.
+    pub(crate) fn remove_user(self) -> u64 {
+        self.record.users.fetch_sub(1, Ordering::AcqRel) - 1
+    }
+
+    /// See P3 in [`walk`](crate::walk). Acquire: pairs with the Release in [`TableRef::bump_generation`].
+    #[inline]
+    pub(crate) fn generation(self) -> u64 {
+        self.record.generation.load(Ordering::Acquire)
+    }
+
+    /// Counts the generation up; the parent entry has been cleared just before, with the table lock held.
+    pub(crate) fn bump_generation(self) {
+        if P::Protocol::keeps(Step::BumpGeneration) {
+            self.record.generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn lock_raw(self) {
+        self.record.lock.0.lock();
+    }
+
+    /// # Safety
+    ///
+    /// The caller holds the table's lock.
+    pub(crate) unsafe fn unlock_raw(self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.record.lock.0.unlock() };
+    }
+}
+
+/// A table that its maker alone knows. Dropped, it is freed at once: nobody can have found it.
+///
+/// # Invariants
+///
+/// `frame` is allocated, its record is initialised, and no parent entry points to it.
+pub(crate) struct OwnedTable<'h, P: Platform> {
+    hugetlb: &'h Hugetlb<P>,
+    frame: TableFrame,
+}
+
+impl<'h, P: Platform> OwnedTable<'h, P> {
+    /// A table of empty entries.
+    pub(crate) fn new(hugetlb: &'h Hugetlb<P>) -> Result<Self, OutOfMemory> {
+        let platform = hugetlb.platform();
+        let frame = platform.alloc_table().ok_or(OutOfMemory)?;
+        let record = Table {
+            rcu: UnsafeCell::new(RcuHead::new(free_table::<P>)),
+            generation: <P as Barriers>::Word::new(0),
+            users: <P as Barriers>::Word::new(0),
+            frame,
+            lock: OwnLine(P::SpinLock::INIT),
+            hugetlb: NonNull::from(hugetlb),
+        };
+        // SAFETY: by the contract of `Platform` the record of a frame just allocated is room for a `Table`, ours alone.
+        unsafe { platform.table_record(frame).write(record) };
+        // INVARIANT: allocated and initialised above, stored nowhere yet.
+        Ok(Self { hugetlb, frame })
+    }
+
+    pub(crate) fn table(&self) -> TableRef<'_, P> {
+        // SAFETY: by the type invariants, alive as long as `self`.
+        unsafe { TableRef::from_frame(self.hugetlb.platform(), self.frame) }
+    }
+
+    /// The entry that publishes the table. It is then the owner of that entry who detaches and retires it.
+    pub(crate) fn into_frame(self) -> TableFrame {
+        let frame = self.frame;
+        core::mem::forget(self);
+        frame
+    }
+}
+
+impl<P: Platform> Drop for OwnedTable<'_, P> {
+    fn drop(&mut self) {
+        // SAFETY: by the type invariants nobody else has found it.
+        unsafe { self.hugetlb.platform().free_table(self.frame) };
+    }
+}
+
+/// Tables that have been detached by their last user, on their way to RCU. The links lie in the tables' own records, so
+/// that adding one needs no memory.
+///
+/// # Invariants
+///
+/// Each table in the list was detached by its last user, is in no other list, and is alive.
+pub(crate) struct Retired {
+    first: *mut RcuHead,
+}
+
+impl Retired {
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: core::ptr::null_mut(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The caller detached `table` as its last user: no parent entry points to it, and none ever will.
+    pub(crate) unsafe fn push<P: Platform>(&mut self, table: TableRef<'_, P>) {
+        let head = table.record.rcu.get();
+        // SAFETY: by this function's contract and the invariants of `Table` the head is ours alone now.
+        unsafe { (*head).next = self.first };
+        self.first = head;
+    }
+
+    /// Hands all of them to RCU. The translations that led to them have been flushed.
+    pub(crate) fn free_after_grace_period<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, mm: u64) {
+        while let Some(head) = NonNull::new(self.first) {
+            // SAFETY: by the type invariants the head is alive and ours.
+            self.first = unsafe { (*head.as_ptr()).next };
+            hugetlb.platform().trace(Event::TableRetired { mm });
+            if P::Protocol::keeps(Step::RcuFree) {
+                // SAFETY: the record stays until its callback, which may run on any thread, frees it.
+                unsafe { hugetlb.rcu().call(hugetlb.platform(), head) };
+            } else {
+                // SAFETY: a weaker protocol; who chose it vouches for what happens (see `Protocol`).
+                unsafe { RcuHead::invoke(head) };
+            }
+        }
+    }
+}
+
+/// The callback of a retired table.
+///
+/// # Safety
+///
+/// `head` is the `rcu` of a [`Table`] of `P` whose grace period is over.
+unsafe fn free_table<P: Platform>(head: NonNull<RcuHead>) {
+    // The head is the first field of a `repr(C)` struct, so its address is the record's.
+    let record = head.cast::<Table<P>>();
+    // SAFETY: the record lives until `free_table` below.
+    let (hugetlb, frame) = unsafe { (record.as_ref().hugetlb, record.as_ref().frame) };
+    // SAFETY: by the invariants of `Table` its system outlives it: the system's drop waits for RCU.
+    let hugetlb = unsafe { hugetlb.as_ref() };
+    // SAFETY: the grace period is over and the table was detached by its last user.
+    unsafe { hugetlb.platform().free_table(frame) };
+}
+
+/// Index of the entry for `address` in a table whose entries cover `1 << shift` bytes.
+#[inline]
+pub(crate) const fn index_of(address: VirtAddr, shift: u32) -> usize {
+    (address.as_u64() >> shift) as usize & (ENTRIES - 1)
+}

@@ -1,0 +1,328 @@
+//! Slots: the place of one entry, and what a walk's proof allows to do with it.
+
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::sync::atomic::Ordering;
+
+use thiserror::Error;
+
+use super::TableRef;
+use crate::arch::{Entry, LeafFlags, RawEntry};
+use crate::platform::{Platform, Protocol, Step};
+use crate::sync::Word;
+use crate::task::Task;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What a proof says of the table a slot lies in: [`Stable`] or [`Alive`].
+pub trait Kind: sealed::Sealed {}
+
+/// The table stays where it is in the address space: a lock excludes unsharing.
+#[derive(Debug)]
+pub enum Stable {}
+
+/// The table is not freed; whether it still belongs to the address space has to be asked each time.
+#[derive(Debug)]
+pub enum Alive {}
+
+impl sealed::Sealed for Stable {}
+impl sealed::Sealed for Alive {}
+impl Kind for Stable {}
+impl Kind for Alive {}
+
+/// The table was taken out of the address space since the walk. Walk again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the table was unshared since the walk")]
+pub struct Unshared;
+
+/// Where a walk ended: an entry, and the parent entry through which its table was found.
+pub(crate) struct Place<'p, P: Platform> {
+    pub(crate) table: TableRef<'p, P>,
+    pub(crate) index: usize,
+    pub(crate) parent: &'p P::Word,
+    /// What the parent entry said.
+    pub(crate) parent_entry: RawEntry,
+}
+
+impl<P: Platform> Clone for Place<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<P: Platform> Copy for Place<'_, P> {}
+
+impl<'p, P: Platform> Place<'p, P> {
+    /// Does the parent entry still point to the table? Compares the table's frame alone: the processor may have set
+    /// the accessed bit meanwhile.
+    #[inline]
+    fn is_attached(&self) -> bool {
+        let now = RawEntry::from_bits(self.parent.load(Ordering::Acquire));
+        now == self.parent_entry || now.table() == Some(self.table.frame())
+    }
+
+    /// Locks the table. Spins; nothing may sleep until the guard is gone (it keeps `task` borrowed).
+    pub(crate) fn lock<'s>(self, task: &'s Task<P>) -> LockedSlot<'s, P>
+    where
+        'p: 's,
+    {
+        let _ = task;
+        self.lock_in_section()
+    }
+
+    /// As [`lock`](Self::lock), where `'p` lies inside a read section, which keeps the task borrowed already.
+    fn lock_in_section<'s>(self) -> LockedSlot<'s, P>
+    where
+        'p: 's,
+    {
+        self.table.lock_raw();
+        // INVARIANT: locked just above.
+        LockedSlot { place: self }
+    }
+}
+
+/// The place of one entry. Linux: `pte_t *`.
+///
+/// Reached only through a proof, and tied to it: it cannot outlive the lock or the read section it was found under.
+/// What it allows depends on the kind of proof; see [`walk`](crate::walk).
+pub struct Slot<'p, P: Platform, K: Kind> {
+    place: Place<'p, P>,
+    kind: PhantomData<K>,
+}
+
+impl<'p, P: Platform, K: Kind> Slot<'p, P, K> {
+    /// The caller's proof is of kind `K` and lasts for `'p`.
+    pub(crate) fn new(place: Place<'p, P>) -> Self {
+        Self {
+            place,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<'p, P: Platform> Slot<'p, P, Stable> {
+    /// Reads the entry. The table is the address space's own; the entry itself may change at any moment unless the
+    /// table lock is held too.
+    #[must_use]
+    pub fn read(&self) -> Entry {
+        self.place.table.read(self.place.index).decode()
+    }
+
+    /// Locks the table. Spins; nothing may sleep until the guard is gone (it keeps `task` borrowed).
+    #[must_use]
+    pub fn lock<'s>(&self, task: &'s Task<P>) -> LockedSlot<'s, P>
+    where
+        'p: 's,
+    {
+        self.place.lock(task)
+    }
+
+    /// How many address spaces use the table besides this one.
+    #[must_use]
+    pub fn sharers(&self) -> u64 {
+        self.place.table.users()
+    }
+
+    /// Reads another entry of the same table.
+    pub(crate) fn read_beside(&self, index: usize) -> Entry {
+        self.place.table.read(index).decode()
+    }
+
+    /// A number that tells tables apart, as long as they live.
+    pub(crate) fn table_identity(&self) -> u64 {
+        self.place.table.frame().0
+    }
+
+    /// Works on this slot with its table locked, where that may be the table `held` has locked already.
+    pub(crate) fn lock_beside<R>(
+        &self,
+        held: &LockedSlot<'_, P>,
+        task: &Task<P>,
+        work: impl FnOnce(&LockedSlot<'_, P>) -> R,
+    ) -> R {
+        if self.place.table.frame() != held.place.table.frame() {
+            return work(&self.place.lock(task));
+        }
+        // INVARIANT: locked by `held`, which outlives the call and does the unlocking.
+        work(&*ManuallyDrop::new(LockedSlot { place: self.place }))
+    }
+}
+
+impl<'p, P: Platform> Slot<'p, P, Alive> {
+    /// Reads the entry, confirmed: it was this address space's own at the moment it was read (P3).
+    ///
+    /// # Errors
+    ///
+    /// [`Unshared`]: the table was taken away meanwhile; walk again.
+    #[inline]
+    pub fn read(&self) -> Result<Entry, Unshared> {
+        self.peek()?.confirm()
+    }
+
+    /// Reads the entry without confirming it yet, for those who must do something in between, such as taking a
+    /// reference to the page. What was read is given out by [`Unconfirmed::confirm`] alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Unshared`]: the table was taken away since the walk; walk again.
+    #[inline]
+    pub fn peek(&self) -> Result<Unconfirmed<'_, P>, Unshared> {
+        // The generation first, then the parent: an unshare that has counted up is then seen at the parent, and one
+        // that counts up later is seen at the end.
+        let generation = self.place.table.generation();
+        if P::Protocol::keeps(Step::ConfirmParent) && !self.place.is_attached() {
+            return Err(Unshared);
+        }
+        let entry = self.place.table.read(self.place.index);
+        Ok(Unconfirmed {
+            place: &self.place,
+            generation,
+            entry,
+        })
+    }
+
+    /// Locks the table and checks that it is still the address space's own (P2). Spins.
+    ///
+    /// # Errors
+    ///
+    /// [`Unshared`]: the table was taken away since the walk; walk again.
+    pub fn lock(&self) -> Result<LockedSlot<'_, P>, Unshared> {
+        let locked = self.place.lock_in_section();
+        // Detaching happens under the lock just taken, so the answer holds as long as the lock does.
+        if P::Protocol::keeps(Step::Revalidate) && !self.place.is_attached() {
+            return Err(Unshared);
+        }
+        Ok(locked)
+    }
+}
+
+/// An entry that was read without a lock and not yet confirmed.
+#[must_use = "an entry read under RCU means nothing until it is confirmed"]
+pub struct Unconfirmed<'s, P: Platform> {
+    place: &'s Place<'s, P>,
+    generation: u64,
+    entry: RawEntry,
+}
+
+impl<P: Platform> Unconfirmed<'_, P> {
+    /// The entry, if the table has been the address space's own from before the read until now.
+    ///
+    /// # Errors
+    ///
+    /// [`Unshared`]: it has not; walk again.
+    #[inline]
+    pub fn confirm(self) -> Result<Entry, Unshared> {
+        self.check()?;
+        Ok(self.entry.decode())
+    }
+
+    /// As [`confirm`](Self::confirm), and the entry has not changed either since it was read.
+    ///
+    /// # Errors
+    ///
+    /// [`Unshared`]: one of the two has changed; walk again.
+    pub fn confirm_unchanged(self) -> Result<Entry, Unshared> {
+        if self.place.table.read(self.place.index) != self.entry {
+            return Err(Unshared);
+        }
+        self.confirm()
+    }
+
+    #[inline]
+    fn check(&self) -> Result<(), Unshared> {
+        // The loads before this one are Acquire, so none of them is delayed past it; parent, then generation.
+        if P::Protocol::keeps(Step::ConfirmParent) && !self.place.is_attached() {
+            return Err(Unshared);
+        }
+        if P::Protocol::keeps(Step::ConfirmGeneration) && self.place.table.generation() != self.generation {
+            return Err(Unshared);
+        }
+        Ok(())
+    }
+}
+
+/// A slot whose table is locked, and is the address space's own as long as it is.
+///
+/// # Invariants
+///
+/// The lock of the table is held by this guard.
+#[must_use = "the table is unlocked when this is dropped"]
+pub struct LockedSlot<'s, P: Platform> {
+    place: Place<'s, P>,
+}
+
+impl<'s, P: Platform> LockedSlot<'s, P> {
+    /// The entry.
+    #[must_use]
+    pub fn read(&self) -> Entry {
+        self.raw().decode()
+    }
+
+    /// How many address spaces use the table besides this one.
+    #[must_use]
+    pub fn sharers(&self) -> u64 {
+        self.place.table.users()
+    }
+
+    /// Sets the accessed bit, and the dirty bits if `write`, of a leaf that allows the access: what a processor does.
+    /// Returns false if the entry is no such leaf.
+    pub fn mark_used(&self, write: bool) -> bool {
+        let Entry::Leaf(leaf) = self.read() else {
+            return false;
+        };
+        if !leaf.is_accessible() || (write && !leaf.is_writable()) {
+            return false;
+        }
+        let used = if write {
+            LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY
+        } else {
+            LeafFlags::ACCESSED
+        };
+        self.set(Entry::Leaf(leaf.with(used)));
+        true
+    }
+
+    pub(crate) fn raw(&self) -> RawEntry {
+        self.place.table.read(self.place.index)
+    }
+
+    pub(crate) fn place(&self) -> &Place<'s, P> {
+        &self.place
+    }
+
+    /// Stores the entry. Release: who finds it sees the page or table behind it as it was made.
+    pub(crate) fn set(&self, entry: Entry) {
+        self.place
+            .table
+            .entry(self.place.index)
+            .store(RawEntry::from(entry).bits(), Ordering::Release);
+    }
+
+    /// Takes the entry out. A swap: the processor may set accessed and dirty bits at the same moment.
+    pub(crate) fn take(&self) -> Entry {
+        RawEntry::from_bits(self.place.table.entry(self.place.index).swap(0, Ordering::AcqRel)).decode()
+    }
+
+    /// Takes the right to write away, whatever the processor sets meanwhile. The caller owes a flush.
+    pub(crate) fn write_protect(&self) {
+        let keep = !LeafFlags::WRITE.bits();
+        self.place
+            .table
+            .entry(self.place.index)
+            .fetch_and(keep, Ordering::AcqRel);
+    }
+
+    /// Moves on to another entry of the same table.
+    pub(crate) fn move_to(&mut self, index: usize) {
+        self.place.index = index;
+    }
+}
+
+impl<P: Platform> Drop for LockedSlot<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: by the type invariants the lock is held, by this guard.
+        unsafe { self.place.table.unlock_raw() };
+    }
+}
