@@ -1,0 +1,145 @@
+//! What a run of unmaps owes: TLB flushes, references to pages, tables to free.
+//!
+//! # Protocol
+//!
+//! An entry is cleared first, under the table lock; then the TLB is flushed; only then is the page's reference given up
+//! and the table handed to RCU. A gather collects the middle: one flush for a batch. It borrows the `i_mmap` lock in
+//! write, so that the lock cannot be let go before the flush (CVE-2021-4002, scenario S11); dropping the gather is
+//! finishing it.
+//!
+//! If memory for its list cannot be had, the batch is as large as the part that needs none. Retired tables are linked
+//! through their own records and never need memory (scenario S4).
+//!
+//! Linux: `struct mmu_gather` in include/asm-generic/tlb.h.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::addr::{HugeFrame, HugeSize, VirtAddr};
+use crate::file::IMmapWriteGuard;
+use crate::mm::Mm;
+use crate::platform::{Event, Platform, Protocol, Step};
+use crate::table::{Retired, TableRef};
+
+/// Pages a batch holds without memory of its own.
+const INLINE: usize = 8;
+/// Pages a batch holds at most.
+const BATCH: usize = 512;
+
+/// Flushes and frees that are owed. Linux: `struct mmu_gather`.
+#[must_use = "dropping a gather at once flushes nothing of what comes later"]
+pub struct Gather<'g, P: Platform> {
+    mm: &'g Mm<P>,
+    size: HugeSize,
+    range: Option<Range<VirtAddr>>,
+    inline: [HugeFrame; INLINE],
+    inline_len: usize,
+    more: Vec<HugeFrame>,
+    retired: Retired,
+    unshared: u64,
+    last: u64,
+}
+
+impl<'g, P: Platform> Gather<'g, P> {
+    /// An empty gather for `mm`, to be finished before `i_mmap` is released.
+    pub fn new(mm: &'g Mm<P>, i_mmap: &'g IMmapWriteGuard<'_, P>) -> Self {
+        Self::without_i_mmap(mm, i_mmap.file().size_class())
+    }
+
+    /// For tables whose VMAs are in no file's tree any more, under the mmap lock in write.
+    pub(crate) fn without_i_mmap(mm: &'g Mm<P>, size: HugeSize) -> Self {
+        Self {
+            mm,
+            size,
+            range: None,
+            inline: [HugeFrame(0); INLINE],
+            inline_len: 0,
+            more: Vec::new(),
+            retired: Retired::new(),
+            unshared: 0,
+            last: 0,
+        }
+    }
+
+    /// A translation in `range` was taken away or narrowed.
+    pub(crate) fn changed(&mut self, range: Range<VirtAddr>) {
+        self.range = Some(match self.range.take() {
+            None => range,
+            Some(so_far) => so_far.start.min(range.start)..so_far.end.max(range.end),
+        });
+    }
+
+    /// The leaf at `address` was cleared; the reference it held on the page is owed.
+    pub(crate) fn unmapped(&mut self, address: VirtAddr, frame: HugeFrame) {
+        self.changed(address..address.plus(self.size.bytes()));
+        if let Some(place) = self.inline.get_mut(self.inline_len) {
+            *place = frame;
+            self.inline_len += 1;
+        } else if self.more.len() < BATCH && self.more.try_reserve(1).is_ok() {
+            self.more.push(frame);
+        } else {
+            self.flush();
+            // After the flush nothing is owed for this page but its reference.
+            self.put(frame);
+        }
+    }
+
+    /// A table was unshared: the whole of its range has to be flushed. `users` use it still.
+    pub(crate) fn unshared(&mut self, address: VirtAddr, users: u64) {
+        self.changed(address.pud_floor()..address.pud_end());
+        self.unshared += 1;
+        self.last += u64::from(users == 1);
+        self.mm.hugetlb().platform().trace(Event::Unshared {
+            mm: self.mm.id(),
+            address: address.pud_floor(),
+            users,
+        });
+    }
+
+    /// A table that covered `range` was detached by its last user.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Retired::push`].
+    pub(crate) unsafe fn retire(&mut self, range: Range<VirtAddr>, table: TableRef<'_, P>) {
+        self.changed(range);
+        // SAFETY: passed on to the caller.
+        unsafe { self.retired.push(table) };
+    }
+
+    /// Pays what is owed so far. Does not sleep.
+    pub(crate) fn flush(&mut self) {
+        let hugetlb = self.mm.hugetlb();
+        if let Some(range) = self.range.take() {
+            if P::Protocol::keeps(Step::Flush) {
+                hugetlb.platform().flush_tlb(self.mm.context(), range);
+            }
+            let (mm, unshared, last) = (self.mm.id(), self.unshared, self.last);
+            hugetlb.platform().trace(Event::Flushed { mm, unshared, last });
+        }
+        (self.unshared, self.last) = (0, 0);
+        for &frame in self.inline.iter().take(self.inline_len) {
+            self.put(frame);
+        }
+        self.inline_len = 0;
+        for frame in core::mem::take(&mut self.more) {
+            self.put(frame);
+        }
+        self.retired.free_after_grace_period(hugetlb, self.mm.id());
+    }
+
+    /// Pays everything. Does not sleep.
+    pub fn finish(self) {
+        drop(self);
+    }
+
+    fn put(&self, frame: HugeFrame) {
+        self.mm.hugetlb().put_page(frame, self.size);
+    }
+}
+
+impl<P: Platform> Drop for Gather<'_, P> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

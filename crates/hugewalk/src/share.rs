@@ -1,0 +1,291 @@
+//! Sharing and unsharing of the tables that hold 2 MiB entries.
+//!
+//! # Protocol
+//!
+//! Who shares holds `i_mmap` in read; who unshares holds it in write, together with the VMA lock in write and the lock
+//! of the table. So no table is unshared while somebody looks for a partner, and a walker that holds any of the three
+//! finds its parent entry as it left it. Populating a parent entry, by sharing or by a fresh table, happens under the
+//! lock of the table the entry lies in: one lock for both (scenario S18).
+//!
+//! The count of further users goes up *before* the new parent entry is stored and down *after* the old one is cleared,
+//! so that it is never too small; it is a count of its own and not the page's references (CVE-2024-57883, scenario
+//! S16).
+
+use core::sync::atomic::Ordering;
+
+use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use crate::arch::{Entry, Level};
+use crate::error::OutOfMemory;
+use crate::file::IMmapWriteGuard;
+use crate::gather::Gather;
+use crate::mm::Mm;
+use crate::platform::{Event, Levels, Platform};
+use crate::sync::Word;
+use crate::table::{LockedSlot, OwnedTable, Place, Slot, Stable, TableRef, index_of};
+use crate::task::Task;
+use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
+use crate::walk::{Proof, WrongProof, descend, huge_pte_offset, step_down};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A VMA lock held in write: half of what unsharing takes.
+#[diagnostic::on_unimplemented(
+    message = "unsharing needs the VMA lock in write, and `{Self}` is not that",
+    label = "hold a `VmaWriteGuard` here",
+    note = "a VMA lock held in read is what keeps walkers safe from unsharing; take it in write to unshare"
+)]
+pub trait VmaLockedForWrite<P: Platform>: sealed::Sealed + Proof<P, Kind = Stable> {
+    /// The VMA whose lock is held.
+    fn vma(&self) -> &Vma<P>;
+}
+
+/// `i_mmap` held in write: the other half.
+#[diagnostic::on_unimplemented(
+    message = "unsharing needs `i_mmap` of the file in write, and `{Self}` is not that",
+    label = "hold an `IMmapWriteGuard` here",
+    note = "`i_mmap` held in read is what keeps those safe who look for a partner to share with; take it in write to unshare"
+)]
+pub trait IMmapLockedForWrite<P: Platform>: sealed::Sealed {
+    /// Is it the lock of the file this VMA maps?
+    fn is_of(&self, vma: &Vma<P>) -> bool;
+}
+
+impl<P: Platform> sealed::Sealed for VmaWriteGuard<'_, P> {}
+impl<P: Platform> VmaLockedForWrite<P> for VmaWriteGuard<'_, P> {
+    fn vma(&self) -> &Vma<P> {
+        VmaWriteGuard::vma(self)
+    }
+}
+
+impl<P: Platform> sealed::Sealed for IMmapWriteGuard<'_, P> {}
+impl<P: Platform> IMmapLockedForWrite<P> for IMmapWriteGuard<'_, P> {
+    fn is_of(&self, vma: &Vma<P>) -> bool {
+        core::ptr::eq(self.file(), &raw const **vma.file())
+    }
+}
+
+/// What [`huge_pmd_unshare`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsharing {
+    /// The table was shared, and is this address space's no more. Skip to the end of its 1 GiB range.
+    Unshared,
+    /// Nobody else uses the table, or there is none: work on it in place.
+    Alone,
+}
+
+/// Gives up the use of the table around `address`, if others use it too.
+///
+/// Holds: the VMA lock and `i_mmap`, both in write (by type). Takes the table lock. Does not sleep. The flush is owed by
+/// `gather`, which borrows `i_mmap` and so is finished before that is released.
+///
+/// Linux: `huge_pmd_unshare()` in mm/hugetlb.c.
+///
+/// # Errors
+///
+/// [`WrongProof`] if the locks belong to another VMA or file than the one at `address`.
+pub fn huge_pmd_unshare<P, V, I>(
+    vma: &V,
+    i_mmap: &I,
+    address: VirtAddr,
+    gather: &mut Gather<'_, P>,
+    task: &Task<P>,
+) -> Result<Unsharing, WrongProof>
+where
+    P: Platform,
+    V: VmaLockedForWrite<P>,
+    I: IMmapLockedForWrite<P>,
+{
+    if !i_mmap.is_of(vma.vma()) || vma.vma().size() != HugeSize::Size2M {
+        return Err(WrongProof);
+    }
+    let Some(slot) = huge_pte_offset(vma, vma.vma().mm(), address, HugeSize::Size2M)? else {
+        return Ok(Unsharing::Alone);
+    };
+    let locked = slot.lock(task);
+    Ok(match unshare_locked(vma, i_mmap, locked, address, gather) {
+        Ok(()) => Unsharing::Unshared,
+        Err(_still_locked) => Unsharing::Alone,
+    })
+}
+
+/// As [`huge_pmd_unshare`], by who has the table locked. Gives the lock back if the caller is alone.
+pub(crate) fn unshare_locked<'s, P, V, I>(
+    _vma: &V,
+    _i_mmap: &I,
+    locked: LockedSlot<'s, P>,
+    address: VirtAddr,
+    gather: &mut Gather<'_, P>,
+) -> Result<(), LockedSlot<'s, P>>
+where
+    P: Platform,
+    V: VmaLockedForWrite<P>,
+    I: IMmapLockedForWrite<P>,
+{
+    // `i_mmap` in write: nobody shares or unshares, so the count stands still.
+    if locked.sharers() == 0 {
+        return Err(locked);
+    }
+    detach(&locked);
+    let users = locked.place().table.remove_user() + 1;
+    gather.unshared(address, users);
+    Ok(())
+}
+
+/// Clears the parent entry of a locked table, then counts its generation up: in this order, for P3 of the rule.
+pub(crate) fn detach<P: Platform>(locked: &LockedSlot<'_, P>) {
+    let place = locked.place();
+    // Release: a walker that sees the parent gone sees nothing of this table's next owner before it.
+    place.parent.store(0, Ordering::Release);
+    place.table.bump_generation();
+}
+
+/// Walks to the slot for `address`, making the tables that are missing on the way. A table for 2 MiB entries is shared
+/// with another mapping of the same file where that is possible, if `share` asks for it.
+///
+/// Holds: the VMA lock in read or write. Takes `i_mmap` in read if it shares. May sleep.
+///
+/// Linux: `huge_pte_alloc()` in mm/hugetlb.c.
+pub(crate) fn huge_pte_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
+    proof: &'p W,
+    vma: &'p Vma<P>,
+    address: VirtAddr,
+    partner: Partner<'_, 'p, P>,
+    task: &mut Task<P>,
+) -> Result<Slot<'p, P, Stable>, OutOfMemory> {
+    let mm: &'p Mm<P> = vma.mm();
+    if !proof.covers(mm, address) {
+        return Err(OutOfMemory);
+    }
+    let pud = pud_alloc(mm, address, task)?;
+    if vma.size() == HugeSize::Size1G {
+        return Ok(Slot::new(pud));
+    }
+    if pud.table.read(pud.index).is_none() {
+        if let Partner::Search(guard) = partner {
+            share(guard, address, pud, task);
+        }
+    }
+    Ok(Slot::new(populate(mm, pud, address, Level::Pmd, task)?))
+}
+
+/// Whether [`huge_pte_alloc`] looks for a table to share.
+pub(crate) enum Partner<'a, 'v, P: Platform> {
+    /// Look for one: the VMA lock is held in read, `i_mmap` is not held.
+    Search(&'a VmaReadGuard<'v, P>),
+    /// Make a table of one's own: `i_mmap` is held already (scenario S23).
+    None,
+}
+
+/// The place of the PUD entry for `address`, with the tables above it made where they are missing.
+fn pud_alloc<'p, P: Platform>(
+    mm: &'p Mm<P>,
+    address: VirtAddr,
+    task: &Task<P>,
+) -> Result<Place<'p, P>, OutOfMemory> {
+    // SAFETY: the caller holds the mmap lock with the VMA at `address`, or its VMA lock, under which tables above PMDs
+    // are not freed.
+    if let Some(place) = unsafe { descend(mm, address, Level::Pud) } {
+        return Ok(place);
+    }
+    let root = mm.root();
+    let in_root = |shift| {
+        let index = index_of(address, shift);
+        Place {
+            table: root,
+            index,
+            parent: root.entry(index),
+            parent_entry: root.read(index),
+        }
+    };
+    let above = match mm.levels() {
+        Levels::Four => in_root(Level::P4d.shift()),
+        Levels::Five => populate(mm, in_root(Level::Pgd.shift()), address, Level::P4d, task)?,
+    };
+    populate(mm, above, address, Level::Pud, task)
+}
+
+/// From an entry to the table behind it, which is made if the entry is empty.
+fn populate<'p, P: Platform>(
+    mm: &'p Mm<P>,
+    above: Place<'p, P>,
+    address: VirtAddr,
+    level: Level,
+    task: &Task<P>,
+) -> Result<Place<'p, P>, OutOfMemory> {
+    // SAFETY: as for the walk that found `above`.
+    if let Some(place) = unsafe { step_down(mm, above, address, level) } {
+        return Ok(place);
+    }
+    // Made before the lock is taken: whoever finds the entry filled then just drops it.
+    let fresh = OwnedTable::new(mm.hugetlb())?;
+    let locked = above.lock(task);
+    if locked.raw().is_none() {
+        locked.set(Entry::Table(fresh.into_frame()));
+    }
+    drop(locked);
+    // SAFETY: as above. The entry is a table now: nobody clears it while the caller's proof holds.
+    unsafe { step_down(mm, above, address, level) }.ok_or(OutOfMemory)
+}
+
+/// Looks for another mapping of the same file whose table fits, and stores it in the PUD entry if that is still empty.
+///
+/// Holds: the VMA lock in read. Takes `i_mmap` in read. Sleeps.
+///
+/// Linux: `huge_pmd_share()` and `page_table_shareable()` in mm/hugetlb.c.
+fn share<P: Platform>(guard: &VmaReadGuard<'_, P>, address: VirtAddr, pud: Place<'_, P>, task: &mut Task<P>) {
+    let vma = guard.vma();
+    if !vma.may_share_at(address) {
+        return;
+    }
+    let offset = vma.offset_of(address);
+    let i_mmap = vma.file().i_mmap_read(task);
+    let table = i_mmap.vmas(offset..offset + 1).find_map(|partner| {
+        let other: &Vma<P> = partner.vma();
+        let there = other.addresses_of(&(offset..offset + 1))?.start;
+        let fits = !core::ptr::eq(other, vma)
+            && same_place_in_table(there, address)
+            && other.agrees_with(vma)
+            && other.may_share_at(there);
+        if !fits {
+            return None;
+        }
+        let parent = partner_table(&partner, there)?;
+        // Counted while `i_mmap` is held: the partner cannot unshare before the count says that it must.
+        let users = parent.add_user() + 1;
+        Some((parent.frame(), users))
+    });
+    let Some((frame, users)) = table else { return };
+    let locked = pud.lock(task);
+    if locked.raw().is_none() {
+        locked.set(Entry::Table(frame));
+        drop(locked);
+        let mm = vma.mm().id();
+        task.hugetlb().platform().trace(Event::Shared {
+            mm,
+            address: address.pud_floor(),
+            users,
+        });
+    } else {
+        drop(locked);
+        // SAFETY: its count includes the user taken above, and `i_mmap` has been held since.
+        let table = unsafe { TableRef::from_frame(task.hugetlb().platform(), frame) };
+        table.remove_user();
+    }
+}
+
+/// The table that a VMA found in the file's tree has at `address`.
+fn partner_table<'p, P: Platform>(
+    partner: &'p crate::file::FileProof<'p, P>,
+    address: VirtAddr,
+) -> Option<TableRef<'p, P>> {
+    let mm: &'p Mm<P> = partner.vma().mm();
+    // SAFETY: `i_mmap` is held and the VMA is in its tree: its tables are neither unshared nor freed.
+    unsafe { descend(mm, address, Level::Pmd) }.map(|place| place.table)
+}
+
+/// Would the two addresses have the same index in a shared table?
+fn same_place_in_table(one: VirtAddr, other: VirtAddr) -> bool {
+    one.as_u64() & (PUD_SIZE - 1) == other.as_u64() & (PUD_SIZE - 1)
+}
