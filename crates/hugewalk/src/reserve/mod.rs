@@ -1,12 +1,25 @@
-//! Reservations: which pages of a file are promised to its mappings, and what a mount may use of the pool.
+//! Reservations: which pages are promised to whom, and what a mount may use of the pool.
 //!
 //! - [`RegionMap`] knows *which* page offsets have a reservation;
-//! - [`SubPoolAccount`] knows *how many* pages a mount may still charge, and how many of them its own minimum covers.
+//! - [`SubPoolAccount`] knows *how many* pages a mount may still charge, and how many of them its own minimum covers;
+//! - [`SubPool`] is a mount's account tied to the pool;
+//! - `charge` takes single pages and ranges, keeping maps, account and pool in step.
 //!
-//! All numbers are huge pages. Neither has a lock of its own or touches the global pool.
+//! All numbers are huge pages.
+//!
+//! # Protocol
+//!
+//! A reservation lives in up to three places: a region map, a mount's account, the pool's counters. Their spinning
+//! locks are taken in this order and held together, so that the three change as one and a refusal by the last leaves
+//! the first two as they were.
 
+mod charge;
+mod mount;
 mod region;
 mod subpool;
 
-pub use region::RegionMap;
-pub use subpool::{SubPoolAccount, SubPoolFull};
+pub use self::charge::NoPage;
+pub(crate) use self::charge::{NewPage, PrivateReserve, Promises, release_range, reserve_range};
+pub use self::mount::{SubPool, SubPoolError};
+pub use self::region::RegionMap;
+pub use self::subpool::{SubPoolAccount, SubPoolFull};

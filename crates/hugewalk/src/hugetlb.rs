@@ -1,0 +1,113 @@
+//! The system: a platform, its RCU, the pools and the fault mutexes. There is no global state; a host may run several.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+use crate::addr::HugeSize;
+use crate::error::OutOfMemory;
+use crate::platform::{Barriers, Platform};
+use crate::pool::HugePool;
+use crate::rcu::Rcu;
+use crate::sync::{Arc, SleepLock, SleepLockGuard, Word};
+use crate::task::Task;
+
+/// Mutexes that the fault mutexes of all pages of all files are spread over. A power of two. Linux takes eight for each
+/// processor.
+const FAULT_MUTEXES: usize = 64;
+
+/// One instance of the engine: what the address spaces and files that share pages and tables have in common.
+pub struct Hugetlb<P: Platform> {
+    platform: P,
+    rcu: P::Rcu,
+    pools: [HugePool<P>; HugeSize::ALL.len()],
+    fault_mutexes: Vec<SleepLock<P>>,
+    next_id: P::Word,
+}
+
+impl<P: Platform> Hugetlb<P> {
+    /// A system on this platform, with empty pools.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn new(platform: P) -> Result<Arc<Self>, OutOfMemory> {
+        let rcu = P::Rcu::new(&platform)?;
+        let mut fault_mutexes = Vec::new();
+        fault_mutexes.try_reserve_exact(FAULT_MUTEXES)?;
+        fault_mutexes.extend((0..FAULT_MUTEXES).map(|_| SleepLock::new()));
+        Arc::try_new(Self {
+            platform,
+            rcu,
+            pools: HugeSize::ALL.map(HugePool::new),
+            fault_mutexes,
+            next_id: <P as Barriers>::Word::new(1),
+        })
+    }
+
+    /// The platform.
+    #[must_use]
+    #[inline]
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// The RCU domain.
+    #[must_use]
+    #[inline]
+    pub fn rcu(&self) -> &P::Rcu {
+        &self.rcu
+    }
+
+    /// The pool of the huge pages of this size.
+    #[must_use]
+    pub fn pool(&self, size: HugeSize) -> &HugePool<P> {
+        &self.pools[size.index()]
+    }
+
+    /// Makes a pool `pages` large, surplus pages not counted, and returns the size reached: it grows while the host has
+    /// pages, and never shrinks below what is in use or reserved. Does not sleep.
+    pub fn resize_pool(&self, size: HugeSize, pages: u64) -> u64 {
+        self.pool(size).resize(self, pages)
+    }
+
+    /// A number nothing else in this system has.
+    pub(crate) fn fresh_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes the fault mutex of page `index` of file `file`: one task at a time instantiates a page. Sleeps.
+    ///
+    /// Linux: `hugetlb_fault_mutex_table` in mm/hugetlb.c.
+    pub(crate) fn fault_mutex(&self, task: &mut Task<P>, file: u64, index: u64) -> SleepLockGuard<'_, P> {
+        // Fibonacci hashing: neighbouring pages of a file land far apart.
+        let mixed = (file.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let slot = (mixed >> 32) as usize & (FAULT_MUTEXES - 1);
+        self.fault_mutexes[slot].lock(task)
+    }
+
+    /// Waits until every fault that is under way has got past its fault mutex. Sleeps.
+    ///
+    /// What was stored before the call (a smaller file size) is seen by every fault that starts after it.
+    pub(crate) fn wait_for_faults(&self, task: &mut Task<P>) {
+        for mutex in &self.fault_mutexes {
+            drop(mutex.lock(task));
+        }
+    }
+}
+
+impl<P: Platform> Drop for Hugetlb<P> {
+    fn drop(&mut self) {
+        // No task, address space or file is left, since each holds a reference. What they handed to RCU may be.
+        self.rcu.barrier(&self.platform);
+        for pool in &self.pools {
+            pool.release_all(self);
+        }
+    }
+}
+
+impl<P: Platform> fmt::Debug for Hugetlb<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hugetlb").finish_non_exhaustive()
+    }
+}

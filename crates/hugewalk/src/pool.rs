@@ -1,0 +1,242 @@
+//! Pools of huge pages, one for each size: how many there are, how many are free, reserved, surplus.
+//!
+//! # Protocol
+//!
+//! One spinning lock guards the counters and the free list; nothing else is taken under it. The counters always satisfy
+//! `reserved <= free <= total` and `surplus <= total`: a page that somebody was promised is never given to another.
+//!
+//! Linux: `struct hstate` in include/linux/hugetlb.h; the counters of /proc/meminfo.
+
+use alloc::vec::Vec;
+
+use thiserror::Error;
+
+use crate::addr::{HugeFrame, HugeSize};
+use crate::error::OutOfMemory;
+use crate::hugetlb::Hugetlb;
+use crate::platform::Platform;
+use crate::sync::SpinLock;
+
+/// What a pool holds, in pages. Linux: `HugePages_*` in /proc/meminfo.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolCounters {
+    /// Pages of the pool, surplus ones included.
+    pub total: u64,
+    /// Pages nobody uses.
+    pub free: u64,
+    /// Pages promised to mappings that have not touched them yet.
+    pub reserved: u64,
+    /// Pages above the configured size, which go back to the host when they are freed.
+    pub surplus: u64,
+}
+
+/// The pool cannot promise as many pages as were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{asked} huge pages asked for, {available} available")]
+pub struct PoolEmpty {
+    /// Pages asked for beyond those the asker held reservations for.
+    pub asked: u64,
+    /// Pages free and promised to nobody, at that moment.
+    pub available: u64,
+}
+
+/// The huge pages of one size.
+///
+/// # Invariants
+///
+/// Each frame in `free` came from the platform with this size and has no reference; the list's capacity is at least the
+/// number of pages of the pool, so that freeing a page needs no memory.
+pub struct HugePool<P: Platform> {
+    size: HugeSize,
+    state: SpinLock<P, State>,
+}
+
+struct State {
+    free: Vec<HugeFrame>,
+    total: u64,
+    reserved: u64,
+    surplus: u64,
+    overcommit: u64,
+}
+
+impl State {
+    fn available(&self) -> u64 {
+        self.free.len() as u64 - self.reserved
+    }
+
+    /// One page more from the platform, onto the free list.
+    fn grow<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, size: HugeSize) -> Result<(), OutOfMemory> {
+        // Capacity for all pages at once, not for the free ones alone: see the invariants of `HugePool`.
+        let in_use = self.total - self.free.len() as u64;
+        self.free.try_reserve(in_use as usize + 1)?;
+        let frame = hugetlb.platform().alloc_huge(size).ok_or(OutOfMemory)?;
+        hugetlb.page(frame).reset();
+        self.free.push(frame);
+        self.total += 1;
+        Ok(())
+    }
+
+    /// One free page back to the platform; false if none may go.
+    fn shrink<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, size: HugeSize) -> bool {
+        if self.available() == 0 {
+            return false;
+        }
+        let Some(frame) = self.free.pop() else {
+            return false;
+        };
+        self.total -= 1;
+        // SAFETY: by the invariants of `HugePool` it came from there with this size and nobody refers to it.
+        unsafe { hugetlb.platform().free_huge(frame, size) };
+        true
+    }
+}
+
+impl<P: Platform> HugePool<P> {
+    pub(crate) const fn new(size: HugeSize) -> Self {
+        let state = State {
+            free: Vec::new(),
+            total: 0,
+            reserved: 0,
+            surplus: 0,
+            overcommit: 0,
+        };
+        Self {
+            size,
+            state: SpinLock::<P, State>::new(state),
+        }
+    }
+
+    /// The size of its pages.
+    #[must_use]
+    pub fn size(&self) -> HugeSize {
+        self.size
+    }
+
+    /// The counters, all of one moment.
+    #[must_use]
+    pub fn counters(&self) -> PoolCounters {
+        let state = self.state.lock();
+        PoolCounters {
+            total: state.total,
+            free: state.free.len() as u64,
+            reserved: state.reserved,
+            surplus: state.surplus,
+        }
+    }
+
+    /// How many surplus pages there may be. Linux: `nr_overcommit_hugepages`.
+    #[must_use]
+    pub fn overcommit(&self) -> u64 {
+        self.state.lock().overcommit
+    }
+
+    /// Allows that many surplus pages from now on. Those that exist stay until they are freed.
+    pub fn set_overcommit(&self, pages: u64) {
+        self.state.lock().overcommit = pages;
+    }
+
+    /// Makes the pool `pages` large, surplus pages not counted, as far as that goes: it grows while the host has huge
+    /// pages, and never shrinks below what is in use or reserved (what is in use beyond the new size turns surplus).
+    /// Returns the size reached. Does not sleep.
+    ///
+    /// Linux: `set_max_huge_pages()` in mm/hugetlb.c; writing `nr_hugepages`.
+    pub(crate) fn resize(&self, hugetlb: &Hugetlb<P>, pages: u64) -> u64 {
+        let mut state = self.state.lock();
+        // Surplus pages turn into proper ones before new ones are asked for.
+        while state.surplus > 0 && state.total - state.surplus < pages {
+            state.surplus -= 1;
+        }
+        while state.total - state.surplus < pages && state.grow(hugetlb, self.size).is_ok() {}
+        while state.total - state.surplus > pages && state.shrink(hugetlb, self.size) {}
+        while state.total - state.surplus > pages {
+            state.surplus += 1;
+        }
+        state.total - state.surplus
+    }
+
+    /// Promises `pages` more; takes surplus pages from the host if the pool is too small.
+    ///
+    /// Linux: `gather_surplus_pages()` in mm/hugetlb.c.
+    pub(crate) fn reserve(&self, hugetlb: &Hugetlb<P>, pages: u64) -> Result<(), PoolEmpty> {
+        let mut state = self.state.lock();
+        let available = state.available();
+        let needed = pages.saturating_sub(available);
+        if needed > state.overcommit.saturating_sub(state.surplus) {
+            return Err(PoolEmpty {
+                asked: pages,
+                available,
+            });
+        }
+        for grown in 0..needed {
+            if state.grow(hugetlb, self.size).is_err() {
+                for _ in 0..grown {
+                    state.shrink(hugetlb, self.size);
+                }
+                return Err(PoolEmpty {
+                    asked: pages,
+                    available,
+                });
+            }
+        }
+        state.surplus += needed;
+        state.reserved += pages;
+        Ok(())
+    }
+
+    /// Takes promises back, and returns to the host the surplus pages that stood for them.
+    ///
+    /// Linux: `return_unused_surplus_pages()` in mm/hugetlb.c.
+    pub(crate) fn unreserve(&self, hugetlb: &Hugetlb<P>, pages: u64) {
+        let mut state = self.state.lock();
+        state.reserved = state.reserved.saturating_sub(pages);
+        for _ in 0..pages.min(state.surplus) {
+            if !state.shrink(hugetlb, self.size) {
+                break;
+            }
+            state.surplus -= 1;
+        }
+    }
+
+    /// Takes a page: one that was promised to the caller, or one that nobody was promised, or a surplus page. It has no
+    /// reference yet.
+    ///
+    /// Linux: `dequeue_huge_page_vma()` and `alloc_surplus_huge_page()` in mm/hugetlb.c.
+    pub(crate) fn take(&self, hugetlb: &Hugetlb<P>, promised: bool) -> Result<HugeFrame, PoolEmpty> {
+        let mut state = self.state.lock();
+        let available = state.available();
+        if !promised && available == 0 {
+            if state.surplus >= state.overcommit || state.grow(hugetlb, self.size).is_err() {
+                return Err(PoolEmpty { asked: 1, available });
+            }
+            state.surplus += 1;
+        }
+        let frame = state.free.pop().ok_or(PoolEmpty { asked: 1, available })?;
+        if promised {
+            state.reserved = state.reserved.saturating_sub(1);
+        }
+        Ok(frame)
+    }
+
+    /// Takes a page without references back; with `restore`, the promise it stood for as well.
+    ///
+    /// Linux: `free_huge_page()` in mm/hugetlb.c. Where Linux would give a surplus page to the host although it has
+    /// just been promised again, it stays here: `reserved <= free` holds always.
+    pub(crate) fn free(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame, restore: bool) {
+        let mut state = self.state.lock();
+        // Does not allocate: by the invariants there is room for every page of the pool.
+        state.free.push(frame);
+        if restore {
+            state.reserved += 1;
+        }
+        if state.surplus > 0 && state.shrink(hugetlb, self.size) {
+            state.surplus -= 1;
+        }
+    }
+
+    /// Returns every page to the platform. The system is going away: nobody uses one any more.
+    pub(crate) fn release_all(&self, hugetlb: &Hugetlb<P>) {
+        let mut state = self.state.lock();
+        state.reserved = 0;
+        while state.shrink(hugetlb, self.size) {}
+    }
+}

@@ -1,0 +1,161 @@
+//! A mount's share of a pool.
+
+use core::fmt;
+
+use thiserror::Error;
+
+use super::charge::NoPage;
+use super::{SubPoolAccount, SubPoolFull};
+use crate::addr::{HugeFrame, HugeSize};
+use crate::error::{Errno, OutOfMemory};
+use crate::hugetlb::Hugetlb;
+use crate::platform::Platform;
+use crate::pool::PoolEmpty;
+use crate::sync::{Arc, SpinLock};
+
+/// Why a mount could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SubPoolError {
+    /// The minimum is larger than the maximum.
+    #[error("a minimum of {min} huge pages exceeds the maximum of {max}")]
+    MinAboveMax {
+        /// The minimum asked for.
+        min: u64,
+        /// The maximum asked for.
+        max: u64,
+    },
+    /// The pool cannot promise the minimum.
+    #[error(transparent)]
+    PoolEmpty(#[from] PoolEmpty),
+    /// No memory for the record.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+}
+
+impl SubPoolError {
+    /// The number that Linux's `mount(2)` returns.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::MinAboveMax { .. } => Errno::EINVAL,
+            Self::PoolEmpty(_) | Self::OutOfMemory(_) => Errno::ENOMEM,
+        }
+    }
+}
+
+/// A mount's share of a pool: its `size` and `min_size`. Linux: `struct hugepage_subpool`.
+///
+/// The pool's pages that make up the minimum stay reserved as long as the sub-pool exists.
+pub struct SubPool<P: Platform> {
+    hugetlb: Arc<Hugetlb<P>>,
+    size: HugeSize,
+    account: SpinLock<P, SubPoolAccount>,
+}
+
+impl<P: Platform> SubPool<P> {
+    /// A share of at most `max` and at least `min` pages.
+    ///
+    /// # Errors
+    ///
+    /// [`SubPoolError`]; nothing is reserved then.
+    pub fn new(
+        hugetlb: &Arc<Hugetlb<P>>,
+        size: HugeSize,
+        max: Option<u64>,
+        min: Option<u64>,
+    ) -> Result<Arc<Self>, SubPoolError> {
+        if let (Some(min), Some(max)) = (min, max) {
+            if min > max {
+                return Err(SubPoolError::MinAboveMax { min, max });
+            }
+        }
+        hugetlb.pool(size).reserve(hugetlb, min.unwrap_or(0))?;
+        let account = SpinLock::<P, _>::new(SubPoolAccount::new(max, min));
+        // On failure the value is dropped, and with it the reservation.
+        Ok(Arc::try_new(Self {
+            hugetlb: hugetlb.clone(),
+            size,
+            account,
+        })?)
+    }
+
+    /// The size of its pages.
+    #[must_use]
+    pub fn size(&self) -> HugeSize {
+        self.size
+    }
+
+    /// Pages charged and pages reserved for the minimum, at this moment.
+    #[must_use]
+    pub fn usage(&self) -> (u64, u64) {
+        let account = self.account.lock();
+        (account.used(), account.reserved())
+    }
+
+    /// Pages that can still be charged, if there is a maximum: `f_bfree` of `statfs(2)`.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        let account = self.account.lock();
+        account.max().map(|max| max.saturating_sub(account.used()))
+    }
+
+    /// Charges `pages` and reserves from the pool those that the minimum does not cover.
+    pub(super) fn reserve(&self, pages: u64) -> Result<(), NoPage> {
+        let mut account = self.account.lock();
+        let asked = account.take(pages)?;
+        self.hugetlb
+            .pool(self.size)
+            .reserve(&self.hugetlb, asked)
+            .map_err(|error| {
+                // The account has been locked since the charge, so nothing is left over.
+                let _ = account.cancel(pages, asked);
+                NoPage::from(error)
+            })
+    }
+
+    /// Uncharges `pages` that were reserved and never taken.
+    pub(super) fn unreserve(&self, pages: u64) {
+        let droppable = self.account.lock().give_back(pages);
+        self.hugetlb.pool(self.size).unreserve(&self.hugetlb, droppable);
+    }
+
+    /// Charges one page and takes it: a reserved one if the minimum covers it.
+    pub(super) fn take_page(&self) -> Result<HugeFrame, NoPage> {
+        let mut account = self.account.lock();
+        let asked = account.take(1)?;
+        self.hugetlb
+            .pool(self.size)
+            .take(&self.hugetlb, asked == 0)
+            .map_err(|error| {
+                let _ = account.cancel(1, asked);
+                NoPage::from(error)
+            })
+    }
+
+    /// A page that was charged is free again. True if it is to stay reserved, for the minimum.
+    pub(crate) fn give_back_page(&self) -> bool {
+        self.account.lock().give_back(1) == 0
+    }
+}
+
+impl<P: Platform> Drop for SubPool<P> {
+    fn drop(&mut self) {
+        // Every page and reservation holds the sub-pool, directly or through its file; so the minimum is whole.
+        let reserved = self.account.lock().reserved();
+        self.hugetlb.pool(self.size).unreserve(&self.hugetlb, reserved);
+    }
+}
+
+impl<P: Platform> fmt::Debug for SubPool<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubPool")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<SubPoolFull> for NoPage {
+    fn from(error: SubPoolFull) -> Self {
+        Self::SubPoolFull(error)
+    }
+}
