@@ -1,0 +1,197 @@
+//! Huge-page files: a page cache, a size, and the tree of the VMAs that map them.
+//!
+//! # Protocol
+//!
+//! - `i_mmap`, a sleeping reader/writer lock, guards the tree. Sharing a table holds it in read, unsharing in write.
+//! - The page cache has a spinning lock. The size changes under it, and a page goes in under it only below the size; so
+//!   a page that a fault brings and a truncation that shrinks the file are ordered one way or the other.
+//! - Truncation, hole punch and preallocation exclude each other by the inode lock.
+//!
+//! Linux: fs/hugetlbfs/inode.c.
+
+mod cache;
+mod i_mmap;
+mod io;
+mod truncate;
+
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+pub(crate) use self::cache::PageCache;
+pub use self::i_mmap::{FileProof, IMmapReadGuard, IMmapWriteGuard};
+pub use self::io::FileError;
+
+use self::i_mmap::VmaTree;
+use crate::addr::{HugeFrame, HugeSize};
+use crate::error::OutOfMemory;
+use crate::hugetlb::Hugetlb;
+use crate::page::PageRef;
+use crate::platform::{Barriers, Platform};
+use crate::reserve::{RegionMap, SubPool, release_range};
+use crate::sync::{Arc, RwSem, SleepLock, SpinLock, Word};
+
+/// A file of huge pages. Linux: an inode of hugetlbfs and its `address_space`.
+///
+/// Anonymous shared memory, memory files and SysV segments are such files too, without a name.
+pub struct HugeFile<P: Platform> {
+    hugetlb: Arc<Hugetlb<P>>,
+    id: u64,
+    size_class: HugeSize,
+    subpool: Option<Arc<SubPool<P>>>,
+    /// Size in bytes. Written under the cache's lock.
+    size: P::Word,
+    cache: SpinLock<P, PageCache>,
+    promises: SpinLock<P, RegionMap>,
+    i_mmap: RwSem<P, VmaTree<P>>,
+    inode_lock: SleepLock<P>,
+}
+
+impl<P: Platform> HugeFile<P> {
+    /// An empty file whose pages have this size, charged to `subpool` if it lies on a mount with limits.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn new(
+        hugetlb: &Arc<Hugetlb<P>>,
+        size_class: HugeSize,
+        subpool: Option<&Arc<SubPool<P>>>,
+    ) -> Result<Arc<Self>, OutOfMemory> {
+        Arc::try_new(Self {
+            hugetlb: hugetlb.clone(),
+            id: hugetlb.fresh_id(),
+            size_class,
+            subpool: subpool.cloned(),
+            size: <P as Barriers>::Word::new(0),
+            cache: SpinLock::<P, _>::new(PageCache::new()),
+            promises: SpinLock::<P, _>::new(RegionMap::new()),
+            i_mmap: RwSem::new(VmaTree::new()),
+            inode_lock: SleepLock::new(),
+        })
+    }
+
+    /// A number no other file or address space of the system has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The size of its pages.
+    #[must_use]
+    pub fn size_class(&self) -> HugeSize {
+        self.size_class
+    }
+
+    /// The mount it is charged to.
+    #[must_use]
+    pub fn subpool(&self) -> Option<&Arc<SubPool<P>>> {
+        self.subpool.as_ref()
+    }
+
+    /// Its size in bytes. Linux: `i_size`.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Pages in its page cache: `st_blocks` in huge pages.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.cache.lock().len()
+    }
+
+    pub(crate) fn hugetlb(&self) -> &Arc<Hugetlb<P>> {
+        &self.hugetlb
+    }
+
+    pub(crate) fn promises(&self) -> &SpinLock<P, RegionMap> {
+        &self.promises
+    }
+
+    /// The page at `index`, with a reference for the caller.
+    pub(crate) fn find_page(&self, index: u64) -> Option<PageRef<'_, P>> {
+        let cache = self.cache.lock();
+        let frame = cache.find(index)?;
+        self.hugetlb.page(frame).hold();
+        // SAFETY: the reference was taken above, while the cache's own kept the page.
+        Some(unsafe { PageRef::from_raw(&self.hugetlb, frame, self.size_class) })
+    }
+
+    /// Is page `index` wholly within the file?
+    pub(crate) fn has_index(&self, index: u64) -> bool {
+        // A page that the file ends in the middle of is not: Linux rounds the size down for faults.
+        index < self.size() >> self.size_class.shift()
+    }
+
+    /// Puts a page into the cache, which takes a reference of its own. The caller holds the fault mutex of `index`.
+    ///
+    /// Linux: `hugetlb_add_to_page_cache()` in mm/hugetlb.c.
+    pub(crate) fn insert_page(&self, index: u64, frame: HugeFrame) -> Result<(), NotInserted> {
+        let mut cache = self.cache.lock();
+        // Under the cache's lock, as the size is changed under it too: see the protocol above.
+        if !self.has_index(index) {
+            return Err(NotInserted::BeyondEof);
+        }
+        Ok(self.insert_locked(&mut cache, index, frame)?)
+    }
+
+    /// As [`insert_page`](Self::insert_page), also beyond the end of the file. The caller holds the inode lock too.
+    pub(crate) fn insert_beyond_eof(&self, index: u64, frame: HugeFrame) -> Result<(), OutOfMemory> {
+        self.insert_locked(&mut self.cache.lock(), index, frame)
+    }
+
+    fn insert_locked(&self, cache: &mut PageCache, index: u64, frame: HugeFrame) -> Result<(), OutOfMemory> {
+        cache.insert(index, frame)?;
+        self.hugetlb.page(frame).hold();
+        Ok(())
+    }
+
+    /// Makes the file at least `bytes` long: what mapping it for writing does.
+    pub(crate) fn grow_to(&self, bytes: u64) {
+        let _cache = self.cache.lock();
+        if self.size() < bytes {
+            self.size.store(bytes, Ordering::Release);
+        }
+    }
+}
+
+/// Why a page did not go into the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotInserted {
+    BeyondEof,
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for NotInserted {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl<P: Platform> Drop for HugeFile<P> {
+    fn drop(&mut self) {
+        // Nobody maps the file, for every VMA holds it. Linux: hugetlbfs_evict_inode().
+        let mut cache = core::mem::replace(self.cache.get_mut(), PageCache::new());
+        let mut freed = 0;
+        while let Some((_, frame)) = cache.pop_from(0) {
+            self.hugetlb.put_page(frame, self.size_class);
+            freed += 1;
+        }
+        let promised = self.promises.get_mut().del_to_end(0);
+        release_range(
+            &self.hugetlb,
+            self.size_class,
+            self.subpool.as_ref(),
+            promised - freed.min(promised),
+        );
+    }
+}
+
+impl<P: Platform> fmt::Debug for HugeFile<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HugeFile")
+            .field("id", &self.id)
+            .field("size", &self.size())
+            .finish_non_exhaustive()
+    }
+}

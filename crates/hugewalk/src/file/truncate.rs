@@ -1,0 +1,254 @@
+//! Truncation and hole punch: taking pages away from everybody who maps them.
+//!
+//! # Protocol
+//!
+//! Who comes from the file holds no mmap lock. It takes `i_mmap` in write, finds the VMAs that map the range, and may only
+//! *try* their VMA locks, since faults take them in the other order (scenario S25). Where that fails it lets `i_mmap` go,
+//! waits for the VMA lock with a reference to the VMA, takes `i_mmap` again, and sees whether the VMA is still in the tree
+//! (scenario S21). It keeps that lock while it goes on, so the next round does not meet the same VMA busy again; a VMA
+//! that maps nothing in the range is not waited for at all.
+//!
+//! Truncation lowers the size first and then waits until the faults under way have passed: every later one sees the new
+//! size. A hole punch, whose range stays part of the file, takes each page out under its fault mutex.
+
+use core::ops::Range;
+
+use super::HugeFile;
+use super::i_mmap::{FileProof, IMmapWriteGuard};
+use super::io::{FileError, range_end};
+use crate::addr::VirtAddr;
+use crate::gather::Gather;
+use crate::mm::{by_table, zap_range};
+use crate::platform::{ENTRIES, Platform};
+use crate::reserve::release_range;
+use crate::sync::{Arc, SleepLockGuard, Word};
+use crate::task::Task;
+use crate::vma::{Vma, VmaWriteGuard};
+use crate::walk::huge_pte_offset;
+
+/// How many VMA locks truncation keeps while it goes on. Each takes a stack frame.
+const KEPT_LOCKS: u32 = 32;
+
+impl<P: Platform> HugeFile<P> {
+    /// Takes the inode lock: one change of size or run of allocation at a time. Sleeps.
+    pub(crate) fn lock_inode(&self, task: &mut Task<P>) -> SleepLockGuard<'_, P> {
+        self.inode_lock.lock(task)
+    }
+
+    /// Sets the size. Pages beyond it are taken away from every mapping, private copies included, and their
+    /// reservations given back. Sleeps.
+    ///
+    /// Takes the inode lock, the fault mutexes, and of each mapping the VMA lock and `i_mmap`, both in write.
+    ///
+    /// Linux: `hugetlbfs_setattr()`, `hugetlb_vmtruncate()` in fs/hugetlbfs/inode.c.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Unaligned`] if `size` is not a multiple of the page size, [`FileError::TooLarge`].
+    pub fn truncate(&self, task: &mut Task<P>, size: u64) -> Result<(), FileError> {
+        if !self.size_class.is_aligned(size) {
+            return Err(FileError::Unaligned { size });
+        }
+        if size > i64::MAX as u64 {
+            return Err(FileError::TooLarge);
+        }
+        let inode_lock = self.lock_inode(task);
+        if !self.set_size(size) {
+            return Ok(());
+        }
+        self.hugetlb.wait_for_faults(task);
+        let gone = size >> self.size_class.shift()..u64::MAX;
+        self.unmap_offsets(gone.clone(), task, KEPT_LOCKS);
+        let mut freed = 0;
+        while let Some(index) = self.next_page(&gone) {
+            freed += u64::from(self.remove_page(index, task));
+        }
+        let promised = self.promises.lock().del_to_end(gone.start);
+        release_range(
+            &self.hugetlb,
+            self.size_class,
+            self.subpool.as_ref(),
+            promised - freed.min(promised),
+        );
+        drop(inode_lock);
+        Ok(())
+    }
+
+    /// Takes the pages that lie wholly in a byte range away from every mapping, private copies included, gives their
+    /// reservations back, and fills the rest of the range with zeroes. The size stays. Sleeps.
+    ///
+    /// Takes the inode lock, the fault mutexes of the pages, and of each mapping the VMA lock and `i_mmap`, both in write.
+    ///
+    /// Linux: `hugetlbfs_punch_hole()` in fs/hugetlbfs/inode.c.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::ZeroLength`], [`FileError::TooLarge`]; [`FileError::OutOfMemory`] if there is no memory to note what is
+    /// not reserved any more: nothing was changed then.
+    pub fn punch_hole(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
+        let end = range_end(offset, length)?;
+        let size = self.size_class;
+        let inner = size.round_up(offset).unwrap_or(end)..size.round_down(end);
+        let inode_lock = self.lock_inode(task);
+        if inner.start >= inner.end {
+            self.zero_bytes(offset..end);
+            return Ok(());
+        }
+        let hole = inner.start >> size.shift()..inner.end >> size.shift();
+        // Each page taken out of the middle of a promised range leaves one range more.
+        let pages = self.cache.lock().count(hole.start, hole.end);
+        self.promises
+            .lock()
+            .prepare(usize::try_from(pages).unwrap_or(usize::MAX))?;
+        self.zero_bytes(offset..inner.start);
+        self.zero_bytes(inner.end..end);
+        self.unmap_offsets(hole.clone(), task, KEPT_LOCKS);
+        let mut next = hole.start;
+        while let Some(index) = self.next_page(&(next..hole.end)) {
+            self.punch_page(index, task)?;
+            next = index + 1;
+        }
+        drop(inode_lock);
+        Ok(())
+    }
+
+    /// Stores the size. True if pages may lie beyond it now.
+    fn set_size(&self, size: u64) -> bool {
+        let _cache = self.cache.lock();
+        let before = self.size();
+        self.size.store(size, core::sync::atomic::Ordering::Release);
+        // A file can have pages beyond its size, from an allocation that kept it.
+        size <= before
+    }
+
+    fn next_page(&self, offsets: &Range<u64>) -> Option<u64> {
+        self.cache.lock().next_from(offsets.start, offsets.end)
+    }
+
+    /// Takes one page out of the file and away from whoever maps it. True if there was one.
+    fn remove_page(&self, index: u64, task: &mut Task<P>) -> bool {
+        let mutex = self.hugetlb.fault_mutex(task, self.id, index);
+        // With the fault mutex held nobody maps it anew, but by taking up a table that has it.
+        while self
+            .find_page(index)
+            .is_some_and(|page| page.page().mapcount() > 0)
+        {
+            self.unmap_offsets(index..index + 1, task, KEPT_LOCKS);
+        }
+        let removed = self.cache.lock().remove(index);
+        if let Some(frame) = removed {
+            self.hugetlb.put_page(frame, self.size_class);
+        }
+        drop(mutex);
+        removed.is_some()
+    }
+
+    /// Takes one page out, with its reservation.
+    fn punch_page(&self, index: u64, task: &mut Task<P>) -> Result<(), FileError> {
+        // Room was made before; somebody else may have used it. Then this page and what follows stays.
+        self.promises.lock().prepare(1)?;
+        if self.remove_page(index, task) {
+            // The page itself took its charge along; the promise behind it counts no page any more. Cannot need memory
+            // that is not there, or counts as promised still, which truncation or the file's end puts right.
+            let _ = self.promises.lock().del(index, index + 1);
+        }
+        Ok(())
+    }
+
+    /// Fills a byte range with zeroes where there are pages.
+    fn zero_bytes(&self, range: Range<u64>) {
+        let size = self.size_class;
+        let mut at = range.start;
+        while at < range.end {
+            let next = (size.round_down(at) + size.bytes()).min(range.end);
+            if let Some(page) = self.find_page(at >> size.shift()) {
+                self.hugetlb
+                    .platform()
+                    .clear_huge(page.frame(), at & (size.bytes() - 1), next - at);
+            }
+            at = next;
+        }
+    }
+
+    /// Takes the pages of a range of offsets out of every mapping. `kept` bounds the VMA locks held meanwhile.
+    ///
+    /// Takes `i_mmap` in write and tries VMA locks. Sleeps. Linux: `hugetlb_vmdelete_list()` and
+    /// `hugetlb_unmap_file_folio()` in fs/hugetlbfs/inode.c.
+    fn unmap_offsets(&self, offsets: Range<u64>, task: &mut Task<P>, kept: u32) {
+        loop {
+            let busy = {
+                let i_mmap = self.i_mmap_write(task);
+                self.unmap_what_is_free(&i_mmap, &offsets, task)
+            };
+            let Some(vma) = busy else { return };
+            // Waited for with nothing held but what comes before it in the lock order, and VMA locks of this file: nobody
+            // who has one of those waits for another.
+            let Some(semaphore) = vma.semaphore().map(|lock| lock.write(task)) else {
+                continue;
+            };
+            let i_mmap = self.i_mmap_write(task);
+            let Some(locked) = VmaWriteGuard::joined(&i_mmap, &vma, &semaphore) else {
+                continue;
+            };
+            self.unmap_from(&locked, &i_mmap, &offsets, task);
+            drop(locked);
+            drop(i_mmap);
+            if kept > 0 {
+                self.unmap_offsets(offsets, task, kept - 1);
+                return;
+            }
+            drop(semaphore);
+        }
+    }
+
+    /// Works on the VMAs whose locks are free; returns one that is busy and maps something in the range.
+    fn unmap_what_is_free(
+        &self,
+        i_mmap: &IMmapWriteGuard<'_, P>,
+        offsets: &Range<u64>,
+        task: &mut Task<P>,
+    ) -> Option<Arc<Vma<P>>> {
+        let mut busy = None;
+        for proof in i_mmap.vmas(offsets.clone()) {
+            match VmaWriteGuard::try_lock(i_mmap, proof.vma()) {
+                Some(locked) => self.unmap_from(&locked, i_mmap, offsets, task),
+                None if maps_any(&proof, offsets) => busy = Some(proof.vma().clone()),
+                None => {}
+            }
+        }
+        busy
+    }
+
+    fn unmap_from(
+        &self,
+        locked: &VmaWriteGuard<'_, P>,
+        i_mmap: &IMmapWriteGuard<'_, P>,
+        offsets: &Range<u64>,
+        task: &mut Task<P>,
+    ) {
+        let vma = locked.vma();
+        if let Some(range) = vma.addresses_of(offsets) {
+            let mut gather = Gather::new(vma.mm(), i_mmap);
+            zap_range(locked, i_mmap, range, None, &mut gather, task);
+            gather.finish();
+        }
+    }
+}
+
+/// Does a VMA map anything of these offsets?
+fn maps_any<P: Platform>(proof: &FileProof<'_, P>, offsets: &Range<u64>) -> bool {
+    let vma: &Vma<P> = proof.vma();
+    let Some(range) = vma.addresses_of(offsets) else {
+        return false;
+    };
+    let size = vma.size();
+    let any_in_table = |part: Range<VirtAddr>| {
+        let Ok(Some(slot)) = huge_pte_offset(proof, vma.mm(), part.start, size) else {
+            return false;
+        };
+        let first = (part.start.as_u64() >> size.shift()) as usize;
+        let count = (part.end.offset_from(part.start) >> size.shift()) as usize;
+        (first..first + count).any(|index| !slot.read_beside(index & (ENTRIES - 1)).is_none())
+    };
+    by_table(range, size).any(any_in_table)
+}

@@ -1,0 +1,393 @@
+//! Mapped ranges and their locks.
+//!
+//! A [`Vma`] never changes: who splits it, protects it anew or moves it replaces it by others, under the mmap lock in
+//! write, the VMA lock in write and the `i_mmap` lock in write. Whoever found a VMA under any of the three can rely on
+//! its bounds and flags.
+//!
+//! # The VMA lock
+//!
+//! A VMA that may be shared has a lock: held in read, the tables of the range stay in place; held in write,
+//! unsharing may happen. A private VMA that owns reservations uses the lock of its reservations in the same role. A
+//! private VMA without has none: its tables are never shared, and the mmap lock alone keeps them. [`VmaReadGuard`] and
+//! [`VmaWriteGuard`] stand for all three cases. (Linux allocates the lock apart from the VMA and must do without where
+//! that fails; here it lies in the VMA.)
+
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use bitflags::bitflags;
+
+use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use crate::error::OutOfMemory;
+use crate::file::HugeFile;
+use crate::mm::Mm;
+use crate::platform::Platform;
+use crate::reserve::{PrivateReserve, Promises};
+use crate::sync::{Arc, ReadSem, RwSem, WriteSem};
+use crate::task::Task;
+
+bitflags! {
+    /// What a mapping allows. Linux: `PROT_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct Protection: u8 {
+        /// Loads.
+        const READ = 1;
+        /// Stores (which on x86-64 allow loads too).
+        const WRITE = 2;
+        /// Instruction fetches (likewise).
+        const EXECUTE = 4;
+    }
+}
+
+bitflags! {
+    /// What is special about a mapping. Linux: `VM_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct VmaFlags: u32 {
+        /// Stores go to the file (`VM_SHARED`, `VM_MAYSHARE`).
+        const SHARED = 1 << 0;
+        /// No pages are promised (`VM_NORESERVE`).
+        const NORESERVE = 1 << 1;
+        /// Locked in memory (`VM_LOCKED`). Huge pages always are; sharing ignores it.
+        const LOCKED = 1 << 2;
+        /// userfaultfd handles faults on missing pages.
+        const UFFD_MISSING = 1 << 3;
+        /// userfaultfd handles faults on pages that are in the file but not mapped.
+        const UFFD_MINOR = 1 << 4;
+        /// userfaultfd handles writes to protected pages.
+        const UFFD_WP = 1 << 5;
+        /// Any other property, kept by the host, that keeps mappings apart (`VM_DONTDUMP`, a memory policy).
+        const HOST = 1 << 31;
+    }
+}
+
+/// A mapped range of a huge-page file. Linux: `struct vm_area_struct` with `VM_HUGETLB`.
+///
+/// # Invariants
+///
+/// `start` and `end` are multiples of the file's page size, `start < end`, and the file's offset of the last page does
+/// not overflow.
+pub struct Vma<P: Platform> {
+    mm: Arc<Mm<P>>,
+    file: Arc<HugeFile<P>>,
+    start: VirtAddr,
+    end: VirtAddr,
+    offset: u64,
+    protection: Protection,
+    flags: VmaFlags,
+    /// The VMA lock, for what may be shared. It lies in the VMA: who waits for it holds the VMA, which may have left its
+    /// file's tree by the time the lock is had (scenario S21).
+    lock: Option<RwSem<P, ()>>,
+    reserve: Option<Arc<PrivateReserve<P>>>,
+    /// A page was taken away to serve the reservation's owner: touching a missing one is an error from now on.
+    /// Linux: `HPAGE_RESV_UNMAPPED`.
+    robbed: AtomicBool,
+}
+
+/// The bounds and properties of a VMA; what differs between a VMA and the one that replaces it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) start: VirtAddr,
+    pub(crate) end: VirtAddr,
+    /// Offset in the file, in huge pages.
+    pub(crate) offset: u64,
+    pub(crate) protection: Protection,
+    pub(crate) flags: VmaFlags,
+}
+
+impl<P: Platform> Vma<P> {
+    /// A VMA of this shape.
+    pub(crate) fn new(
+        mm: &Arc<Mm<P>>,
+        file: &Arc<HugeFile<P>>,
+        shape: Shape,
+        reserve: Option<Arc<PrivateReserve<P>>>,
+    ) -> Result<Arc<Self>, OutOfMemory> {
+        let lock = shape.flags.contains(VmaFlags::SHARED).then(|| RwSem::new(()));
+        Arc::try_new(Self {
+            mm: mm.clone(),
+            file: file.clone(),
+            start: shape.start,
+            end: shape.end,
+            offset: shape.offset,
+            protection: shape.protection,
+            flags: shape.flags,
+            lock,
+            reserve,
+            robbed: AtomicBool::new(false),
+        })
+    }
+
+    /// What replaces this VMA where it is split, moved or protected anew: it keeps the file and the reservations.
+    pub(crate) fn successor(&self, shape: Shape) -> Result<Arc<Self>, OutOfMemory> {
+        let next = Self::new(&self.mm, &self.file, shape, self.reserve.clone())?;
+        next.robbed.store(self.is_robbed(), Ordering::Relaxed);
+        Ok(next)
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            start: self.start,
+            end: self.end,
+            offset: self.offset,
+            protection: self.protection,
+            flags: self.flags,
+        }
+    }
+
+    /// First address of the range.
+    #[must_use]
+    pub fn start(&self) -> VirtAddr {
+        self.start
+    }
+
+    /// First address after the range.
+    #[must_use]
+    pub fn end(&self) -> VirtAddr {
+        self.end
+    }
+
+    /// Offset of the start in the file, in huge pages.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// What the mapping allows.
+    #[must_use]
+    pub fn protection(&self) -> Protection {
+        self.protection
+    }
+
+    /// What is special about it.
+    #[must_use]
+    pub fn flags(&self) -> VmaFlags {
+        self.flags
+    }
+
+    /// The file it maps.
+    #[must_use]
+    pub fn file(&self) -> &Arc<HugeFile<P>> {
+        &self.file
+    }
+
+    /// The address space it belongs to.
+    #[must_use]
+    pub fn mm(&self) -> &Arc<Mm<P>> {
+        &self.mm
+    }
+
+    /// The size of its pages.
+    #[must_use]
+    pub fn size(&self) -> HugeSize {
+        self.file.size_class()
+    }
+
+    /// Do stores go to the file?
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.flags.contains(VmaFlags::SHARED)
+    }
+
+    /// Does it contain the address?
+    #[must_use]
+    pub fn contains(&self, address: VirtAddr) -> bool {
+        self.start <= address && address < self.end
+    }
+
+    /// Pages it covers.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.end.offset_from(self.start) >> self.size().shift()
+    }
+
+    /// The range of file offsets it maps, in huge pages.
+    pub(crate) fn offsets(&self) -> Range<u64> {
+        self.offset..self.offset + self.pages()
+    }
+
+    /// The file offset, in huge pages, of an address in the range.
+    pub(crate) fn offset_of(&self, address: VirtAddr) -> u64 {
+        self.offset + (address.offset_from(self.start) >> self.size().shift())
+    }
+
+    /// The part of the range that maps the file's `offsets`, if any.
+    ///
+    /// Linux: `vma_offset_start()` of the RFC's first patch gives its start.
+    pub(crate) fn addresses_of(&self, offsets: &Range<u64>) -> Option<Range<VirtAddr>> {
+        let own = self.offsets();
+        let (from, to) = (offsets.start.max(own.start), offsets.end.min(own.end));
+        let at = |offset: u64| self.start.plus((offset - self.offset) << self.size().shift());
+        (from < to).then(|| at(from)..at(to))
+    }
+
+    /// May the table around `address` be shared, as far as this VMA is concerned?
+    ///
+    /// Linux: `want_pmd_share()` in mm/hugetlb.c.
+    #[must_use]
+    pub fn may_share_at(&self, address: VirtAddr) -> bool {
+        self.size() == HugeSize::Size2M
+            && self.lock.is_some()
+            && !self.flags.intersects(VmaFlags::UFFD_WP | VmaFlags::UFFD_MINOR)
+            && self.start <= address.pud_floor()
+            && address.pud_floor().offset_from(self.start) <= self.end.offset_from(self.start)
+            && self.end.offset_from(address.pud_floor()) >= PUD_SIZE
+    }
+
+    /// Do two mappings of one file agree in all that has to be equal for sharing?
+    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
+        let apart_from_lock = |vma: &Self| (vma.flags - VmaFlags::LOCKED, vma.protection);
+        apart_from_lock(self) == apart_from_lock(other)
+    }
+
+    /// The lock in the VMA lock's role.
+    pub(crate) fn semaphore(&self) -> Option<&RwSem<P, ()>> {
+        match (&self.lock, &self.reserve) {
+            (Some(lock), _) => Some(lock),
+            (None, Some(reserve)) => Some(&reserve.lock),
+            (None, None) => None,
+        }
+    }
+
+    pub(crate) fn reserve(&self) -> Option<&Arc<PrivateReserve<P>>> {
+        self.reserve.as_ref()
+    }
+
+    /// Whose promises a fault here may use.
+    pub(crate) fn promises(&self) -> Promises<'_, P> {
+        match &self.reserve {
+            _ if self.is_shared() => Promises::File(self.file.promises()),
+            Some(reserve) => Promises::Owner(reserve),
+            None => Promises::Nobody,
+        }
+    }
+
+    pub(crate) fn is_robbed(&self) -> bool {
+        self.robbed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_robbed(&self) {
+        self.robbed.store(true, Ordering::Release);
+    }
+}
+
+impl<P: Platform> fmt::Debug for Vma<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vma")
+            .field("mm", &self.mm.id())
+            .field("shape", &self.shape())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The mmap lock, in read or write, or `i_mmap` with the VMA in its tree: what has to be held to take the lock of a VMA
+/// that turns out to have none.
+pub(crate) mod held {
+    use super::{Platform, Vma};
+
+    /// The VMA cannot be replaced or unmapped while this is held.
+    pub(crate) trait KeepsVma<P: Platform> {
+        fn keeps(&self, vma: &Vma<P>) -> bool;
+    }
+}
+
+/// The lock of a VMA, held in read. A proof that the tables of its range are *stable*; see [`walk`](crate::walk).
+///
+/// # Invariants
+///
+/// The lock of `vma` is held in read, or `vma` has none and the mmap lock of its address space is held for `'v`.
+pub struct VmaReadGuard<'v, P: Platform> {
+    vma: &'v Vma<P>,
+    _semaphore: Option<ReadSem<'v, P, ()>>,
+}
+
+impl<'v, P: Platform> VmaReadGuard<'v, P> {
+    /// Takes the lock of `vma` in read. Sleeps. `None` if `holder` is not what keeps this VMA.
+    pub(crate) fn lock<H: held::KeepsVma<P>>(
+        holder: &'v H,
+        vma: &'v Vma<P>,
+        task: &mut Task<P>,
+    ) -> Option<Self> {
+        // INVARIANT: taken here, or `holder` keeps the VMA for `'v`.
+        holder.keeps(vma).then(|| Self {
+            vma,
+            _semaphore: vma.semaphore().map(|lock| lock.read(task)),
+        })
+    }
+
+    /// The VMA.
+    #[must_use]
+    pub fn vma(&self) -> &'v Vma<P> {
+        self.vma
+    }
+}
+
+/// The lock of a VMA, held in write: its tables may be unshared, given `i_mmap` in write as well. A proof that they are
+/// *stable* for everybody else.
+///
+/// # Invariants
+///
+/// The lock of `vma` is held in write, or `vma` has none and the mmap lock of its address space, or `i_mmap` with the
+/// VMA in its tree, is held for `'v`.
+pub struct VmaWriteGuard<'v, P: Platform> {
+    vma: &'v Vma<P>,
+    _semaphore: Option<WriteSem<'v, P, ()>>,
+}
+
+impl<'v, P: Platform> VmaWriteGuard<'v, P> {
+    /// Takes the lock of `vma` in write. Sleeps. `None` if `holder` is not what keeps this VMA.
+    pub(crate) fn lock<H: held::KeepsVma<P>>(
+        holder: &'v H,
+        vma: &'v Vma<P>,
+        task: &mut Task<P>,
+    ) -> Option<Self> {
+        // INVARIANT: taken here, or `holder` keeps the VMA for `'v`.
+        holder.keeps(vma).then(|| Self {
+            vma,
+            _semaphore: vma.semaphore().map(|lock| lock.write(task)),
+        })
+    }
+
+    /// Takes the lock in write if that needs no waiting: what those do who come from the file or the page, with
+    /// `i_mmap` held, against the lock order.
+    pub(crate) fn try_lock<H: held::KeepsVma<P>>(holder: &'v H, vma: &'v Vma<P>) -> Option<Self> {
+        let _semaphore = match vma.semaphore() {
+            Some(lock) => Some(lock.try_write()?),
+            None => None,
+        };
+        // INVARIANT: as for `lock`.
+        holder.keeps(vma).then_some(Self { vma, _semaphore })
+    }
+
+    /// The VMA.
+    #[must_use]
+    pub fn vma(&self) -> &'v Vma<P> {
+        self.vma
+    }
+
+    /// Joins a lock that was waited for, without `i_mmap`, to the `i_mmap` that has been taken since. `None` if the VMA
+    /// has left the file's tree meanwhile. `_semaphore` is the lock of `vma`, and stays the caller's.
+    pub(crate) fn joined<H: held::KeepsVma<P>>(
+        holder: &'v H,
+        vma: &'v Vma<P>,
+        _semaphore: &'v WriteSem<'_, P, ()>,
+    ) -> Option<Self> {
+        // INVARIANT: the caller holds the lock of `vma` in write for `'v`, and `holder` keeps the VMA.
+        holder.keeps(vma).then_some(Self {
+            vma,
+            _semaphore: None,
+        })
+    }
+}
+
+impl<P: Platform> fmt::Debug for VmaReadGuard<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VmaReadGuard").field(self.vma).finish()
+    }
+}
+
+impl<P: Platform> fmt::Debug for VmaWriteGuard<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VmaWriteGuard").field(self.vma).finish()
+    }
+}
