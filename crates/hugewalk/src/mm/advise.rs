@@ -1,0 +1,161 @@
+//! madvise: what is said about a range.
+
+use core::ops::Range;
+
+use super::unmap::page_range;
+use super::{AddressSpace, MapError, MmapReadGuard, zap_range};
+use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
+use crate::fault::{Access, FaultError};
+use crate::gather::Gather;
+use crate::platform::Platform;
+use crate::sync::Arc;
+use crate::task::Task;
+use crate::vma::{Protection, Vma, VmaFlags};
+
+/// What is said about a range. Linux: `MADV_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Drop the pages; private ones are lost, shared ones stay in the file (`MADV_DONTNEED`).
+    DontNeed,
+    /// Punch a hole into the file (`MADV_REMOVE`).
+    Remove,
+    /// Fault everything in for reading (`MADV_POPULATE_READ`).
+    PopulateRead,
+    /// Fault everything in for writing (`MADV_POPULATE_WRITE`).
+    PopulateWrite,
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// Carries advice out. Sleeps.
+    ///
+    /// Takes the mmap lock in read; to drop pages, also the VMA lock and `i_mmap` of each mapping, both in write; to punch
+    /// holes or populate, what [`HugeFile::punch_hole`](crate::file::HugeFile::punch_hole) and faults take, with the mmap
+    /// lock dropped.
+    ///
+    /// Linux: `madvise(2)`, mm/madvise.c.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Unaligned`] or [`MapError::NotAllowed`] at the first mapping that does not take the advice;
+    /// [`MapError::NotMapped`] if there are holes, after what is mapped has been worked on (but populating stops at a
+    /// hole); [`MapError::Fault`] where populating stopped.
+    pub fn madvise(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        length: u64,
+        advice: Advice,
+    ) -> Result<(), MapError> {
+        if length == 0 && address.as_u64() % PAGE_SIZE == 0 {
+            return Ok(());
+        }
+        let range = page_range(address, length)?;
+        match advice {
+            Advice::DontNeed => self.each_mapping(task, &range, dont_need),
+            Advice::Remove => self.each_mapping(task, &range, remove),
+            Advice::PopulateRead => self.populate_range(task, &range, Access::Read),
+            Advice::PopulateWrite => self.populate_range(task, &range, Access::Write),
+        }
+    }
+
+    /// Works on each mapping in a range, and reports the first hole at the end.
+    fn each_mapping(
+        &self,
+        task: &mut Task<P>,
+        range: &Range<VirtAddr>,
+        work: impl Fn(MmapReadGuard<'_, P>, &Arc<Vma<P>>, Range<VirtAddr>, &mut Task<P>) -> Result<(), MapError>,
+    ) -> Result<(), MapError> {
+        let mut hole = None;
+        let mut next = range.start;
+        while next < range.end {
+            // Taken anew for each mapping, since some of the work lets it go.
+            let mmap = self.mmap_read(task);
+            let Some(vma) = mmap.vmas.overlapping(&(next..range.end)).next().cloned() else {
+                hole = hole.or(Some(next));
+                break;
+            };
+            if vma.start() > next {
+                hole = hole.or(Some(next));
+            }
+            let part = vma.start().max(next)..vma.end().min(range.end);
+            next = part.end;
+            work(mmap, &vma, part, task)?;
+        }
+        hole.map_or(Ok(()), |address| Err(MapError::NotMapped { address }))
+    }
+
+    fn populate_range(
+        &self,
+        task: &mut Task<P>,
+        range: &Range<VirtAddr>,
+        access: Access,
+    ) -> Result<(), MapError> {
+        let mut address = range.start;
+        while address < range.end {
+            let size = {
+                let mmap = self.mmap_read(task);
+                let vma = mmap.find(address).ok_or(MapError::NotMapped { address })?;
+                if access == Access::Write && !vma.protection().contains(Protection::WRITE) {
+                    return Err(MapError::NotAllowed);
+                }
+                vma.size()
+            };
+            self.fault(task, address, access).map_err(|error| match error {
+                FaultError::NotMapped { address } => MapError::NotMapped { address },
+                error => MapError::Fault(error),
+            })?;
+            address = address.huge_page(size).plus(size.bytes());
+        }
+        Ok(())
+    }
+}
+
+/// Linux: `madvise_dontneed_free()` in mm/madvise.c, `zap_page_range()` in mm/memory.c.
+fn dont_need<P: Platform>(
+    mmap: MmapReadGuard<'_, P>,
+    vma: &Arc<Vma<P>>,
+    part: Range<VirtAddr>,
+    task: &mut Task<P>,
+) -> Result<(), MapError> {
+    let size = vma.size();
+    if !size.is_aligned(part.start.as_u64()) {
+        return Err(MapError::Unaligned {
+            value: part.start.as_u64(),
+            size,
+        });
+    }
+    if vma.flags().contains(VmaFlags::LOCKED) {
+        return Err(MapError::NotAllowed);
+    }
+    let part = part.start..part.end.huge_page(size);
+    let Some(locked) = mmap.lock_vma_write(vma, task) else {
+        return Ok(());
+    };
+    let i_mmap = vma.file().i_mmap_write(task);
+    let mut gather = Gather::new(vma.mm(), &i_mmap);
+    zap_range(&locked, &i_mmap, part, None, &mut gather, task);
+    gather.finish();
+    Ok(())
+}
+
+/// Linux: `madvise_remove()` in mm/madvise.c.
+fn remove<P: Platform>(
+    mmap: MmapReadGuard<'_, P>,
+    vma: &Arc<Vma<P>>,
+    part: Range<VirtAddr>,
+    task: &mut Task<P>,
+) -> Result<(), MapError> {
+    if vma.flags().contains(VmaFlags::LOCKED) {
+        return Err(MapError::NotAllowed);
+    }
+    if !vma.is_shared() || !vma.protection().contains(Protection::WRITE) {
+        return Err(MapError::AccessDenied);
+    }
+    let size: HugeSize = vma.size();
+    let offset = (vma.offset() << size.shift()) + part.start.offset_from(vma.start());
+    // The file's locks come before ours in nobody's order: the vma keeps the file, the mmap lock is let go.
+    drop(mmap);
+    vma.file()
+        .punch_hole(task, offset, part.end.offset_from(part.start))?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! Why an operation on an address space failed.
+
+use thiserror::Error;
+
+use crate::addr::{HugeSize, VirtAddr};
+use crate::error::{Errno, OutOfMemory};
+use crate::fault::FaultError;
+use crate::file::FileError;
+use crate::reserve::NoPage;
+
+/// Why an operation on an address space failed. Unless the variant says otherwise, nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// A length of 0.
+    #[error("the length is 0")]
+    ZeroLength,
+    /// An address, length or offset that has to be a multiple of the page size.
+    #[error("{value:#x} is not a multiple of {:#x}", .size.bytes())]
+    Unaligned {
+        /// The number.
+        value: u64,
+        /// The page size.
+        size: HugeSize,
+    },
+    /// An address that has to be a multiple of 4 KiB.
+    #[error("{address:?} is not a multiple of 4096")]
+    UnalignedAddress {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// A range that wraps, or an offset past what a file can have.
+    #[error("the range does not fit the address space or the file")]
+    Overflow,
+    /// No room for the range below the end of user addresses.
+    #[error("no free range of {length:#x} bytes")]
+    NoRoom {
+        /// Bytes asked for.
+        length: u64,
+    },
+    /// A range that must be free is not.
+    #[error("{address:?} is mapped already")]
+    Exists {
+        /// The first address in use.
+        address: VirtAddr,
+    },
+    /// Part of the range is not mapped. What is mapped of it has been worked on, for madvise; for mprotect the part
+    /// before the hole.
+    #[error("{address:?} is not mapped")]
+    NotMapped {
+        /// The first address that is not.
+        address: VirtAddr,
+    },
+    /// The range to be moved is not one mapping.
+    #[error("no single mapping holds the range at {address:?}")]
+    BadAddress {
+        /// Its start.
+        address: VirtAddr,
+    },
+    /// A huge-page mapping cannot grow.
+    #[error("a huge-page mapping cannot grow")]
+    Grows,
+    /// Source and destination of a move overlap.
+    #[error("source and destination overlap")]
+    Overlaps,
+    /// The advice does not go with the mapping (not writable, private, locked).
+    #[error("the mapping does not allow that")]
+    NotAllowed,
+    /// The mapping would need a right that the file was not opened with, or is not shared and writable.
+    #[error("access denied")]
+    AccessDenied,
+    /// The pool or the mount cannot promise the pages.
+    #[error(transparent)]
+    NoPage(NoPage),
+    /// No memory for tables or records.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+    /// Populating stopped at this fault; what came before it is there.
+    #[error("populating stopped: {0}")]
+    Fault(FaultError),
+    /// The file did not do it.
+    #[error(transparent)]
+    File(FileError),
+    /// The address space has exited.
+    #[error("the address space has exited")]
+    Exited,
+}
+
+impl MapError {
+    /// The number that Linux returns.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::ZeroLength
+            | Self::Unaligned { .. }
+            | Self::UnalignedAddress { .. }
+            | Self::Overflow
+            | Self::Grows
+            | Self::Overlaps
+            | Self::NotAllowed => Errno::EINVAL,
+            Self::NoRoom { .. } | Self::NotMapped { .. } | Self::NoPage(_) | Self::OutOfMemory(_) => {
+                Errno::ENOMEM
+            }
+            Self::Exists { .. } => Errno::EEXIST,
+            Self::BadAddress { .. } => Errno::EFAULT,
+            Self::AccessDenied => Errno::EACCES,
+            Self::Fault(error) => error.errno(),
+            Self::File(error) => error.errno(),
+            Self::Exited => Errno::ESRCH,
+        }
+    }
+}
+
+impl From<NoPage> for MapError {
+    fn from(error: NoPage) -> Self {
+        match error {
+            NoPage::OutOfMemory(error) => Self::OutOfMemory(error),
+            other => Self::NoPage(other),
+        }
+    }
+}
+
+impl From<FileError> for MapError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}

@@ -1,0 +1,243 @@
+//! mmap: new mappings.
+
+use core::ops::Range;
+
+use bitflags::bitflags;
+
+use super::unmap::Unmap;
+use super::{AddressSpace, MapError, MmapWriteGuard, align_error};
+use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
+use crate::fault::Access;
+use crate::file::HugeFile;
+use crate::platform::Platform;
+use crate::reserve::{PrivateReserve, reserve_range};
+use crate::sync::Arc;
+use crate::task::Task;
+use crate::vma::{Protection, Shape, Vma, VmaFlags};
+
+bitflags! {
+    /// How to map. Linux: `MAP_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct MapFlags: u32 {
+        /// Stores go to the file (`MAP_SHARED`); without it they go to copies (`MAP_PRIVATE`).
+        const SHARED = 1 << 0;
+        /// Promise no pages; a fault may find the pool empty (`MAP_NORESERVE`).
+        const NORESERVE = 1 << 1;
+        /// Fault everything in at once, as far as that goes (`MAP_POPULATE`).
+        const POPULATE = 1 << 2;
+        /// Lock in memory, which faults everything in too (`MAP_LOCKED`).
+        const LOCKED = 1 << 3;
+    }
+}
+
+/// Where to map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Wherever there is room: the highest free range.
+    Anywhere,
+    /// Here if the range is free, else anywhere.
+    Hint(VirtAddr),
+    /// Here, in place of whatever is mapped (`MAP_FIXED`).
+    Fixed(VirtAddr),
+    /// Here, or not at all (`MAP_FIXED_NOREPLACE`).
+    FixedNoReplace(VirtAddr),
+}
+
+/// What to map.
+#[derive(Debug)]
+pub enum Backing<'a, P: Platform> {
+    /// A file from a byte offset on, a multiple of its page size.
+    File {
+        /// The file.
+        file: &'a Arc<HugeFile<P>>,
+        /// Where in it.
+        offset: u64,
+    },
+    /// Fresh pages of this size, as of a file nobody else knows.
+    Anonymous(HugeSize),
+}
+
+/// A request to map.
+#[derive(Debug)]
+pub struct MapRequest<'a, P: Platform> {
+    /// Where.
+    pub placement: Placement,
+    /// How many bytes; rounded up to whole pages.
+    pub length: u64,
+    /// With which rights.
+    pub protection: Protection,
+    /// How.
+    pub flags: MapFlags,
+    /// What.
+    pub backing: Backing<'a, P>,
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// Maps a file or fresh pages, and returns the address. Sleeps.
+    ///
+    /// Takes the mmap lock in write, the file's inode lock, and `i_mmap` in write; with `POPULATE` or `LOCKED`, what faults
+    /// take, and a fault that fails ends the populating without an error.
+    ///
+    /// Linux: `mmap(2)`, `hugetlbfs_file_mmap()` in fs/hugetlbfs/inode.c.
+    ///
+    /// # Errors
+    ///
+    /// Any [`MapError`] but those of faults. Nothing was mapped or unmapped then.
+    pub fn mmap(&self, task: &mut Task<P>, request: &MapRequest<'_, P>) -> Result<VirtAddr, MapError> {
+        if request.length == 0 {
+            return Err(MapError::ZeroLength);
+        }
+        let (size, offset) = match request.backing {
+            Backing::File { file, offset } => (file.size_class(), offset),
+            Backing::Anonymous(size) => (size, 0),
+        };
+        let length = size.round_up(request.length).ok_or(MapError::Overflow)?;
+        if length > self.mm().levels().task_size().as_u64() {
+            return Err(MapError::NoRoom { length });
+        }
+        align_error(size, offset)?;
+        let end = offset
+            .checked_add(length)
+            .filter(|&end| end <= i64::MAX as u64)
+            .ok_or(MapError::Overflow)?;
+
+        let mut mmap = self.mmap_write(task);
+        if mmap.vmas.exited {
+            return Err(MapError::Exited);
+        }
+        let start = place(&mmap, request.placement, length, size)?;
+        let range = start..start.plus(length);
+        let anonymous;
+        let file = match request.backing {
+            Backing::File { file, .. } => file,
+            Backing::Anonymous(size) => {
+                anonymous = HugeFile::new(self.mm().hugetlb(), size, None)?;
+                anonymous.grow_to(length);
+                &anonymous
+            }
+        };
+        let mut flags = VmaFlags::empty();
+        flags.set(VmaFlags::SHARED, request.flags.contains(MapFlags::SHARED));
+        flags.set(VmaFlags::NORESERVE, request.flags.contains(MapFlags::NORESERVE));
+        flags.set(VmaFlags::LOCKED, request.flags.contains(MapFlags::LOCKED));
+        let shape = Shape {
+            start,
+            end: range.end,
+            offset: offset >> size.shift(),
+            protection: request.protection,
+            flags,
+        };
+        map_file(&mut mmap, file, shape, end, task)?;
+        drop(mmap);
+        if request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) {
+            self.populate(task, range, request);
+        }
+        Ok(start)
+    }
+
+    /// Faults a range in, until a fault fails. Linux: `populate_vma_page_range()` in mm/gup.c.
+    fn populate(&self, task: &mut Task<P>, range: Range<VirtAddr>, request: &MapRequest<'_, P>) {
+        let private = !request.flags.contains(MapFlags::SHARED);
+        let access = match request.protection {
+            // A private page is copied at once rather than at the first store.
+            rights if rights.contains(Protection::WRITE) && private => Access::Write,
+            rights if rights.is_empty() => return,
+            _ => Access::Read,
+        };
+        let size = match request.backing {
+            Backing::File { file, .. } => file.size_class(),
+            Backing::Anonymous(size) => size,
+        };
+        let mut address = range.start;
+        while address < range.end && self.fault(task, address, access).is_ok() {
+            address = address.plus(size.bytes());
+        }
+    }
+}
+
+/// The start of the new mapping.
+///
+/// Linux: `hugetlb_get_unmapped_area()` in fs/hugetlbfs/inode.c.
+fn place<P: Platform>(
+    mmap: &MmapWriteGuard<'_, P>,
+    placement: Placement,
+    length: u64,
+    size: HugeSize,
+) -> Result<VirtAddr, MapError> {
+    let top = mmap.mm.levels().task_size();
+    let fits = |start: VirtAddr| start.checked_add(length).is_some_and(|end| end <= top);
+    let taken = |start: VirtAddr| {
+        mmap.vmas
+            .overlapping(&(start..start.plus(length)))
+            .next()
+            .cloned()
+    };
+    match placement {
+        Placement::Fixed(start) | Placement::FixedNoReplace(start) => {
+            if start.as_u64() % PAGE_SIZE != 0 {
+                return Err(MapError::UnalignedAddress { address: start });
+            }
+            if !fits(start) {
+                return Err(MapError::NoRoom { length });
+            }
+            align_error(size, start.as_u64())?;
+            if let (Placement::FixedNoReplace(_), Some(vma)) = (placement, taken(start)) {
+                return Err(MapError::Exists {
+                    address: vma.start().max(start),
+                });
+            }
+            Ok(start)
+        }
+        Placement::Hint(hint) => {
+            let hint = size.round_up(hint.as_u64()).map(VirtAddr::new);
+            match hint.filter(|&start| start > VirtAddr::default() && fits(start) && taken(start).is_none()) {
+                Some(start) => Ok(start),
+                None => place(mmap, Placement::Anywhere, length, size),
+            }
+        }
+        Placement::Anywhere => mmap
+            .vmas
+            .gap_below(top, length, size)
+            .ok_or(MapError::NoRoom { length }),
+    }
+}
+
+/// Promises the pages, makes room at the place, and maps. What can fail comes first.
+fn map_file<P: Platform>(
+    mmap: &mut MmapWriteGuard<'_, P>,
+    file: &Arc<HugeFile<P>>,
+    shape: Shape,
+    file_end: u64,
+    task: &mut Task<P>,
+) -> Result<(), MapError> {
+    let hugetlb = mmap.mm.hugetlb().clone();
+    let (size, subpool) = (file.size_class(), file.subpool());
+    let shared = shape.flags.contains(VmaFlags::SHARED);
+    let promised = !shape.flags.contains(VmaFlags::NORESERVE);
+    let reserve = if promised && !shared {
+        Some(PrivateReserve::new()?)
+    } else {
+        None
+    };
+    let vma = Vma::new(mmap.mm, file, shape, reserve)?;
+    mmap.vmas.prepare(3)?;
+
+    let unmap = Unmap::prepare(mmap, &(shape.start..shape.end), task)?;
+    file.i_mmap_write(task).prepare(1)?;
+
+    let inode_lock = file.lock_inode(task);
+    let offsets = vma.offsets();
+    if promised {
+        let map = shared.then(|| file.promises());
+        reserve_range(&hugetlb, size, map, subpool, offsets.start, offsets.end)?;
+    }
+    unmap.apply(mmap, task)?;
+    // Fails only if others have used the room that was made above. What was promised stays with the file then.
+    file.i_mmap_write(task).insert(vma.clone())?;
+    mmap.vmas.insert(vma)?;
+    if shape.protection.contains(Protection::WRITE) {
+        file.grow_to(file_end);
+    }
+    drop(inode_lock);
+    Ok(())
+}

@@ -1,0 +1,271 @@
+//! Address spaces: their VMAs under the mmap lock, and the operations on them.
+//!
+//! # Protocol
+//!
+//! The mmap lock guards the set of VMAs: faults and madvise hold it in read, what changes the set in write. VMAs are
+//! replaced, never changed (see [`vma`](crate::vma)). An operation that replaces VMAs makes the new ones first; then, for
+//! each old one in turn, it takes the VMA lock and `i_mmap` in write, works on the entries, and exchanges the VMA in the
+//! file's tree before it lets go. So nobody can start to share with a VMA that is about to go (scenarios S14, S20, S22).
+//! What can fail comes before the first change.
+//!
+//! The parts: [`Mm`] is what VMAs and walkers know of an address space (the root table, the host's context); the
+//! [`AddressSpace`] adds the set of VMAs.
+
+mod advise;
+mod error;
+mod exit;
+mod fork;
+mod map;
+mod observe;
+mod protect;
+mod remap;
+mod set;
+mod split;
+mod unlisted;
+mod unmap;
+
+use core::fmt;
+use core::ptr;
+use core::sync::atomic::Ordering;
+
+pub use self::advise::Advice;
+pub use self::error::MapError;
+pub use self::map::{Backing, MapFlags, MapRequest, Placement};
+pub use self::observe::{Residency, TableUse};
+pub use self::remap::RemapTo;
+pub(crate) use self::set::VmaSet;
+pub(crate) use self::unmap::{by_table, free_tables, zap_range};
+
+use crate::addr::{HugeSize, TableFrame, VirtAddr};
+use crate::error::OutOfMemory;
+use crate::hugetlb::Hugetlb;
+use crate::platform::{Barriers, Levels, Platform};
+use crate::sync::{Arc, ReadSem, RwSem, Word, WriteSem};
+use crate::table::{OwnedTable, TableRef};
+use crate::task::Task;
+use crate::vma::held::KeepsVma;
+use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
+
+/// What VMAs and walkers know of an address space: the root of its tables.
+///
+/// # Invariants
+///
+/// `root` is a table made by the platform of `hugetlb`, and lives as long as the value.
+pub struct Mm<P: Platform> {
+    hugetlb: Arc<Hugetlb<P>>,
+    id: u64,
+    levels: Levels,
+    root: TableFrame,
+    context: P::MmContext,
+    /// Leaves installed less leaves cleared by this address space, as Linux counts them: a signed number, for who
+    /// clears the leaves of a table it came to share did not install them.
+    resident: P::Word,
+}
+
+impl<P: Platform> Mm<P> {
+    fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Arc<Self>, OutOfMemory> {
+        let platform = hugetlb.platform();
+        let levels = platform.levels();
+        let context = platform.new_context()?;
+        let root = OwnedTable::new(hugetlb)?;
+        // INVARIANT: the root was made above. If the value below cannot be moved to the heap, it is dropped, and the root
+        // with it.
+        Arc::try_new(Self {
+            hugetlb: hugetlb.clone(),
+            id: hugetlb.fresh_id(),
+            levels,
+            root: root.into_frame(),
+            context,
+            resident: <P as Barriers>::Word::new(0),
+        })
+    }
+
+    /// A number no other address space or file of the system has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The system it belongs to.
+    #[must_use]
+    #[inline]
+    pub fn hugetlb(&self) -> &Arc<Hugetlb<P>> {
+        &self.hugetlb
+    }
+
+    /// What the host keeps for it.
+    #[must_use]
+    #[inline]
+    pub fn context(&self) -> &P::MmContext {
+        &self.context
+    }
+
+    /// The depth of its tables.
+    #[must_use]
+    #[inline]
+    pub fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    /// The frame of its root table, for a processor's base register.
+    #[must_use]
+    pub fn root_frame(&self) -> TableFrame {
+        self.root
+    }
+
+    /// Leaves that this address space installed itself: pages it has faulted in, less those it unmapped. A page reached
+    /// through a shared table that somebody else filled is not counted. Linux: `HugetlbPages` in /proc/PID/status.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        // Below zero when it cleared what others had installed.
+        self.resident
+            .load(Ordering::Relaxed)
+            .cast_signed()
+            .max(0)
+            .cast_unsigned()
+    }
+
+    #[inline]
+    pub(crate) fn root(&self) -> TableRef<'_, P> {
+        // SAFETY: by the type invariants.
+        unsafe { TableRef::from_frame(self.hugetlb.platform(), self.root) }
+    }
+
+    pub(crate) fn add_resident(&self, pages: u64) {
+        self.resident.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub_resident(&self, pages: u64) {
+        self.resident.fetch_sub(pages, Ordering::Relaxed);
+    }
+}
+
+impl<P: Platform> Drop for Mm<P> {
+    fn drop(&mut self) {
+        // SAFETY: walks borrow the `Mm`, so none is under way; the tables below were detached at exit.
+        unsafe { self.hugetlb.platform().free_table(self.root) };
+    }
+}
+
+impl<P: Platform> fmt::Debug for Mm<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mm").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// One process's huge-page mappings. Linux: `mm_struct`.
+///
+/// Used by many threads at once, each with a [`Task`] of its own. [`exit`](Self::exit) unmaps everything; dropping the
+/// address space does so too.
+pub struct AddressSpace<P: Platform> {
+    mm: Arc<Mm<P>>,
+    vmas: RwSem<P, VmaSet<P>>,
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// An address space without mappings.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Arc<Self>, OutOfMemory> {
+        let mm = Mm::new(hugetlb)?;
+        Arc::try_new(Self {
+            mm,
+            vmas: RwSem::new(VmaSet::new()),
+        })
+    }
+
+    /// Its tables, for walks.
+    #[must_use]
+    #[inline]
+    pub fn mm(&self) -> &Arc<Mm<P>> {
+        &self.mm
+    }
+
+    /// Takes the mmap lock in read: VMAs stay as they are. Sleeps. No proof for a walk by itself.
+    #[must_use]
+    pub fn mmap_read<'m>(&'m self, task: &mut Task<P>) -> MmapReadGuard<'m, P> {
+        MmapReadGuard {
+            vmas: self.vmas.read(task),
+        }
+    }
+
+    /// Takes the mmap lock in write. Sleeps.
+    pub(crate) fn mmap_write<'m>(&'m self, task: &mut Task<P>) -> MmapWriteGuard<'m, P> {
+        MmapWriteGuard {
+            mm: &self.mm,
+            vmas: self.vmas.write(task),
+        }
+    }
+}
+
+impl<P: Platform> fmt::Debug for AddressSpace<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddressSpace")
+            .field("mm", &self.mm.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The mmap lock of an address space, held in read.
+pub struct MmapReadGuard<'m, P: Platform> {
+    vmas: ReadSem<'m, P, VmaSet<P>>,
+}
+
+impl<P: Platform> MmapReadGuard<'_, P> {
+    /// The VMA that contains the address.
+    #[must_use]
+    pub fn find(&self, address: VirtAddr) -> Option<&Arc<Vma<P>>> {
+        self.vmas.find(address)
+    }
+
+    /// All VMAs, by address.
+    pub fn vmas(&self) -> impl Iterator<Item = &Arc<Vma<P>>> {
+        self.vmas.iter()
+    }
+
+    /// Takes the lock of a VMA of this address space in read. Sleeps. `None` if the VMA is no longer, or not, one of
+    /// its.
+    #[must_use]
+    pub fn lock_vma<'v>(&'v self, vma: &'v Vma<P>, task: &mut Task<P>) -> Option<VmaReadGuard<'v, P>> {
+        VmaReadGuard::lock(self, vma, task)
+    }
+
+    /// Takes the lock of a VMA of this address space in write. Sleeps. `None` as for [`lock_vma`](Self::lock_vma).
+    #[must_use]
+    pub fn lock_vma_write<'v>(&'v self, vma: &'v Vma<P>, task: &mut Task<P>) -> Option<VmaWriteGuard<'v, P>> {
+        VmaWriteGuard::lock(self, vma, task)
+    }
+}
+
+impl<P: Platform> KeepsVma<P> for MmapReadGuard<'_, P> {
+    fn keeps(&self, vma: &Vma<P>) -> bool {
+        self.vmas
+            .find(vma.start())
+            .is_some_and(|found| ptr::eq::<Vma<P>>(&**found, vma))
+    }
+}
+
+/// The mmap lock of an address space, held in write.
+pub(crate) struct MmapWriteGuard<'m, P: Platform> {
+    pub(crate) mm: &'m Arc<Mm<P>>,
+    pub(crate) vmas: WriteSem<'m, P, VmaSet<P>>,
+}
+
+impl<P: Platform> KeepsVma<P> for MmapWriteGuard<'_, P> {
+    fn keeps(&self, vma: &Vma<P>) -> bool {
+        self.vmas
+            .find(vma.start())
+            .is_some_and(|found| ptr::eq::<Vma<P>>(&**found, vma))
+    }
+}
+
+/// The size of page that a range of VMAs has, for alignment checks.
+pub(crate) fn align_error(size: HugeSize, value: u64) -> Result<(), MapError> {
+    if size.is_aligned(value) {
+        Ok(())
+    } else {
+        Err(MapError::Unaligned { value, size })
+    }
+}

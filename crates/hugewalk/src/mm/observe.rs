@@ -1,0 +1,128 @@
+//! What an address space holds, for reports: tables and who shares them, pages and whether others map them.
+
+use alloc::vec::Vec;
+
+use super::unmap::by_table;
+use super::{AddressSpace, Mm};
+use crate::addr::{HugeSize, VirtAddr};
+use crate::arch::{Entry, Level};
+use crate::error::OutOfMemory;
+use crate::platform::{ENTRIES, Platform};
+use crate::sync::try_push;
+use crate::table::{Slot, Stable};
+use crate::task::Task;
+use crate::vma::{Vma, VmaReadGuard};
+use crate::walk::huge_pte_offset;
+
+/// How much of a mapping its page tables reach. Linux: `Shared_Hugetlb` and `Private_Hugetlb` in /proc/PID/smaps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Residency {
+    /// Pages that other processes reach too: mapped by several entries, or by an entry of a shared table.
+    pub shared: u64,
+    /// Pages that this process alone reaches.
+    pub private: u64,
+}
+
+/// One table of leaves of an address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableUse {
+    /// Start of the range that the table covers.
+    pub start: VirtAddr,
+    /// The size of its leaves.
+    pub size: HugeSize,
+    /// The same number for two address spaces that share the table, at one moment.
+    pub identity: u64,
+    /// How many address spaces use it: 1 if it is not shared.
+    pub users: u64,
+    /// Leaves in it.
+    pub leaves: u64,
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// Counts the pages that each mapping reaches, and calls `visit` with it. Sleeps.
+    ///
+    /// Takes the mmap lock and the VMA locks in read.
+    pub fn residency(&self, task: &mut Task<P>, mut visit: impl FnMut(&Vma<P>, Residency)) {
+        let mmap = self.mmap_read(task);
+        for vma in mmap.vmas() {
+            let Some(locked) = mmap.lock_vma(vma, task) else {
+                continue;
+            };
+            let mut residency = Residency::default();
+            each_table(&locked, |_, slot| {
+                let shared_table = slot.sharers() > 0;
+                for_each_leaf(vma.mm(), slot, |mapcount| {
+                    let shared = shared_table || mapcount > 1;
+                    *(if shared {
+                        &mut residency.shared
+                    } else {
+                        &mut residency.private
+                    }) += 1;
+                });
+            });
+            visit(vma, residency);
+        }
+    }
+
+    /// The tables that hold the leaves of this address space. Sleeps.
+    ///
+    /// Takes the mmap lock and the VMA locks in read.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if there is no memory for the list.
+    pub fn tables(&self, task: &mut Task<P>) -> Result<Vec<TableUse>, OutOfMemory> {
+        let mut found: Vec<TableUse> = Vec::new();
+        let mut result = Ok(());
+        let mmap = self.mmap_read(task);
+        for vma in mmap.vmas() {
+            let Some(locked) = mmap.lock_vma(vma, task) else {
+                continue;
+            };
+            let size = vma.size();
+            each_table(&locked, |address, slot| {
+                let span = Level::of_leaf(size).entry_size() * ENTRIES as u64;
+                let start = VirtAddr::new(address.as_u64() & !(span - 1));
+                // Two mappings can have their leaves in one table.
+                if found.last().is_some_and(|last| last.start == start) {
+                    return;
+                }
+                let mut leaves = 0;
+                for_each_leaf(vma.mm(), slot, |_| leaves += 1);
+                let users = slot.sharers() + 1;
+                let table = TableUse {
+                    start,
+                    size,
+                    identity: slot.table_identity(),
+                    users,
+                    leaves,
+                };
+                if let Err(error) = try_push(&mut found, table) {
+                    result = Err(error);
+                }
+            });
+        }
+        result.map(|()| found)
+    }
+}
+
+fn each_table<P: Platform>(
+    locked: &VmaReadGuard<'_, P>,
+    mut visit: impl FnMut(VirtAddr, &Slot<'_, P, Stable>),
+) {
+    let vma = locked.vma();
+    for part in by_table(vma.start()..vma.end(), vma.size()) {
+        if let Ok(Some(slot)) = huge_pte_offset(locked, vma.mm(), part.start, vma.size()) {
+            visit(part.start, &slot);
+        }
+    }
+}
+
+/// The leaves of a table, with how often each page is mapped.
+fn for_each_leaf<P: Platform>(mm: &Mm<P>, slot: &Slot<'_, P, Stable>, mut visit: impl FnMut(u64)) {
+    for index in 0..ENTRIES {
+        if let Entry::Leaf(leaf) = slot.read_beside(index) {
+            visit(mm.hugetlb().page(leaf.frame).mapcount());
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! mremap: moving and shrinking.
+
+use core::ops::Range;
+
+use super::split::Split;
+use super::unlisted::Unlisted;
+use super::unmap::{Unmap, by_table, page_range, unmap_range};
+use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error, free_tables};
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::arch::{Entry, Level};
+use crate::error::OutOfMemory;
+use crate::file::IMmapWriteGuard;
+use crate::gather::Gather;
+use crate::platform::Platform;
+use crate::share::{Partner, huge_pte_alloc, unshare_locked};
+use crate::sync::Arc;
+use crate::table::{LockedSlot, Slot, Stable, index_of};
+use crate::task::Task;
+use crate::vma::{Shape, Vma, VmaReadGuard, VmaWriteGuard};
+use crate::walk::huge_pte_offset;
+
+/// Where mremap may put the range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemapTo {
+    /// It stays where it is.
+    InPlace,
+    /// It may move (`MREMAP_MAYMOVE`), which a huge-page mapping never needs to.
+    Anywhere,
+    /// It moves here, in place of whatever is mapped (`MREMAP_MAYMOVE | MREMAP_FIXED`).
+    Fixed(VirtAddr),
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// Moves or shrinks a mapping, and returns its address. Lengths are rounded up to whole pages. Shared tables are not
+    /// moved but unshared: the range takes them up again at its new place as it is touched. Sleeps.
+    ///
+    /// Takes the mmap lock in write, and the VMA lock and `i_mmap` of what it moves or unmaps, both in write.
+    ///
+    /// Linux: `mremap(2)`, `move_hugetlb_page_tables()` in mm/hugetlb.c.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::BadAddress`] if no single mapping holds the old range, [`MapError::Grows`], [`MapError::Overlaps`],
+    /// [`MapError::Unaligned`], [`MapError::OutOfMemory`]. Nothing was changed then, except that what lay at a fixed new
+    /// place may be gone.
+    pub fn mremap(
+        &self,
+        task: &mut Task<P>,
+        old: VirtAddr,
+        old_length: u64,
+        new_length: u64,
+        to: RemapTo,
+    ) -> Result<VirtAddr, MapError> {
+        if old.as_u64() % PAGE_SIZE != 0 {
+            return Err(MapError::UnalignedAddress { address: old });
+        }
+        if new_length == 0 {
+            return Err(MapError::ZeroLength);
+        }
+        let mut mmap = self.mmap_write(task);
+        let vma = mmap
+            .vmas
+            .find(old)
+            .cloned()
+            .ok_or(MapError::BadAddress { address: old })?;
+        let size = vma.size();
+        let old_length = size.round_up(old_length).ok_or(MapError::Overflow)?;
+        let new_length = size.round_up(new_length).ok_or(MapError::Overflow)?;
+        align_error(size, old.as_u64())?;
+        if let RemapTo::Fixed(new) = to {
+            align_error(size, new.as_u64())?;
+        }
+        if new_length > old_length {
+            return Err(MapError::Grows);
+        }
+        let source = old..old.checked_add(old_length).ok_or(MapError::Overflow)?;
+        let kept = old..old.plus(new_length);
+        match to {
+            RemapTo::InPlace | RemapTo::Anywhere => {
+                // As Linux, the tail is unmapped whatever it belongs to.
+                if new_length < old_length {
+                    unmap_range(&mut mmap, &(kept.end..source.end), task)?;
+                } else if source.end > vma.end() {
+                    return Err(MapError::BadAddress { address: old });
+                }
+                Ok(old)
+            }
+            RemapTo::Fixed(new) => {
+                let target = page_range(new, new_length)?;
+                if target.end > self.mm().levels().task_size() {
+                    return Err(MapError::Overflow);
+                }
+                if target.start < source.end && source.start < target.end {
+                    return Err(MapError::Overlaps);
+                }
+                if source.end > vma.end() {
+                    return Err(MapError::BadAddress { address: old });
+                }
+                move_range(&mut mmap, &source, &kept, &target, task)?;
+                Ok(new)
+            }
+        }
+    }
+}
+
+fn move_range<P: Platform>(
+    mmap: &mut MmapWriteGuard<'_, P>,
+    source: &Range<VirtAddr>,
+    kept: &Range<VirtAddr>,
+    target: &Range<VirtAddr>,
+    task: &mut Task<P>,
+) -> Result<(), MapError> {
+    Unmap::prepare(mmap, target, task)?.apply(mmap, task)?;
+    if kept.end < source.end {
+        unmap_range(mmap, &(kept.end..source.end), task)?;
+    }
+    let split = Split::at_ends(mmap, kept, task)?;
+    mmap.vmas.prepare(5)?;
+    let Some(whole) = mmap.vmas.find(kept.start).cloned() else {
+        return Err(MapError::BadAddress { address: kept.start });
+    };
+    let shape = Shape {
+        start: target.start,
+        end: target.end,
+        offset: whole.offset_of(kept.start),
+        ..whole.shape()
+    };
+    let new = whole.successor(shape)?;
+    // The new VMA stands in the set before it stands in the file's tree: file-side walkers find nothing yet.
+    mmap.vmas.insert(new.clone())?;
+    let moved = make_tables(mmap, &whole, kept, &new, task)
+        .map_err(MapError::from)
+        .and_then(|()| split.apply(mmap, task))
+        .and_then(|()| move_vma(mmap, kept.start, &new, task));
+    if moved.is_err() {
+        mmap.vmas.remove(&new);
+        free_tables(mmap, target.clone(), task);
+    } else {
+        free_tables(mmap, kept.clone(), task);
+    }
+    moved
+}
+
+/// Makes the tables that the entries of `source` will need at their new place, so that moving cannot fail. They are not
+/// shared: `i_mmap` will be held in write when they are filled, and looking for a partner takes it (scenario S23).
+fn make_tables<P: Platform>(
+    mmap: &MmapWriteGuard<'_, P>,
+    old: &Vma<P>,
+    source: &Range<VirtAddr>,
+    new: &Vma<P>,
+    task: &mut Task<P>,
+) -> Result<(), OutOfMemory> {
+    let Some(from) = VmaReadGuard::lock(mmap, old, task) else {
+        return Ok(());
+    };
+    // Not the lock of the new VMA: a private one has its reservation's, which is held already.
+    let Some(to) = Unlisted::new(mmap, new) else {
+        return Ok(());
+    };
+    for part in by_table(source.clone(), old.size()) {
+        let Ok(Some(slot)) = huge_pte_offset(&from, old.mm(), part.start, old.size()) else {
+            continue;
+        };
+        // What is shared will be unshared, and the place of its table is left free for another to share.
+        if slot.sharers() == 0 {
+            // The part may straddle a table's boundary at its new place.
+            let last = VirtAddr::new(part.end.as_u64() - old.size().bytes());
+            for address in [part.start, last] {
+                huge_pte_alloc(&to, new, moved(address, source, new), Partner::None, task)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where an address of the source range comes to lie.
+fn moved<P: Platform>(address: VirtAddr, source: &Range<VirtAddr>, new: &Vma<P>) -> VirtAddr {
+    new.start().plus(address.offset_from(source.start))
+}
+
+/// Exchanges the VMA at `start` for `new`, and moves the entries over.
+fn move_vma<P: Platform>(
+    mmap: &mut MmapWriteGuard<'_, P>,
+    start: VirtAddr,
+    new: &Arc<Vma<P>>,
+    task: &mut Task<P>,
+) -> Result<(), MapError> {
+    let Some(old) = mmap.vmas.find(start).cloned() else {
+        return Ok(());
+    };
+    let Some(locked) = VmaWriteGuard::lock(mmap, &old, task) else {
+        return Ok(());
+    };
+    let mut i_mmap = old.file().i_mmap_write(task);
+    i_mmap.prepare(1)?;
+    let mut gather = Gather::new(old.mm(), &i_mmap);
+    move_entries(mmap, &locked, &i_mmap, new, &mut gather, task);
+    gather.finish();
+    i_mmap.remove(&old);
+    i_mmap.insert(new.clone())?;
+    drop(i_mmap);
+    drop(locked);
+    mmap.vmas.remove(&old);
+    Ok(())
+}
+
+fn move_entries<P: Platform>(
+    mmap: &MmapWriteGuard<'_, P>,
+    locked: &VmaWriteGuard<'_, P>,
+    i_mmap: &IMmapWriteGuard<'_, P>,
+    new: &Vma<P>,
+    gather: &mut Gather<'_, P>,
+    task: &Task<P>,
+) {
+    let old = locked.vma();
+    let (mm, size) = (old.mm(), old.size());
+    let shift = Level::of_leaf(size).shift();
+    let source = old.start()..old.end();
+    let Some(target) = Unlisted::new(mmap, new) else {
+        return;
+    };
+    for part in by_table(source.clone(), size) {
+        let Ok(Some(slot)) = huge_pte_offset(locked, mm, part.start, size) else {
+            continue;
+        };
+        let mut from = match unshare_locked(locked, i_mmap, slot.lock(task), part.start, gather) {
+            Ok(()) => continue,
+            Err(alone) => alone,
+        };
+        let mut address = part.start;
+        while address < part.end {
+            from.move_to(index_of(address, shift));
+            if !from.raw().is_none() {
+                let to = huge_pte_offset(&target, mm, moved(address, &source, new), size);
+                move_entry(mm, address, &from, to.ok().flatten(), gather, task);
+            }
+            address = address.plus(size.bytes());
+        }
+    }
+}
+
+/// Moves one entry, or drops it if no table was made for it: the table it lies in was shared when tables were made, so
+/// its page is the file's, and a fault finds it there.
+fn move_entry<P: Platform>(
+    mm: &Mm<P>,
+    address: VirtAddr,
+    from: &LockedSlot<'_, P>,
+    to: Option<Slot<'_, P, Stable>>,
+    gather: &mut Gather<'_, P>,
+    task: &Task<P>,
+) {
+    let entry = from.take();
+    match (to, entry) {
+        (Some(to), _) => {
+            gather.changed(address..address.plus(1));
+            to.lock_beside(from, task, |to| to.set(entry));
+        }
+        (None, Entry::Leaf(leaf)) => {
+            mm.hugetlb().page(leaf.frame).remove_mapping();
+            mm.sub_resident(1);
+            gather.unmapped(address, leaf.frame);
+        }
+        (None, _) => {}
+    }
+}

@@ -1,0 +1,106 @@
+//! The VMAs of an address space, by address.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
+use crate::error::OutOfMemory;
+use crate::platform::Platform;
+use crate::sync::Arc;
+use crate::vma::Vma;
+
+/// Below this nothing is mapped unless it is asked for. Linux: `mmap_min_addr`.
+const LOWEST: u64 = 64 << 10;
+
+/// The VMAs of an address space: a sorted list of pointers, found by bisection. Linux: the maple tree `mm_mt`.
+///
+/// # Invariants
+///
+/// Sorted by start; no two overlap.
+pub(crate) struct VmaSet<P: Platform> {
+    vmas: Vec<Arc<Vma<P>>>,
+    /// No mapping can be made any more.
+    pub(super) exited: bool,
+}
+
+impl<P: Platform> VmaSet<P> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            vmas: Vec::new(),
+            exited: false,
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Vma<P>>> {
+        self.vmas.iter()
+    }
+
+    /// Index of the first VMA that ends after the address.
+    fn first_after(&self, address: VirtAddr) -> usize {
+        self.vmas.partition_point(|vma| vma.end() <= address)
+    }
+
+    /// The VMA that contains the address.
+    pub(crate) fn find(&self, address: VirtAddr) -> Option<&Arc<Vma<P>>> {
+        self.vmas
+            .get(self.first_after(address))
+            .filter(|vma| vma.start() <= address)
+    }
+
+    /// The last VMA.
+    pub(crate) fn last(&self) -> Option<Arc<Vma<P>>> {
+        self.vmas.last().cloned()
+    }
+
+    /// The VMAs that overlap the range, by address.
+    pub(crate) fn overlapping(&self, range: &Range<VirtAddr>) -> impl Iterator<Item = &Arc<Vma<P>>> {
+        let end = range.end;
+        let rest = self.vmas.get(self.first_after(range.start)..).unwrap_or_default();
+        rest.iter().take_while(move |vma| vma.start() < end)
+    }
+
+    /// Makes room for `more` VMAs: the next that are put in cannot fail.
+    pub(crate) fn prepare(&mut self, more: usize) -> Result<(), OutOfMemory> {
+        self.vmas.try_reserve(more)?;
+        Ok(())
+    }
+
+    /// Puts a VMA in whose range is free.
+    pub(crate) fn insert(&mut self, vma: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
+        let at = self.first_after(vma.start());
+        self.vmas.try_reserve(1)?;
+        self.vmas.insert(at, vma);
+        Ok(())
+    }
+
+    /// Takes a VMA out.
+    pub(crate) fn remove(&mut self, vma: &Vma<P>) {
+        let at = self.first_after(vma.start());
+        if self
+            .vmas
+            .get(at)
+            .is_some_and(|found| core::ptr::eq::<Vma<P>>(&**found, vma))
+        {
+            self.vmas.remove(at);
+        }
+    }
+
+    /// The highest free range of `length` bytes, a multiple of the page size, below `top`.
+    ///
+    /// Linux: `hugetlb_get_unmapped_area_topdown()` in fs/hugetlbfs/inode.c.
+    pub(crate) fn gap_below(&self, top: VirtAddr, length: u64, size: HugeSize) -> Option<VirtAddr> {
+        let mut ceiling = size.round_down(top.as_u64());
+        for vma in self.vmas.iter().rev() {
+            if vma.start().as_u64() >= ceiling {
+                continue;
+            }
+            let floor = size.round_up(vma.end().as_u64())?;
+            if ceiling.checked_sub(length).is_some_and(|start| start >= floor) {
+                break;
+            }
+            ceiling = size.round_down(vma.start().as_u64());
+        }
+        let start = ceiling.checked_sub(length)?;
+        (start >= LOWEST.max(PAGE_SIZE)).then(|| VirtAddr::new(start))
+    }
+}

@@ -1,0 +1,121 @@
+//! Cutting VMAs in two.
+
+use core::ops::Range;
+
+use super::{MapError, MmapWriteGuard, align_error};
+use crate::addr::{HugeSize, VirtAddr};
+use crate::file::IMmapWriteGuard;
+use crate::gather::Gather;
+use crate::platform::Platform;
+use crate::share::huge_pmd_unshare;
+use crate::sync::Arc;
+use crate::task::Task;
+use crate::vma::{Shape, Vma, VmaWriteGuard};
+
+/// One VMA and the up to three that replace it.
+struct Cut<P: Platform> {
+    old: Arc<Vma<P>>,
+    parts: [Option<Arc<Vma<P>>>; 3],
+}
+
+/// What has to be split so that no VMA reaches across either end of a range. All memory for it is there.
+pub(super) struct Split<P: Platform> {
+    cuts: [Option<Cut<P>>; 2],
+}
+
+impl<P: Platform> Split<P> {
+    /// Prepares the split at both ends of `range`. Changes nothing.
+    ///
+    /// Linux: `hugetlb_vm_op_split()` in mm/hugetlb.c for what is refused.
+    pub(super) fn at_ends(
+        mmap: &mut MmapWriteGuard<'_, P>,
+        range: &Range<VirtAddr>,
+        task: &mut Task<P>,
+    ) -> Result<Self, MapError> {
+        let first = Self::cut(mmap, range.start, range, task)?;
+        let last = match &first {
+            Some(cut) if cut.old.contains(range.end) => None,
+            _ => Self::cut(mmap, range.end, range, task)?,
+        };
+        mmap.vmas.prepare(4)?;
+        Ok(Self { cuts: [first, last] })
+    }
+
+    /// The cut of the VMA that reaches across `point`, at whichever ends of `range` lie inside it.
+    fn cut(
+        mmap: &MmapWriteGuard<'_, P>,
+        point: VirtAddr,
+        range: &Range<VirtAddr>,
+        task: &mut Task<P>,
+    ) -> Result<Option<Cut<P>>, MapError> {
+        let inside = |vma: &Vma<P>, point: VirtAddr| vma.start() < point && point < vma.end();
+        let Some(old) = mmap.vmas.find(point).filter(|vma| inside(vma, point)) else {
+            return Ok(None);
+        };
+        let mut parts = [None, None, None];
+        let mut start = old.start();
+        let points = [range.start, range.end]
+            .into_iter()
+            .filter(|&point| inside(old, point));
+        for (part, end) in parts.iter_mut().zip(points.chain([old.end()])) {
+            align_error(old.size(), end.as_u64())?;
+            let shape = Shape {
+                start,
+                end,
+                offset: old.offset_of(start),
+                ..old.shape()
+            };
+            *part = Some(old.successor(shape)?);
+            start = end;
+        }
+        // Room in the file's tree, so that the exchange below finds it there.
+        old.file().i_mmap_write(task).prepare(2)?;
+        Ok(Some(Cut {
+            old: old.clone(),
+            parts,
+        }))
+    }
+
+    /// Carries the split out. Fails only if others have used the room that was made in a file's tree; what has been
+    /// split by then stays split, which nobody can tell but from the list of VMAs.
+    pub(super) fn apply(self, mmap: &mut MmapWriteGuard<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
+        for cut in self.cuts.into_iter().flatten() {
+            if let Some(locked) = VmaWriteGuard::lock(mmap, &cut.old, task) {
+                let mut i_mmap = cut.old.file().i_mmap_write(task);
+                i_mmap.prepare(2)?;
+                unshare_at_cuts(&locked, &i_mmap, &cut, task);
+                // The parts are in the tree before `i_mmap` is let go: nobody shares with the whole any more
+                // (CVE-2025-38084, scenario S14).
+                i_mmap.remove(&cut.old);
+                for part in cut.parts.iter().flatten() {
+                    i_mmap.insert(part.clone())?;
+                }
+            }
+            mmap.vmas.remove(&cut.old);
+            for part in cut.parts.into_iter().flatten() {
+                mmap.vmas.insert(part)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A part of a 1 GiB range cannot share its table. Linux: `hugetlb_split()` in mm/hugetlb.c.
+fn unshare_at_cuts<P: Platform>(
+    locked: &VmaWriteGuard<'_, P>,
+    i_mmap: &IMmapWriteGuard<'_, P>,
+    cut: &Cut<P>,
+    task: &Task<P>,
+) {
+    if cut.old.size() != HugeSize::Size2M {
+        return;
+    }
+    let mut gather = Gather::new(cut.old.mm(), i_mmap);
+    for part in cut.parts.iter().flatten().skip(1) {
+        let boundary = part.start();
+        if boundary != boundary.pud_floor() {
+            // The locks are those of this VMA and its file, so this cannot be refused.
+            let _ = huge_pmd_unshare(locked, i_mmap, boundary, &mut gather, task);
+        }
+    }
+}

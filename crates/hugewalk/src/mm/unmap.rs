@@ -1,0 +1,262 @@
+//! Taking mappings away: entries, VMAs, tables.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::split::Split;
+use super::{AddressSpace, MapError, Mm, MmapWriteGuard, VmaSet};
+use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE, PUD_SIZE, VirtAddr};
+use crate::arch::{Entry, Level};
+use crate::error::OutOfMemory;
+use crate::file::IMmapWriteGuard;
+use crate::gather::Gather;
+use crate::platform::{Levels, Platform};
+use crate::reserve::release_range;
+use crate::share::{detach, unshare_locked};
+use crate::sync::Arc;
+use crate::table::index_of;
+use crate::task::Task;
+use crate::vma::{Vma, VmaWriteGuard};
+use crate::walk::{descend, huge_pte_offset};
+
+impl<P: Platform> AddressSpace<P> {
+    /// Unmaps a range: every mapping in it, or the part of it that lies in the range. Sleeps.
+    ///
+    /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Unaligned`] if the range would cut a huge page in two; nothing is unmapped then.
+    pub fn munmap(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
+        let range = page_range(address, length)?;
+        if range.end > self.mm().levels().task_size() {
+            return Err(MapError::Overflow);
+        }
+        let mut mmap = self.mmap_write(task);
+        unmap_range(&mut mmap, &range, task)
+    }
+}
+
+/// The range that a length in bytes means, rounded up to 4 KiB pages.
+pub(super) fn page_range(address: VirtAddr, length: u64) -> Result<Range<VirtAddr>, MapError> {
+    if address.as_u64() % PAGE_SIZE != 0 {
+        return Err(MapError::UnalignedAddress { address });
+    }
+    if length == 0 {
+        return Err(MapError::ZeroLength);
+    }
+    let length = length
+        .checked_next_multiple_of(PAGE_SIZE)
+        .ok_or(MapError::Overflow)?;
+    let end = address.checked_add(length).ok_or(MapError::Overflow)?;
+    Ok(address..end)
+}
+
+/// Unmaps a range with the mmap lock held in write.
+pub(super) fn unmap_range<P: Platform>(
+    mmap: &mut MmapWriteGuard<'_, P>,
+    range: &Range<VirtAddr>,
+    task: &mut Task<P>,
+) -> Result<(), MapError> {
+    Unmap::prepare(mmap, range, task)?.apply(mmap, task)
+}
+
+/// An unmapping for which all memory is there.
+pub(super) struct Unmap<P: Platform> {
+    range: Range<VirtAddr>,
+    split: Split<P>,
+    /// Room for the VMAs that go, after the split.
+    doomed: Vec<Arc<Vma<P>>>,
+}
+
+impl<P: Platform> Unmap<P> {
+    /// Prepares to unmap a range. Changes nothing; refuses what would cut a huge page in two.
+    pub(super) fn prepare(
+        mmap: &mut MmapWriteGuard<'_, P>,
+        range: &Range<VirtAddr>,
+        task: &mut Task<P>,
+    ) -> Result<Self, MapError> {
+        let split = Split::at_ends(mmap, range, task)?;
+        let mut doomed = Vec::new();
+        // A split adds VMAs, but none inside the range beyond the one that was there.
+        doomed
+            .try_reserve(mmap.vmas.overlapping(range).count())
+            .map_err(OutOfMemory::from)?;
+        Ok(Self {
+            range: range.clone(),
+            split,
+            doomed,
+        })
+    }
+
+    /// Unmaps. Fails as [`Split::apply`] does, and has unmapped nothing then.
+    pub(super) fn apply(
+        mut self,
+        mmap: &mut MmapWriteGuard<'_, P>,
+        task: &mut Task<P>,
+    ) -> Result<(), MapError> {
+        self.split.apply(mmap, task)?;
+        self.doomed.extend(mmap.vmas.overlapping(&self.range).cloned());
+        for vma in &self.doomed {
+            unmap_vma(mmap, vma, task);
+            free_tables(mmap, vma.start()..vma.end(), task);
+        }
+        Ok(())
+    }
+}
+
+/// Unmaps a whole VMA: entries, the place in the file's tree, reservations.
+///
+/// Linux: `__unmap_hugepage_range_final()` and `hugetlb_vm_op_close()` in mm/hugetlb.c.
+pub(super) fn unmap_vma<P: Platform>(
+    mmap: &mut MmapWriteGuard<'_, P>,
+    vma: &Arc<Vma<P>>,
+    task: &mut Task<P>,
+) {
+    if let Some(locked) = VmaWriteGuard::lock(mmap, vma, task) {
+        let mut i_mmap = vma.file().i_mmap_write(task);
+        let mut gather = Gather::new(vma.mm(), &i_mmap);
+        zap_range(&locked, &i_mmap, vma.start()..vma.end(), None, &mut gather, task);
+        gather.finish();
+        // Still under `i_mmap`: nobody starts to share with a VMA that is on its way out (scenario S22).
+        i_mmap.remove(vma);
+    }
+    mmap.vmas.remove(vma);
+    give_promises_back(vma);
+}
+
+/// The promises that a private mapping leaves unused when it goes.
+fn give_promises_back<P: Platform>(vma: &Vma<P>) {
+    if let Some(reserve) = vma.reserve() {
+        let offsets = vma.offsets();
+        let unused = reserve.used.lock().missing(offsets.start, offsets.end);
+        let file = vma.file();
+        release_range(file.hugetlb(), file.size_class(), file.subpool(), unused);
+    }
+}
+
+/// Clears the entries of a range of a VMA, or those alone that map the page `only`. Where a table is shared with others
+/// the whole of it is unshared. Returns how many leaves it cleared.
+///
+/// Holds: the VMA lock and `i_mmap`, both in write. Takes table locks. Does not sleep. Flushes and references are owed by
+/// `gather`.
+///
+/// Linux: `__unmap_hugepage_range()` in mm/hugetlb.c.
+pub(crate) fn zap_range<P: Platform>(
+    vma: &VmaWriteGuard<'_, P>,
+    i_mmap: &IMmapWriteGuard<'_, P>,
+    range: Range<VirtAddr>,
+    only: Option<HugeFrame>,
+    gather: &mut Gather<'_, P>,
+    task: &Task<P>,
+) -> u64 {
+    let mut cleared = 0;
+    let mm: &Mm<P> = vma.vma().mm();
+    let size = vma.vma().size();
+    let level = Level::of_leaf(size);
+    for part in by_table(range, size) {
+        let Ok(Some(slot)) = huge_pte_offset(vma, mm, part.start, size) else {
+            continue;
+        };
+        let locked = slot.lock(task);
+        let mut locked = match unshare_locked(vma, i_mmap, locked, part.start, gather) {
+            Ok(()) => continue,
+            Err(alone) => alone,
+        };
+        let mut address = part.start;
+        while address < part.end {
+            locked.move_to(index_of(address, level.shift()));
+            let here = locked.raw();
+            let wanted = !here.is_none()
+                && only.is_none_or(|frame| matches!(here.decode(), Entry::Leaf(leaf) if leaf.frame == frame));
+            if wanted {
+                // What is not a leaf holds no reference: a marker, or the trace of a page that is gone.
+                if let Entry::Leaf(leaf) = locked.take() {
+                    mm.hugetlb().page(leaf.frame).remove_mapping();
+                    mm.sub_resident(1);
+                    gather.unmapped(address, leaf.frame);
+                    cleared += 1;
+                }
+            }
+            address = address.plus(size.bytes());
+        }
+    }
+    cleared
+}
+
+/// A range cut at the boundaries of the tables that hold its leaves.
+pub(crate) fn by_table(range: Range<VirtAddr>, size: HugeSize) -> impl Iterator<Item = Range<VirtAddr>> {
+    let span = match size {
+        HugeSize::Size2M => PUD_SIZE,
+        HugeSize::Size1G => Level::P4d.entry_size(),
+    };
+    let mut next = range.start;
+    core::iter::from_fn(move || {
+        let start = next;
+        if start >= range.end {
+            return None;
+        }
+        let boundary = VirtAddr::new((start.as_u64() & !(span - 1)).saturating_add(span));
+        next = boundary.min(range.end);
+        Some(start..next)
+    })
+}
+
+/// Frees the tables around a range that no VMA needs any more: level by level, lowest first. Their entries were cleared,
+/// and the VMAs they belonged to are in no file's tree, so nobody can come to share them.
+///
+/// Holds: the mmap lock in write. Takes table locks. Does not sleep.
+///
+/// Linux: `hugetlb_free_pgd_range()`, which is `free_pgd_range()` in mm/memory.c.
+pub(crate) fn free_tables<P: Platform>(mmap: &MmapWriteGuard<'_, P>, range: Range<VirtAddr>, task: &Task<P>) {
+    let mm: &Mm<P> = mmap.mm;
+    let mut gather = Gather::without_i_mmap(mm, HugeSize::Size2M);
+    let levels: &[(Level, Level)] = match mm.levels() {
+        Levels::Four => &[(Level::Pmd, Level::Pud), (Level::Pud, Level::P4d)],
+        Levels::Five => &[
+            (Level::Pmd, Level::Pud),
+            (Level::Pud, Level::P4d),
+            (Level::P4d, Level::Pgd),
+        ],
+    };
+    for &(level, above) in levels {
+        let span = above.entry_size();
+        let mut start = VirtAddr::new(range.start.as_u64() & !(span - 1));
+        while start < range.end {
+            let covered = start..VirtAddr::new(start.as_u64().saturating_add(span));
+            start = covered.end;
+            if is_unused(&mmap.vmas, &covered) {
+                free_table(mm, level, covered, &mut gather, task);
+            }
+        }
+    }
+}
+
+fn is_unused<P: Platform>(vmas: &VmaSet<P>, covered: &Range<VirtAddr>) -> bool {
+    vmas.overlapping(covered).next().is_none()
+}
+
+/// Detaches and retires the table of `level` that covers a range, if there is one.
+fn free_table<P: Platform>(
+    mm: &Mm<P>,
+    level: Level,
+    covered: Range<VirtAddr>,
+    gather: &mut Gather<'_, P>,
+    task: &Task<P>,
+) {
+    // SAFETY: the mmap lock is held in write and no VMA is left in the range, so nobody else detaches here.
+    let Some(place) = (unsafe { descend(mm, covered.start, level) }) else {
+        return;
+    };
+    let locked = place.lock(task);
+    detach(&locked);
+    if locked.sharers() > 0 {
+        // Not reached: unmapping unshared it. Were it so, the others keep the table.
+        let users = place.table.remove_user() + 1;
+        gather.unshared(covered.start, users);
+        return;
+    }
+    drop(locked);
+    // SAFETY: detached above by its only user; no VMA of the range is in a file's tree, so nobody can share it again.
+    unsafe { gather.retire(covered, place.table) };
+}
