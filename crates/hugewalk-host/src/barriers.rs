@@ -1,0 +1,124 @@
+//! The two barriers of RCU and of the TLB flush, on `membarrier(2)`.
+//!
+//! # Ordering
+//!
+//! A private expedited `membarrier` returns after every running thread of the process has executed a full barrier, and
+//! is one for the caller itself; threads that are not running pass one when they are scheduled. So if a reader writes
+//! its mark, passes a compiler fence and reads, then the barrier falls either after its write, which whoever called
+//! `membarrier` then sees, or before its read, which then sees what was written before the call. That is the pair that
+//! [`Barriers`](hugewalk::platform::Barriers) asks for. Where the kernel has no `membarrier`, both sides are full
+//! fences.
+
+use core::sync::atomic::{Ordering, compiler_fence, fence};
+
+use rustix::thread::{MembarrierCommand, membarrier};
+
+/// Which pair of barriers is in use.
+///
+/// # Invariants
+///
+/// If `expedited`, the process is registered for private expedited membarriers.
+#[derive(Debug)]
+pub(crate) struct BarrierPair {
+    expedited: bool,
+}
+
+impl BarrierPair {
+    /// The best pair this machine has; plain fences if `membarrier(2)` may not be used.
+    pub(crate) fn new(allow_membarrier: bool) -> Self {
+        // INVARIANT: registered here. A registration lasts as long as the process, and repeating it does no harm.
+        Self {
+            expedited: allow_membarrier && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok(),
+        }
+    }
+
+    pub(crate) fn is_expedited(&self) -> bool {
+        self.expedited
+    }
+
+    #[inline(always)]
+    pub(crate) fn light(&self) {
+        if self.expedited {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn heavy(&self) {
+        // With `membarrier` the fence adds nothing but a reader's peace of mind: heavy against heavy is a plain pair.
+        fence(Ordering::SeqCst);
+        if self.expedited {
+            // There is no way on without it: the readers rely on this side. It cannot fail once registered, but for
+            // a sandbox that came later.
+            membarrier(MembarrierCommand::PrivateExpedited)
+                .expect("membarrier(2) is gone after it was registered");
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicU64;
+    use std::thread;
+
+    /// On a cache line of its own, so that one side's store waits for it while its load goes ahead.
+    #[repr(align(128))]
+    struct Line(AtomicU64);
+
+    /// Store buffering, the litmus test of the contract: each side writes its word, passes its barrier, and reads the
+    /// other's. Returns how often neither saw the other.
+    fn store_buffering(rounds: u64, light: impl Fn() + Sync, heavy: impl Fn()) -> u64 {
+        let [reader, waiter, met, saw] = [const { Line(AtomicU64::new(0)) }; 4];
+        // Neither sleeps at the meeting place, or they would never write at the same time.
+        let meet = |count| {
+            met.0.fetch_add(1, Ordering::AcqRel);
+            let mut spins = 0;
+            while met.0.load(Ordering::Acquire) < count {
+                spins += 1;
+                if spins % 1000 == 0 {
+                    thread::yield_now();
+                }
+            }
+        };
+        let mut missed = 0;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=rounds {
+                    meet(4 * round - 2);
+                    reader.0.store(round, Ordering::Relaxed);
+                    light();
+                    saw.0.store(waiter.0.load(Ordering::Relaxed), Ordering::Relaxed);
+                    meet(4 * round);
+                }
+            });
+            for round in 1..=rounds {
+                meet(4 * round - 2);
+                waiter.0.store(round, Ordering::Relaxed);
+                heavy();
+                let seen = reader.0.load(Ordering::Relaxed);
+                meet(4 * round);
+                missed += u64::from(seen < round && saw.0.load(Ordering::Relaxed) < round);
+            }
+        });
+        missed
+    }
+
+    #[test]
+    fn one_side_of_the_pair_always_sees_the_other() {
+        for allow_membarrier in [true, false] {
+            let pair = BarrierPair::new(allow_membarrier);
+            assert!(allow_membarrier || !pair.is_expedited());
+            assert_eq!(store_buffering(20_000, || pair.light(), || pair.heavy()), 0);
+        }
+    }
+
+    #[test]
+    #[ignore = "shows that the test above can fail; needs two processors that are free"]
+    fn the_litmus_test_finds_a_missing_fence() {
+        let compiler = || compiler_fence(Ordering::SeqCst);
+        assert_ne!(store_buffering(200_000, compiler, || fence(Ordering::SeqCst)), 0);
+    }
+}

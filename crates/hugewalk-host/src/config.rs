@@ -1,0 +1,108 @@
+//! What a host is made of.
+
+use hugewalk::addr::{HugeSize, PAGE_SIZE};
+use hugewalk::platform::Levels;
+
+/// Do huge pages have contents?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Contents {
+    /// They are memory: a memory file, mapped once, that can be handed to a virtual machine. Memory is used as it is
+    /// touched.
+    #[default]
+    Memory,
+    /// They are numbers. Zeroing, copying and storing do nothing, loading gives zeroes. A terabyte of them costs the
+    /// memory of its records.
+    Nothing,
+}
+
+/// What becomes of the engine's tracepoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tracing {
+    /// They are dropped at the cost of one predictable branch.
+    #[default]
+    Off,
+    /// They are counted: [`Host::event_counts`](crate::Host::event_counts).
+    Count,
+    /// They are counted, and kept for [`Host::take_events`](crate::Host::take_events).
+    Record,
+}
+
+/// How to build a [`Host`](crate::Host). The defaults make a machine of 64 GiB of huge pages with room for a million
+/// tables; both are address space, not memory, until they are used.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    pub(crate) levels: Levels,
+    pub(crate) huge_bytes: u64,
+    pub(crate) max_tables: u64,
+    pub(crate) contents: Contents,
+    pub(crate) tracing: Tracing,
+    pub(crate) membarrier: bool,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            levels: Levels::Four,
+            huge_bytes: 64 * HugeSize::Size1G.bytes(),
+            max_tables: 1 << 20,
+            contents: Contents::Memory,
+            tracing: Tracing::Off,
+            membarrier: true,
+        }
+    }
+}
+
+impl HostConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Depth of the page tables; [`Levels::Four`] if nothing is said.
+    #[must_use]
+    pub fn levels(mut self, levels: Levels) -> Self {
+        self.levels = levels;
+        self
+    }
+
+    /// Bytes of huge pages, rounded down to 2 MiB: what all pools together can have.
+    #[must_use]
+    pub fn huge_bytes(mut self, bytes: u64) -> Self {
+        self.huge_bytes = HugeSize::Size2M.round_down(bytes);
+        self
+    }
+
+    /// How many page tables there can be at a time.
+    #[must_use]
+    pub fn max_tables(mut self, tables: u64) -> Self {
+        self.max_tables = tables;
+        self
+    }
+
+    /// Do huge pages have contents?
+    #[must_use]
+    pub fn contents(mut self, contents: Contents) -> Self {
+        self.contents = contents;
+        self
+    }
+
+    /// What becomes of the engine's tracepoints.
+    #[must_use]
+    pub fn tracing(mut self, tracing: Tracing) -> Self {
+        self.tracing = tracing;
+        self
+    }
+
+    /// May the host use `membarrier(2)`, if the kernel has it? Without it every read section pays for a full fence.
+    #[must_use]
+    pub fn membarrier(mut self, allowed: bool) -> Self {
+        self.membarrier = allowed;
+        self
+    }
+
+    /// Bytes of the range that holds the table pages. Frame 0 is never handed out, but has its place.
+    pub(crate) fn table_bytes(&self) -> Option<u64> {
+        self.max_tables.checked_add(1)?.checked_mul(PAGE_SIZE)
+    }
+}

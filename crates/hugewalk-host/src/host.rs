@@ -1,0 +1,369 @@
+//! The platform itself: one machine of threads and reserved memory.
+
+use core::fmt;
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
+use hugewalk::error::OutOfMemory;
+use hugewalk::page::Page;
+use hugewalk::platform::{Barriers, ENTRIES, Event, Hugewalk, Levels, Platform};
+use hugewalk::rcu::EpochRcu;
+use hugewalk::table::Table;
+use thiserror::Error;
+
+use crate::SpinLock;
+use crate::arena::{self, HugeArena};
+use crate::barriers::BarrierPair;
+use crate::budget::Budget;
+use crate::config::{Contents, HostConfig};
+use crate::contents::{Memory, MemoryFile};
+use crate::context::MmContext;
+use crate::events::{EventCounts, Tracer};
+use crate::pause::pause;
+use crate::reserve::Reservation;
+use crate::tables::TableArena;
+
+/// A host in user space. See the [crate](crate) for what it consists of.
+pub struct Host {
+    levels: Levels,
+    barriers: BarrierPair,
+    tables: TableArena<Table<Self>>,
+    huge: HugeArena,
+    memory: Memory,
+    page_records: Reservation,
+    tracer: Tracer,
+    budgets: Budgets,
+}
+
+struct Budgets {
+    tables: Budget,
+    huge: Budget,
+    contexts: Budget,
+}
+
+/// Why a host could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// No address space for the table pages, or not even a number for its size.
+    #[error("cannot reserve address space for {tables} page tables: {source}")]
+    Tables {
+        /// How many were asked for.
+        tables: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No memory file, no address space for it, or none for the records of its pages.
+    #[error("cannot reserve {bytes} bytes of huge pages: {source}")]
+    HugePages {
+        /// How many were asked for.
+        bytes: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What is in use of a host; for statistics, and to see that nothing leaked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Page tables.
+    pub tables: u64,
+    /// The most page tables there ever were.
+    pub tables_peak: u64,
+    /// Huge pages of 2 MiB.
+    pub huge_2m: u64,
+    /// Huge pages of 1 GiB.
+    pub huge_1g: u64,
+}
+
+impl Host {
+    /// A host with nothing in use.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] if the system gives no address space or no memory file of the size asked for.
+    pub fn new(config: &HostConfig) -> Result<Self, HostError> {
+        let (tables, bytes) = (config.max_tables, config.huge_bytes);
+        let no_tables = |source| HostError::Tables { tables, source };
+        let no_huge_pages = |source| HostError::HugePages { bytes, source };
+        let table_bytes = config
+            .table_bytes()
+            .ok_or_else(|| no_tables(io::ErrorKind::OutOfMemory.into()))?;
+        // A frame number has its place in an entry: 52 bits of physical address.
+        if arena::end(bytes).is_none() {
+            return Err(no_huge_pages(io::ErrorKind::InvalidInput.into()));
+        }
+        let record_bytes = (bytes >> HugeSize::Size2M.shift()) * size_of::<Page<Self>>() as u64;
+        Ok(Self {
+            levels: config.levels,
+            barriers: BarrierPair::new(config.membarrier),
+            tables: TableArena::new(table_bytes, tables).map_err(no_tables)?,
+            huge: HugeArena::new(bytes).map_err(|error| no_huge_pages(error.into()))?,
+            memory: match config.contents {
+                Contents::Memory => Memory::File(MemoryFile::new(bytes).map_err(no_huge_pages)?),
+                Contents::Nothing => Memory::Nothing,
+            },
+            page_records: Reservation::anonymous(record_bytes).map_err(no_huge_pages)?,
+            tracer: Tracer::new(config.tracing),
+            budgets: Budgets {
+                tables: Budget::unlimited(),
+                huge: Budget::unlimited(),
+                contexts: Budget::unlimited(),
+            },
+        })
+    }
+
+    /// Do read sections pass a compiler fence only? They do where `membarrier(2)` is there and allowed.
+    #[must_use]
+    pub fn uses_membarrier(&self) -> bool {
+        self.barriers.is_expedited()
+    }
+
+    /// What is in use.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let (tables, tables_peak) = self.tables.usage();
+        let [huge_2m, huge_1g] = HugeSize::ALL.map(|size| self.huge.in_use(size));
+        Usage {
+            tables,
+            tables_peak,
+            huge_2m,
+            huge_1g,
+        }
+    }
+
+    /// The memory file that holds all huge pages, if they have contents: what a virtual machine would map.
+    #[must_use]
+    pub fn memory_file(&self) -> Option<BorrowedFd<'_>> {
+        match &self.memory {
+            Memory::File(memory) => Some(memory.file()),
+            Memory::Nothing => None,
+        }
+    }
+
+    /// Where a huge page lies in the [memory file](Self::memory_file).
+    #[must_use]
+    pub fn file_offset(&self, frame: HugeFrame) -> u64 {
+        arena::offset(frame)
+    }
+
+    /// Lets so many page tables more be allocated, then none until told otherwise; all of them if `None`.
+    pub fn fail_tables_after(&self, allocations: Option<u64>) {
+        self.budgets.tables.set(allocations);
+    }
+
+    /// Lets so many huge pages more be allocated, then none until told otherwise; all of them if `None`.
+    pub fn fail_huge_after(&self, allocations: Option<u64>) {
+        self.budgets.huge.set(allocations);
+    }
+
+    /// Lets so many address spaces more be made, then none until told otherwise; all of them if `None`.
+    pub fn fail_contexts_after(&self, allocations: Option<u64>) {
+        self.budgets.contexts.set(allocations);
+    }
+
+    /// How often each tracepoint was passed, if the host counts them.
+    #[must_use]
+    pub fn event_counts(&self) -> EventCounts {
+        self.tracer.counts()
+    }
+
+    /// The events since the last call, oldest first, if the host records them.
+    #[must_use]
+    pub fn take_events(&self) -> Vec<Event> {
+        self.tracer.take()
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("levels", &self.levels)
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: `BarrierPair` is such a pair; `barriers.rs` says why.
+unsafe impl Barriers for Host {
+    type Word = AtomicU64;
+    type SpinLock = SpinLock;
+
+    #[inline(always)]
+    fn light(&self) {
+        self.barriers.light();
+    }
+
+    fn heavy(&self) {
+        self.barriers.heavy();
+    }
+
+    fn pause(&self) {
+        pause();
+    }
+}
+
+// SAFETY:
+// - Frames: by the invariants of `TableArena` and `HugeArena` a frame has one owner at a time. Pages, records and
+//   contents of different frames are different parts of ranges that stay mapped until the host is dropped.
+// - A page record is found by its frame alone, in a range that serves nothing else and starts out as zeroes.
+// - `flush_tlb`: the only processors of this host are its soft CPUs; `context.rs` says why none uses an old translation.
+// - The locks are those of `parking_lot` and `spin`.
+unsafe impl Platform for Host {
+    type Protocol = Hugewalk;
+    type SleepMutex = parking_lot::RawMutex;
+    type SleepRwLock = parking_lot::RawRwLock;
+    type Rcu = EpochRcu<Self>;
+    type MmContext = MmContext;
+
+    #[inline]
+    fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    fn new_context(&self) -> Result<MmContext, OutOfMemory> {
+        if self.budgets.contexts.spend() {
+            Ok(MmContext::new())
+        } else {
+            Err(OutOfMemory)
+        }
+    }
+
+    fn alloc_table(&self) -> Option<TableFrame> {
+        if self.budgets.tables.spend() {
+            self.tables.alloc()
+        } else {
+            None
+        }
+    }
+
+    unsafe fn free_table(&self, frame: TableFrame) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.tables.free(frame) };
+    }
+
+    #[inline]
+    fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
+        self.tables.entries(frame)
+    }
+
+    #[inline]
+    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
+        self.tables.record(frame)
+    }
+
+    fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
+        if self.budgets.huge.spend() {
+            self.huge.alloc(size)
+        } else {
+            None
+        }
+    }
+
+    unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
+        self.huge.free(frame, size);
+    }
+
+    #[inline]
+    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
+        self.page_records
+            .at(arena::unit(frame).wrapping_mul(size_of::<Page<Self>>()))
+            .cast()
+    }
+
+    fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
+        if let Memory::File(memory) = &self.memory {
+            memory.zero(frame, size);
+        }
+    }
+
+    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+        if let Memory::File(memory) = &self.memory {
+            memory.copy(from, to, size);
+        }
+    }
+
+    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+        match &self.memory {
+            Memory::File(memory) => memory.read(frame, offset, into),
+            Memory::Nothing => into.fill(0),
+        }
+    }
+
+    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
+        if let Memory::File(memory) = &self.memory {
+            memory.write(frame, offset, from);
+        }
+    }
+
+    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
+        if let Memory::File(memory) = &self.memory {
+            memory.clear(frame, offset, length);
+        }
+    }
+
+    #[inline]
+    fn flush_tlb(&self, context: &MmContext, _: Range<VirtAddr>) {
+        context.flush(self);
+    }
+
+    #[inline(always)]
+    fn trace(&self, event: Event) {
+        self.tracer.trace(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terabyte_of_pages_without_contents_is_cheap() {
+        let config = HostConfig::new().huge_bytes(1 << 40).contents(Contents::Nothing);
+        let host = Host::new(&config).unwrap();
+        let frames: Vec<_> = std::iter::from_fn(|| host.alloc_huge(HugeSize::Size2M)).collect();
+        assert_eq!(frames.len(), 524_288);
+        let records = frames.iter().map(|&frame| host.page_record(frame));
+        assert!(records.is_sorted_by(|a, b| a.addr().get() + size_of::<Page<Host>>() <= b.addr().get()));
+        host.write_huge(frames[7], 0, &[1]);
+        let mut byte = [9];
+        host.read_huge(frames[7], 0, &mut byte);
+        assert_eq!(byte, [0]);
+        for frame in frames {
+            // SAFETY: allocated above with this size, and has no contents.
+            unsafe { host.free_huge(frame, HugeSize::Size2M) };
+        }
+        assert_eq!(host.usage().huge_2m, 0);
+    }
+
+    #[test]
+    fn allocations_fail_when_they_are_told_to() {
+        let host = Host::new(&HostConfig::new().huge_bytes(1 << 30)).unwrap();
+        host.fail_tables_after(Some(1));
+        host.fail_huge_after(Some(0));
+        host.fail_contexts_after(Some(0));
+        assert!(host.alloc_table().is_some());
+        assert!(host.alloc_table().is_none());
+        assert!(host.alloc_huge(HugeSize::Size2M).is_none());
+        assert!(host.new_context().is_err());
+        host.fail_tables_after(None);
+        assert!(host.alloc_table().is_some());
+        assert_eq!(host.usage().tables, 2);
+    }
+
+    #[test]
+    fn more_than_an_entry_can_name_is_refused() {
+        let config = HostConfig::new().huge_bytes(1 << 52).contents(Contents::Nothing);
+        assert!(matches!(Host::new(&config), Err(HostError::HugePages { .. })));
+        let config = HostConfig::new().max_tables(u64::MAX);
+        assert!(matches!(Host::new(&config), Err(HostError::Tables { .. })));
+    }
+}

@@ -1,0 +1,219 @@
+//! The frames of page tables: pages of one reserved range, and a record for each in another.
+//!
+//! Frame `n` lies `n` pages into the range, so that a walk gets from an entry to the next table by one addition. Frame 0
+//! is never handed out: an entry that points there is a mistake that shows.
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+
+use hugewalk::addr::{PAGE_SIZE, TableFrame};
+use hugewalk::platform::ENTRIES;
+use lock_api::Mutex;
+
+use crate::SpinLock;
+use crate::reserve::Reservation;
+
+/// Table pages, each with a record of type `R`.
+///
+/// # Invariants
+///
+/// A frame is either allocated, and its page and record are the allocator's caller's; or it lies in the free list or
+/// beyond `fresh`, and its page is the arena's.
+pub(crate) struct TableArena<R> {
+    pages: Reservation,
+    records: Reservation,
+    max_tables: u64,
+    frames: Mutex<SpinLock, Frames>,
+    record: PhantomData<fn() -> R>,
+}
+
+/// Which frames are free. Freed ones are linked through the first entry of their page, so that freeing needs no memory
+/// and the page that is handed out next is the one most likely to be in the cache.
+struct Frames {
+    /// The frame freed last; 0 if there is none.
+    free: u64,
+    /// The first frame that was never handed out: its page is still all zero.
+    fresh: u64,
+    in_use: u64,
+    peak: u64,
+}
+
+impl<R> TableArena<R> {
+    pub(crate) fn new(table_bytes: u64, max_tables: u64) -> io::Result<Self> {
+        const { assert!(align_of::<R>() <= PAGE_SIZE as usize) };
+        let record_bytes = (max_tables + 1).checked_mul(size_of::<R>() as u64);
+        let frames = Frames {
+            free: 0,
+            fresh: 1,
+            in_use: 0,
+            peak: 0,
+        };
+        Ok(Self {
+            pages: Reservation::anonymous(table_bytes)?,
+            records: Reservation::anonymous(record_bytes.ok_or(io::ErrorKind::OutOfMemory)?)?,
+            max_tables,
+            frames: Mutex::new(frames),
+            record: PhantomData,
+        })
+    }
+
+    /// A page of zeroes.
+    pub(crate) fn alloc(&self) -> Option<TableFrame> {
+        let mut frames = self.frames.lock();
+        let reused = frames.free != 0;
+        let frame = if reused {
+            let frame = TableFrame(frames.free);
+            frames.free = self.link(frame).load(Ordering::Relaxed);
+            frame
+        } else if frames.fresh <= self.max_tables {
+            frames.fresh += 1;
+            TableFrame(frames.fresh - 1)
+        } else {
+            return None;
+        };
+        frames.in_use += 1;
+        frames.peak = frames.peak.max(frames.in_use);
+        drop(frames);
+        if reused {
+            // SAFETY: the page lies in the arena, which only hands out frames from 1 to `max_tables`. By the type
+            // invariants it was the arena's, and the caller does not have it yet, so nobody else reaches it.
+            unsafe { self.entries(frame).cast::<u64>().write_bytes(0, ENTRIES) };
+        }
+        Some(frame)
+    }
+
+    /// Takes a page back.
+    ///
+    /// # Safety
+    ///
+    /// `frame` came from [`alloc`](Self::alloc), and nobody reaches it any more.
+    pub(crate) unsafe fn free(&self, frame: TableFrame) {
+        let mut frames = self.frames.lock();
+        debug_assert!(
+            frame.0 != 0 && frame.0 < frames.fresh,
+            "{frame:?} was never handed out"
+        );
+        // INVARIANT: the caller gives the page up, and it enters the list under the lock.
+        self.link(frame).store(frames.free, Ordering::Relaxed);
+        frames.free = frame.0;
+        frames.in_use -= 1;
+    }
+
+    /// The entries of an allocated table page.
+    #[inline]
+    pub(crate) fn entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
+        self.pages
+            .at((frame.0 as usize).wrapping_mul(PAGE_SIZE as usize))
+            .cast()
+    }
+
+    /// The record of an allocated table page.
+    #[inline]
+    pub(crate) fn record(&self, frame: TableFrame) -> NonNull<R> {
+        self.records
+            .at((frame.0 as usize).wrapping_mul(size_of::<R>()))
+            .cast()
+    }
+
+    /// Tables in use now, and the most there ever were.
+    pub(crate) fn usage(&self) -> (u64, u64) {
+        let frames = self.frames.lock();
+        (frames.in_use, frames.peak)
+    }
+
+    fn link(&self, frame: TableFrame) -> &AtomicU64 {
+        // SAFETY: only asked for frames that are or were allocated, so it lies in the arena, is aligned, and is zero or
+        // was written as an atomic.
+        unsafe { self.entries(frame).cast().as_ref() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arena(tables: u64) -> TableArena<u64> {
+        TableArena::new((tables + 1) * PAGE_SIZE, tables).unwrap()
+    }
+
+    fn entries(arena: &TableArena<u64>, frame: TableFrame) -> &[AtomicU64; ENTRIES] {
+        // SAFETY: the tests ask for allocated frames only.
+        unsafe { arena.entries(frame).as_ref() }
+    }
+
+    #[test]
+    fn a_reused_page_is_zero_again() {
+        let arena = arena(1);
+        let frame = arena.alloc().unwrap();
+        for entry in entries(&arena, frame) {
+            entry.store(u64::MAX, Ordering::Relaxed);
+        }
+        // SAFETY: allocated above, not used afterwards.
+        unsafe { arena.free(frame) };
+        assert_eq!(arena.alloc(), Some(frame));
+        assert!(
+            entries(&arena, frame)
+                .iter()
+                .all(|entry| entry.load(Ordering::Relaxed) == 0)
+        );
+    }
+
+    #[test]
+    fn frame_zero_is_never_handed_out_and_the_last_frame_is() {
+        let arena = arena(3);
+        let frames = [(); 4].map(|()| arena.alloc());
+        assert_eq!(
+            frames,
+            [
+                Some(TableFrame(1)),
+                Some(TableFrame(2)),
+                Some(TableFrame(3)),
+                None
+            ]
+        );
+        assert_eq!(arena.usage(), (3, 3));
+    }
+
+    #[test]
+    fn every_frame_has_a_page_and_a_record_of_its_own() {
+        let arena = arena(100);
+        let frames: Vec<_> = (0..100).map(|_| arena.alloc().unwrap()).collect();
+        for &frame in &frames {
+            entries(&arena, frame)[511].store(frame.0, Ordering::Relaxed);
+            // SAFETY: the record of an allocated frame.
+            unsafe { arena.record(frame).write(!frame.0) };
+        }
+        for &frame in &frames {
+            assert_eq!(entries(&arena, frame)[511].load(Ordering::Relaxed), frame.0);
+            // SAFETY: written above.
+            assert_eq!(unsafe { arena.record(frame).read() }, !frame.0);
+            // SAFETY: allocated above, not used afterwards.
+            unsafe { arena.free(frame) };
+        }
+        assert_eq!(arena.usage(), (0, 100));
+    }
+
+    #[test]
+    fn threads_never_get_the_same_page() {
+        let arena = arena(64);
+        std::thread::scope(|scope| {
+            for thread in 1..=4 {
+                let arena = &arena;
+                scope.spawn(move || {
+                    for _ in 0..5_000 {
+                        let frame = arena.alloc().unwrap();
+                        let entry = &entries(arena, frame)[0];
+                        assert_eq!(entry.swap(thread, Ordering::Relaxed), 0);
+                        std::hint::spin_loop();
+                        assert_eq!(entry.swap(0, Ordering::Relaxed), thread);
+                        // SAFETY: allocated above, not used afterwards.
+                        unsafe { arena.free(frame) };
+                    }
+                });
+            }
+        });
+        assert_eq!(arena.usage().0, 0);
+    }
+}

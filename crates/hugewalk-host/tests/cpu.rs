@@ -1,0 +1,256 @@
+//! The soft CPU on the whole engine: what processes see of each other, and that no access reaches a page that is gone.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::fault::{Access, FaultError};
+use hugewalk::file::HugeFile;
+use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+use hugewalk::sync::Arc;
+use hugewalk::vma::Protection;
+use hugewalk::{AddressSpace, Hugetlb, Task};
+use hugewalk_host::{Contents, Cpu, Host, HostConfig, Tracing};
+
+const MIB2: u64 = HugeSize::Size2M.bytes();
+const GIB: u64 = HugeSize::Size1G.bytes();
+const BASE: VirtAddr = VirtAddr::new(8 << 30);
+
+fn system(config: &HostConfig) -> Arc<Hugetlb<Host>> {
+    let hugetlb = Hugetlb::new(Host::new(config).unwrap()).unwrap();
+    hugetlb.resize_pool(HugeSize::Size2M, 256);
+    hugetlb
+}
+
+fn small() -> HostConfig {
+    HostConfig::new()
+        .huge_bytes(2 * GIB)
+        .max_tables(1000)
+        .tracing(Tracing::Count)
+}
+
+fn file_of(task: &mut Task<Host>, pages: u64) -> Arc<HugeFile<Host>> {
+    let file = HugeFile::new(task.hugetlb(), HugeSize::Size2M, None).unwrap();
+    file.truncate(task, pages * MIB2).unwrap();
+    file
+}
+
+fn map(
+    space: &AddressSpace<Host>,
+    task: &mut Task<Host>,
+    file: &Arc<HugeFile<Host>>,
+    flags: MapFlags,
+) -> Result<VirtAddr, hugewalk::mm::MapError> {
+    let request = MapRequest {
+        placement: Placement::Fixed(BASE),
+        length: file.size(),
+        protection: Protection::READ | Protection::WRITE,
+        flags,
+        backing: Backing::File { file, offset: 0 },
+    };
+    space.mmap(task, &request)
+}
+
+fn at(page: u64, offset: u64) -> VirtAddr {
+    BASE.checked_add(page * MIB2 + offset).unwrap()
+}
+
+#[test]
+fn a_store_faults_once_and_later_accesses_hit_the_tlb() {
+    let hugetlb = system(&small());
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = file_of(&mut task, 4);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
+    let mut cpu = Cpu::new(&space).unwrap();
+    cpu.store(&mut task, at(1, 77), 5).unwrap();
+    assert_eq!(cpu.load(&mut task, at(1, 77)), Ok(5));
+    assert_eq!(cpu.load(&mut task, at(1, 78)), Ok(0));
+    cpu.store_u64(&mut task, at(1, 80), u64::MAX).unwrap();
+    assert_eq!(cpu.load_u64(&mut task, at(1, 80)), Ok(u64::MAX));
+    let stats = cpu.stats();
+    assert_eq!((stats.faults, stats.misses, stats.hits), (1, 1, 4));
+    let mut bytes = [0];
+    assert_eq!(file.read_at(MIB2 + 77, &mut bytes), 1);
+    assert_eq!(bytes, [5]);
+}
+
+#[test]
+fn bytes_are_copied_across_pages_up_to_the_first_fault() {
+    let hugetlb = system(&small());
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = file_of(&mut task, 2);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
+    let mut cpu = Cpu::new(&space).unwrap();
+    let text: Vec<u8> = (0..20_000).map(|n| (n % 251) as u8).collect();
+    cpu.write_bytes(&mut task, at(0, MIB2 - 10_001), &text).unwrap();
+    let mut back = vec![0; text.len()];
+    cpu.read_bytes(&mut task, at(0, MIB2 - 10_001), &mut back)
+        .unwrap();
+    assert_eq!(back, text);
+    let error = cpu.write_bytes(&mut task, at(1, MIB2 - 3), &[7; 8]);
+    assert_eq!(error, Err(FaultError::NotMapped { address: at(2, 0) }));
+    cpu.read_bytes(&mut task, at(1, MIB2 - 3), &mut back[..3])
+        .unwrap();
+    assert_eq!(back[..3], [7; 3]);
+}
+
+#[test]
+fn private_copies_are_apart_after_a_fork() {
+    let hugetlb = system(&small());
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = file_of(&mut task, 2);
+    let parent = AddressSpace::new(&hugetlb).unwrap();
+    map(&parent, &mut task, &file, MapFlags::empty()).unwrap();
+    let mut parent_cpu = Cpu::new(&parent).unwrap();
+    parent_cpu.store(&mut task, at(0, 0), 1).unwrap();
+    let child = parent.fork(&mut task).unwrap();
+    let mut child_cpu = Cpu::new(&child).unwrap();
+    // The translation that the parent's processor holds from before the fork must not serve this store.
+    parent_cpu.store(&mut task, at(0, 0), 2).unwrap();
+    assert_eq!(child_cpu.load(&mut task, at(0, 0)), Ok(1));
+    child_cpu.store(&mut task, at(0, 0), 3).unwrap();
+    assert_eq!(parent_cpu.load(&mut task, at(0, 0)), Ok(2));
+}
+
+#[test]
+fn what_the_mapping_does_not_allow_is_an_error() {
+    let hugetlb = system(&small());
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = file_of(&mut task, 2);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
+    let mut cpu = Cpu::new(&space).unwrap();
+    cpu.store(&mut task, at(0, 0), 1).unwrap();
+    space
+        .mprotect(&mut task, BASE, 2 * MIB2, Protection::READ)
+        .unwrap();
+    assert_eq!(
+        cpu.store(&mut task, at(0, 0), 2),
+        Err(FaultError::Protection { address: at(0, 0) })
+    );
+    assert_eq!(cpu.load(&mut task, at(0, 0)), Ok(1));
+    let fetch = cpu.touch(&mut task, at(0, 0), Access::Execute);
+    assert_eq!(fetch, Err(FaultError::Protection { address: at(0, 0) }));
+    file.truncate(&mut task, MIB2).unwrap();
+    assert_eq!(
+        cpu.load(&mut task, at(1, 0)),
+        Err(FaultError::BeyondEof { index: 1 })
+    );
+    space.munmap(&mut task, BASE, 2 * MIB2).unwrap();
+    assert_eq!(
+        cpu.load(&mut task, at(0, 0)),
+        Err(FaultError::NotMapped { address: at(0, 0) })
+    );
+}
+
+#[test]
+fn pages_without_contents_fault_as_others_do() {
+    let hugetlb = system(&small().contents(Contents::Nothing));
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = file_of(&mut task, 2);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
+    let mut cpu = Cpu::new(&space).unwrap();
+    cpu.store(&mut task, at(1, 0), 9).unwrap();
+    assert_eq!(cpu.load(&mut task, at(1, 0)), Ok(0));
+    assert_eq!(file.pages(), 1);
+}
+
+/// Processors store their number to the pages of one mapping while another thread throws the pages away and looks at
+/// what becomes of them: MADV_DONTNEED of a private mapping gives each page back to the pool, where the next fault of
+/// anybody finds it. A store through an old translation would land in a page of the other process, which holds zeroes
+/// only.
+#[test]
+fn no_store_reaches_a_page_that_was_given_to_another_process() {
+    const PAGES: u64 = 4;
+    let hugetlb = system(&small());
+    let mut task = Task::new(&hugetlb).unwrap();
+    hugetlb.resize_pool(HugeSize::Size2M, 2 * PAGES);
+    let file = file_of(&mut task, PAGES);
+    let (writers, reader) = (
+        AddressSpace::new(&hugetlb).unwrap(),
+        AddressSpace::new(&hugetlb).unwrap(),
+    );
+    map(&writers, &mut task, &file, MapFlags::empty()).unwrap();
+    map(&reader, &mut task, &file, MapFlags::empty()).unwrap();
+    let done = AtomicBool::new(false);
+    let stores = AtomicU64::new(0);
+    let start = Barrier::new(3);
+    thread::scope(|scope| {
+        for number in 1..=2_u8 {
+            let (hugetlb, writers, done, stores, start) = (&hugetlb, &writers, &done, &stores, &start);
+            scope.spawn(move || {
+                let mut task = Task::new(hugetlb).unwrap();
+                let mut cpu = Cpu::new(writers).unwrap();
+                start.wait();
+                let mut count = 0;
+                while !done.load(Ordering::Relaxed) {
+                    for page in 0..PAGES {
+                        cpu.store(&mut task, at(page, u64::from(number)), number).unwrap();
+                        count += 1;
+                    }
+                }
+                stores.fetch_add(count, Ordering::Relaxed);
+            });
+        }
+        let mut cpu = Cpu::new(&reader).unwrap();
+        start.wait();
+        let mut foreign = 0;
+        for _ in 0..300 {
+            for space in [&writers, &reader] {
+                space
+                    .madvise(&mut task, BASE, PAGES * MIB2, Advice::DontNeed)
+                    .unwrap();
+            }
+            for page in 0..PAGES {
+                // A store makes a private page of zeroes.
+                cpu.store(&mut task, at(page, 0), 0).unwrap();
+                for offset in 0..4 {
+                    foreign += u32::from(cpu.load(&mut task, at(page, offset)).unwrap() != 0);
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(foreign, 0);
+    });
+    assert!(stores.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_store_under_way_is_over_when_fork_returns() {
+    let hugetlb = system(&small());
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = file_of(&mut task, 1);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&space, &mut task, &file, MapFlags::NORESERVE).unwrap();
+    let done = AtomicBool::new(false);
+    let start = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut task = Task::new(&hugetlb).unwrap();
+            let mut cpu = Cpu::new(&space).unwrap();
+            start.wait();
+            let mut value = 0;
+            while !done.load(Ordering::Relaxed) {
+                value += 1;
+                cpu.store_u64(&mut task, at(0, 0), value).unwrap();
+            }
+        });
+        start.wait();
+        let mut changed = 0;
+        for _ in 0..200 {
+            let child = space.fork(&mut task).unwrap();
+            let mut cpu = Cpu::new(&child).unwrap();
+            let seen = cpu.load_u64(&mut task, at(0, 0)).unwrap();
+            for _ in 0..50 {
+                changed += u32::from(cpu.load_u64(&mut task, at(0, 0)).unwrap() != seen);
+            }
+            child.exit(&mut task);
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(changed, 0);
+    });
+}
