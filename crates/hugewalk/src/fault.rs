@@ -21,7 +21,7 @@ use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
 use crate::reserve::{NewPage, NoPage, SubPoolFull};
-use crate::share::{Partner, huge_pte_alloc};
+use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable};
 use crate::task::Task;
@@ -116,10 +116,7 @@ impl FaultError {
     /// Does the process get `SIGBUS` for it, rather than `SIGSEGV`?
     #[must_use]
     pub const fn is_bus_error(&self) -> bool {
-        !matches!(
-            self,
-            Self::NotMapped { .. } | Self::Protection { .. } | Self::OutOfMemory(_)
-        )
+        !matches!(self, Self::NotMapped { .. } | Self::Protection { .. } | Self::OutOfMemory(_))
     }
 }
 
@@ -183,13 +180,7 @@ impl<P: Platform> AddressSpace<P> {
             let Some(guard) = mmap.lock_vma(vma, task) else {
                 return Ok(Fault::Raced);
             };
-            let fault = Faulting {
-                guard: &guard,
-                address,
-                index,
-                access,
-                may_rob: !robbed,
-            };
+            let fault = Faulting { guard: &guard, address, index, access, may_rob: !robbed };
             match fault.attempt(task)? {
                 Attempt::Done(done) => return Ok(done),
                 Attempt::RobChildren(frame) => {
@@ -228,20 +219,13 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     }
 
     fn attempt(&self, task: &mut Task<P>) -> Result<Attempt, FaultError> {
-        let slot = huge_pte_alloc(
-            self.guard,
-            self.vma(),
-            self.address,
-            Partner::Search(self.guard),
-            task,
-        )?;
+        let slot = huge_pte_alloc(self.guard, self.vma(), self.address, Some(self.guard), task)?;
         match slot.read() {
             Entry::None | Entry::Marker => self.no_page(&slot, task).map(Attempt::Done),
             Entry::Leaf(leaf) => self.present(&slot, leaf, task),
-            Entry::Hwpoison(_) => Err(FaultError::Hwpoison {
-                address: self.address,
-                size: self.vma().size(),
-            }),
+            Entry::Hwpoison(_) => {
+                Err(FaultError::Hwpoison { address: self.address, size: self.vma().size() })
+            }
             // A page on its way: the entry changes back, or to another page, without us.
             Entry::Migration(_) | Entry::Table(_) => Ok(Attempt::Done(Fault::Raced)),
         }
@@ -251,23 +235,14 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     fn new_page(&self, beside_reserve: bool) -> Result<NewPage<'v, P>, NoPage> {
         let vma = self.vma();
         let (file, promises) = (vma.file(), vma.promises());
-        NewPage::take(
-            file.hugetlb(),
-            vma.size(),
-            &promises,
-            file.subpool(),
-            self.index,
-            beside_reserve,
-        )
+        NewPage::take(file.hugetlb(), vma.size(), &promises, file.subpool(), self.index, beside_reserve)
     }
 
     /// Linux: `hugetlb_no_page()`.
     fn no_page(&self, slot: &Slot<'_, P, Stable>, task: &Task<P>) -> Result<Fault, FaultError> {
         let vma = self.vma();
         if vma.is_robbed() {
-            return Err(FaultError::TakenAway {
-                address: self.address,
-            });
+            return Err(FaultError::TakenAway { address: self.address });
         }
         if let Some(page) = vma.file().find_page(self.index) {
             return self.map_cached(slot, &page, task);
@@ -305,10 +280,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         task: &Task<P>,
     ) -> Result<Fault, FaultError> {
         if page.page().is_hwpoison() {
-            return Err(FaultError::Hwpoison {
-                address: self.address,
-                size: self.vma().size(),
-            });
+            return Err(FaultError::Hwpoison { address: self.address, size: self.vma().size() });
         }
         if self.vma().is_shared() || !self.is_write() {
             let done = self.install(slot, page.frame(), self.vma().is_shared(), task);
@@ -317,10 +289,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         // Linux maps the page first and copies it at once; nobody can tell.
         let copy = self.new_page(false)?;
         copy.page().set_anon();
-        self.mm()
-            .hugetlb()
-            .platform()
-            .copy_huge(page.frame(), copy.frame(), self.vma().size());
+        self.mm().hugetlb().platform().copy_huge(page.frame(), copy.frame(), self.vma().size());
         if self.install(slot, copy.frame(), true, task) {
             copy.commit();
             Ok(Fault::Copied)
@@ -401,9 +370,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             Err(error) => return Err(error.into()),
         };
         copy.page().set_anon();
-        hugetlb
-            .platform()
-            .copy_huge(old.frame(), copy.frame(), vma.size());
+        hugetlb.platform().copy_huge(old.frame(), copy.frame(), vma.size());
         let locked = slot.lock(task);
         let unchanged =
             matches!(locked.read(), Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable());
@@ -412,15 +379,13 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         }
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         copy.page().add_mapping();
-        locked.set(Entry::Leaf(Leaf {
-            frame: copy.frame(),
-            flags: leaf_flags(vma, true) | used,
-        }));
+        locked.set(Entry::Leaf(Leaf { frame: copy.frame(), flags: leaf_flags(vma, true) | used }));
         // Before the old page can go: another processor may still read it through its TLB.
         let range = self.address..self.address.plus(vma.size().bytes());
         hugetlb.platform().flush_tlb(self.mm().context(), range);
-        drop(locked);
+        // Still under the table lock: who finds the page mapped once may take it for its own.
         old.page().remove_mapping();
+        drop(locked);
         hugetlb.put_page(leaf.frame, vma.size());
         copy.commit();
         Ok(Attempt::Done(Fault::Copied))

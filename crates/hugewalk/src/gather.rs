@@ -104,7 +104,7 @@ impl<'g, P: Platform> Gather<'g, P> {
     pub(crate) unsafe fn retire(&mut self, range: Range<VirtAddr>, table: TableRef<'_, P>) {
         self.changed(range);
         // SAFETY: passed on to the caller.
-        unsafe { self.retired.push(table) };
+        unsafe { self.retired.push(self.mm.hugetlb(), table) };
     }
 
     /// Pays what is owed so far. Does not sleep.

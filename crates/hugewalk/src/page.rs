@@ -101,10 +101,7 @@ impl<P: Platform> Page<P> {
     pub(crate) unsafe fn hand_out(&self, subpool: Option<Arc<SubPool<P>>>, restore_reserve: bool) {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         unsafe { *self.subpool.get() = subpool };
-        self.flags.store(
-            if restore_reserve { RESTORE_RESERVE } else { 0 },
-            Ordering::Relaxed,
-        );
+        self.flags.store(if restore_reserve { RESTORE_RESERVE } else { 0 }, Ordering::Relaxed);
         // Release: who takes a reference after this sees the fields above.
         self.refs.store(1, Ordering::Release);
     }
@@ -181,11 +178,7 @@ impl<'h, P: Platform> PageRef<'h, P> {
     /// A second reference.
     pub(crate) fn another(&self) -> Self {
         self.page().hold();
-        Self {
-            hugetlb: self.hugetlb,
-            frame: self.frame,
-            size: self.size,
-        }
+        Self { hugetlb: self.hugetlb, frame: self.frame, size: self.size }
     }
 }
 

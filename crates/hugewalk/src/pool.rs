@@ -93,17 +93,8 @@ impl State {
 
 impl<P: Platform> HugePool<P> {
     pub(crate) const fn new(size: HugeSize) -> Self {
-        let state = State {
-            free: Vec::new(),
-            total: 0,
-            reserved: 0,
-            surplus: 0,
-            overcommit: 0,
-        };
-        Self {
-            size,
-            state: SpinLock::<P, State>::new(state),
-        }
+        let state = State { free: Vec::new(), total: 0, reserved: 0, surplus: 0, overcommit: 0 };
+        Self { size, state: SpinLock::<P, State>::new(state) }
     }
 
     /// The size of its pages.
@@ -162,20 +153,14 @@ impl<P: Platform> HugePool<P> {
         let available = state.available();
         let needed = pages.saturating_sub(available);
         if needed > state.overcommit.saturating_sub(state.surplus) {
-            return Err(PoolEmpty {
-                asked: pages,
-                available,
-            });
+            return Err(PoolEmpty { asked: pages, available });
         }
         for grown in 0..needed {
             if state.grow(hugetlb, self.size).is_err() {
                 for _ in 0..grown {
                     state.shrink(hugetlb, self.size);
                 }
-                return Err(PoolEmpty {
-                    asked: pages,
-                    available,
-                });
+                return Err(PoolEmpty { asked: pages, available });
             }
         }
         state.surplus += needed;

@@ -142,7 +142,8 @@ pub(crate) fn detach<P: Platform>(locked: &LockedSlot<'_, P>) {
 }
 
 /// Walks to the slot for `address`, making the tables that are missing on the way. A table for 2 MiB entries is shared
-/// with another mapping of the same file where that is possible, if `share` asks for it.
+/// with another mapping of the same file where that is possible, if the caller gives `share_under`: the VMA lock in read,
+/// with `i_mmap` not held (scenario S23).
 ///
 /// Holds: the VMA lock in read or write. Takes `i_mmap` in read if it shares. May sleep.
 ///
@@ -151,7 +152,7 @@ pub(crate) fn huge_pte_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     proof: &'p W,
     vma: &'p Vma<P>,
     address: VirtAddr,
-    partner: Partner<'_, 'p, P>,
+    share_under: Option<&VmaReadGuard<'_, P>>,
     task: &mut Task<P>,
 ) -> Result<Slot<'p, P, Stable>, OutOfMemory> {
     let mm: &'p Mm<P> = vma.mm();
@@ -162,20 +163,12 @@ pub(crate) fn huge_pte_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     if vma.size() == HugeSize::Size1G {
         return Ok(Slot::new(pud));
     }
-    if pud.table.read(pud.index).is_none() {
-        if let Partner::Search(guard) = partner {
-            share(guard, address, pud, task);
-        }
+    if pud.table.read(pud.index).is_none()
+        && let Some(guard) = share_under
+    {
+        share(guard, address, pud, task);
     }
     Ok(Slot::new(populate(mm, pud, address, Level::Pmd, task)?))
-}
-
-/// Whether [`huge_pte_alloc`] looks for a table to share.
-pub(crate) enum Partner<'a, 'v, P: Platform> {
-    /// Look for one: the VMA lock is held in read, `i_mmap` is not held.
-    Search(&'a VmaReadGuard<'v, P>),
-    /// Make a table of one's own: `i_mmap` is held already (scenario S23).
-    None,
 }
 
 /// The place of the PUD entry for `address`, with the tables above it made where they are missing.
@@ -192,12 +185,7 @@ fn pud_alloc<'p, P: Platform>(
     let root = mm.root();
     let in_root = |shift| {
         let index = index_of(address, shift);
-        Place {
-            table: root,
-            index,
-            parent: root.entry(index),
-            parent_entry: root.read(index),
-        }
+        Place { table: root, index, parent: root.entry(index), parent_entry: root.read(index) }
     };
     let above = match mm.levels() {
         Levels::Four => in_root(Level::P4d.shift()),
@@ -262,11 +250,7 @@ fn share<P: Platform>(guard: &VmaReadGuard<'_, P>, address: VirtAddr, pud: Place
         locked.set(Entry::Table(frame));
         drop(locked);
         let mm = vma.mm().id();
-        task.hugetlb().platform().trace(Event::Shared {
-            mm,
-            address: address.pud_floor(),
-            users,
-        });
+        task.hugetlb().platform().trace(Event::Shared { mm, address: address.pud_floor(), users });
     } else {
         drop(locked);
         // SAFETY: its count includes the user taken above, and `i_mmap` has been held since.

@@ -64,9 +64,7 @@ impl<P: Platform> Task<P> {
     pub fn rcu_read_lock(&self) -> RcuReadGuard<'_, P> {
         // SAFETY: by the type invariants the reader belongs to this domain.
         unsafe {
-            self.hugetlb
-                .rcu()
-                .read_lock(self.hugetlb.platform(), &self.reader)
+            self.hugetlb.rcu().read_lock(self.hugetlb.platform(), &self.reader);
         };
         RcuReadGuard { task: self }
     }
@@ -118,10 +116,7 @@ impl<P: Platform> Drop for RcuReadGuard<'_, P> {
     fn drop(&mut self) {
         // SAFETY: by the task's invariants the reader belongs to this domain; the section was entered with the guard.
         unsafe {
-            self.task
-                .hugetlb
-                .rcu()
-                .read_unlock(self.task.hugetlb.platform(), &self.task.reader)
+            self.task.hugetlb.rcu().read_unlock(self.task.hugetlb.platform(), &self.task.reader);
         };
     }
 }

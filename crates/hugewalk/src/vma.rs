@@ -273,10 +273,7 @@ impl<P: Platform> Vma<P> {
 
 impl<P: Platform> fmt::Debug for Vma<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vma")
-            .field("mm", &self.mm.id())
-            .field("shape", &self.shape())
-            .finish_non_exhaustive()
+        f.debug_struct("Vma").field("mm", &self.mm.id()).field("shape", &self.shape()).finish_non_exhaustive()
     }
 }
 
@@ -309,10 +306,7 @@ impl<'v, P: Platform> VmaReadGuard<'v, P> {
         task: &mut Task<P>,
     ) -> Option<Self> {
         // INVARIANT: taken here, or `holder` keeps the VMA for `'v`.
-        holder.keeps(vma).then(|| Self {
-            vma,
-            _semaphore: vma.semaphore().map(|lock| lock.read(task)),
-        })
+        holder.keeps(vma).then(|| Self { vma, _semaphore: vma.semaphore().map(|lock| lock.read(task)) })
     }
 
     /// The VMA.
@@ -342,10 +336,7 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
         task: &mut Task<P>,
     ) -> Option<Self> {
         // INVARIANT: taken here, or `holder` keeps the VMA for `'v`.
-        holder.keeps(vma).then(|| Self {
-            vma,
-            _semaphore: vma.semaphore().map(|lock| lock.write(task)),
-        })
+        holder.keeps(vma).then(|| Self { vma, _semaphore: vma.semaphore().map(|lock| lock.write(task)) })
     }
 
     /// Takes the lock in write if that needs no waiting: what those do who come from the file or the page, with
@@ -373,10 +364,7 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
         _semaphore: &'v WriteSem<'_, P, ()>,
     ) -> Option<Self> {
         // INVARIANT: the caller holds the lock of `vma` in write for `'v`, and `holder` keeps the VMA.
-        holder.keeps(vma).then_some(Self {
-            vma,
-            _semaphore: None,
-        })
+        holder.keeps(vma).then_some(Self { vma, _semaphore: None })
     }
 }
 

@@ -206,12 +206,7 @@ pub(crate) unsafe fn descend<'p, P: Platform>(
 
 /// An entry of the root. Nobody detaches the root, so an entry of it stands for its own parent.
 fn root_place<P: Platform>(root: TableRef<'_, P>, index: usize) -> Place<'_, P> {
-    Place {
-        table: root,
-        index,
-        parent: root.entry(index),
-        parent_entry: root.read(index),
-    }
+    Place { table: root, index, parent: root.entry(index), parent_entry: root.read(index) }
 }
 
 /// From an entry to the table behind it, if there is one.

@@ -126,19 +126,13 @@ impl Leaf {
     /// The same leaf with `flags` added.
     #[must_use]
     pub const fn with(self, flags: LeafFlags) -> Self {
-        Self {
-            frame: self.frame,
-            flags: self.flags.union(flags),
-        }
+        Self { frame: self.frame, flags: self.flags.union(flags) }
     }
 
     /// The same leaf with `flags` taken away.
     #[must_use]
     pub const fn without(self, flags: LeafFlags) -> Self {
-        Self {
-            frame: self.frame,
-            flags: self.flags.difference(flags),
-        }
+        Self { frame: self.frame, flags: self.flags.difference(flags) }
     }
 }
 
@@ -213,11 +207,7 @@ impl RawEntry {
     #[must_use]
     #[inline]
     pub const fn table(self) -> Option<TableFrame> {
-        if self.0 & (PRESENT | LARGE) == PRESENT {
-            Some(TableFrame((self.0 & FRAME) >> 12))
-        } else {
-            None
-        }
+        if self.0 & (PRESENT | LARGE) == PRESENT { Some(TableFrame((self.0 & FRAME) >> 12)) } else { None }
     }
 
     /// What the entry says.
@@ -239,10 +229,7 @@ impl RawEntry {
         }
         let frame = HugeFrame((!self.0 & FRAME) >> 12);
         if self.0 & (NO_ACCESS | LARGE) == NO_ACCESS | LARGE {
-            return Entry::Leaf(Leaf {
-                frame,
-                flags: LeafFlags::from_bits_truncate(self.0),
-            });
+            return Entry::Leaf(Leaf { frame, flags: LeafFlags::from_bits_truncate(self.0) });
         }
         let kind = (self.0 & TYPE) >> TYPE_SHIFT;
         match kind {
@@ -272,17 +259,9 @@ impl From<Entry> for RawEntry {
                 Self(!(leaf.frame.0 << 12) & FRAME | NO_ACCESS | LARGE | USER | leaf.flags.bits())
             }
             Entry::Migration(migration) => {
-                let kind = if migration.write {
-                    MIGRATION_WRITE
-                } else {
-                    MIGRATION_READ
-                };
+                let kind = if migration.write { MIGRATION_WRITE } else { MIGRATION_READ };
                 let uffd_wp = if migration.uffd_wp { SPECIAL_UFFD_WP } else { 0 };
-                let soft_dirty = if migration.soft_dirty {
-                    SPECIAL_SOFT_DIRTY
-                } else {
-                    0
-                };
+                let soft_dirty = if migration.soft_dirty { SPECIAL_SOFT_DIRTY } else { 0 };
                 Self(!(migration.frame.0 << 12) & FRAME | kind << TYPE_SHIFT | uffd_wp | soft_dirty)
             }
             Entry::Hwpoison(frame) => Self(!(frame.0 << 12) & FRAME | HWPOISON << TYPE_SHIFT),
@@ -308,19 +287,11 @@ mod tests {
 
     fn entry() -> impl Strategy<Value = Entry> {
         let leaf = (huge_frame(), any::<u64>()).prop_map(|(frame, bits)| {
-            Entry::Leaf(Leaf {
-                frame,
-                flags: LeafFlags::from_bits_truncate(bits),
-            })
+            Entry::Leaf(Leaf { frame, flags: LeafFlags::from_bits_truncate(bits) })
         });
         let migration =
             (huge_frame(), any::<[bool; 3]>()).prop_map(|(frame, [write, uffd_wp, soft_dirty])| {
-                Entry::Migration(Migration {
-                    frame,
-                    write,
-                    uffd_wp,
-                    soft_dirty,
-                })
+                Entry::Migration(Migration { frame, write, uffd_wp, soft_dirty })
             });
         prop_oneof![
             Just(Entry::None),
@@ -357,10 +328,7 @@ mod tests {
     #[test]
     fn a_writable_dirty_user_leaf_has_the_bits_of_the_manual() {
         let flags = LeafFlags::ACCESS | LeafFlags::WRITE | LeafFlags::ACCESSED | LeafFlags::DIRTY;
-        let raw = RawEntry::from(Entry::Leaf(Leaf {
-            frame: HugeFrame(0x200),
-            flags,
-        }));
+        let raw = RawEntry::from(Entry::Leaf(Leaf { frame: HugeFrame(0x200), flags }));
         assert_eq!(raw.bits(), 0x20_0000 | 0b1110_0111);
     }
 

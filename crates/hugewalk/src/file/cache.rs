@@ -27,10 +27,7 @@ pub(crate) struct PageCache {
 
 impl PageCache {
     pub(crate) const fn new() -> Self {
-        Self {
-            chunks: Vec::new(),
-            len: 0,
-        }
+        Self { chunks: Vec::new(), len: 0 }
     }
 
     /// Pages in it.
@@ -52,22 +49,17 @@ impl PageCache {
                 pages.try_reserve_exact(ENTRIES)?;
                 pages.resize(ENTRIES, None);
                 self.chunks.try_reserve(1)?;
-                let chunk = Chunk {
-                    number: index >> SHIFT,
-                    used: 0,
-                    pages: pages.into_boxed_slice(),
-                };
+                let chunk = Chunk { number: index >> SHIFT, used: 0, pages: pages.into_boxed_slice() };
                 self.chunks.insert(at, chunk);
                 at
             }
         };
-        if let Some(chunk) = self.chunks.get_mut(at) {
-            if let Some(place) = chunk.pages.get_mut(within(index)) {
-                if place.replace(frame).is_none() {
-                    chunk.used += 1;
-                    self.len += 1;
-                }
-            }
+        if let Some(chunk) = self.chunks.get_mut(at)
+            && let Some(place) = chunk.pages.get_mut(within(index))
+            && place.replace(frame).is_none()
+        {
+            chunk.used += 1;
+            self.len += 1;
         }
         Ok(())
     }
@@ -91,12 +83,7 @@ impl PageCache {
         for chunk in self.chunks.get(first..)? {
             let base = chunk.number << SHIFT;
             let skip = if base < from { within(from) } else { 0 };
-            let found = chunk
-                .pages
-                .iter()
-                .enumerate()
-                .skip(skip)
-                .find(|(_, page)| page.is_some());
+            let found = chunk.pages.iter().enumerate().skip(skip).find(|(_, page)| page.is_some());
             if let Some((offset, _)) = found {
                 let index = base + offset as u64;
                 return (index < to).then_some(index);
@@ -119,11 +106,7 @@ impl PageCache {
             };
             chunk.pages.iter().enumerate().filter(inside).count() as u64
         };
-        chunks
-            .iter()
-            .take_while(|chunk| chunk.number << SHIFT < to)
-            .map(of_chunk)
-            .sum()
+        chunks.iter().take_while(|chunk| chunk.number << SHIFT < to).map(of_chunk).sum()
     }
 
     /// Takes the first page from `from` on out.
@@ -135,12 +118,7 @@ impl PageCache {
         if base.saturating_add(ENTRIES as u64) <= from {
             return None;
         }
-        let (offset, _) = last
-            .pages
-            .iter()
-            .enumerate()
-            .skip(skip)
-            .find(|(_, page)| page.is_some())?;
+        let (offset, _) = last.pages.iter().enumerate().skip(skip).find(|(_, page)| page.is_some())?;
         let index = base + offset as u64;
         self.remove(index).map(|frame| (index, frame))
     }

@@ -26,10 +26,7 @@ pub(crate) struct VmaTree<P: Platform> {
 
 impl<P: Platform> VmaTree<P> {
     pub(crate) const fn new() -> Self {
-        Self {
-            vmas: Vec::new(),
-            longest: 0,
-        }
+        Self { vmas: Vec::new(), longest: 0 }
     }
 
     fn key(vma: &Vma<P>) -> (u64, *const Vma<P>) {
@@ -37,8 +34,7 @@ impl<P: Platform> VmaTree<P> {
     }
 
     fn position(&self, vma: &Vma<P>) -> Result<usize, usize> {
-        self.vmas
-            .binary_search_by_key(&Self::key(vma), |other| Self::key(other))
+        self.vmas.binary_search_by_key(&Self::key(vma), |other| Self::key(other))
     }
 
     fn overlapping(&self, offsets: Range<u64>) -> impl Iterator<Item = &Arc<Vma<P>>> {
@@ -55,19 +51,13 @@ impl<P: Platform> HugeFile<P> {
     /// Takes `i_mmap` in read: nobody unshares a table of this file. Sleeps.
     #[must_use]
     pub fn i_mmap_read<'f>(&'f self, task: &mut Task<P>) -> IMmapReadGuard<'f, P> {
-        IMmapReadGuard {
-            file: self,
-            tree: self.i_mmap.read(task),
-        }
+        IMmapReadGuard { file: self, tree: self.i_mmap.read(task) }
     }
 
     /// Takes `i_mmap` in write: nobody shares a table of this file, and the holder may unshare. Sleeps.
     #[must_use]
     pub fn i_mmap_write<'f>(&'f self, task: &mut Task<P>) -> IMmapWriteGuard<'f, P> {
-        IMmapWriteGuard {
-            file: self,
-            tree: self.i_mmap.write(task),
-        }
+        IMmapWriteGuard { file: self, tree: self.i_mmap.write(task) }
     }
 }
 

@@ -64,10 +64,7 @@ pub(super) fn range_end(offset: u64, length: u64) -> Result<u64, FileError> {
     if length == 0 {
         return Err(FileError::ZeroLength);
     }
-    offset
-        .checked_add(length)
-        .filter(|&end| end <= i64::MAX as u64)
-        .ok_or(FileError::TooLarge)
+    offset.checked_add(length).filter(|&end| end <= i64::MAX as u64).ok_or(FileError::TooLarge)
 }
 
 impl<P: Platform> HugeFile<P> {
@@ -170,14 +167,7 @@ impl<P: Platform> HugeFile<P> {
             return Ok(page);
         }
         let promises = Promises::File(self.promises());
-        let page = NewPage::take(
-            hugetlb,
-            self.size_class(),
-            &promises,
-            self.subpool(),
-            index,
-            false,
-        )?;
+        let page = NewPage::take(hugetlb, self.size_class(), &promises, self.subpool(), index, false)?;
         hugetlb.platform().zero_huge(page.frame(), self.size_class());
         // The inode lock keeps the size, and the file is made longer afterwards.
         self.insert_beyond_eof(index, page.frame())?;

@@ -178,20 +178,12 @@ impl<P: Platform> Drop for HugeFile<P> {
             freed += 1;
         }
         let promised = self.promises.get_mut().del_to_end(0);
-        release_range(
-            &self.hugetlb,
-            self.size_class,
-            self.subpool.as_ref(),
-            promised - freed.min(promised),
-        );
+        release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), promised - freed.min(promised));
     }
 }
 
 impl<P: Platform> fmt::Debug for HugeFile<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HugeFile")
-            .field("id", &self.id)
-            .field("size", &self.size())
-            .finish_non_exhaustive()
+        f.debug_struct("HugeFile").field("id", &self.id).field("size", &self.size()).finish_non_exhaustive()
     }
 }

@@ -64,12 +64,7 @@ impl<P: Platform> HugeFile<P> {
             freed += u64::from(self.remove_page(index, task));
         }
         let promised = self.promises.lock().del_to_end(gone.start);
-        release_range(
-            &self.hugetlb,
-            self.size_class,
-            self.subpool.as_ref(),
-            promised - freed.min(promised),
-        );
+        release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), promised - freed.min(promised));
         drop(inode_lock);
         Ok(())
     }
@@ -97,9 +92,7 @@ impl<P: Platform> HugeFile<P> {
         let hole = inner.start >> size.shift()..inner.end >> size.shift();
         // Each page taken out of the middle of a promised range leaves one range more.
         let pages = self.cache.lock().count(hole.start, hole.end);
-        self.promises
-            .lock()
-            .prepare(usize::try_from(pages).unwrap_or(usize::MAX))?;
+        self.promises.lock().prepare(usize::try_from(pages).unwrap_or(usize::MAX))?;
         self.zero_bytes(offset..inner.start);
         self.zero_bytes(inner.end..end);
         self.unmap_offsets(hole.clone(), task, KEPT_LOCKS);
@@ -129,10 +122,7 @@ impl<P: Platform> HugeFile<P> {
     fn remove_page(&self, index: u64, task: &mut Task<P>) -> bool {
         let mutex = self.hugetlb.fault_mutex(task, self.id, index);
         // With the fault mutex held nobody maps it anew, but by taking up a table that has it.
-        while self
-            .find_page(index)
-            .is_some_and(|page| page.page().mapcount() > 0)
-        {
+        while self.find_page(index).is_some_and(|page| page.page().mapcount() > 0) {
             self.unmap_offsets(index..index + 1, task, KEPT_LOCKS);
         }
         let removed = self.cache.lock().remove(index);
@@ -162,9 +152,7 @@ impl<P: Platform> HugeFile<P> {
         while at < range.end {
             let next = (size.round_down(at) + size.bytes()).min(range.end);
             if let Some(page) = self.find_page(at >> size.shift()) {
-                self.hugetlb
-                    .platform()
-                    .clear_huge(page.frame(), at & (size.bytes() - 1), next - at);
+                self.hugetlb.platform().clear_huge(page.frame(), at & (size.bytes() - 1), next - at);
             }
             at = next;
         }

@@ -3,8 +3,8 @@
 use core::ops::Range;
 
 use super::unmap::page_range;
-use super::{AddressSpace, MapError, MmapReadGuard, zap_range};
-use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
+use super::{AddressSpace, MapError, MmapReadGuard, align_error, zap_range};
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::fault::{Access, FaultError};
 use crate::gather::Gather;
 use crate::platform::Platform;
@@ -46,7 +46,7 @@ impl<P: Platform> AddressSpace<P> {
         length: u64,
         advice: Advice,
     ) -> Result<(), MapError> {
-        if length == 0 && address.as_u64() % PAGE_SIZE == 0 {
+        if length == 0 && address.as_u64().is_multiple_of(PAGE_SIZE) {
             return Ok(());
         }
         let range = page_range(address, length)?;
@@ -63,7 +63,7 @@ impl<P: Platform> AddressSpace<P> {
         &self,
         task: &mut Task<P>,
         range: &Range<VirtAddr>,
-        work: impl Fn(MmapReadGuard<'_, P>, &Arc<Vma<P>>, Range<VirtAddr>, &mut Task<P>) -> Result<(), MapError>,
+        work: impl Fn(Part<'_, P>, &mut Task<P>) -> Result<(), MapError>,
     ) -> Result<(), MapError> {
         let mut hole = None;
         let mut next = range.start;
@@ -79,7 +79,7 @@ impl<P: Platform> AddressSpace<P> {
             }
             let part = vma.start().max(next)..vma.end().min(range.end);
             next = part.end;
-            work(mmap, &vma, part, task)?;
+            work(Part { mmap, vma, range: part }, task)?;
         }
         hole.map_or(Ok(()), |address| Err(MapError::NotMapped { address }))
     }
@@ -110,52 +110,43 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
+/// The part of a range that lies in one mapping, with the mmap lock held in read, to be let go or kept by who works on it.
+struct Part<'m, P: Platform> {
+    mmap: MmapReadGuard<'m, P>,
+    vma: Arc<Vma<P>>,
+    range: Range<VirtAddr>,
+}
+
 /// Linux: `madvise_dontneed_free()` in mm/madvise.c, `zap_page_range()` in mm/memory.c.
-fn dont_need<P: Platform>(
-    mmap: MmapReadGuard<'_, P>,
-    vma: &Arc<Vma<P>>,
-    part: Range<VirtAddr>,
-    task: &mut Task<P>,
-) -> Result<(), MapError> {
+fn dont_need<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
+    let Part { mmap, vma, range } = part;
     let size = vma.size();
-    if !size.is_aligned(part.start.as_u64()) {
-        return Err(MapError::Unaligned {
-            value: part.start.as_u64(),
-            size,
-        });
-    }
+    align_error(size, range.start.as_u64())?;
     if vma.flags().contains(VmaFlags::LOCKED) {
         return Err(MapError::NotAllowed);
     }
-    let part = part.start..part.end.huge_page(size);
-    let Some(locked) = mmap.lock_vma_write(vma, task) else {
-        return Ok(());
-    };
+    let range = range.start..range.end.huge_page(size);
+    let Some(locked) = mmap.lock_vma_write(&vma, task) else { return Ok(()) };
     let i_mmap = vma.file().i_mmap_write(task);
     let mut gather = Gather::new(vma.mm(), &i_mmap);
-    zap_range(&locked, &i_mmap, part, None, &mut gather, task);
+    zap_range(&locked, &i_mmap, range, None, &mut gather, task);
     gather.finish();
     Ok(())
 }
 
 /// Linux: `madvise_remove()` in mm/madvise.c.
-fn remove<P: Platform>(
-    mmap: MmapReadGuard<'_, P>,
-    vma: &Arc<Vma<P>>,
-    part: Range<VirtAddr>,
-    task: &mut Task<P>,
-) -> Result<(), MapError> {
+fn remove<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
+    let Part { mmap, vma, range } = part;
     if vma.flags().contains(VmaFlags::LOCKED) {
         return Err(MapError::NotAllowed);
     }
     if !vma.is_shared() || !vma.protection().contains(Protection::WRITE) {
         return Err(MapError::AccessDenied);
     }
-    let size: HugeSize = vma.size();
-    let offset = (vma.offset() << size.shift()) + part.start.offset_from(vma.start());
-    // The file's locks come before ours in nobody's order: the vma keeps the file, the mmap lock is let go.
+    let offset = (vma.offset() << vma.size().shift()) + range.start.offset_from(vma.start());
+    // The inode lock comes after the mmap lock, but punching waits for VMA locks of others, whose holders may wait for this
+    // mmap lock. The VMA keeps the file.
     drop(mmap);
-    vma.file()
-        .punch_hole(task, offset, part.end.offset_from(part.start))?;
+    vma.file().punch_hole(task, offset, range.end.offset_from(range.start))?;
     Ok(())
 }

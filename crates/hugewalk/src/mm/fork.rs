@@ -8,7 +8,7 @@ use crate::addr::VirtAddr;
 use crate::arch::{Entry, LeafFlags, Level};
 use crate::error::OutOfMemory;
 use crate::platform::Platform;
-use crate::share::{Partner, huge_pte_alloc};
+use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
 use crate::table::{LockedSlot, index_of};
 use crate::task::Task;
@@ -71,10 +71,7 @@ fn copy_entries<P: Platform>(
     new: &Vma<P>,
     task: &mut Task<P>,
 ) -> Result<(), OutOfMemory> {
-    let locks = (
-        VmaReadGuard::lock(parent, old, task),
-        VmaReadGuard::lock(child, new, task),
-    );
+    let locks = (VmaReadGuard::lock(parent, old, task), VmaReadGuard::lock(child, new, task));
     let (Some(from), Some(to)) = locks else {
         return Ok(());
     };
@@ -84,7 +81,7 @@ fn copy_entries<P: Platform>(
         let Ok(Some(source)) = huge_pte_offset(&from, old.mm(), part.start, size) else {
             continue;
         };
-        let target = match huge_pte_alloc(&to, new, part.start, Partner::None, task) {
+        let target = match huge_pte_alloc(&to, new, part.start, None, task) {
             Ok(slot) => slot,
             Err(error) => {
                 result = Err(error);
@@ -97,10 +94,7 @@ fn copy_entries<P: Platform>(
         copy_table(&mut source, &mut target, new, part);
     }
     // The parent's processors may still have the pages writable; also where the copying stopped half way.
-    old.mm()
-        .hugetlb()
-        .platform()
-        .flush_tlb(old.mm().context(), old.start()..old.end());
+    old.mm().hugetlb().platform().flush_tlb(old.mm().context(), old.start()..old.end());
     result
 }
 

@@ -96,10 +96,8 @@ impl<P: Platform> AddressSpace<P> {
             return Err(MapError::NoRoom { length });
         }
         align_error(size, offset)?;
-        let end = offset
-            .checked_add(length)
-            .filter(|&end| end <= i64::MAX as u64)
-            .ok_or(MapError::Overflow)?;
+        let end =
+            offset.checked_add(length).filter(|&end| end <= i64::MAX as u64).ok_or(MapError::Overflow)?;
 
         let mut mmap = self.mmap_write(task);
         if mmap.vmas.exited {
@@ -166,12 +164,7 @@ fn place<P: Platform>(
 ) -> Result<VirtAddr, MapError> {
     let top = mmap.mm.levels().task_size();
     let fits = |start: VirtAddr| start.checked_add(length).is_some_and(|end| end <= top);
-    let taken = |start: VirtAddr| {
-        mmap.vmas
-            .overlapping(&(start..start.plus(length)))
-            .next()
-            .cloned()
-    };
+    let taken = |start: VirtAddr| mmap.vmas.overlapping(&(start..start.plus(length))).next().cloned();
     match placement {
         Placement::Fixed(start) | Placement::FixedNoReplace(start) => {
             if start.as_u64() % PAGE_SIZE != 0 {
@@ -182,9 +175,7 @@ fn place<P: Platform>(
             }
             align_error(size, start.as_u64())?;
             if let (Placement::FixedNoReplace(_), Some(vma)) = (placement, taken(start)) {
-                return Err(MapError::Exists {
-                    address: vma.start().max(start),
-                });
+                return Err(MapError::Exists { address: vma.start().max(start) });
             }
             Ok(start)
         }
@@ -195,10 +186,7 @@ fn place<P: Platform>(
                 None => place(mmap, Placement::Anywhere, length, size),
             }
         }
-        Placement::Anywhere => mmap
-            .vmas
-            .gap_below(top, length, size)
-            .ok_or(MapError::NoRoom { length }),
+        Placement::Anywhere => mmap.vmas.gap_below(top, length, size).ok_or(MapError::NoRoom { length }),
     }
 }
 
@@ -214,11 +202,7 @@ fn map_file<P: Platform>(
     let (size, subpool) = (file.size_class(), file.subpool());
     let shared = shape.flags.contains(VmaFlags::SHARED);
     let promised = !shape.flags.contains(VmaFlags::NORESERVE);
-    let reserve = if promised && !shared {
-        Some(PrivateReserve::new()?)
-    } else {
-        None
-    };
+    let reserve = if promised && !shared { Some(PrivateReserve::new()?) } else { None };
     let vma = Vma::new(mmap.mm, file, shape, reserve)?;
     mmap.vmas.prepare(3)?;
 

@@ -118,11 +118,7 @@ impl<P: Platform> Mm<P> {
     #[must_use]
     pub fn resident(&self) -> u64 {
         // Below zero when it cleared what others had installed.
-        self.resident
-            .load(Ordering::Relaxed)
-            .cast_signed()
-            .max(0)
-            .cast_unsigned()
+        self.resident.load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
     }
 
     #[inline]
@@ -170,10 +166,7 @@ impl<P: Platform> AddressSpace<P> {
     /// [`OutOfMemory`].
     pub fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Arc<Self>, OutOfMemory> {
         let mm = Mm::new(hugetlb)?;
-        Arc::try_new(Self {
-            mm,
-            vmas: RwSem::new(VmaSet::new()),
-        })
+        Arc::try_new(Self { mm, vmas: RwSem::new(VmaSet::new()) })
     }
 
     /// Its tables, for walks.
@@ -186,25 +179,18 @@ impl<P: Platform> AddressSpace<P> {
     /// Takes the mmap lock in read: VMAs stay as they are. Sleeps. No proof for a walk by itself.
     #[must_use]
     pub fn mmap_read<'m>(&'m self, task: &mut Task<P>) -> MmapReadGuard<'m, P> {
-        MmapReadGuard {
-            vmas: self.vmas.read(task),
-        }
+        MmapReadGuard { vmas: self.vmas.read(task) }
     }
 
     /// Takes the mmap lock in write. Sleeps.
     pub(crate) fn mmap_write<'m>(&'m self, task: &mut Task<P>) -> MmapWriteGuard<'m, P> {
-        MmapWriteGuard {
-            mm: &self.mm,
-            vmas: self.vmas.write(task),
-        }
+        MmapWriteGuard { mm: &self.mm, vmas: self.vmas.write(task) }
     }
 }
 
 impl<P: Platform> fmt::Debug for AddressSpace<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AddressSpace")
-            .field("mm", &self.mm.id)
-            .finish_non_exhaustive()
+        f.debug_struct("AddressSpace").field("mm", &self.mm.id).finish_non_exhaustive()
     }
 }
 
@@ -241,9 +227,7 @@ impl<P: Platform> MmapReadGuard<'_, P> {
 
 impl<P: Platform> KeepsVma<P> for MmapReadGuard<'_, P> {
     fn keeps(&self, vma: &Vma<P>) -> bool {
-        self.vmas
-            .find(vma.start())
-            .is_some_and(|found| ptr::eq::<Vma<P>>(&**found, vma))
+        self.vmas.find(vma.start()).is_some_and(|found| ptr::eq::<Vma<P>>(&**found, vma))
     }
 }
 
@@ -255,17 +239,11 @@ pub(crate) struct MmapWriteGuard<'m, P: Platform> {
 
 impl<P: Platform> KeepsVma<P> for MmapWriteGuard<'_, P> {
     fn keeps(&self, vma: &Vma<P>) -> bool {
-        self.vmas
-            .find(vma.start())
-            .is_some_and(|found| ptr::eq::<Vma<P>>(&**found, vma))
+        self.vmas.find(vma.start()).is_some_and(|found| ptr::eq::<Vma<P>>(&**found, vma))
     }
 }
 
 /// The size of page that a range of VMAs has, for alignment checks.
 pub(crate) fn align_error(size: HugeSize, value: u64) -> Result<(), MapError> {
-    if size.is_aligned(value) {
-        Ok(())
-    } else {
-        Err(MapError::Unaligned { value, size })
-    }
+    if size.is_aligned(value) { Ok(()) } else { Err(MapError::Unaligned { value, size }) }
 }

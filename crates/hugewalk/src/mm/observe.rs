@@ -53,11 +53,7 @@ impl<P: Platform> AddressSpace<P> {
                 let shared_table = slot.sharers() > 0;
                 for_each_leaf(vma.mm(), slot, |mapcount| {
                     let shared = shared_table || mapcount > 1;
-                    *(if shared {
-                        &mut residency.shared
-                    } else {
-                        &mut residency.private
-                    }) += 1;
+                    *(if shared { &mut residency.shared } else { &mut residency.private }) += 1;
                 });
             });
             visit(vma, residency);
@@ -90,13 +86,7 @@ impl<P: Platform> AddressSpace<P> {
                 let mut leaves = 0;
                 for_each_leaf(vma.mm(), slot, |_| leaves += 1);
                 let users = slot.sharers() + 1;
-                let table = TableUse {
-                    start,
-                    size,
-                    identity: slot.table_identity(),
-                    users,
-                    leaves,
-                };
+                let table = TableUse { start, size, identity: slot.table_identity(), users, leaves };
                 if let Err(error) = try_push(&mut found, table) {
                     result = Err(error);
                 }

@@ -37,7 +37,7 @@ impl<P: Platform> AddressSpace<P> {
         length: u64,
         protection: Protection,
     ) -> Result<(), MapError> {
-        if length == 0 && address.as_u64() % crate::addr::PAGE_SIZE == 0 {
+        if length == 0 && address.as_u64().is_multiple_of(crate::addr::PAGE_SIZE) {
             return Ok(());
         }
         let range = page_range(address, length)?;
@@ -46,11 +46,7 @@ impl<P: Platform> AddressSpace<P> {
         if !mapped.is_empty() {
             protect_range(&mut mmap, &mapped, protection, task)?;
         }
-        if mapped.end < range.end {
-            Err(MapError::NotMapped { address: mapped.end })
-        } else {
-            Ok(())
-        }
+        if mapped.end < range.end { Err(MapError::NotMapped { address: mapped.end }) } else { Ok(()) }
     }
 }
 
@@ -77,25 +73,14 @@ fn protect_range<P: Platform>(
     let Some(first) = mmap.vmas.overlapping(range).find(changes).cloned() else {
         return Ok(());
     };
-    let last = mmap
-        .vmas
-        .overlapping(range)
-        .filter(changes)
-        .last()
-        .map_or(first.end(), |vma| vma.end());
+    let last = mmap.vmas.overlapping(range).filter(changes).last().map_or(first.end(), |vma| vma.end());
     let range = first.start().max(range.start)..last.min(range.end);
     let split = Split::at_ends(mmap, &range, task)?;
     // Successors for the parts, made while nothing has changed yet; the parts have the shapes of the split.
     let mut exchange: Vec<Arc<Vma<P>>> = Vec::new();
     for vma in mmap.vmas.overlapping(&range).filter(changes) {
         let (start, end) = (vma.start().max(range.start), vma.end().min(range.end));
-        let shape = Shape {
-            start,
-            end,
-            offset: vma.offset_of(start),
-            protection,
-            ..vma.shape()
-        };
+        let shape = Shape { start, end, offset: vma.offset_of(start), protection, ..vma.shape() };
         try_push(&mut exchange, vma.successor(shape)?)?;
     }
     split.apply(mmap, task)?;
@@ -167,8 +152,5 @@ fn change_entries<P: Platform>(
 fn reprotected<P: Platform>(leaf: Leaf, vma: &Vma<P>) -> Leaf {
     let rights = LeafFlags::ACCESS | LeafFlags::WRITE | LeafFlags::NO_EXECUTE;
     let writable = vma.is_shared() && !leaf.flags.contains(LeafFlags::UFFD_WP);
-    Leaf {
-        frame: leaf.frame,
-        flags: (leaf.flags - rights) | leaf_flags(vma, writable),
-    }
+    Leaf { frame: leaf.frame, flags: (leaf.flags - rights) | leaf_flags(vma, writable) }
 }

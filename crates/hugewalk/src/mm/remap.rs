@@ -12,7 +12,7 @@ use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::Platform;
-use crate::share::{Partner, huge_pte_alloc, unshare_locked};
+use crate::share::{huge_pte_alloc, unshare_locked};
 use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable, index_of};
 use crate::task::Task;
@@ -51,18 +51,14 @@ impl<P: Platform> AddressSpace<P> {
         new_length: u64,
         to: RemapTo,
     ) -> Result<VirtAddr, MapError> {
-        if old.as_u64() % PAGE_SIZE != 0 {
+        if !old.as_u64().is_multiple_of(PAGE_SIZE) {
             return Err(MapError::UnalignedAddress { address: old });
         }
         if new_length == 0 {
             return Err(MapError::ZeroLength);
         }
         let mut mmap = self.mmap_write(task);
-        let vma = mmap
-            .vmas
-            .find(old)
-            .cloned()
-            .ok_or(MapError::BadAddress { address: old })?;
+        let vma = mmap.vmas.find(old).cloned().ok_or(MapError::BadAddress { address: old })?;
         let size = vma.size();
         let old_length = size.round_up(old_length).ok_or(MapError::Overflow)?;
         let new_length = size.round_up(new_length).ok_or(MapError::Overflow)?;
@@ -119,12 +115,8 @@ fn move_range<P: Platform>(
     let Some(whole) = mmap.vmas.find(kept.start).cloned() else {
         return Err(MapError::BadAddress { address: kept.start });
     };
-    let shape = Shape {
-        start: target.start,
-        end: target.end,
-        offset: whole.offset_of(kept.start),
-        ..whole.shape()
-    };
+    let shape =
+        Shape { start: target.start, end: target.end, offset: whole.offset_of(kept.start), ..whole.shape() };
     let new = whole.successor(shape)?;
     // The new VMA stands in the set before it stands in the file's tree: file-side walkers find nothing yet.
     mmap.vmas.insert(new.clone())?;
@@ -166,7 +158,7 @@ fn make_tables<P: Platform>(
             // The part may straddle a table's boundary at its new place.
             let last = VirtAddr::new(part.end.as_u64() - old.size().bytes());
             for address in [part.start, last] {
-                huge_pte_alloc(&to, new, moved(address, source, new), Partner::None, task)?;
+                huge_pte_alloc(&to, new, moved(address, source, new), None, task)?;
             }
         }
     }

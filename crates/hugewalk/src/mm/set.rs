@@ -25,10 +25,7 @@ pub(crate) struct VmaSet<P: Platform> {
 
 impl<P: Platform> VmaSet<P> {
     pub(crate) const fn new() -> Self {
-        Self {
-            vmas: Vec::new(),
-            exited: false,
-        }
+        Self { vmas: Vec::new(), exited: false }
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Vma<P>>> {
@@ -42,9 +39,7 @@ impl<P: Platform> VmaSet<P> {
 
     /// The VMA that contains the address.
     pub(crate) fn find(&self, address: VirtAddr) -> Option<&Arc<Vma<P>>> {
-        self.vmas
-            .get(self.first_after(address))
-            .filter(|vma| vma.start() <= address)
+        self.vmas.get(self.first_after(address)).filter(|vma| vma.start() <= address)
     }
 
     /// The last VMA.
@@ -76,11 +71,7 @@ impl<P: Platform> VmaSet<P> {
     /// Takes a VMA out.
     pub(crate) fn remove(&mut self, vma: &Vma<P>) {
         let at = self.first_after(vma.start());
-        if self
-            .vmas
-            .get(at)
-            .is_some_and(|found| core::ptr::eq::<Vma<P>>(&**found, vma))
-        {
+        if self.vmas.get(at).is_some_and(|found| core::ptr::eq::<Vma<P>>(&**found, vma)) {
             self.vmas.remove(at);
         }
     }

@@ -54,26 +54,16 @@ impl<P: Platform> Split<P> {
         };
         let mut parts = [None, None, None];
         let mut start = old.start();
-        let points = [range.start, range.end]
-            .into_iter()
-            .filter(|&point| inside(old, point));
+        let points = [range.start, range.end].into_iter().filter(|&point| inside(old, point));
         for (part, end) in parts.iter_mut().zip(points.chain([old.end()])) {
             align_error(old.size(), end.as_u64())?;
-            let shape = Shape {
-                start,
-                end,
-                offset: old.offset_of(start),
-                ..old.shape()
-            };
+            let shape = Shape { start, end, offset: old.offset_of(start), ..old.shape() };
             *part = Some(old.successor(shape)?);
             start = end;
         }
         // Room in the file's tree, so that the exchange below finds it there.
         old.file().i_mmap_write(task).prepare(2)?;
-        Ok(Some(Cut {
-            old: old.clone(),
-            parts,
-        }))
+        Ok(Some(Cut { old: old.clone(), parts }))
     }
 
     /// Carries the split out. Fails only if others have used the room that was made in a file's tree; what has been

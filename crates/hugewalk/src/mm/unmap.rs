@@ -39,15 +39,13 @@ impl<P: Platform> AddressSpace<P> {
 
 /// The range that a length in bytes means, rounded up to 4 KiB pages.
 pub(super) fn page_range(address: VirtAddr, length: u64) -> Result<Range<VirtAddr>, MapError> {
-    if address.as_u64() % PAGE_SIZE != 0 {
+    if !address.as_u64().is_multiple_of(PAGE_SIZE) {
         return Err(MapError::UnalignedAddress { address });
     }
     if length == 0 {
         return Err(MapError::ZeroLength);
     }
-    let length = length
-        .checked_next_multiple_of(PAGE_SIZE)
-        .ok_or(MapError::Overflow)?;
+    let length = length.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::Overflow)?;
     let end = address.checked_add(length).ok_or(MapError::Overflow)?;
     Ok(address..end)
 }
@@ -79,14 +77,8 @@ impl<P: Platform> Unmap<P> {
         let split = Split::at_ends(mmap, range, task)?;
         let mut doomed = Vec::new();
         // A split adds VMAs, but none inside the range beyond the one that was there.
-        doomed
-            .try_reserve(mmap.vmas.overlapping(range).count())
-            .map_err(OutOfMemory::from)?;
-        Ok(Self {
-            range: range.clone(),
-            split,
-            doomed,
-        })
+        doomed.try_reserve(mmap.vmas.overlapping(range).count()).map_err(OutOfMemory::from)?;
+        Ok(Self { range: range.clone(), split, doomed })
     }
 
     /// Unmaps. Fails as [`Split::apply`] does, and has unmapped nothing then.
@@ -213,11 +205,7 @@ pub(crate) fn free_tables<P: Platform>(mmap: &MmapWriteGuard<'_, P>, range: Rang
     let mut gather = Gather::without_i_mmap(mm, HugeSize::Size2M);
     let levels: &[(Level, Level)] = match mm.levels() {
         Levels::Four => &[(Level::Pmd, Level::Pud), (Level::Pud, Level::P4d)],
-        Levels::Five => &[
-            (Level::Pmd, Level::Pud),
-            (Level::Pud, Level::P4d),
-            (Level::P4d, Level::Pgd),
-        ],
+        Levels::Five => &[(Level::Pmd, Level::Pud), (Level::Pud, Level::P4d), (Level::P4d, Level::Pgd)],
     };
     for &(level, above) in levels {
         let span = above.entry_size();

@@ -128,17 +128,8 @@ unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
     type Reader = EpochReader<B>;
 
     fn new(_host: &B) -> Result<Self, OutOfMemory> {
-        let state = State {
-            queue: Queue::new(),
-            slots: Slots::new(),
-            fencing: false,
-            fenced: 0,
-            elapsed: 0,
-        };
-        Ok(Self {
-            current: OwnCacheLine(B::Word::new(1)),
-            state: Mutex::new(state),
-        })
+        let state = State { queue: Queue::new(), slots: Slots::new(), fencing: false, fenced: 0, elapsed: 0 };
+        Ok(Self { current: OwnCacheLine(B::Word::new(1)), state: Mutex::new(state) })
     }
 
     fn register(&self, _host: &B) -> Result<EpochReader<B>, OutOfMemory> {
@@ -151,10 +142,7 @@ unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
             }
         };
         // INVARIANT: in no other reader's hands, as `reuse` and `add` say.
-        Ok(EpochReader {
-            slot,
-            nesting: Cell::new(0),
-        })
+        Ok(EpochReader { slot, nesting: Cell::new(0) })
     }
 
     unsafe fn unregister(&self, _host: &B, reader: EpochReader<B>) {
@@ -174,8 +162,7 @@ unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
             // SAFETY: by the invariants of the reader its slot belongs to this domain, which is alive.
             let slot = unsafe { reader.slot.as_ref() };
             // Acquire (R1): synchronises with the Release of G1 in `advance`. Release (R2): read by G3 in `Scan`.
-            slot.epoch
-                .store(self.current.0.load(Ordering::Acquire), Ordering::Release);
+            slot.epoch.store(self.current.0.load(Ordering::Acquire), Ordering::Release);
             // R3: pairs with G2 in `advance`.
             host.light();
         }
@@ -306,11 +293,7 @@ impl<B: Barriers> EpochRcu<B> {
     /// A batch that may run now, unless the first `queued` callbacks have all been taken.
     fn take_of_first(&self, queued: u64) -> Option<Batch> {
         let mut state = self.state.lock();
-        if state.queue.taken() < queued {
-            state.take()
-        } else {
-            None
-        }
+        if state.queue.taken() < queued { state.take() } else { None }
     }
 
     fn run(&self, mut batch: Batch) {

@@ -10,7 +10,7 @@ mod epoch;
 
 use core::ptr::{self, NonNull};
 
-pub use self::epoch::{EpochReader, EpochRcu};
+pub use self::epoch::{EpochRcu, EpochReader};
 
 use crate::error::OutOfMemory;
 use crate::platform::Barriers;

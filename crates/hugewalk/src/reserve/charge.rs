@@ -36,10 +36,7 @@ pub(crate) struct PrivateReserve<P: Platform> {
 
 impl<P: Platform> PrivateReserve<P> {
     pub(crate) fn new() -> Result<Arc<Self>, OutOfMemory> {
-        Arc::try_new(Self {
-            lock: RwSem::new(()),
-            used: SpinLock::<P, _>::new(RegionMap::new()),
-        })
+        Arc::try_new(Self { lock: RwSem::new(()), used: SpinLock::<P, _>::new(RegionMap::new()) })
     }
 }
 

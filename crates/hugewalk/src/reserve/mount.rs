@@ -64,19 +64,15 @@ impl<P: Platform> SubPool<P> {
         max: Option<u64>,
         min: Option<u64>,
     ) -> Result<Arc<Self>, SubPoolError> {
-        if let (Some(min), Some(max)) = (min, max) {
-            if min > max {
-                return Err(SubPoolError::MinAboveMax { min, max });
-            }
+        if let (Some(min), Some(max)) = (min, max)
+            && min > max
+        {
+            return Err(SubPoolError::MinAboveMax { min, max });
         }
         hugetlb.pool(size).reserve(hugetlb, min.unwrap_or(0))?;
         let account = SpinLock::<P, _>::new(SubPoolAccount::new(max, min));
         // On failure the value is dropped, and with it the reservation.
-        Ok(Arc::try_new(Self {
-            hugetlb: hugetlb.clone(),
-            size,
-            account,
-        })?)
+        Ok(Arc::try_new(Self { hugetlb: hugetlb.clone(), size, account })?)
     }
 
     /// The size of its pages.
@@ -103,14 +99,11 @@ impl<P: Platform> SubPool<P> {
     pub(super) fn reserve(&self, pages: u64) -> Result<(), NoPage> {
         let mut account = self.account.lock();
         let asked = account.take(pages)?;
-        self.hugetlb
-            .pool(self.size)
-            .reserve(&self.hugetlb, asked)
-            .map_err(|error| {
-                // The account has been locked since the charge, so nothing is left over.
-                let _ = account.cancel(pages, asked);
-                NoPage::from(error)
-            })
+        self.hugetlb.pool(self.size).reserve(&self.hugetlb, asked).map_err(|error| {
+            // The account has been locked since the charge, so nothing is left over.
+            let _ = account.cancel(pages, asked);
+            NoPage::from(error)
+        })
     }
 
     /// Uncharges `pages` that were reserved and never taken.
@@ -123,13 +116,10 @@ impl<P: Platform> SubPool<P> {
     pub(super) fn take_page(&self) -> Result<HugeFrame, NoPage> {
         let mut account = self.account.lock();
         let asked = account.take(1)?;
-        self.hugetlb
-            .pool(self.size)
-            .take(&self.hugetlb, asked == 0)
-            .map_err(|error| {
-                let _ = account.cancel(1, asked);
-                NoPage::from(error)
-            })
+        self.hugetlb.pool(self.size).take(&self.hugetlb, asked == 0).map_err(|error| {
+            let _ = account.cancel(1, asked);
+            NoPage::from(error)
+        })
     }
 
     /// A page that was charged is free again. True if it is to stay reserved, for the minimum.
@@ -148,9 +138,7 @@ impl<P: Platform> Drop for SubPool<P> {
 
 impl<P: Platform> fmt::Debug for SubPool<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SubPool")
-            .field("size", &self.size)
-            .finish_non_exhaustive()
+        f.debug_struct("SubPool").field("size", &self.size).finish_non_exhaustive()
     }
 }
 

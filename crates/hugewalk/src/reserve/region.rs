@@ -70,12 +70,7 @@ impl RegionMap {
     /// Linux: `region_count()` in mm/hugetlb.c.
     pub fn count(&self, from: u64, to: u64) -> u64 {
         let first = self.ranges.partition_point(|r| r.end <= from);
-        self.ranges
-            .iter()
-            .skip(first)
-            .take_while(|r| r.start < to)
-            .map(|r| overlap(r, from, to))
-            .sum()
+        self.ranges.iter().skip(first).take_while(|r| r.start < to).map(|r| overlap(r, from, to)).sum()
     }
 
     /// Whether `page` is in the map.

@@ -61,12 +61,7 @@ impl SubPoolAccount {
             Some(min) => min,
             None => 0,
         };
-        Self {
-            max,
-            min,
-            used: 0,
-            reserved,
-        }
+        Self { max, min, used: 0, reserved }
     }
 
     /// Charges `pages`, and returns how many of them the caller must still reserve in the global pool
@@ -112,11 +107,7 @@ impl SubPoolAccount {
         let pages = pages.min(self.used);
         self.used -= pages;
         let min = self.min.unwrap_or(0);
-        let kept = if self.max.is_none() || self.used < min {
-            pages.min(min - self.reserved)
-        } else {
-            0
-        };
+        let kept = if self.max.is_none() || self.used < min { pages.min(min - self.reserved) } else { 0 };
         self.reserved += kept;
         pages - kept
     }

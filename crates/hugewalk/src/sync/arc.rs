@@ -48,16 +48,10 @@ impl<T> Arc<T> {
         let inner = NonNull::new(memory.cast::<Inner<T>>()).ok_or(OutOfMemory)?;
         // SAFETY: freshly allocated with the layout of `Inner<T>`, so valid for this write and owned by nobody else.
         unsafe {
-            inner.write(Inner {
-                count: AtomicUsize::new(1),
-                value,
-            })
+            inner.write(Inner { count: AtomicUsize::new(1), value });
         };
         // INVARIANT: allocated and initialised above, with a count of one for the pointer returned.
-        Ok(Self {
-            inner,
-            owns: PhantomData,
-        })
+        Ok(Self { inner, owns: PhantomData })
     }
 
     /// Do both point to the same value?
@@ -87,10 +81,7 @@ impl<T> Clone for Arc<T> {
             // A core without `std` cannot abort but by a second panic; saturating keeps the value alive for ever.
             self.inner().count.store(usize::MAX / 2, Ordering::Relaxed);
         }
-        Self {
-            inner: self.inner,
-            owns: PhantomData,
-        }
+        Self { inner: self.inner, owns: PhantomData }
     }
 }
 

@@ -176,11 +176,6 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
         Ok(Self { hugetlb, frame })
     }
 
-    pub(crate) fn table(&self) -> TableRef<'_, P> {
-        // SAFETY: by the type invariants, alive as long as `self`.
-        unsafe { TableRef::from_frame(self.hugetlb.platform(), self.frame) }
-    }
-
     /// The entry that publishes the table. It is then the owner of that entry who detaches and retires it.
     pub(crate) fn into_frame(self) -> TableFrame {
         let frame = self.frame;
@@ -208,16 +203,16 @@ pub(crate) struct Retired {
 
 impl Retired {
     pub(crate) const fn new() -> Self {
-        Self {
-            first: core::ptr::null_mut(),
-        }
+        Self { first: core::ptr::null_mut() }
     }
 
     /// # Safety
     ///
     /// The caller detached `table` as its last user: no parent entry points to it, and none ever will.
-    pub(crate) unsafe fn push<P: Platform>(&mut self, table: TableRef<'_, P>) {
-        let head = table.record.rcu.get();
+    pub(crate) unsafe fn push<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, table: TableRef<'_, P>) {
+        // From the platform's pointer to the whole record, not from a reference to the head in it: the callback goes back
+        // from the head to the record. The head is the first field of a `repr(C)` struct, so the addresses are the same.
+        let head = hugetlb.platform().table_record(table.frame()).cast::<RcuHead>().as_ptr();
         // SAFETY: by this function's contract and the invariants of `Table` the head is ours alone now.
         unsafe { (*head).next = self.first };
         self.first = head;
@@ -246,10 +241,10 @@ impl Retired {
 ///
 /// `head` is the `rcu` of a [`Table`] of `P` whose grace period is over.
 unsafe fn free_table<P: Platform>(head: NonNull<RcuHead>) {
-    // The head is the first field of a `repr(C)` struct, so its address is the record's.
+    // Made of a pointer to the record in `Retired::push`.
     let record = head.cast::<Table<P>>();
     // SAFETY: the record lives until `free_table` below.
-    let (hugetlb, frame) = unsafe { (record.as_ref().hugetlb, record.as_ref().frame) };
+    let Table { hugetlb, frame, .. } = *unsafe { record.as_ref() };
     // SAFETY: by the invariants of `Table` its system outlives it: the system's drop waits for RCU.
     let hugetlb = unsafe { hugetlb.as_ref() };
     // SAFETY: the grace period is over and the table was detached by its last user.

@@ -94,10 +94,7 @@ pub struct Slot<'p, P: Platform, K: Kind> {
 impl<'p, P: Platform, K: Kind> Slot<'p, P, K> {
     /// The caller's proof is of kind `K` and lasts for `'p`.
     pub(crate) fn new(place: Place<'p, P>) -> Self {
-        Self {
-            place,
-            kind: PhantomData,
-        }
+        Self { place, kind: PhantomData }
     }
 }
 
@@ -110,7 +107,6 @@ impl<'p, P: Platform> Slot<'p, P, Stable> {
     }
 
     /// Locks the table. Spins; nothing may sleep until the guard is gone (it keeps `task` borrowed).
-    #[must_use]
     pub fn lock<'s>(&self, task: &'s Task<P>) -> LockedSlot<'s, P>
     where
         'p: 's,
@@ -175,11 +171,7 @@ impl<'p, P: Platform> Slot<'p, P, Alive> {
             return Err(Unshared);
         }
         let entry = self.place.table.read(self.place.index);
-        Ok(Unconfirmed {
-            place: &self.place,
-            generation,
-            entry,
-        })
+        Ok(Unconfirmed { place: &self.place, generation, entry })
     }
 
     /// Locks the table and checks that it is still the address space's own (P2). Spins.
@@ -293,10 +285,7 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
 
     /// Stores the entry. Release: who finds it sees the page or table behind it as it was made.
     pub(crate) fn set(&self, entry: Entry) {
-        self.place
-            .table
-            .entry(self.place.index)
-            .store(RawEntry::from(entry).bits(), Ordering::Release);
+        self.place.table.entry(self.place.index).store(RawEntry::from(entry).bits(), Ordering::Release);
     }
 
     /// Takes the entry out. A swap: the processor may set accessed and dirty bits at the same moment.
@@ -307,10 +296,7 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
     /// Takes the right to write away, whatever the processor sets meanwhile. The caller owes a flush.
     pub(crate) fn write_protect(&self) {
         let keep = !LeafFlags::WRITE.bits();
-        self.place
-            .table
-            .entry(self.place.index)
-            .fetch_and(keep, Ordering::AcqRel);
+        self.place.table.entry(self.place.index).fetch_and(keep, Ordering::AcqRel);
     }
 
     /// Moves on to another entry of the same table.

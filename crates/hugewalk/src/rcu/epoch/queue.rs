@@ -83,11 +83,7 @@ impl Queue {
     pub(super) fn take(&mut self, elapsed: u64, limit: u64) -> Option<Batch> {
         let runner = self.running.iter().position(Option::is_none)?;
         let limit = limit >> self.running.iter().flatten().count();
-        let mut batch = Batch {
-            first: self.first,
-            count: 0,
-            runner,
-        };
+        let mut batch = Batch { first: self.first, count: 0, runner };
         while !self.first.is_null() && batch.count < limit {
             // SAFETY: by the type invariants the heads of the list are valid and ours.
             let head = unsafe { &*self.first };

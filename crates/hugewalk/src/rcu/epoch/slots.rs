@@ -50,10 +50,7 @@ pub(super) struct Scan<W> {
 impl<W: Word> Slots<W> {
     pub(super) const fn new() -> Self {
         // INVARIANT: no slots.
-        Self {
-            newest: ptr::null(),
-            free: ptr::null(),
-        }
+        Self { newest: ptr::null(), free: ptr::null() }
     }
 
     /// A slot that another reader has left.
@@ -97,10 +94,7 @@ impl<W: Word> Slots<W> {
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         // SAFETY: by the type invariants the slots are alive.
-        core::iter::successors(unsafe { self.newest.as_ref() }, |slot| unsafe {
-            slot.older.as_ref()
-        })
-        .count()
+        core::iter::successors(unsafe { self.newest.as_ref() }, |slot| unsafe { slot.older.as_ref() }).count()
     }
 
     /// The slots made so far, for a look at them without the lock.
@@ -136,11 +130,7 @@ impl<W: Word> NewSlot<W> {
         // SAFETY: the layout is not zero-sized, since there are pointers in it.
         let memory = unsafe { alloc(Layout::new::<Slot<W>>()) };
         let slot = NonNull::new(memory.cast::<Slot<W>>()).ok_or(OutOfMemory)?;
-        let empty = Slot {
-            epoch: W::new(0),
-            older: ptr::null(),
-            next_free: UnsafeCell::new(ptr::null()),
-        };
+        let empty = Slot { epoch: W::new(0), older: ptr::null(), next_free: UnsafeCell::new(ptr::null()) };
         // SAFETY: freshly allocated with this layout, so valid for this write.
         unsafe { slot.write(empty) };
         // INVARIANT: allocated and initialised above.

@@ -47,10 +47,7 @@ fn a_deletion_inside_a_range_splits_it() {
     let mut map = map_of([0..10]);
     assert_eq!(map.del(3, 5), Ok(2));
     assert_eq!(ranges(&map), [0..3, 5..10]);
-    assert_eq!(
-        [2, 3, 4, 5].map(|page| map.contains(page)),
-        [true, false, false, true]
-    );
+    assert_eq!([2, 3, 4, 5].map(|page| map.contains(page)), [true, false, false, true]);
 }
 
 #[test]

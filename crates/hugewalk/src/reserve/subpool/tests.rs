@@ -37,12 +37,7 @@ fn without_limits_every_page_is_global() {
     follow(
         None,
         None,
-        &[
-            (Take(5), Ok(5), 5, 0),
-            (Give(2), Ok(2), 3, 0),
-            (Take(0), Ok(0), 3, 0),
-            (Give(3), Ok(3), 0, 0),
-        ],
+        &[(Take(5), Ok(5), 5, 0), (Give(2), Ok(2), 3, 0), (Take(0), Ok(0), 3, 0), (Give(3), Ok(3), 0, 0)],
     );
 }
 
@@ -70,27 +65,10 @@ fn a_minimum_covers_the_first_pages() {
     follow(
         Some(10),
         Some(3),
-        &[
-            (Take(2), Ok(0), 2, 1),
-            (Take(2), Ok(1), 4, 0),
-            (Take(2), Ok(2), 6, 0),
-            (Take(5), Err(4), 6, 0),
-        ],
+        &[(Take(2), Ok(0), 2, 1), (Take(2), Ok(1), 4, 0), (Take(2), Ok(2), 6, 0), (Take(5), Err(4), 6, 0)],
     );
-    follow(
-        Some(3),
-        Some(3),
-        &[
-            (Take(3), Ok(0), 3, 0),
-            (Take(1), Err(0), 3, 0),
-            (Give(3), Ok(0), 0, 3),
-        ],
-    );
-    follow(
-        Some(3),
-        Some(0),
-        &[(Take(3), Ok(3), 3, 0), (Give(3), Ok(3), 0, 0)],
-    );
+    follow(Some(3), Some(3), &[(Take(3), Ok(0), 3, 0), (Take(1), Err(0), 3, 0), (Give(3), Ok(0), 0, 3)]);
+    follow(Some(3), Some(0), &[(Take(3), Ok(3), 3, 0), (Give(3), Ok(3), 0, 0)]);
     follow(None, Some(0), &[(Take(3), Ok(3), 3, 0), (Give(3), Ok(3), 0, 0)]);
 }
 
@@ -121,11 +99,7 @@ fn with_a_maximum_the_reserve_is_filled_by_the_return_that_goes_below_the_minimu
         ],
     );
     // All at once.
-    follow(
-        Some(10),
-        Some(2),
-        &[(Take(5), Ok(3), 5, 0), (Give(5), Ok(3), 0, 2)],
-    );
+    follow(Some(10), Some(2), &[(Take(5), Ok(3), 5, 0), (Give(5), Ok(3), 0, 2)]);
 }
 
 #[test]
@@ -134,12 +108,7 @@ fn a_charge_that_is_given_back_at_once_need_not_drop_what_it_asked_for() {
     follow(
         Some(10),
         Some(2),
-        &[
-            (Take(1), Ok(0), 1, 1),
-            (Take(2), Ok(1), 3, 0),
-            (Give(2), Ok(0), 1, 2),
-            (Give(1), Ok(1), 0, 2),
-        ],
+        &[(Take(1), Ok(0), 1, 1), (Take(2), Ok(1), 3, 0), (Give(2), Ok(0), 1, 2), (Give(1), Ok(1), 0, 2)],
     );
 }
 
@@ -195,11 +164,7 @@ fn what_was_never_charged_is_not_given_back() {
     follow(
         Some(10),
         Some(2),
-        &[
-            (Give(7), Ok(0), 0, 2),
-            (Take(3), Ok(1), 3, 0),
-            (Give(u64::MAX), Ok(1), 0, 2),
-        ],
+        &[(Give(7), Ok(0), 0, 2), (Take(3), Ok(1), 3, 0), (Give(u64::MAX), Ok(1), 0, 2)],
     );
     follow(None, None, &[(Give(1), Ok(0), 0, 0)]);
     let mut account = SubPoolAccount::new(None, Some(2));
