@@ -87,10 +87,7 @@ impl LoomLock {
 
 // SAFETY: loom's mutex excludes.
 unsafe impl RawMutex for LoomLock {
-    const INIT: Self = Self {
-        mutex: OnceLock::new(),
-        guard: UnsafeCell::new(None),
-    };
+    const INIT: Self = Self { mutex: OnceLock::new(), guard: UnsafeCell::new(None) };
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
@@ -120,10 +117,7 @@ struct Loom {
     heavy: bool,
 }
 
-const WHOLE: Loom = Loom {
-    light: true,
-    heavy: true,
-};
+const WHOLE: Loom = Loom { light: true, heavy: true };
 
 // SAFETY: full fences, in `WHOLE`. The weaker hosts are what the checker is to notice; loom keeps the memory.
 unsafe impl Barriers for Loom {
@@ -183,20 +177,11 @@ impl World {
     fn new(host: Loom) -> Arc<Self> {
         let objects = [(); 2].map(|()| {
             let freed = loom::cell::UnsafeCell::new(false);
-            Box::into_raw(Box::new(Object {
-                head: RcuHead::new(free),
-                freed,
-            }))
+            Box::into_raw(Box::new(Object { head: RcuHead::new(free), freed }))
         });
         let rcu = ManuallyDrop::new(EpochRcu::new(&host).unwrap());
         let fillers = std::array::from_fn(|_| UnsafeCell::new(RcuHead::new(nothing)));
-        let world = Self {
-            host,
-            rcu,
-            places: objects.map(AtomicPtr::new),
-            objects,
-            fillers,
-        };
+        let world = Self { host, rcu, places: objects.map(AtomicPtr::new), objects, fillers };
         for filler in 0..CALLS - 2 {
             world.call_other(filler);
         }
@@ -252,9 +237,7 @@ impl World {
 
     /// To be called when all threads have been joined.
     fn end(self: Arc<Self>) {
-        let Ok(mut world) = Arc::try_unwrap(self) else {
-            panic!("a thread still has the world")
-        };
+        let Ok(mut world) = Arc::try_unwrap(self) else { panic!("a thread still has the world") };
         // SAFETY: not used afterwards.
         unsafe { ManuallyDrop::drop(&mut world.rcu) };
         for object in world.objects {
@@ -301,12 +284,7 @@ fn nor_does_the_section_after_it() {
 
 #[test]
 fn nor_with_two_readers() {
-    model(
-        WHOLE,
-        Some(3),
-        [|world| world.read(1, &[0]), |world| world.read(1, &[0])],
-        unlink_and_wait,
-    );
+    model(WHOLE, Some(3), [|world| world.read(1, &[0]), |world| world.read(1, &[0])], unlink_and_wait);
 }
 
 /// One reader comes where the other was: it is given the same slot, or a second one in the middle of a scan.
@@ -340,12 +318,7 @@ fn nor_when_two_threads_free() {
         world.unlink(1);
         world.call(1);
     }
-    model(
-        WHOLE,
-        Some(3),
-        [|world| world.read(1, &[0, 1]), unlink_and_call],
-        unlink_and_wait,
-    );
+    model(WHOLE, Some(3), [|world| world.read(1, &[0, 1]), unlink_and_call], unlink_and_wait);
 }
 
 /// Two wait, and one of them shares the barrier of the other or has to make its own. (A higher bound has loom schedule
@@ -355,10 +328,7 @@ fn nor_when_two_threads_wait() {
     model(
         WHOLE,
         Some(2),
-        [
-            |world| world.read(1, &[0]),
-            |world| world.rcu.synchronize(&world.host),
-        ],
+        [|world| world.read(1, &[0]), |world| world.rcu.synchronize(&world.host)],
         unlink_and_wait,
     );
 }
@@ -389,40 +359,19 @@ fn synchronize_waits_for_open_sections() {
 
 #[test]
 fn a_barrier_waits_for_what_another_thread_runs() {
-    model(
-        WHOLE,
-        Some(3),
-        [|world| world.rcu.synchronize(&world.host)],
-        unlink_and_wait,
-    );
+    model(WHOLE, Some(3), [|world| world.rcu.synchronize(&world.host)], unlink_and_wait);
 }
 
 #[test]
 #[should_panic]
 fn without_the_heavy_barrier_the_checker_finds_a_section_that_sees_it() {
-    model(
-        Loom {
-            heavy: false,
-            ..WHOLE
-        },
-        Some(3),
-        [|world| world.read(1, &[0])],
-        unlink_and_wait,
-    );
+    model(Loom { heavy: false, ..WHOLE }, Some(3), [|world| world.read(1, &[0])], unlink_and_wait);
 }
 
 #[test]
 #[should_panic]
 fn without_the_light_barrier_the_checker_finds_a_section_that_sees_it() {
-    model(
-        Loom {
-            light: false,
-            ..WHOLE
-        },
-        Some(3),
-        [|world| world.read(1, &[0])],
-        unlink_and_wait,
-    );
+    model(Loom { light: false, ..WHOLE }, Some(3), [|world| world.read(1, &[0])], unlink_and_wait);
 }
 
 #[test]
