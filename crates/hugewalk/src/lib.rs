@@ -1,27 +1,144 @@
 //! Huge-page mappings whose page tables are shared between address spaces and walked without locks.
+//!
+//! Processes that map the same huge-page file share one page-table page for each gigabyte, as Linux's hugetlb does ("PMD
+//! sharing"). A table can be taken away again ("unsharing") by one process while another thread walks it. This crate is
+//! that subsystem for kernels, hypervisors and user-space hosts: tables, locks, walks, faults, reservations, files. It
+//! makes sure, by types and by protocol, that no walker is ever left holding a table that is gone.
+//!
+//! # What there is
+//!
+//! - x86-64 tables of 4 and 5 levels, with leaves of 2 MiB and 1 GiB; the hardware can walk them.
+//! - mmap (shared, private, of files and anonymous), munmap, mprotect, mremap, madvise, fork, exit: [`mm`].
+//! - Faults with copy-on-write and reservations: [`mod@fault`]. Files that can be truncated, punched, preallocated, read and
+//!   written: [`mod@file`]. Pools that are resized at run time, overcommit, mounts with limits: [`pool`], [`reserve`].
+//! - Read-copy-update of its own, or the host's: [`rcu`].
+//! - `no_std` with `alloc`; no global state; every allocation may fail, and then the operation returns an error.
+//!
+//! Not here yet: get_user_pages, page walks for reports, reverse mapping, userfaultfd, migration.
+//!
+//! # The rule in one page
+//!
+//! A walk from the root of an address space reaches a table that may be unshared at any moment, and then freed or filled by
+//! another process. So a walk takes a *proof*, and what the [`Slot`](walk::Slot) at its end allows depends on it:
+//!
+//! - Under the VMA lock, or `i_mmap` of the file, nobody unshares. The slot is *stable*: read it, or lock its table.
+//! - In an RCU read section nobody frees. The slot is *alive*: reading and locking it may fail with
+//!   [`Unshared`](walk::Unshared), and then the walk starts over.
+//! - Without a proof it does not compile. The mmap lock is none: madvise holds it in read, truncation not at all.
+//!
+//! Three facts make *alive* sound. (P1) A table is freed after a grace period, lock, counts and all. (P2) A lock taken
+//! through an RCU walk is revalidated: the parent entry must still point to the table. (P3) A value read without the lock
+//! is confirmed: the parent entry and the table's generation, which every detach counts up, must be unchanged. So
+//! unsharing waits for nobody: it clears the parent entry, counts, and flushes the TLB before `i_mmap` is let go.
+//! [`walk`] has the whole rule, and the lock order.
+//!
+//! And whatever may sleep takes `&mut` [`Task`], which a read section and a locked table keep borrowed: sleeping in an
+//! atomic section does not compile.
+//!
+//! # Map, fork, share, unshare, walk
+//!
+//! With [`hugewalk-host`](https://docs.rs/hugewalk-host), the platform for user space; a kernel brings its own
+//! [`Platform`](platform::Platform).
+//!
+//! ```
+//! use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+//! use hugewalk::arch::Entry;
+//! use hugewalk::fault::{Access, Fault};
+//! use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+//! use hugewalk::vma::Protection;
+//! use hugewalk::walk::{Unshared, huge_pte_offset};
+//! use hugewalk::{AddressSpace, Hugetlb, Task};
+//! use hugewalk_host::{Host, HostConfig};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A system with 512 huge pages of 2 MiB, and this thread as a task of it.
+//! let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE))?)?;
+//! hugetlb.resize_pool(HugeSize::Size2M, 512);
+//! let mut task = Task::new(&hugetlb)?;
+//!
+//! // Map a gigabyte of shared memory where one table covers it, and touch its first page.
+//! let parent = AddressSpace::new(&hugetlb)?;
+//! let start = parent.mmap(&mut task, &MapRequest {
+//!     placement: Placement::Fixed(VirtAddr::new(4 * PUD_SIZE)),
+//!     length: PUD_SIZE,
+//!     protection: Protection::READ | Protection::WRITE,
+//!     flags: MapFlags::SHARED,
+//!     backing: Backing::Anonymous(HugeSize::Size2M),
+//! })?;
+//! assert_eq!(parent.fault(&mut task, start, Access::Write)?, Fault::Fresh);
+//!
+//! // Fork copies no table of a shared mapping. The child's first fault takes the parent's up: the page is there already.
+//! let child = parent.fork(&mut task)?;
+//! assert_eq!(child.fault(&mut task, start, Access::Read)?, Fault::Present);
+//! assert_eq!(child.tables(&mut task)?[0].users, 2);
+//!
+//! // Walk without a lock: the slot is alive, and what is read from it is confirmed.
+//! let section = task.rcu_read_lock();
+//! let slot = huge_pte_offset(&section, child.mm(), start, HugeSize::Size2M)?.ok_or("no table")?;
+//! assert!(matches!(slot.read()?, Entry::Leaf(_)));
+//! drop(section);
+//!
+//! // Walk under the VMA lock: the slot is stable, nothing can fail, and one may sleep meanwhile.
+//! let mmap = child.mmap_read(&mut task);
+//! let vma = mmap.find(start).ok_or("not mapped")?;
+//! let locked = mmap.lock_vma(vma, &mut task).ok_or("another's")?;
+//! let slot = huge_pte_offset(&locked, child.mm(), start, HugeSize::Size2M)?.ok_or("no table")?;
+//! assert!(matches!(slot.read(), Entry::Leaf(_)));
+//! assert_eq!(slot.sharers(), 1);
+//! drop(locked);
+//! drop(mmap);
+//!
+//! // The child drops its pages, which unshares the table. A walker that found it before is told so.
+//! let walker = Task::new(&hugetlb)?;
+//! let section = walker.rcu_read_lock();
+//! let slot = huge_pte_offset(&section, child.mm(), start, HugeSize::Size2M)?.ok_or("no table")?;
+//! child.madvise(&mut task, start, PUD_SIZE, Advice::DontNeed)?;
+//! assert_eq!(slot.read(), Err(Unshared));
+//! drop(section);
+//!
+//! child.exit(&mut task);
+//! parent.exit(&mut task);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # For whoever brings a platform
+//!
+//! Implement [`Platform`](platform::Platform): table pages and huge pages with room for their records, locks by way of
+//! [`lock_api`], barriers, and a TLB flush that waits until no processor uses the old translation. Each thread of
+//! execution has a [`Task`]; each page fault calls [`AddressSpace::fault`].
+//!
+//! # Where to read on
+//!
+//! From the top down: [`walk`] is the rule, [`table`] what it protects, [`share`] and [`gather`] what threatens it;
+//! [`vma`], [`mod@file`] and [`mm`] hold the locks; [`mod@fault`] is the first user of it all.
 #![no_std]
 
 extern crate alloc;
 
+pub mod platform;
+pub mod task;
+pub mod rcu;
+pub mod sync;
+
 pub mod addr;
 pub mod arch;
-pub mod error;
-pub mod fault;
-pub mod file;
-pub mod gather;
-mod hugetlb;
-pub mod mm;
-pub mod page;
-pub mod platform;
-pub mod pool;
-pub mod rcu;
-pub mod reserve;
-pub mod share;
-pub mod sync;
 pub mod table;
-pub mod task;
-pub mod vma;
 pub mod walk;
+pub mod share;
+pub mod gather;
+
+pub mod page;
+pub mod pool;
+pub mod reserve;
+mod hugetlb;
+
+pub mod file;
+pub mod vma;
+pub mod mm;
+pub mod fault;
+
+pub mod error;
 
 pub use crate::hugetlb::Hugetlb;
 pub use crate::mm::AddressSpace;

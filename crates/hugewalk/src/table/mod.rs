@@ -2,7 +2,7 @@
 //!
 //! # Life of a table
 //!
-//! Made by [`OwnedTable::new`], nobody else knows it. *Published* when its parent entry is stored: from then on walkers
+//! Made by one address space, and nobody else knows it. *Published* when its parent entry is stored: from then on walkers
 //! find it. *Shared* when another address space stores it in a parent entry of its own. *Detached* by clearing a parent
 //! entry, under the table's lock, after which the generation goes up; when the last user has detached it, it is
 //! *retired*: handed to RCU, and freed with its record (lock, counts and all) after a grace period (P1).
