@@ -44,8 +44,8 @@ pub struct Table<P: Platform> {
     generation: P::Word,
     users: P::Word,
     frame: TableFrame,
-    lock: OwnLine<P::SpinLock>,
     hugetlb: NonNull<Hugetlb<P>>,
+    lock: OwnLine<P::SpinLock>,
 }
 
 #[repr(align(64))]
@@ -167,8 +167,8 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
             generation: <P as Barriers>::Word::new(0),
             users: <P as Barriers>::Word::new(0),
             frame,
-            lock: OwnLine(P::SpinLock::INIT),
             hugetlb: NonNull::from(hugetlb),
+            lock: OwnLine(P::SpinLock::INIT),
         };
         // SAFETY: by the contract of `Platform` the record of a frame just allocated is room for a `Table`, ours alone.
         unsafe { platform.table_record(frame).write(record) };

@@ -10,7 +10,7 @@ use super::TableRef;
 use crate::arch::{Entry, LeafFlags, RawEntry};
 use crate::platform::{Platform, Protocol, Step};
 use crate::sync::Word;
-use crate::task::Task;
+use crate::task::{StaysOnItsThread, Task};
 
 mod sealed {
     pub trait Sealed {}
@@ -24,8 +24,11 @@ pub trait Kind: sealed::Sealed {}
 pub enum Stable {}
 
 /// The table is not freed; whether it still belongs to the address space has to be asked each time.
+///
+/// Such a slot stays on the thread of its read section: its lock relies on that section to keep the task from sleeping,
+/// and on another thread it would be the wrong task.
 #[derive(Debug)]
-pub enum Alive {}
+pub struct Alive(PhantomData<StaysOnItsThread>);
 
 impl sealed::Sealed for Stable {}
 impl sealed::Sealed for Alive {}
@@ -78,7 +81,7 @@ impl<'p, P: Platform> Place<'p, P> {
     {
         self.table.lock_raw();
         // INVARIANT: locked just above.
-        LockedSlot { place: self }
+        LockedSlot { place: self, _stays: StaysOnItsThread::MARK }
     }
 }
 
@@ -141,7 +144,7 @@ impl<'p, P: Platform> Slot<'p, P, Stable> {
             return work(&self.place.lock(task));
         }
         // INVARIANT: locked by `held`, which outlives the call and does the unlocking.
-        work(&*ManuallyDrop::new(LockedSlot { place: self.place }))
+        work(&*ManuallyDrop::new(LockedSlot { place: self.place, _stays: StaysOnItsThread::MARK }))
     }
 }
 
@@ -236,12 +239,15 @@ impl<P: Platform> Unconfirmed<'_, P> {
 
 /// A slot whose table is locked, and is the address space's own as long as it is.
 ///
+/// Neither `Send` nor `Sync`: the task that locked the table is the one that must not sleep, and the one that unlocks it.
+///
 /// # Invariants
 ///
 /// The lock of the table is held by this guard.
 #[must_use = "the table is unlocked when this is dropped"]
 pub struct LockedSlot<'s, P: Platform> {
     place: Place<'s, P>,
+    _stays: StaysOnItsThread,
 }
 
 impl<'s, P: Platform> LockedSlot<'s, P> {
