@@ -119,9 +119,7 @@ fn until(text: &str) -> Result<Until, String> {
         Some(rest) => (rest, Until::After),
         None => (text, Until::Moment),
     };
-    Time::parse(seconds)
-        .map(kind)
-        .ok_or_else(|| "give seconds, as in 1795335398.67 or +12.5".to_owned())
+    Time::parse(seconds).map(kind).ok_or_else(|| "give seconds, as in 1795335398.67 or +12.5".to_owned())
 }
 
 #[cfg(test)]
@@ -137,14 +135,8 @@ mod tests {
     #[test]
     fn a_replay_may_end_at_a_moment_or_after_a_while() {
         let start = Time(10_000_000_000);
-        assert_eq!(
-            until("12.5").map(|until| until.moment(start)),
-            Ok(Time(12_500_000_000))
-        );
-        assert_eq!(
-            until("+2.5").map(|until| until.moment(start)),
-            Ok(Time(12_500_000_000))
-        );
+        assert_eq!(until("12.5").map(|until| until.moment(start)), Ok(Time(12_500_000_000)));
+        assert_eq!(until("+2.5").map(|until| until.moment(start)), Ok(Time(12_500_000_000)));
         assert!(until("soon").is_err());
     }
 }

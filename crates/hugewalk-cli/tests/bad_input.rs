@@ -9,9 +9,7 @@ use tempfile::TempDir;
 const GOOD: &str = "7 5.1 munmap(0x1000, 4096) = 0\n7 5.2 +++ exited with 0 +++\n";
 
 fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../examples/traces")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/traces").join(name)
 }
 
 /// Runs a replay of `strace` with `others` (option, file name, contents), and gives back the one line of its complaint.
@@ -45,23 +43,11 @@ fn every_kind_of_damage_to_a_trace_is_named_with_its_line() {
             "7 5.1 getpid() = 7\n7 5.2 munmap(0x1000, x) = 0\n",
             "t.strace:2: munmap: argument 2 (length) is `x`",
         ),
-        (
-            "7 5.1 munmap(0x1000) = 0\n",
-            "t.strace:1: munmap: argument 2 (length) is missing",
-        ),
-        (
-            "7 5.1 munmap(0x1000, 4096) = ok\n",
-            "t.strace:1: result of munmap is `ok`",
-        ),
-        (
-            "7 12:00:01.5 munmap(0x1000, 4096) = 0\n",
-            "t.strace:1: no time in seconds at `7 12:00:01.5",
-        ),
+        ("7 5.1 munmap(0x1000) = 0\n", "t.strace:1: munmap: argument 2 (length) is missing"),
+        ("7 5.1 munmap(0x1000, 4096) = ok\n", "t.strace:1: result of munmap is `ok`"),
+        ("7 12:00:01.5 munmap(0x1000, 4096) = 0\n", "t.strace:1: no time in seconds at `7 12:00:01.5"),
         ("7 5.1 hello\n", "t.strace:1: not a line of strace: `hello`"),
-        (
-            "7 5.1 brk(0 <unfinished ...>\n",
-            "t.strace:1: brk of task 7 never returns",
-        ),
+        ("7 5.1 brk(0 <unfinished ...>\n", "t.strace:1: brk of task 7 never returns"),
         (
             "7 5.1 brk(0 <unfinished ...>\n7 5.2 getpid() = 7\n",
             "t.strace:2: task 7 goes on, but its brk of line 1",
@@ -78,10 +64,7 @@ fn every_kind_of_damage_to_a_trace_is_named_with_its_line() {
         assert!(line.contains("; "), "it says what to do: {line}");
     }
     let line = complaint(b"7 5.1 getpid() = 7\n\xff\xfe\n", &[]);
-    assert!(
-        line.starts_with("hugewalk: t.strace:2: is not UTF-8 text"),
-        "{line}"
-    );
+    assert!(line.starts_with("hugewalk: t.strace:2: is not UTF-8 text"), "{line}");
 }
 
 #[test]
@@ -97,12 +80,9 @@ fn a_recording_cut_anywhere_inside_a_line_is_refused_or_whole() {
 
 #[test]
 fn damage_to_a_fault_file_is_named_with_its_line() {
-    for bad in [
-        "7/7 5.1 page-faults: 10",
-        "7/7 5.1: page-faults:",
-        "7/7 5.1: page-faults: zz",
-        "\u{1}PERFILE2",
-    ] {
+    for bad in
+        ["7/7 5.1 page-faults: 10", "7/7 5.1: page-faults:", "7/7 5.1: page-faults: zz", "\u{1}PERFILE2"]
+    {
         let faults = format!("7/7 5.1: page-faults: 1000\n{bad}\n");
         let line = complaint(GOOD.as_bytes(), &[("--faults", "f.faults", &faults)]);
         assert!(line.starts_with("hugewalk: f.faults:2: not a fault: `"), "{line}");
@@ -115,10 +95,7 @@ fn damage_to_a_truth_file_is_named_with_its_line() {
     let cases = [
         ("", "truth.json:1: EOF while parsing a value"),
         ("{\n \"at\": 5\n}", "truth.json:2: invalid type: integer `5`"),
-        (
-            "{\n \"at\": \"noon\",\n}",
-            "truth.json:2: `at` is \"noon\", not a time",
-        ),
+        ("{\n \"at\": \"noon\",\n}", "truth.json:2: `at` is \"noon\", not a time"),
         ("{\n}", "truth.json:2: missing field `at`"),
         (&whole[..whole.len() / 2], "truth.json:"),
     ];
@@ -137,9 +114,6 @@ fn a_file_that_is_not_there_is_named() {
         .expect("it ran");
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).expect("text");
-    assert!(
-        error.starts_with("hugewalk: /nowhere/x: cannot be read: "),
-        "{error}"
-    );
+    assert!(error.starts_with("hugewalk: /nowhere/x: cannot be read: "), "{error}");
     assert_eq!(error.lines().count(), 1);
 }

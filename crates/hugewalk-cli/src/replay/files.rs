@@ -81,39 +81,26 @@ impl Files {
 
     /// A hugetlbfs was mounted.
     pub fn mount(&mut self, directory: &str, options: &str) {
-        let page_shift = options
-            .split(',')
-            .find_map(|option| option.strip_prefix("pagesize="))
-            .map_or(self.default_shift, |size| {
-                if size.starts_with("1G") || size == "1048576K" {
-                    30
-                } else {
-                    21
-                }
-            });
-        self.mounts.push(Mount {
-            directory: directory.trim_end_matches('/').to_owned(),
-            page_shift,
-        });
+        let page_shift = options.split(',').find_map(|option| option.strip_prefix("pagesize=")).map_or(
+            self.default_shift,
+            |size| {
+                if size.starts_with("1G") || size == "1048576K" { 30 } else { 21 }
+            },
+        );
+        self.mounts.push(Mount { directory: directory.trim_end_matches('/').to_owned(), page_shift });
     }
 
     /// `path` was opened as `fd`.
     pub fn open(&mut self, table: TableId, fd: i32, path: &str, cloexec: bool) -> FileId {
         let file = self.named(path);
-        self.tables
-            .entry(table)
-            .or_default()
-            .insert(fd, Open { file, cloexec });
+        self.tables.entry(table).or_default().insert(fd, Open { file, cloexec });
         file
     }
 
     /// A memory file was made as `fd`.
     pub fn memfd(&mut self, table: TableId, fd: i32, huge: Option<u32>, cloexec: bool) -> FileId {
         let file = self.add("memfd".to_owned(), huge);
-        self.tables
-            .entry(table)
-            .or_default()
-            .insert(fd, Open { file, cloexec });
+        self.tables.entry(table).or_default().insert(fd, Open { file, cloexec });
         file
     }
 
@@ -148,10 +135,7 @@ impl Files {
             Some(path) => self.named(path),
             None => self.add(format!("descriptor {}", fd.number), None),
         };
-        self.tables
-            .entry(table)
-            .or_default()
-            .insert(fd.number, Open { file, cloexec: false });
+        self.tables.entry(table).or_default().insert(fd.number, Open { file, cloexec: false });
         file
     }
 
@@ -159,13 +143,7 @@ impl Files {
     pub fn dup(&mut self, table: TableId, fd: i32, copy: i32) {
         let descriptors = self.tables.entry(table).or_default();
         match descriptors.get(&fd).copied() {
-            Some(open) => descriptors.insert(
-                copy,
-                Open {
-                    cloexec: false,
-                    ..open
-                },
-            ),
+            Some(open) => descriptors.insert(copy, Open { cloexec: false, ..open }),
             None => descriptors.remove(&copy),
         };
     }
@@ -195,14 +173,7 @@ impl Files {
             return segment.file;
         }
         let file = self.add(format!("shm {id}"), huge);
-        self.segments.insert(
-            id,
-            Segment {
-                file,
-                size,
-                removed: false,
-            },
-        );
+        self.segments.insert(id, Segment { file, size, removed: false });
         file
     }
 
@@ -238,19 +209,14 @@ impl Files {
     }
 
     fn mounted_at(&self, path: &str) -> Option<u32> {
-        let under = |directory: &str| {
-            path.strip_prefix(directory)
-                .is_some_and(|rest| rest.starts_with('/'))
-        };
+        let under = |directory: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
         // The last mount on a directory is the one that is seen.
         if let Some(mount) = self.mounts.iter().rev().find(|mount| under(&mount.directory)) {
             return Some(mount.page_shift);
         }
         let customary = under("/dev/hugepages")
             || under("/run/hugepages")
-            || path
-                .strip_prefix("/mnt/huge")
-                .is_some_and(|rest| rest.contains('/'));
+            || path.strip_prefix("/mnt/huge").is_some_and(|rest| rest.contains('/'));
         customary.then_some(self.default_shift)
     }
 }
@@ -262,10 +228,7 @@ mod tests {
     const TABLE: TableId = TableId(1);
 
     fn files(mapped_huge: &[FileId]) -> Files {
-        let mount = Mount {
-            directory: "/srv/h".to_owned(),
-            page_shift: 30,
-        };
+        let mount = Mount { directory: "/srv/h".to_owned(), page_shift: 30 };
         Files::new(vec![mount], 21, mapped_huge.iter().copied().collect())
     }
 

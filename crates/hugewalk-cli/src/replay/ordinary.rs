@@ -42,10 +42,7 @@ impl Ordinary {
 /// The pages of `length` bytes at `address`; an end past the last address is cut off.
 #[must_use]
 pub fn pages(address: u64, length: u64) -> Range<u64> {
-    let end = address
-        .saturating_add(length)
-        .checked_next_multiple_of(PAGE)
-        .unwrap_or(u64::MAX);
+    let end = address.saturating_add(length).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
     address - address % PAGE..end
 }
 

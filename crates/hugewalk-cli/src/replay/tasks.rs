@@ -47,11 +47,7 @@ impl Tasks {
         if let Some(thread) = self.threads.get(&tid) {
             return *thread;
         }
-        let thread = Thread {
-            pid: tid,
-            space: self.new_space(),
-            table: self.new_table(),
-        };
+        let thread = Thread { pid: tid, space: self.new_space(), table: self.new_table() };
         self.add(tid, thread);
         thread
     }
@@ -66,21 +62,9 @@ impl Tasks {
     pub fn clone(&mut self, parent: u32, child: u32, flags: CloneFlags) -> Thread {
         let parent = self.thread(parent);
         let thread = Thread {
-            pid: if flags.contains(CloneFlags::CLONE_THREAD) {
-                parent.pid
-            } else {
-                child
-            },
-            space: if flags.contains(CloneFlags::CLONE_VM) {
-                parent.space
-            } else {
-                self.new_space()
-            },
-            table: if flags.contains(CloneFlags::CLONE_FILES) {
-                parent.table
-            } else {
-                self.new_table()
-            },
+            pid: if flags.contains(CloneFlags::CLONE_THREAD) { parent.pid } else { child },
+            space: if flags.contains(CloneFlags::CLONE_VM) { parent.space } else { self.new_space() },
+            table: if flags.contains(CloneFlags::CLONE_FILES) { parent.table } else { self.new_table() },
         };
         self.add(child, thread);
         thread
@@ -89,11 +73,7 @@ impl Tasks {
     /// The process of `tid` begins anew: its other threads end, and it gets an address space and descriptors of its own.
     pub fn execve(&mut self, tid: u32) -> (Thread, Vec<Left>) {
         let old = self.thread(tid);
-        let thread = Thread {
-            pid: old.pid,
-            space: self.new_space(),
-            table: self.new_table(),
-        };
+        let thread = Thread { pid: old.pid, space: self.new_space(), table: self.new_table() };
         let left = self.end_all(|other, thread| other == tid || thread.pid == old.pid);
         self.add(tid, thread);
         (thread, left)
@@ -108,12 +88,8 @@ impl Tasks {
     }
 
     fn end_all(&mut self, ends: impl Fn(u32, &Thread) -> bool) -> Vec<Left> {
-        let mut ending: Vec<u32> = self
-            .threads
-            .iter()
-            .filter(|(tid, thread)| ends(**tid, thread))
-            .map(|(tid, _)| *tid)
-            .collect();
+        let mut ending: Vec<u32> =
+            self.threads.iter().filter(|(tid, thread)| ends(**tid, thread)).map(|(tid, _)| *tid).collect();
         ending.sort_unstable();
         let threads: Vec<Thread> = ending.iter().filter_map(|tid| self.threads.remove(tid)).collect();
         threads
@@ -156,9 +132,8 @@ fn count_down<K: Copy + Eq + std::hash::Hash>(users: &mut HashMap<K, u32>, key: 
 mod tests {
     use super::*;
 
-    const THREAD: CloneFlags = CloneFlags::CLONE_VM
-        .union(CloneFlags::CLONE_FILES)
-        .union(CloneFlags::CLONE_THREAD);
+    const THREAD: CloneFlags =
+        CloneFlags::CLONE_VM.union(CloneFlags::CLONE_FILES).union(CloneFlags::CLONE_THREAD);
 
     fn spaces(left: &[Left]) -> Vec<SpaceId> {
         left.iter().filter_map(|left| left.space).collect()

@@ -60,17 +60,10 @@ fn recording(report: &Report, out: &mut impl Write) -> io::Result<()> {
         counted(recording.huge_faults, "fault", "faults"),
         grouped(recording.other_faults),
         recording.until - recording.from,
-        if recording.clones > 1 {
-            format!(", {} times over", recording.clones)
-        } else {
-            String::new()
-        }
+        if recording.clones > 1 { format!(", {} times over", recording.clones) } else { String::new() }
     )?;
     if recording.faults.is_none() {
-        writeln!(
-            out,
-            "  without --faults: only pages that calls populate are present"
-        )?;
+        writeln!(out, "  without --faults: only pages that calls populate are present")?;
     }
     Ok(())
 }
@@ -80,17 +73,8 @@ fn mappings(mappings: &[Mapping], out: &mut impl Write) -> io::Result<()> {
     if mappings.is_empty() {
         return writeln!(out, "  none");
     }
-    let mut table = grid(&[
-        "line",
-        "pid",
-        "call",
-        "range",
-        "size",
-        "pages",
-        "of",
-        "processes",
-        "GiB that share",
-    ]);
+    let mut table =
+        grid(&["line", "pid", "call", "range", "size", "pages", "of", "processes", "GiB that share"]);
     for mapping in mappings {
         table.add_row([
             mapping.line.to_string(),
@@ -98,11 +82,7 @@ fn mappings(mappings: &[Mapping], out: &mut impl Write) -> io::Result<()> {
             mapping.call.to_owned(),
             mapping.range.clone(),
             size(mapping.bytes),
-            format!(
-                "{} {}",
-                size(mapping.page_kb << 10),
-                if mapping.shared { "shared" } else { "private" }
-            ),
+            format!("{} {}", size(mapping.page_kb << 10), if mapping.shared { "shared" } else { "private" }),
             mapping.backing.clone(),
             grouped(mapping.processes),
             format!("{} of {}", mapping.sharable_ranges, mapping.whole_ranges),
@@ -131,18 +111,9 @@ fn tables(tables: &Tables, out: &mut impl Write) -> io::Result<()> {
         .iter()
         .map(|(users, count)| format!("{count} with {}", counted(*users, "user", "users")))
         .collect();
-    let users = if users.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", users.join(", "))
-    };
+    let users = if users.is_empty() { String::new() } else { format!(": {}", users.join(", ")) };
     writeln!(out, "  {}{users}", counted(tables.tables, "table", "tables"))?;
-    writeln!(
-        out,
-        "  {}; without sharing {}",
-        size(tables.bytes),
-        size(tables.bytes_unshared)
-    )?;
+    writeln!(out, "  {}; without sharing {}", size(tables.bytes), size(tables.bytes_unshared))?;
     writeln!(
         out,
         "  {} faulted in; {} reached without a fault of one's own",
@@ -156,18 +127,10 @@ fn unsharing(unsharing: &Unsharing, out: &mut impl Write) -> io::Result<()> {
     if unsharing.events.is_empty() {
         return writeln!(out, "  none: no table was taken from one of several users");
     }
-    let calls: Vec<String> = unsharing
-        .by_call
-        .iter()
-        .map(|(call, tables)| format!("{} by {call}", grouped(*tables)))
-        .collect();
+    let calls: Vec<String> =
+        unsharing.by_call.iter().map(|(call, tables)| format!("{} by {call}", grouped(*tables))).collect();
     let total: u64 = unsharing.by_call.values().sum();
-    writeln!(
-        out,
-        "  {}: {}",
-        counted(total, "table", "tables"),
-        calls.join(", ")
-    )?;
+    writeln!(out, "  {}: {}", counted(total, "table", "tables"), calls.join(", "))?;
     let mut table = grid(&["time", "line", "pid", "call", "tables", "left alone"]);
     for event in unsharing.events.iter().take(LISTED) {
         table.add_row([
@@ -183,19 +146,9 @@ fn unsharing(unsharing: &Unsharing, out: &mut impl Write) -> io::Result<()> {
     if let Some(more @ 1..) = unsharing.events.len().checked_sub(LISTED) {
         writeln!(out, "  and {more} more (all of them with --format json)")?;
     }
-    writeln!(
-        out,
-        "\n  What it costs on {}:",
-        counted(unsharing.cpus.into(), "processor", "processors")
-    )?;
-    let headings = [
-        "protocol",
-        "TLB flushes",
-        "grace periods waited",
-        "broadcasts",
-        "processors disturbed",
-        "rule",
-    ];
+    writeln!(out, "\n  What it costs on {}:", counted(unsharing.cpus.into(), "processor", "processors"))?;
+    let headings =
+        ["protocol", "TLB flushes", "grace periods waited", "broadcasts", "processors disturbed", "rule"];
     let mut table = grid(&headings);
     for protocol in &unsharing.protocols {
         table.add_row([
@@ -229,11 +182,7 @@ fn results(report: &Report, out: &mut impl Write) -> io::Result<()> {
     heading(out, "Results")?;
     let calls = report.recording.calls;
     if report.differences.is_empty() {
-        writeln!(
-            out,
-            "  {GOOD}all {} returned what was recorded{GOOD:#}",
-            counted(calls, "call", "calls")
-        )?;
+        writeln!(out, "  {GOOD}all {} returned what was recorded{GOOD:#}", counted(calls, "call", "calls"))?;
     } else {
         writeln!(
             out,
@@ -253,11 +202,8 @@ fn results(report: &Report, out: &mut impl Write) -> io::Result<()> {
         rows(out, &mut table, &[0, 1])?;
     }
     if !report.skipped.is_empty() {
-        let skipped: Vec<String> = report
-            .skipped
-            .iter()
-            .map(|(name, count)| format!("{name} {}", grouped(*count)))
-            .collect();
+        let skipped: Vec<String> =
+            report.skipped.iter().map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
         writeln!(out, "  not performed: {}", skipped.join(", "))?;
     }
     Ok(())
@@ -287,9 +233,7 @@ fn truth(comparison: &Comparison, out: &mut impl Write) -> io::Result<()> {
 
 fn grid(headings: &[&str]) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(headings.iter().copied());
+    table.load_style(presets::NOTHING).set_header(headings.iter().copied());
     table
 }
 

@@ -108,34 +108,20 @@ impl Truth {
         let pool = pools.iter().find(|pool| pool.huge_page_kb == self.huge_page_kb);
         let mut counter = |name: &str, kernel: u64, of: fn(&Pool) -> u64| {
             let replay = pool.map(of);
-            figures.push(Figure {
-                pid: None,
-                what: name.to_owned(),
-                kernel: Some(kernel),
-                replay,
-            });
+            figures.push(Figure { pid: None, what: name.to_owned(), kernel: Some(kernel), replay });
         };
         counter("HugePages_Total", self.meminfo.total, |pool| pool.total);
         counter("HugePages_Free", self.meminfo.free, |pool| pool.free);
         counter("HugePages_Rsvd", self.meminfo.reserved, |pool| pool.reserved);
         counter("HugePages_Surp", self.meminfo.surplus, |pool| pool.surplus);
-        let pids = self
-            .processes
-            .keys()
-            .copied()
-            .chain(processes.iter().map(|process| process.pid));
+        let pids = self.processes.keys().copied().chain(processes.iter().map(|process| process.pid));
         for pid in std::collections::BTreeSet::from_iter(pids) {
             let kernel = self.processes.get(&pid);
             let replay = processes.iter().find(|process| process.pid == pid);
             figures.extend(of_process(pid, kernel, replay));
         }
         let differing = figures.iter().filter(|figure| !figure.is_equal()).count();
-        Comparison {
-            at: self.at,
-            equal: differing == 0,
-            differing,
-            figures,
-        }
+        Comparison { at: self.at, equal: differing == 0, differing, figures }
     }
 }
 
@@ -218,25 +204,11 @@ mod tests {
     }
 
     fn process(pid: u32, private_hugetlb_kb: u64) -> Process {
-        let mapping = Resident {
-            range: "1000-2000".to_owned(),
-            shared_hugetlb_kb: 0,
-            private_hugetlb_kb,
-        };
-        Process {
-            pid,
-            hugetlb_pages_kb: 2048,
-            mappings: vec![mapping],
-        }
+        let mapping = Resident { range: "1000-2000".to_owned(), shared_hugetlb_kb: 0, private_hugetlb_kb };
+        Process { pid, hugetlb_pages_kb: 2048, mappings: vec![mapping] }
     }
 
-    const POOL: Pool = Pool {
-        huge_page_kb: 2048,
-        total: 9,
-        free: 8,
-        reserved: 7,
-        surplus: 0,
-    };
+    const POOL: Pool = Pool { huge_page_kb: 2048, total: 9, free: 8, reserved: 7, surplus: 0 };
 
     #[test]
     fn equal_figures_compare_equal() {

@@ -22,12 +22,7 @@ impl<'a> Arguments<'a> {
     }
 
     pub(crate) fn bad(&self, index: usize, what: &'static str, text: &str) -> Problem {
-        Problem::Argument {
-            call: self.call,
-            number: index + 1,
-            what,
-            text: text.to_owned(),
-        }
+        Problem::Argument { call: self.call, number: index + 1, what, text: text.to_owned() }
     }
 
     pub(crate) fn number(&self, index: usize, what: &'static str) -> Result<u64, Problem> {
@@ -70,16 +65,10 @@ impl<'a> Arguments<'a> {
 
     /// Flags printed as `flags=...`, as `clone` has them, whose arguments differ in order between architectures.
     pub(crate) fn named_flags<F: FlagWord>(&self, name: &'static str) -> Result<F, Problem> {
-        let found = self
-            .list
-            .iter()
-            .enumerate()
-            .find_map(|(index, text)| Some((index, syntax::named(text, name)?)));
-        let (index, text) = found.ok_or(Problem::MissingArgument {
-            call: self.call,
-            number: 2,
-            what: name,
-        })?;
+        let found =
+            self.list.iter().enumerate().find_map(|(index, text)| Some((index, syntax::named(text, name)?)));
+        let (index, text) =
+            found.ok_or(Problem::MissingArgument { call: self.call, number: 2, what: name })?;
         self.flags_in(index, name, text)
     }
 
@@ -102,9 +91,6 @@ impl<'a> Arguments<'a> {
         let number = i32::try_from(value.cast_signed())
             .or_else(|_| u32::try_from(value).map(u32::cast_signed))
             .map_err(|_| self.bad(index, "descriptor", text))?;
-        Ok(Descriptor {
-            number,
-            path: syntax::descriptor_path(text).map(Box::from),
-        })
+        Ok(Descriptor { number, path: syntax::descriptor_path(text).map(Box::from) })
     }
 }

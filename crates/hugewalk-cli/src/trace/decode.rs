@@ -9,61 +9,32 @@ use super::syntax::{self, RawCall};
 
 /// Reads the call; none if it is one that this program does not perform.
 pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
-    let of = |call: &'static str| Arguments {
-        call,
-        list: &raw.arguments,
-    };
+    let of = |call: &'static str| Arguments { call, list: &raw.arguments };
     let call = match raw.name {
         "execve" | "execveat" => Call::Execve,
-        "fork" => Call::Clone {
-            flags: CloneFlags::empty(),
-        },
-        "vfork" => Call::Clone {
-            flags: CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK,
-        },
-        "clone" => Call::Clone {
-            flags: of("clone").named_flags("flags")?,
-        },
-        "clone3" => Call::Clone {
-            flags: of("clone3").field_flags(0, "flags")?,
-        },
+        "fork" => Call::Clone { flags: CloneFlags::empty() },
+        "vfork" => Call::Clone { flags: CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK },
+        "clone" => Call::Clone { flags: of("clone").named_flags("flags")? },
+        "clone3" => Call::Clone { flags: of("clone3").field_flags(0, "flags")? },
         "exit" => Call::Exit { group: false },
         "exit_group" => Call::Exit { group: true },
         "open" | "openat" | "openat2" | "creat" => return open(raw).map(Some),
-        "close" => Call::Close {
-            fd: of("close").fd(0)?.number,
-        },
+        "close" => Call::Close { fd: of("close").fd(0)?.number },
         "close_range" => close_range(&of("close_range"))?,
-        "dup" => Call::Dup {
-            fd: of("dup").fd(0)?.number,
-        },
-        "dup2" => Call::Dup {
-            fd: of("dup2").fd(0)?.number,
-        },
-        "dup3" => Call::Dup {
-            fd: of("dup3").fd(0)?.number,
-        },
+        "dup" => Call::Dup { fd: of("dup").fd(0)?.number },
+        "dup2" => Call::Dup { fd: of("dup2").fd(0)?.number },
+        "dup3" => Call::Dup { fd: of("dup3").fd(0)?.number },
         "fcntl" => match raw.arguments.get(1) {
-            Some(&("F_DUPFD" | "F_DUPFD_CLOEXEC")) => Call::Dup {
-                fd: of("fcntl").fd(0)?.number,
-            },
+            Some(&("F_DUPFD" | "F_DUPFD_CLOEXEC")) => Call::Dup { fd: of("fcntl").fd(0)?.number },
             _ => return Ok(None),
         },
-        "unlink" => Call::Unlink {
-            directory: None,
-            path: of("unlink").path(0)?,
-        },
+        "unlink" => Call::Unlink { directory: None, path: of("unlink").path(0)? },
         "unlinkat" => {
             let arguments = of("unlinkat");
-            Call::Unlink {
-                directory: Some(arguments.fd(0)?),
-                path: arguments.path(1)?,
-            }
+            Call::Unlink { directory: Some(arguments.fd(0)?), path: arguments.path(1)? }
         }
         "mount" => mount(&of("mount"))?,
-        "memfd_create" => Call::MemfdCreate {
-            flags: of("memfd_create").flags(1, "flags")?,
-        },
+        "memfd_create" => Call::MemfdCreate { flags: of("memfd_create").flags(1, "flags")? },
         "shmget" => {
             let arguments = of("shmget");
             Call::Shmget {
@@ -80,13 +51,9 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
                 flags: arguments.flags(2, "flags")?,
             }
         }
-        "shmdt" => Call::Shmdt {
-            address: of("shmdt").number(0, "address")?,
-        },
+        "shmdt" => Call::Shmdt { address: of("shmdt").number(0, "address")? },
         "shmctl" => match raw.arguments.get(1) {
-            Some(&"IPC_RMID") => Call::ShmctlRemove {
-                id: of("shmctl").small(0, "identifier")?,
-            },
+            Some(&"IPC_RMID") => Call::ShmctlRemove { id: of("shmctl").small(0, "identifier")? },
             _ => return Ok(None),
         },
         "ioctl" => return ioctl(raw),
@@ -102,10 +69,7 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
 
 fn open(raw: &RawCall<'_>) -> Result<Call, Problem> {
     let opened = syntax::descriptor_path(raw.result).map(Box::from);
-    let of = |call: &'static str| Arguments {
-        call,
-        list: &raw.arguments,
-    };
+    let of = |call: &'static str| Arguments { call, list: &raw.arguments };
     Ok(match raw.name {
         "open" => {
             let arguments = of("open");
@@ -118,32 +82,17 @@ fn open(raw: &RawCall<'_>) -> Result<Call, Problem> {
         }
         "creat" => {
             let flags = OpenFlags::O_CREAT | OpenFlags::O_TRUNC;
-            Call::Open {
-                directory: None,
-                path: of("creat").path(0)?,
-                flags,
-                opened,
-            }
+            Call::Open { directory: None, path: of("creat").path(0)?, flags, opened }
         }
         "openat2" => {
             let arguments = of("openat2");
             let flags = arguments.field_flags(2, "flags")?;
-            Call::Open {
-                directory: Some(arguments.fd(0)?),
-                path: arguments.path(1)?,
-                flags,
-                opened,
-            }
+            Call::Open { directory: Some(arguments.fd(0)?), path: arguments.path(1)?, flags, opened }
         }
         _ => {
             let arguments = of("openat");
             let flags = arguments.flags(2, "flags")?;
-            Call::Open {
-                directory: Some(arguments.fd(0)?),
-                path: arguments.path(1)?,
-                flags,
-                opened,
-            }
+            Call::Open { directory: Some(arguments.fd(0)?), path: arguments.path(1)?, flags, opened }
         }
     })
 }
@@ -157,31 +106,15 @@ fn close_range(arguments: &Arguments<'_>) -> Result<Call, Problem> {
 }
 
 fn mount(arguments: &Arguments<'_>) -> Result<Call, Problem> {
-    let optional = |index| {
-        arguments
-            .list
-            .get(index)
-            .copied()
-            .and_then(syntax::string)
-            .unwrap_or_default()
-    };
-    Ok(Call::Mount {
-        target: arguments.path(1)?,
-        kind: optional(2).into(),
-        options: optional(4).into(),
-    })
+    let optional = |index| arguments.list.get(index).copied().and_then(syntax::string).unwrap_or_default();
+    Ok(Call::Mount { target: arguments.path(1)?, kind: optional(2).into(), options: optional(4).into() })
 }
 
 fn ioctl(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
-    let arguments = Arguments {
-        call: "ioctl",
-        list: &raw.arguments,
-    };
+    let arguments = Arguments { call: "ioctl", list: &raw.arguments };
     let range = |structure: &str| -> Result<(u64, u64), Problem> {
         let of = |name| syntax::field(structure, name).and_then(|text| syntax::number(text, |_| None));
-        of("start")
-            .zip(of("len"))
-            .ok_or_else(|| arguments.bad(2, "range", structure))
+        of("start").zip(of("len")).ok_or_else(|| arguments.bad(2, "range", structure))
     };
     Ok(Some(match raw.arguments.get(1) {
         Some(&"UFFDIO_REGISTER") => {
@@ -198,11 +131,7 @@ fn ioctl(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
         }
         Some(&"UFFDIO_UNREGISTER") => {
             let (start, length) = range(arguments.text(2, "userfaultfd range")?)?;
-            Call::UffdUnregister {
-                fd: arguments.fd(0)?.number,
-                start,
-                length,
-            }
+            Call::UffdUnregister { fd: arguments.fd(0)?.number, start, length }
         }
         _ => return Ok(None),
     }))
@@ -210,30 +139,23 @@ fn ioctl(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
 
 /// Reads what stands after the `=`.
 pub(crate) fn outcome(raw: &RawCall<'_>) -> Result<Outcome, Problem> {
-    let (value, explanation) = raw
-        .result
-        .split_once(char::is_whitespace)
-        .unwrap_or((raw.result, ""));
+    let (value, explanation) = raw.result.split_once(char::is_whitespace).unwrap_or((raw.result, ""));
     match value {
         // `? ERESTARTSYS (...)`: it is started over, and then printed again.
         "?" => return Ok(Outcome::Unknown),
         "-1" if explanation.starts_with('E') => {
-            return Ok(Outcome::Failed(
-                explanation.split(' ').next().unwrap_or_default().into(),
-            ));
+            return Ok(Outcome::Failed(explanation.split(' ').next().unwrap_or_default().into()));
         }
         _ => {}
     }
     // A path beside a descriptor may hold spaces.
-    let value = raw.result.split_once('<').map_or(value, |(number, _)| {
-        number.trim_end().split(' ').next().unwrap_or(value)
-    });
+    let value = raw
+        .result
+        .split_once('<')
+        .map_or(value, |(number, _)| number.trim_end().split(' ').next().unwrap_or(value));
     match syntax::number(value, |_| None) {
         Some(value) => Ok(Outcome::Returned(value)),
-        None => Err(Problem::Outcome {
-            call: raw.name.to_owned(),
-            text: raw.result.to_owned(),
-        }),
+        None => Err(Problem::Outcome { call: raw.name.to_owned(), text: raw.result.to_owned() }),
     }
 }
 
@@ -258,16 +180,10 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(flags("fork() = 5"), CloneFlags::empty());
-        assert_eq!(
-            flags("vfork() = 5"),
-            CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK
-        );
+        assert_eq!(flags("vfork() = 5"), CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK);
         let threads =
             flags("clone(child_stack=0x7f, flags=CLONE_VM|CLONE_FS|CLONE_FILES|CLONE_THREAD, tls=0x7) = 5");
-        assert_eq!(
-            threads,
-            CloneFlags::CLONE_VM | CloneFlags::CLONE_FILES | CloneFlags::CLONE_THREAD
-        );
+        assert_eq!(threads, CloneFlags::CLONE_VM | CloneFlags::CLONE_FILES | CloneFlags::CLONE_THREAD);
         let spawned = flags(
             "clone3({flags=CLONE_VM|CLONE_VFORK, exit_signal=SIGCHLD, stack=0x7, stack_size=0x9000}, 88) = 5",
         );
@@ -277,10 +193,7 @@ mod tests {
     #[test]
     fn annotated_descriptors_keep_their_paths() {
         let text = r#"openat(AT_FDCWD</root>, "h/a b", O_RDWR|O_CREAT, 0755) = 3</mnt/h/a b>"#;
-        let directory = Some(Descriptor {
-            number: -100,
-            path: Some("/root".into()),
-        });
+        let directory = Some(Descriptor { number: -100, path: Some("/root".into()) });
         let opened = Some("/mnt/h/a b".into());
         let expected = Call::Open {
             directory,
@@ -298,26 +211,15 @@ mod tests {
         let modes = UffdModes::UFFDIO_REGISTER_MODE_WP;
         assert_eq!(
             call(text),
-            Some(Call::UffdRegister {
-                fd: 4,
-                start: 0x7f00_0000_0000,
-                length: 0x20_0000,
-                modes
-            })
+            Some(Call::UffdRegister { fd: 4, start: 0x7f00_0000_0000, length: 0x20_0000, modes })
         );
         assert_eq!(call("ioctl(1, TCGETS, 0x7f) = -1 ENOTTY (x)"), None);
     }
 
     #[test]
     fn outcomes_are_values_errors_or_unknown() {
-        assert_eq!(
-            ended("brk(NULL)   = 0x55edfd78c000"),
-            Outcome::Returned(0x55ed_fd78_c000)
-        );
-        assert_eq!(
-            ended("f() = -1 EFAULT (Bad address)"),
-            Outcome::Failed("EFAULT".into())
-        );
+        assert_eq!(ended("brk(NULL)   = 0x55edfd78c000"), Outcome::Returned(0x55ed_fd78_c000));
+        assert_eq!(ended("f() = -1 EFAULT (Bad address)"), Outcome::Failed("EFAULT".into()));
         assert_eq!(ended("f() = ? ERESTARTSYS (To be restarted)"), Outcome::Unknown);
         assert_eq!(ended("exit_group(0) = ?"), Outcome::Unknown);
         assert_eq!(ended("poll([], 0, 1) = 0 (Timeout)"), Outcome::Returned(0));
@@ -328,22 +230,10 @@ mod tests {
 
     #[test]
     fn an_argument_that_cannot_be_read_is_named() {
-        let problem = |text| {
-            decode(&RawCall::parse(text).expect("a call"))
-                .expect_err("unreadable")
-                .to_string()
-        };
-        assert_eq!(
-            problem("munmap(0x1000, many) = 0"),
-            "munmap: argument 2 (length) is `many`"
-        );
-        assert_eq!(
-            problem("munmap(0x1000) = 0"),
-            "munmap: argument 2 (length) is missing"
-        );
-        assert_eq!(
-            problem("ftruncate(x, 5) = 0"),
-            "ftruncate: argument 1 (descriptor) is `x`"
-        );
+        let problem =
+            |text| decode(&RawCall::parse(text).expect("a call")).expect_err("unreadable").to_string();
+        assert_eq!(problem("munmap(0x1000, many) = 0"), "munmap: argument 2 (length) is `many`");
+        assert_eq!(problem("munmap(0x1000) = 0"), "munmap: argument 2 (length) is missing");
+        assert_eq!(problem("ftruncate(x, 5) = 0"), "ftruncate: argument 1 (descriptor) is `x`");
     }
 }

@@ -15,23 +15,11 @@ pub struct TraceError {
 
 impl TraceError {
     pub(crate) fn at(file: &std::path::Path, line: u32, problem: Problem) -> Self {
-        Self {
-            place: Place {
-                file: file.to_owned(),
-                line: Some(line),
-            },
-            problem,
-        }
+        Self { place: Place { file: file.to_owned(), line: Some(line) }, problem }
     }
 
     pub(crate) fn in_file(file: &std::path::Path, problem: Problem) -> Self {
-        Self {
-            place: Place {
-                file: file.to_owned(),
-                line: None,
-            },
-            problem,
-        }
+        Self { place: Place { file: file.to_owned(), line: None }, problem }
     }
 }
 
@@ -164,11 +152,7 @@ impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST: usize = 60;
         let mut chars = self.0.chars();
-        let head: String = chars
-            .by_ref()
-            .take(LONGEST)
-            .flat_map(char::escape_debug)
-            .collect();
+        let head: String = chars.by_ref().take(LONGEST).flat_map(char::escape_debug).collect();
         write!(f, "`{head}{}`", if chars.next().is_some() { "..." } else { "" })
     }
 }

@@ -41,13 +41,7 @@ pub fn read(file: &Path, text: &str) -> Result<Vec<Fault>, TraceError> {
             .parse(text)
             .map_err(|_| TraceError::at(file, number, Problem::NotAFault(text.to_owned())))?;
         if is_page_fault(event) {
-            faults.push(Fault {
-                time,
-                line: number,
-                pid,
-                tid,
-                address,
-            });
+            faults.push(Fault { time, line: number, pid, tid, address });
         }
     }
     // perf writes buffer by buffer, one per processor.
@@ -68,15 +62,9 @@ fn fault<'a>(input: &mut &'a str) -> winnow::Result<Parts<'a>> {
 
 /// Other events may have been recorded in the same file.
 fn is_page_fault(event: &str) -> bool {
-    [
-        "page-faults",
-        "faults",
-        "minor-faults",
-        "major-faults",
-        "exceptions:page_fault_user",
-    ]
-    .iter()
-    .any(|name| event.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))
+    ["page-faults", "faults", "minor-faults", "major-faults", "exceptions:page_fault_user"]
+        .iter()
+        .any(|name| event.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))
 }
 
 #[cfg(test)]
@@ -89,10 +77,7 @@ mod tests {
                     7/7 5.000000001: page-faults:u:  1000\n7/7 5.5: cycles:  1000\n\
                     7/7 5.6: exceptions:page_fault_user: 0x2000\n";
         let faults = read(Path::new("f"), text).expect("good");
-        let seen: Vec<_> = faults
-            .iter()
-            .map(|fault| (fault.line, fault.tid, fault.address))
-            .collect();
+        let seen: Vec<_> = faults.iter().map(|fault| (fault.line, fault.tid, fault.address)).collect();
         assert_eq!(seen, [(3, 7, 0x1000), (2, 8, 0x7fce_a580_0000), (5, 7, 0x2000)]);
     }
 

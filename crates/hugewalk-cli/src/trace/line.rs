@@ -70,21 +70,14 @@ pub(crate) fn parse(text: &str) -> Result<Option<Line<'_>>, Problem> {
     let time = terminated(moment, multispace1)
         .parse_next(&mut input)
         .map_err(|_| Problem::NoTime(input.to_owned()))?;
-    Ok(Some(Line {
-        tid,
-        time,
-        body: body(input)?,
-    }))
+    Ok(Some(Line { tid, time, body: body(input)? }))
 }
 
 /// `[pid 12]`, or a number that is not itself the time.
 fn tid(input: &mut &str) -> winnow::Result<u32> {
     let plain = terminated(
         dec_uint::<_, u32, _>,
-        (
-            multispace1,
-            winnow::combinator::peek(alt((moment.void(), "strace: ".void()))),
-        ),
+        (multispace1, winnow::combinator::peek(alt((moment.void(), "strace: ".void())))),
     );
     alt((delimited(("[pid", multispace1), dec_uint, ']'), plain)).parse_next(input)
 }
@@ -129,10 +122,7 @@ fn body(text: &str) -> Result<Body<'_>, Problem> {
         .parse_next(&mut input)
         .map_err(|_| Problem::NotStrace(text.to_owned()))?;
     if let Some(head) = text.strip_suffix("<unfinished ...>") {
-        return Ok(Body::Unfinished {
-            name,
-            head: head.trim_end(),
-        });
+        return Ok(Body::Unfinished { name, head: head.trim_end() });
     }
     if text.ends_with("<detached ...>") {
         return Ok(Body::Detached);
@@ -159,10 +149,7 @@ mod tests {
         assert_eq!(line("[pid 12] 1795335358.5 getpid() = 1").tid, Some(12));
         assert_eq!(line("[pid    12] 1795335358.5 getpid() = 1").tid, Some(12));
         assert_eq!(line("1795335358.5 getpid() = 1").tid, None);
-        assert_eq!(
-            line("1795335358.5 getpid() = 1").time,
-            Time(1_795_335_358_500_000_000)
-        );
+        assert_eq!(line("1795335358.5 getpid() = 1").time, Time(1_795_335_358_500_000_000));
     }
 
     #[test]
@@ -171,24 +158,12 @@ mod tests {
         assert_eq!(body("1 5.5 brk(NULL) = 0x5"), Body::Call("brk(NULL) = 0x5"));
         assert_eq!(
             body("1 5.5 brk(NULL <unfinished ...>"),
-            Body::Unfinished {
-                name: "brk",
-                head: "brk(NULL"
-            }
+            Body::Unfinished { name: "brk", head: "brk(NULL" }
         );
-        assert_eq!(
-            body("1 5.5 <... brk resumed>) = 0"),
-            Body::Resumed {
-                name: "brk",
-                tail: ") = 0"
-            }
-        );
+        assert_eq!(body("1 5.5 <... brk resumed>) = 0"), Body::Resumed { name: "brk", tail: ") = 0" });
         assert_eq!(body("1 5.5 +++ exited with 0 +++"), Body::Ended);
         assert_eq!(body("1 5.5 +++ killed by SIGSEGV (core dumped) +++"), Body::Ended);
-        assert_eq!(
-            body("1 5.5 +++ superseded by execve in pid 7 +++"),
-            Body::Superseded { by: 7 }
-        );
+        assert_eq!(body("1 5.5 +++ superseded by execve in pid 7 +++"), Body::Superseded { by: 7 });
         assert_eq!(body("1 5.5 --- SIGCHLD {si_signo=SIGCHLD} ---"), Body::Signal);
         assert_eq!(body("1 5.5 read(3,  <detached ...>"), Body::Detached);
     }
@@ -203,24 +178,16 @@ mod tests {
     #[test]
     fn a_line_broken_by_an_announcement_is_whole_again() {
         let text = "5.1 clone(flags=SIGCHLDstrace: Process 12 attached\n, tid=0) = 12\nstrace: Process 13 attached\n5.2 x";
-        let lines: Vec<(u32, String)> = lines(text)
-            .into_iter()
-            .map(|(number, line)| (number, line.into_owned()))
-            .collect();
-        let expected = [
-            (1, "5.1 clone(flags=SIGCHLD, tid=0) = 12"),
-            (3, "strace: Process 13 attached"),
-            (4, "5.2 x"),
-        ];
+        let lines: Vec<(u32, String)> =
+            lines(text).into_iter().map(|(number, line)| (number, line.into_owned())).collect();
+        let expected =
+            [(1, "5.1 clone(flags=SIGCHLD, tid=0) = 12"), (3, "strace: Process 13 attached"), (4, "5.2 x")];
         assert_eq!(lines, expected.map(|(number, line)| (number, line.to_owned())));
     }
 
     #[test]
     fn other_clocks_and_cut_lines_are_refused() {
-        assert!(matches!(
-            parse("12 12:30:01.5 brk(NULL) = 0"),
-            Err(Problem::NoTime(_))
-        ));
+        assert!(matches!(parse("12 12:30:01.5 brk(NULL) = 0"), Err(Problem::NoTime(_))));
         assert!(matches!(parse("12 brk(NULL) = 0"), Err(Problem::NoTime(_))));
         assert!(matches!(parse("12 5.5 +++ exited wi"), Err(Problem::CutOff(_))));
         assert!(matches!(parse("12 5.5 --- SIGCHLD {si"), Err(Problem::CutOff(_))));

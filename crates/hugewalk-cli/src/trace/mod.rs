@@ -72,11 +72,7 @@ impl Trace {
                 event.tid = pid;
             }
         }
-        Ok(Self {
-            events,
-            faults,
-            skipped: recording.skipped,
-        })
+        Ok(Self { events, faults, skipped: recording.skipped })
     }
 
     /// Both in one, in order of time. What strace and perf put at the same moment happened in that order: a call is
@@ -89,11 +85,7 @@ impl Trace {
                 (Some(event), Some(fault)) => fault.time < event.time,
                 (event, _) => event.is_none(),
             };
-            if fault_is_next {
-                faults.next().map(Step::Fault)
-            } else {
-                events.next().map(Step::Event)
-            }
+            if fault_is_next { faults.next().map(Step::Fault) } else { events.next().map(Step::Event) }
         })
     }
 
@@ -126,14 +118,9 @@ mod tests {
     #[test]
     fn the_recordings_of_the_examples_are_read_whole() {
         let trace = example("postgres");
-        let clones = trace
-            .events
-            .iter()
-            .filter(|event| matches!(event.action, Action::Call(Call::Clone { .. }, _)));
-        let ends = trace
-            .events
-            .iter()
-            .filter(|event| matches!(event.action, Action::Ended { .. }));
+        let clones =
+            trace.events.iter().filter(|event| matches!(event.action, Action::Call(Call::Clone { .. }, _)));
+        let ends = trace.events.iter().filter(|event| matches!(event.action, Action::Ended { .. }));
         assert_eq!((clones.count(), ends.count(), trace.faults.len()), (77, 78, 3147));
         assert_eq!(trace.skipped, BTreeMap::from([("brk".to_owned(), 505)]));
         assert_eq!(example("selftest-mremap").events.len(), 29);
@@ -150,10 +137,7 @@ mod tests {
         let mut made = std::collections::HashSet::from([trace.events[0].tid]);
         for step in trace.steps() {
             match step {
-                Step::Event(Event {
-                    action: Action::Call(Call::Clone { .. }, outcome),
-                    ..
-                }) => {
+                Step::Event(Event { action: Action::Call(Call::Clone { .. }, outcome), .. }) => {
                     made.extend(outcome.value().and_then(|child| u32::try_from(child).ok()));
                 }
                 Step::Event(event) => assert!(made.contains(&event.tid), "{event:?}"),

@@ -8,10 +8,7 @@ use super::syntax::RawCall;
 
 /// Reads one of them.
 pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Call, Problem> {
-    let of = |call: &'static str| Arguments {
-        call,
-        list: &raw.arguments,
-    };
+    let of = |call: &'static str| Arguments { call, list: &raw.arguments };
     let range = |arguments: &Arguments<'_>| -> Result<(u64, u64), Problem> {
         Ok((arguments.number(0, "address")?, arguments.number(1, "length")?))
     };
@@ -23,11 +20,7 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Call, Problem> {
         "mprotect" | "pkey_mprotect" => {
             let arguments = of("mprotect");
             let (address, length) = range(&arguments)?;
-            Call::Mprotect {
-                address,
-                length,
-                prot: arguments.flags(2, "protection")?,
-            }
+            Call::Mprotect { address, length, prot: arguments.flags(2, "protection")? }
         }
         "mremap" => {
             let arguments = of("mremap");
@@ -38,42 +31,24 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Call, Problem> {
                 new_length: arguments.number(2, "new length")?,
                 flags: arguments.flags(3, "flags")?,
                 // Printed only with MREMAP_FIXED or MREMAP_DONTUNMAP.
-                new_address: if raw.arguments.len() > 4 {
-                    arguments.number(4, "new address")?
-                } else {
-                    0
-                },
+                new_address: if raw.arguments.len() > 4 { arguments.number(4, "new address")? } else { 0 },
             }
         }
         "madvise" => {
             let arguments = of("madvise");
             let (address, length) = range(&arguments)?;
-            Call::Madvise {
-                address,
-                length,
-                advice: advice(arguments.text(2, "advice")?),
-            }
+            Call::Madvise { address, length, advice: advice(arguments.text(2, "advice")?) }
         }
         "mlock" => {
             let (address, length) = range(&of("mlock"))?;
-            Call::Mlock {
-                address,
-                length,
-                flags: MlockFlags::empty(),
-            }
+            Call::Mlock { address, length, flags: MlockFlags::empty() }
         }
         "mlock2" => {
             let arguments = of("mlock2");
             let (address, length) = range(&arguments)?;
-            Call::Mlock {
-                address,
-                length,
-                flags: arguments.flags(2, "flags")?,
-            }
+            Call::Mlock { address, length, flags: arguments.flags(2, "flags")? }
         }
-        "mlockall" => Call::Mlockall {
-            flags: of("mlockall").flags(0, "flags")?,
-        },
+        "mlockall" => Call::Mlockall { flags: of("mlockall").flags(0, "flags")? },
         "fallocate" => {
             let arguments = of("fallocate");
             Call::Fallocate {
@@ -85,17 +60,11 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Call, Problem> {
         }
         "ftruncate" | "ftruncate64" => {
             let arguments = of("ftruncate");
-            Call::Ftruncate {
-                fd: arguments.fd(0)?,
-                length: arguments.number(1, "length")?,
-            }
+            Call::Ftruncate { fd: arguments.fd(0)?, length: arguments.number(1, "length")? }
         }
         "truncate" | "truncate64" => {
             let arguments = of("truncate");
-            Call::Truncate {
-                path: arguments.path(0)?,
-                length: arguments.number(1, "length")?,
-            }
+            Call::Truncate { path: arguments.path(0)?, length: arguments.number(1, "length")? }
         }
         _ => {
             let arguments = of("mmap");
@@ -135,40 +104,22 @@ mod tests {
     #[test]
     fn mmap_is_read_with_its_page_size() {
         let text = "mmap(NULL, 1073741824, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB|30<<MAP_HUGE_SHIFT, -1, 0) = 0x7fc0";
-        let Some(Call::Mmap {
-            address: 0,
-            length: 0x4000_0000,
-            prot,
-            flags,
-            fd,
-            offset: 0,
-        }) = call(text)
+        let Some(Call::Mmap { address: 0, length: 0x4000_0000, prot, flags, fd, offset: 0 }) = call(text)
         else {
             panic!("{text}");
         };
         assert_eq!(prot, Prot::PROT_READ | Prot::PROT_WRITE);
         assert_eq!(flags.page_shift(), Some(30));
         assert!(flags.contains(MapFlags::MAP_HUGETLB) && flags.is_shared());
-        assert_eq!(
-            fd,
-            Descriptor {
-                number: -1,
-                path: None
-            }
-        );
+        assert_eq!(fd, Descriptor { number: -1, path: None });
     }
 
     #[test]
     fn mremap_has_four_or_five_arguments() {
         let five = call("mremap(0x1000, 8192, 4096, MREMAP_MAYMOVE|MREMAP_FIXED, 0x5000) = 0x5000");
         let flags = MremapFlags::MREMAP_MAYMOVE | MremapFlags::MREMAP_FIXED;
-        let expected = Call::Mremap {
-            address: 0x1000,
-            old_length: 8192,
-            new_length: 4096,
-            flags,
-            new_address: 0x5000,
-        };
+        let expected =
+            Call::Mremap { address: 0x1000, old_length: 8192, new_length: 4096, flags, new_address: 0x5000 };
         assert_eq!(five, Some(expected));
         assert!(matches!(
             call("mremap(0x1000, 1, 2, 0) = -1 EFAULT (Bad address)"),

@@ -71,18 +71,11 @@ pub fn read(file: &Path, text: &str) -> Result<Recording, TraceError> {
     if lines.is_empty() {
         return Err(TraceError::in_file(file, Problem::Empty));
     }
-    let mut assembly = Assembly {
-        owner: Owner::of(&lines),
-        ..Assembly::default()
-    };
+    let mut assembly = Assembly { owner: Owner::of(&lines), ..Assembly::default() };
     for (number, line) in lines {
-        assembly
-            .take(number, &line)
-            .map_err(|problem| TraceError::at(file, number, problem))?;
+        assembly.take(number, &line).map_err(|problem| TraceError::at(file, number, problem))?;
     }
-    assembly
-        .finish()
-        .map_err(|(number, problem)| TraceError::at(file, number, problem))
+    assembly.finish().map_err(|(number, problem)| TraceError::at(file, number, problem))
 }
 
 /// To whom lines without a number belong: strace leaves it out while there is one process only.
@@ -96,10 +89,7 @@ struct Owner {
 impl Owner {
     fn of(lines: &[(u32, Line<'_>)]) -> Self {
         let children: HashSet<u32> = lines.iter().filter_map(|(_, line)| child(&line.body)).collect();
-        let main = lines
-            .iter()
-            .filter_map(|(_, line)| line.tid)
-            .find(|tid| !children.contains(tid));
+        let main = lines.iter().filter_map(|(_, line)| line.tid).find(|tid| !children.contains(tid));
         Self {
             main: main.unwrap_or(UNNUMBERED),
             alive: BTreeSet::new(),
@@ -127,9 +117,7 @@ fn child(body: &Body<'_>) -> Option<u32> {
         Body::Resumed { name, tail } => (*name, *tail),
         _ => return None,
     };
-    matches!(name, "clone" | "clone3" | "fork" | "vfork")
-        .then(|| line::child_of(text))
-        .flatten()
+    matches!(name, "clone" | "clone3" | "fork" | "vfork").then(|| line::child_of(text)).flatten()
 }
 
 /// A call that has begun.
@@ -161,15 +149,7 @@ impl<'a> Assembly<'a> {
             }
             Body::Unfinished { name, head } => {
                 self.at_rest(tid)?;
-                self.begun.insert(
-                    tid,
-                    Begun {
-                        number,
-                        time: line.time,
-                        name,
-                        head,
-                    },
-                );
+                self.begun.insert(tid, Begun { number, time: line.time, name, head });
                 Ok(())
             }
             Body::Resumed { name, tail } => match self.begun.remove(&tid) {
@@ -178,10 +158,7 @@ impl<'a> Assembly<'a> {
                     self.call(begun.number, begun.time, tid, &whole)
                 }
                 None if first => Ok(()),
-                _ => Err(Problem::ResumedOnly {
-                    call: name.to_owned(),
-                    tid,
-                }),
+                _ => Err(Problem::ResumedOnly { call: name.to_owned(), tid }),
             },
             Body::Ended => {
                 self.begun.remove(&tid);
@@ -207,11 +184,7 @@ impl<'a> Assembly<'a> {
     fn at_rest(&self, tid: u32) -> Result<(), Problem> {
         match self.begun.get(&tid) {
             None => Ok(()),
-            Some(begun) => Err(Problem::NotResumed {
-                call: begun.name.to_owned(),
-                tid,
-                begun: begun.number,
-            }),
+            Some(begun) => Err(Problem::NotResumed { call: begun.name.to_owned(), tid, begun: begun.number }),
         }
     }
 
@@ -230,23 +203,12 @@ impl<'a> Assembly<'a> {
     }
 
     fn push(&mut self, line: u32, time: Time, tid: u32, action: Action) {
-        self.recording.events.push(Event {
-            time,
-            line,
-            tid,
-            action,
-        });
+        self.recording.events.push(Event { time, line, tid, action });
     }
 
     fn finish(mut self) -> Result<Recording, (u32, Problem)> {
         if let Some((tid, begun)) = self.begun.iter().min_by_key(|(_, begun)| begun.number) {
-            return Err((
-                begun.number,
-                Problem::NeverReturns {
-                    call: begun.name.to_owned(),
-                    tid: *tid,
-                },
-            ));
+            return Err((begun.number, Problem::NeverReturns { call: begun.name.to_owned(), tid: *tid }));
         }
         let events = &mut self.recording.events;
         for event in events.iter_mut() {
@@ -267,18 +229,13 @@ impl<'a> Assembly<'a> {
 /// Calls that do many things are counted by what they did.
 fn skipped_name(raw: &RawCall<'_>) -> String {
     let command = match raw.name {
-        "ioctl" | "fcntl" | "shmctl" | "prctl" => raw
-            .arguments
-            .get(usize::from(raw.name != "prctl"))
-            .filter(|text| syntax::string(text).is_none()),
+        "ioctl" | "fcntl" | "shmctl" | "prctl" => {
+            raw.arguments.get(usize::from(raw.name != "prctl")).filter(|text| syntax::string(text).is_none())
+        }
         _ => None,
     };
     match command {
-        Some(command) => format!(
-            "{}({})",
-            raw.name,
-            command.split([' ', '|']).next().unwrap_or_default()
-        ),
+        Some(command) => format!("{}({})", raw.name, command.split([' ', '|']).next().unwrap_or_default()),
         None => raw.name.to_owned(),
     }
 }
@@ -292,9 +249,7 @@ mod tests {
     }
 
     fn problem(text: &str) -> String {
-        read(Path::new("t"), text)
-            .expect_err("a bad recording")
-            .to_string()
+        read(Path::new("t"), text).expect_err("a bad recording").to_string()
     }
 
     fn shape(recording: &Recording) -> Vec<(u32, u32, &'static str)> {
@@ -302,11 +257,7 @@ mod tests {
             Action::Call(call, _) => call.name(),
             Action::Ended { .. } => "ended",
         };
-        recording
-            .events
-            .iter()
-            .map(|event| (event.tid, event.line, name(&event.action)))
-            .collect()
+        recording.events.iter().map(|event| (event.tid, event.line, name(&event.action))).collect()
     }
 
     #[test]
@@ -317,10 +268,7 @@ mod tests {
              1 5.3 <... clone resumed>, child_tidptr=0x7f) = 2\n",
         );
         assert_eq!(shape(&recording), [(1, 1, "clone"), (2, 2, "munmap")]);
-        assert!(matches!(
-            recording.events[0].action,
-            Action::Call(_, Outcome::Returned(2))
-        ));
+        assert!(matches!(recording.events[0].action, Action::Call(_, Outcome::Returned(2))));
     }
 
     #[test]
@@ -359,10 +307,7 @@ mod tests {
              1 5.4 +++ superseded by execve in pid 2 +++\n\
              1 5.5 <... execve resumed>) = 0\n",
         );
-        assert_eq!(
-            shape(&recording),
-            [(1, 1, "clone"), (1, 3, "execve"), (2, 4, "ended")]
-        );
+        assert_eq!(shape(&recording), [(1, 1, "clone"), (1, 3, "execve"), (2, 4, "ended")]);
     }
 
     #[test]
@@ -394,9 +339,7 @@ mod tests {
     #[test]
     fn a_call_that_strace_joined_in_the_middle_is_passed_over() {
         assert_eq!(
-            shape(&recording(
-                "1 5.1 <... read resumed>) = 1\n1 5.2 munmap(0x1000, 1) = 0\n"
-            )),
+            shape(&recording("1 5.1 <... read resumed>) = 1\n1 5.2 munmap(0x1000, 1) = 0\n")),
             [(1, 2, "munmap")]
         );
     }

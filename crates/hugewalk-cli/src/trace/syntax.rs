@@ -32,11 +32,7 @@ impl<'a> RawCall<'a> {
         literal('(').parse_next(input)?;
         let arguments = arguments(input)?;
         let result = preceded((multispace0, '=', multispace0), rest).parse_next(input)?;
-        Ok(Self {
-            name,
-            arguments,
-            result: result.trim_end(),
-        })
+        Ok(Self { name, arguments, result: result.trim_end() })
     }
 }
 
@@ -74,9 +70,7 @@ fn arguments<'a>(input: &mut &'a str) -> winnow::Result<Vec<&'a str>> {
 /// One string, comment, annotation (`3</dev/hugepages/a>`), or character.
 fn token<'a>(input: &mut &'a str) -> winnow::Result<&'a str> {
     alt((
-        take_while(1.., |c: char| {
-            c.is_ascii_alphanumeric() || "_ =|&.-~*#'?:;%@!+".contains(c)
-        }),
+        take_while(1.., |c: char| c.is_ascii_alphanumeric() || "_ =|&.-~*#'?:;%@!+".contains(c)),
         quoted,
         (literal("/*"), take_until(0.., "*/"), literal("*/")).take(),
         // A shift, which must not be taken for the beginning of an annotation.
@@ -89,9 +83,7 @@ fn token<'a>(input: &mut &'a str) -> winnow::Result<&'a str> {
 
 fn quoted<'a>(input: &mut &'a str) -> winnow::Result<&'a str> {
     let character = alt((('\\', any).void(), none_of(['"', '\\']).void()));
-    ('"', repeat::<_, _, (), _, _>(0.., character), '"')
-        .take()
-        .parse_next(input)
+    ('"', repeat::<_, _, (), _, _>(0.., character), '"').take().parse_next(input)
 }
 
 /// What `strace -y` says about a descriptor: `</dev/hugepages/a>`, `<TCP:[1->2]>`; with `-yy`, `</dev/null<char 1:3>>`.
@@ -102,9 +94,7 @@ fn annotation<'a>(input: &mut &'a str) -> winnow::Result<&'a str> {
 }
 
 fn comment(input: &mut &str) -> winnow::Result<()> {
-    opt((multispace0, "/*", take_until(0.., "*/"), "*/"))
-        .void()
-        .parse_next(input)
+    opt((multispace0, "/*", take_until(0.., "*/"), "*/")).void().parse_next(input)
 }
 
 /// The value of an expression such as `MAP_PRIVATE|21<<MAP_HUGE_SHIFT`, `0x1000`, `0600`, `-1` or `NULL`.
@@ -115,10 +105,7 @@ pub(crate) fn number(text: &str, names: impl Fn(&str) -> Option<u64> + Copy) -> 
         alt((
             literal("NULL").value(0),
             preceded("0x", hex_uint),
-            preceded(
-                ('0', winnow::combinator::peek(winnow::token::one_of('0'..='7'))),
-                octal,
-            ),
+            preceded(('0', winnow::combinator::peek(winnow::token::one_of('0'..='7'))), octal),
             preceded('-', dec_uint).map(u64::wrapping_neg),
             dec_uint,
             name.verify_map(names),
@@ -130,27 +117,19 @@ pub(crate) fn number(text: &str, names: impl Fn(&str) -> Option<u64> + Copy) -> 
         let shift = opt(preceded("<<", atom.by_ref())).parse_next(input)?.unwrap_or(0);
         opt((annotation, opt("(deleted)"))).parse_next(input)?;
         comment.parse_next(input)?;
-        u32::try_from(shift)
-            .ok()
-            .and_then(|shift| value.checked_shl(shift))
-            .ok_or_else(Default::default)
+        u32::try_from(shift).ok().and_then(|shift| value.checked_shl(shift)).ok_or_else(Default::default)
     };
     let terms: Vec<u64> = separated(1.., term, '|').parse(text).ok()?;
     Some(terms.into_iter().fold(0, |all, one| all | one))
 }
 
 fn octal(input: &mut &str) -> winnow::Result<u64> {
-    take_while(1.., '0'..='7')
-        .verify_map(|digits| u64::from_str_radix(digits, 8).ok())
-        .parse_next(input)
+    take_while(1.., '0'..='7').verify_map(|digits| u64::from_str_radix(digits, 8).ok()).parse_next(input)
 }
 
 /// The path with which `strace -y` annotates a descriptor, if it does.
 pub(crate) fn descriptor_path(text: &str) -> Option<&str> {
-    let number = preceded(
-        opt('-'),
-        take_while(1.., |c: char| c.is_ascii_alphanumeric() || c == '_'),
-    );
+    let number = preceded(opt('-'), take_while(1.., |c: char| c.is_ascii_alphanumeric() || c == '_'));
     // What follows is not ours: a result may be followed by an explanation.
     let (_, path, _): (&str, &str, &str) = (number, annotation, rest).parse(text).ok()?;
     let path = path.split('<').next().unwrap_or(path);
@@ -247,19 +226,10 @@ mod tests {
             arguments_of(
                 r#"f("a,\")(", {x=[1, 2], y={}}, 3</dev/h,(1>, 0x5 /* 3, vars */, makedev(1, 2)) = 0"#
             ),
-            [
-                r#""a,\")(""#,
-                "{x=[1, 2], y={}}",
-                "3</dev/h,(1>",
-                "0x5 /* 3, vars */",
-                "makedev(1, 2)"
-            ]
+            [r#""a,\")(""#, "{x=[1, 2], y={}}", "3</dev/h,(1>", "0x5 /* 3, vars */", "makedev(1, 2)"]
         );
         assert_eq!(arguments_of("getpid()       = 4"), [""; 0]);
-        assert_eq!(
-            arguments_of("ioctl(3, X, {a=1} => {a=2}) = 0"),
-            ["3", "X", "{a=1} => {a=2}"]
-        );
+        assert_eq!(arguments_of("ioctl(3, X, {a=1} => {a=2}) = 0"), ["3", "X", "{a=1} => {a=2}"]);
     }
 
     #[test]
@@ -268,10 +238,7 @@ mod tests {
         assert!(RawCall::parse(whole).is_some());
         for end in 0..whole.len() - 2 {
             let call = RawCall::parse(&whole[..end]);
-            assert!(
-                call.as_ref().is_none_or(|call| call.result.is_empty()),
-                "{call:?}"
-            );
+            assert!(call.as_ref().is_none_or(|call| call.result.is_empty()), "{call:?}");
         }
         assert_eq!(RawCall::parse(&"f(".repeat(1_000_000)), None);
     }
@@ -301,10 +268,7 @@ mod tests {
 
     #[test]
     fn strings_lose_their_quotes_and_escapes() {
-        assert_eq!(
-            string(r#""/dev/\"a\\\101\x42\303\244ä""#).as_deref(),
-            Some("/dev/\"a\\ABää")
-        );
+        assert_eq!(string(r#""/dev/\"a\\\101\x42\303\244ä""#).as_deref(), Some("/dev/\"a\\ABää"));
         assert_eq!(string(r#""abc"..."#).as_deref(), Some("abc"));
         assert_eq!(string("NULL"), None);
     }
@@ -313,10 +277,7 @@ mod tests {
     fn fields_are_found_by_name_at_the_outer_level() {
         let text = "{range={start=0x1000, len=0x2000}, mode=A|B, ioctls=1<<X} => {mode=9}";
         assert_eq!(field(text, "mode"), Some("A|B"));
-        assert_eq!(
-            field(text, "range").and_then(|range| field(range, "len")),
-            Some("0x2000")
-        );
+        assert_eq!(field(text, "range").and_then(|range| field(range, "len")), Some("0x2000"));
         assert_eq!(field(text, "start"), None);
     }
 

@@ -17,10 +17,7 @@ impl Time {
 
     /// Reads `1795335358.853649`, consuming it; the fraction may have up to nine digits or be absent.
     pub(crate) fn parser(input: &mut &str) -> winnow::Result<Self> {
-        (
-            dec_uint::<_, u64, _>,
-            opt(preceded('.', digit1.verify(|digits: &str| digits.len() <= 9))),
-        )
+        (dec_uint::<_, u64, _>, opt(preceded('.', digit1.verify(|digits: &str| digits.len() <= 9))))
             .verify_map(|(seconds, fraction)| Self::from_parts(seconds, fraction.unwrap_or("")))
             .parse_next(input)
     }
@@ -34,10 +31,7 @@ impl Time {
     fn from_parts(seconds: u64, fraction: &str) -> Option<Self> {
         let mut nanos: u64 = 0;
         for place in 0..9 {
-            let digit = fraction
-                .as_bytes()
-                .get(place)
-                .map_or(0, |byte| u64::from(byte - b'0'));
+            let digit = fraction.as_bytes().get(place).map_or(0, |byte| u64::from(byte - b'0'));
             nanos = nanos * 10 + digit;
         }
         seconds.checked_mul(1_000_000_000)?.checked_add(nanos).map(Self)
@@ -88,16 +82,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_time_is_refused() {
-        for text in [
-            "",
-            ".5",
-            "1.",
-            "1.0000000001",
-            "12:30:01.5",
-            "-1",
-            "99999999999999999999",
-            "20000000000.0",
-        ] {
+        for text in
+            ["", ".5", "1.", "1.0000000001", "12:30:01.5", "-1", "99999999999999999999", "20000000000.0"]
+        {
             assert_eq!(Time::parse(text), None, "{text}");
         }
     }

@@ -1,0 +1,105 @@
+//! Taking samples in turn.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// How much time to spend.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Samples of each case.
+    pub samples: u32,
+    /// Seconds for each group, shared by its cases.
+    pub seconds: f64,
+}
+
+/// One thing to measure.
+pub struct Case<'a> {
+    /// Its name.
+    pub name: String,
+    /// Does it so many times, and says how long that took.
+    pub work: Box<dyn FnMut(u64) -> Duration + 'a>,
+}
+
+impl<'a> Case<'a> {
+    /// A case that is timed from outside.
+    pub fn new(name: &str, mut work: impl FnMut(u64) + 'a) -> Self {
+        let timed = move |iterations| {
+            let start = Instant::now();
+            work(iterations);
+            start.elapsed()
+        };
+        Self { name: name.to_owned(), work: Box::new(timed) }
+    }
+
+    /// A case that times itself, leaving out what it prepares.
+    pub fn timed(name: &str, work: impl FnMut(u64) -> Duration + 'a) -> Self {
+        Self { name: name.to_owned(), work: Box::new(work) }
+    }
+}
+
+/// What a case cost, per iteration.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// Its name.
+    pub name: String,
+    /// The median of the samples, in nanoseconds.
+    pub median_ns: f64,
+    /// The least.
+    pub least_ns: f64,
+    /// The greatest.
+    pub greatest_ns: f64,
+}
+
+/// Measures the cases in turn: one sample of each, then the next of each.
+pub fn measure(effort: &Effort, mut cases: Vec<Case<'_>>) -> Vec<Measured> {
+    let each = effort.seconds / f64::from(effort.samples) / cases.len() as f64;
+    let iterations: Vec<u64> = cases.iter_mut().map(|case| calibrate(case, each)).collect();
+    let mut samples = vec![Vec::new(); cases.len()];
+    for _ in 0..effort.samples {
+        for ((case, &iterations), samples) in cases.iter_mut().zip(&iterations).zip(&mut samples) {
+            let took = (case.work)(iterations);
+            samples.push(took.as_secs_f64() * 1e9 / iterations as f64);
+        }
+    }
+    cases.iter().zip(samples).map(|(case, samples)| summarise(&case.name, samples)).collect()
+}
+
+/// How many iterations take about `seconds`.
+fn calibrate(case: &mut Case<'_>, seconds: f64) -> u64 {
+    let mut iterations = 1;
+    loop {
+        let took = (case.work)(iterations).as_secs_f64();
+        if took >= seconds / 4.0 || iterations >= 1 << 30 {
+            return ((iterations as f64 * seconds / took.max(1e-9)) as u64).max(1);
+        }
+        iterations *= 2;
+    }
+}
+
+fn summarise(name: &str, mut samples: Vec<f64>) -> Measured {
+    samples.sort_by(f64::total_cmp);
+    let at = |index: usize| samples.get(index).copied().unwrap_or(f64::NAN);
+    Measured {
+        name: name.to_owned(),
+        median_ns: at(samples.len() / 2),
+        least_ns: at(0),
+        greatest_ns: at(samples.len().saturating_sub(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_of_the_samples_of_one_case() {
+        let cases = vec![
+            Case::timed("one", |iterations| Duration::from_nanos(10 * iterations)),
+            Case::timed("other", |iterations| Duration::from_nanos(30 * iterations)),
+        ];
+        let measured = measure(&Effort { samples: 3, seconds: 1e-6 }, cases);
+        assert!((measured[0].median_ns - 10.0).abs() < 1e-6);
+        assert!((measured[1].median_ns - 30.0).abs() < 1e-6);
+    }
+}
