@@ -171,15 +171,18 @@ impl<P: Platform> HugeFile<P> {
             let Some(vma) = busy else { return };
             // Waited for with nothing held but what comes before it in the lock order, and VMA locks of this file: nobody
             // who has one of those waits for another.
-            let Some(semaphore) = vma.semaphore().map(|lock| lock.write(task)) else {
-                continue;
-            };
+            let Some(lock) = vma.semaphore() else { continue };
+            let semaphore = lock.write(task);
             let i_mmap = self.i_mmap_write(task);
-            let Some(locked) = VmaWriteGuard::joined(&i_mmap, &vma, &semaphore) else {
-                continue;
-            };
-            self.unmap_from(&locked, &i_mmap, &offsets, task);
-            drop(locked);
+            // The parts of a private mapping have one lock, that of its reservations: done with all of them, none is
+            // found busy later because of this very hold. And of one that died meanwhile, its successor may live.
+            for proof in i_mmap.vmas(offsets.clone()) {
+                let has_this = proof.vma().semaphore().is_some_and(|other| core::ptr::eq(other, lock));
+                let joined = has_this.then(|| VmaWriteGuard::joined(&i_mmap, proof.vma(), &semaphore));
+                if let Some(locked) = joined.flatten() {
+                    self.unmap_from(&locked, &i_mmap, &offsets, task);
+                }
+            }
             drop(i_mmap);
             if kept > 0 {
                 self.unmap_offsets(offsets, task, kept - 1);
