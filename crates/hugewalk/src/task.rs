@@ -32,7 +32,7 @@ use crate::sync::Arc;
 pub struct Task<P: Platform> {
     hugetlb: Arc<Hugetlb<P>>,
     reader: ManuallyDrop<<P::Rcu as Rcu<P>>::Reader>,
-    stays_on_its_thread: PhantomData<*mut ()>,
+    _stays: StaysOnItsThread,
 }
 
 impl<P: Platform> Task<P> {
@@ -47,7 +47,7 @@ impl<P: Platform> Task<P> {
         Ok(Self {
             hugetlb: hugetlb.clone(),
             reader: ManuallyDrop::new(reader),
-            stays_on_its_thread: PhantomData,
+            _stays: StaysOnItsThread::MARK,
         })
     }
 
@@ -93,6 +93,14 @@ impl<P: Platform> fmt::Debug for Task<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task").finish_non_exhaustive()
     }
+}
+
+/// Keeps what contains it on one thread: neither `Send` nor `Sync`. The compiler names it when it refuses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StaysOnItsThread(PhantomData<*mut ()>);
+
+impl StaysOnItsThread {
+    pub(crate) const MARK: Self = Self(PhantomData);
 }
 
 /// An RCU read section. A proof that tables reached through it are *alive*; see [`walk`](crate::walk).
