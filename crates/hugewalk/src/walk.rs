@@ -59,6 +59,9 @@ pub use crate::table::{Alive, Kind, LockedSlot, Slot, Stable, Unconfirmed, Unsha
 
 pub(crate) mod sealed {
     #[allow(unnameable_types)]
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot be made a proof: what proves is a lock or a read section of this crate"
+    )]
     pub trait Sealed {}
 }
 
@@ -66,8 +69,8 @@ pub(crate) mod sealed {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no proof that the tables on the way stay where they are",
     label = "this does not keep a page table from being unshared or freed",
-    note = "hold the VMA lock (`VmaReadGuard`, `VmaWriteGuard`), or `i_mmap` of the file (`FileProof`), for a slot that is stable",
-    note = "or an RCU read section (`Task::rcu_read_lock`), for a slot that is alive and whose reads and locks may fail with `Unshared`",
+    note = "for a slot that is stable, hold the VMA lock (`MmapReadGuard::lock_vma`), or `i_mmap` of the file and walk in a VMA found there (`HugeFile::i_mmap_read`, `IMmapReadGuard::vmas`)",
+    note = "for a slot that is alive, whose reads and locks may fail with `Unshared`, be in an RCU read section (`Task::rcu_read_lock`)",
     note = "the mmap lock is not enough: MADV_DONTNEED holds it in read, truncation and reverse mapping not at all"
 )]
 pub trait Proof<P: Platform>: sealed::Sealed {
