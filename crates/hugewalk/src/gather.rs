@@ -14,12 +14,14 @@
 
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::ptr;
 
 use crate::addr::{HugeFrame, HugeSize, VirtAddr};
-use crate::file::IMmapWriteGuard;
+use crate::file::{HugeFile, IMmapWriteGuard};
 use crate::mm::Mm;
 use crate::platform::{Event, Platform, Protocol, Step};
 use crate::table::{Retired, TableRef};
+use crate::vma::Vma;
 
 /// Pages a batch holds without memory of its own.
 const INLINE: usize = 8;
@@ -30,6 +32,8 @@ const BATCH: usize = 512;
 #[must_use = "dropping a gather at once flushes nothing of what comes later"]
 pub struct Gather<'g, P: Platform> {
     mm: &'g Mm<P>,
+    /// Whose `i_mmap` is borrowed.
+    file: Option<&'g HugeFile<P>>,
     size: HugeSize,
     range: Option<Range<VirtAddr>>,
     inline: [HugeFrame; INLINE],
@@ -43,13 +47,16 @@ pub struct Gather<'g, P: Platform> {
 impl<'g, P: Platform> Gather<'g, P> {
     /// An empty gather for `mm`, to be finished before `i_mmap` is released.
     pub fn new(mm: &'g Mm<P>, i_mmap: &'g IMmapWriteGuard<'_, P>) -> Self {
-        Self::without_i_mmap(mm, i_mmap.file().size_class())
+        let mut gather = Self::without_i_mmap(mm, i_mmap.file().size_class());
+        gather.file = Some(i_mmap.file());
+        gather
     }
 
     /// For tables whose VMAs are in no file's tree any more, under the mmap lock in write.
     pub(crate) fn without_i_mmap(mm: &'g Mm<P>, size: HugeSize) -> Self {
         Self {
             mm,
+            file: None,
             size,
             range: None,
             inline: [HugeFrame(0); INLINE],
@@ -59,6 +66,12 @@ impl<'g, P: Platform> Gather<'g, P> {
             unshared: 0,
             last: 0,
         }
+    }
+
+    /// Does it flush the address space of `vma`, and keep `i_mmap` of the file of `vma` until then?
+    pub(crate) fn is_for(&self, vma: &Vma<P>) -> bool {
+        ptr::eq::<Mm<P>>(self.mm, &raw const **vma.mm())
+            && self.file.is_some_and(|file| ptr::eq::<HugeFile<P>>(file, &raw const **vma.file()))
     }
 
     /// A translation in `range` was taken away or narrowed.

@@ -33,7 +33,7 @@ mod sealed {
 /// A VMA lock held in write: half of what unsharing takes.
 #[diagnostic::on_unimplemented(
     message = "unsharing needs the VMA lock in write, and `{Self}` is not that",
-    label = "hold a `VmaWriteGuard` here",
+    label = "hold a `VmaWriteGuard` here (`MmapReadGuard::lock_vma_write`)",
     note = "a VMA lock held in read is what keeps walkers safe from unsharing; take it in write to unshare"
 )]
 pub trait VmaLockedForWrite<P: Platform>: sealed::Sealed + Proof<P, Kind = Stable> {
@@ -44,7 +44,7 @@ pub trait VmaLockedForWrite<P: Platform>: sealed::Sealed + Proof<P, Kind = Stabl
 /// `i_mmap` held in write: the other half.
 #[diagnostic::on_unimplemented(
     message = "unsharing needs `i_mmap` of the file in write, and `{Self}` is not that",
-    label = "hold an `IMmapWriteGuard` here",
+    label = "hold an `IMmapWriteGuard` here (`HugeFile::i_mmap_write`)",
     note = "`i_mmap` held in read is what keeps those safe who look for a partner to share with; take it in write to unshare"
 )]
 pub trait IMmapLockedForWrite<P: Platform>: sealed::Sealed {
@@ -84,7 +84,8 @@ pub enum Unsharing {
 ///
 /// # Errors
 ///
-/// [`WrongProof`] if the locks belong to another VMA or file than the one at `address`.
+/// [`WrongProof`] if the locks belong to another VMA or file than the one at `address`, or `gather` to another address
+/// space or file.
 pub fn huge_pmd_unshare<P, V, I>(
     vma: &V,
     i_mmap: &I,
@@ -97,7 +98,7 @@ where
     V: VmaLockedForWrite<P>,
     I: IMmapLockedForWrite<P>,
 {
-    if !i_mmap.is_of(vma.vma()) || vma.vma().size() != HugeSize::Size2M {
+    if !i_mmap.is_of(vma.vma()) || !gather.is_for(vma.vma()) || vma.vma().size() != HugeSize::Size2M {
         return Err(WrongProof);
     }
     let Some(slot) = huge_pte_offset(vma, vma.vma().mm(), address, HugeSize::Size2M)? else {

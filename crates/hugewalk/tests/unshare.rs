@@ -1,0 +1,70 @@
+//! Unsharing by hand: the types prove which kinds of lock are held, the call checks whose they are.
+
+use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use hugewalk::fault::Access;
+use hugewalk::file::HugeFile;
+use hugewalk::gather::Gather;
+use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
+use hugewalk::share::{Unsharing, huge_pmd_unshare};
+use hugewalk::sync::Arc;
+use hugewalk::vma::Protection;
+use hugewalk::walk::WrongProof;
+use hugewalk::{AddressSpace, Hugetlb, Task};
+use hugewalk_host::{Host, HostConfig};
+
+const START: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
+
+/// Two address spaces that share the table of a file at [`START`].
+fn two_users(
+    hugetlb: &Arc<Hugetlb<Host>>,
+    task: &mut Task<Host>,
+    file: &Arc<HugeFile<Host>>,
+) -> [Arc<AddressSpace<Host>>; 2] {
+    let parent = AddressSpace::new(hugetlb).unwrap();
+    let request = MapRequest {
+        placement: Placement::Fixed(START),
+        length: PUD_SIZE,
+        protection: Protection::READ | Protection::WRITE,
+        flags: MapFlags::SHARED | MapFlags::NORESERVE,
+        backing: Backing::File { file, offset: 0 },
+    };
+    parent.mmap(task, &request).unwrap();
+    parent.fault(task, START, Access::Write).unwrap();
+    let child = parent.fork(task).unwrap();
+    child.fault(task, START, Access::Read).unwrap();
+    assert_eq!(child.tables(task).unwrap()[0].users, 2);
+    [parent, child]
+}
+
+#[test]
+fn unshare_refuses_a_gather_of_another_address_space_or_file() {
+    let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()).unwrap();
+    hugetlb.resize_pool(HugeSize::Size2M, 4);
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let other_file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let [parent, child] = two_users(&hugetlb, &mut task, &file);
+    {
+        let mmap = child.mmap_read(&mut task);
+        let vma = mmap.find(START).unwrap();
+        let vma_lock = mmap.lock_vma_write(vma, &mut task).unwrap();
+        let i_mmap = file.i_mmap_write(&mut task);
+        let other_i_mmap = other_file.i_mmap_write(&mut task);
+
+        // It would flush the parent, and leave the child's processors the table they have lost.
+        let mut gather = Gather::new(parent.mm(), &i_mmap);
+        assert_eq!(huge_pmd_unshare(&vma_lock, &i_mmap, START, &mut gather, &task), Err(WrongProof));
+        gather.finish();
+
+        // It would let `i_mmap` of the file go before the flush.
+        let mut gather = Gather::new(child.mm(), &other_i_mmap);
+        assert_eq!(huge_pmd_unshare(&vma_lock, &i_mmap, START, &mut gather, &task), Err(WrongProof));
+        gather.finish();
+
+        let mut gather = Gather::new(child.mm(), &i_mmap);
+        assert_eq!(huge_pmd_unshare(&vma_lock, &i_mmap, START, &mut gather, &task), Ok(Unsharing::Unshared));
+        gather.finish();
+    }
+    assert_eq!(parent.tables(&mut task).unwrap()[0].users, 1);
+    assert!(child.tables(&mut task).unwrap().is_empty());
+}
