@@ -1,0 +1,119 @@
+//! The right way for each of the tests beside this one. It compiles: what they lack is what their messages say.
+
+use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::arch::Entry;
+use hugewalk::fault::Access;
+use hugewalk::file::HugeFile;
+use hugewalk::gather::Gather;
+use hugewalk::mm::Mm;
+use hugewalk::platform::{Hugewalk, Platform, Protocol, Step};
+use hugewalk::share::{Unsharing, huge_pmd_unshare};
+use hugewalk::walk::{LockedSlot, Slot, Stable, Unshared, WrongProof, huge_pte_offset, leaf_offset};
+use hugewalk::{AddressSpace, Task};
+
+/// In a read section: every answer may be `Unshared`.
+fn a_read_section<P: Platform>(task: &mut Task<P>, mm: &Mm<P>, address: VirtAddr) -> Result<Entry, Unshared> {
+    let read_section = task.rcu_read_lock();
+    let Ok(Some(slot)) = huge_pte_offset(&read_section, mm, address, HugeSize::Size2M) else {
+        return Ok(Entry::None);
+    };
+    let seen: Entry = slot.read()?;
+    let confirmed: Entry = slot.peek()?.confirm()?;
+    let table_locked: LockedSlot<'_, P> = slot.lock()?;
+    table_locked.mark_used(true);
+    let entry = if seen == confirmed { table_locked.read() } else { confirmed };
+    drop(table_locked);
+    drop(read_section);
+    // Out of the section one may sleep.
+    task.synchronize();
+    task.rcu_barrier();
+    Ok(entry)
+}
+
+/// Under the VMA lock: the slot stays, and one may sleep as long as no table is locked.
+fn the_vma_lock<P: Platform>(
+    task: &mut Task<P>,
+    space: &AddressSpace<P>,
+    address: VirtAddr,
+) -> Result<u64, WrongProof> {
+    let mmap = space.mmap_read(task);
+    let Some(vma_lock) = mmap.find(address).and_then(|vma| mmap.lock_vma(vma, task)) else {
+        return Ok(0);
+    };
+    task.synchronize();
+    let Some((slot, _size)) = leaf_offset(&vma_lock, space.mm(), address)? else {
+        return Ok(0);
+    };
+    let slot: Slot<'_, P, Stable> = slot;
+    let table_locked = slot.lock(task);
+    table_locked.mark_used(false);
+    drop(table_locked);
+    task.synchronize();
+    Ok(slot.sharers())
+}
+
+/// Under `i_mmap`, in read: the slots of every VMA that is found in it.
+fn i_mmap_in_read<P: Platform>(task: &mut Task<P>, file: &HugeFile<P>) -> Result<u64, WrongProof> {
+    let i_mmap = file.i_mmap_read(task);
+    let mut mapped = 0;
+    for proof in i_mmap.vmas(0..1) {
+        let vma = proof.vma();
+        if let Some(slot) = huge_pte_offset(&proof, vma.mm(), vma.start(), vma.size())? {
+            mapped += u64::from(!slot.read().is_none());
+        }
+    }
+    Ok(mapped)
+}
+
+/// Unsharing: both locks in write, and the gather finished before they are released.
+fn unshares<P: Platform>(
+    task: &mut Task<P>,
+    space: &AddressSpace<P>,
+    address: VirtAddr,
+) -> Result<bool, WrongProof> {
+    let mmap = space.mmap_read(task);
+    let Some(vma) = mmap.find(address) else { return Ok(false) };
+    let Some(vma_lock) = mmap.lock_vma_write(vma, task) else { return Ok(false) };
+    let i_mmap = vma.file().i_mmap_write(task);
+    let mut gather = Gather::new(space.mm(), &i_mmap);
+    let unsharing = huge_pmd_unshare(&vma_lock, &i_mmap, address, &mut gather, task)?;
+    gather.finish();
+    drop(i_mmap);
+    Ok(unsharing == Unsharing::Unshared)
+}
+
+/// A fault sleeps, so it comes after the section that found the entry empty.
+fn walks_and_faults<P: Platform>(task: &mut Task<P>, space: &AddressSpace<P>, address: VirtAddr) -> bool {
+    let empty = {
+        let read_section = task.rcu_read_lock();
+        match huge_pte_offset(&read_section, space.mm(), address, HugeSize::Size2M) {
+            Ok(Some(slot)) => slot.read() == Ok(Entry::None),
+            _ => true,
+        }
+    };
+    !empty || space.fault(task, address, Access::Read).is_ok()
+}
+
+/// What crosses threads is the address space; each thread has a task of its own.
+fn to_another_thread<T: Send>(_: T) {}
+
+fn an_address_space<P: Platform>(space: &AddressSpace<P>) {
+    to_another_thread(space);
+}
+
+/// The protocol for production, and a weaker one for a checker that answers for it.
+fn protocol<T: Protocol>() {}
+
+struct NeverRevalidates;
+
+// SAFETY: none; this test chooses it and runs nothing.
+unsafe impl Protocol for NeverRevalidates {
+    fn keeps(step: Step) -> bool {
+        step != Step::Revalidate
+    }
+}
+
+fn main() {
+    protocol::<Hugewalk>();
+    protocol::<NeverRevalidates>();
+}

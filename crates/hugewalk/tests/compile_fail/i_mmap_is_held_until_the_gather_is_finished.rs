@@ -1,0 +1,24 @@
+//! Until the TLB is flushed, processors reach pages through the table that was unshared. Once `i_mmap` is released the
+//! other users of the file may free these pages.
+
+use hugewalk::Task;
+use hugewalk::addr::VirtAddr;
+use hugewalk::file::IMmapWriteGuard;
+use hugewalk::gather::Gather;
+use hugewalk::platform::Platform;
+use hugewalk::share::huge_pmd_unshare;
+use hugewalk::vma::VmaWriteGuard;
+
+fn released_before_the_flush<P: Platform>(
+    vma_lock: &VmaWriteGuard<'_, P>,
+    i_mmap: IMmapWriteGuard<'_, P>,
+    task: &Task<P>,
+    address: VirtAddr,
+) {
+    let mut gather = Gather::new(vma_lock.vma().mm(), &i_mmap);
+    let _ = huge_pmd_unshare(vma_lock, &i_mmap, address, &mut gather, task);
+    drop(i_mmap);
+    gather.finish();
+}
+
+fn main() {}

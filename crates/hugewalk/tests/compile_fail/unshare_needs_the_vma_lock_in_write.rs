@@ -1,0 +1,31 @@
+//! Others hold the VMA lock in read too, and rely on their tables staying in place.
+
+use hugewalk::Task;
+use hugewalk::addr::VirtAddr;
+use hugewalk::file::{FileProof, IMmapWriteGuard};
+use hugewalk::gather::Gather;
+use hugewalk::platform::Platform;
+use hugewalk::share::huge_pmd_unshare;
+use hugewalk::vma::VmaReadGuard;
+
+fn with_the_vma_lock_in_read<P: Platform>(
+    vma_lock: &VmaReadGuard<'_, P>,
+    i_mmap: &IMmapWriteGuard<'_, P>,
+    task: &Task<P>,
+    address: VirtAddr,
+) {
+    let mut gather = Gather::new(vma_lock.vma().mm(), i_mmap);
+    let _ = huge_pmd_unshare(vma_lock, i_mmap, address, &mut gather, task);
+}
+
+fn with_i_mmap_alone<P: Platform>(
+    proof: &FileProof<'_, P>,
+    i_mmap: &IMmapWriteGuard<'_, P>,
+    task: &Task<P>,
+    address: VirtAddr,
+) {
+    let mut gather = Gather::new(proof.vma().mm(), i_mmap);
+    let _ = huge_pmd_unshare(proof, i_mmap, address, &mut gather, task);
+}
+
+fn main() {}
