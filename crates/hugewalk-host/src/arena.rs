@@ -71,28 +71,16 @@ impl HugeArena {
         let count = units.div_ceil(UNITS);
         let mut blocks = Vec::new();
         blocks.try_reserve_exact(count)?;
-        blocks.resize(
-            count,
-            Block {
-                used: [0; UNITS / 64],
-                free: UNITS,
-            },
-        );
-        let mut frames = Frames {
-            blocks,
-            split: Bitmap::new(count)?,
-            whole: Bitmap::new(count)?,
-            in_use: [0; 2],
-        };
+        blocks.resize(count, Block { used: [0; UNITS / 64], free: UNITS });
+        let mut frames =
+            Frames { blocks, split: Bitmap::new(count)?, whole: Bitmap::new(count)?, in_use: [0; 2] };
         for unit in units..count * UNITS {
             frames.blocks[unit / UNITS].take(unit % UNITS);
         }
         for block in 0..count {
             frames.file(block);
         }
-        Ok(Self {
-            frames: Mutex::new(frames),
-        })
+        Ok(Self { frames: Mutex::new(frames) })
     }
 
     /// A free frame of this size.
@@ -108,10 +96,7 @@ impl HugeArena {
             }
             HugeSize::Size1G => {
                 let block = frames.whole.first()?;
-                frames.blocks[block] = Block {
-                    used: [u64::MAX; UNITS / 64],
-                    free: 0,
-                };
+                frames.blocks[block] = Block { used: [u64::MAX; UNITS / 64], free: 0 };
                 frames.file(block);
                 block * UNITS
             }
@@ -130,10 +115,7 @@ impl HugeArena {
         let count = (size.bytes() / HugeSize::Size2M.bytes()) as usize;
         let mut frames = self.frames.lock();
         for unit in first..first + count {
-            assert!(
-                frames.blocks[block].give_back(unit),
-                "{frame:?} of {size:?} is freed twice"
-            );
+            assert!(frames.blocks[block].give_back(unit), "{frame:?} of {size:?} is freed twice");
         }
         frames.file(block);
         frames.in_use[place(size)] -= 1;

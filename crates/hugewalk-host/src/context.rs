@@ -80,11 +80,7 @@ pub(crate) struct Access<'a> {
 impl MmContext {
     pub(crate) fn new() -> Self {
         // Generation 0 is that of an empty place in a TLB.
-        Self {
-            generation: AtomicU64::new(1),
-            attached: AtomicUsize::new(0),
-            marks: Mutex::new(Vec::new()),
-        }
+        Self { generation: AtomicU64::new(1), attached: AtomicUsize::new(0), marks: Mutex::new(Vec::new()) }
     }
 
     /// Takes every translation back that was looked up before the call; see the top of this file. Does not sleep.
@@ -114,10 +110,7 @@ impl MmContext {
 
     /// Adds a processor of the calling thread. Does not sleep.
     pub(crate) fn attach(&self) -> Result<Attachment, OutOfMemory> {
-        let mark = Arc::try_new(Mark {
-            sequence: AtomicU64::new(0),
-            thread: this_thread(),
-        })?;
+        let mark = Arc::try_new(Mark { sequence: AtomicU64::new(0), thread: this_thread() })?;
         let mut marks = self.marks.lock();
         marks.try_reserve(1)?;
         marks.push(mark.clone());
@@ -125,17 +118,12 @@ impl MmContext {
         self.attached.fetch_add(1, Ordering::SeqCst);
         // A flush that did not see the line above has counted up before this fence: every access sees its generation.
         fence(Ordering::SeqCst);
-        Ok(Attachment {
-            mark,
-            stays_on_its_thread: PhantomData,
-        })
+        Ok(Attachment { mark, stays_on_its_thread: PhantomData })
     }
 
     /// Takes a processor out of the list, which makes no access any more. Does not sleep.
     pub(crate) fn detach(&self, attachment: &Attachment) {
-        self.marks
-            .lock()
-            .retain(|mark| !Arc::ptr_eq(mark, &attachment.mark));
+        self.marks.lock().retain(|mark| !Arc::ptr_eq(mark, &attachment.mark));
         self.attached.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -150,11 +138,7 @@ impl Attachment {
         barriers.light();
         // Acquire: who sees a generation sees the entries that were cleared before it was counted up.
         let generation = context.generation.load(Ordering::Acquire);
-        Access {
-            mark: &self.mark,
-            inside,
-            generation,
-        }
+        Access { mark: &self.mark, inside, generation }
     }
 }
 
@@ -213,10 +197,7 @@ mod tests {
 
     fn hosts() -> [Host; 2] {
         let config = HostConfig::new().huge_bytes(0).max_tables(1);
-        [
-            Host::new(&config).unwrap(),
-            Host::new(&config.membarrier(false)).unwrap(),
-        ]
+        [Host::new(&config).unwrap(), Host::new(&config.membarrier(false)).unwrap()]
     }
 
     /// Ends the loops of other threads, also when an assertion fails.

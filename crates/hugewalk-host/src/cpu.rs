@@ -81,12 +81,7 @@ impl Cpu {
     /// [`OutOfMemory`].
     pub fn new(space: &Arc<AddressSpace<Host>>) -> Result<Self, OutOfMemory> {
         let attachment = space.mm().context().attach()?;
-        Ok(Self {
-            space: space.clone(),
-            attachment,
-            tlb: Tlb::new(),
-            stats: CpuStats::default(),
-        })
+        Ok(Self { space: space.clone(), attachment, tlb: Tlb::new(), stats: CpuStats::default() })
     }
 
     /// The address space it runs.
@@ -123,8 +118,7 @@ impl Cpu {
     pub fn store(&mut self, task: &mut Task<Host>, address: VirtAddr, value: u8) -> Result<(), FaultError> {
         self.access(task, address, Access::Write, |memory, place| {
             if let Memory::File(file) = memory {
-                file.byte(place.frame, place.offset)
-                    .store(value, Ordering::Release);
+                file.byte(place.frame, place.offset).store(value, Ordering::Release);
             }
         })
     }
@@ -166,8 +160,7 @@ impl Cpu {
         assert_aligned(address);
         self.access(task, address, Access::Write, |memory, place| {
             if let Memory::File(file) = memory {
-                file.word(place.frame, place.offset)
-                    .store(value, Ordering::Release);
+                file.word(place.frame, place.offset).store(value, Ordering::Release);
             }
         })
     }
@@ -309,15 +302,8 @@ impl Cpu {
         if !leaf.flags.contains(LeafFlags::ACCESSED) || (access == Access::Write && !dirty) {
             return Walk::Unmarked;
         }
-        let rights = Rights {
-            write: rights(leaf).write && dirty,
-            ..rights(leaf)
-        };
-        let translation = Translation {
-            frame: leaf.frame,
-            size,
-            rights,
-        };
+        let rights = Rights { write: rights(leaf).write && dirty, ..rights(leaf) };
+        let translation = Translation { frame: leaf.frame, size, rights };
         if let Memory::File(file) = host.memory()
             && rights.write
         {
@@ -349,10 +335,7 @@ impl Drop for Cpu {
 
 impl fmt::Debug for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cpu")
-            .field("space", &self.space)
-            .field("stats", &self.stats)
-            .finish_non_exhaustive()
+        f.debug_struct("Cpu").field("space", &self.space).field("stats", &self.stats).finish_non_exhaustive()
     }
 }
 
@@ -367,18 +350,12 @@ impl Place {
     #[inline]
     fn new(address: VirtAddr, translation: Translation) -> Self {
         let offset = address.as_u64() & (translation.size.bytes() - 1);
-        Self {
-            frame: translation.frame,
-            offset,
-        }
+        Self { frame: translation.frame, offset }
     }
 }
 
 fn rights(leaf: Leaf) -> Rights {
-    Rights {
-        write: leaf.is_writable(),
-        execute: !leaf.flags.contains(LeafFlags::NO_EXECUTE),
-    }
+    Rights { write: leaf.is_writable(), execute: !leaf.flags.contains(LeafFlags::NO_EXECUTE) }
 }
 
 fn chunk_length(at: VirtAddr, rest: usize) -> usize {
@@ -387,14 +364,10 @@ fn chunk_length(at: VirtAddr, rest: usize) -> usize {
 
 /// The address after a chunk; past the last one, whatever lies there is not mapped.
 fn next(at: VirtAddr, length: usize) -> Result<VirtAddr, FaultError> {
-    at.checked_add(length as u64)
-        .ok_or(FaultError::NotMapped { address: at })
+    at.checked_add(length as u64).ok_or(FaultError::NotMapped { address: at })
 }
 
 #[inline]
 fn assert_aligned(address: VirtAddr) {
-    assert!(
-        address.as_u64().is_multiple_of(8),
-        "{address:?} is not a multiple of 8"
-    );
+    assert!(address.as_u64().is_multiple_of(8), "{address:?} is not a multiple of 8");
 }

@@ -61,6 +61,7 @@ mod context;
 mod cpu;
 mod events;
 mod host;
+mod park;
 mod pause;
 mod reserve;
 mod tables;
@@ -71,6 +72,7 @@ pub use self::context::MmContext;
 pub use self::cpu::{Cpu, CpuStats};
 pub use self::events::EventCounts;
 pub use self::host::{Host, HostError, Usage};
+pub use self::park::Park;
 
 /// A spinning lock. It yields while it spins: on a small machine the holder may have been preempted.
 pub type SpinLock = spin::mutex::spin::SpinMutex<(), spin::relax::Yield>;

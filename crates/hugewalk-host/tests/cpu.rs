@@ -24,10 +24,7 @@ fn system(config: &HostConfig) -> Arc<Hugetlb<Host>> {
 }
 
 fn small() -> HostConfig {
-    HostConfig::new()
-        .huge_bytes(2 * GIB)
-        .max_tables(1000)
-        .tracing(Tracing::Count)
+    HostConfig::new().huge_bytes(2 * GIB).max_tables(1000).tracing(Tracing::Count)
 }
 
 fn file_of(task: &mut Task<Host>, pages: u64) -> Arc<HugeFile<Host>> {
@@ -87,13 +84,11 @@ fn bytes_are_copied_across_pages_up_to_the_first_fault() {
     let text: Vec<u8> = (0..20_000).map(|n| (n % 251) as u8).collect();
     cpu.write_bytes(&mut task, at(0, MIB2 - 10_001), &text).unwrap();
     let mut back = vec![0; text.len()];
-    cpu.read_bytes(&mut task, at(0, MIB2 - 10_001), &mut back)
-        .unwrap();
+    cpu.read_bytes(&mut task, at(0, MIB2 - 10_001), &mut back).unwrap();
     assert_eq!(back, text);
     let error = cpu.write_bytes(&mut task, at(1, MIB2 - 3), &[7; 8]);
     assert_eq!(error, Err(FaultError::NotMapped { address: at(2, 0) }));
-    cpu.read_bytes(&mut task, at(1, MIB2 - 3), &mut back[..3])
-        .unwrap();
+    cpu.read_bytes(&mut task, at(1, MIB2 - 3), &mut back[..3]).unwrap();
     assert_eq!(back[..3], [7; 3]);
 }
 
@@ -124,26 +119,15 @@ fn what_the_mapping_does_not_allow_is_an_error() {
     map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
     let mut cpu = Cpu::new(&space).unwrap();
     cpu.store(&mut task, at(0, 0), 1).unwrap();
-    space
-        .mprotect(&mut task, BASE, 2 * MIB2, Protection::READ)
-        .unwrap();
-    assert_eq!(
-        cpu.store(&mut task, at(0, 0), 2),
-        Err(FaultError::Protection { address: at(0, 0) })
-    );
+    space.mprotect(&mut task, BASE, 2 * MIB2, Protection::READ).unwrap();
+    assert_eq!(cpu.store(&mut task, at(0, 0), 2), Err(FaultError::Protection { address: at(0, 0) }));
     assert_eq!(cpu.load(&mut task, at(0, 0)), Ok(1));
     let fetch = cpu.touch(&mut task, at(0, 0), Access::Execute);
     assert_eq!(fetch, Err(FaultError::Protection { address: at(0, 0) }));
     file.truncate(&mut task, MIB2).unwrap();
-    assert_eq!(
-        cpu.load(&mut task, at(1, 0)),
-        Err(FaultError::BeyondEof { index: 1 })
-    );
+    assert_eq!(cpu.load(&mut task, at(1, 0)), Err(FaultError::BeyondEof { index: 1 }));
     space.munmap(&mut task, BASE, 2 * MIB2).unwrap();
-    assert_eq!(
-        cpu.load(&mut task, at(0, 0)),
-        Err(FaultError::NotMapped { address: at(0, 0) })
-    );
+    assert_eq!(cpu.load(&mut task, at(0, 0)), Err(FaultError::NotMapped { address: at(0, 0) }));
 }
 
 #[test]
@@ -170,10 +154,7 @@ fn no_store_reaches_a_page_that_was_given_to_another_process() {
     let mut task = Task::new(&hugetlb).unwrap();
     hugetlb.resize_pool(HugeSize::Size2M, 2 * PAGES);
     let file = file_of(&mut task, PAGES);
-    let (writers, reader) = (
-        AddressSpace::new(&hugetlb).unwrap(),
-        AddressSpace::new(&hugetlb).unwrap(),
-    );
+    let (writers, reader) = (AddressSpace::new(&hugetlb).unwrap(), AddressSpace::new(&hugetlb).unwrap());
     map(&writers, &mut task, &file, MapFlags::empty()).unwrap();
     map(&reader, &mut task, &file, MapFlags::empty()).unwrap();
     let done = AtomicBool::new(false);
@@ -201,9 +182,7 @@ fn no_store_reaches_a_page_that_was_given_to_another_process() {
         let mut foreign = 0;
         for _ in 0..300 {
             for space in [&writers, &reader] {
-                space
-                    .madvise(&mut task, BASE, PAGES * MIB2, Advice::DontNeed)
-                    .unwrap();
+                space.madvise(&mut task, BASE, PAGES * MIB2, Advice::DontNeed).unwrap();
             }
             for page in 0..PAGES {
                 // A store makes a private page of zeroes.

@@ -26,6 +26,7 @@ use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable};
 use crate::task::Task;
 use crate::vma::{Protection, Vma, VmaReadGuard, VmaWriteGuard};
+use crate::walk::leaf_offset;
 
 /// What the processor tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +153,8 @@ const fn allows(rights: Protection, access: Access) -> bool {
 /// One attempt ended with something to be done without locks.
 enum Attempt {
     Done(Fault),
+    /// The page is on its way elsewhere.
+    Migrating(VirtAddr),
     /// The owner of a reservation found the pool empty: its children's hold on this page has to end.
     RobChildren(HugeFrame),
 }
@@ -183,6 +186,13 @@ impl<P: Platform> AddressSpace<P> {
             let fault = Faulting { guard: &guard, address, index, access, may_rob: !robbed };
             match fault.attempt(task)? {
                 Attempt::Done(done) => return Ok(done),
+                Attempt::Migrating(address) => {
+                    drop(guard);
+                    drop(mutex);
+                    drop(mmap);
+                    self.wait_for_migration(task, address)?;
+                    return Ok(Fault::Raced);
+                }
                 Attempt::RobChildren(frame) => {
                     // `i_mmap` in write comes before none of what is held; let everything go but the mmap lock.
                     drop(guard);
@@ -192,6 +202,22 @@ impl<P: Platform> AddressSpace<P> {
                 }
             }
         }
+    }
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// Waits until the entry at `address` is no migration entry any more. Holds nothing meanwhile: neither a lock that the
+    /// mover may want nor a table that may go (scenario S5). Sleeps.
+    ///
+    /// Linux: `migration_entry_wait_huge()` in mm/migrate.c.
+    fn wait_for_migration(&self, task: &mut Task<P>, address: VirtAddr) -> Result<(), OutOfMemory> {
+        self.mm().hugetlb().migrations().wait(task, |task| {
+            let section = task.rcu_read_lock();
+            // Not found, or not readable: whatever it is now, the next fault sees it.
+            let leaf = leaf_offset(&section, self.mm(), address).ok().flatten();
+            let moving = leaf.is_some_and(|(slot, _)| matches!(slot.read(), Ok(Entry::Migration(_))));
+            (!moving).then_some(())
+        })
     }
 }
 
@@ -226,8 +252,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             Entry::Hwpoison(_) => {
                 Err(FaultError::Hwpoison { address: self.address, size: self.vma().size() })
             }
-            // A page on its way: the entry changes back, or to another page, without us.
-            Entry::Migration(_) | Entry::Table(_) => Ok(Attempt::Done(Fault::Raced)),
+            Entry::Migration(_) => Ok(Attempt::Migrating(self.address)),
+            Entry::Table(_) => Ok(Attempt::Done(Fault::Raced)),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::error::OutOfMemory;
 use crate::platform::{Barriers, Platform};
 use crate::pool::HugePool;
 use crate::rcu::Rcu;
-use crate::sync::{Arc, SleepLock, SleepLockGuard, Word};
+use crate::sync::{Arc, SleepLock, SleepLockGuard, WaitQueue, Word};
 use crate::task::Task;
 
 /// Mutexes that the fault mutexes of all pages of all files are spread over. A power of two. Linux takes eight for each
@@ -22,6 +22,8 @@ pub struct Hugetlb<P: Platform> {
     rcu: P::Rcu,
     pools: [HugePool<P>; HugeSize::ALL.len()],
     fault_mutexes: Vec<SleepLock<P>>,
+    /// Faults that wait for a page on its way.
+    migrations: WaitQueue<P>,
     next_id: P::Word,
 }
 
@@ -41,6 +43,7 @@ impl<P: Platform> Hugetlb<P> {
             rcu,
             pools: HugeSize::ALL.map(HugePool::new),
             fault_mutexes,
+            migrations: WaitQueue::new(),
             next_id: <P as Barriers>::Word::new(1),
         })
     }
@@ -69,6 +72,11 @@ impl<P: Platform> Hugetlb<P> {
     /// pages, and never shrinks below what is in use or reserved. Does not sleep.
     pub fn resize_pool(&self, size: HugeSize, pages: u64) -> u64 {
         self.pool(size).resize(self, pages)
+    }
+
+    /// Where those wait who met a migration entry: woken when entries of a page have been put back.
+    pub(crate) fn migrations(&self) -> &WaitQueue<P> {
+        &self.migrations
     }
 
     /// A number nothing else in this system has.

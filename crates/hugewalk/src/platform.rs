@@ -18,7 +18,7 @@ use crate::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use crate::error::OutOfMemory;
 use crate::page::Page;
 use crate::rcu::Rcu;
-use crate::sync::Word;
+use crate::sync::{Parker, Word};
 use crate::table::Table;
 
 /// Entries of a table page.
@@ -173,6 +173,8 @@ pub unsafe trait Platform: Barriers + Sized {
     type SleepMutex: RawMutex + Send + Sync + 'static;
     /// A sleeping reader/writer lock. A queued writer may hold up later readers.
     type SleepRwLock: RawRwLock + Send + Sync + 'static;
+    /// Where one task sleeps.
+    type Parker: Parker;
     /// Read sections and grace periods: [`EpochRcu<Self>`](crate::rcu::EpochRcu), or the host's own.
     type Rcu: Rcu<Self>;
     /// What the host keeps for each address space: processor mask, TLB generation, ASID. Linux: `mm_context_t`.

@@ -20,7 +20,7 @@ use crate::error::OutOfMemory;
 use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
 use crate::rcu::Rcu;
-use crate::sync::Arc;
+use crate::sync::{Arc, Parker};
 
 /// One thread of execution that uses the engine. Linux: `current`.
 ///
@@ -32,6 +32,8 @@ use crate::sync::Arc;
 pub struct Task<P: Platform> {
     hugetlb: Arc<Hugetlb<P>>,
     reader: ManuallyDrop<<P::Rcu as Rcu<P>>::Reader>,
+    /// Shared with the queues the task waits in.
+    parker: Arc<P::Parker>,
     _stays: StaysOnItsThread,
 }
 
@@ -42,11 +44,13 @@ impl<P: Platform> Task<P> {
     ///
     /// [`OutOfMemory`].
     pub fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Self, OutOfMemory> {
+        let parker = Arc::try_new(<P::Parker as Parker>::new())?;
         let reader = hugetlb.rcu().register(hugetlb.platform())?;
         // INVARIANT: registered with the domain of this very system.
         Ok(Self {
             hugetlb: hugetlb.clone(),
             reader: ManuallyDrop::new(reader),
+            parker,
             _stays: StaysOnItsThread::MARK,
         })
     }
@@ -55,6 +59,10 @@ impl<P: Platform> Task<P> {
     #[must_use]
     pub fn hugetlb(&self) -> &Arc<Hugetlb<P>> {
         &self.hugetlb
+    }
+
+    pub(crate) fn parker(&self) -> &Arc<P::Parker> {
+        &self.parker
     }
 
     /// Enters an RCU read section, which lasts as long as the guard. Sections nest. Does not sleep, and nothing may

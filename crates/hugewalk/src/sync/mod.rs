@@ -2,10 +2,12 @@
 
 mod arc;
 mod lock;
+mod wait;
 mod word;
 
 pub use self::arc::Arc;
 pub(crate) use self::lock::{ReadSem, RwSem, SleepLock, SleepLockGuard, SpinLock, WriteSem};
+pub use self::wait::{Parker, WaitQueue};
 pub use self::word::Word;
 
 /// Moves `value` to the heap if there is memory for it.
