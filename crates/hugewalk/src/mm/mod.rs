@@ -20,11 +20,13 @@ mod observe;
 mod protect;
 mod remap;
 mod set;
+mod soft_dirty;
 mod split;
 mod unlisted;
 mod unmap;
 
 use core::fmt;
+use core::ops::Range;
 use core::ptr;
 use core::sync::atomic::Ordering;
 
@@ -204,6 +206,11 @@ impl<P: Platform> MmapReadGuard<'_, P> {
     #[must_use]
     pub fn find(&self, address: VirtAddr) -> Option<&Arc<Vma<P>>> {
         self.vmas.find(address)
+    }
+
+    /// The VMAs that overlap a range, by address.
+    pub fn overlapping(&self, range: &Range<VirtAddr>) -> impl Iterator<Item = &Arc<Vma<P>>> {
+        self.vmas.overlapping(range)
     }
 
     /// All VMAs, by address.

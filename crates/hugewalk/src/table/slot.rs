@@ -6,7 +6,8 @@ use core::sync::atomic::Ordering;
 
 use thiserror::Error;
 
-use super::TableRef;
+use super::{TableRef, index_of};
+use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::{Entry, LeafFlags, RawEntry};
 use crate::platform::{Platform, Protocol, Step};
 use crate::sync::Word;
@@ -177,6 +178,16 @@ impl<'p, P: Platform> Slot<'p, P, Alive> {
         Ok(Unconfirmed { place: &self.place, generation, entry })
     }
 
+    /// Moves on to the entry for another address in the same table; `size` is that of the table's leaves.
+    pub(crate) fn move_to(&mut self, address: VirtAddr, size: HugeSize) {
+        self.place.index = index_of(address, size.shift());
+    }
+
+    /// How many others used the table a moment ago.
+    pub(crate) fn sharers_hint(&self) -> u64 {
+        self.place.table.users()
+    }
+
     /// Locks the table and checks that it is still the address space's own (P2). Spins.
     ///
     /// # Errors
@@ -279,6 +290,16 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         };
         self.set(Entry::Leaf(leaf.with(used)));
         true
+    }
+
+    /// Clears the accessed bit of a leaf; true if it was set.
+    pub fn mark_old(&self) -> bool {
+        let keep = !LeafFlags::ACCESSED.bits();
+        let was_leaf = matches!(self.read(), Entry::Leaf(_));
+        was_leaf
+            && self.place.table.entry(self.place.index).fetch_and(keep, Ordering::AcqRel)
+                & LeafFlags::ACCESSED.bits()
+                != 0
     }
 
     pub(crate) fn raw(&self) -> RawEntry {

@@ -1,0 +1,224 @@
+//! Page walks and what is built on them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::arch::Entry;
+use hugewalk::fault::{Access, FaultError};
+use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement};
+use hugewalk::pagewalk::{Found, Next, PageMap, SleepingVisitor, Visitor};
+use hugewalk::sync::Arc;
+use hugewalk::vma::{Protection, Vma};
+use hugewalk::{AddressSpace, Hugetlb, Task};
+use hugewalk_host::{Contents, Cpu, Host, HostConfig};
+
+const START: u64 = 4 * PUD_SIZE;
+const READ_WRITE: Protection = Protection::READ.union(Protection::WRITE);
+
+fn page(n: u64) -> VirtAddr {
+    VirtAddr::new(START + n * PMD_SIZE)
+}
+
+fn system(pages: u64) -> (Arc<Hugetlb<Host>>, Task<Host>) {
+    let config = HostConfig::new().huge_bytes(4 * PUD_SIZE).contents(Contents::Nothing);
+    let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
+    assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, pages), pages);
+    let task = Task::new(&hugetlb).unwrap();
+    (hugetlb, task)
+}
+
+fn map(task: &mut Task<Host>, space: &AddressSpace<Host>, at: VirtAddr, pages: u64, flags: MapFlags) {
+    let request = MapRequest {
+        placement: Placement::Fixed(at),
+        length: pages * PMD_SIZE,
+        protection: READ_WRITE,
+        flags,
+        backing: Backing::Anonymous(HugeSize::Size2M),
+    };
+    space.mmap(task, &request).unwrap();
+}
+
+/// Notes how often each page is visited, as an entry or in a hole.
+#[derive(Default)]
+struct Count {
+    visits: BTreeMap<VirtAddr, u32>,
+    leaves: u32,
+}
+
+impl Visitor<Host> for Count {
+    fn entry(&mut self, found: &Found<'_, Host>) {
+        *self.visits.entry(found.address()).or_default() += 1;
+        self.leaves += u32::from(matches!(found.entry(), Entry::Leaf(_)));
+    }
+
+    fn hole(&mut self, _vma: &Vma<Host>, range: std::ops::Range<VirtAddr>) {
+        let mut at = range.start.as_u64();
+        while at < range.end.as_u64() {
+            *self.visits.entry(VirtAddr::new(at)).or_default() += 1;
+            at += PMD_SIZE;
+        }
+    }
+}
+
+#[test]
+fn a_walk_visits_each_page_once_and_names_the_first_that_is_not_mapped() {
+    let (hugetlb, mut task) = system(16);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&mut task, &space, page(0), 3, MapFlags::empty());
+    map(&mut task, &space, page(5), 2, MapFlags::empty());
+    space.fault(&mut task, page(1), Access::Write).unwrap();
+    let mut count = Count::default();
+    let unmapped = space.walk_range(&mut task, page(0)..page(7), &mut count);
+    assert_eq!(unmapped, Some(page(3)));
+    assert_eq!(count.leaves, 1);
+    let visited: Vec<_> = count.visits.into_iter().collect();
+    assert_eq!(visited, [0, 1, 2, 5, 6].map(|n| (page(n), 1)));
+}
+
+#[test]
+fn a_walk_neither_misses_nor_repeats_an_entry_while_its_table_is_unshared() {
+    let (hugetlb, mut task) = system(512);
+    let parent = AddressSpace::new(&hugetlb).unwrap();
+    map(&mut task, &parent, page(0), 512, MapFlags::SHARED | MapFlags::POPULATE);
+    let child = parent.fork(&mut task).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut task = Task::new(&hugetlb).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                child.fault(&mut task, page(7), Access::Read).unwrap();
+                child.madvise(&mut task, page(7), PMD_SIZE, Advice::DontNeed).unwrap();
+            }
+        });
+        for _ in 0..500 {
+            let mut count = Count::default();
+            assert_eq!(child.walk_range(&mut task, page(0)..page(512), &mut count), None);
+            assert_eq!(count.visits.len(), 512);
+            assert!(count.visits.values().all(|&visits| visits == 1));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Wants every page, as a device driver does that mirrors the range (hmm).
+#[derive(Default)]
+struct Mirror {
+    seen: Vec<VirtAddr>,
+    failed: Vec<VirtAddr>,
+}
+
+impl SleepingVisitor<Host> for Mirror {
+    fn entry(&mut self, task: &mut Task<Host>, _vma: &Vma<Host>, address: VirtAddr, entry: Entry) -> Next {
+        task.synchronize(); // it may
+        if entry == Entry::None {
+            return Next::Fault(Access::Read);
+        }
+        self.seen.push(address);
+        Next::Go
+    }
+
+    fn fault_failed(&mut self, address: VirtAddr, _error: FaultError) -> Next {
+        self.failed.push(address);
+        Next::Go
+    }
+}
+
+#[test]
+fn a_visitor_that_faults_comes_back_to_the_same_entry() {
+    let (hugetlb, mut task) = system(16);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&mut task, &space, page(0), 4, MapFlags::empty());
+    space.fault(&mut task, page(2), Access::Write).unwrap();
+    let mut mirror = Mirror::default();
+    space.walk_range_sleeping(&mut task, page(0)..page(4), &mut mirror);
+    assert_eq!(mirror.seen, [0, 1, 2, 3].map(page));
+    assert!(mirror.failed.is_empty());
+}
+
+#[test]
+fn a_visitor_learns_of_the_fault_that_failed_and_goes_on_behind_it() {
+    let (hugetlb, mut task) = system(2);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&mut task, &space, page(0), 4, MapFlags::NORESERVE);
+    let mut mirror = Mirror::default();
+    space.walk_range_sleeping(&mut task, page(0)..page(4), &mut mirror);
+    assert_eq!(mirror.seen, [0, 1].map(page));
+    assert_eq!(mirror.failed, [2, 3].map(page));
+}
+
+#[test]
+fn pagemap_tells_present_exclusive_and_file_pages_apart() {
+    let (hugetlb, mut task) = system(16);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&mut task, &space, page(0), 2, MapFlags::empty());
+    map(&mut task, &space, page(2), 1, MapFlags::SHARED);
+    space.fault(&mut task, page(1), Access::Read).unwrap();
+    space.fault(&mut task, page(2), Access::Write).unwrap();
+    let alone = space.pagemap(&mut task, page(0)..page(3)).unwrap();
+    let file = PageMap::PRESENT | PageMap::EXCLUSIVE | PageMap::FILE | PageMap::SOFT_DIRTY;
+    let expected = [PageMap::empty(), PageMap::PRESENT | PageMap::EXCLUSIVE, file];
+    assert_eq!(alone.iter().map(|(_, map)| *map).collect::<Vec<_>>(), expected);
+
+    let child = space.fork(&mut task).unwrap();
+    let forked = space.pagemap(&mut task, page(1)..page(2)).unwrap();
+    assert_eq!(forked, [(page(1), PageMap::PRESENT)]);
+    drop(child);
+}
+
+#[test]
+fn soft_dirty_says_what_was_written_since_it_was_cleared() {
+    let (hugetlb, mut task) = system(16);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    for flags in [MapFlags::empty(), MapFlags::SHARED] {
+        map(&mut task, &space, page(0), 3, flags);
+        let mut cpu = Cpu::new(&space).unwrap();
+        for n in 0..3 {
+            cpu.store(&mut task, page(n), 1).unwrap();
+        }
+        space.clear_soft_dirty(&mut task);
+        cpu.load(&mut task, page(0)).unwrap();
+        cpu.store(&mut task, page(1), 2).unwrap();
+        let map = space.pagemap(&mut task, page(0)..page(3)).unwrap();
+        let dirty: Vec<_> = map.iter().map(|(_, map)| map.contains(PageMap::SOFT_DIRTY)).collect();
+        assert_eq!(dirty, [false, true, false]);
+    }
+}
+
+#[test]
+fn mincore_finds_mapped_pages_and_those_in_the_page_cache() {
+    let (hugetlb, mut task) = system(1030);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&mut task, &space, page(0), 512, MapFlags::SHARED);
+    space.fault(&mut task, page(3), Access::Write).unwrap();
+    let child = space.fork(&mut task).unwrap();
+    let resident = child.mincore(&mut task, page(2)..page(5)).unwrap();
+    assert_eq!(resident, [(page(2), false), (page(3), true), (page(4), false)]);
+    let hole = child.mincore(&mut task, page(510)..page(514));
+    assert_eq!(hole, Err(MapError::NotMapped { address: page(512) }));
+}
+
+#[test]
+fn access_sampling_counts_what_was_touched_since_the_last_sample() {
+    let (hugetlb, mut task) = system(16);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&mut task, &space, page(0), 8, MapFlags::POPULATE);
+    assert_eq!(space.sample_accessed(&mut task, page(0)..page(8)), 8);
+    assert_eq!(space.sample_accessed(&mut task, page(0)..page(8)), 0);
+    let mut cpu = Cpu::new(&space).unwrap();
+    cpu.load(&mut task, page(2)).unwrap();
+    cpu.load(&mut task, page(5)).unwrap();
+    assert_eq!(space.sample_accessed(&mut task, page(0)..page(8)), 2);
+}
+
+#[test]
+fn numa_maps_adds_the_pages_up() {
+    let (hugetlb, mut task) = system(16);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&mut task, &space, page(0), 4, MapFlags::POPULATE);
+    map(&mut task, &space, page(4), 2, MapFlags::SHARED | MapFlags::POPULATE);
+    let child = space.fork(&mut task).unwrap();
+    let totals = space.numa_maps(&mut task, page(0)..page(6));
+    assert_eq!((totals.pages, totals.anon, totals.dirty, totals.mapmax), (6, 4, 4, 2));
+    drop(child);
+}

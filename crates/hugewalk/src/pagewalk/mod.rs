@@ -1,0 +1,229 @@
+//! Walks over ranges, with a visitor for each entry and each hole.
+//!
+//! # Protocol
+//!
+//! There are two kinds of visitor, and the type says which:
+//!
+//! - A [`Visitor`] never sleeps: it is not given the task. It is called inside an RCU read section, one section for each
+//!   table, with entries that were read confirmed. Where a table is unshared under the walk, the walk goes on from the
+//!   entry it had come to, in whatever is there now: no entry is missed, none is visited twice.
+//! - A [`SleepingVisitor`] is given `&mut Task`. It is called under the VMA lock in read, so the table stays while it
+//!   sleeps. It may ask for a fault: then the walk lets every lock go, takes the fault, takes the locks again, and calls
+//!   it once more for the same address. (A visitor that took the VMA lock itself, in write, under the walk's read would
+//!   wait for itself; it is not given the VMA's locks, scenario S26.)
+//!
+//! Both hold the mmap lock in read. What a visitor wants to change in an entry it does through
+//! [`Found::lock`], which is revalidated.
+//!
+//! Linux: `walk_hugetlb_range()` in mm/pagewalk.c; what is built on it here: fs/proc/task_mmu.c, mm/mincore.c,
+//! mm/damon/vaddr.c.
+
+mod reports;
+
+use core::ops::Range;
+
+pub use self::reports::{NumaMaps, PageMap};
+
+use crate::addr::VirtAddr;
+use crate::arch::Entry;
+use crate::fault::{Access, FaultError};
+use crate::mm::{AddressSpace, by_table};
+use crate::platform::Platform;
+use crate::sync::Arc;
+use crate::table::{Alive, LockedSlot, Slot, Unshared};
+use crate::task::Task;
+use crate::vma::Vma;
+use crate::walk::huge_pte_offset;
+
+/// An entry under a walk.
+pub struct Found<'s, P: Platform> {
+    vma: &'s Vma<P>,
+    address: VirtAddr,
+    entry: Entry,
+    sharers: u64,
+    slot: &'s Slot<'s, P, Alive>,
+}
+
+impl<'s, P: Platform> Found<'s, P> {
+    /// The mapping.
+    #[must_use]
+    pub fn vma(&self) -> &'s Vma<P> {
+        self.vma
+    }
+
+    /// The start of the huge page.
+    #[must_use]
+    pub fn address(&self) -> VirtAddr {
+        self.address
+    }
+
+    /// What the entry said.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        self.entry
+    }
+
+    /// Do other processes reach the page: through the same table, or another entry? False if there is no page.
+    #[must_use]
+    pub fn is_page_shared(&self) -> bool {
+        let Entry::Leaf(leaf) = self.entry else { return false };
+        self.sharers > 0 || self.vma.mm().hugetlb().page(leaf.frame).mapcount() > 1
+    }
+
+    /// Locks the table, to look at the entry anew and mark it. Spins.
+    ///
+    /// # Errors
+    ///
+    /// [`Unshared`]: the table was taken away since the entry was read.
+    pub fn lock(&self) -> Result<LockedSlot<'_, P>, Unshared> {
+        self.slot.lock()
+    }
+}
+
+/// Visits entries without ever sleeping.
+pub trait Visitor<P: Platform> {
+    /// There is a table; this is the entry, which may be none.
+    fn entry(&mut self, found: &Found<'_, P>);
+
+    /// There is no table for this part of the mapping.
+    fn hole(&mut self, vma: &Vma<P>, range: Range<VirtAddr>) {
+        let _ = (vma, range);
+    }
+}
+
+/// What a [`SleepingVisitor`] wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The next entry.
+    Go,
+    /// A fault here, and then this address again.
+    Fault(Access),
+    /// The end of the walk.
+    Stop,
+}
+
+/// Visits entries and may sleep over them.
+pub trait SleepingVisitor<P: Platform> {
+    /// The entry at an address, or [`Entry::None`] where there is no table.
+    fn entry(&mut self, task: &mut Task<P>, vma: &Vma<P>, address: VirtAddr, entry: Entry) -> Next;
+
+    /// The fault that it asked for failed; the walk goes on behind it with [`Next::Go`].
+    fn fault_failed(&mut self, address: VirtAddr, error: FaultError) -> Next {
+        let _ = (address, error);
+        Next::Stop
+    }
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// Visits each entry and each hole of the mappings in a range, under RCU. Returns the first address that is not mapped,
+    /// if there is one. Sleeps between tables, not in them.
+    ///
+    /// Takes the mmap lock in read, and a read section for each table.
+    pub fn walk_range(
+        &self,
+        task: &mut Task<P>,
+        range: Range<VirtAddr>,
+        visitor: &mut impl Visitor<P>,
+    ) -> Option<VirtAddr> {
+        let mmap = self.mmap_read(task);
+        let mut next = range.start;
+        let mut unmapped = None;
+        for vma in mmap.overlapping(&range) {
+            if vma.start() > next {
+                unmapped = unmapped.or(Some(next));
+            }
+            let size = vma.size();
+            let part = vma.start().max(range.start.huge_page(size))..vma.end().min(range.end);
+            next = vma.end();
+            for part in by_table(part, size) {
+                walk_table(task, vma, part, visitor);
+            }
+        }
+        unmapped.or((next < range.end).then_some(next))
+    }
+
+    /// Visits each page of the mappings in a range, under the VMA lock; the visitor may sleep, and may have faults taken.
+    /// Sleeps.
+    ///
+    /// Takes the mmap lock and VMA locks in read; lets all of them go for a fault.
+    pub fn walk_range_sleeping(
+        &self,
+        task: &mut Task<P>,
+        range: Range<VirtAddr>,
+        visitor: &mut impl SleepingVisitor<P>,
+    ) {
+        let mut address = range.start;
+        while address < range.end {
+            match self.walk_until_fault(task, address..range.end, visitor) {
+                Pause::End => return,
+                Pause::Fault(at, access) => {
+                    address = at;
+                    if let Err(error) = self.fault(task, at, access) {
+                        if visitor.fault_failed(at, error) != Next::Go {
+                            return;
+                        }
+                        let mmap = self.mmap_read(task);
+                        let Some(vma) = mmap.find(at) else { continue };
+                        address = at.huge_page(vma.size()).plus(vma.size().bytes());
+                    }
+                }
+            }
+        }
+    }
+
+    fn walk_until_fault(
+        &self,
+        task: &mut Task<P>,
+        range: Range<VirtAddr>,
+        visitor: &mut impl SleepingVisitor<P>,
+    ) -> Pause {
+        let mmap = self.mmap_read(task);
+        for vma in mmap.overlapping(&range) {
+            let size = vma.size();
+            let Some(locked) = mmap.lock_vma(vma, task) else { continue };
+            let mut address = vma.start().max(range.start.huge_page(size));
+            while address < vma.end().min(range.end) {
+                let slot = huge_pte_offset(&locked, vma.mm(), address, size).ok().flatten();
+                let entry = slot.map_or(Entry::None, |slot| slot.read());
+                match visitor.entry(task, vma, address, entry) {
+                    Next::Go => address = address.plus(size.bytes()),
+                    Next::Fault(access) => return Pause::Fault(address, access),
+                    Next::Stop => return Pause::End,
+                }
+            }
+        }
+        Pause::End
+    }
+}
+
+/// Why a walk with a sleeping visitor let its locks go.
+enum Pause {
+    End,
+    Fault(VirtAddr, Access),
+}
+
+/// The part of a walk that lies in one table, however often that is exchanged meanwhile.
+fn walk_table<P: Platform>(
+    task: &Task<P>,
+    vma: &Arc<Vma<P>>,
+    part: Range<VirtAddr>,
+    visitor: &mut impl Visitor<P>,
+) {
+    let size = vma.size();
+    let mut address = part.start;
+    while address < part.end {
+        let section = task.rcu_read_lock();
+        let Ok(Some(mut slot)) = huge_pte_offset(&section, vma.mm(), address, size) else {
+            visitor.hole(vma, address..part.end);
+            return;
+        };
+        while address < part.end {
+            slot.move_to(address, size);
+            let sharers = slot.sharers_hint();
+            // Unshared: on from here, in the table that is there now.
+            let Ok(entry) = slot.read() else { break };
+            visitor.entry(&Found { vma, address, entry, sharers, slot: &slot });
+            address = address.plus(size.bytes());
+        }
+    }
+}

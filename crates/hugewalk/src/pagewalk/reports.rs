@@ -1,0 +1,193 @@
+//! What is built on page walks: pagemap, soft-dirty, mincore, access sampling, numa_maps.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use bitflags::bitflags;
+
+use super::{Found, Visitor};
+use crate::addr::VirtAddr;
+use crate::arch::{Entry, LeafFlags};
+use crate::error::OutOfMemory;
+use crate::mm::{AddressSpace, MapError};
+use crate::platform::Platform;
+use crate::sync::try_push;
+use crate::task::Task;
+use crate::vma::Vma;
+
+bitflags! {
+    /// What is known of a page. Linux: the bits of /proc/PID/pagemap.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct PageMap: u8 {
+        /// A page is mapped, and the process may access it (`PM_PRESENT`).
+        const PRESENT = 1 << 0;
+        /// It was written since soft-dirty was cleared (`PM_SOFT_DIRTY`).
+        const SOFT_DIRTY = 1 << 1;
+        /// No other process maps it (`PM_MMAP_EXCLUSIVE`).
+        const EXCLUSIVE = 1 << 2;
+        /// It belongs to a file, or is shared memory (`PM_FILE`).
+        const FILE = 1 << 3;
+        /// It is write-protected by userfaultfd (`PM_UFFD_WP`).
+        const UFFD_WP = 1 << 4;
+        /// It is on its way elsewhere, or has failed (`PM_SWAP`).
+        const SWAP = 1 << 5;
+    }
+}
+
+/// Totals over a range. Linux: a line of /proc/PID/numa_maps, nodes taken together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NumaMaps {
+    /// Leaves.
+    pub pages: u64,
+    /// Of pages of private mappings alone (`anon=`).
+    pub anon: u64,
+    /// Written (`dirty=`).
+    pub dirty: u64,
+    /// The most often any of the pages is mapped (`mapmax=`).
+    pub mapmax: u64,
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// What is known of each page in a range, in order; holes give empty sets. Sleeps.
+    ///
+    /// Takes what [`walk_range`](Self::walk_range) takes. Linux: `pagemap_hugetlb_range()` in fs/proc/task_mmu.c.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if there is no room for the answer.
+    pub fn pagemap(
+        &self,
+        task: &mut Task<P>,
+        range: Range<VirtAddr>,
+    ) -> Result<Vec<(VirtAddr, PageMap)>, OutOfMemory> {
+        let mut list = List { pages: Vec::new(), full: false, judge: |found: &Found<'_, P>| page_map(found) };
+        self.walk_range(task, range, &mut list);
+        list.into_pages()
+    }
+
+    /// For each page in a range whether it is resident: mapped, or, where there is no table, in the file's page cache.
+    /// Sleeps.
+    ///
+    /// Takes what [`walk_range`](Self::walk_range) takes. Linux: `mincore(2)`, mm/mincore.c.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NotMapped`] if there is a hole in the mappings, [`MapError::OutOfMemory`].
+    pub fn mincore(
+        &self,
+        task: &mut Task<P>,
+        range: Range<VirtAddr>,
+    ) -> Result<Vec<(VirtAddr, bool)>, MapError> {
+        let judge = |found: &Found<'_, P>| !found.entry().is_none();
+        let mut list = List { pages: Vec::new(), full: false, judge };
+        if let Some(address) = self.walk_range(task, range, &mut list) {
+            return Err(MapError::NotMapped { address });
+        }
+        let mut pages = list.into_pages()?;
+        let mmap = self.mmap_read(task);
+        for (address, resident) in &mut pages {
+            if !*resident && let Some(vma) = mmap.find(*address) {
+                *resident = vma.is_shared() && vma.file().find_page(vma.offset_of(*address)).is_some();
+            }
+        }
+        Ok(pages)
+    }
+
+    /// Counts the pages in a range that were accessed since the last call, and forgets that they were. No TLB is flushed:
+    /// a translation that a processor has cached is found used again only when it has been looked up anew. Sleeps.
+    ///
+    /// Takes what [`walk_range`](Self::walk_range) takes, and table locks. Linux: `damon_hugetlb_mkold()` in
+    /// mm/damon/vaddr.c.
+    pub fn sample_accessed(&self, task: &mut Task<P>, range: Range<VirtAddr>) -> u64 {
+        let mut sample = Sample { accessed: 0 };
+        self.walk_range(task, range, &mut sample);
+        sample.accessed
+    }
+
+    /// Totals over the pages in a range. Sleeps.
+    ///
+    /// Takes what [`walk_range`](Self::walk_range) takes. Linux: `gather_hugetlb_stats()` in fs/proc/task_mmu.c.
+    pub fn numa_maps(&self, task: &mut Task<P>, range: Range<VirtAddr>) -> NumaMaps {
+        let mut totals = NumaMaps::default();
+        self.walk_range(task, range, &mut totals);
+        totals
+    }
+}
+
+fn page_map<P: Platform>(found: &Found<'_, P>) -> PageMap {
+    match found.entry() {
+        Entry::Leaf(leaf) => {
+            let mut map = PageMap::PRESENT;
+            map.set(PageMap::SOFT_DIRTY, leaf.flags.contains(LeafFlags::SOFT_DIRTY));
+            map.set(PageMap::UFFD_WP, leaf.flags.contains(LeafFlags::UFFD_WP));
+            map.set(PageMap::EXCLUSIVE, !found.is_page_shared());
+            map.set(PageMap::FILE, !found.vma().mm().hugetlb().page(leaf.frame).is_anon());
+            map
+        }
+        Entry::Migration(migration) => {
+            let mut map = PageMap::SWAP;
+            map.set(PageMap::SOFT_DIRTY, migration.soft_dirty);
+            map.set(PageMap::UFFD_WP, migration.uffd_wp);
+            map
+        }
+        Entry::Hwpoison(_) => PageMap::SWAP,
+        Entry::Marker => PageMap::UFFD_WP,
+        Entry::None | Entry::Table(_) => PageMap::empty(),
+    }
+}
+
+/// A list with something for each page.
+struct List<T, F> {
+    pages: Vec<(VirtAddr, T)>,
+    full: bool,
+    judge: F,
+}
+
+impl<T, F> List<T, F> {
+    fn push(&mut self, address: VirtAddr, value: T) {
+        self.full |= try_push(&mut self.pages, (address, value)).is_err();
+    }
+
+    fn into_pages(self) -> Result<Vec<(VirtAddr, T)>, OutOfMemory> {
+        if self.full { Err(OutOfMemory) } else { Ok(self.pages) }
+    }
+}
+
+impl<P: Platform, T: Default, F: Fn(&Found<'_, P>) -> T> Visitor<P> for List<T, F> {
+    fn entry(&mut self, found: &Found<'_, P>) {
+        let value = (self.judge)(found);
+        self.push(found.address(), value);
+    }
+
+    fn hole(&mut self, vma: &Vma<P>, range: Range<VirtAddr>) {
+        let mut address = range.start;
+        while address < range.end {
+            self.push(address, T::default());
+            address = address.plus(vma.size().bytes());
+        }
+    }
+}
+
+struct Sample {
+    accessed: u64,
+}
+
+impl<P: Platform> Visitor<P> for Sample {
+    fn entry(&mut self, found: &Found<'_, P>) {
+        // Unshared since: what another process has it marked with is not this one's to count.
+        if let Ok(locked) = found.lock() {
+            self.accessed += u64::from(locked.mark_old());
+        }
+    }
+}
+
+impl<P: Platform> Visitor<P> for NumaMaps {
+    fn entry(&mut self, found: &Found<'_, P>) {
+        let Entry::Leaf(leaf) = found.entry() else { return };
+        let page = found.vma().mm().hugetlb().page(leaf.frame);
+        self.pages += 1;
+        self.anon += u64::from(page.is_anon());
+        self.dirty += u64::from(leaf.flags.contains(LeafFlags::DIRTY));
+        self.mapmax = self.mapmax.max(page.mapcount());
+    }
+}
