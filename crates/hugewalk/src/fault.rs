@@ -169,6 +169,28 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// [`FaultError`]; nothing was changed then, apart from tables that may have been made on the way.
     pub fn fault(&self, task: &mut Task<P>, address: VirtAddr, access: Access) -> Result<Fault, FaultError> {
+        self.resolve(task, address, access, false)
+    }
+
+    /// As a fault for reading, after which the address space has a page of a private mapping to itself: a page that others
+    /// share is copied, and stays write-protected. What is not there or in a shared mapping is mapped as it is. May sleep.
+    ///
+    /// Linux: `FAULT_FLAG_UNSHARE`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`fault`](Self::fault).
+    pub(crate) fn unshare_page(&self, task: &mut Task<P>, address: VirtAddr) -> Result<Fault, FaultError> {
+        self.resolve(task, address, Access::Read, true)
+    }
+
+    fn resolve(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        access: Access,
+        unshare: bool,
+    ) -> Result<Fault, FaultError> {
         let mut robbed = false;
         loop {
             let mmap = self.mmap_read(task);
@@ -183,7 +205,7 @@ impl<P: Platform> AddressSpace<P> {
             let Some(guard) = mmap.lock_vma(vma, task) else {
                 return Ok(Fault::Raced);
             };
-            let fault = Faulting { guard: &guard, address, index, access, may_rob: !robbed };
+            let fault = Faulting { guard: &guard, address, index, access, unshare, may_rob: !robbed };
             match fault.attempt(task)? {
                 Attempt::Done(done) => return Ok(done),
                 Attempt::Migrating(address) => {
@@ -228,6 +250,8 @@ struct Faulting<'g, 'v, P: Platform> {
     address: VirtAddr,
     index: u64,
     access: Access,
+    /// A read after which the page is this address space's alone.
+    unshare: bool,
     may_rob: bool,
 }
 
@@ -351,7 +375,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         leaf: Leaf,
         task: &mut Task<P>,
     ) -> Result<Attempt, FaultError> {
-        if !self.is_write() || leaf.is_writable() {
+        if !(self.is_write() || self.unshare) || leaf.is_writable() {
             slot.lock(task).mark_used(self.is_write());
             return Ok(Attempt::Done(Fault::Present));
         }
@@ -361,7 +385,10 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         }
         let old = self.mm().hugetlb().page(leaf.frame);
         // Under the table lock nobody maps the page anew from here, and nobody else has it mapped.
-        if self.vma().is_shared() || (old.is_anon() && old.mapcount() == 1) {
+        if self.vma().is_shared() || old.is_exclusive() {
+            if self.unshare {
+                return Ok(Attempt::Done(Fault::Present));
+            }
             self.make_writable(&locked, leaf);
             return Ok(Attempt::Done(Fault::Reused));
         }
@@ -398,14 +425,15 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         copy.page().set_anon();
         hugetlb.platform().copy_huge(old.frame(), copy.frame(), vma.size());
         let locked = slot.lock(task);
-        let unchanged =
-            matches!(locked.read(), Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable());
-        if !unchanged {
-            return Ok(Attempt::Done(Fault::Raced));
-        }
+        let now = match locked.read() {
+            Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable() => now,
+            _ => return Ok(Attempt::Done(Fault::Raced)),
+        };
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
+        // Unshared, it allows what it allowed, and remembers what it remembered (a userfaultfd write protection).
+        let flags = if self.unshare { now.flags | LeafFlags::ACCESSED } else { leaf_flags(vma, true) | used };
         copy.page().add_mapping();
-        locked.set(Entry::Leaf(Leaf { frame: copy.frame(), flags: leaf_flags(vma, true) | used }));
+        locked.set(Entry::Leaf(Leaf { frame: copy.frame(), flags }));
         // Before the old page can go: another processor may still read it through its TLB.
         let range = self.address..self.address.plus(vma.size().bytes());
         hugetlb.platform().flush_tlb(self.mm().context(), range);

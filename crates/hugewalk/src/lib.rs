@@ -137,6 +137,7 @@ pub mod file;
 pub mod vma;
 pub mod mm;
 pub mod fault;
+pub mod gup;
 pub mod pagewalk;
 
 pub mod error;

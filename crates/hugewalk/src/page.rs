@@ -20,12 +20,21 @@ const ANON: u64 = 1 << 1;
 /// Memory failure hit the page.
 const HWPOISON: u64 = 1 << 2;
 
+/// `refs` counts references in its lower half and pins in its upper half: one atomic step takes, or gives back, a pin
+/// together with the reference that belongs to it. Linux: `GUP_PIN_COUNTING_BIAS`, `compound_pincount`.
+const REFERENCE: u64 = 1;
+const PIN: u64 = 1 << 32;
+/// Set when half of either count is used up. Then no more are given out to pins: the rest is for mappings, of which there
+/// are never more than memory has entries. Linux: `try_get_page()` refuses a count gone negative.
+const CROWDED: u64 = (1 << 31) | (1 << 63);
+
 /// The record of a huge page.
 ///
 /// # Invariants
 ///
 /// - While `refs` is 0 the page is free, and its pool alone touches `subpool`; the one who takes the page out of the
 ///   pool, or drops the last reference, has it to itself as well.
+/// - Each pin in the upper half of `refs` comes with a reference in the lower half.
 /// - `mapcount` is the number of leaf entries that map the page; each of them holds one of `refs`. A table shared by
 ///   many counts once.
 #[repr(C, align(64))]
@@ -58,7 +67,22 @@ impl<P: Platform> Page<P> {
     /// References: mappings, the page cache, pins.
     #[must_use]
     pub fn references(&self) -> u64 {
-        self.refs.load(Ordering::Acquire)
+        self.refs.load(Ordering::Acquire) & (PIN - 1)
+    }
+
+    /// Pins: references whose holders read or write the contents past the page tables, and rely on the address space
+    /// that they had the page from to go on seeing the same page. Linux: `folio_maybe_dma_pinned()`.
+    #[must_use]
+    pub fn pins(&self) -> u64 {
+        // SeqCst: see `mm::fork`, which makes a page shared and looks here, while `gup` pins and looks whether it is shared.
+        self.refs.load(Ordering::SeqCst) / PIN
+    }
+
+    /// Does one entry alone map the page, a page that belongs to private mappings? Then the address space that has the
+    /// entry has the page to itself. Linux: `PageAnonExclusive`.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        // SeqCst: as for `pins`.
+        self.is_anon() && self.mapcount.load(Ordering::SeqCst) == 1
     }
 
     /// Does it belong to private mappings, rather than to a file?
@@ -79,8 +103,9 @@ impl<P: Platform> Page<P> {
 
     /// One leaf entry more maps the page; the caller, who has a reference, adds one for the entry.
     pub(crate) fn add_mapping(&self) {
-        self.refs.fetch_add(1, Ordering::Relaxed);
-        self.mapcount.fetch_add(1, Ordering::AcqRel);
+        self.refs.fetch_add(REFERENCE, Ordering::Relaxed);
+        // SeqCst: as for `pins`.
+        self.mapcount.fetch_add(1, Ordering::SeqCst);
     }
 
     /// One leaf entry less; its reference passes to the caller.
@@ -90,7 +115,30 @@ impl<P: Platform> Page<P> {
 
     /// A reference more, by one who has one.
     pub(crate) fn hold(&self) {
-        self.refs.fetch_add(1, Ordering::Relaxed);
+        self.refs.fetch_add(REFERENCE, Ordering::Relaxed);
+    }
+
+    /// A reference more, and with `pin` a pin, by one who read the frame out of an entry and knows nothing else of it: not if
+    /// the page is free. What he gets may be a page in its next life; he re-reads the entry to find out.
+    ///
+    /// Linux: `try_grab_folio()` in mm/gup.c.
+    pub(crate) fn try_hold(&self, pin: bool) -> Result<(), NotHeld> {
+        let weight = if pin { PIN + REFERENCE } else { REFERENCE };
+        let mut now = self.refs.load(Ordering::Relaxed);
+        loop {
+            if now == 0 {
+                return Err(NotHeld::Free);
+            }
+            if now & CROWDED != 0 {
+                return Err(NotHeld::Crowded);
+            }
+            // SeqCst: as for `pins`. Its Acquire half pairs with the Release in `hand_out`, and with those of the puts before:
+            // if this is the page's next life, the entry that was cleared before it is seen cleared.
+            match self.refs.compare_exchange(now, now + weight, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(other) => now = other,
+            }
+        }
     }
 
     /// The page goes from the pool to its first holder, for whom it has one reference.
@@ -103,7 +151,7 @@ impl<P: Platform> Page<P> {
         unsafe { *self.subpool.get() = subpool };
         self.flags.store(if restore_reserve { RESTORE_RESERVE } else { 0 }, Ordering::Relaxed);
         // Release: who takes a reference after this sees the fields above.
-        self.refs.store(1, Ordering::Release);
+        self.refs.store(REFERENCE, Ordering::Release);
     }
 
     /// The page is in use: freeing it later does not bring its reservation back.
@@ -134,9 +182,18 @@ impl<P: Platform> Hugetlb<P> {
 
     /// Gives one reference up. The last one puts the page back into its pool. Does not sleep.
     pub(crate) fn put_page(&self, frame: HugeFrame, size: HugeSize) {
+        self.put(frame, size, REFERENCE);
+    }
+
+    /// Gives a pin up with its reference. Linux: `unpin_user_page()`.
+    pub(crate) fn unpin_page(&self, frame: HugeFrame, size: HugeSize) {
+        self.put(frame, size, PIN + REFERENCE);
+    }
+
+    fn put(&self, frame: HugeFrame, size: HugeSize, weight: u64) {
         let page = self.page(frame);
         // AcqRel: the uses of all holders come before the page's next life.
-        if page.refs.fetch_sub(1, Ordering::AcqRel) != 1 {
+        if page.refs.fetch_sub(weight, Ordering::AcqRel) != weight {
             return;
         }
         // SAFETY: that was the last reference.
@@ -146,6 +203,15 @@ impl<P: Platform> Hugetlb<P> {
         let restore = restore || subpool.as_ref().is_some_and(|subpool| subpool.give_back_page());
         self.pool(size).free(self, frame, restore);
     }
+}
+
+/// Why a page could not be taken hold of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotHeld {
+    /// Nobody holds it: it is on its way back to the pool, or there.
+    Free,
+    /// So many hold it that the count might overflow.
+    Crowded,
 }
 
 /// A page on the way from the pool to its first use, or one that somebody looks at: one reference.

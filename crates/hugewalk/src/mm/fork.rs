@@ -4,13 +4,16 @@ use core::ops::Range;
 
 use super::unmap::by_table;
 use super::{AddressSpace, MapError, MmapWriteGuard};
-use crate::addr::VirtAddr;
-use crate::arch::{Entry, LeafFlags, Level};
-use crate::error::OutOfMemory;
+use crate::addr::{HugeSize, VirtAddr};
+use crate::arch::{Entry, Leaf, LeafFlags, Level};
+use crate::fault::leaf_flags;
+use crate::hugetlb::Hugetlb;
+use crate::page::PageRef;
 use crate::platform::Platform;
+use crate::reserve::{NewPage, NoPage};
 use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
-use crate::table::{LockedSlot, index_of};
+use crate::table::{LockedSlot, Slot, Stable, index_of};
 use crate::task::Task;
 use crate::vma::{Vma, VmaFlags, VmaReadGuard};
 use crate::walk::huge_pte_offset;
@@ -18,7 +21,8 @@ use crate::walk::huge_pte_offset;
 impl<P: Platform> AddressSpace<P> {
     /// A copy of the address space. Shared mappings are mapped but not filled: the copy takes tables up, or pages, as it
     /// touches them. Private ones are copied entry by entry, and both sides lose the right to write until one of them
-    /// copies the page. Reservations stay with the parent. Sleeps.
+    /// copies the page; but a page that somebody has pinned (see [`gup`](crate::gup)) stays the parent's as it is, and the
+    /// copy gets a page of its own at once. Reservations stay with the parent. Sleeps.
     ///
     /// Takes the mmap locks of both in write, for each VMA `i_mmap` in write, and for private ones the VMA lock in read.
     ///
@@ -26,7 +30,8 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::OutOfMemory`], [`MapError::Exited`]; there is no copy then.
+    /// [`MapError::OutOfMemory`], [`MapError::NoPage`] if there is no page to copy a pinned one to, [`MapError::Exited`];
+    /// there is no copy then.
     pub fn fork(&self, task: &mut Task<P>) -> Result<Arc<Self>, MapError> {
         let child = Self::new(self.mm().hugetlb())?;
         let mut parent = self.mmap_write(task);
@@ -36,7 +41,7 @@ impl<P: Platform> AddressSpace<P> {
         let copied = copy_vmas(&mut parent, &child, task);
         if let Err(error) = copied {
             child.exit(task);
-            return Err(error.into());
+            return Err(error);
         }
         Ok(child)
     }
@@ -46,7 +51,7 @@ fn copy_vmas<P: Platform>(
     parent: &mut MmapWriteGuard<'_, P>,
     child: &AddressSpace<P>,
     task: &mut Task<P>,
-) -> Result<(), OutOfMemory> {
+) -> Result<(), MapError> {
     // Nobody else knows the child yet; its lock is taken as the proof that the walks below ask for.
     let mut into = child.mmap_write(task);
     for old in parent.vmas.iter() {
@@ -70,7 +75,7 @@ fn copy_entries<P: Platform>(
     child: &MmapWriteGuard<'_, P>,
     new: &Vma<P>,
     task: &mut Task<P>,
-) -> Result<(), OutOfMemory> {
+) -> Result<(), MapError> {
     let locks = (VmaReadGuard::lock(parent, old, task), VmaReadGuard::lock(child, new, task));
     let (Some(from), Some(to)) = locks else {
         return Ok(());
@@ -84,45 +89,133 @@ fn copy_entries<P: Platform>(
         let target = match huge_pte_alloc(&to, new, part.start, None, task) {
             Ok(slot) => slot,
             Err(error) => {
-                result = Err(error);
+                result = Err(error.into());
                 break;
             }
         };
-        // The parent's table first; the child's is known to nobody who would lock them the other way round.
-        let mut source = source.lock(task);
-        let mut target = target.lock(task);
-        copy_table(&mut source, &mut target, new, part);
+        result = copy_range(&source, &target, new, part, task);
+        if result.is_err() {
+            break;
+        }
     }
     // The parent's processors may still have the pages writable; also where the copying stopped half way.
     old.mm().hugetlb().platform().flush_tlb(old.mm().context(), old.start()..old.end());
     result
 }
 
-fn copy_table<P: Platform>(
+/// Copies the entries of a range that lies in one table.
+fn copy_range<P: Platform>(
+    source: &Slot<'_, P, Stable>,
+    target: &Slot<'_, P, Stable>,
+    new: &Vma<P>,
+    mut range: Range<VirtAddr>,
+    task: &Task<P>,
+) -> Result<(), MapError> {
+    // A copy may find the entry changed, by who works on the file; then what it is now is copied.
+    let mut ready: Option<PinnedCopy<'_, P>> = None;
+    while !range.is_empty() {
+        // The parent's table first; the child's is known to nobody who would lock them the other way round.
+        let mut source = source.lock(task);
+        let mut target = target.lock(task);
+        let pinned = copy_table(&mut source, &mut target, new, &mut range, ready.take());
+        drop((source, target));
+        if let Some(pinned) = pinned {
+            ready = Some(PinnedCopy::new(pinned, new, range.start)?);
+        }
+    }
+    Ok(())
+}
+
+/// A page that is pinned in the parent, and the copy of it for the child. Made without a table lock.
+///
+/// Linux: `copy_hugetlb_page_range()` in mm/hugetlb.c, where `page_try_dup_anon_rmap()` fails.
+struct PinnedCopy<'a, P: Platform> {
+    /// Held, so that it is the same page still if the entry has the same frame.
+    of: PageRef<'a, P>,
+    copy: NewPage<'a, P>,
+}
+
+impl<'a, P: Platform> PinnedCopy<'a, P> {
+    fn new(of: PageRef<'a, P>, vma: &'a Vma<P>, address: VirtAddr) -> Result<Self, NoPage> {
+        let file = vma.file();
+        let (hugetlb, size) = (file.hugetlb(), vma.size());
+        let index = vma.offset_of(address);
+        // The parent's reservation is not for this.
+        let copy = NewPage::take(hugetlb, size, &vma.promises(), file.subpool(), index, true)?;
+        copy.page().set_anon();
+        hugetlb.platform().copy_huge(of.frame(), copy.frame(), size);
+        Ok(Self { of, copy })
+    }
+
+    fn install(self, target: &LockedSlot<'_, P>, vma: &Vma<P>) {
+        let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
+        self.copy.page().add_mapping();
+        vma.mm().add_resident(1);
+        let leaf = Leaf { frame: self.copy.frame(), flags: leaf_flags(vma, true) | used };
+        target.set(Entry::Leaf(leaf));
+        self.copy.commit();
+    }
+}
+
+/// Copies entries under the locks of both tables, and moves the start of the range along. Stops at a page that is pinned
+/// and has to be copied first, unless `ready` is that copy.
+fn copy_table<'n, P: Platform>(
     source: &mut LockedSlot<'_, P>,
     target: &mut LockedSlot<'_, P>,
-    new: &Vma<P>,
-    range: Range<VirtAddr>,
-) {
+    new: &'n Vma<P>,
+    range: &mut Range<VirtAddr>,
+    mut ready: Option<PinnedCopy<'n, P>>,
+) -> Option<PageRef<'n, P>> {
     let (mm, size) = (new.mm(), new.size());
     let shift = Level::of_leaf(size).shift();
-    let mut address = range.start;
-    while address < range.end {
-        let index = index_of(address, shift);
+    while range.start < range.end {
+        let index = index_of(range.start, shift);
         source.move_to(index);
         target.move_to(index);
-        match source.read() {
-            Entry::Leaf(leaf) => {
-                if leaf.flags.contains(LeafFlags::WRITE) {
-                    source.write_protect();
+        match (source.read(), ready.take()) {
+            (Entry::Leaf(leaf), Some(copied)) if copied.of.frame() == leaf.frame => {
+                copied.install(target, new);
+            }
+            (Entry::Leaf(leaf), _) => {
+                if let Err(pinned) = make_shared(source, mm.hugetlb(), leaf, size) {
+                    return Some(pinned);
                 }
-                mm.hugetlb().page(leaf.frame).add_mapping();
                 mm.add_resident(1);
                 target.set(Entry::Leaf(leaf.without(LeafFlags::WRITE | LeafFlags::UFFD_WP)));
             }
-            Entry::Hwpoison(frame) => target.set(Entry::Hwpoison(frame)),
-            Entry::None | Entry::Marker | Entry::Migration(_) | Entry::Table(_) => {}
+            (Entry::Hwpoison(frame), _) => target.set(Entry::Hwpoison(frame)),
+            (Entry::None | Entry::Marker | Entry::Migration(_) | Entry::Table(_), _) => {}
         }
-        address = address.plus(size.bytes());
+        range.start = range.start.plus(size.bytes());
     }
+    None
+}
+
+/// Write-protects a leaf and counts a second mapping of its page; not if the page is pinned, since who pinned it relies on
+/// the parent to go on using this very page. Then the page comes back, with a reference, and all is as it was.
+///
+/// The page is made shared first, and pins are looked for then. Who pins without a lock does it the other way round: takes
+/// the pin, then sees that the entry can still be written, or that the page is mapped once. All four are sequentially
+/// consistent, so at least one of the two finds out about the other. Linux: `write_protect_seq`, `page_needs_cow_for_dma()`.
+fn make_shared<'h, P: Platform>(
+    source: &LockedSlot<'_, P>,
+    hugetlb: &'h Hugetlb<P>,
+    leaf: Leaf,
+    size: HugeSize,
+) -> Result<(), PageRef<'h, P>> {
+    let page = hugetlb.page(leaf.frame);
+    let writable = leaf.flags.contains(LeafFlags::WRITE);
+    if writable {
+        source.write_protect();
+    }
+    page.add_mapping();
+    if !page.is_anon() || page.pins() == 0 {
+        return Ok(());
+    }
+    if writable {
+        source.undo_write_protect();
+    }
+    page.remove_mapping();
+    // SAFETY: the reference of the mapping that is not made after all.
+    Err(unsafe { PageRef::from_raw(hugetlb, leaf.frame, size) })
 }

@@ -184,6 +184,12 @@ impl<P: Platform> AddressSpace<P> {
         MmapReadGuard { vmas: self.vmas.read(task) }
     }
 
+    /// Takes the mmap lock in read if that needs no waiting. Does not sleep.
+    #[must_use]
+    pub fn mmap_try_read(&self, _task: &Task<P>) -> Option<MmapReadGuard<'_, P>> {
+        Some(MmapReadGuard { vmas: self.vmas.try_read()? })
+    }
+
     /// Takes the mmap lock in write. Sleeps.
     pub(crate) fn mmap_write<'m>(&'m self, task: &mut Task<P>) -> MmapWriteGuard<'m, P> {
         MmapWriteGuard { mm: &self.mm, vmas: self.vmas.write(task) }

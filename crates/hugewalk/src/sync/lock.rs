@@ -46,6 +46,11 @@ impl<P: Platform, T> RwSem<P, T> {
         self.0.write()
     }
 
+    /// Takes the lock in read if that needs no waiting.
+    pub(crate) fn try_read(&self) -> Option<ReadSem<'_, P, T>> {
+        self.0.try_read()
+    }
+
     /// Takes the lock in write if that needs no waiting.
     pub(crate) fn try_write(&self) -> Option<WriteSem<'_, P, T>> {
         self.0.try_write()

@@ -223,13 +223,24 @@ impl<P: Platform> Unconfirmed<'_, P> {
         Ok(self.entry.decode())
     }
 
+    /// What was read, not confirmed: good for taking a reference to the page and for nothing else. It may be a foreign
+    /// page; whether it is, only [`confirm_unchanged`](Self::confirm_unchanged) tells, afterwards.
+    #[inline]
+    pub(crate) fn unconfirmed(&self) -> Entry {
+        self.entry.decode()
+    }
+
     /// As [`confirm`](Self::confirm), and the entry has not changed either since it was read.
     ///
     /// # Errors
     ///
     /// [`Unshared`]: one of the two has changed; walk again.
+    #[inline]
     pub fn confirm_unchanged(self) -> Result<Entry, Unshared> {
-        if self.place.table.read(self.place.index) != self.entry {
+        // SeqCst: who has pinned the page before this sees that the entry has lost the right to write, or who took that
+        // right away sees the pin (see `mm::fork`).
+        let now = self.place.table.entry(self.place.index).load(Ordering::SeqCst);
+        if RawEntry::from_bits(now) != self.entry {
             return Err(Unshared);
         }
         self.confirm()
@@ -323,7 +334,14 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
     /// Takes the right to write away, whatever the processor sets meanwhile. The caller owes a flush.
     pub(crate) fn write_protect(&self) {
         let keep = !LeafFlags::WRITE.bits();
-        self.place.table.entry(self.place.index).fetch_and(keep, Ordering::AcqRel);
+        // SeqCst: see `confirm_unchanged`.
+        self.place.table.entry(self.place.index).fetch_and(keep, Ordering::SeqCst);
+    }
+
+    /// Gives a leaf the right to write back that [`write_protect`](Self::write_protect) has taken away, under one hold of
+    /// the lock.
+    pub(crate) fn undo_write_protect(&self) {
+        self.place.table.entry(self.place.index).fetch_or(LeafFlags::WRITE.bits(), Ordering::AcqRel);
     }
 
     /// Moves on to another entry of the same table.

@@ -1,0 +1,127 @@
+//! Why a page could not be had.
+
+use thiserror::Error;
+
+use crate::addr::{HugeSize, VirtAddr};
+use crate::error::{Errno, OutOfMemory};
+use crate::fault::FaultError;
+
+/// Why get_user_pages failed. Nothing was changed, apart from pages that were faulted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum GupError {
+    /// A flag that this crate does not know, or that does not go with the others or with this way to get pages.
+    #[error("these flags cannot be used here, or not together")]
+    BadFlags,
+    /// The task belongs to another system than the address space.
+    #[error("the task belongs to another system")]
+    WrongSystem,
+    /// The range reaches past the addresses that a process can have.
+    #[error("{length:#x} bytes from {address:?} on are more than an address space has")]
+    OutOfRange {
+        /// Its start.
+        address: VirtAddr,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// Nothing is mapped there.
+    #[error("{address:?} is not mapped")]
+    NotMapped {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// The mapping does not allow it.
+    #[error("the mapping at {address:?} does not allow this access")]
+    Protection {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// There is no page, and for a core dump none is made: it reads as zeroes.
+    #[error("there is no page at {address:?}")]
+    NoPage {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// The page has a hardware error. Linux tells it from other faults for callers that set `FOLL_HWPOISON`.
+    #[error("the page at {address:?} has a hardware error")]
+    Hwpoison {
+        /// The address.
+        address: VirtAddr,
+        /// How much memory is lost: the whole huge page.
+        size: HugeSize,
+    },
+    /// The page had to be faulted in, and that failed.
+    #[error(transparent)]
+    Fault(FaultError),
+    /// So many hold the page already that the count might overflow.
+    #[error("the page at {address:?} has too many references")]
+    TooManyReferences {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// No memory for the list of pages, or for tables.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+    /// It can only be had by who may sleep.
+    #[error("the page can only be had by sleeping")]
+    WouldSleep,
+}
+
+impl GupError {
+    /// The number that Linux returns.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::BadFlags | Self::WrongSystem => Errno::EINVAL,
+            Self::OutOfRange { .. }
+            | Self::NotMapped { .. }
+            | Self::Protection { .. }
+            | Self::NoPage { .. } => Errno::EFAULT,
+            Self::Hwpoison { .. } => Errno::EHWPOISON,
+            Self::Fault(error) => error.errno(),
+            Self::TooManyReferences { .. } | Self::OutOfMemory(_) => Errno::ENOMEM,
+            Self::WouldSleep => Errno::EAGAIN,
+        }
+    }
+}
+
+impl From<FaultError> for GupError {
+    fn from(error: FaultError) -> Self {
+        match error {
+            FaultError::NotMapped { address } => Self::NotMapped { address },
+            FaultError::Protection { address } => Self::Protection { address },
+            FaultError::Hwpoison { address, size } => Self::Hwpoison { address, size },
+            FaultError::OutOfMemory(error) => Self::OutOfMemory(error),
+            other => Self::Fault(other),
+        }
+    }
+}
+
+/// The page was not pinned for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the page was not pinned for writing")]
+pub struct NotPinnedForWriting;
+
+/// Why not a single byte was transferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// The address space has exited.
+    #[error("the address space has exited")]
+    Exited,
+    /// The page of the first byte could not be had.
+    #[error(transparent)]
+    NoPage(GupError),
+}
+
+impl TransferError {
+    /// The number that Linux returns: whatever the reason, it is `EFAULT` where a page cannot be had.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::Exited => Errno::ESRCH,
+            Self::NoPage(GupError::BadFlags | GupError::WrongSystem) => Errno::EINVAL,
+            Self::NoPage(_) => Errno::EFAULT,
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Pages that somebody holds.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Deref;
+
+use super::follow::Want;
+use super::{GupError, NotPinnedForWriting};
+use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE, VirtAddr};
+use crate::hugetlb::Hugetlb;
+use crate::page::Page;
+use crate::platform::Platform;
+use crate::sync::{Arc, try_push};
+
+/// A system that is borrowed, so that holding a page of it writes no reference count but the page's own.
+#[derive(Debug)]
+pub struct SystemRef<'h, P: Platform>(pub(super) &'h Arc<Hugetlb<P>>);
+
+impl<P: Platform> Clone for SystemRef<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<P: Platform> Copy for SystemRef<'_, P> {}
+
+impl<P: Platform> Deref for SystemRef<'_, P> {
+    type Target = Hugetlb<P>;
+    #[inline]
+    fn deref(&self) -> &Hugetlb<P> {
+        self.0
+    }
+}
+
+/// A huge page that is held: it is not freed before this is dropped, whatever becomes of the mapping it was found through,
+/// of the file and of the address space. Linux: what `get_user_pages()` and `pin_user_pages()` return.
+///
+/// `H` is how it holds the system that the page belongs to: by a reference, which makes it independent of everything else,
+/// or by a borrow ([`SystemRef`]). Dropping it does not sleep, unless it is all that is left of the system.
+///
+/// # Invariants
+///
+/// The page of `frame`, of `size`, has a reference that this value owns, and a pin if `want.pin`.
+#[must_use = "the page is given back when this is dropped"]
+pub struct PinnedPage<P: Platform, H: Deref<Target = Hugetlb<P>> = Arc<Hugetlb<P>>> {
+    system: H,
+    frame: HugeFrame,
+    size: HugeSize,
+    want: Want,
+}
+
+impl<P: Platform, H: Deref<Target = Hugetlb<P>>> PinnedPage<P, H> {
+    /// # Safety
+    ///
+    /// The caller owns a reference to the page, and a pin if `want.pin`, and hands both over. `system` always dereferences
+    /// to the same system, that of the page.
+    #[inline]
+    pub(super) unsafe fn from_raw(system: H, frame: HugeFrame, size: HugeSize, want: Want) -> Self {
+        Self { system, frame, size, want }
+    }
+
+    /// The frame of the huge page.
+    #[must_use]
+    #[inline]
+    pub fn frame(&self) -> HugeFrame {
+        self.frame
+    }
+
+    /// Its size.
+    #[must_use]
+    #[inline]
+    pub fn size(&self) -> HugeSize {
+        self.size
+    }
+
+    /// Its record.
+    #[must_use]
+    #[inline]
+    pub fn page(&self) -> &Page<P> {
+        self.system.page(self.frame)
+    }
+
+    /// May it be written through this value?
+    #[must_use]
+    #[inline]
+    pub fn is_writable(&self) -> bool {
+        self.want.write
+    }
+
+    /// Copies bytes out of the page, from `offset` on, up to its end. Returns how many.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> usize {
+        let count = self.within(offset, into.len());
+        if let Some(into) = into.get_mut(..count).filter(|into| !into.is_empty()) {
+            self.system.platform().read_huge(self.frame, offset, into);
+        }
+        count
+    }
+
+    /// Copies bytes into the page, from `offset` on, up to its end. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPinnedForWriting`], without [`GupFlags::WRITE`](super::GupFlags::WRITE).
+    pub fn write(&self, offset: u64, from: &[u8]) -> Result<usize, NotPinnedForWriting> {
+        if !self.want.write {
+            return Err(NotPinnedForWriting);
+        }
+        let count = self.within(offset, from.len());
+        if let Some(from) = from.get(..count).filter(|from| !from.is_empty()) {
+            self.system.platform().write_huge(self.frame, offset, from);
+        }
+        Ok(count)
+    }
+
+    /// How many of `length` bytes from `offset` on lie in the page.
+    fn within(&self, offset: u64, length: usize) -> usize {
+        let left = self.size.bytes().saturating_sub(offset);
+        usize::try_from(left).map_or(length, |left| left.min(length))
+    }
+}
+
+impl<P: Platform> PinnedPage<P, SystemRef<'_, P>> {
+    /// The same page, held by a value that may live longer than the address space. Writes the reference count of the
+    /// system, which other processors may be writing too.
+    pub fn into_owned(self) -> PinnedPage<P> {
+        let (system, frame, size, want) = (self.system.0.clone(), self.frame, self.size, self.want);
+        core::mem::forget(self);
+        // INVARIANT: the reference, and the pin, pass over.
+        PinnedPage { system, frame, size, want }
+    }
+}
+
+impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Drop for PinnedPage<P, H> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.want.pin {
+            self.system.unpin_page(self.frame, self.size);
+        } else {
+            self.system.put_page(self.frame, self.size);
+        }
+    }
+}
+
+impl<P: Platform, H: Deref<Target = Hugetlb<P>>> fmt::Debug for PinnedPage<P, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedPage")
+            .field("frame", &self.frame)
+            .field("size", &self.size)
+            .field("want", &self.want)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The pages of a range of addresses, or of the first part of it, one after the other.
+pub struct Pins<P: Platform, H: Deref<Target = Hugetlb<P>> = Arc<Hugetlb<P>>> {
+    start: VirtAddr,
+    length: u64,
+    bytes: u64,
+    pages: Vec<PinnedPage<P, H>>,
+    stopped_by: Option<GupError>,
+}
+
+impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
+    pub(super) const fn new(start: VirtAddr, length: u64) -> Self {
+        Self { start, length, bytes: 0, pages: Vec::new(), stopped_by: None }
+    }
+
+    /// Takes one page after the other until the range is full or `page_at` fails.
+    pub(super) fn fill(
+        &mut self,
+        mut page_at: impl FnMut(VirtAddr) -> Result<PinnedPage<P, H>, GupError>,
+    ) -> Result<(), GupError> {
+        while self.bytes < self.length {
+            // What lies after the last page of the number range is not mapped.
+            let at = self.start.checked_add(self.bytes).unwrap_or(VirtAddr::new(u64::MAX));
+            let next = page_at(at).and_then(|page| {
+                let left = page.size().bytes() - (at.as_u64() & (page.size().bytes() - 1));
+                try_push(&mut self.pages, page)?;
+                Ok(left)
+            });
+            match next {
+                Ok(left) => self.bytes += left.min(self.length - self.bytes),
+                Err(error) if self.pages.is_empty() => return Err(error),
+                Err(error) => {
+                    self.stopped_by = Some(error);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The address that was asked for.
+    #[must_use]
+    pub fn start(&self) -> VirtAddr {
+        self.start
+    }
+
+    /// How many bytes from the start on lie in the pages held.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The same in pages of 4 KiB, the first and the last as whole ones: the number that Linux returns.
+    #[must_use]
+    pub fn small_pages(&self) -> u64 {
+        if self.bytes == 0 {
+            return 0;
+        }
+        (self.start.as_u64() % PAGE_SIZE + self.bytes).div_ceil(PAGE_SIZE)
+    }
+
+    /// Why there are not more, if there are fewer than were asked for.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<GupError> {
+        self.stopped_by
+    }
+
+    /// The pages, by address.
+    pub fn pages(&self) -> &[PinnedPage<P, H>] {
+        &self.pages
+    }
+
+    /// The pages, by address, each to be kept as long as it is needed.
+    #[must_use]
+    pub fn into_pages(self) -> Vec<PinnedPage<P, H>> {
+        self.pages
+    }
+}
+
+impl<P: Platform, H: Deref<Target = Hugetlb<P>>> fmt::Debug for Pins<P, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pins")
+            .field("start", &self.start)
+            .field("bytes", &self.bytes)
+            .field("pages", &self.pages)
+            .field("stopped_by", &self.stopped_by)
+            .finish_non_exhaustive()
+    }
+}
