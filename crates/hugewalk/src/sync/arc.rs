@@ -66,6 +66,32 @@ impl<T> Arc<T> {
         &raw const **this
     }
 
+    /// Moves to the heap a value that is made of a pointer to itself.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the allocator has none; `make` is not called then.
+    pub(crate) fn try_new_with(make: impl FnOnce(Unowned<T>) -> T) -> Result<Self, OutOfMemory> {
+        // SAFETY: the layout is not zero-sized, since the count is part of it.
+        let memory = unsafe { alloc(Layout::new::<Inner<T>>()) };
+        let inner = NonNull::new(memory.cast::<Inner<T>>()).ok_or(OutOfMemory)?;
+        let value = make(Unowned { inner });
+        // SAFETY: freshly allocated with the layout of `Inner<T>`; whoever `make` gave the pointer to may use it only
+        // once the value is there.
+        unsafe {
+            inner.write(Inner { count: AtomicUsize::new(1), value });
+        };
+        // INVARIANT: allocated and initialised above, with a count of one for the pointer returned.
+        Ok(Self { inner, owns: PhantomData })
+    }
+
+    /// Gives the reference away to whoever calls [`Unowned::reclaim`] on the result.
+    pub(crate) fn into_unowned(self) -> Unowned<T> {
+        let inner = self.inner;
+        core::mem::forget(self);
+        Unowned { inner }
+    }
+
     fn inner(&self) -> &Inner<T> {
         // SAFETY: by the type invariants `inner` is alive as long as `self`.
         unsafe { self.inner.as_ref() }
@@ -112,6 +138,58 @@ impl<T: fmt::Debug> fmt::Debug for Arc<T> {
     }
 }
 
+/// A pointer to the value of an [`Arc`] that keeps nothing alive.
+#[repr(transparent)]
+pub(crate) struct Unowned<T> {
+    inner: NonNull<Inner<T>>,
+}
+
+// SAFETY: the pointer by itself gives access to nothing; what makes an `Arc` of it is bound as an `Arc` is.
+unsafe impl<T: Send + Sync> Send for Unowned<T> {}
+// SAFETY: as for `Send`.
+unsafe impl<T: Send + Sync> Sync for Unowned<T> {}
+
+impl<T> Clone for Unowned<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Unowned<T> {}
+
+impl<T> Unowned<T> {
+    /// A reference, unless the last one is gone already.
+    ///
+    /// # Safety
+    ///
+    /// The `Arc` has been made, and its memory is not freed during the call: the value's `drop` may be running, and has
+    /// not returned.
+    pub(crate) unsafe fn upgrade(self) -> Option<Arc<T>> {
+        // Only the count is looked at: the value may be being dropped.
+        // SAFETY: by the contract of this function the memory is there.
+        let count = unsafe { &(*self.inner.as_ptr()).count };
+        let mut now = count.load(Ordering::Relaxed);
+        while now != 0 {
+            // Acquire: as good as a reference that was handed over. Never from 0: nobody comes back from there.
+            match count.compare_exchange_weak(now, now + 1, Ordering::Acquire, Ordering::Relaxed) {
+                // INVARIANT: counted above, while others kept the value.
+                Ok(_) => return Some(Arc { inner: self.inner, owns: PhantomData }),
+                Err(other) => now = other,
+            }
+        }
+        None
+    }
+
+    /// Takes the reference back that [`Arc::into_unowned`] gave away.
+    ///
+    /// # Safety
+    ///
+    /// Once for each such call.
+    pub(crate) unsafe fn reclaim(self) -> Arc<T> {
+        // INVARIANT: by the contract of this function there is one of the count that nobody else accounts for.
+        Arc { inner: self.inner, owns: PhantomData }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,5 +212,29 @@ mod tests {
         assert_eq!(drops.get(), 0);
         drop(second);
         assert_eq!(drops.get(), 1);
+    }
+
+    #[test]
+    fn a_pointer_that_keeps_nothing_alive_upgrades_while_others_do_and_not_from_the_drop() {
+        struct Looks<'a> {
+            me: Unowned<Self>,
+            gone: &'a Cell<bool>,
+        }
+        impl Drop for Looks<'_> {
+            fn drop(&mut self) {
+                // SAFETY: the memory is there as long as this runs.
+                self.gone.set(unsafe { self.me.upgrade() }.is_none());
+            }
+        }
+        let gone = Cell::new(false);
+        let first = Arc::try_new_with(|me| Looks { me, gone: &gone }).unwrap();
+        // SAFETY: `first` keeps it.
+        let second = unsafe { first.me.upgrade() }.unwrap();
+        let given_away = second.into_unowned();
+        drop(first);
+        assert!(!gone.get());
+        // SAFETY: given away above, and taken back once.
+        drop(unsafe { given_away.reclaim() });
+        assert!(gone.get());
     }
 }

@@ -6,6 +6,7 @@ mod wait;
 mod word;
 
 pub use self::arc::Arc;
+pub(crate) use self::arc::Unowned;
 pub(crate) use self::lock::{ReadSem, RwSem, SleepLock, SleepLockGuard, SpinLock, WriteSem};
 pub use self::wait::{Parker, WaitQueue};
 pub use self::word::Word;
