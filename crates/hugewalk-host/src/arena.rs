@@ -39,6 +39,8 @@ fn frame(unit: usize) -> HugeFrame {
 /// The free frames of all sizes.
 #[derive(Debug)]
 pub(crate) struct HugeArena {
+    /// Small frames it is made of.
+    units: usize,
     frames: Mutex<SpinLock, Frames>,
 }
 
@@ -80,7 +82,12 @@ impl HugeArena {
         for block in 0..count {
             frames.file(block);
         }
-        Ok(Self { frames: Mutex::new(frames) })
+        Ok(Self { units, frames: Mutex::new(frames) })
+    }
+
+    /// Is it a frame of the arena, free or not?
+    pub(crate) fn contains(&self, frame: HugeFrame) -> bool {
+        frame.0 >= FIRST && (frame.0 - FIRST).is_multiple_of(SMALL) && unit(frame) < self.units
     }
 
     /// A free frame of this size.

@@ -259,6 +259,10 @@ unsafe impl Platform for Host {
         self.page_records.at(arena::unit(frame).wrapping_mul(size_of::<Page<Self>>())).cast()
     }
 
+    fn has_page_record(&self, frame: HugeFrame) -> bool {
+        self.huge.contains(frame)
+    }
+
     fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
         if let Memory::File(memory) = &self.memory {
             memory.zero(frame, size);

@@ -22,8 +22,12 @@ impl From<alloc::collections::TryReserveError> for OutOfMemory {
 pub enum Errno {
     /// Operation not permitted.
     EPERM,
+    /// No such thing (here: nobody uses the page).
+    ENOENT,
     /// No such process (here: the address space has exited).
     ESRCH,
+    /// No such address (here: no huge page has this frame).
+    ENXIO,
     /// Try again.
     EAGAIN,
     /// Out of memory, or a range that is not mapped.
@@ -52,7 +56,9 @@ impl Errno {
     pub const fn name(self) -> &'static str {
         match self {
             Self::EPERM => "EPERM",
+            Self::ENOENT => "ENOENT",
             Self::ESRCH => "ESRCH",
+            Self::ENXIO => "ENXIO",
             Self::EAGAIN => "EAGAIN",
             Self::ENOMEM => "ENOMEM",
             Self::EFAULT => "EFAULT",

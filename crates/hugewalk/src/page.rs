@@ -7,10 +7,11 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
 
 use crate::addr::{HugeFrame, HugeSize};
+use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
 use crate::platform::{Barriers, Platform};
 use crate::reserve::SubPool;
-use crate::sync::{Arc, Word};
+use crate::sync::{Arc, Unowned, Word};
 
 /// Allocating the page used a reservation up, and freeing it unused brings the reservation back.
 /// Linux: `HPageRestoreReserve`.
@@ -19,6 +20,15 @@ const RESTORE_RESERVE: u64 = 1 << 0;
 const ANON: u64 = 1 << 1;
 /// Memory failure hit the page.
 const HWPOISON: u64 = 1 << 2;
+/// The page is where it was taken for, in an entry or a file. Without it, it is on its way there. Linux: `HPageMigratable`.
+const IN_USE: u64 = 1 << 3;
+/// The page belongs to the pool of pages of 2 MiB, or of 1 GiB. Without either nobody may rely on the record.
+const POOLED_2M: u64 = 1 << 4;
+const POOLED_1G: u64 = 1 << 5;
+/// The pool lost the page as one of its surplus pages.
+const LOST_SURPLUS: u64 = 1 << 6;
+/// What outlives the page's use.
+const KEPT: u64 = HWPOISON | POOLED_2M | POOLED_1G;
 
 /// `refs` counts references in its lower half and pins in its upper half: one atomic step takes, or gives back, a pin
 /// together with the reference that belongs to it. Linux: `GUP_PIN_COUNTING_BIAS`, `compound_pincount`.
@@ -37,25 +47,60 @@ const CROWDED: u64 = (1 << 31) | (1 << 63);
 /// - Each pin in the upper half of `refs` comes with a reference in the lower half.
 /// - `mapcount` is the number of leaf entries that map the page; each of them holds one of `refs`. A table shared by
 ///   many counts once.
+/// - `moving` is the number of migration entries that name the page. They hold none of `refs`: there are such entries
+///   only while the one who moves the page holds it.
+/// - `owner` is touched under the page's owner lock, or by the one who has the page to itself; see [`rmap`](crate::rmap).
 #[repr(C, align(64))]
 pub struct Page<P: Platform> {
     refs: P::Word,
     mapcount: P::Word,
     flags: P::Word,
+    moving: P::Word,
     subpool: UnsafeCell<Option<Arc<SubPool<P>>>>,
+    owner: UnsafeCell<Owner<P>>,
 }
 
-// SAFETY: the atomics are made to be shared; `subpool` has one user at a time by the type invariants.
+/// The file and the offset in it that a page belongs to.
+///
+/// # Invariants
+///
+/// If the page is anonymous, `file` accounts for a reference to the file. All-zero bytes are "nobody's".
+#[repr(C)]
+pub(crate) struct Owner<P: Platform> {
+    pub(crate) file: Option<Unowned<HugeFile<P>>>,
+    pub(crate) index: u64,
+}
+
+// SAFETY: the atomics are made to be shared; `subpool` and `owner` have one user at a time by the type invariants.
 unsafe impl<P: Platform> Sync for Page<P> {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl<P: Platform> Send for Page<P> {}
 
 impl<P: Platform> Page<P> {
-    /// The page has just come from the platform into a pool.
-    pub(crate) fn reset(&self) {
+    /// The page has just come from the platform into the pool of this size.
+    pub(crate) fn reset(&self, size: HugeSize) {
         self.refs.store(0, Ordering::Relaxed);
         self.mapcount.store(0, Ordering::Relaxed);
-        self.flags.store(0, Ordering::Relaxed);
+        self.moving.store(0, Ordering::Relaxed);
+        let pooled = match size {
+            HugeSize::Size2M => POOLED_2M,
+            HugeSize::Size1G => POOLED_1G,
+        };
+        self.flags.store(pooled, Ordering::Release);
+    }
+
+    /// The page goes back to the platform.
+    pub(crate) fn retire(&self) {
+        self.flags.store(0, Ordering::Release);
+    }
+
+    /// The size of the pool that the page belongs to, if it does to any.
+    pub(crate) fn pooled(&self) -> Option<HugeSize> {
+        match self.flags.load(Ordering::Acquire) {
+            flags if flags & POOLED_2M != 0 => Some(HugeSize::Size2M),
+            flags if flags & POOLED_1G != 0 => Some(HugeSize::Size1G),
+            _ => None,
+        }
     }
 
     /// Leaf entries that map the page.
@@ -97,8 +142,82 @@ impl<P: Platform> Page<P> {
         self.flags.load(Ordering::Acquire) & HWPOISON != 0
     }
 
+    /// See [`rmap`](crate::rmap), which sets the owner along with it.
     pub(crate) fn set_anon(&self) {
         self.flags.fetch_or(ANON, Ordering::AcqRel);
+    }
+
+    /// Has it arrived where it was taken for?
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & IN_USE != 0
+    }
+
+    /// Memory failure hit the page. False if it had before.
+    pub(crate) fn poison(&self) -> bool {
+        self.flags.fetch_or(HWPOISON, Ordering::AcqRel) & HWPOISON == 0
+    }
+
+    /// The page is sound after all. The caller has the pool's lock, and the page is free.
+    pub(crate) fn heal(&self) {
+        self.flags.fetch_and(!(HWPOISON | LOST_SURPLUS), Ordering::AcqRel);
+    }
+
+    /// Notes that the pool lost the page as a surplus one. The caller has the pool's lock.
+    pub(crate) fn set_lost_surplus(&self) {
+        self.flags.fetch_or(LOST_SURPLUS, Ordering::AcqRel);
+    }
+
+    pub(crate) fn is_lost_surplus(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & LOST_SURPLUS != 0
+    }
+
+    /// Migration entries that name the page.
+    pub(crate) fn moving(&self) -> u64 {
+        self.moving.load(Ordering::Acquire)
+    }
+
+    /// A migration entry more names the page. Before the entry is stored.
+    pub(crate) fn add_migration(&self) {
+        self.moving.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A migration entry less. After the entry was cleared.
+    pub(crate) fn remove_migration(&self) {
+        self.moving.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Takes all references at once, if there are so many and no pins: nobody gets another until
+    /// [`thaw`](Self::thaw). The caller owns them all, or holds the lock that their other owner needs for giving them up.
+    ///
+    /// Linux: `folio_ref_freeze()`.
+    pub(crate) fn freeze(&self, references: u64) -> bool {
+        // SeqCst: who moves the page has taken it out of the entries before; who takes a reference without a lock, and
+        // before this, re-reads the entry afterwards. One of the two finds out.
+        self.refs.compare_exchange(references, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    /// Ends what [`freeze`](Self::freeze) began.
+    pub(crate) fn thaw(&self, references: u64) {
+        self.refs.store(references, Ordering::Release);
+    }
+
+    /// Where the owner is noted; see the invariants for who may look.
+    pub(crate) fn owner(&self) -> *mut Owner<P> {
+        self.owner.get()
+    }
+
+    /// Makes this page what `old` was: its charge and its kind pass on. The owner does not.
+    ///
+    /// # Safety
+    ///
+    /// The caller has frozen `old`, and has this page, which was never in use, to itself.
+    pub(crate) unsafe fn succeed(&self, old: &Self) {
+        // SAFETY: frozen, so nobody else touches it.
+        let subpool = unsafe { (*old.subpool.get()).take() };
+        // SAFETY: the caller has this one to itself.
+        unsafe { *self.subpool.get() = subpool };
+        let kind = old.flags.fetch_and(KEPT, Ordering::AcqRel) & (ANON | IN_USE);
+        self.flags.fetch_or(kind, Ordering::AcqRel);
     }
 
     /// One leaf entry more maps the page; the caller, who has a reference, adds one for the entry.
@@ -149,7 +268,8 @@ impl<P: Platform> Page<P> {
     pub(crate) unsafe fn hand_out(&self, subpool: Option<Arc<SubPool<P>>>, restore_reserve: bool) {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         unsafe { *self.subpool.get() = subpool };
-        self.flags.store(if restore_reserve { RESTORE_RESERVE } else { 0 }, Ordering::Relaxed);
+        self.flags.fetch_and(KEPT, Ordering::Relaxed);
+        self.flags.fetch_or(if restore_reserve { RESTORE_RESERVE } else { 0 }, Ordering::Relaxed);
         // Release: who takes a reference after this sees the fields above.
         self.refs.store(REFERENCE, Ordering::Release);
     }
@@ -159,16 +279,25 @@ impl<P: Platform> Page<P> {
         self.flags.fetch_and(!RESTORE_RESERVE, Ordering::AcqRel);
     }
 
-    /// Takes from a page without references what goes back to the pool with it.
+    /// The page has arrived where it was taken for.
+    pub(crate) fn set_in_use(&self) {
+        self.flags.fetch_or(IN_USE, Ordering::AcqRel);
+    }
+
+    /// Takes from a page without references what goes back to the pool with it, and the file that it kept.
     ///
     /// # Safety
     ///
     /// The caller dropped the last reference.
-    unsafe fn strip(&self) -> (Option<Arc<SubPool<P>>>, bool) {
+    unsafe fn strip(&self) -> (Option<Arc<SubPool<P>>>, bool, Option<Arc<HugeFile<P>>>) {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         let subpool = unsafe { (*self.subpool.get()).take() };
-        let flags = self.flags.swap(0, Ordering::AcqRel);
-        (subpool, flags & RESTORE_RESERVE != 0)
+        // SAFETY: likewise.
+        let owner = unsafe { (*self.owner.get()).file.take() };
+        let flags = self.flags.fetch_and(KEPT, Ordering::AcqRel);
+        // SAFETY: by the invariants of `Owner` an anonymous page accounts for a reference, and the note of it is gone.
+        let file = owner.filter(|_| flags & ANON != 0).map(|file| unsafe { file.reclaim() });
+        (subpool, flags & RESTORE_RESERVE != 0, file)
     }
 }
 
@@ -197,11 +326,13 @@ impl<P: Platform> Hugetlb<P> {
             return;
         }
         // SAFETY: that was the last reference.
-        let (subpool, restore) = unsafe { page.strip() };
+        let (subpool, restore, file) = unsafe { page.strip() };
         // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation up and was never used brings it back
         // as it is; else the sub-pool may want it to keep its minimum.
         let restore = restore || subpool.as_ref().is_some_and(|subpool| subpool.give_back_page());
         self.pool(size).free(self, frame, restore);
+        // It may have been the last thing that kept the file, which frees pages in its turn, but none that keeps a file.
+        drop(file);
     }
 }
 
@@ -241,6 +372,10 @@ impl<'h, P: Platform> PageRef<'h, P> {
         self.hugetlb.page(self.frame)
     }
 
+    pub(crate) fn size(&self) -> HugeSize {
+        self.size
+    }
+
     /// A second reference.
     pub(crate) fn another(&self) -> Self {
         self.page().hold();
@@ -261,7 +396,9 @@ impl<P: Platform> Default for Page<P> {
             refs: <P as Barriers>::Word::new(0),
             mapcount: <P as Barriers>::Word::new(0),
             flags: <P as Barriers>::Word::new(0),
+            moving: <P as Barriers>::Word::new(0),
             subpool: UnsafeCell::new(None),
+            owner: UnsafeCell::new(Owner { file: None, index: 0 }),
         }
     }
 }

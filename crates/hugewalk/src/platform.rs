@@ -163,7 +163,7 @@ pub enum Event {
 ///   as the platform exists.
 /// - [`page_record`](Self::page_record) does so too, and moreover its memory is never used for anything else while the
 ///   platform exists, whether the page is allocated or not: the lockless lookup takes references speculatively. Until
-///   the first allocation it is all-zero bytes.
+///   the first allocation it is all-zero bytes. [`has_page_record`](Self::has_page_record) is true of such frames only.
 /// - [`flush_tlb`](Self::flush_tlb) keeps what it says below.
 /// - The locks are locks, and [`Barriers`] are barriers.
 pub unsafe trait Platform: Barriers + Sized {
@@ -218,6 +218,16 @@ pub unsafe trait Platform: Barriers + Sized {
 
     /// The record of a huge page that was allocated at least once.
     fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>>;
+
+    /// Does the frame lie in the memory that huge pages are taken from, so that [`page_record`](Self::page_record) may be
+    /// asked for it (whether or not it was ever allocated)? Memory failure and migration begin with a frame that somebody
+    /// names. For what the host cannot vouch for it answers no, and those operations refuse it.
+    ///
+    /// Linux: `pfn_valid()`.
+    fn has_page_record(&self, frame: HugeFrame) -> bool {
+        let _ = frame;
+        false
+    }
 
     /// Fills an allocated huge page with zeroes. May be called with sleeping locks held, never in an atomic section.
     fn zero_huge(&self, frame: HugeFrame, size: HugeSize);

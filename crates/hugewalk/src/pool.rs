@@ -5,6 +5,10 @@
 //! One spinning lock guards the counters and the free list; nothing else is taken under it. The counters always satisfy
 //! `reserved <= free <= total` and `surplus <= total`: a page that somebody was promised is never given to another.
 //!
+//! A free page that memory failure hits is never handed out again, and the pool loses it: it counts as neither free nor
+//! part of the pool, until it is found to be sound after all. If every free page is promised, the promises count on it
+//! still: it counts as free until one of them is given back, and who calls on the last one finds the pool empty.
+//!
 //! Linux: `struct hstate` in include/linux/hugetlb.h; the counters of /proc/meminfo.
 
 use alloc::vec::Vec;
@@ -44,15 +48,22 @@ pub struct PoolEmpty {
 ///
 /// # Invariants
 ///
-/// Each frame in `free` came from the platform with this size and has no reference; the list's capacity is at least the
-/// number of pages of the pool, so that freeing a page needs no memory.
+/// Each frame in the list came from the platform with this size and has no reference; the list's capacity is at least the
+/// number of pages that are or were of the pool, so that freeing a page needs no memory.
 pub struct HugePool<P: Platform> {
     size: HugeSize,
     state: SpinLock<P, State>,
 }
 
+/// # Invariants
+///
+/// - The first `bad` frames of `list` are those that memory failure has hit, the others those that may be handed out.
+/// - `owed` of the bad ones count as free, and as part of the pool, because promises rest on them: `owed <= bad`, and
+///   no page is available while there are such.
 struct State {
-    free: Vec<HugeFrame>,
+    list: Vec<HugeFrame>,
+    bad: usize,
+    owed: u64,
     total: u64,
     reserved: u64,
     surplus: u64,
@@ -60,18 +71,65 @@ struct State {
 }
 
 impl State {
+    /// Pages that may be handed out.
+    fn good(&self) -> u64 {
+        (self.list.len() - self.bad) as u64
+    }
+
+    fn free(&self) -> u64 {
+        self.good() + self.owed
+    }
+
     fn available(&self) -> u64 {
-        self.free.len() as u64 - self.reserved
+        self.free() - self.reserved
+    }
+
+    /// A page that may be handed out.
+    fn pop(&mut self) -> Option<HugeFrame> {
+        if self.good() == 0 { None } else { self.list.pop() }
+    }
+
+    /// A page has left the pool. Surplus pages go first. True if it was one.
+    fn lose(&mut self) -> bool {
+        self.total -= 1;
+        let was_surplus = self.surplus > 0;
+        self.surplus -= u64::from(was_surplus);
+        was_surplus
+    }
+
+    /// Lets go of bad pages that promises rested on, as far as they do not any more.
+    fn settle<P: Platform>(&mut self, hugetlb: &Hugetlb<P>) {
+        while self.owed > 0 && self.available() > 0 {
+            self.owed -= 1;
+            let was_surplus = self.lose();
+            // Which of them is all the same: the promises rested on any of them.
+            let frame = self.list.get(..self.bad).unwrap_or_default().get(self.owed as usize);
+            if let Some(&frame) = frame
+                && was_surplus
+            {
+                hugetlb.page(frame).set_lost_surplus();
+            }
+        }
+    }
+
+    /// Moves the frame at `at`, a good one, to the bad ones, which the pool loses if no promise rests on it.
+    fn spoil<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, at: usize) {
+        // The bad ones that are owed come first.
+        self.list.swap(at, self.bad);
+        self.list.swap(self.bad, self.owed as usize);
+        self.bad += 1;
+        self.owed += 1;
+        self.settle(hugetlb);
     }
 
     /// One page more from the platform, onto the free list.
     fn grow<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, size: HugeSize) -> Result<(), OutOfMemory> {
         // Capacity for all pages at once, not for the free ones alone: see the invariants of `HugePool`.
-        let in_use = self.total - self.free.len() as u64;
-        self.free.try_reserve(in_use as usize + 1)?;
+        let in_use = self.total - self.free();
+        self.list.try_reserve(in_use as usize + 1)?;
         let frame = hugetlb.platform().alloc_huge(size).ok_or(OutOfMemory)?;
-        hugetlb.page(frame).reset();
-        self.free.push(frame);
+        hugetlb.page(frame).reset(size);
+        self.list.push(frame);
         self.total += 1;
         Ok(())
     }
@@ -81,19 +139,42 @@ impl State {
         if self.available() == 0 {
             return false;
         }
-        let Some(frame) = self.free.pop() else {
+        let Some(frame) = self.pop() else {
             return false;
         };
         self.total -= 1;
-        // SAFETY: by the invariants of `HugePool` it came from there with this size and nobody refers to it.
-        unsafe { hugetlb.platform().free_huge(frame, size) };
+        // SAFETY: taken from the list.
+        unsafe { give_back(hugetlb, frame, size) };
         true
     }
 }
 
+/// Returns a frame to the platform.
+///
+/// # Safety
+///
+/// It was in the list of the pool of this size: see the invariants of [`HugePool`].
+unsafe fn give_back<P: Platform>(hugetlb: &Hugetlb<P>, frame: HugeFrame, size: HugeSize) {
+    hugetlb.page(frame).retire();
+    // SAFETY: by the invariants of `HugePool` it came from there with this size and nobody refers to it.
+    unsafe { hugetlb.platform().free_huge(frame, size) };
+}
+
+/// What became of a page that memory failure hit while nobody used it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoilt {
+    /// The pool has lost it.
+    Lost,
+    /// It is never handed out, but promises rest on it.
+    Owed,
+    /// It was hit before.
+    Already,
+}
+
 impl<P: Platform> HugePool<P> {
     pub(crate) const fn new(size: HugeSize) -> Self {
-        let state = State { free: Vec::new(), total: 0, reserved: 0, surplus: 0, overcommit: 0 };
+        let state =
+            State { list: Vec::new(), bad: 0, owed: 0, total: 0, reserved: 0, surplus: 0, overcommit: 0 };
         Self { size, state: SpinLock::<P, State>::new(state) }
     }
 
@@ -109,7 +190,7 @@ impl<P: Platform> HugePool<P> {
         let state = self.state.lock();
         PoolCounters {
             total: state.total,
-            free: state.free.len() as u64,
+            free: state.free(),
             reserved: state.reserved,
             surplus: state.surplus,
         }
@@ -137,7 +218,9 @@ impl<P: Platform> HugePool<P> {
         while state.surplus > 0 && state.total - state.surplus < pages {
             state.surplus -= 1;
         }
-        while state.total - state.surplus < pages && state.grow(hugetlb, self.size).is_ok() {}
+        while state.total - state.surplus < pages && state.grow(hugetlb, self.size).is_ok() {
+            state.settle(hugetlb);
+        }
         while state.total - state.surplus > pages && state.shrink(hugetlb, self.size) {}
         while state.total - state.surplus > pages {
             state.surplus += 1;
@@ -174,6 +257,7 @@ impl<P: Platform> HugePool<P> {
     pub(crate) fn unreserve(&self, hugetlb: &Hugetlb<P>, pages: u64) {
         let mut state = self.state.lock();
         state.reserved = state.reserved.saturating_sub(pages);
+        state.settle(hugetlb);
         for _ in 0..pages.min(state.surplus) {
             if !state.shrink(hugetlb, self.size) {
                 break;
@@ -195,7 +279,7 @@ impl<P: Platform> HugePool<P> {
             }
             state.surplus += 1;
         }
-        let frame = state.free.pop().ok_or(PoolEmpty { asked: 1, available })?;
+        let frame = state.pop().ok_or(PoolEmpty { asked: 1, available })?;
         if promised {
             state.reserved = state.reserved.saturating_sub(1);
         }
@@ -209,19 +293,80 @@ impl<P: Platform> HugePool<P> {
     pub(crate) fn free(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame, restore: bool) {
         let mut state = self.state.lock();
         // Does not allocate: by the invariants there is room for every page of the pool.
-        state.free.push(frame);
+        state.list.push(frame);
         if restore {
             state.reserved += 1;
         }
+        // With the pool's lock held: who hits a page that is in use has it seen here, for he holds the page until he has.
+        if hugetlb.page(frame).is_hwpoison() {
+            let last = state.list.len() - 1;
+            state.spoil(hugetlb, last);
+            return;
+        }
+        state.settle(hugetlb);
         if state.surplus > 0 && state.shrink(hugetlb, self.size) {
             state.surplus -= 1;
         }
     }
 
+    /// Memory failure has hit a page that nobody has a reference to. `None` if it is not in the pool's list: it is on its
+    /// way there or from there.
+    ///
+    /// Linux: `dissolve_free_huge_page()` in mm/hugetlb.c.
+    pub(crate) fn poison(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame) -> Option<Spoilt> {
+        let mut state = self.state.lock();
+        let at = state.list.iter().position(|&free| free == frame)?;
+        if !hugetlb.page(frame).poison() {
+            return Some(Spoilt::Already);
+        }
+        state.spoil(hugetlb, at);
+        Some(if state.owed > 0 { Spoilt::Owed } else { Spoilt::Lost })
+    }
+
+    /// A page that memory failure had hit, and that is free, is sound after all: the pool gets it back, or the host, if it
+    /// was a surplus page. False if it is not such a page.
+    ///
+    /// Linux: `unpoison_memory()` in mm/memory-failure.c.
+    pub(crate) fn unpoison(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame) -> bool {
+        let mut state = self.state.lock();
+        let bad = state.list.get(..state.bad).unwrap_or_default();
+        let Some(at) = bad.iter().position(|&bad| bad == frame) else {
+            return false;
+        };
+        let page = hugetlb.page(frame);
+        let was_surplus = page.is_lost_surplus();
+        page.heal();
+        let mut hole = at;
+        let was_owed = (at as u64) < state.owed;
+        if was_owed {
+            state.owed -= 1;
+            let last_owed = state.owed as usize;
+            state.list.swap(hole, last_owed);
+            hole = last_owed;
+        }
+        state.bad -= 1;
+        let last_bad = state.bad;
+        state.list.swap(hole, last_bad);
+        if was_surplus {
+            // Now a good one, and the first of them.
+            let frame = state.list.swap_remove(last_bad);
+            // SAFETY: taken from the list.
+            unsafe { give_back(hugetlb, frame, self.size) };
+        } else if !was_owed {
+            state.total += 1;
+        }
+        state.settle(hugetlb);
+        true
+    }
+
     /// Returns every page to the platform. The system is going away: nobody uses one any more.
     pub(crate) fn release_all(&self, hugetlb: &Hugetlb<P>) {
         let mut state = self.state.lock();
-        state.reserved = 0;
-        while state.shrink(hugetlb, self.size) {}
+        (state.reserved, state.bad, state.owed) = (0, 0, 0);
+        while let Some(frame) = state.list.pop() {
+            // SAFETY: taken from the list.
+            unsafe { give_back(hugetlb, frame, self.size) };
+        }
+        state.total = 0;
     }
 }

@@ -5,6 +5,7 @@ use thiserror::Error;
 use super::{RegionMap, SubPool, SubPoolFull};
 use crate::addr::{HugeFrame, HugeSize};
 use crate::error::OutOfMemory;
+use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
 use crate::page::{Page, PageRef};
 use crate::platform::Platform;
@@ -166,11 +167,17 @@ impl<'a, P: Platform> NewPage<'a, P> {
         self.page.page()
     }
 
+    /// The page is for a private mapping of `file`, at the offset it was taken for.
+    pub(crate) fn set_private(&self, file: &Arc<HugeFile<P>>) {
+        self.page.set_private(file, self.index);
+    }
+
     /// The page is in use now, by holders with references of their own: its promise is used up. The reference that came
     /// with it goes on to the caller.
     pub(crate) fn commit(mut self) -> PageRef<'a, P> {
         self.undo = Undo::Nothing;
         self.page().forget_reserve();
+        self.page().set_in_use();
         self.page.another()
     }
 }
