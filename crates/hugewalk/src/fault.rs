@@ -200,6 +200,15 @@ impl<P: Platform> AddressSpace<P> {
             }
             let hugetlb = self.mm().hugetlb();
             let address = address.huge_page(vma.size());
+            // Before the fault mutex, which the mover has.
+            if let Some(moving) = self.first_look(task, address) {
+                if let Entry::Hwpoison(_) = moving {
+                    return Err(FaultError::Hwpoison { address, size: vma.size() });
+                }
+                drop(mmap);
+                self.wait_for_migration(task, address)?;
+                continue;
+            }
             let index = vma.offset_of(address);
             let mutex = hugetlb.fault_mutex(task, vma.file().id(), index);
             let Some(guard) = mmap.lock_vma(vma, task) else {
@@ -228,6 +237,16 @@ impl<P: Platform> AddressSpace<P> {
 }
 
 impl<P: Platform> AddressSpace<P> {
+    /// What a fault sees before it takes the locks of the page: a migration or hwpoison entry, if there is one. Under RCU, and
+    /// nothing is kept of it.
+    ///
+    /// Linux: the start of `hugetlb_fault()` in mm/hugetlb.c.
+    fn first_look(&self, task: &Task<P>, address: VirtAddr) -> Option<Entry> {
+        let section = task.rcu_read_lock();
+        let (slot, _) = leaf_offset(&section, self.mm(), address).ok().flatten()?;
+        slot.read().ok().filter(|entry| matches!(entry, Entry::Migration(_) | Entry::Hwpoison(_)))
+    }
+
     /// Waits until the entry at `address` is no migration entry any more. Holds nothing meanwhile: neither a lock that the
     /// mover may want nor a table that may go (scenario S5). Sleeps.
     ///
@@ -313,7 +332,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             page.commit();
             return Ok(if done { Fault::Fresh } else { Fault::Raced });
         }
-        page.page().set_anon();
+        page.set_private(vma.file());
         if self.install(slot, page.frame(), self.is_write(), task) {
             page.commit();
             Ok(Fault::Fresh)
@@ -338,7 +357,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         }
         // Linux maps the page first and copies it at once; nobody can tell.
         let copy = self.new_page(false)?;
-        copy.page().set_anon();
+        copy.set_private(self.vma().file());
         self.mm().hugetlb().platform().copy_huge(page.frame(), copy.frame(), self.vma().size());
         if self.install(slot, copy.frame(), true, task) {
             copy.commit();
@@ -422,7 +441,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             }
             Err(error) => return Err(error.into()),
         };
-        copy.page().set_anon();
+        copy.set_private(self.vma().file());
         hugetlb.platform().copy_huge(old.frame(), copy.frame(), vma.size());
         let locked = slot.lock(task);
         let now = match locked.read() {

@@ -4,17 +4,19 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
-use crate::addr::HugeSize;
+use crate::addr::{HugeFrame, HugeSize};
 use crate::error::OutOfMemory;
 use crate::platform::{Barriers, Platform};
 use crate::pool::HugePool;
 use crate::rcu::Rcu;
-use crate::sync::{Arc, SleepLock, SleepLockGuard, WaitQueue, Word};
+use crate::sync::{Arc, SleepLock, SleepLockGuard, SpinLock, WaitQueue, Word};
 use crate::task::Task;
 
 /// Mutexes that the fault mutexes of all pages of all files are spread over. A power of two. Linux takes eight for each
 /// processor.
 const FAULT_MUTEXES: usize = 64;
+/// Likewise, for the locks that guard what pages belong to. Held for moments.
+const OWNER_LOCKS: usize = 64;
 
 /// One instance of the engine: what the address spaces and files that share pages and tables have in common.
 pub struct Hugetlb<P: Platform> {
@@ -22,6 +24,8 @@ pub struct Hugetlb<P: Platform> {
     rcu: P::Rcu,
     pools: [HugePool<P>; HugeSize::ALL.len()],
     fault_mutexes: Vec<SleepLock<P>>,
+    /// Guard the notes of what pages belong to, spread over by frame: see [`rmap`](crate::rmap).
+    owner_locks: [SpinLock<P, ()>; OWNER_LOCKS],
     /// Faults that wait for a page on its way.
     migrations: WaitQueue<P>,
     next_id: P::Word,
@@ -43,6 +47,7 @@ impl<P: Platform> Hugetlb<P> {
             rcu,
             pools: HugeSize::ALL.map(HugePool::new),
             fault_mutexes,
+            owner_locks: core::array::from_fn(|_| SpinLock::<P, ()>::new(())),
             migrations: WaitQueue::new(),
             next_id: <P as Barriers>::Word::new(1),
         })
@@ -77,6 +82,12 @@ impl<P: Platform> Hugetlb<P> {
     /// Where those wait who met a migration entry: woken when entries of a page have been put back.
     pub(crate) fn migrations(&self) -> &WaitQueue<P> {
         &self.migrations
+    }
+
+    /// Guards the note of what the page belongs to. A leaf among the locks.
+    pub(crate) fn owner_lock(&self, frame: HugeFrame) -> &SpinLock<P, ()> {
+        let mixed = frame.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.owner_locks[(mixed >> 32) as usize & (OWNER_LOCKS - 1)]
     }
 
     /// A number nothing else in this system has.

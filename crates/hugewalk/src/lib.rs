@@ -139,6 +139,7 @@ pub mod mm;
 pub mod fault;
 pub mod gup;
 pub mod pagewalk;
+pub mod rmap;
 
 pub mod error;
 

@@ -6,7 +6,7 @@
 //! | table | 1 | RW US A, frame in 12-51 |
 //! | leaf | 1 | PSE; RW, A, D, 10 = uffd-wp, 11 = soft-dirty, NX, frame in 21-51 or 30-51 |
 //! | leaf without access (`PROT_NONE`) | 0 | G and PSE stand for P; frame bits inverted; else as a leaf |
-//! | migration, hwpoison, marker | 0 | type in 59-62, frame bits inverted, 2 = uffd-wp, 3 = soft-dirty |
+//! | migration, hwpoison, marker | 0 | type in 59-62, frame bits inverted, 2 = uffd-wp, 3 = soft-dirty, 5 = A, 6 = D |
 //!
 //! The frame bits of what is not present are inverted so that a processor that speculates past P = 0 does not reach
 //! memory (the L1 terminal fault); Linux does the same, in its own encoding.
@@ -147,6 +147,10 @@ pub struct Migration {
     pub uffd_wp: bool,
     /// Was it soft-dirty?
     pub soft_dirty: bool,
+    /// Had it been accessed?
+    pub accessed: bool,
+    /// Had it been written?
+    pub dirty: bool,
 }
 
 /// What an entry says. Linux: `pte_t` and the predicates on it.
@@ -171,6 +175,16 @@ impl Entry {
     #[must_use]
     pub const fn is_none(self) -> bool {
         matches!(self, Self::None)
+    }
+
+    /// The page it stands for: one that is mapped here, or will be when it has been moved.
+    #[must_use]
+    pub const fn page(self) -> Option<HugeFrame> {
+        match self {
+            Self::Leaf(leaf) => Some(leaf.frame),
+            Self::Migration(migration) => Some(migration.frame),
+            Self::None | Self::Table(_) | Self::Hwpoison(_) | Self::Marker => None,
+        }
     }
 }
 
@@ -238,6 +252,8 @@ impl RawEntry {
                 write: kind == MIGRATION_WRITE,
                 uffd_wp: self.0 & SPECIAL_UFFD_WP != 0,
                 soft_dirty: self.0 & SPECIAL_SOFT_DIRTY != 0,
+                accessed: self.0 & ACCESSED != 0,
+                dirty: self.0 & DIRTY != 0,
             }),
             HWPOISON => Entry::Hwpoison(frame),
             _ => Entry::Marker,
@@ -260,9 +276,17 @@ impl From<Entry> for RawEntry {
             }
             Entry::Migration(migration) => {
                 let kind = if migration.write { MIGRATION_WRITE } else { MIGRATION_READ };
-                let uffd_wp = if migration.uffd_wp { SPECIAL_UFFD_WP } else { 0 };
-                let soft_dirty = if migration.soft_dirty { SPECIAL_SOFT_DIRTY } else { 0 };
-                Self(!(migration.frame.0 << 12) & FRAME | kind << TYPE_SHIFT | uffd_wp | soft_dirty)
+                let seen = [
+                    (migration.uffd_wp, SPECIAL_UFFD_WP),
+                    (migration.soft_dirty, SPECIAL_SOFT_DIRTY),
+                    (migration.accessed, ACCESSED),
+                    (migration.dirty, DIRTY),
+                ];
+                let mut bits = !(migration.frame.0 << 12) & FRAME | kind << TYPE_SHIFT;
+                for (was, bit) in seen {
+                    bits |= if was { bit } else { 0 };
+                }
+                Self(bits)
             }
             Entry::Hwpoison(frame) => Self(!(frame.0 << 12) & FRAME | HWPOISON << TYPE_SHIFT),
             Entry::Marker => Self(MARKER << TYPE_SHIFT | SPECIAL_UFFD_WP),
@@ -289,10 +313,11 @@ mod tests {
         let leaf = (huge_frame(), any::<u64>()).prop_map(|(frame, bits)| {
             Entry::Leaf(Leaf { frame, flags: LeafFlags::from_bits_truncate(bits) })
         });
-        let migration =
-            (huge_frame(), any::<[bool; 3]>()).prop_map(|(frame, [write, uffd_wp, soft_dirty])| {
-                Entry::Migration(Migration { frame, write, uffd_wp, soft_dirty })
-            });
+        let migration = (huge_frame(), any::<[bool; 5]>()).prop_map(
+            |(frame, [write, uffd_wp, soft_dirty, accessed, dirty])| {
+                Entry::Migration(Migration { frame, write, uffd_wp, soft_dirty, accessed, dirty })
+            },
+        );
         prop_oneof![
             Just(Entry::None),
             Just(Entry::Marker),

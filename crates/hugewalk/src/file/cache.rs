@@ -64,6 +64,15 @@ impl PageCache {
         Ok(())
     }
 
+    /// Puts another page in the place of the one at `index`. False if there is none.
+    pub(crate) fn replace(&mut self, index: u64, frame: HugeFrame) -> bool {
+        let Ok(at) = self.search(index >> SHIFT) else {
+            return false;
+        };
+        let place = self.chunks.get_mut(at).and_then(|chunk| chunk.pages.get_mut(within(index)));
+        place.and_then(Option::as_mut).map(|page| *page = frame).is_some()
+    }
+
     /// Takes the page at `index` out.
     pub(crate) fn remove(&mut self, index: u64) -> Option<HugeFrame> {
         let at = self.search(index >> SHIFT).ok()?;

@@ -32,6 +32,12 @@ pub enum FileError {
     /// The mount's limit is reached. Pages allocated before stay.
     #[error(transparent)]
     SubPoolFull(SubPoolFull),
+    /// Memory failure has hit the page, and its contents are lost. Pages written before it stay so.
+    #[error("page {index} has a hardware error")]
+    Hwpoison {
+        /// Offset of the page in the file, in huge pages.
+        index: u64,
+    },
     /// No memory for records.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
@@ -44,6 +50,7 @@ impl FileError {
         match self {
             Self::Unaligned { .. } | Self::ZeroLength | Self::TooLarge => Errno::EINVAL,
             Self::PoolEmpty(_) | Self::SubPoolFull(_) => Errno::ENOSPC,
+            Self::Hwpoison { .. } => Errno::EHWPOISON,
             Self::OutOfMemory(_) => Errno::ENOMEM,
         }
     }
@@ -89,7 +96,9 @@ impl<P: Platform> HugeFile<P> {
         let shift = self.size_class().shift();
         let inode_lock = self.lock_inode(task);
         for index in offset >> shift..end.div_ceil(self.size_class().bytes()) {
-            drop(self.find_or_allocate(task, index)?);
+            let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
+            drop(self.find_or_allocate(index)?);
+            drop(mutex);
         }
         if !keep_size {
             self.grow_to(end);
@@ -98,7 +107,8 @@ impl<P: Platform> HugeFile<P> {
         Ok(())
     }
 
-    /// Reads bytes from `offset` on, up to the end of the file; what has no page reads as zeroes. Returns how many.
+    /// Reads bytes from `offset` on, up to the end of the file or a page that memory failure has hit; what has no page
+    /// reads as zeroes. Returns how many.
     ///
     /// Takes no sleeping lock. Linux: `hugetlbfs_read_iter()` in fs/hugetlbfs/inode.c.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> usize {
@@ -113,6 +123,7 @@ impl<P: Platform> HugeFile<P> {
             let (index, within, here) = self.piece(at, rest.len());
             let (piece, later) = rest.split_at_mut(here);
             match self.find_page(index) {
+                Some(page) if page.page().is_hwpoison() => return (at - offset) as usize,
                 Some(page) => self.hugetlb().platform().read_huge(page.frame(), within, piece),
                 None => piece.fill(0),
             }
@@ -141,8 +152,15 @@ impl<P: Platform> HugeFile<P> {
         while !rest.is_empty() {
             let (index, within, here) = self.piece(at, rest.len());
             let (piece, later) = rest.split_at(here);
-            let page = self.find_or_allocate(task, index)?;
+            // Written under the fault mutex: who moves the page has it too.
+            let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
+            let page = self.find_or_allocate(index)?;
+            if page.page().is_hwpoison() {
+                return Err(FileError::Hwpoison { index });
+            }
             self.hugetlb().platform().write_huge(page.frame(), within, piece);
+            drop(page);
+            drop(mutex);
             at += here as u64;
             rest = later;
         }
@@ -159,10 +177,10 @@ impl<P: Platform> HugeFile<P> {
         (offset >> size.shift(), within, here)
     }
 
-    /// The page at `index`, allocated and zeroed if there was none. The caller holds the inode lock.
-    fn find_or_allocate(&self, task: &mut Task<P>, index: u64) -> Result<PageRef<'_, P>, FileError> {
+    /// The page at `index`, allocated and zeroed if there was none. The caller holds the inode lock and the fault mutex of
+    /// `index`.
+    fn find_or_allocate(&self, index: u64) -> Result<PageRef<'_, P>, FileError> {
         let hugetlb = self.hugetlb();
-        let mutex = hugetlb.fault_mutex(task, self.id(), index);
         if let Some(page) = self.find_page(index) {
             return Ok(page);
         }
@@ -171,8 +189,6 @@ impl<P: Platform> HugeFile<P> {
         hugetlb.platform().zero_huge(page.frame(), self.size_class());
         // The inode lock keeps the size, and the file is made longer afterwards.
         self.insert_beyond_eof(index, page.frame())?;
-        let held = page.commit();
-        drop(mutex);
-        Ok(held)
+        Ok(page.commit())
     }
 }

@@ -28,13 +28,15 @@ use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::{Barriers, Platform};
 use crate::reserve::{RegionMap, SubPool, release_range};
-use crate::sync::{Arc, RwSem, SleepLock, SpinLock, Word};
+use crate::sync::{Arc, RwSem, SleepLock, SpinLock, Unowned, Word};
 
 /// A file of huge pages. Linux: an inode of hugetlbfs and its `address_space`.
 ///
 /// Anonymous shared memory, memory files and SysV segments are such files too, without a name.
 pub struct HugeFile<P: Platform> {
     hugetlb: Arc<Hugetlb<P>>,
+    /// For its pages to find it.
+    me: Unowned<Self>,
     id: u64,
     size_class: HugeSize,
     subpool: Option<Arc<SubPool<P>>>,
@@ -57,8 +59,9 @@ impl<P: Platform> HugeFile<P> {
         size_class: HugeSize,
         subpool: Option<&Arc<SubPool<P>>>,
     ) -> Result<Arc<Self>, OutOfMemory> {
-        Arc::try_new(Self {
+        Arc::try_new_with(|me| Self {
             hugetlb: hugetlb.clone(),
+            me,
             id: hugetlb.fresh_id(),
             size_class,
             subpool: subpool.cloned(),
@@ -143,7 +146,40 @@ impl<P: Platform> HugeFile<P> {
     fn insert_locked(&self, cache: &mut PageCache, index: u64, frame: HugeFrame) -> Result<(), OutOfMemory> {
         cache.insert(index, frame)?;
         self.hugetlb.page(frame).hold();
+        self.hugetlb.set_cached(frame, self.me, index);
         Ok(())
+    }
+
+    /// Takes the page at `index` out of the cache, and gives its reference up. The caller holds the fault mutex of `index`.
+    /// True if there was one.
+    fn evict(&self, index: u64) -> bool {
+        let removed = self.cache.lock().remove(index);
+        if let Some(frame) = removed {
+            self.hugetlb.clear_owner(frame);
+            self.hugetlb.put_page(frame, self.size_class);
+        }
+        removed.is_some()
+    }
+
+    /// Lets `new` take the place of `old` at `index`, in one step for whoever looks into the cache: `exchange` runs under
+    /// its lock, and says whether it may be. The caller holds the fault mutex of `index`. False if it may not.
+    pub(crate) fn replace_page(
+        &self,
+        index: u64,
+        old: HugeFrame,
+        new: HugeFrame,
+        exchange: impl FnOnce() -> bool,
+    ) -> bool {
+        let mut cache = self.cache.lock();
+        cache.find(index) == Some(old) && exchange() && cache.replace(index, new)
+    }
+
+    /// Runs `work` while nobody takes a reference to a page of the cache.
+    pub(crate) fn with_cache_locked<R>(&self, work: impl FnOnce() -> R) -> R {
+        let cache = self.cache.lock();
+        let result = work();
+        drop(cache);
+        result
     }
 
     /// Makes the file at least `bytes` long: what mapping it for writing does.
@@ -174,6 +210,8 @@ impl<P: Platform> Drop for HugeFile<P> {
         let mut cache = core::mem::replace(self.cache.get_mut(), PageCache::new());
         let mut freed = 0;
         while let Some((_, frame)) = cache.pop_from(0) {
+            // Before this file's memory goes: see `rmap`.
+            self.hugetlb.clear_owner(frame);
             self.hugetlb.put_page(frame, self.size_class);
             freed += 1;
         }

@@ -86,15 +86,15 @@ impl<P: Platform> HugeFile<P> {
         let inner = size.round_up(offset).unwrap_or(end)..size.round_down(end);
         let inode_lock = self.lock_inode(task);
         if inner.start >= inner.end {
-            self.zero_bytes(offset..end);
+            self.zero_bytes(offset..end, task);
             return Ok(());
         }
         let hole = inner.start >> size.shift()..inner.end >> size.shift();
         // Each page taken out of the middle of a promised range leaves one range more.
         let pages = self.cache.lock().count(hole.start, hole.end);
         self.promises.lock().prepare(usize::try_from(pages).unwrap_or(usize::MAX))?;
-        self.zero_bytes(offset..inner.start);
-        self.zero_bytes(inner.end..end);
+        self.zero_bytes(offset..inner.start, task);
+        self.zero_bytes(inner.end..end, task);
         self.unmap_offsets(hole.clone(), task, KEPT_LOCKS);
         let mut next = hole.start;
         while let Some(index) = self.next_page(&(next..hole.end)) {
@@ -125,12 +125,13 @@ impl<P: Platform> HugeFile<P> {
         while self.find_page(index).is_some_and(|page| page.page().mapcount() > 0) {
             self.unmap_offsets(index..index + 1, task, KEPT_LOCKS);
         }
-        let removed = self.cache.lock().remove(index);
-        if let Some(frame) = removed {
-            self.hugetlb.put_page(frame, self.size_class);
+        // A page that memory failure hit since the range was unmapped is mapped by nobody, but has left its mark.
+        if self.find_page(index).is_some_and(|page| page.page().is_hwpoison()) {
+            self.unmap_offsets(index..index + 1, task, KEPT_LOCKS);
         }
+        let removed = self.evict(index);
         drop(mutex);
-        removed.is_some()
+        removed
     }
 
     /// Takes one page out, with its reservation.
@@ -145,15 +146,17 @@ impl<P: Platform> HugeFile<P> {
         Ok(())
     }
 
-    /// Fills a byte range with zeroes where there are pages.
-    fn zero_bytes(&self, range: Range<u64>) {
+    /// Fills a byte range with zeroes where there are pages. Takes the fault mutex of each: who moves it has it too.
+    fn zero_bytes(&self, range: Range<u64>, task: &mut Task<P>) {
         let size = self.size_class;
         let mut at = range.start;
         while at < range.end {
             let next = (size.round_down(at) + size.bytes()).min(range.end);
+            let mutex = self.hugetlb.fault_mutex(task, self.id, at >> size.shift());
             if let Some(page) = self.find_page(at >> size.shift()) {
                 self.hugetlb.platform().clear_huge(page.frame(), at & (size.bytes() - 1), next - at);
             }
+            drop(mutex);
             at = next;
         }
     }

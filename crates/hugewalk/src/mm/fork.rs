@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::unmap::by_table;
 use super::{AddressSpace, MapError, MmapWriteGuard};
 use crate::addr::{HugeSize, VirtAddr};
-use crate::arch::{Entry, Leaf, LeafFlags, Level};
+use crate::arch::{Entry, Leaf, LeafFlags, Level, Migration};
 use crate::fault::leaf_flags;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
@@ -142,7 +142,7 @@ impl<'a, P: Platform> PinnedCopy<'a, P> {
         let index = vma.offset_of(address);
         // The parent's reservation is not for this.
         let copy = NewPage::take(hugetlb, size, &vma.promises(), file.subpool(), index, true)?;
-        copy.page().set_anon();
+        copy.set_private(file);
         hugetlb.platform().copy_huge(of.frame(), copy.frame(), size);
         Ok(Self { of, copy })
     }
@@ -184,7 +184,14 @@ fn copy_table<'n, P: Platform>(
                 target.set(Entry::Leaf(leaf.without(LeafFlags::WRITE | LeafFlags::UFFD_WP)));
             }
             (Entry::Hwpoison(frame), _) => target.set(Entry::Hwpoison(frame)),
-            (Entry::None | Entry::Marker | Entry::Migration(_) | Entry::Table(_), _) => {}
+            // The mover has taken pinned pages for busy, so this one may be shared. The child's entry is counted, and found by
+            // the mover, since the child's mapping is in the file's tree; see `rmap`.
+            (Entry::Migration(migration), _) => {
+                mm.hugetlb().page(migration.frame).add_migration();
+                source.set(Entry::Migration(Migration { write: false, ..migration }));
+                target.set(Entry::Migration(Migration { write: false, uffd_wp: false, ..migration }));
+            }
+            (Entry::None | Entry::Marker | Entry::Table(_), _) => {}
         }
         range.start = range.start.plus(size.bytes());
     }

@@ -7,7 +7,7 @@ use super::split::Split;
 use super::unmap::{by_table, page_range};
 use super::{AddressSpace, MapError, MmapWriteGuard};
 use crate::addr::VirtAddr;
-use crate::arch::{Entry, Leaf, LeafFlags, Level};
+use crate::arch::{Entry, Leaf, LeafFlags, Level, Migration};
 use crate::fault::leaf_flags;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
@@ -135,12 +135,20 @@ fn change_entries<P: Platform>(
         let mut address = part.start;
         while address < part.end {
             table.move_to(index_of(address, shift));
-            if let Entry::Leaf(_) = table.read() {
+            match table.read() {
                 // Taken out and put back: the processor cannot set its bits in between.
-                if let Entry::Leaf(leaf) = table.take() {
-                    table.set(Entry::Leaf(reprotected(leaf, new)));
-                    gather.changed(address..address.plus(size.bytes()));
+                Entry::Leaf(_) => {
+                    if let Entry::Leaf(leaf) = table.take() {
+                        table.set(Entry::Leaf(reprotected(leaf, new)));
+                        gather.changed(address..address.plus(size.bytes()));
+                    }
                 }
+                // When the page arrives, it is mapped with the rights the mapping has then; but the right to write, once
+                // taken away, comes back by a fault alone.
+                Entry::Migration(migration) if migration.write => {
+                    table.set(Entry::Migration(Migration { write: false, ..migration }));
+                }
+                Entry::None | Entry::Table(_) | Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Marker => {}
             }
             address = address.plus(size.bytes());
         }

@@ -4,10 +4,10 @@ use core::ops::Range;
 
 use super::split::Split;
 use super::unlisted::Unlisted;
-use super::unmap::{Unmap, by_table, page_range, unmap_range};
+use super::unmap::{Unmap, by_table, drop_entry, page_range, unmap_range};
 use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error, free_tables};
 use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::arch::{Entry, Level};
+use crate::arch::Level;
 use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
@@ -242,16 +242,14 @@ fn move_entry<P: Platform>(
     task: &Task<P>,
 ) {
     let entry = from.take();
-    match (to, entry) {
-        (Some(to), _) => {
+    match to {
+        // Whatever it is, a migration entry or the trace of a page that is gone too.
+        Some(to) => {
             gather.changed(address..address.plus(1));
             to.lock_beside(from, task, |to| to.set(entry));
         }
-        (None, Entry::Leaf(leaf)) => {
-            mm.hugetlb().page(leaf.frame).remove_mapping();
-            mm.sub_resident(1);
-            gather.unmapped(address, leaf.frame);
+        None => {
+            drop_entry(mm, address, entry, gather);
         }
-        (None, _) => {}
     }
 }

@@ -127,8 +127,8 @@ fn give_promises_back<P: Platform>(vma: &Vma<P>) {
     }
 }
 
-/// Clears the entries of a range of a VMA, or those alone that map the page `only`. Where a table is shared with others
-/// the whole of it is unshared. Returns how many leaves it cleared.
+/// Clears the entries of a range of a VMA, or those alone that stand for the page `only`. Where a table is shared with
+/// others the whole of it is unshared. Returns how many of the entries it cleared stood for pages.
 ///
 /// Holds: the VMA lock and `i_mmap`, both in write. Takes table locks. Does not sleep. Flushes and references are owed by
 /// `gather`.
@@ -160,20 +160,39 @@ pub(crate) fn zap_range<P: Platform>(
             locked.move_to(index_of(address, level.shift()));
             let here = locked.raw();
             let wanted = !here.is_none()
-                && only.is_none_or(|frame| matches!(here.decode(), Entry::Leaf(leaf) if leaf.frame == frame));
-            if wanted {
-                // What is not a leaf holds no reference: a marker, or the trace of a page that is gone.
-                if let Entry::Leaf(leaf) = locked.take() {
-                    mm.hugetlb().page(leaf.frame).remove_mapping();
-                    mm.sub_resident(1);
-                    gather.unmapped(address, leaf.frame);
-                    cleared += 1;
-                }
+                && only.is_none_or(|frame| here.decode().page() == Some(frame));
+            if wanted && drop_entry(mm, address, locked.take(), gather) {
+                cleared += 1;
             }
             address = address.plus(size.bytes());
         }
     }
     cleared
+}
+
+/// Gives up what an entry stood for that has been taken out of its table, with the table still locked. True if it stood
+/// for a page.
+pub(super) fn drop_entry<P: Platform>(
+    mm: &Mm<P>,
+    address: VirtAddr,
+    entry: Entry,
+    gather: &mut Gather<'_, P>,
+) -> bool {
+    match entry {
+        Entry::Leaf(leaf) => {
+            mm.hugetlb().page(leaf.frame).remove_mapping();
+            mm.sub_resident(1);
+            gather.unmapped(address, leaf.frame);
+            true
+        }
+        // Counted, so that the mover knows when the last one is gone; holds no reference.
+        Entry::Migration(migration) => {
+            mm.hugetlb().page(migration.frame).remove_migration();
+            true
+        }
+        // Hold nothing: a marker, or the trace of a page that is gone.
+        Entry::None | Entry::Table(_) | Entry::Hwpoison(_) | Entry::Marker => false,
+    }
 }
 
 /// A range cut at the boundaries of the tables that hold its leaves.

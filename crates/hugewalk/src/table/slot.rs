@@ -331,6 +331,21 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         RawEntry::from_bits(self.place.table.entry(self.place.index).swap(0, Ordering::AcqRel)).decode()
     }
 
+    /// Exchanges the entry for what `next` makes of it, whatever the processor sets meanwhile; nobody ever sees the entry
+    /// empty. Returns what it was.
+    pub(crate) fn exchange(&self, next: impl Fn(Entry) -> Entry) -> Entry {
+        let word = self.place.table.entry(self.place.index);
+        let mut now = self.raw();
+        loop {
+            let wanted = RawEntry::from(next(now.decode()));
+            // SeqCst: see `confirm_unchanged`.
+            match word.compare_exchange(now.bits(), wanted.bits(), Ordering::SeqCst, Ordering::Acquire) {
+                Ok(_) => return now.decode(),
+                Err(other) => now = RawEntry::from_bits(other),
+            }
+        }
+    }
+
     /// Takes the right to write away, whatever the processor sets meanwhile. The caller owes a flush.
     pub(crate) fn write_protect(&self) {
         let keep = !LeafFlags::WRITE.bits();
