@@ -38,6 +38,10 @@ const PIN: u64 = 1 << 32;
 /// are never more than memory has entries. Linux: `try_get_page()` refuses a count gone negative.
 const CROWDED: u64 = (1 << 31) | (1 << 63);
 
+/// `mappings` counts leaf entries in its lower half and migration entries in its upper half.
+const MAPPING: u64 = 1;
+const MIGRATION: u64 = 1 << 32;
+
 /// The record of a huge page.
 ///
 /// # Invariants
@@ -45,17 +49,17 @@ const CROWDED: u64 = (1 << 31) | (1 << 63);
 /// - While `refs` is 0 the page is free, and its pool alone touches `subpool`; the one who takes the page out of the
 ///   pool, or drops the last reference, has it to itself as well.
 /// - Each pin in the upper half of `refs` comes with a reference in the lower half.
-/// - `mapcount` is the number of leaf entries that map the page; each of them holds one of `refs`. A table shared by
-///   many counts once.
-/// - `moving` is the number of migration entries that name the page. They hold none of `refs`: there are such entries
-///   only while the one who moves the page holds it.
+/// - The lower half of `mappings` is the number of leaf entries that map the page; each of them holds one of `refs`. A
+///   table shared by many counts once.
+/// - Its upper half is the number of migration entries that name the page. They hold none of `refs`: there are such
+///   entries only while the one who moves the page holds it. While an entry changes from one to the other it counts as
+///   both, so the two together are never too small, at no moment.
 /// - `owner` is touched under the page's owner lock, or by the one who has the page to itself; see [`rmap`](crate::rmap).
 #[repr(C, align(64))]
 pub struct Page<P: Platform> {
     refs: P::Word,
-    mapcount: P::Word,
+    mappings: P::Word,
     flags: P::Word,
-    moving: P::Word,
     subpool: UnsafeCell<Option<Arc<SubPool<P>>>>,
     owner: UnsafeCell<Owner<P>>,
 }
@@ -80,8 +84,7 @@ impl<P: Platform> Page<P> {
     /// The page has just come from the platform into the pool of this size.
     pub(crate) fn reset(&self, size: HugeSize) {
         self.refs.store(0, Ordering::Relaxed);
-        self.mapcount.store(0, Ordering::Relaxed);
-        self.moving.store(0, Ordering::Relaxed);
+        self.mappings.store(0, Ordering::Relaxed);
         let pooled = match size {
             HugeSize::Size2M => POOLED_2M,
             HugeSize::Size1G => POOLED_1G,
@@ -106,7 +109,7 @@ impl<P: Platform> Page<P> {
     /// Leaf entries that map the page.
     #[must_use]
     pub fn mapcount(&self) -> u64 {
-        self.mapcount.load(Ordering::Acquire)
+        self.mappings.load(Ordering::Acquire) & (MIGRATION - 1)
     }
 
     /// References: mappings, the page cache, pins.
@@ -124,10 +127,11 @@ impl<P: Platform> Page<P> {
     }
 
     /// Does one entry alone map the page, a page that belongs to private mappings? Then the address space that has the
-    /// entry has the page to itself. Linux: `PageAnonExclusive`.
+    /// entry has the page to itself. An entry that will map it again when a move is done counts too. Linux:
+    /// `PageAnonExclusive`.
     pub(crate) fn is_exclusive(&self) -> bool {
-        // SeqCst: as for `pins`.
-        self.is_anon() && self.mapcount.load(Ordering::SeqCst) == 1
+        // SeqCst: as for `pins`. One load, so that both counts are of the same moment.
+        self.is_anon() && self.mappings.load(Ordering::SeqCst) == MAPPING
     }
 
     /// Does it belong to private mappings, rather than to a file?
@@ -173,17 +177,17 @@ impl<P: Platform> Page<P> {
 
     /// Migration entries that name the page.
     pub(crate) fn moving(&self) -> u64 {
-        self.moving.load(Ordering::Acquire)
+        self.mappings.load(Ordering::Acquire) / MIGRATION
     }
 
     /// A migration entry more names the page. Before the entry is stored.
     pub(crate) fn add_migration(&self) {
-        self.moving.fetch_add(1, Ordering::AcqRel);
+        self.mappings.fetch_add(MIGRATION, Ordering::AcqRel);
     }
 
     /// A migration entry less. After the entry was cleared.
     pub(crate) fn remove_migration(&self) {
-        self.moving.fetch_sub(1, Ordering::AcqRel);
+        self.mappings.fetch_sub(MIGRATION, Ordering::AcqRel);
     }
 
     /// Takes all references at once, if there are so many and no pins: nobody gets another until
@@ -224,12 +228,12 @@ impl<P: Platform> Page<P> {
     pub(crate) fn add_mapping(&self) {
         self.refs.fetch_add(REFERENCE, Ordering::Relaxed);
         // SeqCst: as for `pins`.
-        self.mapcount.fetch_add(1, Ordering::SeqCst);
+        self.mappings.fetch_add(MAPPING, Ordering::SeqCst);
     }
 
     /// One leaf entry less; its reference passes to the caller.
     pub(crate) fn remove_mapping(&self) {
-        self.mapcount.fetch_sub(1, Ordering::AcqRel);
+        self.mappings.fetch_sub(MAPPING, Ordering::AcqRel);
     }
 
     /// A reference more, by one who has one.
@@ -394,9 +398,8 @@ impl<P: Platform> Default for Page<P> {
     fn default() -> Self {
         Self {
             refs: <P as Barriers>::Word::new(0),
-            mapcount: <P as Barriers>::Word::new(0),
+            mappings: <P as Barriers>::Word::new(0),
             flags: <P as Barriers>::Word::new(0),
-            moving: <P as Barriers>::Word::new(0),
             subpool: UnsafeCell::new(None),
             owner: UnsafeCell::new(Owner { file: None, index: 0 }),
         }

@@ -160,6 +160,11 @@ impl<P: Platform> LockedPage<'_, P> {
     /// Takes `i_mmap` in read. Linux: `remove_migration_ptes()` in mm/migrate.c.
     fn remap(&self, to: &PageRef<'_, P>, task: &mut Task<P>) {
         let old = self.page.page();
+        // The page it moved to is mapped by one entry after the other. Until it is by all, none of them has it to itself.
+        let moved = to.frame() != self.page.frame();
+        if moved {
+            to.page().add_migration();
+        }
         while old.moving() > 0 {
             let i_mmap = self.file.i_mmap_read(task);
             let vmas = || i_mmap.vmas(self.index..self.index + 1);
@@ -173,6 +178,9 @@ impl<P: Platform> LockedPage<'_, P> {
                 locked.set(Entry::Leaf(arrived(migration, to.frame(), mapped.vma.vma())));
                 old.remove_migration();
             });
+        }
+        if moved {
+            to.page().remove_migration();
         }
         self.hugetlb.migrations().wake_all();
     }
