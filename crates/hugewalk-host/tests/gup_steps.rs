@@ -1,0 +1,491 @@
+//! get_user_pages without a lock, with everything that others can do happening between any two of its steps.
+//!
+//! The host here is the ordinary one but for its atomics, which count the accesses of one thread, and at a given one let
+//! another thread do all of what it has to do. Each test tries every access in turn.
+
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::cell::{Cell, RefCell};
+use std::thread;
+
+use hugewalk::addr::{HugeFrame, HugeSize, PUD_SIZE, TableFrame, VirtAddr};
+use hugewalk::error::OutOfMemory;
+use hugewalk::fault::Access;
+use hugewalk::file::HugeFile;
+use hugewalk::gup::{GupFlags, PinnedPage, SystemRef};
+use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+use hugewalk::page::Page;
+use hugewalk::platform::{Barriers, ENTRIES, Hugewalk, Levels, Platform};
+use hugewalk::rcu::EpochRcu;
+use hugewalk::sync::{Arc, Word};
+use hugewalk::table::Table;
+use hugewalk::vma::Protection;
+use hugewalk_host::{Host, HostConfig, MmContext, Park, SpinLock};
+
+type Hugetlb = hugewalk::Hugetlb<Stepped>;
+type AddressSpace = hugewalk::AddressSpace<Stepped>;
+type Task = hugewalk::Task<Stepped>;
+type File = HugeFile<Stepped>;
+
+const MIB2: u64 = HugeSize::Size2M.bytes();
+const BASE: VirtAddr = VirtAddr::new(8 << 30);
+const POOL: u64 = 16;
+/// The page that is looked at.
+const HERE: u64 = 400;
+const OWN: u8 = 0xaa;
+const FOREIGN: u8 = 0xbb;
+
+// The atomics.
+
+thread_local! {
+    /// Accesses of this thread until the other one has its turn.
+    static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
+    static TURN: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+fn step() {
+    let Some(left) = LEFT.get() else { return };
+    LEFT.set(left.checked_sub(1));
+    if left == 0 {
+        let turn = TURN.take().expect("there is one turn");
+        turn();
+    }
+}
+
+/// Runs `work`, and `turn` on another thread before the access of number `at`. False if `work` has no more than that.
+fn interrupt<R>(at: u64, turn: impl FnOnce() + Send, work: impl FnOnce() -> R) -> (R, bool) {
+    thread::scope(|scope| {
+        let (go, wait) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<()>>();
+        let other = scope.spawn(move || {
+            if let Ok(done) = wait.recv() {
+                turn();
+                drop(done);
+            }
+        });
+        TURN.set(Some(Box::new(move || {
+            let (done, ended) = std::sync::mpsc::channel();
+            go.send(done).unwrap();
+            // Ends when the sender is dropped.
+            ended.recv().unwrap_err();
+        })));
+        LEFT.set(Some(at));
+        let result = work();
+        let interrupted = LEFT.take().is_none();
+        // Lets the other thread go that had no turn.
+        drop(TURN.take());
+        other.join().unwrap();
+        (result, interrupted)
+    })
+}
+
+#[repr(transparent)]
+struct SteppedWord(AtomicU64);
+
+// SAFETY: the operations are those of `AtomicU64`, and so is the layout.
+unsafe impl Word for SteppedWord {
+    fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+    fn load(&self, order: Ordering) -> u64 {
+        step();
+        self.0.load(order)
+    }
+    fn store(&self, value: u64, order: Ordering) {
+        step();
+        self.0.store(value, order);
+    }
+    fn swap(&self, value: u64, order: Ordering) -> u64 {
+        step();
+        self.0.swap(value, order)
+    }
+    fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        step();
+        self.0.fetch_add(value, order)
+    }
+    fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+        step();
+        self.0.fetch_sub(value, order)
+    }
+    fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
+        step();
+        self.0.fetch_or(value, order)
+    }
+    fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
+        step();
+        self.0.fetch_and(value, order)
+    }
+    fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        step();
+        self.0.compare_exchange(current, new, success, failure)
+    }
+}
+
+// The host.
+
+struct Stepped(Host);
+
+// The records of the ordinary host have the room that is needed here.
+const _: () = assert!(size_of::<Page<Stepped>>() == size_of::<Page<Host>>());
+const _: () = assert!(size_of::<Table<Stepped>>() == size_of::<Table<Host>>());
+
+// SAFETY: the barriers are those of `Host`.
+unsafe impl Barriers for Stepped {
+    type Word = SteppedWord;
+    type SpinLock = SpinLock;
+    fn light(&self) {
+        self.0.light();
+    }
+    fn heavy(&self) {
+        self.0.heavy();
+    }
+    fn pause(&self) {
+        self.0.pause();
+    }
+}
+
+// SAFETY: everything is passed on to `Host`, whose words and records have the same layout.
+unsafe impl Platform for Stepped {
+    type Protocol = Hugewalk;
+    type SleepMutex = <Host as Platform>::SleepMutex;
+    type SleepRwLock = <Host as Platform>::SleepRwLock;
+    type Parker = Park;
+    type Rcu = EpochRcu<Self>;
+    type MmContext = MmContext;
+
+    fn levels(&self) -> Levels {
+        self.0.levels()
+    }
+    fn new_context(&self) -> Result<MmContext, OutOfMemory> {
+        self.0.new_context()
+    }
+    fn alloc_table(&self) -> Option<TableFrame> {
+        self.0.alloc_table()
+    }
+    unsafe fn free_table(&self, frame: TableFrame) {
+        // SAFETY: passed on.
+        unsafe { self.0.free_table(frame) };
+    }
+    fn table_entries(&self, frame: TableFrame) -> NonNull<[SteppedWord; ENTRIES]> {
+        self.0.table_entries(frame).cast()
+    }
+    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
+        self.0.table_record(frame).cast()
+    }
+    fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
+        self.0.alloc_huge(size)
+    }
+    unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
+        // SAFETY: passed on.
+        unsafe { self.0.free_huge(frame, size) };
+    }
+    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
+        self.0.page_record(frame).cast()
+    }
+    fn has_page_record(&self, frame: HugeFrame) -> bool {
+        self.0.has_page_record(frame)
+    }
+    fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
+        self.0.zero_huge(frame, size);
+    }
+    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+        self.0.copy_huge(from, to, size);
+    }
+    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+        self.0.read_huge(frame, offset, into);
+    }
+    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
+        self.0.write_huge(frame, offset, from);
+    }
+    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
+        self.0.clear_huge(frame, offset, length);
+    }
+    fn flush_tlb(&self, context: &MmContext, range: Range<VirtAddr>) {
+        self.0.flush_tlb(context, range);
+    }
+}
+
+// The world.
+
+fn at(page: u64) -> VirtAddr {
+    BASE.checked_add(page * MIB2).unwrap()
+}
+
+fn system() -> Arc<Hugetlb> {
+    let config = HostConfig::new().huge_bytes(64 * MIB2).max_tables(1000);
+    let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
+    hugetlb.resize_pool(HugeSize::Size2M, POOL);
+    hugetlb
+}
+
+fn all_is_free(hugetlb: &Hugetlb) -> bool {
+    let counters = hugetlb.pool(HugeSize::Size2M).counters();
+    (counters.free, counters.reserved) == (POOL, 0)
+}
+
+fn map(space: &AddressSpace, task: &mut Task, file: &Arc<File>) {
+    let request = MapRequest {
+        placement: Placement::Fixed(BASE),
+        length: file.size(),
+        protection: Protection::READ | Protection::WRITE,
+        flags: MapFlags::SHARED | MapFlags::NORESERVE,
+        backing: Backing::File { file, offset: 0 },
+    };
+    space.mmap(task, &request).unwrap();
+}
+
+/// A private page at the place that is looked at, with this byte in it.
+fn map_private(space: &AddressSpace, task: &mut Task, byte: u8) {
+    let request = MapRequest {
+        placement: Placement::Fixed(at(HERE)),
+        length: MIB2,
+        protection: Protection::READ | Protection::WRITE,
+        flags: MapFlags::empty(),
+        backing: Backing::Anonymous(HugeSize::Size2M),
+    };
+    space.mmap(task, &request).unwrap();
+    space.write_bytes(task, at(HERE), &[byte]).unwrap();
+}
+
+/// What a look without a lock came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Refused,
+    Byte(u8),
+}
+
+fn look(space: &AddressSpace, task: &Task, flags: GupFlags) -> Look {
+    match space.pin_page_fast(task, at(HERE), flags) {
+        None => Look::Refused,
+        Some(page) => {
+            let mut byte = [0];
+            page.read(0, &mut byte);
+            Look::Byte(byte[0])
+        }
+    }
+}
+
+/// Looks with `others` having their turn before each access in turn, in a fresh world each time. The world has one process
+/// with a private page that holds `OWN`, and in the end room for what must outlive the look. Returns how often the look
+/// came to something, and how often it was refused; the last look, which nobody interrupted, is not counted.
+fn at_each_access<T: Send>(others: impl Fn(&Arc<AddressSpace>, &mut Task) -> T + Sync) -> (u32, u32) {
+    let (mut found, mut refused) = (0, 0);
+    for number in 0.. {
+        let hugetlb = system();
+        let mut task = Task::new(&hugetlb).unwrap();
+        let space = AddressSpace::new(&hugetlb).unwrap();
+        map_private(&space, &mut task, OWN);
+        let mut left = None;
+        let turn = || left = Some(others(&space, &mut Task::new(&hugetlb).unwrap()));
+        let (look, interrupted) = interrupt(number, turn, || look(&space, &task, GupFlags::PIN));
+        match look {
+            Look::Byte(OWN) => found += 1,
+            Look::Refused => refused += 1,
+            Look::Byte(other) => panic!("{other:#x} at access {number}"),
+        }
+        drop(left);
+        space.exit(&mut task);
+        drop(space);
+        assert!(all_is_free(&hugetlb), "at access {number}");
+        if !interrupted {
+            assert_eq!(look, Look::Byte(OWN));
+            return (found - 1, refused);
+        }
+    }
+    unreachable!("it has an end");
+}
+
+// The tests.
+
+/// Scenario S9: the table is unshared, and becomes another process's own, who puts a foreign page there.
+#[test]
+fn a_look_never_gives_a_page_of_the_process_that_the_table_went_to() {
+    let (mut found, mut refused) = (0, 0);
+    for number in 0.. {
+        let hugetlb = system();
+        let mut task = Task::new(&hugetlb).unwrap();
+        let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+        file.truncate(&mut task, PUD_SIZE).unwrap();
+        file.write_at(&mut task, HERE * MIB2, &[OWN]).unwrap();
+        let (space, other) = (AddressSpace::new(&hugetlb).unwrap(), AddressSpace::new(&hugetlb).unwrap());
+        for space in [&space, &other] {
+            map(space, &mut task, &file);
+            space.fault(&mut task, at(HERE), Access::Read).unwrap();
+        }
+        assert_eq!(space.tables(&mut task).unwrap()[0].users, 2);
+        let turn = || {
+            let mut task = Task::new(&hugetlb).unwrap();
+            space.madvise(&mut task, BASE, PUD_SIZE, Advice::DontNeed).unwrap();
+            other.munmap(&mut task, at(256), 256 * MIB2).unwrap();
+            map_private(&other, &mut task, FOREIGN);
+        };
+        let (look, interrupted) = interrupt(number, turn, || look(&space, &task, GupFlags::PIN));
+        match look {
+            Look::Byte(OWN) => found += 1,
+            Look::Refused => refused += 1,
+            Look::Byte(other) => panic!("{other:#x} at access {number}"),
+        }
+        space.exit(&mut task);
+        other.exit(&mut task);
+        drop((file, space, other));
+        assert!(all_is_free(&hugetlb), "at access {number}");
+        if !interrupted {
+            assert_eq!(look, Look::Byte(OWN));
+            break;
+        }
+    }
+    assert!(found > 1 && refused > 1, "{found} {refused}");
+}
+
+#[test]
+fn a_look_never_gives_a_page_that_was_freed_and_given_to_another_process() {
+    let (found, refused) = at_each_access(|space, task| {
+        space.munmap(task, at(HERE), MIB2).unwrap();
+        let other = AddressSpace::new(task.hugetlb()).unwrap();
+        // The very page, unless the look has hold of it already: the pool hands out first what came back last.
+        map_private(&other, task, FOREIGN);
+        other
+    });
+    assert!(found > 0 && refused > 1, "{found} {refused}");
+}
+
+#[test]
+fn a_look_never_gives_a_page_that_was_thrown_away_and_replaced() {
+    let (found, refused) = at_each_access(|space, task| {
+        space.madvise(task, at(HERE), MIB2, Advice::DontNeed).unwrap();
+        let other = AddressSpace::new(task.hugetlb()).unwrap();
+        map_private(&other, task, FOREIGN);
+        space.write_bytes(task, at(HERE), &[OWN]).unwrap();
+        other
+    });
+    assert!(found > 0 && refused > 1, "{found} {refused}");
+}
+
+#[test]
+fn a_look_at_a_page_that_moves_finds_it_where_it_was_or_moved_or_is_refused() {
+    let (found, refused) = at_each_access(|space, task| {
+        let frame = space.follow_page(task, at(HERE), GupFlags::empty()).unwrap().unwrap().frame();
+        let hugetlb = task.hugetlb().clone();
+        // It stays where it is if the look has hold of it.
+        let moved = hugetlb.migrate(task, frame).is_ok();
+        let other = AddressSpace::new(&hugetlb).unwrap();
+        if moved {
+            map_private(&other, task, FOREIGN);
+        }
+        other
+    });
+    assert!(found > 0 && refused > 1, "{found} {refused}");
+}
+
+/// Either fork finds the pin, and the page stays the parent's; or the look finds that a child shares the page.
+#[test]
+fn what_is_stored_after_a_pin_that_met_a_fork_is_seen_through_the_pin() {
+    // The page is writable, or write-protected and its process's alone: then nothing but counts tells.
+    for writable in [true, false] {
+        for fork_first in [true, false] {
+            let (mut found, mut refused) = (0, 0);
+            for number in 0.. {
+                let hugetlb = system();
+                let mut task = Task::new(&hugetlb).unwrap();
+                let space = AddressSpace::new(&hugetlb).unwrap();
+                map_private(&space, &mut task, OWN);
+                if !writable {
+                    space.fork(&mut task).unwrap().exit(&mut task);
+                }
+                let pin = |task: &Task| space.pin_page_fast(task, at(HERE), GupFlags::PIN);
+                let fork = |task: &mut Task| space.fork(task).unwrap();
+                let (child, pinned, interrupted);
+                if fork_first {
+                    let mut got = None;
+                    let turn = || got = pin(&Task::new(&hugetlb).unwrap());
+                    (child, interrupted) = interrupt(number, turn, || fork(&mut task));
+                    let child: Arc<AddressSpace> = child;
+                    pinned = if interrupted { got } else { pin(&task) };
+                    check(&space, &child, &mut task, pinned, &mut found, &mut refused);
+                } else {
+                    let mut got = None;
+                    let turn = || got = Some(fork(&mut Task::new(&hugetlb).unwrap()));
+                    (pinned, interrupted) = interrupt(number, turn, || pin(&task));
+                    let child = got.unwrap_or_else(|| fork(&mut task));
+                    check(&space, &child, &mut task, pinned, &mut found, &mut refused);
+                }
+                space.exit(&mut task);
+                assert!(all_is_free(&hugetlb), "at access {number}");
+                if !interrupted {
+                    break;
+                }
+            }
+            assert!(found > 1 && refused > 1, "{found} {refused}");
+        }
+    }
+}
+
+fn check(
+    space: &AddressSpace,
+    child: &AddressSpace,
+    task: &mut Task,
+    pinned: Option<PinnedPage<Stepped, SystemRef<'_, Stepped>>>,
+    found: &mut u32,
+    refused: &mut u32,
+) {
+    let mut byte = [0];
+    match pinned {
+        Some(pinned) => {
+            space.write_bytes(task, at(HERE), &[1]).unwrap();
+            pinned.read(0, &mut byte);
+            assert_eq!(byte, [1]);
+            *found += 1;
+        }
+        None => *refused += 1,
+    }
+    child.read_bytes(task, at(HERE), &mut byte).unwrap();
+    assert_eq!(byte, [OWN], "the child has what was there when it was forked");
+    child.exit(task);
+}
+
+/// While a page that a child shares is moved, its entries are migration entries one after the other. The parent does not
+/// have the page to itself meanwhile, whatever is left of its mappings.
+#[test]
+fn what_is_stored_after_a_pin_that_met_a_move_is_seen_through_the_pin() {
+    for forked in [true, false] {
+        for from_child in [true, false] {
+            let (mut found, mut refused) = (0, 0);
+            for number in 0.. {
+                let hugetlb = system();
+                let mut task = Task::new(&hugetlb).unwrap();
+                let space = AddressSpace::new(&hugetlb).unwrap();
+                map_private(&space, &mut task, OWN);
+                let child = space.fork(&mut task).unwrap();
+                if !forked {
+                    child.write_bytes(&mut task, at(HERE), &[OWN]).unwrap();
+                    space.write_bytes(&mut task, at(HERE), &[OWN]).unwrap();
+                }
+                let (here, there) = if from_child { (&child, &space) } else { (&space, &child) };
+                let frame =
+                    here.follow_page(&task, at(HERE), GupFlags::empty()).unwrap().map(|page| page.frame());
+                let mut pinned = None;
+                let turn = || {
+                    let task = Task::new(&hugetlb).unwrap();
+                    pinned = here.pin_page_fast(&task, at(HERE), GupFlags::PIN);
+                };
+                let (moved, interrupted) =
+                    interrupt(number, turn, || hugetlb.migrate(&mut task, frame.unwrap()));
+                assert!(moved.is_ok() || pinned.is_some(), "{moved:?} at access {number}");
+                check(here, there, &mut task, pinned, &mut found, &mut refused);
+                here.exit(&mut task);
+                assert!(all_is_free(&hugetlb), "at access {number}");
+                if !interrupted {
+                    break;
+                }
+            }
+            assert!(refused > 5 && (forked || found > 5), "{found} {refused}");
+            assert!(!forked || found == 0, "nobody has it to himself");
+        }
+    }
+}
