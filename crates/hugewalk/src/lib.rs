@@ -11,10 +11,11 @@
 //! - mmap (shared, private, of files and anonymous), munmap, mprotect, mremap, madvise, fork, exit: [`mm`].
 //! - Faults with copy-on-write and reservations: [`mod@fault`]. Files that can be truncated, punched, preallocated, read and
 //!   written: [`mod@file`]. Pools that are resized at run time, overcommit, mounts with limits: [`pool`], [`reserve`].
+//! - get_user_pages, fast and slow; pins that hold against copy-on-write; process_vm_readv and its like: [`gup`].
 //! - Read-copy-update of its own, or the host's: [`rcu`].
 //! - `no_std` with `alloc`; no global state; every allocation may fail, and then the operation returns an error.
 //!
-//! Not here yet: get_user_pages, page walks for reports, reverse mapping, userfaultfd, migration.
+//! Not here yet: page walks for reports, reverse mapping, userfaultfd, migration.
 //!
 //! # The rule in one page
 //!
