@@ -5,6 +5,9 @@
 //! Who waits puts itself into the queue *first* and looks *then*; who brings the thing about does so first and wakes
 //! then. So either the look finds it, or the waking finds the waiter (scenario S19). The look must not sleep, which would
 //! use up the very wake-up it waits for: it gets the task behind a shared borrow, and everything that sleeps wants `&mut`.
+//!
+//! A task stays in the queue until it has found what it waits for. So a place in a queue is all the memory that waiting
+//! takes, and who must not fail any more can take it beforehand.
 
 use alloc::vec::Vec;
 
@@ -27,47 +30,62 @@ pub unsafe trait Parker: Send + Sync + 'static {
     fn unpark(&self);
 }
 
-/// Tasks that wait for the same kind of thing. Linux: `wait_queue_head_t`.
-pub struct WaitQueue<P: Platform> {
-    waiting: SpinLock<P, Vec<Arc<P::Parker>>>,
+/// Tasks that wait for the same kind of thing, each with a key that says which. Linux: `wait_queue_head_t`.
+pub struct WaitQueue<P: Platform, K = ()> {
+    waiting: SpinLock<P, Vec<(Arc<P::Parker>, K)>>,
 }
 
 impl<P: Platform> WaitQueue<P> {
+    /// Sleeps until `look` finds something, and returns that. `look` is called with the task in the queue, at least once,
+    /// and again after each [`wake_all`](Self::wake_all).
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if the queue cannot take the task; it has neither looked nor slept then.
+    pub fn wait<R>(
+        &self,
+        task: &mut Task<P>,
+        look: impl FnMut(&Task<P>) -> Option<R>,
+    ) -> Result<R, OutOfMemory> {
+        self.wait_as((), task, look)
+    }
+}
+
+impl<P: Platform, K> WaitQueue<P, K> {
     /// An empty queue.
     #[must_use]
     pub const fn new() -> Self {
         Self { waiting: SpinLock::<P, _>::new(Vec::new()) }
     }
 
-    /// Sleeps until `look` finds something, and returns that. `look` is called with the task in the queue, at least once,
-    /// and again after each [`wake_all`](Self::wake_all).
+    /// As [`wait`](WaitQueue::wait), for what the key says.
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`] if the queue cannot take the task; it has not slept then, or not since the last look.
-    pub fn wait<R>(
+    /// As for [`wait`](WaitQueue::wait).
+    pub fn wait_as<R>(
         &self,
+        key: K,
         task: &mut Task<P>,
-        mut look: impl FnMut(&Task<P>) -> Option<R>,
+        look: impl FnMut(&Task<P>) -> Option<R>,
     ) -> Result<R, OutOfMemory> {
-        loop {
-            self.enter(task)?;
-            if let Some(found) = look(task) {
-                self.leave(task);
-                return Ok(found);
+        self.enter(key, task)?;
+        Ok(self.sleep(task, look))
+    }
+
+    /// Wakes the tasks in the queue whose keys are wanted. They stay in it until they have found what they wait for.
+    /// Does not sleep.
+    pub fn wake(&self, wanted: impl Fn(&K) -> bool) {
+        for (parker, key) in &*self.waiting.lock() {
+            if wanted(key) {
+                parker.unpark();
             }
-            task.parker().park();
-            // Awake for another reason than ours, it may be in the queue still.
-            self.leave(task);
         }
     }
 
     /// Wakes every task that is in the queue now. Does not sleep.
     pub fn wake_all(&self) {
-        let woken = core::mem::take(&mut *self.waiting.lock());
-        for parker in &woken {
-            parker.unpark();
-        }
+        self.wake(|_| true);
     }
 
     /// Tasks in the queue.
@@ -76,19 +94,34 @@ impl<P: Platform> WaitQueue<P> {
         self.waiting.lock().len()
     }
 
-    fn enter(&self, task: &Task<P>) -> Result<(), OutOfMemory> {
-        super::try_push(&mut *self.waiting.lock(), task.parker().clone())
+    /// Takes a place in the queue. To be followed by [`sleep`](Self::sleep), or by [`leave`](Self::leave) if it does not
+    /// come to that.
+    pub(crate) fn enter(&self, key: K, task: &Task<P>) -> Result<(), OutOfMemory> {
+        super::try_push(&mut *self.waiting.lock(), (task.parker().clone(), key))
     }
 
-    fn leave(&self, task: &Task<P>) {
+    /// As [`wait`](WaitQueue::wait), by a task that has taken its place. Does not fail.
+    pub(crate) fn sleep<R>(&self, task: &mut Task<P>, mut look: impl FnMut(&Task<P>) -> Option<R>) -> R {
+        loop {
+            if let Some(found) = look(task) {
+                self.leave(task.parker());
+                return found;
+            }
+            // A token from before, or from another queue, is one look more.
+            task.parker().park();
+        }
+    }
+
+    /// Gives a place in the queue up.
+    pub(crate) fn leave(&self, of: &Arc<P::Parker>) {
         let mut waiting = self.waiting.lock();
-        if let Some(at) = waiting.iter().position(|parker| Arc::ptr_eq(parker, task.parker())) {
+        if let Some(at) = waiting.iter().position(|(parker, _)| Arc::ptr_eq(parker, of)) {
             waiting.swap_remove(at);
         }
     }
 }
 
-impl<P: Platform> Default for WaitQueue<P> {
+impl<P: Platform, K> Default for WaitQueue<P, K> {
     fn default() -> Self {
         Self::new()
     }
