@@ -22,7 +22,7 @@ impl From<alloc::collections::TryReserveError> for OutOfMemory {
 pub enum Errno {
     /// Operation not permitted.
     EPERM,
-    /// No such thing (here: nobody uses the page).
+    /// No such thing (here: nobody uses the page, or no mapping has a handler).
     ENOENT,
     /// No such process (here: the address space has exited).
     ESRCH,
@@ -46,6 +46,8 @@ pub enum Errno {
     EACCES,
     /// Not supported.
     EOPNOTSUPP,
+    /// Input or output error (here: the page a handler would map has a hardware error).
+    EIO,
     /// The page has a hardware error.
     EHWPOISON,
 }
@@ -68,6 +70,7 @@ impl Errno {
             Self::ENOSPC => "ENOSPC",
             Self::EACCES => "EACCES",
             Self::EOPNOTSUPP => "EOPNOTSUPP",
+            Self::EIO => "EIO",
             Self::EHWPOISON => "EHWPOISON",
         }
     }

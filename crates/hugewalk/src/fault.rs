@@ -16,7 +16,7 @@ use crate::arch::{Entry, Leaf, LeafFlags};
 use crate::error::{Errno, OutOfMemory};
 use crate::file::NotInserted;
 use crate::gather::Gather;
-use crate::mm::{AddressSpace, Mm, zap_range};
+use crate::mm::{AddressSpace, Mm, Zap, zap_range};
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
@@ -25,6 +25,7 @@ use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable};
 use crate::task::Task;
+use crate::uffd::{Asked, Reason};
 use crate::vma::{Protection, Vma, VmaReadGuard, VmaWriteGuard};
 use crate::walk::leaf_offset;
 
@@ -98,6 +99,13 @@ pub enum FaultError {
         /// How much memory is lost: the whole huge page.
         size: HugeSize,
     },
+    /// The handler of the mapping's faults wants a signal instead of a message
+    /// ([`Features::SIGBUS`](crate::uffd::Features::SIGBUS)). `SIGBUS`.
+    #[error("the handler of faults at {address:?} wants a signal")]
+    Userfault {
+        /// Start of the page.
+        address: VirtAddr,
+    },
     /// No memory for tables or records. Linux kills a process for it.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
@@ -157,6 +165,8 @@ enum Attempt {
     Migrating(VirtAddr),
     /// The owner of a reservation found the pool empty: its children's hold on this page has to end.
     RobChildren(HugeFrame),
+    /// It is for the handler of the mapping's faults to resolve.
+    Userfault(Reason),
 }
 
 impl<P: Platform> AddressSpace<P> {
@@ -184,6 +194,25 @@ impl<P: Platform> AddressSpace<P> {
         self.resolve(task, address, Access::Read, true)
     }
 
+    /// Resolves a fault as often as it takes. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As for [`fault`](Self::fault).
+    pub(crate) fn fault_in(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        access: Access,
+    ) -> Result<Fault, FaultError> {
+        loop {
+            match self.fault(task, address, access)? {
+                Fault::Raced => self.mm().hugetlb().platform().pause(),
+                done => return Ok(done),
+            }
+        }
+    }
+
     fn resolve(
         &self,
         task: &mut Task<P>,
@@ -192,13 +221,22 @@ impl<P: Platform> AddressSpace<P> {
         unshare: bool,
     ) -> Result<Fault, FaultError> {
         let mut robbed = false;
+        let mut tidied = false;
         loop {
             let mmap = self.mmap_read(task);
             let vma = mmap.find(address).ok_or(FaultError::NotMapped { address })?;
             if !allows(vma.protection(), access) {
                 return Err(FaultError::Protection { address });
             }
+            if let Some(left) = vma.userfault().filter(|context| context.is_gone() && !tidied).cloned() {
+                // Who was dropped could not take the mmap lock. Without memory for it this fault takes no notice either.
+                drop(mmap);
+                self.unregister_all(&left, task);
+                tidied = true;
+                continue;
+            }
             let hugetlb = self.mm().hugetlb();
+            let exact = address;
             let address = address.huge_page(vma.size());
             // Before the fault mutex, which the mover has.
             if let Some(moving) = self.first_look(task, address) {
@@ -230,6 +268,14 @@ impl<P: Platform> AddressSpace<P> {
                     drop(mutex);
                     rob_children(vma, index, frame, task);
                     robbed = true;
+                }
+                Attempt::Userfault(reason) => {
+                    drop(guard);
+                    drop(mutex);
+                    if let Some(asked) = Asked::new(vma, exact, access, reason, task) {
+                        asked.wait(mmap, task)?;
+                    }
+                    return Ok(Fault::Raced);
                 }
             }
         }
@@ -290,7 +336,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     fn attempt(&self, task: &mut Task<P>) -> Result<Attempt, FaultError> {
         let slot = huge_pte_alloc(self.guard, self.vma(), self.address, Some(self.guard), task)?;
         match slot.read() {
-            Entry::None | Entry::Marker => self.no_page(&slot, task).map(Attempt::Done),
+            empty @ (Entry::None | Entry::Marker) => self.no_page(&slot, empty, task),
             Entry::Leaf(leaf) => self.present(&slot, leaf, task),
             Entry::Hwpoison(_) => {
                 Err(FaultError::Hwpoison { address: self.address, size: self.vma().size() })
@@ -308,17 +354,43 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     }
 
     /// Linux: `hugetlb_no_page()`.
-    fn no_page(&self, slot: &Slot<'_, P, Stable>, task: &Task<P>) -> Result<Fault, FaultError> {
+    fn no_page(
+        &self,
+        slot: &Slot<'_, P, Stable>,
+        empty: Entry,
+        task: &Task<P>,
+    ) -> Result<Attempt, FaultError> {
         let vma = self.vma();
         if vma.is_robbed() {
             return Err(FaultError::TakenAway { address: self.address });
         }
         if let Some(page) = vma.file().find_page(self.index) {
-            return self.map_cached(slot, &page, task);
+            if page.page().is_hwpoison() {
+                return Err(FaultError::Hwpoison { address: self.address, size: vma.size() });
+            }
+            if vma.asks_handler(Reason::Minor) {
+                return Ok(self.ask(slot, empty, Reason::Minor, task));
+            }
+            return self.map_cached(slot, &page, task).map(Attempt::Done);
         }
         if !vma.file().has_index(self.index) {
             return Err(FaultError::BeyondEof { index: self.index });
         }
+        if vma.asks_handler(Reason::Missing) {
+            return Ok(self.ask(slot, empty, Reason::Missing, task));
+        }
+        self.fresh(slot, task).map(Attempt::Done)
+    }
+
+    /// Asks the handler, unless the entry has changed: it shall not be asked for a page that it has just brought.
+    fn ask(&self, slot: &Slot<'_, P, Stable>, entry: Entry, reason: Reason, task: &Task<P>) -> Attempt {
+        let unchanged = slot.lock(task).read() == entry;
+        if unchanged { Attempt::Userfault(reason) } else { Attempt::Done(Fault::Raced) }
+    }
+
+    /// Maps a fresh page.
+    fn fresh(&self, slot: &Slot<'_, P, Stable>, task: &Task<P>) -> Result<Fault, FaultError> {
+        let vma = self.vma();
         let page = self.new_page(false)?;
         self.mm().hugetlb().platform().zero_huge(page.frame(), vma.size());
         if vma.is_shared() {
@@ -348,9 +420,6 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         page: &PageRef<'_, P>,
         task: &Task<P>,
     ) -> Result<Fault, FaultError> {
-        if page.page().is_hwpoison() {
-            return Err(FaultError::Hwpoison { address: self.address, size: self.vma().size() });
-        }
         if self.vma().is_shared() || !self.is_write() {
             let done = self.install(slot, page.frame(), self.vma().is_shared(), task);
             return Ok(if done { Fault::Mapped } else { Fault::Raced });
@@ -374,11 +443,11 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         if !matches!(empty, Entry::None | Entry::Marker) {
             return false;
         }
-        let mut flags = leaf_flags(self.vma(), writable && empty == Entry::None) | LeafFlags::ACCESSED;
-        if empty == Entry::Marker {
-            flags |= LeafFlags::UFFD_WP;
-        }
-        if self.is_write() {
+        // A store meets the handler's write protection when it is tried again.
+        let protected = empty == Entry::Marker;
+        let mut flags = leaf_flags(self.vma(), writable && !protected) | LeafFlags::ACCESSED;
+        flags.set(LeafFlags::UFFD_WP, protected);
+        if self.is_write() && !protected {
             flags |= LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         }
         self.mm().hugetlb().page(frame).add_mapping();
@@ -402,6 +471,10 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         if locked.read() != Entry::Leaf(leaf) {
             return Ok(Attempt::Done(Fault::Raced));
         }
+        let protected = leaf.flags.contains(LeafFlags::UFFD_WP);
+        if self.is_write() && protected && self.vma().asks_handler(Reason::Protected) {
+            return Ok(Attempt::Userfault(Reason::Protected));
+        }
         let old = self.mm().hugetlb().page(leaf.frame);
         // Under the table lock nobody maps the page anew from here, and nobody else has it mapped.
         if self.vma().is_shared() || old.is_exclusive() {
@@ -420,7 +493,9 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
 
     fn make_writable(&self, locked: &LockedSlot<'_, P>, leaf: Leaf) {
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
-        locked.set(Entry::Leaf(leaf.with(leaf_flags(self.vma(), true) | used)));
+        // A protection whose handler has left means nothing.
+        let leaf = leaf.without(LeafFlags::UFFD_WP).with(leaf_flags(self.vma(), true) | used);
+        locked.set(Entry::Leaf(leaf));
     }
 
     /// Copies a page for a private mapping. Linux: `hugetlb_wp()`.
@@ -485,7 +560,7 @@ fn rob_children<P: Platform>(owner: &Arc<Vma<P>>, index: u64, frame: HugeFrame, 
             continue;
         };
         let mut gather = Gather::new(vma.mm(), &i_mmap);
-        if zap_range(&locked, &i_mmap, range, Some(frame), &mut gather, task) > 0 {
+        if zap_range(&locked, &i_mmap, range, Zap::Page(frame), &mut gather, task) > 0 {
             vma.set_robbed();
         }
         gather.finish();

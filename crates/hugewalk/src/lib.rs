@@ -15,7 +15,7 @@
 //! - Read-copy-update of its own, or the host's: [`rcu`].
 //! - `no_std` with `alloc`; no global state; every allocation may fail, and then the operation returns an error.
 //!
-//! Not here yet: page walks for reports, reverse mapping, userfaultfd, migration.
+//! Not here yet: page walks for reports, reverse mapping, migration.
 //!
 //! # The rule in one page
 //!
@@ -138,6 +138,7 @@ pub mod file;
 pub mod vma;
 pub mod mm;
 pub mod fault;
+pub mod uffd;
 pub mod gup;
 pub mod pagewalk;
 pub mod rmap;

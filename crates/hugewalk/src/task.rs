@@ -34,6 +34,7 @@ pub struct Task<P: Platform> {
     reader: ManuallyDrop<<P::Rcu as Rcu<P>>::Reader>,
     /// Shared with the queues the task waits in.
     parker: Arc<P::Parker>,
+    id: u64,
     _stays: StaysOnItsThread,
 }
 
@@ -51,6 +52,7 @@ impl<P: Platform> Task<P> {
             hugetlb: hugetlb.clone(),
             reader: ManuallyDrop::new(reader),
             parker,
+            id: hugetlb.fresh_id(),
             _stays: StaysOnItsThread::MARK,
         })
     }
@@ -59,6 +61,12 @@ impl<P: Platform> Task<P> {
     #[must_use]
     pub fn hugetlb(&self) -> &Arc<Hugetlb<P>> {
         &self.hugetlb
+    }
+
+    /// A number no other task, address space or file of the system has. Linux: the thread ID.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     pub(crate) fn parker(&self) -> &Arc<P::Parker> {

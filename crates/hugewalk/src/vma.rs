@@ -26,6 +26,7 @@ use crate::platform::Platform;
 use crate::reserve::{PrivateReserve, Promises};
 use crate::sync::{Arc, ReadSem, RwSem, WriteSem};
 use crate::task::Task;
+use crate::uffd::{Context, Reason};
 
 bitflags! {
     /// What a mapping allows. Linux: `PROT_*`.
@@ -56,6 +57,8 @@ bitflags! {
         const UFFD_MINOR = 1 << 4;
         /// userfaultfd handles writes to protected pages.
         const UFFD_WP = 1 << 5;
+        /// userfaultfd handles faults of some kind.
+        const UFFD = Self::UFFD_MISSING.bits() | Self::UFFD_MINOR.bits() | Self::UFFD_WP.bits();
         /// Any other property, kept by the host, that keeps mappings apart (`VM_DONTDUMP`, a memory policy).
         const HOST = 1 << 31;
     }
@@ -66,7 +69,7 @@ bitflags! {
 /// # Invariants
 ///
 /// `start` and `end` are multiples of the file's page size, `start < end`, and the file's offset of the last page does
-/// not overflow.
+/// not overflow. There is a handler if and only if one of the flags of [`VmaFlags::UFFD`] is set.
 pub struct Vma<P: Platform> {
     mm: Arc<Mm<P>>,
     file: Arc<HugeFile<P>>,
@@ -79,6 +82,8 @@ pub struct Vma<P: Platform> {
     /// file's tree by the time the lock is had (scenario S21).
     lock: Option<RwSem<P, ()>>,
     reserve: Option<Arc<PrivateReserve<P>>>,
+    /// Who handles its faults. Linux: `vm_userfaultfd_ctx`.
+    userfault: Option<Arc<Context<P>>>,
     /// A page was taken away to serve the reservation's owner: touching a missing one is an error from now on.
     /// Linux: `HPAGE_RESV_UNMAPPED`.
     robbed: AtomicBool,
@@ -96,13 +101,28 @@ pub(crate) struct Shape {
 }
 
 impl<P: Platform> Vma<P> {
-    /// A VMA of this shape.
+    /// A VMA of this shape, whose faults nobody handles.
     pub(crate) fn new(
         mm: &Arc<Mm<P>>,
         file: &Arc<HugeFile<P>>,
         shape: Shape,
         reserve: Option<Arc<PrivateReserve<P>>>,
     ) -> Result<Arc<Self>, OutOfMemory> {
+        Self::with_handler(mm, file, shape, reserve, None)
+    }
+
+    /// A VMA of this shape. Without a handler the flags do not name one either, nor the other way round.
+    pub(crate) fn with_handler(
+        mm: &Arc<Mm<P>>,
+        file: &Arc<HugeFile<P>>,
+        mut shape: Shape,
+        reserve: Option<Arc<PrivateReserve<P>>>,
+        userfault: Option<&Arc<Context<P>>>,
+    ) -> Result<Arc<Self>, OutOfMemory> {
+        let userfault = userfault.filter(|_| shape.flags.intersects(VmaFlags::UFFD)).cloned();
+        if userfault.is_none() {
+            shape.flags -= VmaFlags::UFFD;
+        }
         let lock = shape.flags.contains(VmaFlags::SHARED).then(|| RwSem::new(()));
         Arc::try_new(Self {
             mm: mm.clone(),
@@ -114,13 +134,32 @@ impl<P: Platform> Vma<P> {
             flags: shape.flags,
             lock,
             reserve,
+            userfault,
             robbed: AtomicBool::new(false),
         })
     }
 
-    /// What replaces this VMA where it is split, moved or protected anew: it keeps the file and the reservations.
+    /// What replaces this VMA where it is split, moved or protected anew: it keeps the file and the reservations, and the
+    /// handler if the flags still name one.
     pub(crate) fn successor(&self, shape: Shape) -> Result<Arc<Self>, OutOfMemory> {
-        let next = Self::new(&self.mm, &self.file, shape, self.reserve.clone())?;
+        self.succeeded_by(shape, self.userfault.as_ref())
+    }
+
+    /// What replaces this VMA when its faults become the handler's.
+    pub(crate) fn registered(
+        &self,
+        shape: Shape,
+        userfault: &Arc<Context<P>>,
+    ) -> Result<Arc<Self>, OutOfMemory> {
+        self.succeeded_by(shape, Some(userfault))
+    }
+
+    fn succeeded_by(
+        &self,
+        shape: Shape,
+        userfault: Option<&Arc<Context<P>>>,
+    ) -> Result<Arc<Self>, OutOfMemory> {
+        let next = Self::with_handler(&self.mm, &self.file, shape, self.reserve.clone(), userfault)?;
         next.robbed.store(self.is_robbed(), Ordering::Relaxed);
         Ok(next)
     }
@@ -251,6 +290,16 @@ impl<P: Platform> Vma<P> {
 
     pub(crate) fn reserve(&self) -> Option<&Arc<PrivateReserve<P>>> {
         self.reserve.as_ref()
+    }
+
+    /// Who handles its faults.
+    pub(crate) fn userfault(&self) -> Option<&Arc<Context<P>>> {
+        self.userfault.as_ref()
+    }
+
+    /// Are its faults of this kind handled by somebody who is there?
+    pub(crate) fn asks_handler(&self, reason: Reason) -> bool {
+        self.flags.contains(reason.vma_flag()) && self.userfault.as_ref().is_some_and(|context| !context.is_gone())
     }
 
     /// Whose promises a fault here may use.

@@ -186,6 +186,17 @@ impl Entry {
             Self::None | Self::Table(_) | Self::Hwpoison(_) | Self::Marker => None,
         }
     }
+
+    /// The same without userfaultfd's write protection. What has lost the right to write for it stays so.
+    #[must_use]
+    pub const fn without_uffd_wp(self) -> Self {
+        match self {
+            Self::Leaf(leaf) => Self::Leaf(leaf.without(LeafFlags::UFFD_WP)),
+            Self::Migration(migration) => Self::Migration(Migration { uffd_wp: false, ..migration }),
+            Self::Marker => Self::None,
+            Self::None | Self::Table(_) | Self::Hwpoison(_) => self,
+        }
+    }
 }
 
 /// The 64 bits of an entry.

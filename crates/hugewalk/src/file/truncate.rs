@@ -18,7 +18,7 @@ use super::i_mmap::{FileProof, IMmapWriteGuard};
 use super::io::{FileError, range_end};
 use crate::addr::VirtAddr;
 use crate::gather::Gather;
-use crate::mm::{by_table, zap_range};
+use crate::mm::{Zap, by_table, zap_range};
 use crate::platform::{ENTRIES, Platform};
 use crate::reserve::release_range;
 use crate::sync::{Arc, SleepLockGuard, Word};
@@ -223,7 +223,7 @@ impl<P: Platform> HugeFile<P> {
         let vma = locked.vma();
         if let Some(range) = vma.addresses_of(offsets) {
             let mut gather = Gather::new(vma.mm(), i_mmap);
-            zap_range(locked, i_mmap, range, None, &mut gather, task);
+            zap_range(locked, i_mmap, range, Zap::All, &mut gather, task);
             gather.finish();
         }
     }

@@ -3,13 +3,14 @@
 use core::ops::Range;
 
 use super::unmap::page_range;
-use super::{AddressSpace, MapError, MmapReadGuard, align_error, zap_range};
+use super::{AddressSpace, MapError, MmapReadGuard, Zap, align_error, zap_range};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::fault::{Access, FaultError};
 use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::sync::Arc;
 use crate::task::Task;
+use crate::uffd::Announcement;
 use crate::vma::{Protection, Vma, VmaFlags};
 
 /// What is said about a range. Linux: `MADV_*`.
@@ -79,7 +80,7 @@ impl<P: Platform> AddressSpace<P> {
             }
             let part = vma.start().max(next)..vma.end().min(range.end);
             next = part.end;
-            work(Part { mmap, vma, range: part }, task)?;
+            work(Part { space: self, mmap, vma, range: part }, task)?;
         }
         hole.map_or(Ok(()), |address| Err(MapError::NotMapped { address }))
     }
@@ -100,7 +101,7 @@ impl<P: Platform> AddressSpace<P> {
                 }
                 vma.size()
             };
-            self.fault(task, address, access).map_err(|error| match error {
+            self.fault_in(task, address, access).map_err(|error| match error {
                 FaultError::NotMapped { address } => MapError::NotMapped { address },
                 error => MapError::Fault(error),
             })?;
@@ -112,31 +113,64 @@ impl<P: Platform> AddressSpace<P> {
 
 /// The part of a range that lies in one mapping, with the mmap lock held in read, to be let go or kept by who works on it.
 struct Part<'m, P: Platform> {
+    space: &'m AddressSpace<P>,
     mmap: MmapReadGuard<'m, P>,
     vma: Arc<Vma<P>>,
     range: Range<VirtAddr>,
 }
 
+impl<'m, P: Platform> Part<'m, P> {
+    /// Tells the handler, if there is one who wants to know, that the pages of the part will be dropped; the mmap lock is let
+    /// go for that. What it is a part of may be another mapping then, which may end earlier.
+    ///
+    /// Linux: `userfaultfd_remove()` in fs/userfaultfd.c, and what follows it in `madvise_dontneed_free()` in mm/madvise.c.
+    fn announced(self, task: &mut Task<P>) -> Result<Self, MapError> {
+        let Some(event) = Announcement::of_removal(&self.vma, &self.range, task)? else {
+            return Ok(self);
+        };
+        let Part { space, mmap, vma, range } = self;
+        drop((mmap, vma));
+        event.tell(task);
+        let mmap = space.mmap_read(task);
+        let vma = mmap.find(range.start).cloned().ok_or(MapError::NotMapped { address: range.start })?;
+        let range = range.start..range.end.min(vma.end());
+        Ok(Part { space, mmap, vma, range })
+    }
+}
+
 /// Linux: `madvise_dontneed_free()` in mm/madvise.c, `zap_page_range()` in mm/memory.c.
 fn dont_need<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
-    let Part { mmap, vma, range } = part;
-    let size = vma.size();
-    align_error(size, range.start.as_u64())?;
-    if vma.flags().contains(VmaFlags::LOCKED) {
-        return Err(MapError::NotAllowed);
+    let mut part = part;
+    part.range = droppable(&part)?;
+    if part.range.is_empty() {
+        return Ok(());
     }
-    let range = range.start..range.end.huge_page(size);
+    let mut part = part.announced(task)?;
+    part.range = droppable(&part)?;
+    let Part { mmap, vma, range, .. } = part;
     let Some(locked) = mmap.lock_vma_write(&vma, task) else { return Ok(()) };
     let i_mmap = vma.file().i_mmap_write(task);
     let mut gather = Gather::new(vma.mm(), &i_mmap);
-    zap_range(&locked, &i_mmap, range, None, &mut gather, task);
+    zap_range(&locked, &i_mmap, range, Zap::Pages, &mut gather, task);
     gather.finish();
     Ok(())
 }
 
+/// The whole pages of a part, which may be none.
+///
+/// Linux: `madvise_dontneed_free_valid_vma()` in mm/madvise.c.
+fn droppable<P: Platform>(part: &Part<'_, P>) -> Result<Range<VirtAddr>, MapError> {
+    let size = part.vma.size();
+    align_error(size, part.range.start.as_u64())?;
+    if part.vma.flags().contains(VmaFlags::LOCKED) {
+        return Err(MapError::NotAllowed);
+    }
+    Ok(part.range.start..part.range.end.huge_page(size))
+}
+
 /// Linux: `madvise_remove()` in mm/madvise.c.
 fn remove<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
-    let Part { mmap, vma, range } = part;
+    let Part { mmap, vma, range, .. } = part;
     if vma.flags().contains(VmaFlags::LOCKED) {
         return Err(MapError::NotAllowed);
     }
@@ -144,9 +178,13 @@ fn remove<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), MapE
         return Err(MapError::AccessDenied);
     }
     let offset = (vma.offset() << vma.size().shift()) + range.start.offset_from(vma.start());
+    let event = Announcement::of_removal(&vma, &range, task)?;
     // The inode lock comes after the mmap lock, but punching waits for VMA locks of others, whose holders may wait for this
     // mmap lock. The VMA keeps the file.
     drop(mmap);
+    if let Some(event) = event {
+        event.tell(task);
+    }
     vma.file().punch_hole(task, offset, range.end.offset_from(range.start))?;
     Ok(())
 }

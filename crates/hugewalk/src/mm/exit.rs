@@ -19,6 +19,8 @@ impl<P: Platform> AddressSpace<P> {
             unmap_vma(&mut mmap, &vma, task);
             free_tables(&mmap, vma.start()..vma.end(), task);
         }
+        drop(mmap);
+        self.mm.set_exited();
     }
 
     /// Has [`exit`](Self::exit) been called?

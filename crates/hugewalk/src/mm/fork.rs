@@ -15,6 +15,7 @@ use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable, index_of};
 use crate::task::Task;
+use crate::uffd::ForkedContexts;
 use crate::vma::{Vma, VmaFlags, VmaReadGuard};
 use crate::walk::huge_pte_offset;
 
@@ -38,31 +39,37 @@ impl<P: Platform> AddressSpace<P> {
         if parent.vmas.exited {
             return Err(MapError::Exited);
         }
-        let copied = copy_vmas(&mut parent, &child, task);
+        let mut contexts = ForkedContexts::new();
+        let copied = copy_vmas(&mut parent, &child, &mut contexts, task);
         if let Err(error) = copied {
             child.exit(task);
             return Err(error);
         }
+        drop(parent);
+        contexts.tell(task);
         Ok(child)
     }
 }
 
 fn copy_vmas<P: Platform>(
     parent: &mut MmapWriteGuard<'_, P>,
-    child: &AddressSpace<P>,
+    child: &Arc<AddressSpace<P>>,
+    contexts: &mut ForkedContexts<P>,
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
     // Nobody else knows the child yet; its lock is taken as the proof that the walks below ask for.
     let mut into = child.mmap_write(task);
     for old in parent.vmas.iter() {
         let mut shape = old.shape();
-        shape.flags -= VmaFlags::LOCKED | VmaFlags::UFFD_MISSING | VmaFlags::UFFD_MINOR | VmaFlags::UFFD_WP;
-        let new = Vma::new(child.mm(), old.file(), shape, None)?;
+        shape.flags -= VmaFlags::LOCKED;
+        let userfault = contexts.of_copy(old, child, task)?;
+        let new = Vma::with_handler(child.mm(), old.file(), shape, None, userfault.as_ref())?;
         into.vmas.prepare(1)?;
         // In the tree before the entries are copied: truncation then finds the original or the copy of each.
         old.file().i_mmap_write(task).insert(new.clone())?;
         into.vmas.insert(new.clone())?;
-        if !old.is_shared() {
+        // Write protections are nowhere but in the entries. Linux: vma_needs_copy().
+        if !old.is_shared() || new.flags().contains(VmaFlags::UFFD_WP) {
             copy_entries(parent, old, &into, &new, task)?;
         }
     }
@@ -147,12 +154,13 @@ impl<'a, P: Platform> PinnedCopy<'a, P> {
         Ok(Self { of, copy })
     }
 
-    fn install(self, target: &LockedSlot<'_, P>, vma: &Vma<P>) {
+    fn install(self, target: &LockedSlot<'_, P>, vma: &Vma<P>, protected: bool) {
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         self.copy.page().add_mapping();
         vma.mm().add_resident(1);
-        let leaf = Leaf { frame: self.copy.frame(), flags: leaf_flags(vma, true) | used };
-        target.set(Entry::Leaf(leaf));
+        let mut flags = leaf_flags(vma, !protected) | used;
+        flags.set(LeafFlags::UFFD_WP, protected);
+        target.set(Entry::Leaf(Leaf { frame: self.copy.frame(), flags }));
         self.copy.commit();
     }
 }
@@ -168,34 +176,56 @@ fn copy_table<'n, P: Platform>(
 ) -> Option<PageRef<'n, P>> {
     let (mm, size) = (new.mm(), new.size());
     let shift = Level::of_leaf(size).shift();
+    // Only who has a handler who wants the child too keeps the handler's write protections.
+    let keeps_protections = new.flags().contains(VmaFlags::UFFD_WP);
     while range.start < range.end {
         let index = index_of(range.start, shift);
         source.move_to(index);
         target.move_to(index);
-        match (source.read(), ready.take()) {
+        let entry = source.read();
+        let copy = if keeps_protections { entry } else { entry.without_uffd_wp() };
+        match (copy, ready.take()) {
             (Entry::Leaf(leaf), Some(copied)) if copied.of.frame() == leaf.frame => {
-                copied.install(target, new);
+                copied.install(target, new, leaf.flags.contains(LeafFlags::UFFD_WP));
+            }
+            (Entry::Leaf(leaf), _) if new.is_shared() => {
+                mm.hugetlb().page(leaf.frame).add_mapping();
+                mm.add_resident(1);
+                target.set(Entry::Leaf(leaf));
             }
             (Entry::Leaf(leaf), _) => {
                 if let Err(pinned) = make_shared(source, mm.hugetlb(), leaf, size) {
                     return Some(pinned);
                 }
                 mm.add_resident(1);
-                target.set(Entry::Leaf(leaf.without(LeafFlags::WRITE | LeafFlags::UFFD_WP)));
+                target.set(Entry::Leaf(leaf.without(LeafFlags::WRITE)));
             }
             (Entry::Hwpoison(frame), _) => target.set(Entry::Hwpoison(frame)),
+            (Entry::Marker, _) => target.set(Entry::Marker),
+            (Entry::Migration(migration), _) if new.is_shared() => {
+                mm.hugetlb().page(migration.frame).add_migration();
+                target.set(Entry::Migration(migration));
+            }
             // The mover has taken pinned pages for busy, so this one may be shared. The child's entry is counted, and found by
             // the mover, since the child's mapping is in the file's tree; see `rmap`.
             (Entry::Migration(migration), _) => {
                 mm.hugetlb().page(migration.frame).add_migration();
-                source.set(Entry::Migration(Migration { write: false, ..migration }));
-                target.set(Entry::Migration(Migration { write: false, uffd_wp: false, ..migration }));
+                source.exchange(readable);
+                target.set(readable(Entry::Migration(migration)));
             }
-            (Entry::None | Entry::Marker | Entry::Table(_), _) => {}
+            (Entry::None | Entry::Table(_), _) => {}
         }
         range.start = range.start.plus(size.bytes());
     }
     None
+}
+
+/// A migration entry whose page will be mapped for reading.
+fn readable(entry: Entry) -> Entry {
+    match entry {
+        Entry::Migration(migration) => Entry::Migration(Migration { write: false, ..migration }),
+        other => other,
+    }
 }
 
 /// Write-protects a leaf and counts a second mapping of its page; not if the page is pinned, since who pinned it relies on

@@ -13,6 +13,7 @@ use crate::platform::Platform;
 use crate::reserve::{PrivateReserve, reserve_range};
 use crate::sync::Arc;
 use crate::task::Task;
+use crate::uffd::Announcements;
 use crate::vma::{Protection, Shape, Vma, VmaFlags};
 
 bitflags! {
@@ -125,8 +126,15 @@ impl<P: Platform> AddressSpace<P> {
             protection: request.protection,
             flags,
         };
-        map_file(&mut mmap, file, shape, end, task)?;
+        let mut events = Announcements::new();
+        events.unmap(mmap.vmas.overlapping(&range), &range, task)?;
+        let mapped = map_file(&mut mmap, file, shape, end, task);
+        if mapped.is_ok() || mmap.vmas.overlapping(&range).next().is_none() {
+            events.done();
+        }
         drop(mmap);
+        events.tell(task);
+        mapped?;
         if request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) {
             self.populate(task, range, request);
         }
@@ -147,7 +155,7 @@ impl<P: Platform> AddressSpace<P> {
             Backing::Anonymous(size) => size,
         };
         let mut address = range.start;
-        while address < range.end && self.fault(task, address, access).is_ok() {
+        while address < range.end && self.fault_in(task, address, access).is_ok() {
             address = address.plus(size.bytes());
         }
     }

@@ -13,6 +13,7 @@
 
 mod advise;
 mod error;
+mod exchange;
 mod exit;
 mod fork;
 mod map;
@@ -31,18 +32,19 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 pub use self::advise::Advice;
+pub(crate) use self::exchange::exchange_range;
 pub use self::error::MapError;
 pub use self::map::{Backing, MapFlags, MapRequest, Placement};
 pub use self::observe::{Residency, TableUse};
 pub use self::remap::RemapTo;
 pub(crate) use self::set::VmaSet;
-pub(crate) use self::unmap::{by_table, free_tables, zap_range};
+pub(crate) use self::unmap::{Zap, by_table, free_tables, zap_range};
 
 use crate::addr::{HugeSize, TableFrame, VirtAddr};
 use crate::error::OutOfMemory;
 use crate::hugetlb::Hugetlb;
 use crate::platform::{Barriers, Levels, Platform};
-use crate::sync::{Arc, ReadSem, RwSem, Word, WriteSem};
+use crate::sync::{Arc, ReadSem, RwSem, WaitQueue, Word, WriteSem};
 use crate::table::{OwnedTable, TableRef};
 use crate::task::Task;
 use crate::vma::held::KeepsVma;
@@ -62,6 +64,9 @@ pub struct Mm<P: Platform> {
     /// Leaves installed less leaves cleared by this address space, as Linux counts them: a signed number, for who
     /// clears the leaves of a table it came to share did not install them.
     resident: P::Word,
+    /// Threads that wait for faults to handle, by the handler they serve. They may outlive the mappings.
+    handlers: WaitQueue<P, u64>,
+    exited: P::Word,
 }
 
 impl<P: Platform> Mm<P> {
@@ -79,6 +84,8 @@ impl<P: Platform> Mm<P> {
             root: root.into_frame(),
             context,
             resident: <P as Barriers>::Word::new(0),
+            handlers: WaitQueue::new(),
+            exited: <P as Barriers>::Word::new(0),
         })
     }
 
@@ -121,6 +128,20 @@ impl<P: Platform> Mm<P> {
     pub fn resident(&self) -> u64 {
         // Below zero when it cleared what others had installed.
         self.resident.load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
+    }
+
+    pub(crate) fn handlers(&self) -> &WaitQueue<P, u64> {
+        &self.handlers
+    }
+
+    /// Is there nothing mapped any more, and never will be? As good as [`AddressSpace::has_exited`], without the lock.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.exited.load(Ordering::Acquire) != 0
+    }
+
+    fn set_exited(&self) {
+        self.exited.store(1, Ordering::Release);
+        self.handlers.wake_all();
     }
 
     #[inline]

@@ -1,11 +1,9 @@
 //! mprotect: new rights for a range.
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::split::Split;
 use super::unmap::{by_table, page_range};
-use super::{AddressSpace, MapError, MmapWriteGuard};
+use super::{AddressSpace, MapError, MmapWriteGuard, exchange_range};
 use crate::addr::VirtAddr;
 use crate::arch::{Entry, Leaf, LeafFlags, Level, Migration};
 use crate::fault::leaf_flags;
@@ -13,7 +11,6 @@ use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::share::unshare_locked;
-use crate::sync::{Arc, try_push};
 use crate::table::index_of;
 use crate::task::Task;
 use crate::vma::{Protection, Shape, Vma, VmaWriteGuard};
@@ -68,49 +65,14 @@ fn protect_range<P: Platform>(
     protection: Protection,
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
-    let changes = |vma: &&Arc<Vma<P>>| vma.protection() != protection;
-    // What has these rights already is not even split.
-    let Some(first) = mmap.vmas.overlapping(range).find(changes).cloned() else {
-        return Ok(());
-    };
-    let last = mmap.vmas.overlapping(range).filter(changes).last().map_or(first.end(), |vma| vma.end());
-    let range = first.start().max(range.start)..last.min(range.end);
-    let split = Split::at_ends(mmap, &range, task)?;
-    // Successors for the parts, made while nothing has changed yet; the parts have the shapes of the split.
-    let mut exchange: Vec<Arc<Vma<P>>> = Vec::new();
-    for vma in mmap.vmas.overlapping(&range).filter(changes) {
-        let (start, end) = (vma.start().max(range.start), vma.end().min(range.end));
-        let shape = Shape { start, end, offset: vma.offset_of(start), protection, ..vma.shape() };
-        try_push(&mut exchange, vma.successor(shape)?)?;
-    }
-    split.apply(mmap, task)?;
-    for new in exchange {
-        if let Some(old) = mmap.vmas.find(new.start()).cloned() {
-            change_protection(mmap, &old, new, task)?;
-        }
-    }
-    Ok(())
-}
-
-/// Exchanges a VMA for one of the same range with other rights, and brings its entries in line.
-fn change_protection<P: Platform>(
-    mmap: &mut MmapWriteGuard<'_, P>,
-    old: &Arc<Vma<P>>,
-    new: Arc<Vma<P>>,
-    task: &mut Task<P>,
-) -> Result<(), MapError> {
-    if let Some(locked) = VmaWriteGuard::lock(mmap, old, task) {
-        let mut i_mmap = old.file().i_mmap_write(task);
-        i_mmap.prepare(1)?;
-        let mut gather = Gather::new(old.mm(), &i_mmap);
-        change_entries(&locked, &i_mmap, &new, &mut gather, task);
-        gather.finish();
-        i_mmap.remove(old);
-        i_mmap.insert(new.clone())?;
-    }
-    mmap.vmas.remove(old);
-    mmap.vmas.insert(new)?;
-    Ok(())
+    exchange_range(
+        mmap,
+        range,
+        |vma| vma.protection() != protection,
+        |vma, shape| vma.successor(Shape { protection, ..shape }),
+        change_entries,
+        task,
+    )
 }
 
 /// Linux: `hugetlb_change_protection()` in mm/hugetlb.c.

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::split::Split;
 use super::unlisted::Unlisted;
-use super::unmap::{Unmap, by_table, drop_entry, page_range, unmap_range};
+use super::unmap::{by_table, drop_entry, page_range, unmap_range};
 use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error, free_tables};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::Level;
@@ -16,7 +16,8 @@ use crate::share::{huge_pte_alloc, unshare_locked};
 use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable, index_of};
 use crate::task::Task;
-use crate::vma::{Shape, Vma, VmaReadGuard, VmaWriteGuard};
+use crate::uffd::{Announcements, Features};
+use crate::vma::{Shape, Vma, VmaFlags, VmaReadGuard, VmaWriteGuard};
 use crate::walk::huge_pte_offset;
 
 /// Where mremap may put the range.
@@ -57,6 +58,23 @@ impl<P: Platform> AddressSpace<P> {
         if new_length == 0 {
             return Err(MapError::ZeroLength);
         }
+        let mut events = RemapEvents::new();
+        let remapped = self.remap(task, old, old_length, new_length, to, &mut events);
+        events.target.tell(task);
+        events.moved.tell(task);
+        events.source.tell(task);
+        remapped
+    }
+
+    fn remap(
+        &self,
+        task: &mut Task<P>,
+        old: VirtAddr,
+        old_length: u64,
+        new_length: u64,
+        to: RemapTo,
+        events: &mut RemapEvents<P>,
+    ) -> Result<VirtAddr, MapError> {
         let mut mmap = self.mmap_write(task);
         let vma = mmap.vmas.find(old).cloned().ok_or(MapError::BadAddress { address: old })?;
         let size = vma.size();
@@ -75,7 +93,7 @@ impl<P: Platform> AddressSpace<P> {
             RemapTo::InPlace | RemapTo::Anywhere => {
                 // As Linux, the tail is unmapped whatever it belongs to.
                 if new_length < old_length {
-                    unmap_range(&mut mmap, &(kept.end..source.end), task)?;
+                    unmap_range(&mut mmap, &(kept.end..source.end), &mut events.source, task)?;
                 } else if source.end > vma.end() {
                     return Err(MapError::BadAddress { address: old });
                 }
@@ -92,10 +110,25 @@ impl<P: Platform> AddressSpace<P> {
                 if source.end > vma.end() {
                     return Err(MapError::BadAddress { address: old });
                 }
-                move_range(&mut mmap, &source, &kept, &target, task)?;
+                move_range(&mut mmap, &source, &kept, &target, events, task)?;
                 Ok(new)
             }
         }
+    }
+}
+
+/// What handlers are told of a move, in this order. Linux: `uf_unmap_early`, `uf` and `uf_unmap`.
+struct RemapEvents<P: Platform> {
+    /// That what lay at the new place was unmapped.
+    target: Announcements<P>,
+    moved: Announcements<P>,
+    /// That nothing is mapped at the old place any more: the part that was cut off, and what has moved.
+    source: Announcements<P>,
+}
+
+impl<P: Platform> RemapEvents<P> {
+    const fn new() -> Self {
+        Self { target: Announcements::new(), moved: Announcements::new(), source: Announcements::new() }
     }
 }
 
@@ -104,19 +137,26 @@ fn move_range<P: Platform>(
     source: &Range<VirtAddr>,
     kept: &Range<VirtAddr>,
     target: &Range<VirtAddr>,
+    events: &mut RemapEvents<P>,
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
-    Unmap::prepare(mmap, target, task)?.apply(mmap, task)?;
+    unmap_range(mmap, target, &mut events.target, task)?;
     if kept.end < source.end {
-        unmap_range(mmap, &(kept.end..source.end), task)?;
+        unmap_range(mmap, &(kept.end..source.end), &mut events.source, task)?;
     }
     let split = Split::at_ends(mmap, kept, task)?;
     mmap.vmas.prepare(5)?;
     let Some(whole) = mmap.vmas.find(kept.start).cloned() else {
         return Err(MapError::BadAddress { address: kept.start });
     };
-    let shape =
+    events.moved.remap(&whole, source, target.start, task)?;
+    events.source.unmap(mmap.vmas.overlapping(kept), kept, task)?;
+    let mut shape =
         Shape { start: target.start, end: target.end, offset: whole.offset_of(kept.start), ..whole.shape() };
+    if !whole.userfault().is_some_and(|context| context.wants(Features::EVENT_REMAP)) {
+        // A handler that does not know of the move would not know its faults either.
+        shape.flags -= VmaFlags::UFFD;
+    }
     let new = whole.successor(shape)?;
     // The new VMA stands in the set before it stands in the file's tree: file-side walkers find nothing yet.
     mmap.vmas.insert(new.clone())?;
@@ -128,6 +168,8 @@ fn move_range<P: Platform>(
         mmap.vmas.remove(&new);
         free_tables(mmap, target.clone(), task);
     } else {
+        events.moved.done();
+        events.source.done();
         free_tables(mmap, kept.clone(), task);
     }
     moved
@@ -193,6 +235,10 @@ fn move_vma<P: Platform>(
     drop(i_mmap);
     drop(locked);
     mmap.vmas.remove(&old);
+    if let Some(context) = old.userfault() {
+        // They find out that nothing is mapped here any more once the mmap lock is free.
+        context.wake(&(old.start()..old.end()));
+    }
     Ok(())
 }
 
@@ -224,7 +270,8 @@ fn move_entries<P: Platform>(
             from.move_to(index_of(address, shift));
             if !from.raw().is_none() {
                 let to = huge_pte_offset(&target, mm, moved(address, &source, new), size);
-                move_entry(mm, address, &from, to.ok().flatten(), gather, task);
+                let protected = new.flags().contains(VmaFlags::UFFD_WP);
+                move_entry(mm, address, &from, to.ok().flatten(), protected, gather, task);
             }
             address = address.plus(size.bytes());
         }
@@ -232,16 +279,19 @@ fn move_entries<P: Platform>(
 }
 
 /// Moves one entry, or drops it if no table was made for it: the table it lies in was shared when tables were made, so
-/// its page is the file's, and a fault finds it there.
+/// its page is the file's, and a fault finds it there. Write protections of userfaultfd go along if the new place is
+/// registered for them (`protected`).
 fn move_entry<P: Platform>(
     mm: &Mm<P>,
     address: VirtAddr,
     from: &LockedSlot<'_, P>,
     to: Option<Slot<'_, P, Stable>>,
+    protected: bool,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
 ) {
     let entry = from.take();
+    let entry = if protected { entry } else { entry.without_uffd_wp() };
     match to {
         // Whatever it is, a migration entry or the trace of a page that is gone too.
         Some(to) => {

@@ -6,7 +6,7 @@ use core::ops::Range;
 use super::split::Split;
 use super::{AddressSpace, MapError, Mm, MmapWriteGuard, VmaSet};
 use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE, PUD_SIZE, VirtAddr};
-use crate::arch::{Entry, Level};
+use crate::arch::{Entry, LeafFlags, Level};
 use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
@@ -16,6 +16,7 @@ use crate::share::{detach, unshare_locked};
 use crate::sync::Arc;
 use crate::table::index_of;
 use crate::task::Task;
+use crate::uffd::Announcements;
 use crate::vma::{Vma, VmaWriteGuard};
 use crate::walk::{descend, huge_pte_offset};
 
@@ -32,8 +33,12 @@ impl<P: Platform> AddressSpace<P> {
         if range.end > self.mm().levels().task_size() {
             return Err(MapError::Overflow);
         }
+        let mut events = Announcements::new();
         let mut mmap = self.mmap_write(task);
-        unmap_range(&mut mmap, &range, task)
+        unmap_range(&mut mmap, &range, &mut events, task)?;
+        drop(mmap);
+        events.tell(task);
+        Ok(())
     }
 }
 
@@ -50,13 +55,17 @@ pub(super) fn page_range(address: VirtAddr, length: u64) -> Result<Range<VirtAdd
     Ok(address..end)
 }
 
-/// Unmaps a range with the mmap lock held in write.
+/// Unmaps a range with the mmap lock held in write. The handlers of its faults are to be told of `events` once it is not.
 pub(super) fn unmap_range<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
     range: &Range<VirtAddr>,
+    events: &mut Announcements<P>,
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
-    Unmap::prepare(mmap, range, task)?.apply(mmap, task)
+    events.unmap(mmap.vmas.overlapping(range), range, task)?;
+    Unmap::prepare(mmap, range, task)?.apply(mmap, task)?;
+    events.done();
+    Ok(())
 }
 
 /// An unmapping for which all memory is there.
@@ -108,12 +117,16 @@ pub(super) fn unmap_vma<P: Platform>(
     if let Some(locked) = VmaWriteGuard::lock(mmap, vma, task) {
         let mut i_mmap = vma.file().i_mmap_write(task);
         let mut gather = Gather::new(vma.mm(), &i_mmap);
-        zap_range(&locked, &i_mmap, vma.start()..vma.end(), None, &mut gather, task);
+        zap_range(&locked, &i_mmap, vma.start()..vma.end(), Zap::All, &mut gather, task);
         gather.finish();
         // Still under `i_mmap`: nobody starts to share with a VMA that is on its way out (scenario S22).
         i_mmap.remove(vma);
     }
     mmap.vmas.remove(vma);
+    if let Some(context) = vma.userfault() {
+        // They find out that nothing is mapped any more once the mmap lock is free.
+        context.wake(&(vma.start()..vma.end()));
+    }
     give_promises_back(vma);
 }
 
@@ -127,8 +140,39 @@ fn give_promises_back<P: Platform>(vma: &Vma<P>) {
     }
 }
 
-/// Clears the entries of a range of a VMA, or those alone that stand for the page `only`. Where a table is shared with
-/// others the whole of it is unshared. Returns how many of the entries it cleared stood for pages.
+/// Which entries to clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Zap {
+    /// All. Linux: `ZAP_FLAG_DROP_MARKER`.
+    All,
+    /// All, but write protections of userfaultfd are remembered.
+    Pages,
+    /// Those that stand for this page; write protections are remembered.
+    Page(HugeFrame),
+}
+
+impl Zap {
+    fn wants(self, entry: Entry) -> bool {
+        match self {
+            Self::All => true,
+            Self::Pages => entry != Entry::Marker,
+            Self::Page(frame) => entry.page() == Some(frame),
+        }
+    }
+
+    /// What stays where an entry was.
+    fn trace_of(self, entry: Entry) -> Entry {
+        let protected = match entry {
+            Entry::Leaf(leaf) => leaf.flags.contains(LeafFlags::UFFD_WP),
+            Entry::Migration(migration) => migration.uffd_wp,
+            Entry::None | Entry::Table(_) | Entry::Hwpoison(_) | Entry::Marker => false,
+        };
+        if protected && self != Self::All { Entry::Marker } else { Entry::None }
+    }
+}
+
+/// Clears the entries of a range of a VMA that `zap` wants. Where a table is shared with others the whole of it is
+/// unshared. Returns how many of the entries it cleared stood for pages.
 ///
 /// Holds: the VMA lock and `i_mmap`, both in write. Takes table locks. Does not sleep. Flushes and references are owed by
 /// `gather`.
@@ -138,7 +182,7 @@ pub(crate) fn zap_range<P: Platform>(
     vma: &VmaWriteGuard<'_, P>,
     i_mmap: &IMmapWriteGuard<'_, P>,
     range: Range<VirtAddr>,
-    only: Option<HugeFrame>,
+    zap: Zap,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
 ) -> u64 {
@@ -159,10 +203,9 @@ pub(crate) fn zap_range<P: Platform>(
         while address < part.end {
             locked.move_to(index_of(address, level.shift()));
             let here = locked.raw();
-            let wanted = !here.is_none()
-                && only.is_none_or(|frame| here.decode().page() == Some(frame));
-            if wanted && drop_entry(mm, address, locked.take(), gather) {
-                cleared += 1;
+            if !here.is_none() && zap.wants(here.decode()) {
+                let before = locked.exchange(|entry| zap.trace_of(entry));
+                cleared += u64::from(drop_entry(mm, address, before, gather));
             }
             address = address.plus(size.bytes());
         }

@@ -1,0 +1,11 @@
+//! userfaultfd: what handlers see, what they can do, and that nobody waits for ever.
+//!
+//! After what the kernel's selftest `userfaultfd` says it checks, for `hugetlb` (private mappings) and `hugetlb_shared`.
+
+mod events;
+mod handler;
+mod protect;
+mod resolve;
+mod setup;
+mod sharing;
+mod stress;

@@ -1,0 +1,215 @@
+//! The two sides of a userfaultfd meet here: faults and events that wait, and what the handler has read of them.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+use super::{Features, Message, Pagefault};
+use crate::addr::VirtAddr;
+use crate::error::OutOfMemory;
+use crate::mm::Mm;
+use crate::platform::{Barriers, Platform};
+use crate::sync::{Arc, SpinLock, WaitQueue, Word};
+
+/// What a registered VMA knows of its handler. Linux: `struct userfaultfd_ctx`.
+pub(crate) struct Context<P: Platform> {
+    id: u64,
+    mm: Arc<Mm<P>>,
+    features: Features,
+    /// The handler has left: faults and events take no notice of it any more.
+    gone: P::Word,
+    state: SpinLock<P, State<P>>,
+    /// Faults that wait to be woken, by the address in their message.
+    faults: WaitQueue<P, VirtAddr>,
+    /// Operations that wait for their event to be read.
+    events: WaitQueue<P>,
+}
+
+/// What waits, oldest first.
+///
+/// # Invariants
+///
+/// A fault that waits is in `faults`; who takes it out wakes it.
+struct State<P: Platform> {
+    faults: Vec<PostedFault>,
+    events: Vec<PostedEvent<P>>,
+    /// Operations under way that change the mappings. Linux: `mmap_changing`.
+    changing: u64,
+    next_ticket: u64,
+}
+
+struct PostedFault {
+    ticket: Ticket,
+    pagefault: Pagefault,
+    /// It has been read once, and is not read again.
+    read: bool,
+}
+
+struct PostedEvent<P: Platform> {
+    ticket: Ticket,
+    message: Message<P>,
+    /// What it tells of has happened.
+    published: bool,
+}
+
+/// The number of a fault or an event in its context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+impl<P: Platform> State<P> {
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+}
+
+impl<P: Platform> Context<P> {
+    pub(super) fn new(mm: &Arc<Mm<P>>, features: Features) -> Result<Arc<Self>, OutOfMemory> {
+        let state = State { faults: Vec::new(), events: Vec::new(), changing: 0, next_ticket: 0 };
+        Arc::try_new(Self {
+            id: mm.hugetlb().fresh_id(),
+            mm: mm.clone(),
+            features,
+            gone: <P as Barriers>::Word::new(0),
+            state: SpinLock::<P, _>::new(state),
+            faults: WaitQueue::new(),
+            events: WaitQueue::new(),
+        })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn mm(&self) -> &Arc<Mm<P>> {
+        &self.mm
+    }
+
+    pub(crate) fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Has the handler left?
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire) != 0
+    }
+
+    /// Is there a handler, who wants to be told of this?
+    pub(crate) fn wants(&self, event: Features) -> bool {
+        self.features.contains(event) && !self.is_gone()
+    }
+
+    /// The queue of those who wait for their event to be read.
+    pub(super) fn events(&self) -> &WaitQueue<P> {
+        &self.events
+    }
+
+    /// The queue of the faults that wait.
+    pub(super) fn faults(&self) -> &WaitQueue<P, VirtAddr> {
+        &self.faults
+    }
+
+    /// The handler leaves.
+    pub(super) fn die(&self) {
+        // Before the lock: who posts after it was let go sees it. Release: the handler's last resolution comes before.
+        self.gone.store(1, Ordering::Release);
+        self.state.lock().faults.clear();
+        self.faults.wake_all();
+        self.events.wake_all();
+    }
+
+    /// A fault waits from now on; the handler is not called yet. `None` if there is no handler.
+    pub(super) fn post_fault(&self, pagefault: Pagefault) -> Result<Option<Ticket>, OutOfMemory> {
+        let mut state = self.state.lock();
+        if self.is_gone() {
+            return Ok(None);
+        }
+        state.faults.try_reserve(1)?;
+        let ticket = state.ticket();
+        state.faults.push(PostedFault { ticket, pagefault, read: false });
+        Ok(Some(ticket))
+    }
+
+    /// Does the fault wait no more?
+    pub(super) fn is_woken(&self, ticket: Ticket) -> bool {
+        !self.state.lock().faults.iter().any(|fault| fault.ticket == ticket)
+    }
+
+    /// The fault goes on without having been woken.
+    pub(super) fn withdraw_fault(&self, ticket: Ticket) {
+        self.state.lock().faults.retain(|fault| fault.ticket != ticket);
+    }
+
+    /// Calls the handler.
+    pub(super) fn call_handler(&self) {
+        self.mm.handlers().wake(|&id| id == self.id);
+    }
+
+    /// Wakes the faults that wait in a range. Does not sleep.
+    pub(crate) fn wake(&self, range: &Range<VirtAddr>) {
+        // The entry was changed before, and this lock orders it: a fault that is not in the list yet looks at the entry
+        // after it has got in.
+        self.state.lock().faults.retain(|fault| !range.contains(&fault.pagefault.address));
+        self.faults.wake(|address| range.contains(address));
+    }
+
+    /// An event to come: `changing` from now on. Takes the memory that telling will need, but for the place in the queue.
+    pub(super) fn post_event(&self, message: Message<P>) -> Result<Ticket, OutOfMemory> {
+        let mut state = self.state.lock();
+        state.events.try_reserve(1)?;
+        state.changing += 1;
+        let ticket = state.ticket();
+        state.events.push(PostedEvent { ticket, message, published: false });
+        Ok(ticket)
+    }
+
+    /// What the event tells of has happened.
+    pub(super) fn publish_event(&self, ticket: Ticket) {
+        if let Some(event) = self.state.lock().events.iter_mut().find(|event| event.ticket == ticket) {
+            event.published = true;
+        }
+        self.call_handler();
+    }
+
+    /// Has the event been read?
+    pub(super) fn is_read(&self, ticket: Ticket) -> bool {
+        !self.state.lock().events.iter().any(|event| event.ticket == ticket)
+    }
+
+    /// The message of an event that nobody has read, which nobody will read now.
+    pub(super) fn withdraw_event(&self, ticket: Ticket) -> Option<Message<P>> {
+        let mut state = self.state.lock();
+        let at = state.events.iter().position(|event| event.ticket == ticket)?;
+        Some(state.events.remove(at).message)
+    }
+
+    /// The operation that announced an event is over.
+    pub(super) fn changed(&self) {
+        self.state.lock().changing -= 1;
+    }
+
+    /// Are there operations under way that change the mappings?
+    pub(super) fn is_changing(&self) -> bool {
+        self.state.lock().changing > 0
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        let state = self.state.lock();
+        state.faults.iter().any(|fault| !fault.read) || state.events.iter().any(|event| event.published)
+    }
+
+    /// What the handler reads next: the oldest fault, else the oldest event.
+    pub(super) fn read(&self) -> Option<Message<P>> {
+        let event = {
+            let mut state = self.state.lock();
+            if let Some(fault) = state.faults.iter_mut().find(|fault| !fault.read) {
+                fault.read = true;
+                return Some(Message::Pagefault(fault.pagefault));
+            }
+            let at = state.events.iter().position(|event| event.published)?;
+            state.events.remove(at)
+        };
+        self.events.wake_all();
+        Some(event.message)
+    }
+}

@@ -1,0 +1,153 @@
+//! What is said between the faulting side and the handler. The bits are those of Linux's include/uapi/linux/userfaultfd.h.
+
+use bitflags::bitflags;
+
+use super::Userfault;
+use crate::addr::VirtAddr;
+use crate::platform::Platform;
+
+bitflags! {
+    /// What a handler asks for. Linux: `UFFD_FEATURE_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct Features: u64 {
+        /// Write protection is known.
+        const PAGEFAULT_FLAG_WP = 1 << 0;
+        /// Tell of forks: the child's ranges are registered too, with a handle of their own.
+        const EVENT_FORK = 1 << 1;
+        /// Tell of moves; without it, moved mappings are not registered any more.
+        const EVENT_REMAP = 1 << 2;
+        /// Tell when pages are about to be dropped.
+        const EVENT_REMOVE = 1 << 3;
+        /// Missing mode on huge pages is known.
+        const MISSING_HUGETLBFS = 1 << 4;
+        /// Tell of unmaps.
+        const EVENT_UNMAP = 1 << 6;
+        /// Faults that would be the handler's end with `SIGBUS` instead.
+        const SIGBUS = 1 << 7;
+        /// Messages name the faulting task.
+        const THREAD_ID = 1 << 8;
+        /// Minor mode on huge pages is known.
+        const MINOR_HUGETLBFS = 1 << 9;
+        /// Messages give the address of the access, not that of its page.
+        const EXACT_ADDRESS = 1 << 11;
+        /// Write protection on huge pages is known.
+        const WP_HUGETLBFS_SHMEM = 1 << 12;
+    }
+}
+
+bitflags! {
+    /// Which faults of a range are the handler's. Linux: `UFFDIO_REGISTER_MODE_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct Modes: u64 {
+        /// Those on pages that are nowhere yet.
+        const MISSING = 1 << 0;
+        /// Stores to pages that the handler has write-protected.
+        const WP = 1 << 1;
+        /// Those on pages that are in the file but not mapped.
+        const MINOR = 1 << 2;
+    }
+}
+
+bitflags! {
+    /// What can be done with a registered range. Linux: the `ioctls` that `UFFDIO_REGISTER` returns.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct Operations: u64 {
+        /// [`Userfault::wake`].
+        const WAKE = 1 << 2;
+        /// [`Userfault::copy`].
+        const COPY = 1 << 3;
+        /// [`Userfault::write_protect`].
+        const WRITEPROTECT = 1 << 6;
+        /// [`Userfault::continue_range`].
+        const CONTINUE = 1 << 7;
+    }
+}
+
+bitflags! {
+    /// How to copy. Linux: `UFFDIO_COPY_MODE_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct CopyMode: u64 {
+        /// Leave the faults that wait for the pages asleep.
+        const DONTWAKE = 1 << 0;
+        /// Map the pages write-protected.
+        const WP = 1 << 1;
+    }
+}
+
+bitflags! {
+    /// How to continue. Linux: `UFFDIO_CONTINUE_MODE_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct ContinueMode: u64 {
+        /// Leave the faults that wait for the pages asleep.
+        const DONTWAKE = 1 << 0;
+    }
+}
+
+bitflags! {
+    /// Protect, or unprotect. Linux: `UFFDIO_WRITEPROTECT_MODE_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct ProtectMode: u64 {
+        /// Protect. Without it, unprotect.
+        const WP = 1 << 0;
+        /// Leave the faults that wait for the right to write asleep. Goes with unprotecting only.
+        const DONTWAKE = 1 << 1;
+    }
+}
+
+bitflags! {
+    /// Why a fault is the handler's. Linux: `UFFD_PAGEFAULT_FLAG_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct PagefaultFlags: u64 {
+        /// It was a store.
+        const WRITE = 1 << 0;
+        /// To a page that the handler has write-protected.
+        const WP = 1 << 1;
+        /// The file has the page. Neither this nor `WP`: the page is missing.
+        const MINOR = 1 << 2;
+    }
+}
+
+/// A fault that waits for the handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pagefault {
+    /// Start of the page; with [`Features::EXACT_ADDRESS`], the address of the access.
+    pub address: VirtAddr,
+    /// Why it is the handler's.
+    pub flags: PagefaultFlags,
+    /// [`Task::id`](crate::Task::id) of the faulting task, with [`Features::THREAD_ID`].
+    pub thread: Option<u64>,
+}
+
+/// What a handler reads. Linux: `struct uffd_msg`.
+///
+/// Whoever caused anything but a page fault sleeps until the message has been read.
+#[derive(Debug)]
+pub enum Message<P: Platform> {
+    /// A fault waits (`UFFD_EVENT_PAGEFAULT`).
+    Pagefault(Pagefault),
+    /// The process has forked (`UFFD_EVENT_FORK`): the handle on the faults of the child.
+    Fork(Userfault<P>),
+    /// A mapping has moved (`UFFD_EVENT_REMAP`).
+    Remap {
+        /// Where it was.
+        from: VirtAddr,
+        /// Where it is.
+        to: VirtAddr,
+        /// Its length before the move.
+        length: u64,
+    },
+    /// The pages of a range are about to be dropped (`UFFD_EVENT_REMOVE`).
+    Remove {
+        /// Its start.
+        start: VirtAddr,
+        /// Its end.
+        end: VirtAddr,
+    },
+    /// A range has been unmapped (`UFFD_EVENT_UNMAP`).
+    Unmap {
+        /// Its start.
+        start: VirtAddr,
+        /// Its end.
+        end: VirtAddr,
+    },
+}

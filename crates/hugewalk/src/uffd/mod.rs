@@ -1,0 +1,212 @@
+//! userfaultfd: faults of one process that another thread resolves.
+//!
+//! A [`Userfault`] is what Linux calls a userfaultfd: the handle of whoever handles the faults of an address space in the
+//! ranges it has [registered](Userfault::register). A fault there sends a message and sleeps until the handler has
+//! resolved it ([`copy`](Userfault::copy), [`continue_range`](Userfault::continue_range),
+//! [`write_protect`](Userfault::write_protect)) or [woken](Userfault::wake) it.
+//!
+//! | mode | a fault is the handler's if |
+//! |---|---|
+//! | [`Modes::MISSING`] | the entry is empty, and the file has no page there |
+//! | [`Modes::MINOR`] | the entry is empty, and the file has a page |
+//! | [`Modes::WP`] | it is a store, and the entry is write-protected by the handler |
+//!
+//! # Protocol
+//!
+//! - A VMA carries the [`Context`] it is registered with, and the modes among its flags. Both appear, and go, by replacing
+//!   the VMA, with the VMA lock and `i_mmap` held in write; there the tables are unshared too where a mode forbids
+//!   sharing. So nobody shares the table anew before the flags show (scenario S20).
+//! - A fault drops the VMA lock and the fault mutex, posts its message, and puts itself into the queue of the context.
+//!   Then it looks at its entry once more, walking under RCU, which cannot sleep (scenario S19); the mmap lock, still held
+//!   in read, keeps the VMA registered until then. It sleeps with nothing held.
+//! - The handler changes the entry first and wakes then. So a fault either finds the entry changed or is woken.
+//! - What changes the address space (fork, mremap, munmap, madvise) announces its event before it starts, while it can still
+//!   fail, which makes the handler's operations fail with [`UserfaultError::Changing`]. Once it is done and holds no lock
+//!   it publishes the event and sleeps until the handler has read it. Dropping pages is announced, read and only then done.
+//! - A handle that is dropped leaves a context that is *gone*: whoever waits is woken, and faults go on as if nothing was
+//!   registered. The next of them, which may sleep, unregisters what was left behind; [`Userfault::close`] does so at once.
+//!
+//! Lock order: the lock of the context's queues is a spinning one, below the table lock; under it nothing else is taken but
+//! the spinning locks of wait queues.
+//!
+//! Linux: fs/userfaultfd.c, mm/userfaultfd.c.
+
+mod context;
+mod error;
+mod event;
+mod fault;
+mod fill;
+mod message;
+mod protect;
+mod register;
+
+use core::fmt;
+use core::ops::Range;
+
+pub use self::error::{Stopped, UserfaultError};
+pub use self::message::{
+    ContinueMode, CopyMode, Features, Message, Modes, Operations, Pagefault, PagefaultFlags, ProtectMode,
+};
+
+pub(crate) use self::context::Context;
+pub(crate) use self::event::{Announcement, Announcements, ForkedContexts};
+pub(crate) use self::fault::{Asked, Reason};
+
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::{AddressSpace, MmapReadGuard};
+use crate::platform::Platform;
+use crate::sync::Arc;
+use crate::task::Task;
+use crate::vma::Vma;
+
+/// A handler's handle on the faults of an address space. Linux: an open userfaultfd.
+///
+/// It keeps the address space: what is done when the last handle on *that* is dropped happens no earlier than this one is
+/// dropped too, so a process that has a handler is ended by [`AddressSpace::exit`]. Dropping it leaves the handler's post:
+/// faults that wait are woken, and go on without it; see also [`close`](Self::close).
+pub struct Userfault<P: Platform> {
+    context: Arc<Context<P>>,
+    space: Arc<AddressSpace<P>>,
+}
+
+impl<P: Platform> Userfault<P> {
+    /// A handle on the faults of `space`, which has no ranges yet.
+    ///
+    /// Linux: `userfaultfd(2)` and `UFFDIO_API`; what a caller needs the right to ask for (`EVENT_FORK`) is the host's to
+    /// decide.
+    ///
+    /// # Errors
+    ///
+    /// [`UserfaultError::UnknownFlags`], [`UserfaultError::OutOfMemory`].
+    pub fn new(space: &Arc<AddressSpace<P>>, features: Features) -> Result<Self, UserfaultError> {
+        if !Features::all().contains(features) {
+            return Err(UserfaultError::UnknownFlags);
+        }
+        Ok(Self { context: Context::new(space.mm(), features)?, space: space.clone() })
+    }
+
+    /// The handle on the faults of a child, before anybody knows it.
+    fn of_child(context: Arc<Context<P>>, space: &Arc<AddressSpace<P>>) -> Self {
+        Self { context, space: space.clone() }
+    }
+
+    /// What was asked for.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.context.features()
+    }
+
+    /// The address space whose faults it handles.
+    #[must_use]
+    pub fn address_space(&self) -> &Arc<AddressSpace<P>> {
+        &self.space
+    }
+
+    /// Waits for a message. Sleeps. Any number of threads may read; each message goes to one of them.
+    ///
+    /// Linux: `read(2)` of a userfaultfd.
+    ///
+    /// # Errors
+    ///
+    /// [`UserfaultError::Exited`] if there is no message and, since the address space has exited, none to come (Linux
+    /// would sleep until a signal comes); [`UserfaultError::OutOfMemory`] if there is no memory to wait.
+    pub fn read_event(&self, task: &mut Task<P>) -> Result<Message<P>, UserfaultError> {
+        let mm = self.space.mm();
+        mm.handlers().wait_as(self.context.id(), task, |_| match self.context.read() {
+            Some(message) => Some(Ok(message)),
+            None => mm.has_exited().then_some(Err(UserfaultError::Exited)),
+        })?
+    }
+
+    /// A message, if there is one. Does not sleep.
+    ///
+    /// Linux: `read(2)` of a userfaultfd opened with `O_NONBLOCK`, where `None` is `EAGAIN`.
+    #[must_use]
+    pub fn try_read_event(&self) -> Option<Message<P>> {
+        self.context.read()
+    }
+
+    /// Is there a message to be read? Somebody else may be faster. Does not sleep. Linux: `poll(2)`, `POLLIN`.
+    #[must_use]
+    pub fn poll(&self) -> bool {
+        self.context.is_readable()
+    }
+
+    /// Wakes the faults that wait in a range, resolved or not: those that are not come back with another message. Does not
+    /// sleep. Linux: `UFFDIO_WAKE`.
+    ///
+    /// # Errors
+    ///
+    /// [`UserfaultError::BadRange`].
+    pub fn wake(&self, start: VirtAddr, length: u64) -> Result<(), UserfaultError> {
+        self.context.wake(&self.checked_range(start, length)?);
+        Ok(())
+    }
+
+    /// Ends the handler's post: unregisters all its ranges, and wakes whoever waits. Sleeps.
+    ///
+    /// Takes the mmap lock in write, and for each registered VMA its lock and `i_mmap`, both in write. A mapping for whose
+    /// change there is no memory stays as it is; faults take no notice of it.
+    ///
+    /// Linux: `userfaultfd_release()` in fs/userfaultfd.c.
+    pub fn close(self, task: &mut Task<P>) {
+        self.context.die();
+        self.space.unregister_all(&self.context, task);
+    }
+
+    /// Linux: `validate_range()` in fs/userfaultfd.c.
+    fn checked_range(&self, start: VirtAddr, length: u64) -> Result<Range<VirtAddr>, UserfaultError> {
+        let aligned = (start.as_u64() | length).is_multiple_of(PAGE_SIZE);
+        let end = start.checked_add(length).filter(|&end| end <= self.space.mm().levels().task_size());
+        match end {
+            Some(end) if aligned && length > 0 => Ok(start..end),
+            _ => Err(UserfaultError::BadRange { start, length }),
+        }
+    }
+
+    /// What all operations that change entries ask first.
+    fn check_alive(&self) -> Result<(), UserfaultError> {
+        if self.space.mm().has_exited() {
+            return Err(UserfaultError::Exited);
+        }
+        if self.context.is_changing() {
+            return Err(UserfaultError::Changing);
+        }
+        Ok(())
+    }
+
+    /// The one registered VMA that holds the range.
+    ///
+    /// Linux: `find_dst_vma()` in mm/userfaultfd.c, which does not ask with which userfaultfd either.
+    fn find_registered<'m>(
+        mmap: &'m MmapReadGuard<'_, P>,
+        range: &Range<VirtAddr>,
+    ) -> Result<&'m Arc<Vma<P>>, UserfaultError> {
+        mmap.find(range.start)
+            .filter(|vma| range.end <= vma.end() && vma.userfault().is_some())
+            .ok_or(UserfaultError::NotRegistered { address: range.start })
+    }
+}
+
+/// Are both ends of a range where pages of the VMA begin?
+fn check_aligned<P: Platform>(vma: &Vma<P>, range: &Range<VirtAddr>) -> Result<(), UserfaultError> {
+    let size = vma.size();
+    match [range.start, range.end].into_iter().find(|end| !size.is_aligned(end.as_u64())) {
+        Some(end) => Err(UserfaultError::Unaligned { value: end.as_u64(), size }),
+        None => Ok(()),
+    }
+}
+
+impl<P: Platform> Drop for Userfault<P> {
+    fn drop(&mut self) {
+        // Unregistering sleeps, and what is dropped cannot: whoever drops it may hold locks.
+        self.context.die();
+    }
+}
+
+impl<P: Platform> fmt::Debug for Userfault<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Userfault");
+        out.field("mm", &self.space.mm().id()).field("features", &self.features()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,137 @@
+//! Write protection by the handler.
+
+use core::ops::Range;
+
+use super::{ProtectMode, Userfault, UserfaultError, check_aligned};
+use crate::addr::VirtAddr;
+use crate::arch::{Entry, LeafFlags, Level, Migration};
+use crate::fault::leaf_flags;
+use crate::file::IMmapWriteGuard;
+use crate::gather::Gather;
+use crate::mm::by_table;
+use crate::platform::Platform;
+use crate::share::{huge_pte_alloc, unshare_locked};
+use crate::table::index_of;
+use crate::task::Task;
+use crate::vma::{Vma, VmaFlags, VmaWriteGuard};
+use crate::walk::huge_pte_offset;
+
+impl<P: Platform> Userfault<P> {
+    /// Write-protects a range, so that stores to it are the handler's faults; or takes that back, and wakes the faults that
+    /// wait for it. What is not mapped gets a marker, and is mapped write-protected when it is touched. Sleeps.
+    ///
+    /// Takes the mmap lock in read, the VMA lock and `i_mmap` in write.
+    ///
+    /// Linux: `UFFDIO_WRITEPROTECT`, `mwriteprotect_range()` in mm/userfaultfd.c.
+    ///
+    /// # Errors
+    ///
+    /// [`UserfaultError::UnknownFlags`], [`UserfaultError::BadRange`], [`UserfaultError::Unaligned`],
+    /// [`UserfaultError::NotRegistered`] also if the range is registered for other modes only, [`UserfaultError::Changing`],
+    /// [`UserfaultError::Exited`], [`UserfaultError::OutOfMemory`]. Nothing was changed then, apart from tables that may
+    /// have been made.
+    pub fn write_protect(
+        &self,
+        task: &mut Task<P>,
+        start: VirtAddr,
+        length: u64,
+        mode: ProtectMode,
+    ) -> Result<(), UserfaultError> {
+        self.check_alive()?;
+        let range = self.checked_range(start, length)?;
+        let on = mode.contains(ProtectMode::WP);
+        if !ProtectMode::all().contains(mode) || mode == ProtectMode::all() {
+            return Err(UserfaultError::UnknownFlags);
+        }
+        let mmap = self.space.mmap_read(task);
+        self.check_alive()?;
+        let not_registered = UserfaultError::NotRegistered { address: start };
+        let vma = Self::find_registered(&mmap, &range)?;
+        if !vma.flags().contains(VmaFlags::UFFD_WP) {
+            return Err(not_registered);
+        }
+        check_aligned(vma, &range)?;
+        let locked = mmap.lock_vma_write(vma, task).ok_or(not_registered)?;
+        if on {
+            make_tables(&locked, &range, task)?;
+        }
+        let i_mmap = vma.file().i_mmap_write(task);
+        let mut gather = Gather::new(vma.mm(), &i_mmap);
+        protect_entries(&locked, &i_mmap, range.clone(), on, &mut gather, task);
+        gather.finish();
+        drop(i_mmap);
+        drop(locked);
+        drop(mmap);
+        if mode.is_empty() {
+            self.context.wake(&range);
+        }
+        Ok(())
+    }
+}
+
+/// Makes the tables for markers, so that protecting cannot stop half way (where Linux does, and says nothing).
+fn make_tables<P: Platform>(
+    locked: &VmaWriteGuard<'_, P>,
+    range: &Range<VirtAddr>,
+    task: &mut Task<P>,
+) -> Result<(), UserfaultError> {
+    let vma = locked.vma();
+    for part in by_table(range.clone(), vma.size()) {
+        // Not shared: a table with markers in it is nobody else's.
+        huge_pte_alloc(locked, vma, part.start, None, task)?;
+    }
+    Ok(())
+}
+
+/// Write-protects the entries of a part of a VMA for the handler, or takes that back. The flush is owed by `gather`.
+///
+/// Linux: `hugetlb_change_protection()` in mm/hugetlb.c with `MM_CP_UFFD_WP` or `MM_CP_UFFD_WP_RESOLVE`.
+pub(super) fn protect_entries<P: Platform>(
+    locked: &VmaWriteGuard<'_, P>,
+    i_mmap: &IMmapWriteGuard<'_, P>,
+    range: Range<VirtAddr>,
+    on: bool,
+    gather: &mut Gather<'_, P>,
+    task: &Task<P>,
+) {
+    let vma = locked.vma();
+    let size = vma.size();
+    let shift = Level::of_leaf(size).shift();
+    for part in by_table(range, size) {
+        let Ok(Some(slot)) = huge_pte_offset(locked, vma.mm(), part.start, size) else {
+            continue;
+        };
+        // Never shared, since the VMA is registered for this; were it so, the others' entries must stay as they are.
+        let Err(mut table) = unshare_locked(locked, i_mmap, slot.lock(task), part.start, gather) else {
+            continue;
+        };
+        let mut address = part.start;
+        while address < part.end {
+            table.move_to(index_of(address, shift));
+            // In one step: a fault that looks whether it has to wait must not see the entry empty in between.
+            let before = table.exchange(|entry| protected(entry, vma, on));
+            if matches!(before, Entry::Leaf(_)) {
+                gather.changed(address..address.plus(size.bytes()));
+            }
+            address = address.plus(size.bytes());
+        }
+    }
+}
+
+fn protected<P: Platform>(entry: Entry, vma: &Vma<P>, on: bool) -> Entry {
+    match entry {
+        Entry::None if on => Entry::Marker,
+        Entry::Marker if !on => Entry::None,
+        Entry::Leaf(leaf) if on => Entry::Leaf(leaf.without(LeafFlags::WRITE).with(LeafFlags::UFFD_WP)),
+        Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::UFFD_WP) => {
+            // A private page may be another's too; the next store finds out.
+            let write = leaf_flags(vma, vma.is_shared()) & LeafFlags::WRITE;
+            Entry::Leaf(leaf.without(LeafFlags::UFFD_WP).with(write))
+        }
+        Entry::Migration(migration) if on => {
+            Entry::Migration(Migration { write: false, uffd_wp: true, ..migration })
+        }
+        Entry::Migration(migration) => Entry::Migration(Migration { uffd_wp: false, ..migration }),
+        same => same,
+    }
+}

@@ -1,0 +1,207 @@
+//! Which ranges are the handler's.
+
+use core::ops::Range;
+
+use super::protect::protect_entries;
+use super::{Context, Modes, Operations, Userfault, UserfaultError};
+use crate::addr::{HugeSize, VirtAddr};
+use crate::file::IMmapWriteGuard;
+use crate::gather::Gather;
+use crate::mm::{AddressSpace, MapError, MmapWriteGuard, by_table, exchange_range};
+use crate::platform::Platform;
+use crate::share::huge_pmd_unshare;
+use crate::sync::Arc;
+use crate::task::Task;
+use crate::vma::{Shape, Vma, VmaFlags, VmaWriteGuard};
+
+impl Modes {
+    const fn vma_flags(self) -> VmaFlags {
+        let mut flags = VmaFlags::empty();
+        if self.contains(Self::MISSING) {
+            flags = flags.union(VmaFlags::UFFD_MISSING);
+        }
+        if self.contains(Self::WP) {
+            flags = flags.union(VmaFlags::UFFD_WP);
+        }
+        if self.contains(Self::MINOR) {
+            flags = flags.union(VmaFlags::UFFD_MINOR);
+        }
+        flags
+    }
+}
+
+impl<P: Platform> Userfault<P> {
+    /// Makes faults in a range the handler's, of the kinds that `modes` names; what the range was registered for before is
+    /// replaced, unless that says more. Holes in the range stay holes. With [`Modes::WP`] or [`Modes::MINOR`] shared tables
+    /// are unshared, and not shared any more. Returns what can be done with the range. Sleeps.
+    ///
+    /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
+    ///
+    /// Linux: `UFFDIO_REGISTER`, `userfaultfd_register()` in fs/userfaultfd.c.
+    ///
+    /// # Errors
+    ///
+    /// [`UserfaultError::UnknownFlags`] also if there are none, [`UserfaultError::BadRange`],
+    /// [`UserfaultError::Unaligned`], [`UserfaultError::NothingMapped`], [`UserfaultError::NothingAbove`],
+    /// [`UserfaultError::Busy`]: nothing was changed then. With [`UserfaultError::OutOfMemory`] part of the range may be
+    /// registered.
+    pub fn register(
+        &self,
+        task: &mut Task<P>,
+        start: VirtAddr,
+        length: u64,
+        modes: Modes,
+    ) -> Result<Operations, UserfaultError> {
+        if modes.is_empty() || !Modes::all().contains(modes) {
+            return Err(UserfaultError::UnknownFlags);
+        }
+        let range = self.checked_range(start, length)?;
+        let mut mmap = self.space.mmap_write(task);
+        check_range(&mmap, &range)?;
+        let taken = |vma: &&Arc<Vma<P>>| {
+            vma.userfault().is_some_and(|other| !self.is_mine(other) && !other.is_gone())
+        };
+        if let Some(vma) = mmap.vmas.overlapping(&range).find(taken) {
+            return Err(UserfaultError::Busy { address: vma.start() });
+        }
+        let flags = modes.vma_flags();
+        exchange_range(
+            &mut mmap,
+            &range,
+            |vma| {
+                !(vma.userfault().is_some_and(|context| self.is_mine(context)) && vma.flags().contains(flags))
+            },
+            |vma, shape| {
+                let shape = Shape { flags: (shape.flags - VmaFlags::UFFD) | flags, ..shape };
+                vma.registered(shape, &self.context)
+            },
+            |locked, i_mmap, new, gather, task| {
+                // What another handler left behind without unregistering.
+                if locked.vma().userfault().is_some_and(|context| context.is_gone()) {
+                    unprotect(locked, i_mmap, gather, task);
+                }
+                unshare_all(locked, i_mmap, new, gather, task);
+            },
+            task,
+        )?;
+        let mut operations = Operations::WAKE | Operations::COPY;
+        operations.set(Operations::WRITEPROTECT, modes.contains(Modes::WP));
+        operations.set(Operations::CONTINUE, modes.contains(Modes::MINOR));
+        Ok(operations)
+    }
+
+    /// Makes faults in a range nobody's, with whichever handle it was registered. Write protections go, and faults that wait
+    /// are woken. Sleeps.
+    ///
+    /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
+    ///
+    /// Linux: `UFFDIO_UNREGISTER`, `userfaultfd_unregister()` in fs/userfaultfd.c.
+    ///
+    /// # Errors
+    ///
+    /// [`UserfaultError::BadRange`], [`UserfaultError::Unaligned`], [`UserfaultError::NothingMapped`],
+    /// [`UserfaultError::NothingAbove`]: nothing was changed then. With [`UserfaultError::OutOfMemory`] part of the range
+    /// may be unregistered.
+    pub fn unregister(&self, task: &mut Task<P>, start: VirtAddr, length: u64) -> Result<(), UserfaultError> {
+        let range = self.checked_range(start, length)?;
+        let mut mmap = self.space.mmap_write(task);
+        check_range(&mmap, &range)?;
+        unregister_where(&mut mmap, &range, |_| true, task)?;
+        Ok(())
+    }
+
+    fn is_mine(&self, context: &Arc<Context<P>>) -> bool {
+        Arc::ptr_eq(context, &self.context)
+    }
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// Unregisters whatever is registered with a handler that has left. Where there is no memory for that, mappings stay
+    /// registered.
+    pub(crate) fn unregister_all(&self, context: &Arc<Context<P>>, task: &mut Task<P>) {
+        let mut mmap = self.mmap_write(task);
+        let all = VirtAddr::default()..self.mm().levels().task_size();
+        // Out of memory: as said above.
+        let _ = unregister_where(&mut mmap, &all, |of| Arc::ptr_eq(of, context), task);
+    }
+}
+
+/// Unregisters what is registered in a range with such a context.
+fn unregister_where<P: Platform>(
+    mmap: &mut MmapWriteGuard<'_, P>,
+    range: &Range<VirtAddr>,
+    wanted: impl Fn(&Arc<Context<P>>) -> bool,
+    task: &mut Task<P>,
+) -> Result<(), MapError> {
+    exchange_range(
+        mmap,
+        range,
+        |vma| vma.userfault().is_some_and(&wanted),
+        |vma, shape| vma.successor(Shape { flags: shape.flags - VmaFlags::UFFD, ..shape }),
+        |locked, i_mmap, _, gather, task| {
+            unprotect(locked, i_mmap, gather, task);
+            if let Some(context) = locked.vma().userfault() {
+                // They find out what the mapping is now once the mmap lock is free.
+                context.wake(&(locked.vma().start()..locked.vma().end()));
+            }
+        },
+        task,
+    )
+}
+
+/// Linux: the first loops of `userfaultfd_register()` and `userfaultfd_unregister()`.
+fn check_range<P: Platform>(
+    mmap: &MmapWriteGuard<'_, P>,
+    range: &Range<VirtAddr>,
+) -> Result<(), UserfaultError> {
+    let start = range.start;
+    let above = start..mmap.mm.levels().task_size();
+    let Some(first) = mmap.vmas.overlapping(&above).next() else {
+        return Err(UserfaultError::NothingAbove { start });
+    };
+    if first.start() >= range.end {
+        return Err(UserfaultError::NothingMapped { start });
+    }
+    // The start also if it lies in a hole before the first mapping; the end only if it lies in a mapping.
+    let unaligned = |value: VirtAddr, size: HugeSize| {
+        let value = value.as_u64();
+        (!size.is_aligned(value)).then_some(UserfaultError::Unaligned { value, size })
+    };
+    let last = mmap.vmas.overlapping(range).last().filter(|vma| range.end <= vma.end());
+    let refused = unaligned(start, first.size()).or(last.and_then(|last| unaligned(range.end, last.size())));
+    refused.map_or(Ok(()), Err)
+}
+
+/// Takes write protections back that nobody will take back any more.
+fn unprotect<P: Platform>(
+    locked: &VmaWriteGuard<'_, P>,
+    i_mmap: &IMmapWriteGuard<'_, P>,
+    gather: &mut Gather<'_, P>,
+    task: &Task<P>,
+) {
+    let vma = locked.vma();
+    if vma.flags().contains(VmaFlags::UFFD_WP) {
+        protect_entries(locked, i_mmap, vma.start()..vma.end(), false, gather, task);
+    }
+}
+
+/// Gives the shared tables of a VMA up if its new flags forbid to share. They are not shared anew: who looks for a partner
+/// does so under `i_mmap`, and finds the new VMA (CVE-2025-38084 in another guise, scenario S20).
+///
+/// Linux: `hugetlb_unshare_all_pmds()` in mm/hugetlb.c.
+fn unshare_all<P: Platform>(
+    locked: &VmaWriteGuard<'_, P>,
+    i_mmap: &IMmapWriteGuard<'_, P>,
+    new: &Vma<P>,
+    gather: &mut Gather<'_, P>,
+    task: &Task<P>,
+) {
+    let stays_shared = !new.flags().intersects(VmaFlags::UFFD_WP | VmaFlags::UFFD_MINOR);
+    if stays_shared || new.size() != HugeSize::Size2M {
+        return;
+    }
+    for part in by_table(new.start()..new.end(), new.size()) {
+        // The locks are those of this VMA and its file, so this cannot be refused.
+        let _ = huge_pmd_unshare(locked, i_mmap, part.start, gather, task);
+    }
+}
