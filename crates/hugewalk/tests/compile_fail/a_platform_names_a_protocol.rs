@@ -32,6 +32,7 @@ unsafe impl<P: Platform> Platform for Careless<P> {
     type Protocol = NeverRevalidates;
     type SleepMutex = P::SleepMutex;
     type SleepRwLock = P::SleepRwLock;
+    type Parker = P::Parker;
     type Rcu = EpochRcu<Self>;
     type MmContext = P::MmContext;
 
