@@ -13,9 +13,10 @@
 //!   written: [`mod@file`]. Pools that are resized at run time, overcommit, mounts with limits: [`pool`], [`reserve`].
 //! - get_user_pages, fast and slow; pins that hold against copy-on-write; process_vm_readv and its like: [`gup`].
 //! - Read-copy-update of its own, or the host's: [`rcu`].
+//! - From a page to the entries that map it: a page in use is unmapped, moved, or lost to memory failure: [`rmap`].
 //! - `no_std` with `alloc`; no global state; every allocation may fail, and then the operation returns an error.
 //!
-//! Not here yet: page walks for reports, reverse mapping, migration.
+//! Not here yet: page walks for reports.
 //!
 //! # The rule in one page
 //!

@@ -5,6 +5,7 @@
 //! - `i_mmap`, a sleeping reader/writer lock, guards the tree. Sharing a table holds it in read, unsharing in write.
 //! - The page cache has a spinning lock. The size changes under it, and a page goes in under it only below the size; so
 //!   a page that a fault brings and a truncation that shrinks the file are ordered one way or the other.
+//! - Who puts a page in, takes it out, moves it, or writes to it from the file's side, holds its fault mutex.
 //! - Truncation, hole punch and preallocation exclude each other by the inode lock.
 //!
 //! Linux: fs/hugetlbfs/inode.c.

@@ -8,7 +8,7 @@
 //! their file. So rmap needs no second kind of tree (Linux: `anon_vma`): it walks the file's tree for the index, and
 //! looks which of the entries there map this very page.
 //!
-//! The page's record notes its place, [`Owner`](crate::page): a pointer to the file, and the index.
+//! The page's record notes its place, `Owner` in [`page`](crate::page): a pointer to the file, and the index.
 //!
 //! - A page in a cache must not keep its file alive: the file keeps the page. The note is cleared when the page leaves the
 //!   cache, also when the file goes.
