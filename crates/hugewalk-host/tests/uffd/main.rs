@@ -4,6 +4,7 @@
 
 mod events;
 mod handler;
+mod memory;
 mod protect;
 mod resolve;
 mod setup;
