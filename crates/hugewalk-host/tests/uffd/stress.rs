@@ -176,6 +176,94 @@ fn no_wake_up_is_lost_on_protected_pages() {
     }
 }
 
+/// Faults that are resolved by who has read no message: a fault can be on its way into the queue while its page comes. Nobody
+/// wakes it again then, so it has to see the page, or it sleeps for ever.
+#[test]
+fn no_wake_up_is_lost_when_the_page_comes_on_its_own() {
+    const THREADS: u64 = 3;
+    const FAULTS: u64 = 5000;
+    for kind in KINDS {
+        let mut world = World::with_contents(Contents::Nothing, THREADS, kind, Features::empty());
+        world.register(Modes::MISSING);
+        let (progress, zeroes) = (Progress::new(), page_of(0));
+        let advice = if kind == MapFlags::SHARED { Advice::Remove } else { Advice::DontNeed };
+        let World { hugetlb, task, space, uffd, .. } = &mut world;
+        let (hugetlb, space, uffd) = (&*hugetlb, &*space, &*uffd);
+        std::thread::scope(|scope| {
+            scope.spawn(|| progress.watch());
+            let threads: Vec<_> = (0..THREADS)
+                .map(|page| {
+                    let progress = &progress;
+                    scope.spawn(move || {
+                        let mut task = Task::new(hugetlb).unwrap();
+                        let mut cpu = Cpu::new(space).unwrap();
+                        for _ in 0..FAULTS {
+                            cpu.store(&mut task, at(page, 0), 1).unwrap();
+                            space.madvise(&mut task, at(page, 0), MIB2, advice).unwrap();
+                            progress.step();
+                        }
+                    })
+                })
+                .collect();
+            while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                for page in 0..THREADS {
+                    if let Err(stopped) = uffd.copy(task, at(page, 0), &zeroes, CopyMode::empty()) {
+                        assert_eq!(stopped.errno(), Errno::EEXIST);
+                    }
+                }
+                std::thread::yield_now();
+            }
+            progress.over.store(true, Ordering::Relaxed);
+        });
+        world.end();
+    }
+}
+
+/// The same for protections: each is taken back once.
+#[test]
+fn no_wake_up_is_lost_when_a_protection_goes_on_its_own() {
+    const THREADS: usize = 3;
+    const STORES: u64 = 5000;
+    for kind in KINDS {
+        let mut world = World::with_contents(Contents::Nothing, THREADS as u64, kind, Features::empty());
+        world.register(Modes::WP);
+        let progress = Progress::new();
+        let protected: [AtomicBool; THREADS] = [const { AtomicBool::new(false) }; THREADS];
+        let World { hugetlb, task, space, uffd, .. } = &mut world;
+        let (hugetlb, space, uffd) = (&*hugetlb, &*space, &*uffd);
+        std::thread::scope(|scope| {
+            scope.spawn(|| progress.watch());
+            let threads: Vec<_> = (0..THREADS)
+                .map(|page| {
+                    let (progress, protected) = (&progress, &protected[page]);
+                    scope.spawn(move || {
+                        let mut task = Task::new(hugetlb).unwrap();
+                        let mut cpu = Cpu::new(space).unwrap();
+                        let address = at(page as u64, 0);
+                        for _ in 0..STORES {
+                            uffd.write_protect(&mut task, address, MIB2, ProtectMode::WP).unwrap();
+                            protected.store(true, Ordering::Release);
+                            cpu.store(&mut task, address, 1).unwrap();
+                            progress.step();
+                        }
+                    })
+                })
+                .collect();
+            while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                for (page, protected) in protected.iter().enumerate() {
+                    if protected.swap(false, Ordering::Acquire) {
+                        let off = ProtectMode::empty();
+                        uffd.write_protect(task, at(page as u64, 0), MIB2, off).unwrap();
+                    }
+                }
+                std::thread::yield_now();
+            }
+            progress.over.store(true, Ordering::Relaxed);
+        });
+        world.end();
+    }
+}
+
 /// The stress part of the selftest. A value in each page is counted up under a lock of its own by threads that fault on the
 /// way, while the pages are carried from one area to the other by handlers and by threads in the background; then the areas
 /// change roles. Each count must be what was written last, wherever the page is.
