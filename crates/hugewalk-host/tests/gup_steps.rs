@@ -1,27 +1,19 @@
 //! get_user_pages without a lock, with everything that others can do happening between any two of its steps.
 //!
-//! The host here is the ordinary one but for its atomics, which count the accesses of one thread, and at a given one let
-//! another thread do all of what it has to do. Each test tries every access in turn.
+//! Each test tries every access in turn: see `stepped`.
 
-use core::ops::Range;
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
-use std::cell::{Cell, RefCell};
-use std::thread;
+mod stepped;
 
-use hugewalk::addr::{HugeFrame, HugeSize, PUD_SIZE, TableFrame, VirtAddr};
-use hugewalk::error::OutOfMemory;
+use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::{GupFlags, PinnedPage, SystemRef};
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
-use hugewalk::page::Page;
-use hugewalk::platform::{Barriers, ENTRIES, Hugewalk, Levels, Platform};
-use hugewalk::rcu::EpochRcu;
-use hugewalk::sync::{Arc, Word};
-use hugewalk::table::Table;
+use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
-use hugewalk_host::{Host, HostConfig, MmContext, Park, SpinLock};
+use hugewalk_host::{Host, HostConfig};
+
+use stepped::{Stepped, Steps, interrupt};
 
 type Hugetlb = hugewalk::Hugetlb<Stepped>;
 type AddressSpace = hugewalk::AddressSpace<Stepped>;
@@ -35,181 +27,6 @@ const POOL: u64 = 16;
 const HERE: u64 = 400;
 const OWN: u8 = 0xaa;
 const FOREIGN: u8 = 0xbb;
-
-// The atomics.
-
-thread_local! {
-    /// Accesses of this thread until the other one has its turn.
-    static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
-    static TURN: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
-}
-
-fn step() {
-    let Some(left) = LEFT.get() else { return };
-    LEFT.set(left.checked_sub(1));
-    if left == 0 {
-        let turn = TURN.take().expect("there is one turn");
-        turn();
-    }
-}
-
-/// Runs `work`, and `turn` on another thread before the access of number `at`. False if `work` has no more than that.
-fn interrupt<R>(at: u64, turn: impl FnOnce() + Send, work: impl FnOnce() -> R) -> (R, bool) {
-    thread::scope(|scope| {
-        let (go, wait) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<()>>();
-        let other = scope.spawn(move || {
-            if let Ok(done) = wait.recv() {
-                turn();
-                drop(done);
-            }
-        });
-        TURN.set(Some(Box::new(move || {
-            let (done, ended) = std::sync::mpsc::channel();
-            go.send(done).unwrap();
-            // Ends when the sender is dropped.
-            ended.recv().unwrap_err();
-        })));
-        LEFT.set(Some(at));
-        let result = work();
-        let interrupted = LEFT.take().is_none();
-        // Lets the other thread go that had no turn.
-        drop(TURN.take());
-        other.join().unwrap();
-        (result, interrupted)
-    })
-}
-
-#[repr(transparent)]
-struct SteppedWord(AtomicU64);
-
-// SAFETY: the operations are those of `AtomicU64`, and so is the layout.
-unsafe impl Word for SteppedWord {
-    fn new(value: u64) -> Self {
-        Self(AtomicU64::new(value))
-    }
-    fn load(&self, order: Ordering) -> u64 {
-        step();
-        self.0.load(order)
-    }
-    fn store(&self, value: u64, order: Ordering) {
-        step();
-        self.0.store(value, order);
-    }
-    fn swap(&self, value: u64, order: Ordering) -> u64 {
-        step();
-        self.0.swap(value, order)
-    }
-    fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        step();
-        self.0.fetch_add(value, order)
-    }
-    fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-        step();
-        self.0.fetch_sub(value, order)
-    }
-    fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
-        step();
-        self.0.fetch_or(value, order)
-    }
-    fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
-        step();
-        self.0.fetch_and(value, order)
-    }
-    fn compare_exchange(
-        &self,
-        current: u64,
-        new: u64,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<u64, u64> {
-        step();
-        self.0.compare_exchange(current, new, success, failure)
-    }
-}
-
-// The host.
-
-struct Stepped(Host);
-
-// The records of the ordinary host have the room that is needed here.
-const _: () = assert!(size_of::<Page<Stepped>>() == size_of::<Page<Host>>());
-const _: () = assert!(size_of::<Table<Stepped>>() == size_of::<Table<Host>>());
-
-// SAFETY: the barriers are those of `Host`.
-unsafe impl Barriers for Stepped {
-    type Word = SteppedWord;
-    type SpinLock = SpinLock;
-    fn light(&self) {
-        self.0.light();
-    }
-    fn heavy(&self) {
-        self.0.heavy();
-    }
-    fn pause(&self) {
-        self.0.pause();
-    }
-}
-
-// SAFETY: everything is passed on to `Host`, whose words and records have the same layout.
-unsafe impl Platform for Stepped {
-    type Protocol = Hugewalk;
-    type SleepMutex = <Host as Platform>::SleepMutex;
-    type SleepRwLock = <Host as Platform>::SleepRwLock;
-    type Parker = Park;
-    type Rcu = EpochRcu<Self>;
-    type MmContext = MmContext;
-
-    fn levels(&self) -> Levels {
-        self.0.levels()
-    }
-    fn new_context(&self) -> Result<MmContext, OutOfMemory> {
-        self.0.new_context()
-    }
-    fn alloc_table(&self) -> Option<TableFrame> {
-        self.0.alloc_table()
-    }
-    unsafe fn free_table(&self, frame: TableFrame) {
-        // SAFETY: passed on.
-        unsafe { self.0.free_table(frame) };
-    }
-    fn table_entries(&self, frame: TableFrame) -> NonNull<[SteppedWord; ENTRIES]> {
-        self.0.table_entries(frame).cast()
-    }
-    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
-        self.0.table_record(frame).cast()
-    }
-    fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
-        self.0.alloc_huge(size)
-    }
-    unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
-        // SAFETY: passed on.
-        unsafe { self.0.free_huge(frame, size) };
-    }
-    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
-        self.0.page_record(frame).cast()
-    }
-    fn has_page_record(&self, frame: HugeFrame) -> bool {
-        self.0.has_page_record(frame)
-    }
-    fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
-        self.0.zero_huge(frame, size);
-    }
-    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
-        self.0.copy_huge(from, to, size);
-    }
-    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
-        self.0.read_huge(frame, offset, into);
-    }
-    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
-        self.0.write_huge(frame, offset, from);
-    }
-    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
-        self.0.clear_huge(frame, offset, length);
-    }
-    fn flush_tlb(&self, context: &MmContext, range: Range<VirtAddr>) {
-        self.0.flush_tlb(context, range);
-    }
-}
 
 // The world.
 
@@ -283,7 +100,8 @@ fn at_each_access<T: Send>(others: impl Fn(&Arc<AddressSpace>, &mut Task) -> T +
         map_private(&space, &mut task, OWN);
         let mut left = None;
         let turn = || left = Some(others(&space, &mut Task::new(&hugetlb).unwrap()));
-        let (look, interrupted) = interrupt(number, turn, || look(&space, &task, GupFlags::PIN));
+        let (look, interrupted) =
+            interrupt(number, Steps::Words, turn, || look(&space, &task, GupFlags::PIN));
         match look {
             Look::Byte(OWN) => found += 1,
             Look::Refused => refused += 1,
@@ -325,7 +143,8 @@ fn a_look_never_gives_a_page_of_the_process_that_the_table_went_to() {
             other.munmap(&mut task, at(256), 256 * MIB2).unwrap();
             map_private(&other, &mut task, FOREIGN);
         };
-        let (look, interrupted) = interrupt(number, turn, || look(&space, &task, GupFlags::PIN));
+        let (look, interrupted) =
+            interrupt(number, Steps::Words, turn, || look(&space, &task, GupFlags::PIN));
         match look {
             Look::Byte(OWN) => found += 1,
             Look::Refused => refused += 1,
@@ -404,14 +223,14 @@ fn what_is_stored_after_a_pin_that_met_a_fork_is_seen_through_the_pin() {
                 if fork_first {
                     let mut got = None;
                     let turn = || got = pin(&Task::new(&hugetlb).unwrap());
-                    (child, interrupted) = interrupt(number, turn, || fork(&mut task));
+                    (child, interrupted) = interrupt(number, Steps::Words, turn, || fork(&mut task));
                     let child: Arc<AddressSpace> = child;
                     pinned = if interrupted { got } else { pin(&task) };
                     check(&space, &child, &mut task, pinned, &mut found, &mut refused);
                 } else {
                     let mut got = None;
                     let turn = || got = Some(fork(&mut Task::new(&hugetlb).unwrap()));
-                    (pinned, interrupted) = interrupt(number, turn, || pin(&task));
+                    (pinned, interrupted) = interrupt(number, Steps::Words, turn, || pin(&task));
                     let child = got.unwrap_or_else(|| fork(&mut task));
                     check(&space, &child, &mut task, pinned, &mut found, &mut refused);
                 }
@@ -475,7 +294,7 @@ fn what_is_stored_after_a_pin_that_met_a_move_is_seen_through_the_pin() {
                     pinned = here.pin_page_fast(&task, at(HERE), GupFlags::PIN);
                 };
                 let (moved, interrupted) =
-                    interrupt(number, turn, || hugetlb.migrate(&mut task, frame.unwrap()));
+                    interrupt(number, Steps::Words, turn, || hugetlb.migrate(&mut task, frame.unwrap()));
                 assert!(moved.is_ok() || pinned.is_some(), "{moved:?} at access {number}");
                 check(here, there, &mut task, pinned, &mut found, &mut refused);
                 here.exit(&mut task);

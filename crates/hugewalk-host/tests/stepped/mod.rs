@@ -1,0 +1,244 @@
+//! The ordinary host but for its atomics and spinning locks, which count the accesses of one thread, and at a given one
+//! let another thread do all of what it has to do.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::cell::{Cell, RefCell};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
+use hugewalk::error::OutOfMemory;
+use hugewalk::page::Page;
+use hugewalk::platform::{Barriers, ENTRIES, Hugewalk, Levels, Platform};
+use hugewalk::rcu::EpochRcu;
+use hugewalk::sync::Word;
+use hugewalk::table::Table;
+use hugewalk_host::{Host, MmContext, Park, SpinLock};
+use lock_api::RawMutex;
+
+// The atomics.
+
+thread_local! {
+    /// Accesses of this thread until the other one has its turn.
+    static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
+    static AT_LOCKS: Cell<bool> = const { Cell::new(false) };
+    static TURN: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+fn step() {
+    let Some(left) = LEFT.get() else { return };
+    LEFT.set(left.checked_sub(1));
+    if left == 0 {
+        let turn = TURN.take().expect("there is one turn");
+        turn();
+    }
+}
+
+/// Before which accesses the other thread may have its turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Steps {
+    /// Those of atomics. The other thread is waited for.
+    Words,
+    /// Those, and the taking of spinning locks. The other thread may want a lock that this one holds: then its turn goes on
+    /// beside what this one does.
+    WordsAndLocks,
+}
+
+/// Runs `work`, and `turn` on another thread before the access of number `at`. False if `work` has no more than that.
+pub(crate) fn interrupt<R>(
+    at: u64,
+    steps: Steps,
+    turn: impl FnOnce() + Send,
+    work: impl FnOnce() -> R,
+) -> (R, bool) {
+    thread::scope(|scope| {
+        let (go, wait) = channel::<Sender<()>>();
+        let other = scope.spawn(move || {
+            if let Ok(done) = wait.recv() {
+                turn();
+                drop(done);
+            }
+        });
+        TURN.set(Some(Box::new(move || {
+            let (done, ended) = channel();
+            go.send(done).unwrap();
+            let patience = match steps {
+                Steps::Words => Duration::from_secs(3600),
+                Steps::WordsAndLocks => Duration::from_millis(20),
+            };
+            // Ends when the sender is dropped.
+            let end = ended.recv_timeout(patience).unwrap_err();
+            assert!(end == RecvTimeoutError::Disconnected || steps == Steps::WordsAndLocks);
+        })));
+        AT_LOCKS.set(steps == Steps::WordsAndLocks);
+        LEFT.set(Some(at));
+        let result = work();
+        let interrupted = LEFT.take().is_none();
+        // Lets the other thread go that had no turn.
+        drop(TURN.take());
+        other.join().unwrap();
+        (result, interrupted)
+    })
+}
+
+#[repr(transparent)]
+pub(crate) struct SteppedWord(AtomicU64);
+
+// SAFETY: the operations are those of `AtomicU64`, and so is the layout.
+unsafe impl Word for SteppedWord {
+    fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+    fn load(&self, order: Ordering) -> u64 {
+        step();
+        self.0.load(order)
+    }
+    fn store(&self, value: u64, order: Ordering) {
+        step();
+        self.0.store(value, order);
+    }
+    fn swap(&self, value: u64, order: Ordering) -> u64 {
+        step();
+        self.0.swap(value, order)
+    }
+    fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        step();
+        self.0.fetch_add(value, order)
+    }
+    fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+        step();
+        self.0.fetch_sub(value, order)
+    }
+    fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
+        step();
+        self.0.fetch_or(value, order)
+    }
+    fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
+        step();
+        self.0.fetch_and(value, order)
+    }
+    fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        step();
+        self.0.compare_exchange(current, new, success, failure)
+    }
+}
+
+#[repr(transparent)]
+pub(crate) struct SteppedLock(SpinLock);
+
+// SAFETY: the lock is the one inside.
+unsafe impl RawMutex for SteppedLock {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self(<SpinLock as RawMutex>::INIT);
+    type GuardMarker = <SpinLock as RawMutex>::GuardMarker;
+    fn lock(&self) {
+        if AT_LOCKS.get() {
+            step();
+        }
+        // The trait's, which leaves it locked.
+        RawMutex::lock(&self.0);
+    }
+    fn try_lock(&self) -> bool {
+        RawMutex::try_lock(&self.0)
+    }
+    unsafe fn unlock(&self) {
+        // SAFETY: passed on.
+        unsafe { RawMutex::unlock(&self.0) };
+    }
+}
+
+// The host.
+
+pub(crate) struct Stepped(pub(crate) Host);
+
+// The records of the ordinary host have the room that is needed here.
+const _: () = assert!(size_of::<Page<Stepped>>() == size_of::<Page<Host>>());
+const _: () = assert!(size_of::<Table<Stepped>>() == size_of::<Table<Host>>());
+
+// SAFETY: the barriers are those of `Host`.
+unsafe impl Barriers for Stepped {
+    type Word = SteppedWord;
+    type SpinLock = SteppedLock;
+    fn light(&self) {
+        self.0.light();
+    }
+    fn heavy(&self) {
+        self.0.heavy();
+    }
+    fn pause(&self) {
+        self.0.pause();
+    }
+}
+
+// SAFETY: everything is passed on to `Host`, whose words and records have the same layout.
+unsafe impl Platform for Stepped {
+    type Protocol = Hugewalk;
+    type SleepMutex = <Host as Platform>::SleepMutex;
+    type SleepRwLock = <Host as Platform>::SleepRwLock;
+    type Parker = Park;
+    type Rcu = EpochRcu<Self>;
+    type MmContext = MmContext;
+
+    fn levels(&self) -> Levels {
+        self.0.levels()
+    }
+    fn new_context(&self) -> Result<MmContext, OutOfMemory> {
+        self.0.new_context()
+    }
+    fn alloc_table(&self) -> Option<TableFrame> {
+        self.0.alloc_table()
+    }
+    unsafe fn free_table(&self, frame: TableFrame) {
+        // SAFETY: passed on.
+        unsafe { self.0.free_table(frame) };
+    }
+    fn table_entries(&self, frame: TableFrame) -> NonNull<[SteppedWord; ENTRIES]> {
+        self.0.table_entries(frame).cast()
+    }
+    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
+        self.0.table_record(frame).cast()
+    }
+    fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
+        self.0.alloc_huge(size)
+    }
+    unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
+        // SAFETY: passed on.
+        unsafe { self.0.free_huge(frame, size) };
+    }
+    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
+        self.0.page_record(frame).cast()
+    }
+    fn has_page_record(&self, frame: HugeFrame) -> bool {
+        self.0.has_page_record(frame)
+    }
+    fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
+        self.0.zero_huge(frame, size);
+    }
+    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+        self.0.copy_huge(from, to, size);
+    }
+    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+        self.0.read_huge(frame, offset, into);
+    }
+    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
+        self.0.write_huge(frame, offset, from);
+    }
+    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
+        self.0.clear_huge(frame, offset, length);
+    }
+    fn flush_tlb(&self, context: &MmContext, range: Range<VirtAddr>) {
+        self.0.flush_tlb(context, range);
+    }
+}
