@@ -7,6 +7,9 @@
 //! or allocates the page, fills it), and at last locks the table, re-reads the entry and installs. Who comes from the file
 //! (truncation, hole punch) may have changed the entry since; then the fault ends and the access is tried anew.
 //!
+//! A fault that is for a handler to resolve lets go of everything but the mmap lock before it queues, and of that before it
+//! sleeps: see [`uffd`](crate::uffd).
+//!
 //! Linux: `hugetlb_fault()`, `hugetlb_no_page()` and `hugetlb_wp()` in mm/hugetlb.c.
 
 use thiserror::Error;
@@ -53,7 +56,7 @@ pub enum Fault {
     Copied,
     /// The page was this address space's alone, and was made writable.
     Reused,
-    /// The entry changed while the fault was under way; nothing was done.
+    /// The entry changed while the fault was under way, or a handler was asked (see [`uffd`](crate::uffd)); nothing was done.
     Raced,
 }
 
@@ -173,7 +176,8 @@ impl<P: Platform> AddressSpace<P> {
     /// Resolves a fault. May sleep.
     ///
     /// Takes the mmap lock in read, the fault mutex of the page, the VMA lock in read, `i_mmap` in read to share a table
-    /// (in write to take a page from children), and table locks.
+    /// (in write to take a page from children), and table locks. Where a handler has to resolve it, waits for it with nothing
+    /// held; where one has left without unregistering, takes the mmap lock in write to do that.
     ///
     /// # Errors
     ///

@@ -12,6 +12,7 @@
 //! - Faults with copy-on-write and reservations: [`mod@fault`]. Files that can be truncated, punched, preallocated, read and
 //!   written: [`mod@file`]. Pools that are resized at run time, overcommit, mounts with limits: [`pool`], [`reserve`].
 //! - get_user_pages, fast and slow; pins that hold against copy-on-write; process_vm_readv and its like: [`gup`].
+//! - userfaultfd: faults on missing, unmapped and write-protected pages that another thread resolves: [`uffd`].
 //! - Read-copy-update of its own, or the host's: [`rcu`].
 //! - From a page to the entries that map it: a page in use is unmapped, moved, or lost to memory failure: [`rmap`].
 //! - `no_std` with `alloc`; no global state; every allocation may fail, and then the operation returns an error.

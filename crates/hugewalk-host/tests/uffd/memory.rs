@@ -91,7 +91,7 @@ fn each_allocation_refused(make: impl Fn() -> World, mut work: impl FnMut(&mut W
     }
 }
 
-fn is_missing<T>(result: Result<T, UserfaultError>) -> bool {
+fn is_missing<T>(result: &Result<T, UserfaultError>) -> bool {
     match result {
         Ok(_) => false,
         Err(UserfaultError::OutOfMemory(_)) => true,
@@ -107,7 +107,7 @@ fn registering_and_unregistering_a_part_say_so_and_can_be_done_again() {
         let (inside, length) = (at(100, 0), 800 * MIB2);
         let modes = Modes::WP | Modes::MINOR;
         each_allocation_refused(two_gigabytes, |world| {
-            is_missing(world.uffd.register(&mut world.task, inside, length, modes))
+            is_missing(&world.uffd.register(&mut world.task, inside, length, modes))
         });
         let registered = || {
             let mut world = two_gigabytes();
@@ -115,7 +115,7 @@ fn registering_and_unregistering_a_part_say_so_and_can_be_done_again() {
             world
         };
         each_allocation_refused(registered, |world| {
-            is_missing(world.uffd.unregister(&mut world.task, inside, length))
+            is_missing(&world.uffd.unregister(&mut world.task, inside, length))
         });
     }
 }
@@ -133,7 +133,7 @@ fn without_tables_for_all_markers_nothing_is_protected() {
         let uffd = Userfault::new(&space, Features::empty()).unwrap();
         uffd.register(&mut task, BASE, 2 * GIB, Modes::WP).unwrap();
         let protected = uffd.write_protect(&mut task, at(1, 0), 1023 * MIB2, ProtectMode::WP);
-        assert_eq!(!is_missing(protected), enough);
+        assert_eq!(!is_missing(&protected), enough);
         if tables > 2 {
             let mut cpu = Cpu::new(&space).unwrap();
             load(&mut cpu, &mut task, 1).unwrap();
@@ -152,7 +152,7 @@ fn filling_says_so_and_brings_promises_back() {
         let missing = || World::registered(2, kind, Modes::MISSING);
         each_allocation_refused(missing, |world| {
             let filled = world.uffd.copy(&mut world.task, at(1, 0), &bytes, CopyMode::empty());
-            let failed = is_missing(filled.map_err(|stopped| stopped.error));
+            let failed = is_missing(&filled.map_err(|stopped| stopped.error));
             let reserved = world.hugetlb.pool(HugeSize::Size2M).counters().reserved;
             assert_eq!(reserved, if failed { 2 } else { 1 });
             failed

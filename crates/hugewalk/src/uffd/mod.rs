@@ -13,7 +13,7 @@
 //!
 //! # Protocol
 //!
-//! - A VMA carries the [`Context`] it is registered with, and the modes among its flags. Both appear, and go, by replacing
+//! - A VMA carries the context it is registered with, and the modes among its flags. Both appear, and go, by replacing
 //!   the VMA, with the VMA lock and `i_mmap` held in write; there the tables are unshared too where a mode forbids
 //!   sharing. So nobody shares the table anew before the flags show (scenario S20).
 //! - A fault drops the VMA lock and the fault mutex, posts its message, and puts itself into the queue of the context.
