@@ -4,14 +4,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use hugewalk as _;
-
-use crate::{frames, heap};
+use crate::{Machine, frames, heap, sharing};
 
 /// Runs every step and says what it showed; a step that fails panics.
 ///
-/// To be called once: the steps use up the huge frames.
-pub fn run(console: &mut dyn Write) {
+/// To be called once: the huge frames are zero once, and there is one kernel.
+pub fn run<M: Machine>(console: &mut dyn Write) {
     let mut say = |step: core::fmt::Arguments<'_>| {
         writeln!(console, "{step}").expect("the console takes every line");
     };
@@ -20,6 +18,7 @@ pub fn run(console: &mut dyn Write) {
     say(format_args!("heap: blocks of every size and alignment, all given back"));
     frames_are_aligned_and_zero();
     say(format_args!("frames: {} of {} MiB, aligned and zero", frames::FRAMES, frames::FRAME_SIZE >> 20));
+    sharing::prove::<M>(&mut say);
 }
 
 fn heap_gives_back_what_it_took() {
