@@ -71,28 +71,16 @@ impl HugeArena {
         let count = units.div_ceil(UNITS);
         let mut blocks = Vec::new();
         blocks.try_reserve_exact(count)?;
-        blocks.resize(
-            count,
-            Block {
-                used: [0; UNITS / 64],
-                free: UNITS,
-            },
-        );
-        let mut frames = Frames {
-            blocks,
-            split: Bitmap::new(count)?,
-            whole: Bitmap::new(count)?,
-            in_use: [0; 2],
-        };
+        blocks.resize(count, Block::FREE);
+        let mut frames =
+            Frames { blocks, split: Bitmap::new(count)?, whole: Bitmap::new(count)?, in_use: [0; 2] };
         for unit in units..count * UNITS {
             frames.blocks[unit / UNITS].take(unit % UNITS);
         }
         for block in 0..count {
             frames.file(block);
         }
-        Ok(Self {
-            frames: Mutex::new(frames),
-        })
+        Ok(Self { frames: Mutex::new(frames) })
     }
 
     /// A free frame of this size.
@@ -108,10 +96,7 @@ impl HugeArena {
             }
             HugeSize::Size1G => {
                 let block = frames.whole.first()?;
-                frames.blocks[block] = Block {
-                    used: [u64::MAX; UNITS / 64],
-                    free: 0,
-                };
+                frames.blocks[block] = Block::USED;
                 frames.file(block);
                 block * UNITS
             }
@@ -126,15 +111,13 @@ impl HugeArena {
     ///
     /// If it is free already.
     pub(crate) fn free(&self, frame: HugeFrame, size: HugeSize) {
-        let (block, first) = (unit(frame) / UNITS, unit(frame) % UNITS);
-        let count = (size.bytes() / HugeSize::Size2M.bytes()) as usize;
+        let (block, unit) = (unit(frame) / UNITS, unit(frame) % UNITS);
         let mut frames = self.frames.lock();
-        for unit in first..first + count {
-            assert!(
-                frames.blocks[block].give_back(unit),
-                "{frame:?} of {size:?} is freed twice"
-            );
-        }
+        let given_back = match size {
+            HugeSize::Size2M => frames.blocks[block].give_back(unit),
+            HugeSize::Size1G => frames.blocks[block].give_all_back(),
+        };
+        assert!(given_back, "{frame:?} of {size:?} is freed twice");
         frames.file(block);
         frames.in_use[place(size)] -= 1;
     }
@@ -162,6 +145,9 @@ impl Frames {
 }
 
 impl Block {
+    const FREE: Self = Self { used: [0; UNITS / 64], free: UNITS };
+    const USED: Self = Self { used: [u64::MAX; UNITS / 64], free: 0 };
+
     fn first_free(&self) -> Option<usize> {
         let word = self.used.iter().position(|&word| word != u64::MAX)?;
         Some(word * 64 + self.used[word].trailing_ones() as usize)
@@ -175,9 +161,18 @@ impl Block {
     /// Was it in use?
     fn give_back(&mut self, unit: usize) -> bool {
         let bit = 1 << (unit % 64);
-        let used = self.used[unit / 64] & bit != 0;
+        if self.used[unit / 64] & bit == 0 {
+            return false;
+        }
         self.used[unit / 64] &= !bit;
-        self.free += usize::from(used);
+        self.free += 1;
+        true
+    }
+
+    /// Was all of it in use?
+    fn give_all_back(&mut self) -> bool {
+        let used = self.free == 0;
+        *self = Self::FREE;
         used
     }
 }

@@ -15,10 +15,7 @@ impl Budget {
 
     /// Lets `allocations` more succeed; all of them if `None`.
     pub(crate) fn set(&self, allocations: Option<u64>) {
-        self.0.store(
-            allocations.map_or(UNLIMITED, |n| n.min(UNLIMITED - 1)),
-            Ordering::Relaxed,
-        );
+        self.0.store(allocations.map_or(UNLIMITED, |n| n.min(UNLIMITED - 1)), Ordering::Relaxed);
     }
 
     /// May the caller allocate?
@@ -29,15 +26,9 @@ impl Budget {
             return true;
         }
         let next = |left: u64| {
-            if left == UNLIMITED {
-                Some(left)
-            } else {
-                left.checked_sub(1)
-            }
+            if left == UNLIMITED { Some(left) } else { left.checked_sub(1) }
         };
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-            .is_ok()
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 }
 

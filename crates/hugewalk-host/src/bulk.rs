@@ -115,22 +115,13 @@ mod tests {
             // SAFETY: both vectors hold `length` bytes from `start` on, and are ours.
             unsafe { copy(source, target, length) };
             let copied: Vec<u8> = (0..64)
-                .map(|i| {
-                    if (start..start + length).contains(&i) {
-                        i as u8 + 1
-                    } else {
-                        0xff
-                    }
-                })
+                .map(|i| if (start..start + length).contains(&i) { i as u8 + 1 } else { 0xff })
                 .collect();
             assert_eq!(to, copied);
             let target = NonNull::from(&mut to[start..]).cast();
             // SAFETY: as above.
             unsafe { zero(target, length) };
-            let zeroed: Vec<u8> = copied
-                .iter()
-                .map(|&byte| if byte == 0xff { 0xff } else { 0 })
-                .collect();
+            let zeroed: Vec<u8> = copied.iter().map(|&byte| if byte == 0xff { 0xff } else { 0 }).collect();
             assert_eq!(to, zeroed);
         }
     }

@@ -43,11 +43,7 @@ impl MemoryFile {
         let bytes = bytes.max(UNIT);
         ftruncate(&file, bytes)?;
         let map = Reservation::of_file(file.as_fd(), bytes)?;
-        Ok(Self {
-            file,
-            map,
-            fresh: Fresh::new(bytes / UNIT)?,
-        })
+        Ok(Self { file, map, fresh: Fresh::new(bytes / UNIT)? })
     }
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
@@ -201,10 +197,7 @@ mod tests {
         let memory = MemoryFile::new(UNIT).unwrap();
         let frame = HugeArena::new(UNIT).unwrap().alloc(Size2M).unwrap();
         memory.write(frame, 8, &0x0102_0304_0506_0708_u64.to_ne_bytes());
-        assert_eq!(
-            memory.word(frame, 8).load(Ordering::Relaxed),
-            0x0102_0304_0506_0708
-        );
+        assert_eq!(memory.word(frame, 8).load(Ordering::Relaxed), 0x0102_0304_0506_0708);
         memory.byte(frame, UNIT - 1).store(9, Ordering::Relaxed);
         assert_eq!(page_of(&memory, frame)[UNIT as usize - 1], 9);
     }
@@ -239,13 +232,7 @@ mod tests {
             assert_eq!(memory.byte(frame, offset + 1).load(Ordering::Relaxed), 0);
         }
         memory.expose(frame, Size1G);
-        assert!(
-            memory
-                .fresh
-                .0
-                .iter()
-                .all(|word| word.load(Ordering::Relaxed) == 0)
-        );
+        assert!(memory.fresh.0.iter().all(|word| word.load(Ordering::Relaxed) == 0));
     }
 
     #[test]

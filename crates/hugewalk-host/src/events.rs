@@ -105,13 +105,7 @@ mod tests {
             let tracer = Tracer::new(tracing);
             tracer.trace(Event::TableRetired { mm: 1 });
             tracer.trace(Event::TableRetired { mm: 2 });
-            assert_eq!(
-                tracer.counts(),
-                EventCounts {
-                    tables_retired: counted,
-                    ..EventCounts::default()
-                }
-            );
+            assert_eq!(tracer.counts(), EventCounts { tables_retired: counted, ..EventCounts::default() });
             assert_eq!(tracer.take().len(), kept);
             assert!(tracer.take().is_empty());
         }

@@ -90,9 +90,7 @@ impl Host {
         let (tables, bytes) = (config.max_tables, config.huge_bytes);
         let no_tables = |source| HostError::Tables { tables, source };
         let no_huge_pages = |source| HostError::HugePages { bytes, source };
-        let table_bytes = config
-            .table_bytes()
-            .ok_or_else(|| no_tables(io::ErrorKind::OutOfMemory.into()))?;
+        let table_bytes = config.table_bytes().ok_or_else(|| no_tables(io::ErrorKind::OutOfMemory.into()))?;
         // A frame number has its place in an entry: 52 bits of physical address.
         if arena::end(bytes).is_none() {
             return Err(no_huge_pages(io::ErrorKind::InvalidInput.into()));
@@ -128,12 +126,7 @@ impl Host {
     pub fn usage(&self) -> Usage {
         let (tables, tables_peak) = self.tables.usage();
         let [huge_2m, huge_1g] = HugeSize::ALL.map(|size| self.huge.in_use(size));
-        Usage {
-            tables,
-            tables_peak,
-            huge_2m,
-            huge_1g,
-        }
+        Usage { tables, tables_peak, huge_2m, huge_1g }
     }
 
     /// The memory file that holds all huge pages, if they have contents: what a virtual machine would map.
@@ -230,19 +223,11 @@ unsafe impl Platform for Host {
     }
 
     fn new_context(&self) -> Result<MmContext, OutOfMemory> {
-        if self.budgets.contexts.spend() {
-            Ok(MmContext::new())
-        } else {
-            Err(OutOfMemory)
-        }
+        if self.budgets.contexts.spend() { Ok(MmContext::new()) } else { Err(OutOfMemory) }
     }
 
     fn alloc_table(&self) -> Option<TableFrame> {
-        if self.budgets.tables.spend() {
-            self.tables.alloc()
-        } else {
-            None
-        }
+        if self.budgets.tables.spend() { self.tables.alloc() } else { None }
     }
 
     unsafe fn free_table(&self, frame: TableFrame) {
@@ -261,11 +246,7 @@ unsafe impl Platform for Host {
     }
 
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
-        if self.budgets.huge.spend() {
-            self.huge.alloc(size)
-        } else {
-            None
-        }
+        if self.budgets.huge.spend() { self.huge.alloc(size) } else { None }
     }
 
     unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
@@ -274,9 +255,7 @@ unsafe impl Platform for Host {
 
     #[inline]
     fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
-        self.page_records
-            .at(arena::unit(frame).wrapping_mul(size_of::<Page<Self>>()))
-            .cast()
+        self.page_records.at(arena::unit(frame).wrapping_mul(size_of::<Page<Self>>())).cast()
     }
 
     fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {

@@ -67,14 +67,8 @@ impl Reservation {
     /// If they are not.
     #[inline]
     pub(crate) fn span(&self, offset: u64, length: u64) -> NonNull<u8> {
-        let inside = offset
-            .checked_add(length)
-            .is_some_and(|end| end <= self.bytes as u64);
-        assert!(
-            inside,
-            "{length} bytes at {offset:#x} leave the arena of {:#x} bytes",
-            self.bytes
-        );
+        let inside = offset.checked_add(length).is_some_and(|end| end <= self.bytes as u64);
+        assert!(inside, "{length} bytes at {offset:#x} leave the arena of {:#x} bytes", self.bytes);
         self.at(offset as usize)
     }
 }

@@ -44,12 +44,7 @@ impl<R> TableArena<R> {
     pub(crate) fn new(table_bytes: u64, max_tables: u64) -> io::Result<Self> {
         const { assert!(align_of::<R>() <= PAGE_SIZE as usize) };
         let record_bytes = (max_tables + 1).checked_mul(size_of::<R>() as u64);
-        let frames = Frames {
-            free: 0,
-            fresh: 1,
-            in_use: 0,
-            peak: 0,
-        };
+        let frames = Frames { free: 0, fresh: 1, in_use: 0, peak: 0 };
         Ok(Self {
             pages: Reservation::anonymous(table_bytes)?,
             records: Reservation::anonymous(record_bytes.ok_or(io::ErrorKind::OutOfMemory)?)?,
@@ -91,10 +86,7 @@ impl<R> TableArena<R> {
     /// `frame` came from [`alloc`](Self::alloc), and nobody reaches it any more.
     pub(crate) unsafe fn free(&self, frame: TableFrame) {
         let mut frames = self.frames.lock();
-        debug_assert!(
-            frame.0 != 0 && frame.0 < frames.fresh,
-            "{frame:?} was never handed out"
-        );
+        debug_assert!(frame.0 != 0 && frame.0 < frames.fresh, "{frame:?} was never handed out");
         // INVARIANT: the caller gives the page up, and it enters the list under the lock.
         self.link(frame).store(frames.free, Ordering::Relaxed);
         frames.free = frame.0;
@@ -104,17 +96,13 @@ impl<R> TableArena<R> {
     /// The entries of an allocated table page.
     #[inline]
     pub(crate) fn entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
-        self.pages
-            .at((frame.0 as usize).wrapping_mul(PAGE_SIZE as usize))
-            .cast()
+        self.pages.at((frame.0 as usize).wrapping_mul(PAGE_SIZE as usize)).cast()
     }
 
     /// The record of an allocated table page.
     #[inline]
     pub(crate) fn record(&self, frame: TableFrame) -> NonNull<R> {
-        self.records
-            .at((frame.0 as usize).wrapping_mul(size_of::<R>()))
-            .cast()
+        self.records.at((frame.0 as usize).wrapping_mul(size_of::<R>())).cast()
     }
 
     /// Tables in use now, and the most there ever were.
@@ -153,26 +141,14 @@ mod tests {
         // SAFETY: allocated above, not used afterwards.
         unsafe { arena.free(frame) };
         assert_eq!(arena.alloc(), Some(frame));
-        assert!(
-            entries(&arena, frame)
-                .iter()
-                .all(|entry| entry.load(Ordering::Relaxed) == 0)
-        );
+        assert!(entries(&arena, frame).iter().all(|entry| entry.load(Ordering::Relaxed) == 0));
     }
 
     #[test]
     fn frame_zero_is_never_handed_out_and_the_last_frame_is() {
         let arena = arena(3);
         let frames = [(); 4].map(|()| arena.alloc());
-        assert_eq!(
-            frames,
-            [
-                Some(TableFrame(1)),
-                Some(TableFrame(2)),
-                Some(TableFrame(3)),
-                None
-            ]
-        );
+        assert_eq!(frames, [Some(TableFrame(1)), Some(TableFrame(2)), Some(TableFrame(3)), None]);
         assert_eq!(arena.usage(), (3, 3));
     }
 

@@ -64,24 +64,10 @@ impl Rights {
 
 impl Tlb {
     pub(crate) const fn new() -> Self {
-        const NO_RIGHTS: Rights = Rights {
-            write: false,
-            execute: false,
-        };
-        let way = Way {
-            generation: 0,
-            page: 0,
-            frame: HugeFrame(0),
-            rights: NO_RIGHTS,
-        };
-        let set = Set {
-            ways: [way; WAYS],
-            victim: 0,
-        };
-        Self {
-            small: [set; SMALL_SETS],
-            large: [set; LARGE_SETS],
-        }
+        const NO_RIGHTS: Rights = Rights { write: false, execute: false };
+        let way = Way { generation: 0, page: 0, frame: HugeFrame(0), rights: NO_RIGHTS };
+        let set = Set { ways: [way; WAYS], victim: 0 };
+        Self { small: [set; SMALL_SETS], large: [set; LARGE_SETS] }
     }
 
     /// The translation of an address that was looked up under this generation, if it allows the access.
@@ -91,22 +77,10 @@ impl Tlb {
             let page = page(address, size);
             let fits =
                 |way: &&Way| way.page == page && way.generation == generation && way.rights.allow(access);
-            set.ways.iter().find(fits).map(|way| Translation {
-                frame: way.frame,
-                size,
-                rights: way.rights,
-            })
+            set.ways.iter().find(fits).map(|way| Translation { frame: way.frame, size, rights: way.rights })
         };
-        let small = find(
-            &self.small[set(address, HugeSize::Size2M, SMALL_SETS)],
-            HugeSize::Size2M,
-        );
-        small.or_else(|| {
-            find(
-                &self.large[set(address, HugeSize::Size1G, LARGE_SETS)],
-                HugeSize::Size1G,
-            )
-        })
+        let small = find(&self.small[set(address, HugeSize::Size2M, SMALL_SETS)], HugeSize::Size2M);
+        small.or_else(|| find(&self.large[set(address, HugeSize::Size1G, LARGE_SETS)], HugeSize::Size1G))
     }
 
     /// Remembers a translation in place of one that is out of date, of the same page, or the set's oldest.
@@ -123,12 +97,7 @@ impl Tlb {
             set.victim = (set.victim + 1) % WAYS;
             set.victim
         });
-        set.ways[way] = Way {
-            generation,
-            page,
-            frame: translation.frame,
-            rights: translation.rights,
-        };
+        set.ways[way] = Way { generation, page, frame: translation.frame, rights: translation.rights };
     }
 }
 
@@ -147,14 +116,7 @@ mod tests {
     use HugeSize::{Size1G, Size2M};
 
     fn translation(frame: u64, size: HugeSize, write: bool) -> Translation {
-        Translation {
-            frame: HugeFrame(frame),
-            size,
-            rights: Rights {
-                write,
-                execute: false,
-            },
-        }
+        Translation { frame: HugeFrame(frame), size, rights: Rights { write, execute: false } }
     }
 
     #[test]
@@ -178,10 +140,7 @@ mod tests {
         assert!(tlb.lookup(address, 1, Read).is_some());
         // The page again, now writable: it replaces the old translation instead of hiding behind it.
         tlb.insert(address, 1, translation(1024, Size2M, true));
-        assert_eq!(
-            tlb.lookup(address, 1, Read),
-            Some(translation(1024, Size2M, true))
-        );
+        assert_eq!(tlb.lookup(address, 1, Read), Some(translation(1024, Size2M, true)));
     }
 
     #[test]
@@ -201,10 +160,7 @@ mod tests {
         for (n, &address) in addresses.iter().enumerate() {
             tlb.insert(address, 1, translation(n as u64 * 512, Size2M, false));
         }
-        let left = addresses
-            .iter()
-            .filter(|&&address| tlb.lookup(address, 1, Read).is_some())
-            .count();
+        let left = addresses.iter().filter(|&&address| tlb.lookup(address, 1, Read).is_some()).count();
         assert_eq!(left, WAYS);
         assert!(tlb.lookup(addresses[5], 1, Read).is_some());
     }
