@@ -45,8 +45,23 @@ pub struct Gather<'g, P: Platform> {
 }
 
 impl<'g, P: Platform> Gather<'g, P> {
+    /// Calls `work` with an empty gather for `mm`, and pays what it owes before it returns, while `i_mmap` is still held.
+    /// Does not sleep by itself.
+    ///
+    /// It lends the gather out and never gives it away: a gather that is forgotten would flush nothing.
+    pub fn scope<R>(
+        mm: &Mm<P>,
+        i_mmap: &IMmapWriteGuard<'_, P>,
+        work: impl FnOnce(&mut Gather<'_, P>) -> R,
+    ) -> R {
+        let mut gather = Gather::new(mm, i_mmap);
+        let result = work(&mut gather);
+        gather.finish();
+        result
+    }
+
     /// An empty gather for `mm`, to be finished before `i_mmap` is released.
-    pub fn new(mm: &'g Mm<P>, i_mmap: &'g IMmapWriteGuard<'_, P>) -> Self {
+    pub(crate) fn new(mm: &'g Mm<P>, i_mmap: &'g IMmapWriteGuard<'_, P>) -> Self {
         let mut gather = Self::without_i_mmap(mm, i_mmap.file().size_class());
         gather.file = Some(i_mmap.file());
         gather
@@ -142,7 +157,7 @@ impl<'g, P: Platform> Gather<'g, P> {
     }
 
     /// Pays everything. Does not sleep.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         drop(self);
     }
 
