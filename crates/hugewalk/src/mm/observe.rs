@@ -68,6 +68,20 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// [`OutOfMemory`] if there is no memory for the list.
     pub fn tables(&self, task: &mut Task<P>) -> Result<Vec<TableUse>, OutOfMemory> {
+        self.tables_counting(task, |_, _| true)
+    }
+
+    /// As [`tables`](Self::tables), but the leaves of a table are counted only if `wanted` says so of its identity and
+    /// its users, and are 0 otherwise: who looks at thousands of address spaces need not count a shared table for each.
+    ///
+    /// # Errors
+    ///
+    /// As for [`tables`](Self::tables).
+    pub fn tables_counting(
+        &self,
+        task: &mut Task<P>,
+        mut wanted: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Vec<TableUse>, OutOfMemory> {
         let mut found: Vec<TableUse> = Vec::new();
         let mut result = Ok(());
         let mmap = self.mmap_read(task);
@@ -83,10 +97,12 @@ impl<P: Platform> AddressSpace<P> {
                 if found.last().is_some_and(|last| last.start == start) {
                     return;
                 }
+                let (identity, users) = (slot.table_identity(), slot.sharers() + 1);
                 let mut leaves = 0;
-                for_each_leaf(vma.mm(), slot, |_| leaves += 1);
-                let users = slot.sharers() + 1;
-                let table = TableUse { start, size, identity: slot.table_identity(), users, leaves };
+                if wanted(identity, users) {
+                    for_each_leaf(vma.mm(), slot, |_| leaves += 1);
+                }
+                let table = TableUse { start, size, identity, users, leaves };
                 if let Err(error) = try_push(&mut found, table) {
                     result = Err(error);
                 }
