@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::replay::plan::Mount;
 use crate::trace::Time;
 
 /// Huge-page tables that processes share, and what becomes of them.
@@ -80,8 +81,8 @@ pub struct ReplayArgs {
     ///
     /// Known without being named: /dev/hugepages, /run/hugepages, /mnt/huge*, mounts in the recording, and files that are
     /// ever mapped with MAP_HUGETLB.
-    #[arg(long, value_name = "DIR[:1G]")]
-    pub hugetlbfs: Vec<String>,
+    #[arg(long, value_name = "DIR[:1G]", value_parser = mount)]
+    pub hugetlbfs: Vec<Mount>,
 }
 
 /// How a report is printed.
@@ -114,6 +115,19 @@ impl Until {
     }
 }
 
+fn mount(text: &str) -> Result<Mount, String> {
+    let (directory, page_shift) = match text.rsplit_once(':') {
+        Some((directory, "1G")) => (directory, 30),
+        Some((directory, "2M")) => (directory, 21),
+        Some((_, size)) if !size.contains('/') => return Err(format!("pages are of 2M or 1G, not {size}")),
+        _ => (text, 21),
+    };
+    if !directory.starts_with('/') {
+        return Err("give the whole path of the directory, from / on".to_owned());
+    }
+    Ok(Mount { directory: directory.trim_end_matches('/').to_owned(), page_shift })
+}
+
 fn until(text: &str) -> Result<Until, String> {
     let (seconds, kind): (&str, fn(Time) -> Until) = match text.strip_prefix('+') {
         Some(rest) => (rest, Until::After),
@@ -130,6 +144,15 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mount_is_named_by_its_whole_path_and_the_size_of_its_pages() {
+        let shift = |text| mount(text).map(|mount| (mount.directory, mount.page_shift)).ok();
+        assert_eq!(shift("/srv/h/"), Some(("/srv/h".to_owned(), 21)));
+        assert_eq!(shift("/srv/h:1G"), Some(("/srv/h".to_owned(), 30)));
+        assert_eq!(shift("/srv/a:b/h"), Some(("/srv/a:b/h".to_owned(), 21)));
+        assert_eq!((shift("/srv/h:4K"), shift("h")), (None, None));
     }
 
     #[test]

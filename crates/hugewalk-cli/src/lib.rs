@@ -5,9 +5,11 @@ pub mod replay;
 pub mod report;
 pub mod trace;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Cli, Command, ReplayArgs};
+use args::{Cli, Command, Format, ReplayArgs};
+use replay::MachineError;
 use report::truth::{Truth, TruthError};
 use trace::{Trace, TraceError};
 
@@ -30,10 +32,30 @@ enum Failure {
     Trace(#[from] TraceError),
     #[error(transparent)]
     Truth(#[from] TruthError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error("the report cannot be written: {0}")]
+    Output(#[from] io::Error),
 }
 
 fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
-    let _trace = Trace::load(&args.strace, args.faults.as_deref())?;
-    let _truth = args.truth.as_deref().map(Truth::load).transpose()?;
-    Ok(ExitCode::SUCCESS)
+    let trace = Trace::load(&args.strace, args.faults.as_deref())?;
+    let truth = args.truth.as_deref().map(Truth::load).transpose()?;
+    let report = replay::replay(args, &args.hugetlbfs, &trace, truth.as_ref())?;
+    let mut text = Vec::new();
+    match args.format {
+        Format::Text => report::text::write(&report, &mut text)?,
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut text, &report).map_err(io::Error::from)?;
+            text.push(b'\n');
+        }
+    }
+    let mut out = anstream::stdout().lock();
+    match out.write_all(&text).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
+    let differs = report.truth.is_some_and(|comparison| !comparison.equal);
+    Ok(if differs { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
