@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::walks;
 use crate::replay::plan::Mount;
 use crate::trace::Time;
 
@@ -27,6 +28,11 @@ pub enum Command {
     /// would have cost under three protocols, and what there is to gain.
     #[command(after_help = RECORDING, after_long_help = RECORDING)]
     Replay(ReplayArgs),
+    /// Measure what walks, faults, fork and unshare cost on this machine
+    ///
+    /// What is to be compared is measured in turn, sample by sample, and printed as ratios too: a machine whose speed
+    /// drifts slows all of it alike. Leave the machine alone meanwhile.
+    Bench(BenchArgs),
 }
 
 const RECORDING: &str = "\
@@ -41,6 +47,49 @@ Exit status:
   0  replayed; nothing differs from --truth
   1  replayed; something differs from --truth
   2  an input cannot be used; one line on standard error says what, where, and what to do";
+
+/// `hugewalk bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    pub what: BenchWhat,
+
+    /// Samples of each figure
+    #[arg(long, value_name = "N", default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: u32,
+
+    /// Seconds for each group of figures
+    #[arg(long, value_name = "SECONDS", default_value_t = 4.0, value_parser = seconds)]
+    pub seconds: f64,
+
+    /// Do one case and print no figures: for tools that count instructions
+    #[arg(long, value_name = "CASE", requires = "iterations")]
+    pub only: Option<walks::Way>,
+
+    /// How often to do it
+    #[arg(long, value_name = "N", requires = "only")]
+    pub iterations: Option<u64>,
+
+    /// How to print the figures
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// What `hugewalk bench` can measure.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum BenchWhat {
+    /// Walks under RCU, under the VMA lock and bare; faults, fork and unshare
+    Walk,
+}
+
+/// A time to spend: more than nothing, and less than a day.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0.0 && seconds < 86_400.0 => Ok(seconds),
+        _ => Err("a number of seconds above 0 is wanted".to_owned()),
+    }
+}
 
 /// `hugewalk replay`
 #[derive(Debug, Args)]

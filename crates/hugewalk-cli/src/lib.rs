@@ -1,6 +1,7 @@
 //! The `hugewalk` command: all of it but `main`.
 
 pub mod args;
+pub mod bench;
 pub mod replay;
 pub mod report;
 pub mod trace;
@@ -8,7 +9,7 @@ pub mod trace;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Cli, Command, Format, ReplayArgs};
+use args::{BenchArgs, Cli, Command, Format, ReplayArgs};
 use replay::MachineError;
 use report::truth::{Truth, TruthError};
 use trace::{Trace, TraceError};
@@ -18,6 +19,7 @@ use trace::{Trace, TraceError};
 pub fn run(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         Command::Replay(args) => replay(args),
+        Command::Bench(args) => bench(args),
     };
     done.unwrap_or_else(|failure| {
         anstream::eprintln!("hugewalk: {failure}");
@@ -34,8 +36,17 @@ enum Failure {
     Truth(#[from] TruthError),
     #[error(transparent)]
     Machine(#[from] MachineError),
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
+}
+
+fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    bench::run(args, &mut text)?;
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
@@ -50,12 +61,16 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
             text.push(b'\n');
         }
     }
-    let mut out = anstream::stdout().lock();
-    match out.write_all(&text).and_then(|()| out.flush()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        written => written?,
-    }
+    print(&text)?;
     let differs = report.truth.is_some_and(|comparison| !comparison.equal);
     Ok(if differs { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
