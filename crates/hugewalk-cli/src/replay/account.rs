@@ -3,7 +3,7 @@
 //! | protocol | who | per unshare |
 //! |---|---|---|
 //! | `ipi-each` | Linux since June 2025 | an interrupt to all processors for each table that is unshared |
-//! | `ipi-last` | Linux since January 2026 | one for each batch in which a table came to have one user left |
+//! | `ipi-last` | Linux since early 2026 | one for each batch in which a table came to have one user left |
 //! | `hugewalk` | this engine | none |
 //!
 //! All three flush the TLB once for a batch. None of them waits for a grace period on the way: the broadcast stands in its

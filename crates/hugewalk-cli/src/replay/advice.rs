@@ -1,10 +1,10 @@
 //! What there is to gain.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::observe::Snapshot;
-use super::plan::{Made, Plan, to_gain};
+use super::plan::{ANOTHER_PLACE, FileId, Made, Plan, to_gain};
 use crate::report::Unsharing;
 use crate::report::text::{counted, size};
 
@@ -37,13 +37,19 @@ pub(super) fn advice(plan: &Plan, fullest: &Snapshot, unsharing: &Unsharing) -> 
                 made.line
             ));
         }
-        if made.unsharable.iter().any(|part| part.why.contains("another place in its gigabyte")) {
-            sentences.push(format!(
-                "Map {} at addresses that agree modulo 1 GiB in all processes (best: 1 GiB aligned): line {} does not \
-                 share with the others.",
-                made.backing, made.line
-            ));
+    }
+    let mut displaced: BTreeMap<FileId, &Made> = BTreeMap::new();
+    for made in &plan.mappings {
+        if made.unsharable.iter().any(|part| part.why.contains(ANOTHER_PLACE)) {
+            displaced.entry(made.file).or_insert(made);
         }
+    }
+    for made in displaced.values() {
+        sentences.push(format!(
+            "Map {} at addresses that agree modulo 1 GiB in all processes, best 1 GiB aligned: the mapping of line {} \
+             does not share with those before it.",
+            made.backing, made.line
+        ));
     }
     let broken: BTreeSet<u32> = plan
         .mappings
@@ -61,7 +67,7 @@ pub(super) fn advice(plan: &Plan, fullest: &Snapshot, unsharing: &Unsharing) -> 
     if let Some(each) = each.filter(|each| each.broadcasts >= 100) {
         sentences.push(format!(
             "On a kernel that broadcasts for each unshare these processes interrupt every processor {} times; prefer one \
-             with the fix of January 2026, or keep processes alive (a connection pool).",
+             with the fix of early 2026, or keep processes alive (a connection pool).",
             crate::report::text::grouped(each.broadcasts)
         ));
     }

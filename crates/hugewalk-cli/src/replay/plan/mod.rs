@@ -21,7 +21,7 @@ use std::ops::Range;
 pub use files::{FileId, Mount};
 pub use need::Need;
 pub use planner::plan;
-pub(super) use sharing::to_gain;
+pub(super) use sharing::{ANOTHER_PLACE, to_gain};
 
 use crate::report::Unsharable;
 use crate::trace::flags::Prot;

@@ -14,6 +14,9 @@ const GIB: u64 = 1 << 30;
 /// Reasons listed for one mapping; more say nothing new.
 const LISTED: usize = 12;
 
+/// What is said of two mappings of a file whose addresses do not agree modulo 1 GiB.
+pub(crate) const ANOTHER_PLACE: &str = "the same page lies at another place in its gigabyte";
+
 /// The aligned 1 GiB ranges that lie in `range` whole.
 pub(super) fn whole_ranges(range: &Range<u64>) -> Range<u64> {
     let (first, last) = (range.start.div_ceil(GIB), range.end / GIB);
@@ -68,10 +71,7 @@ pub(super) fn beside_others(made: &Made, earlier: &[Made]) -> Vec<Unsharable> {
     let mut found: Vec<Unsharable> = Vec::new();
     for other in earlier.iter().filter(|other| other.file == made.file && other.may_share()) {
         if place(other) != place(made) {
-            found.push(whole(format!(
-                "not with the mapping of line {}: the same page lies at another place in its gigabyte",
-                other.line
-            )));
+            found.push(whole(format!("not with the mapping of line {}: {ANOTHER_PLACE}", other.line)));
         } else if other.prot != made.prot {
             found.push(whole(format!(
                 "not with the mapping of line {}: that one is {}, this one {}",

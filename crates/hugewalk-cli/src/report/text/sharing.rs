@@ -44,7 +44,10 @@ pub(super) fn mappings(mappings: &[Mapping], out: &mut impl Write) -> io::Result
             // Where it is the whole mapping its range has just been said.
             let range = if part.range == mapping.range { String::new() } else { format!("{} ", part.range) };
             let mark = format!("    {:>9}  ", size(part.bytes));
-            paragraph(out, &mark, &format!("cannot: {range}{}", part.why))?;
+            // Some share with others than those.
+            let but = part.why.starts_with("not with") || part.why.starts_with("only with");
+            let label = if but { "but: " } else { "cannot: " };
+            paragraph(out, &mark, &format!("{label}{range}{}", part.why))?;
         }
     }
     more(out, mappings.len())
