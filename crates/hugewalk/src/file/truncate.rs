@@ -53,11 +53,11 @@ impl<P: Platform> HugeFile<P> {
             return Err(FileError::TooLarge);
         }
         let inode_lock = self.lock_inode(task);
-        if !self.set_size(size) {
+        let gone = size >> self.size_class.shift()..u64::MAX;
+        if !self.set_size(size) && self.promises.lock().count(gone.start, gone.end) == 0 {
             return Ok(());
         }
         self.hugetlb.wait_for_faults(task);
-        let gone = size >> self.size_class.shift()..u64::MAX;
         self.unmap_offsets(gone.clone(), task, KEPT_LOCKS);
         let mut freed = 0;
         while let Some(index) = self.next_page(&gone) {
@@ -107,11 +107,11 @@ impl<P: Platform> HugeFile<P> {
 
     /// Stores the size. True if pages may lie beyond it now.
     fn set_size(&self, size: u64) -> bool {
-        let _cache = self.cache.lock();
+        let cache = self.cache.lock();
         let before = self.size();
         self.size.store(size, core::sync::atomic::Ordering::Release);
-        // A file can have pages beyond its size, from an allocation that kept it.
-        size <= before
+        // Also a file that grows can have pages beyond its size, from an allocation that kept it.
+        size <= before || cache.next_from(size >> self.size_class.shift(), u64::MAX).is_some()
     }
 
     fn next_page(&self, offsets: &Range<u64>) -> Option<u64> {
