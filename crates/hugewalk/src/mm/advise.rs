@@ -10,7 +10,7 @@ use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::sync::Arc;
 use crate::task::Task;
-use crate::vma::{Protection, Vma, VmaFlags};
+use crate::vma::{Protection, Vma};
 
 /// What is said about a range. Linux: `MADV_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,9 @@ impl<P: Platform> AddressSpace<P> {
             let size = {
                 let mmap = self.mmap_read(task);
                 let vma = mmap.find(address).ok_or(MapError::NotMapped { address })?;
-                if access == Access::Write && !vma.protection().contains(Protection::WRITE) {
+                // Write-only mappings can be read on x86-64, but Linux asks for the right by its name.
+                let right = if access == Access::Write { Protection::WRITE } else { Protection::READ };
+                if !vma.protection().contains(right) {
                     return Err(MapError::NotAllowed);
                 }
                 vma.size()
@@ -122,9 +124,7 @@ fn dont_need<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), M
     let Part { mmap, vma, range } = part;
     let size = vma.size();
     align_error(size, range.start.as_u64())?;
-    if vma.flags().contains(VmaFlags::LOCKED) {
-        return Err(MapError::NotAllowed);
-    }
+    // Locked or not: Linux never sets VM_LOCKED on huge pages, so they are dropped there too.
     let range = range.start..range.end.huge_page(size);
     let Some(locked) = mmap.lock_vma_write(&vma, task) else { return Ok(()) };
     let i_mmap = vma.file().i_mmap_write(task);
@@ -137,10 +137,9 @@ fn dont_need<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), M
 /// Linux: `madvise_remove()` in mm/madvise.c.
 fn remove<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
     let Part { mmap, vma, range } = part;
-    if vma.flags().contains(VmaFlags::LOCKED) {
-        return Err(MapError::NotAllowed);
-    }
-    if !vma.is_shared() || !vma.protection().contains(Protection::WRITE) {
+    // What counts is whether the mapping may become writable (VM_MAYWRITE), which every shared one may here; not
+    // whether it is so now, nor whether it is locked.
+    if !vma.is_shared() {
         return Err(MapError::AccessDenied);
     }
     let offset = (vma.offset() << vma.size().shift()) + range.start.offset_from(vma.start());
