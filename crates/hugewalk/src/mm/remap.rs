@@ -40,7 +40,7 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::BadAddress`] if no single mapping holds the old range, [`MapError::Grows`], [`MapError::Overlaps`],
+    /// [`MapError::BadAddress`] if nothing is mapped at `old`, or no single mapping holds the range to be moved, [`MapError::Grows`], [`MapError::Overlaps`],
     /// [`MapError::Unaligned`], [`MapError::OutOfMemory`]. Nothing was changed then, except that what lay at a fixed new
     /// place may be gone.
     pub fn mremap(
@@ -73,11 +73,13 @@ impl<P: Platform> AddressSpace<P> {
         let kept = old..old.plus(new_length);
         match to {
             RemapTo::InPlace | RemapTo::Anywhere => {
-                // As Linux, the tail is unmapped whatever it belongs to.
+                // As Linux, the tail is unmapped whatever it belongs to, and nobody asks whether what stays is one
+                // mapping.
                 if new_length < old_length {
+                    if source.end > self.mm().levels().task_size() {
+                        return Err(MapError::Overflow);
+                    }
                     unmap_range(&mut mmap, &(kept.end..source.end), task)?;
-                } else if source.end > vma.end() {
-                    return Err(MapError::BadAddress { address: old });
                 }
                 Ok(old)
             }
