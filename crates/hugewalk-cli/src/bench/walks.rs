@@ -20,8 +20,8 @@ use super::chase::chase;
 use super::sample::{Case, Effort, measure};
 use super::{BenchError, Group};
 
-/// Gigabytes mapped: as many PMD tables, 256 KiB of them, more than the first-level cache holds.
-const GIGABYTES: u64 = 64;
+/// Gigabytes mapped: as many PMD tables, 64 KiB of them, more than the first-level cache holds.
+const GIGABYTES: u64 = 16;
 /// Addresses walked, in an order no prefetcher guesses.
 const ADDRESSES: u64 = 8192;
 
