@@ -75,7 +75,7 @@ pub(super) fn advice(plan: &Plan, fullest: &Snapshot, unsharing: &Unsharing) -> 
 }
 
 fn whole(made: &Made) -> Range<u64> {
-    made.range.start.div_ceil(GIB) * GIB..made.range.end / GIB * GIB
+    made.range.start.div_ceil(GIB).saturating_mul(GIB)..made.range.end / GIB * GIB
 }
 
 /// What sharing would have spared at the edges of a mapping: tables, and faults at most.

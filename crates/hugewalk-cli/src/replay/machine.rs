@@ -235,7 +235,7 @@ impl Machine {
         } else if shared && self.copies > 1 {
             // Anonymous memory of the first copy is that of all.
             let file = self.file(map.file, map.shift)?;
-            let _ = file.truncate(&mut self.task, map.length.next_multiple_of(size.bytes()));
+            let _ = file.truncate(&mut self.task, size.round_up(map.length).unwrap_or(map.length));
             self.forgotten.push(map.file);
             Some(file)
         } else {
@@ -261,7 +261,7 @@ impl Machine {
             }
             // It failed when it was recorded, and left nothing behind.
             (Ok(start), None) => {
-                let _ = space.munmap(task, start, map.length.next_multiple_of(size.bytes()));
+                let _ = space.munmap(task, start, size.round_up(map.length).unwrap_or(map.length));
             }
             _ => {}
         }

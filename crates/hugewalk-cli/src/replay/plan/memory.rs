@@ -80,8 +80,8 @@ impl Memory {
         self.unmap(from.clone());
         self.unmap(to.clone());
         for (part, piece) in pieces {
-            let start = part.start - from.start + to.start;
-            let end = (part.end - from.start + to.start).min(to.end);
+            let start = to.start.saturating_add(part.start - from.start);
+            let end = to.start.saturating_add(part.end - from.start).min(to.end);
             if start < end {
                 self.map_huge(start..end, piece);
             }

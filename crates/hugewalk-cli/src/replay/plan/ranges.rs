@@ -139,7 +139,8 @@ impl Planner {
             }
         }
         let space = self.space(id);
-        let made = actor.outcome.value().map(|start| self.made(start..start + length, mapping, actor));
+        let made =
+            actor.outcome.value().map(|start| self.made(start..start.saturating_add(length), mapping, actor));
         self.push(
             actor,
             Some(actor.outcome.clone()),

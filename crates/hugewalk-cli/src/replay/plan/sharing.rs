@@ -49,8 +49,8 @@ pub(super) fn at_first(made: &Made) -> Vec<Unsharable> {
         });
     }
     [
-        part(range.start..whole.start * GIB, "lies before the first 1 GiB boundary"),
-        part(whole.end * GIB..range.end, "lies behind the last 1 GiB boundary"),
+        part(range.start..whole.start.saturating_mul(GIB), "lies before the first 1 GiB boundary"),
+        part(whole.end.saturating_mul(GIB)..range.end, "lies behind the last 1 GiB boundary"),
     ]
     .into_iter()
     .flatten()
@@ -101,22 +101,27 @@ impl Plan {
         let Some(made) = self.mappings.get_mut(mapping.0 as usize).filter(|made| made.may_share()) else {
             return;
         };
-        // Parts may have moved since; what was said of the original place holds no more.
+        // Parts may have moved since; of the original place this still holds.
         let whole = whole_ranges(&made.range);
-        let mut lost: Vec<(Range<u64>, String)> = Vec::new();
-        for gigabyte in whole {
-            let range = gigabyte * GIB..(gigabyte + 1) * GIB;
-            if part.start >= range.end || range.start >= part.end {
-                continue;
-            }
-            let all = part.start <= range.start && range.end <= part.end;
-            if let Some(why) = why(later, all, pid, line) {
-                match lost.last_mut() {
-                    Some((last, same)) if last.end == range.start && *same == why => last.end = range.end,
-                    _ => lost.push((range, why)),
-                }
-            }
+        let part =
+            part.start.max(whole.start.saturating_mul(GIB))..part.end.min(whole.end.saturating_mul(GIB));
+        if part.start >= part.end {
+            return;
         }
+        let inner = whole_ranges(&part);
+        let (first, last) = (part.start / GIB, part.end.div_ceil(GIB));
+        let gigabytes = if part.start.div_ceil(GIB) > part.end / GIB {
+            // Inside of one.
+            vec![(first..last, false)]
+        } else {
+            vec![(first..inner.start, false), (inner.clone(), true), (inner.end..last, false)]
+        };
+        let lost = gigabytes.into_iter().filter(|(range, _)| !range.is_empty()).filter_map(|(range, all)| {
+            Some((
+                range.start.saturating_mul(GIB)..range.end.saturating_mul(GIB),
+                why(later, all, pid, line)?,
+            ))
+        });
         for (range, why) in lost {
             let entry = Unsharable { bytes: range.end - range.start, range: range_text(&range), why };
             let known =
@@ -172,7 +177,7 @@ pub(crate) fn to_gain(made: &Made) -> Option<Gain> {
     let bytes = made.range.end - made.range.start;
     let aligned = (bytes / GIB).saturating_sub(made.whole_ranges);
     let grown = bytes.div_ceil(GIB).saturating_sub(made.whole_ranges);
-    let missing = bytes.next_multiple_of(GIB) - bytes;
+    let missing = bytes.div_ceil(GIB).saturating_mul(GIB).saturating_sub(bytes);
     if aligned == 0 && (grown == 0 || bytes < GIB / 2) {
         return None;
     }
