@@ -21,6 +21,9 @@ use crate::trace::Outcome;
 /// Operations between two looks at the events of the engine, and two steps of the progress bar.
 const BATCH: u64 = 1024;
 
+/// Operations that take long enough for somebody to wonder.
+const LONG: u64 = 500_000;
+
 /// What came of a plan.
 #[derive(Debug, Default)]
 pub(super) struct Record {
@@ -79,6 +82,9 @@ fn phases(plan: &Plan, copies: u32) -> Vec<Range<usize>> {
 }
 
 fn progress_bar(length: u64) -> ProgressBar {
+    if length < LONG {
+        return ProgressBar::hidden();
+    }
     let style = ProgressStyle::with_template("{bar:40} {percent}% {eta} left");
     // Standard error; hidden where that is no terminal.
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
