@@ -42,7 +42,7 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// [`MapError::BadAddress`] if nothing is mapped at `old`, or no single mapping holds the range to be moved, [`MapError::Grows`], [`MapError::Overlaps`],
     /// [`MapError::Unaligned`], [`MapError::OutOfMemory`]. Nothing was changed then, except that what lay at a fixed new
-    /// place may be gone.
+    /// place may be gone, and so may the tail that was to be cut off.
     pub fn mremap(
         &self,
         task: &mut Task<P>,
@@ -186,10 +186,10 @@ fn move_vma<P: Platform>(
         return Ok(());
     };
     let mut i_mmap = old.file().i_mmap_write(task);
-    i_mmap.prepare(1)?;
     let mut gather = Gather::new(old.mm(), &i_mmap);
     move_entries(mmap, &locked, &i_mmap, new, &mut gather, task);
     gather.finish();
+    // The one leaves the room that the other needs, so the exchange does not fail.
     i_mmap.remove(&old);
     i_mmap.insert(new.clone())?;
     drop(i_mmap);
