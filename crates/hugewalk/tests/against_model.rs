@@ -3,8 +3,8 @@
 mod common;
 mod model;
 
-use hugewalk::addr::HugeSize;
-use model::{Call, Engine, Model, Program, program};
+use model::program::{Program, program};
+use model::{Call, Engine, Model};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
@@ -18,20 +18,9 @@ fn both(engine: &mut Engine, model: &mut Model, call: &Call) {
 
 fn run(program: &Program) {
     let (mut engine, mut model) = (Engine::new(), Model::default());
-    let opening = [
-        Call::Resize { size: HugeSize::Size2M, pages: program.pools.0 },
-        Call::Resize { size: HugeSize::Size1G, pages: program.pools.1 },
-        Call::Overcommit { size: HugeSize::Size2M, pages: program.overcommit },
-        Call::NewProcess { process: 0 },
-    ];
-    for call in opening {
+    for call in program.opening() {
         both(&mut engine, &mut model, &call);
     }
-    if let Some((max, min)) = program.mount {
-        both(&mut engine, &mut model, &Call::NewMount { slot: 0, max, min });
-    }
-    let mount = model.mount_slots[0].map(|_| 0);
-    both(&mut engine, &mut model, &Call::NewFile { slot: 0, size: HugeSize::Size2M, mount });
     for step in &program.steps {
         if let Some(call) = model.resolve(step) {
             both(&mut engine, &mut model, &call);

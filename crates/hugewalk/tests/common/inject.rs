@@ -1,12 +1,13 @@
-//! Allocation failure, by number: while armed, the n-th allocation of this thread fails, once. The heap asks (in the test
-//! binary that installs such an allocator), and so does the platform for its frames.
+//! Allocation failure, by number: once armed, the n-th allocation that the engine makes on this thread fails, once. The
+//! heap asks (in the test binary that installs such an allocator), and so does the platform for its frames.
 
 use core::cell::Cell;
 
 thread_local! {
     /// How many allocations are left until the one that fails.
     static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
-    static EXEMPT: Cell<u32> = const { Cell::new(0) };
+    /// Is the engine running, rather than the test?
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
     static FAILED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -16,15 +17,19 @@ pub(crate) fn arm(allowed: u64) {
     LEFT.set(Some(allowed));
 }
 
-/// Disarms. Has an allocation failed since it was armed?
-pub(crate) fn disarm() -> bool {
+/// Disarms.
+pub(crate) fn disarm() {
     LEFT.set(None);
+}
+
+/// Has an allocation failed since the failure was armed?
+pub(crate) fn has_failed() -> bool {
     FAILED.get()
 }
 
 /// May this allocation succeed?
 pub(crate) fn permit() -> bool {
-    if EXEMPT.get() > 0 {
+    if !INSIDE.get() {
         return true;
     }
     match LEFT.get() {
@@ -41,15 +46,23 @@ pub(crate) fn permit() -> bool {
     }
 }
 
-/// Runs work of the test's own, whose allocations do not count.
+/// Runs the engine, whose allocations count.
+pub(crate) fn inside<R>(work: impl FnOnce() -> R) -> R {
+    set_inside(true, work)
+}
+
+/// Runs work of the test's own within the engine's, whose allocations do not count.
 pub(crate) fn exempt<R>(work: impl FnOnce() -> R) -> R {
-    struct Leave;
-    impl Drop for Leave {
+    set_inside(false, work)
+}
+
+fn set_inside<R>(inside: bool, work: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
         fn drop(&mut self) {
-            EXEMPT.set(EXEMPT.get() - 1);
+            INSIDE.set(self.0);
         }
     }
-    EXEMPT.set(EXEMPT.get() + 1);
-    let _leave = Leave;
+    let _restore = Restore(INSIDE.replace(inside));
     work()
 }

@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod cpu;
+pub(crate) mod heap;
 pub(crate) mod inject;
 mod locks;
 mod memory;

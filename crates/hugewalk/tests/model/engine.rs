@@ -12,6 +12,7 @@ use hugewalk::sync::Arc;
 
 use super::state::{FILES, MOUNTS, PROCESSES};
 use super::{Call, Map, Outcome, Refused, What, Why};
+use crate::common::inject::{exempt, inside};
 use crate::common::{AddressSpace, Bench, File, Hugetlb, Task, at, cpu};
 
 pub(crate) struct Engine {
@@ -35,15 +36,15 @@ impl Engine {
     }
 
     pub(crate) fn apply(&mut self, call: &Call) -> Outcome {
-        match call.clone() {
+        let call = call.clone();
+        inside(|| self.carry_out(&call))
+    }
+
+    fn carry_out(&mut self, call: &Call) -> Outcome {
+        match *call {
             Call::NewMount { slot, max, min } => {
-                match SubPool::new(&self.hugetlb, HugeSize::Size2M, max, min) {
-                    Ok(mount) => {
-                        self.mounts[slot] = Some(mount);
-                        Outcome::Done
-                    }
-                    Err(error) => Outcome::Refused(of_mount(&error)),
-                }
+                let mount = SubPool::new(&self.hugetlb, HugeSize::Size2M, max, min);
+                done(mount.map(|mount| self.mounts[slot] = Some(mount)), of_mount)
             }
             Call::CloseMount { slot } => {
                 self.mounts[slot] = None;
@@ -51,28 +52,25 @@ impl Engine {
             }
             Call::NewFile { slot, size, mount } => {
                 let mount = mount.and_then(|slot| self.mounts[slot].as_ref());
-                self.files[slot] = Some(File::new(&self.hugetlb, size, mount).unwrap());
-                Outcome::Done
+                made(&mut self.files[slot], File::new(&self.hugetlb, size, mount))
             }
             Call::Close { slot } => {
                 self.files[slot] = None;
                 Outcome::Done
             }
             Call::NewProcess { process } => {
-                self.processes[process] = Some(AddressSpace::new(&self.hugetlb).unwrap());
-                Outcome::Done
+                made(&mut self.processes[process], AddressSpace::new(&self.hugetlb))
             }
             Call::Fork { from, to } => {
                 let child = self.process(from).fork(&mut self.task);
-                self.processes[to] = Some(child.unwrap());
-                Outcome::Done
+                made(&mut self.processes[to], child)
             }
             Call::Exit { process } => {
                 self.process(process).exit(&mut self.task);
                 self.processes[process] = None;
                 Outcome::Done
             }
-            Call::Map { process, map } => self.map(process, &map),
+            Call::Map { process, ref map } => self.map(process, map),
             Call::Unmap { process, address, length } => {
                 done(self.process(process).munmap(&mut self.task, at(address), length), of_map)
             }
@@ -99,13 +97,13 @@ impl Engine {
                 done(self.file(slot).punch_hole(&mut self.task, offset, length), of_file)
             }
             Call::Read { slot, offset, length } => {
-                let mut bytes = vec![0x77; length];
+                let mut bytes = exempt(|| vec![0x77; length]);
                 let count = self.file(slot).read_at(offset, &mut bytes);
                 bytes.truncate(count);
                 Outcome::Bytes(bytes)
             }
-            Call::Write { slot, offset, bytes } => {
-                done(self.file(slot).write_at(&mut self.task, offset, &bytes), of_file)
+            Call::Write { slot, offset, ref bytes } => {
+                done(self.file(slot).write_at(&mut self.task, offset, bytes), of_file)
             }
             Call::Resize { size, pages } => Outcome::Number(self.hugetlb.resize_pool(size, pages)),
             Call::Overcommit { size, pages } => {
@@ -151,6 +149,11 @@ impl Engine {
     }
 }
 
+/// What is made without arguments that could be wrong fails for want of memory alone.
+fn made<T, E: Into<MapError>>(place: &mut Option<Arc<T>>, made: Result<Arc<T>, E>) -> Outcome {
+    done(made.map(|made| *place = Some(made)).map_err(Into::into), of_map)
+}
+
 fn done<E>(result: Result<(), E>, refused: fn(&E) -> Refused) -> Outcome {
     result.map_err(|error| refused(&error)).into()
 }
@@ -168,7 +171,7 @@ fn of_mount(error: &SubPoolError) -> Refused {
     let why = match error {
         SubPoolError::MinAboveMax { .. } => Why::MinAboveMax,
         SubPoolError::PoolEmpty(_) => Why::PoolEmpty,
-        SubPoolError::OutOfMemory(_) => Why::Other,
+        SubPoolError::OutOfMemory(_) => Why::OutOfMemory,
     };
     refused(error.errno(), why, error)
 }
@@ -181,9 +184,14 @@ fn of_fault(error: &FaultError) -> Refused {
         FaultError::PoolEmpty(_) => Why::PoolEmpty,
         FaultError::SubPoolFull(_) => Why::SubPoolFull,
         FaultError::TakenAway { .. } => Why::TakenAway,
+        FaultError::OutOfMemory(_) => Why::OutOfMemory,
         _ => Why::Other,
     };
-    assert_eq!(error.is_bus_error(), !matches!(why, Why::NotMapped | Why::Protection), "{error:?}");
+    assert_eq!(
+        error.is_bus_error(),
+        !matches!(why, Why::NotMapped | Why::Protection | Why::OutOfMemory),
+        "{error:?}"
+    );
     refused(error.errno(), why, error)
 }
 
@@ -191,6 +199,7 @@ fn of_file(error: &FileError) -> Refused {
     let why = match error {
         FileError::Unaligned { .. } => Why::Unaligned,
         FileError::ZeroLength => Why::ZeroLength,
+        FileError::OutOfMemory(_) => Why::OutOfMemory,
         FileError::PoolEmpty(_) => Why::PoolEmpty,
         FileError::SubPoolFull(_) => Why::SubPoolFull,
         _ => Why::Other,
@@ -209,6 +218,7 @@ fn of_map(error: &MapError) -> Refused {
         MapError::NotMapped { .. } => Why::NotMapped,
         MapError::BadAddress { .. } => Why::BadAddress,
         MapError::Grows => Why::Grows,
+        MapError::OutOfMemory(_) | MapError::NoPage(NoPage::OutOfMemory(_)) => Why::OutOfMemory,
         MapError::Overlaps => Why::Overlaps,
         MapError::NotAllowed => Why::NotAllowed,
         MapError::AccessDenied => Why::AccessDenied,

@@ -12,12 +12,11 @@ mod engine;
 mod files;
 mod mapping;
 mod process;
-mod program;
+pub(crate) mod program;
 mod resolve;
 mod state;
 
 pub(crate) use self::engine::Engine;
-pub(crate) use self::program::{Program, program};
 pub(crate) use self::state::Model;
 
 use hugewalk::addr::HugeSize;
@@ -100,6 +99,8 @@ pub(crate) enum Why {
     TakenAway,
     PoolEmpty,
     SubPoolFull,
+    /// Of the engine alone: the model has memory.
+    OutOfMemory,
     Other,
 }
 

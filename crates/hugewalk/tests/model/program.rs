@@ -2,11 +2,13 @@
 
 use core::fmt;
 
+use hugewalk::addr::HugeSize;
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, MapFlags};
 use hugewalk::vma::Protection;
 use proptest::prelude::*;
 
+use super::Call;
 use super::state::{FILES, MOUNTS, PROCESSES};
 
 #[derive(Clone)]
@@ -17,6 +19,29 @@ pub(crate) struct Program {
     /// The first file lies on a mount with this maximum and minimum.
     pub(crate) mount: Option<(Option<u64>, Option<u64>)>,
     pub(crate) steps: Vec<Step>,
+}
+
+impl Program {
+    /// What comes before the steps: pools, a process, a file. If there is a mount in slot 0 that works, the file is on
+    /// it.
+    pub(crate) fn opening(&self) -> Vec<Call> {
+        let small = HugeSize::Size2M;
+        let mut calls = vec![
+            Call::Resize { size: small, pages: self.pools.0 },
+            Call::Resize { size: HugeSize::Size1G, pages: self.pools.1 },
+            Call::Overcommit { size: small, pages: self.overcommit },
+            Call::NewProcess { process: 0 },
+        ];
+        let mut mount = None;
+        if let Some((max, min)) = self.mount {
+            calls.push(Call::NewMount { slot: 0, max, min });
+            let refused = matches!((max, min), (Some(max), Some(min)) if min > max);
+            let promised = min.unwrap_or(0) <= self.pools.0 + self.overcommit;
+            mount = (promised && !refused).then_some(0);
+        }
+        calls.push(Call::NewFile { slot: 0, size: small, mount });
+        calls
+    }
 }
 
 impl fmt::Debug for Program {

@@ -154,6 +154,11 @@ impl Model {
         self.processes[process].as_mut().expect("calls name processes that live")
     }
 
+    /// Is anything mapped in a range?
+    pub(crate) fn maps_any(&self, process: usize, range: Range<u64>) -> bool {
+        self.processes[process].as_ref().is_some_and(|process| !process.overlapping(&range).is_empty())
+    }
+
     pub(crate) fn slot(&self, slot: usize) -> usize {
         self.slots[slot].expect("calls name files that are open")
     }
