@@ -17,7 +17,7 @@ fn both(engine: &mut Engine, model: &mut Model, call: &Call) {
 }
 
 fn run(program: &Program) {
-    let (mut engine, mut model) = (Engine::new(), Model::default());
+    let (mut engine, mut model) = (Engine::new(program.levels), Model::new(program.levels));
     for call in program.opening() {
         both(&mut engine, &mut model, &call);
     }

@@ -13,6 +13,7 @@ mod programs;
 
 use common::{heap, inject};
 use hugewalk::mm::{Advice, MapFlags, RemapTo};
+use hugewalk::platform::Levels;
 use model::program::program;
 use model::{Call, Engine, Model, Outcome, Refused, Why};
 use programs::PROGRAMS;
@@ -28,7 +29,10 @@ fn may_stop_half_way(model: &Model, call: &Call) -> bool {
         Call::Advise { advice, .. } => advice != Advice::DontNeed,
         // What lay at the new place may be gone, or the tail.
         Call::Remap { process, old_length, new_length, to: RemapTo::Fixed(to), .. } => {
-            old_length != new_length || model.maps_any(process, to.as_u64()..to.as_u64() + new_length)
+            old_length != new_length || {
+                let target = to.as_u64()..to.as_u64() + new_length;
+                model.processes[process].as_ref().is_some_and(|found| !found.overlapping(&target).is_empty())
+            }
         }
         Call::Allocate { .. } | Call::Write { .. } | Call::Resize { .. } => true,
         _ => false,
@@ -80,7 +84,7 @@ fn step(engine: &mut Engine, model: &mut Model, call: &Call) {
 /// Runs a program in which the allocation after `allowed` others fails. Did it come to that?
 fn run(program: programs::Program, allowed: u64) -> bool {
     let before = heap::live();
-    let (mut engine, mut model) = (Engine::new(), Model::default());
+    let (mut engine, mut model) = (Engine::new(Levels::Four), Model::new(Levels::Four));
     inject::arm(allowed);
     for call in program() {
         step(&mut engine, &mut model, &call);
@@ -133,7 +137,7 @@ proptest! {
 
     #[test]
     fn random_programs_survive_a_failure_somewhere(program in program(40), allowed in 0u64..300) {
-        let (mut engine, mut model) = (Engine::new(), Model::default());
+        let (mut engine, mut model) = (Engine::new(program.levels), Model::new(program.levels));
         inject::arm(allowed);
         for call in program.opening() {
             step(&mut engine, &mut model, &call);

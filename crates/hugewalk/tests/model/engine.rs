@@ -7,6 +7,7 @@ use hugewalk::error::Errno;
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::file::FileError;
 use hugewalk::mm::{Backing, MapError, MapRequest};
+use hugewalk::platform::Levels;
 use hugewalk::reserve::{NoPage, SubPool, SubPoolError};
 use hugewalk::sync::Arc;
 
@@ -24,8 +25,8 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new() -> Self {
-        let hugetlb = Hugetlb::new(Bench::new()).unwrap();
+    pub(crate) fn new(levels: Levels) -> Self {
+        let hugetlb = Hugetlb::new(Bench::with_levels(levels)).unwrap();
         Self {
             processes: Default::default(),
             files: Default::default(),

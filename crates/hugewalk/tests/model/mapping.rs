@@ -11,8 +11,6 @@ use super::state::{Model, Vma};
 use super::{Map, Refused, What, Why};
 
 const PAGE: u64 = 4096;
-/// The end of user addresses, with four levels of tables.
-const TOP: u64 = (1 << 47) - PAGE;
 /// Nothing is mapped lower than this unless it is asked for.
 const LOWEST: u64 = 64 << 10;
 
@@ -127,7 +125,7 @@ impl Model {
                 if !start.is_multiple_of(PAGE) {
                     return Err(einval(Why::UnalignedAddress));
                 }
-                if start + length > TOP {
+                if start + length > self.top {
                     return Err(Refused("ENOMEM", Why::NoRoom));
                 }
                 if !start.is_multiple_of(size) {
@@ -140,14 +138,14 @@ impl Model {
             }
             Placement::Hint(hint) => {
                 let start = hint.as_u64().next_multiple_of(size);
-                if start > 0 && start + length <= TOP && is_free(start) {
+                if start > 0 && start + length <= self.top && is_free(start) {
                     return Ok(start);
                 }
                 self.place(process, Placement::Anywhere, length, size)
             }
             Placement::Anywhere => {
                 // The highest place is right below a mapping, or at the top.
-                let ceilings = vmas.vmas.keys().copied().chain([TOP]);
+                let ceilings = vmas.vmas.keys().copied().chain([self.top]);
                 let starts = ceilings.filter_map(|end| (end / size * size).checked_sub(length));
                 let good = starts.filter(|&start| start >= LOWEST && is_free(start));
                 good.max().ok_or(Refused("ENOMEM", Why::NoRoom))
@@ -178,7 +176,7 @@ impl Model {
     }
 
     fn unmap_free(&mut self, process: usize, range: &Range<u64>) -> Result<(), Refused> {
-        if range.end > TOP {
+        if range.end > self.top {
             return Err(einval(Why::Overflow));
         }
         self.may_cut(process, range)?;

@@ -5,6 +5,7 @@ use core::fmt;
 use hugewalk::addr::HugeSize;
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, MapFlags};
+use hugewalk::platform::Levels;
 use hugewalk::vma::Protection;
 use proptest::prelude::*;
 
@@ -13,6 +14,7 @@ use super::state::{FILES, MOUNTS, PROCESSES};
 
 #[derive(Clone)]
 pub(crate) struct Program {
+    pub(crate) levels: Levels,
     /// Pages of 2 MiB and of 1 GiB in the pools.
     pub(crate) pools: (u64, u64),
     pub(crate) overcommit: u64,
@@ -47,7 +49,11 @@ impl Program {
 impl fmt::Debug for Program {
     /// One line a step, however it is asked for.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "pools {:?}, overcommit {}, mount {:?}", self.pools, self.overcommit, self.mount)?;
+        writeln!(
+            f,
+            "{:?}, pools {:?}, overcommit {}, mount {:?}",
+            self.levels, self.pools, self.overcommit, self.mount
+        )?;
         self.steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))
     }
 }
@@ -359,6 +365,8 @@ pub(crate) fn program(steps: usize) -> impl Strategy<Value = Program> {
     let step = prop_oneof![12 => memory_step(), 3 => file_step(), 2 => life_step()];
     let mount = prop_oneof![3 => Just(None), 1 => (limit(), limit()).prop_map(Some)];
     let pools = (pool_pages(), 0u64..4);
-    (pools, 0u64..4, mount, prop::collection::vec(step, 1..=steps))
-        .prop_map(|(pools, overcommit, mount, steps)| Program { pools, overcommit, mount, steps })
+    let levels = prop_oneof![Just(Levels::Four), Just(Levels::Five)];
+    (levels, pools, 0u64..4, mount, prop::collection::vec(step, 1..=steps)).prop_map(
+        |(levels, pools, overcommit, mount, steps)| Program { levels, pools, overcommit, mount, steps },
+    )
 }

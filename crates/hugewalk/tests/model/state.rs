@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use hugewalk::addr::HugeSize;
+use hugewalk::platform::Levels;
 use hugewalk::vma::Protection;
 
 use super::{Call, Outcome};
@@ -17,6 +18,8 @@ pub(crate) type Bytes = BTreeMap<u64, u8>;
 
 #[derive(Default)]
 pub(crate) struct Model {
+    /// The end of user addresses.
+    pub(super) top: u64,
     pub(crate) processes: [Option<Process>; PROCESSES],
     /// Every file there ever was.
     pub(crate) files: Vec<File>,
@@ -143,20 +146,23 @@ impl Process {
     }
 
     /// The starts of the VMAs that overlap a range.
-    pub(super) fn overlapping(&self, range: &Range<u64>) -> Vec<u64> {
+    pub(crate) fn overlapping(&self, range: &Range<u64>) -> Vec<u64> {
         let overlaps = |vma: &&Vma| !range.is_empty() && vma.start < range.end && range.start < vma.end;
         self.vmas.values().filter(overlaps).map(|vma| vma.start).collect()
     }
 }
 
 impl Model {
-    pub(crate) fn process(&mut self, process: usize) -> &mut Process {
-        self.processes[process].as_mut().expect("calls name processes that live")
+    pub(crate) fn new(levels: Levels) -> Self {
+        let bits = match levels {
+            Levels::Four => 47,
+            Levels::Five => 56,
+        };
+        Self { top: (1 << bits) - 4096, ..Self::default() }
     }
 
-    /// Is anything mapped in a range?
-    pub(crate) fn maps_any(&self, process: usize, range: Range<u64>) -> bool {
-        self.processes[process].as_ref().is_some_and(|process| !process.overlapping(&range).is_empty())
+    pub(crate) fn process(&mut self, process: usize) -> &mut Process {
+        self.processes[process].as_mut().expect("calls name processes that live")
     }
 
     pub(crate) fn slot(&self, slot: usize) -> usize {
