@@ -164,11 +164,15 @@ impl<P: Platform> HugeFile<P> {
     /// `hugetlb_unmap_file_folio()` in fs/hugetlbfs/inode.c.
     fn unmap_offsets(&self, offsets: Range<u64>, task: &mut Task<P>, kept: u32) {
         loop {
-            let busy = {
+            let scan = {
                 let i_mmap = self.i_mmap_write(task);
                 self.unmap_what_is_free(&i_mmap, &offsets, task)
             };
-            let Some(vma) = busy else { return };
+            let vma = match scan {
+                Scan { busy: Some(vma), .. } => vma,
+                Scan { copies: true, .. } => continue,
+                Scan { .. } => return,
+            };
             // Waited for with nothing held but what comes before it in the lock order, and VMA locks of this file: nobody
             // who has one of those waits for another.
             let Some(lock) = vma.semaphore() else { continue };
@@ -192,22 +196,25 @@ impl<P: Platform> HugeFile<P> {
         }
     }
 
-    /// Works on the VMAs whose locks are free; returns one that is busy and maps something in the range.
+    /// Works on the VMAs whose locks are free.
     fn unmap_what_is_free(
         &self,
         i_mmap: &IMmapWriteGuard<'_, P>,
         offsets: &Range<u64>,
         task: &mut Task<P>,
-    ) -> Option<Arc<Vma<P>>> {
-        let mut busy = None;
+    ) -> Scan<P> {
+        let mut scan = Scan { busy: None, copies: false };
         for proof in i_mmap.vmas(offsets.clone()) {
             match VmaWriteGuard::try_lock(i_mmap, proof.vma()) {
-                Some(locked) => self.unmap_from(&locked, i_mmap, offsets, task),
-                None if maps_any(&proof, offsets) => busy = Some(proof.vma().clone()),
+                Some(locked) => {
+                    let cleared = self.unmap_from(&locked, i_mmap, offsets, task);
+                    scan.copies |= cleared > 0 && !proof.vma().is_shared();
+                }
+                None if maps_any(&proof, offsets) => scan.busy = Some(proof.vma().clone()),
                 None => {}
             }
         }
-        busy
+        scan
     }
 
     fn unmap_from(
@@ -216,14 +223,21 @@ impl<P: Platform> HugeFile<P> {
         i_mmap: &IMmapWriteGuard<'_, P>,
         offsets: &Range<u64>,
         task: &mut Task<P>,
-    ) {
+    ) -> u64 {
         let vma = locked.vma();
-        if let Some(range) = vma.addresses_of(offsets) {
-            let mut gather = Gather::new(vma.mm(), i_mmap);
-            zap_range(locked, i_mmap, range, None, &mut gather, task);
-            gather.finish();
-        }
+        let Some(range) = vma.addresses_of(offsets) else { return 0 };
+        let mut gather = Gather::new(vma.mm(), i_mmap);
+        zap_range(locked, i_mmap, range, None, &mut gather, task)
     }
+}
+
+/// What a look at all mappings left to be done.
+struct Scan<P: Platform> {
+    /// A VMA that maps something in the range and whose lock is held by others.
+    busy: Option<Arc<Vma<P>>>,
+    /// Pages of private mappings were taken away. A fork may have been copying them to a child that had been looked at
+    /// before its parent: look again. What the parent has lost cannot be copied any more.
+    copies: bool,
 }
 
 /// Does a VMA map anything of these offsets?
