@@ -121,28 +121,44 @@ impl<P: Platform> HugeFile<P> {
     /// Takes one page out of the file and away from whoever maps it. True if there was one.
     fn remove_page(&self, index: u64, task: &mut Task<P>) -> bool {
         let mutex = self.hugetlb.fault_mutex(task, self.id, index);
-        // With the fault mutex held nobody maps it anew, but by taking up a table that has it.
-        while self.find_page(index).is_some_and(|page| page.page().mapcount() > 0) {
-            self.unmap_offsets(index..index + 1, task, KEPT_LOCKS);
-        }
-        let removed = self.cache.lock().remove(index);
-        if let Some(frame) = removed {
-            self.hugetlb.put_page(frame, self.size_class);
-        }
+        self.unmap_page(index, task);
+        let removed = self.take_out(index);
         drop(mutex);
-        removed.is_some()
+        removed
     }
 
     /// Takes one page out, with its reservation.
     fn punch_page(&self, index: u64, task: &mut Task<P>) -> Result<(), FileError> {
-        // Room was made before; somebody else may have used it. Then this page and what follows stays.
-        self.promises.lock().prepare(1)?;
-        if self.remove_page(index, task) {
-            // The page itself took its charge along; the promise behind it counts no page any more. Cannot need memory
-            // that is not there, or counts as promised still, which truncation or the file's end puts right.
-            let _ = self.promises.lock().del(index, index + 1);
+        let mutex = self.hugetlb.fault_mutex(task, self.id, index);
+        self.unmap_page(index, task);
+        {
+            // Room was made before; somebody else may have used it. Then this page and what follows stays.
+            let mut promises = self.promises.lock();
+            promises.prepare(1)?;
+            // The page takes its charge along, so the map must forget it before the fault mutex is let go: a fault that
+            // still found the offset there would take a page that was promised to somebody else.
+            promises.del(index, index + 1)?;
         }
+        self.take_out(index);
+        drop(mutex);
         Ok(())
+    }
+
+    /// Takes the page at `index` away from whoever maps it. The caller holds its fault mutex.
+    fn unmap_page(&self, index: u64, task: &mut Task<P>) {
+        // With the fault mutex held nobody maps it anew, but by taking up a table that has it.
+        while self.find_page(index).is_some_and(|page| page.page().mapcount() > 0) {
+            self.unmap_offsets(index..index + 1, task, KEPT_LOCKS);
+        }
+    }
+
+    /// Takes the page at `index` out of the cache. The caller holds its fault mutex. True if there was one.
+    fn take_out(&self, index: u64) -> bool {
+        let removed = self.cache.lock().remove(index);
+        if let Some(frame) = removed {
+            self.hugetlb.put_page(frame, self.size_class);
+        }
+        removed.is_some()
     }
 
     /// Fills a byte range with zeroes where there are pages.
