@@ -412,9 +412,7 @@ fn rob_children<P: Platform>(owner: &Arc<Vma<P>>, index: u64, frame: HugeFrame, 
             continue;
         };
         let mut gather = Gather::new(vma.mm(), &i_mmap);
-        if zap_range(&locked, &i_mmap, range, Some(frame), &mut gather, task) > 0 {
-            vma.set_robbed();
-        }
+        zap_range(&locked, &i_mmap, range, Some(frame), &mut gather, task);
         gather.finish();
     }
 }

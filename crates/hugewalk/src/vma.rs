@@ -118,11 +118,18 @@ impl<P: Platform> Vma<P> {
         })
     }
 
-    /// What replaces this VMA where it is split, moved or protected anew: it keeps the file and the reservations.
+    /// What replaces this VMA where it is split, moved or protected anew: it keeps the file and the reservations. To be
+    /// followed by [`succeed`](Self::succeed) when the two are exchanged.
     pub(crate) fn successor(&self, shape: Shape) -> Result<Arc<Self>, OutOfMemory> {
-        let next = Self::new(&self.mm, &self.file, shape, self.reserve.clone())?;
-        next.robbed.store(self.is_robbed(), Ordering::Relaxed);
-        Ok(next)
+        Self::new(&self.mm, &self.file, shape, self.reserve.clone())
+    }
+
+    /// Takes over from `old` what has happened to it. Pages are taken away under `i_mmap` in write: the caller holds it
+    /// from here until the two have been exchanged in the file's tree; or both are in the tree already, this one behind.
+    pub(crate) fn succeed(&self, old: &Self) {
+        if old.is_robbed() {
+            self.set_robbed();
+        }
     }
 
     pub(crate) fn shape(&self) -> Shape {

@@ -59,6 +59,9 @@ fn copy_vmas<P: Platform>(
         into.vmas.insert(new.clone())?;
         if !old.is_shared() {
             copy_entries(parent, old, &into, &new, task)?;
+            // After the entries: a page that was taken away from the parent before it was copied is missed by the child as
+            // well, which must not find zeroes in its place. (Linux forgets it here, and the child does.)
+            new.succeed(old);
         }
     }
     Ok(())

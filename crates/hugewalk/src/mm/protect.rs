@@ -104,6 +104,7 @@ fn change_protection<P: Platform>(
         let mut gather = Gather::new(old.mm(), &i_mmap);
         change_entries(&locked, &i_mmap, &new, &mut gather, task);
         gather.finish();
+        new.succeed(old);
         // Here and below: what is taken out leaves the room that the other needs, so the exchange does not fail.
         i_mmap.remove(old);
         i_mmap.insert(new.clone())?;

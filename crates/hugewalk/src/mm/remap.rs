@@ -189,6 +189,7 @@ fn move_vma<P: Platform>(
     let mut gather = Gather::new(old.mm(), &i_mmap);
     move_entries(mmap, &locked, &i_mmap, new, &mut gather, task);
     gather.finish();
+    new.succeed(&old);
     // The one leaves the room that the other needs, so the exchange does not fail.
     i_mmap.remove(&old);
     i_mmap.insert(new.clone())?;

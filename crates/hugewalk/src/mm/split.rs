@@ -79,6 +79,7 @@ impl<P: Platform> Split<P> {
                 // (CVE-2025-38084, scenario S14).
                 i_mmap.remove(&cut.old);
                 for part in cut.parts.iter().flatten() {
+                    part.succeed(&cut.old);
                     i_mmap.insert(part.clone())?;
                 }
             }

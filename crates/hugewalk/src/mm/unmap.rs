@@ -127,8 +127,8 @@ fn give_promises_back<P: Platform>(vma: &Vma<P>) {
     }
 }
 
-/// Clears the entries of a range of a VMA, or those alone that map the page `only`. Where a table is shared with others
-/// the whole of it is unshared. Returns how many leaves it cleared.
+/// Clears the entries of a range of a VMA, or takes away those alone that map the page `only`, which its VMA remembers.
+/// Where a table is shared with others the whole of it is unshared. Returns how many leaves it cleared.
 ///
 /// Holds: the VMA lock and `i_mmap`, both in write. Takes table locks. Does not sleep. Flushes and references are owed by
 /// `gather`.
@@ -162,6 +162,10 @@ pub(crate) fn zap_range<P: Platform>(
             let wanted = !here.is_none()
                 && only.is_none_or(|frame| matches!(here.decode(), Entry::Leaf(leaf) if leaf.frame == frame));
             if wanted {
+                if only.is_some() {
+                    // Before the entry is empty: a fault that finds it so must not take it for a page never touched.
+                    vma.vma().set_robbed();
+                }
                 // What is not a leaf holds no reference: a marker, or the trace of a page that is gone.
                 if let Entry::Leaf(leaf) = locked.take() {
                     mm.hugetlb().page(leaf.frame).remove_mapping();
