@@ -143,8 +143,10 @@ impl<P: Platform> Hugetlb<P> {
         let (subpool, restore) = unsafe { page.strip() };
         // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation up and was never used brings it back
         // as it is; else the sub-pool may want it to keep its minimum.
-        let restore = restore || subpool.as_ref().is_some_and(|subpool| subpool.give_back_page());
-        self.pool(size).free(self, frame, restore);
+        match &subpool {
+            Some(subpool) if !restore => subpool.free_page(frame),
+            _ => self.pool(size).free(self, frame, restore),
+        }
     }
 }
 
