@@ -6,7 +6,9 @@
 //! *try* their VMA locks, since faults take them in the other order (scenario S25). Where that fails it lets `i_mmap` go,
 //! waits for the VMA lock with a reference to the VMA, takes `i_mmap` again, and sees whether the VMA is still in the tree
 //! (scenario S21). It keeps that lock while it goes on, so the next round does not meet the same VMA busy again; a VMA
-//! that maps nothing in the range is not waited for at all.
+//! that maps nothing in the range is not waited for at all. A kept lock does not keep the VMA empty: another mapping may
+//! take up its table and fill it. So the next round works under the locks it has kept as well as those it finds free. The
+//! parts of a private mapping have one lock between them.
 //!
 //! Truncation lowers the size first and then waits until the faults under way have passed: every later one sees the new
 //! size. A hole punch, whose range stays part of the file, takes each page out under its fault mutex.
@@ -21,13 +23,31 @@ use crate::gather::Gather;
 use crate::mm::{by_table, zap_range};
 use crate::platform::{ENTRIES, Platform};
 use crate::reserve::release_range;
-use crate::sync::{Arc, SleepLockGuard, Word};
+use crate::sync::{Arc, SleepLockGuard, Word, WriteSem};
 use crate::task::Task;
 use crate::vma::{Vma, VmaWriteGuard};
 use crate::walk::huge_pte_offset;
 
 /// How many VMA locks truncation keeps while it goes on. Each takes a stack frame.
 const KEPT_LOCKS: u32 = 32;
+
+/// A VMA lock that truncation has waited for and keeps, and those it kept before.
+struct Kept<'k, P: Platform> {
+    vma: &'k Vma<P>,
+    semaphore: &'k WriteSem<'k, P, ()>,
+    before: Option<&'k Kept<'k, P>>,
+    count: u32,
+}
+
+impl<'k, P: Platform> Kept<'k, P> {
+    /// The lock of `vma`, if it is among those that are kept.
+    fn find(this: Option<&'k Self>, vma: &Vma<P>) -> Option<&'k WriteSem<'k, P, ()>> {
+        let lock = vma.semaphore()?;
+        let mut kept = core::iter::successors(this, |kept| kept.before);
+        let found = kept.find(|kept| kept.vma.semaphore().is_some_and(|other| core::ptr::eq(other, lock)))?;
+        Some(found.semaphore)
+    }
+}
 
 impl<P: Platform> HugeFile<P> {
     /// Takes the inode lock: one change of size or run of allocation at a time. Sleeps.
@@ -58,7 +78,7 @@ impl<P: Platform> HugeFile<P> {
             return Ok(());
         }
         self.hugetlb.wait_for_faults(task);
-        self.unmap_offsets(gone.clone(), task, KEPT_LOCKS);
+        self.unmap_offsets(gone.clone(), task, None);
         let mut freed = 0;
         while let Some(index) = self.next_page(&gone) {
             freed += u64::from(self.remove_page(index, task));
@@ -95,7 +115,7 @@ impl<P: Platform> HugeFile<P> {
         self.promises.lock().prepare(usize::try_from(pages).unwrap_or(usize::MAX))?;
         self.zero_bytes(offset..inner.start);
         self.zero_bytes(inner.end..end);
-        self.unmap_offsets(hole.clone(), task, KEPT_LOCKS);
+        self.unmap_offsets(hole.clone(), task, None);
         let mut next = hole.start;
         while let Some(index) = self.next_page(&(next..hole.end)) {
             self.punch_page(index, task)?;
@@ -148,7 +168,7 @@ impl<P: Platform> HugeFile<P> {
     fn unmap_page(&self, index: u64, task: &mut Task<P>) {
         // With the fault mutex held nobody maps it anew, but by taking up a table that has it.
         while self.find_page(index).is_some_and(|page| page.page().mapcount() > 0) {
-            self.unmap_offsets(index..index + 1, task, KEPT_LOCKS);
+            self.unmap_offsets(index..index + 1, task, None);
         }
     }
 
@@ -174,63 +194,54 @@ impl<P: Platform> HugeFile<P> {
         }
     }
 
-    /// Takes the pages of a range of offsets out of every mapping. `kept` bounds the VMA locks held meanwhile.
+    /// Takes the pages of a range of offsets out of every mapping. `kept` are the VMA locks held already.
     ///
     /// Takes `i_mmap` in write and tries VMA locks. Sleeps. Linux: `hugetlb_vmdelete_list()` and
     /// `hugetlb_unmap_file_folio()` in fs/hugetlbfs/inode.c.
-    fn unmap_offsets(&self, offsets: Range<u64>, task: &mut Task<P>, kept: u32) {
+    fn unmap_offsets(&self, offsets: Range<u64>, task: &mut Task<P>, kept: Option<&Kept<'_, P>>) {
         loop {
-            let scan = {
+            let busy = {
                 let i_mmap = self.i_mmap_write(task);
-                self.unmap_what_is_free(&i_mmap, &offsets, task)
+                self.unmap_what_is_free(&i_mmap, &offsets, kept, task)
             };
-            let vma = match scan {
-                Scan { busy: Some(vma), .. } => vma,
-                Scan { copies: true, .. } => continue,
-                Scan { .. } => return,
-            };
+            let Some(vma) = busy else { return };
             // Waited for with nothing held but what comes before it in the lock order, and VMA locks of this file: nobody
             // who has one of those waits for another.
-            let Some(lock) = vma.semaphore() else { continue };
-            let semaphore = lock.write(task);
+            let Some(semaphore) = vma.semaphore().map(|lock| lock.write(task)) else {
+                continue;
+            };
+            let count = kept.map_or(0, |kept| kept.count) + 1;
+            let more = Kept { vma: &vma, semaphore: &semaphore, before: kept, count };
+            if count <= KEPT_LOCKS {
+                return self.unmap_offsets(offsets, task, Some(&more));
+            }
             let i_mmap = self.i_mmap_write(task);
-            // The parts of a private mapping have one lock, that of its reservations: done with all of them, none is
-            // found busy later because of this very hold. And of one that died meanwhile, its successor may live.
-            for proof in i_mmap.vmas(offsets.clone()) {
-                let has_this = proof.vma().semaphore().is_some_and(|other| core::ptr::eq(other, lock));
-                let joined = has_this.then(|| VmaWriteGuard::joined(&i_mmap, proof.vma(), &semaphore));
-                if let Some(locked) = joined.flatten() {
-                    self.unmap_from(&locked, &i_mmap, &offsets, task);
-                }
-            }
-            drop(i_mmap);
-            if kept > 0 {
-                self.unmap_offsets(offsets, task, kept - 1);
-                return;
-            }
-            drop(semaphore);
+            self.unmap_what_is_free(&i_mmap, &offsets, Some(&more), task);
         }
     }
 
-    /// Works on the VMAs whose locks are free.
+    /// Works on the VMAs whose locks are free or kept; returns one that is busy and maps something in the range.
     fn unmap_what_is_free(
         &self,
         i_mmap: &IMmapWriteGuard<'_, P>,
         offsets: &Range<u64>,
+        kept: Option<&Kept<'_, P>>,
         task: &mut Task<P>,
-    ) -> Scan<P> {
-        let mut scan = Scan { busy: None, copies: false };
+    ) -> Option<Arc<Vma<P>>> {
+        let mut busy = None;
         for proof in i_mmap.vmas(offsets.clone()) {
-            match VmaWriteGuard::try_lock(i_mmap, proof.vma()) {
-                Some(locked) => {
-                    let cleared = self.unmap_from(&locked, i_mmap, offsets, task);
-                    scan.copies |= cleared > 0 && !proof.vma().is_shared();
-                }
-                None if maps_any(&proof, offsets) => scan.busy = Some(proof.vma().clone()),
+            let vma = proof.vma();
+            let locked = match Kept::find(kept, vma) {
+                Some(semaphore) => VmaWriteGuard::joined(i_mmap, vma, semaphore),
+                None => VmaWriteGuard::try_lock(i_mmap, vma),
+            };
+            match locked {
+                Some(locked) => self.unmap_from(&locked, i_mmap, offsets, task),
+                None if maps_any(&proof, offsets) => busy = Some(vma.clone()),
                 None => {}
             }
         }
-        scan
+        busy
     }
 
     fn unmap_from(
@@ -239,21 +250,14 @@ impl<P: Platform> HugeFile<P> {
         i_mmap: &IMmapWriteGuard<'_, P>,
         offsets: &Range<u64>,
         task: &mut Task<P>,
-    ) -> u64 {
+    ) {
         let vma = locked.vma();
-        let Some(range) = vma.addresses_of(offsets) else { return 0 };
-        let mut gather = Gather::new(vma.mm(), i_mmap);
-        zap_range(locked, i_mmap, range, None, &mut gather, task)
+        if let Some(range) = vma.addresses_of(offsets) {
+            let mut gather = Gather::new(vma.mm(), i_mmap);
+            zap_range(locked, i_mmap, range, None, &mut gather, task);
+            gather.finish();
+        }
     }
-}
-
-/// What a look at all mappings left to be done.
-struct Scan<P: Platform> {
-    /// A VMA that maps something in the range and whose lock is held by others.
-    busy: Option<Arc<Vma<P>>>,
-    /// Pages of private mappings were taken away. A fork may have been copying them to a child that had been looked at
-    /// before its parent: look again. What the parent has lost cannot be copied any more.
-    copies: bool,
 }
 
 /// Does a VMA map anything of these offsets?
