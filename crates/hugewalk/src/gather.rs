@@ -97,7 +97,7 @@ impl<'g, P: Platform> Gather<'g, P> {
         });
     }
 
-    /// The leaf at `address` was cleared; the reference it held on the page is owed.
+    /// The leaf at `address` was cleared; what it held on the page, a mapping and a reference, is owed.
     pub(crate) fn unmapped(&mut self, address: VirtAddr, frame: HugeFrame) {
         self.changed(address..address.plus(self.size.bytes()));
         if let Some(place) = self.inline.get_mut(self.inline_len) {
@@ -107,7 +107,7 @@ impl<'g, P: Platform> Gather<'g, P> {
             self.more.push(frame);
         } else {
             self.flush();
-            // After the flush nothing is owed for this page but its reference.
+            // After the flush nothing else is owed for this page.
             self.put(frame);
         }
     }
@@ -162,6 +162,9 @@ impl<'g, P: Platform> Gather<'g, P> {
     }
 
     fn put(&self, frame: HugeFrame) {
+        // Only after the flush: who finds the page mapped once takes it for its own and writes to it, while a processor
+        // of this address space could still read it.
+        self.mm.hugetlb().page(frame).remove_mapping();
         self.mm.hugetlb().put_page(frame, self.size);
     }
 }

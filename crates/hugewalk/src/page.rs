@@ -26,8 +26,8 @@ const HWPOISON: u64 = 1 << 2;
 ///
 /// - While `refs` is 0 the page is free, and its pool alone touches `subpool`; the one who takes the page out of the
 ///   pool, or drops the last reference, has it to itself as well.
-/// - `mapcount` is the number of leaf entries that map the page; each of them holds one of `refs`. A table shared by
-///   many counts once.
+/// - `mapcount` is the number of leaf entries that map the page, or did and have not been flushed from every processor;
+///   each of them holds one of `refs`. A table shared by many counts once.
 #[repr(C, align(64))]
 pub struct Page<P: Platform> {
     refs: P::Word,

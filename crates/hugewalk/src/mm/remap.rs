@@ -251,7 +251,6 @@ fn move_entry<P: Platform>(
             to.lock_beside(from, task, |to| to.set(entry));
         }
         (None, Entry::Leaf(leaf)) => {
-            mm.hugetlb().page(leaf.frame).remove_mapping();
             mm.sub_resident(1);
             gather.unmapped(address, leaf.frame);
         }

@@ -168,7 +168,6 @@ pub(crate) fn zap_range<P: Platform>(
                 }
                 // What is not a leaf holds no reference: a marker, or the trace of a page that is gone.
                 if let Entry::Leaf(leaf) = locked.take() {
-                    mm.hugetlb().page(leaf.frame).remove_mapping();
                     mm.sub_resident(1);
                     gather.unmapped(address, leaf.frame);
                     cleared += 1;
