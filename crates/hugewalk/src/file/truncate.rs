@@ -74,14 +74,19 @@ impl<P: Platform> HugeFile<P> {
         }
         let inode_lock = self.lock_inode(task);
         let gone = size >> self.size_class.shift()..u64::MAX;
-        if !self.set_size(size) && self.promises.lock().count(gone.start, gone.end) == 0 {
-            return Ok(());
-        }
+        // A file that grows can have something beyond its new size, too: pages and promises from an allocation that kept
+        // the size, and private copies of such pages.
+        self.set_size(size);
         self.hugetlb.wait_for_faults(task);
         self.unmap_offsets(gone.clone(), task, None);
         let mut freed = 0;
         while let Some(index) = self.next_page(&gone) {
             freed += u64::from(self.remove_page(index, task));
+        }
+        if freed > 0 {
+            // A private mapping may have copied a page after the first look at it and before the page was out of the
+            // cache. Linux unmaps twice as well, see `truncate_pagecache()` in mm/truncate.c.
+            self.unmap_offsets(gone.clone(), task, None);
         }
         let promised = self.promises.lock().del_to_end(gone.start);
         release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), promised - freed.min(promised));
@@ -125,13 +130,10 @@ impl<P: Platform> HugeFile<P> {
         Ok(())
     }
 
-    /// Stores the size. True if pages may lie beyond it now.
-    fn set_size(&self, size: u64) -> bool {
-        let cache = self.cache.lock();
-        let before = self.size();
+    fn set_size(&self, size: u64) {
+        // Under the cache's lock, as pages go in under it below the size only.
+        let _cache = self.cache.lock();
         self.size.store(size, core::sync::atomic::Ordering::Release);
-        // Also a file that grows can have pages beyond its size, from an allocation that kept it.
-        size <= before || cache.next_from(size >> self.size_class.shift(), u64::MAX).is_some()
     }
 
     fn next_page(&self, offsets: &Range<u64>) -> Option<u64> {
