@@ -377,12 +377,15 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         if !unchanged {
             return Ok(Attempt::Done(Fault::Raced));
         }
+        // Out of reach for everybody first, then the new page: else one processor could store to the new page while
+        // another still reads the old one through its TLB, and misses the store. Not empty, though: truncation, which looks
+        // without the table lock whether anything is mapped here, must not overlook it.
+        locked.set(Entry::Leaf(leaf.without(LeafFlags::ACCESS)));
+        let range = self.address..self.address.plus(vma.size().bytes());
+        hugetlb.platform().flush_tlb(self.mm().context(), range);
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         copy.page().add_mapping();
         locked.set(Entry::Leaf(Leaf { frame: copy.frame(), flags: leaf_flags(vma, true) | used }));
-        // Before the old page can go: another processor may still read it through its TLB.
-        let range = self.address..self.address.plus(vma.size().bytes());
-        hugetlb.platform().flush_tlb(self.mm().context(), range);
         // Still under the table lock: who finds the page mapped once may take it for its own.
         old.page().remove_mapping();
         drop(locked);
