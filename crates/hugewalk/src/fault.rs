@@ -150,10 +150,11 @@ const fn allows(rights: Protection, access: Access) -> bool {
 }
 
 /// One attempt ended with something to be done without locks.
-enum Attempt {
+enum Attempt<'h, P: Platform> {
     Done(Fault),
-    /// The owner of a reservation found the pool empty: its children's hold on this page has to end.
-    RobChildren(HugeFrame),
+    /// The owner of a reservation found the pool empty: its children's hold on this page has to end. With a reference, so
+    /// that the page does not become another one of theirs meanwhile.
+    RobChildren(PageRef<'h, P>),
 }
 
 impl<P: Platform> AddressSpace<P> {
@@ -183,11 +184,11 @@ impl<P: Platform> AddressSpace<P> {
             let fault = Faulting { guard: &guard, address, index, access, may_rob: !robbed };
             match fault.attempt(task)? {
                 Attempt::Done(done) => return Ok(done),
-                Attempt::RobChildren(frame) => {
+                Attempt::RobChildren(page) => {
                     // `i_mmap` in write comes before none of what is held; let everything go but the mmap lock.
                     drop(guard);
                     drop(mutex);
-                    rob_children(vma, index, frame, task);
+                    rob_children(vma, index, page.frame(), task);
                     robbed = true;
                 }
             }
@@ -218,7 +219,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         self.access == Access::Write
     }
 
-    fn attempt(&self, task: &mut Task<P>) -> Result<Attempt, FaultError> {
+    fn attempt(&self, task: &mut Task<P>) -> Result<Attempt<'v, P>, FaultError> {
         let slot = huge_pte_alloc(self.guard, self.vma(), self.address, Some(self.guard), task)?;
         match slot.read() {
             Entry::None | Entry::Marker => self.no_page(&slot, task).map(Attempt::Done),
@@ -324,7 +325,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         slot: &Slot<'_, P, Stable>,
         leaf: Leaf,
         task: &mut Task<P>,
-    ) -> Result<Attempt, FaultError> {
+    ) -> Result<Attempt<'v, P>, FaultError> {
         if !self.is_write() || leaf.is_writable() {
             slot.lock(task).mark_used(self.is_write());
             return Ok(Attempt::Done(Fault::Present));
@@ -343,7 +344,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         drop(locked);
         // SAFETY: the reference taken above, while the entry's own kept the page.
         let old = unsafe { PageRef::from_raw(self.mm().hugetlb(), leaf.frame, self.vma().size()) };
-        self.copy(slot, leaf, &old, task)
+        self.copy(slot, leaf, old, task)
     }
 
     fn make_writable(&self, locked: &LockedSlot<'_, P>, leaf: Leaf) {
@@ -356,16 +357,16 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         &self,
         slot: &Slot<'_, P, Stable>,
         leaf: Leaf,
-        old: &PageRef<'_, P>,
+        old: PageRef<'v, P>,
         task: &Task<P>,
-    ) -> Result<Attempt, FaultError> {
+    ) -> Result<Attempt<'v, P>, FaultError> {
         let (vma, hugetlb) = (self.vma(), self.mm().hugetlb());
         // The page is the owner's, with its reservation used up, but children share it since a fork.
         let owner_of_shared = vma.reserve().is_some() && old.page().is_anon();
         let copy = match self.new_page(owner_of_shared) {
             Ok(copy) => copy,
             Err(NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_)) if owner_of_shared && self.may_rob => {
-                return Ok(Attempt::RobChildren(leaf.frame));
+                return Ok(Attempt::RobChildren(old));
             }
             Err(error) => return Err(error.into()),
         };

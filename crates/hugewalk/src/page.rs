@@ -106,6 +106,11 @@ impl<P: Platform> Page<P> {
         self.refs.store(1, Ordering::Release);
     }
 
+    /// Freeing the page makes a reservation of it.
+    pub(crate) fn restore_reserve(&self) {
+        self.flags.fetch_or(RESTORE_RESERVE, Ordering::AcqRel);
+    }
+
     /// The page is in use: freeing it later does not bring its reservation back.
     pub(crate) fn forget_reserve(&self) {
         self.flags.fetch_and(!RESTORE_RESERVE, Ordering::AcqRel);
