@@ -10,25 +10,25 @@ use crate::tag::{PAGES, Random, Tag, WRITERS};
 use crate::world::{File, World};
 
 /// Where in a page the words lie: those of processors, and those that are written through the file.
-pub fn word_offset(writer: usize) -> u64 {
+pub(crate) fn word_offset(writer: usize) -> u64 {
     writer as u64 * 64
 }
 
 /// A thread's name in tags.
-pub struct Writer {
-    pub number: usize,
-    pub sequence: u64,
+pub(crate) struct Writer {
+    pub(crate) number: usize,
+    pub(crate) sequence: u64,
 }
 
 impl Writer {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
     }
 }
 
 /// One place that is accessed.
-pub struct Place<'w> {
+pub(crate) struct Place<'w> {
     world: &'w World,
     process: &'w Process,
     region: usize,
@@ -36,8 +36,12 @@ pub struct Place<'w> {
 }
 
 impl<'w> Place<'w> {
-    pub fn random(world: &'w World, process: &'w Process, random: &mut Random) -> Self {
+    pub(crate) fn random(world: &'w World, process: &'w Process, random: &mut Random) -> Self {
         Self { world, process, region: random.below(process.regions.len()), page: random.below(PAGES) }
+    }
+
+    pub(crate) fn region(&self) -> usize {
+        self.region
     }
 
     fn file(&self) -> Option<&'w File> {
@@ -57,7 +61,7 @@ impl<'w> Place<'w> {
     }
 
     /// Loads a word and judges it.
-    pub fn load(&self, cpu: &mut Cpu, task: &mut Task<Host>, random: &mut Random) {
+    pub(crate) fn load(&self, cpu: &mut Cpu, task: &mut Task<Host>, random: &mut Random) {
         let writer = random.below(WRITERS);
         let region = &self.process.regions[self.region];
         let view = region.view();
@@ -76,7 +80,7 @@ impl<'w> Place<'w> {
     }
 
     /// Stores the thread's word.
-    pub fn store(&self, cpu: &mut Cpu, task: &mut Task<Host>, writer: &mut Writer) {
+    pub(crate) fn store(&self, cpu: &mut Cpu, task: &mut Task<Host>, writer: &mut Writer) {
         let region = &self.process.regions[self.region];
         let private = region.ledger.is_some();
         let owner = if private { self.process.id } else { self.file().map_or(0, |file| file.number) };
@@ -150,10 +154,12 @@ impl<'w> Place<'w> {
 
     /// Is this an error that what the others do explains?
     fn judge_error(&self, error: FaultError, store: bool, view: &View) {
-        let stable = self.process.regions[self.region].unchanged(view);
+        let region = &self.process.regions[self.region];
+        let promised = region.is_promised(self.page);
+        let stable = region.unchanged(view);
         let state = view.state;
         // The owner of a reservation gets its page, as long as it has not thrown it away.
-        let promised = self.region == ANONYMOUS && state.mapped && state.promised >> self.page & 1 != 0;
+        let promised = promised && self.region == ANONYMOUS && state.mapped;
         let explained = match error {
             FaultError::NotMapped { .. } => !stable || !state.mapped,
             FaultError::Protection { .. } => !stable || (store && !state.is_writable(self.page)),
@@ -181,7 +187,7 @@ impl<'w> Place<'w> {
 }
 
 /// An error of a call on an address space that the other threads explain.
-pub fn explained(error: &mm::MapError) -> bool {
+pub(crate) fn explained(error: &mm::MapError) -> bool {
     use hugewalk::reserve::NoPage;
     use mm::MapError::{Exited, Fault, NoPage as Unpromised};
     match error {

@@ -14,7 +14,7 @@ use crate::tag::{PAGES, WRITERS};
 const UNQUIET: u64 = u32::MAX as u64;
 
 #[derive(Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     pages: [PageLedger; PAGES],
     /// The file behind a private mapping: its zaps take private copies away too.
     behind: Option<Arc<Ledger>>,
@@ -45,17 +45,17 @@ struct WordLedger {
 
 /// What was known when a load began.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
-    pub stored: u64,
+pub(crate) struct Known {
+    pub(crate) stored: u64,
     mark: u64,
-    pub seen: u64,
-    pub floor: u64,
-    pub truncated: u64,
+    pub(crate) seen: u64,
+    pub(crate) floor: u64,
+    pub(crate) truncated: u64,
 }
 
 /// How sure it is that a zap took the contents away.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Zapped {
+pub(crate) enum Zapped {
     Perhaps,
     Surely,
     /// Also what private copies had taken over from the file.
@@ -63,17 +63,17 @@ pub enum Zapped {
 }
 
 /// The last finished store of each writer, anywhere.
-pub type Finished = [AtomicU64; WRITERS];
+pub(crate) type Finished = [AtomicU64; WRITERS];
 
 /// A zap that has begun.
-pub struct Zap<'l> {
+pub(crate) struct Zap<'l> {
     ledger: &'l Ledger,
     pages: Vec<usize>,
     finished: [u64; WRITERS],
 }
 
 impl Ledger {
-    pub fn new(behind: Option<Arc<Ledger>>) -> Self {
+    pub(crate) fn new(behind: Option<Arc<Ledger>>) -> Self {
         Self { pages: Default::default(), behind }
     }
 
@@ -82,30 +82,30 @@ impl Ledger {
     }
 
     /// Zaps begun so far.
-    pub fn begun(&self, page: usize) -> u64 {
+    pub(crate) fn begun(&self, page: usize) -> u64 {
         self.pages[page].begun.load(SeqCst) + self.behind(page).map_or(0, |file| file.begun.load(SeqCst))
     }
 
     /// Zaps so far, if none is under way.
     fn quiet(&self, page: usize) -> u64 {
-        let ended = self.pages[page].ended.load(SeqCst)
-            + self.behind(page).map_or(0, |file| file.ended.load(SeqCst));
+        let ended =
+            self.pages[page].ended.load(SeqCst) + self.behind(page).map_or(0, |file| file.ended.load(SeqCst));
         if ended == self.begun(page) { ended & UNQUIET } else { UNQUIET }
     }
 
     /// A store begins; what is returned belongs to [`stored`](Self::stored).
-    pub fn storing(&self, page: usize, writer: usize, sequence: u64) -> u64 {
+    pub(crate) fn storing(&self, page: usize, writer: usize, sequence: u64) -> u64 {
         self.pages[page].words[writer].issued.store(sequence, SeqCst);
         self.quiet(page)
     }
 
     /// A store has returned.
-    pub fn stored(&self, page: usize, writer: usize, sequence: u64, quiet: u64) {
+    pub(crate) fn stored(&self, page: usize, writer: usize, sequence: u64, quiet: u64) {
         self.pages[page].words[writer].stored.store(sequence << 32 | quiet, SeqCst);
     }
 
     /// What is known of a word.
-    pub fn known(&self, page: usize, writer: usize) -> Known {
+    pub(crate) fn known(&self, page: usize, writer: usize) -> Known {
         let word = &self.pages[page].words[writer];
         let stored = word.stored.load(SeqCst);
         let own = self.pages[page].floor[writer].load(SeqCst);
@@ -120,29 +120,29 @@ impl Ledger {
         }
     }
 
-    pub fn issued(&self, page: usize, writer: usize) -> u64 {
+    pub(crate) fn issued(&self, page: usize, writer: usize) -> u64 {
         self.pages[page].words[writer].issued.load(SeqCst)
     }
 
-    pub fn issued_behind(&self, page: usize, writer: usize) -> u64 {
+    pub(crate) fn issued_behind(&self, page: usize, writer: usize) -> u64 {
         self.behind(page).map_or(0, |file| file.words[writer].issued.load(SeqCst))
     }
 
-    pub fn inherited(&self, page: usize, writer: usize) -> u64 {
+    pub(crate) fn inherited(&self, page: usize, writer: usize) -> u64 {
         self.pages[page].words[writer].inherited.load(SeqCst)
     }
 
-    pub fn saw(&self, page: usize, writer: usize, sequence: u64) {
+    pub(crate) fn saw(&self, page: usize, writer: usize, sequence: u64) {
         self.pages[page].words[writer].seen.fetch_max(sequence, SeqCst);
     }
 
     /// Must a load that has just ended have seen the store that was known when it began?
-    pub fn binds(&self, page: usize, known: &Known) -> bool {
+    pub(crate) fn binds(&self, page: usize, known: &Known) -> bool {
         known.stored != 0 && known.mark != UNQUIET && known.mark == self.begun(page) & UNQUIET
     }
 
     /// A zap of some pages begins.
-    pub fn zap(&self, pages: impl Iterator<Item = usize>, finished: &Finished) -> Zap<'_> {
+    pub(crate) fn zap(&self, pages: impl Iterator<Item = usize>, finished: &Finished) -> Zap<'_> {
         let pages: Vec<usize> = pages.collect();
         for &page in &pages {
             self.pages[page].begun.fetch_add(1, SeqCst);
@@ -152,12 +152,12 @@ impl Ledger {
     }
 
     /// What a fork will need to know of this ledger, taken before it.
-    pub fn before_fork(&self) -> Vec<[Known; WRITERS]> {
+    pub(crate) fn before_fork(&self) -> Vec<[Known; WRITERS]> {
         (0..PAGES).map(|page| core::array::from_fn(|writer| self.known(page, writer))).collect()
     }
 
     /// The ledger of a child, after the fork.
-    pub fn child(&self, before: &[[Known; WRITERS]]) -> Self {
+    pub(crate) fn child(&self, before: &[[Known; WRITERS]]) -> Self {
         let child = Self::new(self.behind.clone());
         for (page, known) in before.iter().enumerate() {
             for (writer, known) in known.iter().enumerate() {
@@ -179,7 +179,7 @@ impl Ledger {
 }
 
 impl Zap<'_> {
-    pub fn end(self, how: Zapped) {
+    pub(crate) fn end(self, how: Zapped) {
         for &page in &self.pages {
             let page = &self.ledger.pages[page];
             for (writer, &finished) in self.finished.iter().enumerate() {

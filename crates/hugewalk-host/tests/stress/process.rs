@@ -13,12 +13,12 @@ use crate::tag::PAGES;
 use crate::world::{BIG, File, GIB, MIB2, MOUNTED, SMALL, World};
 
 /// The mappings of a process, by their number.
-pub const REGIONS: usize = 5;
-pub const SHARED: usize = 0;
-pub const ON_MOUNT: usize = 1;
-pub const ANONYMOUS: usize = 2;
-pub const COPY: usize = 3;
-pub const ALIAS: usize = 4;
+pub(crate) const REGIONS: usize = 5;
+pub(crate) const SHARED: usize = 0;
+pub(crate) const ON_MOUNT: usize = 1;
+pub(crate) const ANONYMOUS: usize = 2;
+pub(crate) const COPY: usize = 3;
+pub(crate) const ALIAS: usize = 4;
 
 /// Where a mapping lies at first, and where else it may move. Those that can share are aligned to 1 GiB, at one of their
 /// places at least; the small ones straddle the boundary of a table.
@@ -30,87 +30,81 @@ const PLACES: [[u64; 2]; REGIONS] = [
     [30 * GIB, 34 * GIB + MIB2],
 ];
 
-pub struct Process {
-    pub id: u32,
-    pub space: EngineArc<AddressSpace<Host>>,
+pub(crate) struct Process {
+    pub(crate) id: u32,
+    pub(crate) space: EngineArc<AddressSpace<Host>>,
     /// Those it was forked from, directly or not.
-    pub ancestors: Vec<u32>,
-    pub regions: [Region; REGIONS],
+    pub(crate) ancestors: Vec<u32>,
+    pub(crate) regions: [Region; REGIONS],
 }
 
 /// One mapping. Who changes it holds `lock`; who accesses it looks at the state before and after.
-pub struct Region {
+pub(crate) struct Region {
     lock: Mutex<()>,
     /// Odd while it is being changed.
     version: AtomicU64,
     base: AtomicU64,
     flags: AtomicU64,
+    /// A bit for each page whose promise has not been used up and thrown away.
+    promised: AtomicU64,
+    /// Threads that are throwing pages away.
+    throwing: AtomicU64,
     /// What was stored to a private mapping.
-    pub ledger: Option<Ledger>,
+    pub(crate) ledger: Option<Ledger>,
 }
 
 /// What is known of a mapping at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
-    pub base: u64,
-    pub mapped: bool,
+pub(crate) struct State {
+    pub(crate) base: u64,
+    pub(crate) mapped: bool,
     /// The process made the mapping itself, with reservations.
-    pub owner: bool,
+    pub(crate) owner: bool,
     /// A bit for each page.
-    pub writable: u8,
-    /// Pages whose promise has not been used up and thrown away.
-    pub promised: u8,
+    pub(crate) writable: u8,
 }
 
 impl State {
     fn pack(self) -> u64 {
-        u64::from(self.mapped)
-            | u64::from(self.owner) << 1
-            | u64::from(self.writable) << 8
-            | u64::from(self.promised) << 16
+        u64::from(self.mapped) | u64::from(self.owner) << 1 | u64::from(self.writable) << 8
     }
 
     fn unpack(base: u64, flags: u64) -> Self {
-        Self {
-            base,
-            mapped: flags & 1 != 0,
-            owner: flags & 2 != 0,
-            writable: (flags >> 8) as u8,
-            promised: (flags >> 16) as u8,
-        }
+        Self { base, mapped: flags & 1 != 0, owner: flags & 2 != 0, writable: (flags >> 8) as u8 }
     }
 
-    pub fn is_writable(&self, page: usize) -> bool {
+    pub(crate) fn is_writable(&self, page: usize) -> bool {
         self.writable >> page & 1 != 0
     }
 }
 
 /// A look at a mapping: the state, and whether it was at rest.
 #[derive(Clone, Copy, Debug)]
-pub struct View {
+pub(crate) struct View {
     version: u64,
-    pub state: State,
+    pub(crate) state: State,
 }
 
 /// A mapping that is being changed.
-pub struct Changing<'r> {
+pub(crate) struct Changing<'r> {
     region: &'r Region,
     _lock: MutexGuard<'r, ()>,
 }
 
 impl Region {
     fn new(number: usize, ledger: Option<Ledger>) -> Self {
-        let region = Self {
+        Self {
             lock: Mutex::default(),
             version: AtomicU64::new(0),
             base: AtomicU64::new(PLACES[number][0]),
             flags: AtomicU64::new(0),
+            promised: AtomicU64::new(0),
+            throwing: AtomicU64::new(0),
             ledger,
-        };
-        region
+        }
     }
 
-    pub fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         let version = self.version.load(SeqCst);
         View { version, state: self.state() }
     }
@@ -120,38 +114,56 @@ impl Region {
     }
 
     /// Has the mapping been at rest since the look, and is the state what it was?
-    pub fn unchanged(&self, since: &View) -> bool {
+    pub(crate) fn unchanged(&self, since: &View) -> bool {
         since.version.is_multiple_of(2) && self.version.load(SeqCst) == since.version
     }
 
     /// Keeps it as it is.
-    pub fn keep(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn keep(&self) -> MutexGuard<'_, ()> {
         self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub fn change(&self) -> Changing<'_> {
+    pub(crate) fn change(&self) -> Changing<'_> {
         let _lock = self.keep();
         self.version.fetch_add(1, SeqCst);
         Changing { region: self, _lock }
     }
 
-    /// A page of the mapping loses its promise.
-    pub fn forget_promise(&self, page: usize) {
-        self.flags.fetch_and(!(1 << (16 + page)), SeqCst);
+    /// Does `work`, which may throw these pages away and with them their promises.
+    pub(crate) fn throwing<R>(&self, pages: core::ops::Range<usize>, work: impl FnOnce() -> R) -> R {
+        self.throwing.fetch_add(1, SeqCst);
+        let result = work();
+        // Afterwards: the mapping may have been made anew since the beginning.
+        for page in pages {
+            self.promised.fetch_and(!(1 << page), SeqCst);
+        }
+        self.throwing.fetch_sub(1, SeqCst);
+        result
+    }
+
+    /// Does the mapping, which is at rest, have a promise for the page?
+    pub(crate) fn is_promised(&self, page: usize) -> bool {
+        self.throwing.load(SeqCst) == 0 && self.promised.load(SeqCst) >> page & 1 != 0
     }
 
     /// What is stored to a private mapping is about to go.
-    pub fn zap<'r>(&'r self, world: &World, pages: impl Iterator<Item = usize>) -> Option<Zap<'r>> {
+    pub(crate) fn zap<'r>(&'r self, world: &World, pages: impl Iterator<Item = usize>) -> Option<Zap<'r>> {
         self.ledger.as_ref().map(|ledger| ledger.zap(pages, &world.finished))
     }
 }
 
 impl Changing<'_> {
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.region.state()
     }
 
-    pub fn set(&self, state: State) {
+    /// The mapping is about to be made, with promises for all its pages, or for none. To be called before: others throw
+    /// pages away as soon as they are there.
+    pub(crate) fn promise(&self, promised: bool) {
+        self.region.promised.store(if promised { u64::MAX } else { 0 }, SeqCst);
+    }
+
+    pub(crate) fn set(&self, state: State) {
         self.region.base.store(state.base, SeqCst);
         self.region.flags.store(state.pack(), SeqCst);
     }
@@ -164,7 +176,7 @@ impl Drop for Changing<'_> {
 }
 
 /// The file behind a mapping, unless it is anonymous.
-pub fn file_of(world: &World, region: usize) -> Option<&File> {
+pub(crate) fn file_of(world: &World, region: usize) -> Option<&File> {
     match region {
         SHARED | ALIAS => Some(&world.files[BIG]),
         ON_MOUNT => Some(&world.files[MOUNTED]),
@@ -174,11 +186,11 @@ pub fn file_of(world: &World, region: usize) -> Option<&File> {
 }
 
 /// Where page `page` of a mapping lies behind its start.
-pub fn offset(world: &World, region: usize, page: usize) -> u64 {
+pub(crate) fn offset(world: &World, region: usize, page: usize) -> u64 {
     file_of(world, region).map_or(page as u64, |file| file.offsets[page]) * MIB2
 }
 
-pub fn length(region: usize) -> u64 {
+pub(crate) fn length(region: usize) -> u64 {
     match region {
         SHARED | ALIAS => GIB,
         ON_MOUNT => 2 * GIB,
@@ -187,13 +199,13 @@ pub fn length(region: usize) -> u64 {
 }
 
 /// The place where the mapping is not.
-pub fn other_place(region: usize, base: u64) -> u64 {
+pub(crate) fn other_place(region: usize, base: u64) -> u64 {
     let [one, other] = PLACES[region];
     if base == one { other } else { one }
 }
 
 impl Process {
-    pub fn new(world: &World) -> Self {
+    pub(crate) fn new(world: &World) -> Self {
         let regions = core::array::from_fn(|number| {
             let ledger = match number {
                 ANONYMOUS => Some(Ledger::new(None)),
@@ -207,7 +219,7 @@ impl Process {
     }
 
     /// Forks, with the layout held still meanwhile.
-    pub fn fork(&self, world: &World, task: &mut Task<Host>) -> Self {
+    pub(crate) fn fork(&self, world: &World, task: &mut Task<Host>) -> Self {
         let _keep: Vec<_> = self.regions.iter().map(Region::keep).collect();
         let before = |region: &Region| region.ledger.as_ref().map(Ledger::before_fork);
         let before: Vec<_> = self.regions.iter().map(before).collect();
@@ -223,7 +235,7 @@ impl Process {
             let ledger = parent.ledger.as_ref().zip(before[number].as_ref());
             let region = Region::new(number, ledger.map(|(ledger, before)| ledger.child(before)));
             // The child's reservations stay with the parent.
-            region.change().set(State { owner: false, promised: 0, ..parent.state() });
+            region.change().set(State { owner: false, ..parent.state() });
             region
         });
         let mut ancestors = self.ancestors.clone();
@@ -232,7 +244,7 @@ impl Process {
     }
 
     /// Exits, whoever runs it.
-    pub fn exit(&self, task: &mut Task<Host>) {
+    pub(crate) fn exit(&self, task: &mut Task<Host>) {
         let changing: Vec<_> = self.regions.iter().map(Region::change).collect();
         self.space.exit(task);
         for change in &changing {
@@ -241,16 +253,16 @@ impl Process {
     }
 }
 
-pub fn at(address: u64) -> VirtAddr {
+pub(crate) fn at(address: u64) -> VirtAddr {
     VirtAddr::new(address)
 }
 
 /// The end of a zap of a private mapping, if there was one.
-pub fn end_zap(zap: Option<Zap<'_>>, how: Zapped) {
+pub(crate) fn end_zap(zap: Option<Zap<'_>>, how: Zapped) {
     if let Some(zap) = zap {
         zap.end(how);
     }
 }
 
 /// Processes that a list holds, by reference.
-pub type Processes = Vec<Arc<Process>>;
+pub(crate) type Processes = Vec<Arc<Process>>;

@@ -3,24 +3,24 @@
 use core::fmt;
 
 /// Threads that write, at most: each has a word of its own in every page.
-pub const WRITERS: usize = 8;
+pub(crate) const WRITERS: usize = 8;
 /// Pages of a mapping that are touched.
-pub const PAGES: usize = 8;
+pub(crate) const PAGES: usize = 8;
 
 /// The value of a word. Zero is no tag: a page nobody has written to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Tag {
+pub(crate) struct Tag {
     /// Written through a private mapping, by the process `owner`; else to the file `owner`.
-    pub private: bool,
-    pub owner: u32,
-    pub page: usize,
-    pub writer: usize,
+    pub(crate) private: bool,
+    pub(crate) owner: u32,
+    pub(crate) page: usize,
+    pub(crate) writer: usize,
     /// Counts the stores of the writer, whichever words they went to.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
 }
 
 impl Tag {
-    pub fn encode(self) -> u64 {
+    pub(crate) fn encode(self) -> u64 {
         assert!(self.owner < 1 << 22 && self.sequence < 1 << 32, "run for too long: {self:?}");
         u64::from(self.private) << 63
             | u64::from(self.owner) << 41
@@ -29,7 +29,7 @@ impl Tag {
             | self.sequence
     }
 
-    pub fn decode(value: u64) -> Option<Self> {
+    pub(crate) fn decode(value: u64) -> Option<Self> {
         (value != 0).then_some(Self {
             private: value >> 63 != 0,
             owner: (value >> 41) as u32 & ((1 << 22) - 1),
@@ -49,27 +49,27 @@ impl fmt::Debug for Tag {
 }
 
 /// Random numbers: splitmix64.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64, stream: u64) -> Self {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self(seed.wrapping_add(stream.wrapping_mul(0xa076_1d64_78bd_642f)));
         random.next();
         random
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ mixed >> 31
     }
 
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    pub fn one_in(&mut self, odds: usize) -> bool {
+    pub(crate) fn one_in(&mut self, odds: usize) -> bool {
         self.below(odds) == 0
     }
 }

@@ -14,41 +14,41 @@ use crate::ledger::{Finished, Ledger};
 use crate::process::Process;
 use crate::tag::PAGES;
 
-pub const MIB2: u64 = HugeSize::Size2M.bytes();
-pub const GIB: u64 = HugeSize::Size1G.bytes();
+pub(crate) const MIB2: u64 = HugeSize::Size2M.bytes();
+pub(crate) const GIB: u64 = HugeSize::Size1G.bytes();
 
 /// One file is mapped by the gibibyte with its pages promised; the rest is for everybody else, and often too little.
-pub const POOL: u64 = 512 + 110;
+pub(crate) const POOL: u64 = 512 + 110;
 /// The pages that the mount's file may have, and those it is promised.
 const MOUNT: (u64, u64) = (14, 4);
 
-pub struct File {
-    pub file: EngineArc<HugeFile<Host>>,
-    pub number: u32,
-    pub ledger: Arc<Ledger>,
+pub(crate) struct File {
+    pub(crate) file: EngineArc<HugeFile<Host>>,
+    pub(crate) number: u32,
+    pub(crate) ledger: Arc<Ledger>,
     /// Offsets of the pages that are touched.
-    pub offsets: [u64; PAGES],
+    pub(crate) offsets: [u64; PAGES],
     /// Is it ever made shorter?
-    pub shrinks: bool,
+    pub(crate) shrinks: bool,
 }
 
-pub struct World {
-    pub hugetlb: EngineArc<Hugetlb<Host>>,
-    pub files: [File; 3],
-    pub mount: EngineArc<SubPool<Host>>,
-    pub processes: Mutex<Vec<Arc<Process>>>,
-    pub finished: Finished,
-    pub stop: AtomicBool,
+pub(crate) struct World {
+    pub(crate) hugetlb: EngineArc<Hugetlb<Host>>,
+    pub(crate) files: [File; 3],
+    pub(crate) mount: EngineArc<SubPool<Host>>,
+    pub(crate) processes: Mutex<Vec<Arc<Process>>>,
+    pub(crate) finished: Finished,
+    pub(crate) stop: AtomicBool,
     next_process: AtomicU32,
 }
 
 /// The big one with promised pages, the one on a mount, and the small one that private mappings copy.
-pub const BIG: usize = 0;
-pub const MOUNTED: usize = 1;
-pub const SMALL: usize = 2;
+pub(crate) const BIG: usize = 0;
+pub(crate) const MOUNTED: usize = 1;
+pub(crate) const SMALL: usize = 2;
 
 impl World {
-    pub fn new(membarrier: bool) -> Self {
+    pub(crate) fn new(membarrier: bool) -> Self {
         let config = HostConfig::new().huge_bytes(2 * GIB).max_tables(20_000).membarrier(membarrier);
         let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
         assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, POOL), POOL);
@@ -76,17 +76,17 @@ impl World {
         }
     }
 
-    pub fn fresh_process(&self) -> u32 {
+    pub(crate) fn fresh_process(&self) -> u32 {
         self.next_process.fetch_add(1, SeqCst)
     }
 
-    pub fn stopped(&self) -> bool {
+    pub(crate) fn stopped(&self) -> bool {
         self.stop.load(SeqCst)
     }
 
     /// Everything has been left: nothing is in use any more but what the files and the mount hold, and then nothing at
     /// all.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         let Self { hugetlb, files, mount, processes, .. } = self;
         let mut task = Task::new(&hugetlb).unwrap();
         for process in processes.into_inner().unwrap() {
@@ -116,7 +116,7 @@ impl World {
     }
 }
 
-pub fn pending(hugetlb: &Hugetlb<Host>) -> u64 {
+pub(crate) fn pending(hugetlb: &Hugetlb<Host>) -> u64 {
     use hugewalk::rcu::Rcu;
     hugetlb.rcu().pending()
 }
