@@ -10,7 +10,7 @@ use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
 use crate::fault::Access;
 use crate::file::HugeFile;
 use crate::platform::Platform;
-use crate::reserve::{NoPage, PrivateReserve, reserve_range};
+use crate::reserve::{NoPage, PrivateReserve, release_range, reserve_range};
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::vma::{Protection, Shape, Vma, VmaFlags};
@@ -216,6 +216,12 @@ fn map_file<P: Platform>(
         let map = shared.then(|| file.promises());
         reserve_range(&hugetlb, size, map, subpool, offsets.start, offsets.end)
     };
+    let unreserve = |_: &MapError| {
+        // What was promised to a file stays with it; a private mapping that is not made has no other owner.
+        if promised && !shared {
+            release_range(&hugetlb, size, subpool, offsets.end - offsets.start);
+        }
+    };
     let mut unmap = Some(unmap);
     if promised && let Err(error) = reserve() {
         let in_the_way = mmap.vmas.overlapping(&(shape.start..shape.end)).next();
@@ -229,10 +235,10 @@ fn map_file<P: Platform>(
         reserve()?;
     }
     if let Some(unmap) = unmap {
-        unmap.apply(mmap, task)?;
+        unmap.apply(mmap, task).inspect_err(unreserve)?;
     }
-    // Fails only if others have used the room that was made above. What was promised stays with the file then.
-    file.i_mmap_write(task).insert(vma.clone())?;
+    // Fails only if others have used the room that was made above.
+    file.i_mmap_write(task).insert(vma.clone()).map_err(MapError::from).inspect_err(unreserve)?;
     mmap.vmas.insert(vma)?;
     if shape.protection.contains(Protection::WRITE) {
         file.grow_to(file_end);
