@@ -8,6 +8,7 @@
 pub(crate) mod cpu;
 pub(crate) mod heap;
 pub(crate) mod inject;
+pub(crate) mod interrupt;
 mod locks;
 mod memory;
 mod platform;

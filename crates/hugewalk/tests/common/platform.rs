@@ -14,10 +14,10 @@ use hugewalk::table::Table;
 use parking_lot::Mutex;
 
 use super::cpu::Tlb;
-use super::inject;
 use super::locks::Alone;
 use super::memory::Contents;
 use super::tables::{Frames, Region};
+use super::{inject, interrupt};
 
 const TABLES: usize = 1024;
 /// How many huge pages of each size there can be.
@@ -239,6 +239,7 @@ unsafe impl Platform for Bench {
     }
 
     fn flush_tlb(&self, context: &Tlb, range: Range<VirtAddr>) {
+        inject::exempt(interrupt::flushing);
         inject::exempt(|| context.flush(&range));
     }
 
