@@ -32,12 +32,18 @@ stands_alone() {
     fi
 }
 
-# What each printed is shown, and has to be what expected.txt says.
+# What each printed is shown, and has to be what expected.txt says. A process cannot load page tables into the processor:
+# it leaves out the lines of the MMU.
 output=$(mktemp)
-trap 'rm -f "$output"' EXIT
+expected=$(mktemp)
+trap 'rm -f "$output" "$expected"' EXIT
 says_what_is_expected() {
+    case $1 in
+    linux) grep --invert-match '^mmu: ' expected.txt >"$expected" ;;
+    pvh) cp expected.txt "$expected" ;;
+    esac
     cat "$output"
-    diff --unified expected.txt "$output" || fail "$1 printed something else than ci/bare/expected.txt says"
+    diff --unified "$expected" "$output" || fail "$1 printed something else than ci/bare/expected.txt says"
 }
 
 stands_alone "$programs/linux"

@@ -3,14 +3,8 @@
 use std::env;
 
 fn main() {
-    for flag in [
-        "-nostartfiles",
-        "-nostdlib",
-        "-static",
-        "-no-pie",
-        "-Wl,--build-id=none",
-        "-Wl,-z,norelro",
-    ] {
+    for flag in ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-z,norelro"]
+    {
         println!("cargo::rustc-link-arg-bins={flag}");
     }
     let here = env::var("CARGO_MANIFEST_DIR").expect("cargo names the directory of the manifest");

@@ -10,7 +10,7 @@ use core::ptr::{self, NonNull};
 use crate::Mutex;
 
 /// Bytes of memory the heap hands out.
-const SIZE: usize = 16 << 20;
+pub const SIZE: usize = 16 << 20;
 
 #[repr(C, align(4096))]
 struct Memory(UnsafeCell<[u8; SIZE]>);
@@ -21,11 +21,12 @@ unsafe impl Sync for Memory {}
 static MEMORY: Memory = Memory(UnsafeCell::new([0; SIZE]));
 
 #[global_allocator]
-static HEAP: Heap = Heap(Mutex::new(Free {
-    first: ptr::null_mut(),
-    started: false,
-    in_use: 0,
-}));
+static HEAP: Heap = Heap(Mutex::new(Free { first: ptr::null_mut(), started: false, in_use: 0 }));
+
+/// The first byte of that memory, which starts at a page.
+pub fn start() -> NonNull<u8> {
+    NonNull::from(&MEMORY).cast()
+}
 
 /// Bytes handed out and not given back.
 pub fn in_use() -> usize {
@@ -37,10 +38,7 @@ struct Heap(Mutex<Free>);
 // SAFETY: `Free` hands out memory that nobody else holds, of the size and alignment asked for.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.0
-            .lock()
-            .take(layout)
-            .map_or(ptr::null_mut(), NonNull::as_ptr)
+        self.0.lock().take(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
@@ -104,12 +102,7 @@ impl Free {
                 }
                 if lead > 0 {
                     // SAFETY: `lead` bytes of the block lie before what is taken, a multiple of `UNIT`.
-                    unsafe {
-                        block.write(Block {
-                            size: lead,
-                            next: after,
-                        })
-                    };
+                    unsafe { block.write(Block { size: lead, next: after }) };
                 } else {
                     // SAFETY: as above, `link` is a link of the list.
                     unsafe { *link = after };
@@ -173,12 +166,7 @@ unsafe fn join(block: *mut Block) {
         // SAFETY: not null, as no block ends at address zero; so a block of the list.
         let Block { size: more, next } = unsafe { next.read() };
         // SAFETY: a block of the list by the contract.
-        unsafe {
-            block.write(Block {
-                size: size + more,
-                next,
-            })
-        };
+        unsafe { block.write(Block { size: size + more, next }) };
     }
 }
 

@@ -4,8 +4,8 @@
 //! `syscall` alone; `pvh` boots on a bare x86-64 machine, in long mode, and prints over the serial port. Neither links
 //! anything but what cargo compiled, and both must print what `expected.txt` says.
 //!
-//! What an embedder has to bring is here, each in its own file: a heap, huge frames, locks, and the handful of symbols
-//! the compiler expects of every program.
+//! What an embedder has to bring is here, each in its own file: a heap, huge frames, the handful of symbols the compiler
+//! expects of every program, and the [`platform`] that `hugewalk` sits on. What it gets is in `sharing.rs`.
 
 #![no_std]
 
@@ -13,11 +13,15 @@ extern crate alloc;
 
 pub mod frames;
 pub mod heap;
+pub mod platform;
 pub mod proof;
 mod runtime;
+mod sharing;
 
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
+
+use hugewalk::addr::{TableFrame, VirtAddr};
 
 /// A sleeping or spinning lock: one processor and one thread, so nobody ever waits.
 pub type Mutex<T> = lock_api::Mutex<spin::Mutex<()>, T>;
@@ -26,6 +30,17 @@ pub type Mutex<T> = lock_api::Mutex<spin::Mutex<()>, T>;
 pub trait Machine {
     /// Prints `bytes` where the person who runs the proof sees them.
     fn print(bytes: &[u8]);
+
+    /// Loads the `u64` at `address` as a program would that runs in the address space whose root table is in `root`;
+    /// `None` where there is no processor to be had for that, as in a process.
+    ///
+    /// # Safety
+    ///
+    /// `root` is the root of an address space that stays as it is meanwhile and maps `address`.
+    unsafe fn load(root: TableFrame, address: VirtAddr) -> Option<u64> {
+        let _ = (root, address);
+        None
+    }
 
     /// Ends the program.
     fn exit(outcome: Outcome) -> !;
@@ -44,7 +59,7 @@ pub enum Outcome {
 ///
 /// To be called once, by the start code.
 pub fn run<M: Machine>() -> ! {
-    proof::run(&mut Console::<M>::new());
+    proof::run::<M>(&mut Console::<M>::new());
     M::exit(Outcome::Proved)
 }
 

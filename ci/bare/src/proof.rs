@@ -4,30 +4,21 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use hugewalk as _;
-
-use crate::{frames, heap};
+use crate::{Machine, frames, heap, sharing};
 
 /// Runs every step and says what it showed; a step that fails panics.
 ///
-/// To be called once: the steps use up the huge frames.
-pub fn run(console: &mut dyn Write) {
+/// To be called once: the huge frames are zero once, and there is one kernel.
+pub fn run<M: Machine>(console: &mut dyn Write) {
     let mut say = |step: core::fmt::Arguments<'_>| {
         writeln!(console, "{step}").expect("the console takes every line");
     };
-    say(format_args!(
-        "hugewalk, without std, libc or an operating system's help"
-    ));
+    say(format_args!("hugewalk, without std, libc or an operating system's help"));
     heap_gives_back_what_it_took();
-    say(format_args!(
-        "heap: blocks of every size and alignment, all given back"
-    ));
+    say(format_args!("heap: blocks of every size and alignment, all given back"));
     frames_are_aligned_and_zero();
-    say(format_args!(
-        "frames: {} of {} MiB, aligned and zero",
-        frames::FRAMES,
-        frames::FRAME_SIZE >> 20
-    ));
+    say(format_args!("frames: {} of {} MiB, aligned and zero", frames::FRAMES, frames::FRAME_SIZE >> 20));
+    sharing::prove::<M>(&mut say);
 }
 
 fn heap_gives_back_what_it_took() {
@@ -43,10 +34,7 @@ fn heap_gives_back_what_it_took() {
     }
     for (count, page) in pages.iter().enumerate() {
         assert!((&raw const **page).is_aligned(), "a page is on a page boundary");
-        assert!(
-            page.0.iter().all(|&byte| byte == count as u8),
-            "nobody else wrote to the page"
-        );
+        assert!(page.0.iter().all(|&byte| byte == count as u8), "nobody else wrote to the page");
     }
     let mut odd = false;
     pages.retain(|_| {
@@ -62,17 +50,10 @@ fn heap_gives_back_what_it_took() {
 
 fn frames_are_aligned_and_zero() {
     let base = frames::base();
-    assert!(
-        base.addr().get().is_multiple_of(frames::FRAME_SIZE),
-        "frames are aligned"
-    );
+    assert!(base.addr().get().is_multiple_of(frames::FRAME_SIZE), "frames are aligned");
     for index in 0..frames::FRAMES {
         // SAFETY: the first byte of a frame, which nobody was given yet.
-        let first = unsafe {
-            base.as_ptr()
-                .wrapping_add(index * frames::FRAME_SIZE)
-                .read_volatile()
-        };
+        let first = unsafe { base.as_ptr().wrapping_add(index * frames::FRAME_SIZE).read_volatile() };
         assert_eq!(first, 0, "frames are zero");
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::walks;
+use crate::replay::plan::Mount;
 use crate::trace::Time;
 
 /// Huge-page tables that processes share, and what becomes of them.
@@ -26,6 +28,11 @@ pub enum Command {
     /// would have cost under three protocols, and what there is to gain.
     #[command(after_help = RECORDING, after_long_help = RECORDING)]
     Replay(ReplayArgs),
+    /// Measure what walks, faults, fork and unshare cost on this machine
+    ///
+    /// What is to be compared is measured in turn, sample by sample, and printed as ratios too: a machine whose speed
+    /// drifts slows all of it alike. Leave the machine alone meanwhile.
+    Bench(BenchArgs),
 }
 
 const RECORDING: &str = "\
@@ -40,6 +47,49 @@ Exit status:
   0  replayed; nothing differs from --truth
   1  replayed; something differs from --truth
   2  an input cannot be used; one line on standard error says what, where, and what to do";
+
+/// `hugewalk bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    pub what: BenchWhat,
+
+    /// Samples of each figure
+    #[arg(long, value_name = "N", default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: u32,
+
+    /// Seconds for each group of figures
+    #[arg(long, value_name = "SECONDS", default_value_t = 4.0, value_parser = seconds)]
+    pub seconds: f64,
+
+    /// Do one case and print no figures: for tools that count instructions
+    #[arg(long, value_name = "CASE", requires = "iterations")]
+    pub only: Option<walks::Way>,
+
+    /// How often to do it
+    #[arg(long, value_name = "N", requires = "only")]
+    pub iterations: Option<u64>,
+
+    /// How to print the figures
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// What `hugewalk bench` can measure.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum BenchWhat {
+    /// Walks under RCU, under the VMA lock and bare; faults, fork and unshare
+    Walk,
+}
+
+/// A time to spend: more than nothing, and less than a day.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0.0 && seconds < 86_400.0 => Ok(seconds),
+        _ => Err("a number of seconds above 0 is wanted".to_owned()),
+    }
+}
 
 /// `hugewalk replay`
 #[derive(Debug, Args)]
@@ -80,8 +130,8 @@ pub struct ReplayArgs {
     ///
     /// Known without being named: /dev/hugepages, /run/hugepages, /mnt/huge*, mounts in the recording, and files that are
     /// ever mapped with MAP_HUGETLB.
-    #[arg(long, value_name = "DIR[:1G]")]
-    pub hugetlbfs: Vec<String>,
+    #[arg(long, value_name = "DIR[:1G]", value_parser = mount)]
+    pub hugetlbfs: Vec<Mount>,
 }
 
 /// How a report is printed.
@@ -114,6 +164,19 @@ impl Until {
     }
 }
 
+fn mount(text: &str) -> Result<Mount, String> {
+    let (directory, page_shift) = match text.rsplit_once(':') {
+        Some((directory, "1G")) => (directory, 30),
+        Some((directory, "2M")) => (directory, 21),
+        Some((_, size)) if !size.contains('/') => return Err(format!("pages are of 2M or 1G, not {size}")),
+        _ => (text, 21),
+    };
+    if !directory.starts_with('/') {
+        return Err("give the whole path of the directory, from / on".to_owned());
+    }
+    Ok(Mount { directory: directory.trim_end_matches('/').to_owned(), page_shift })
+}
+
 fn until(text: &str) -> Result<Until, String> {
     let (seconds, kind): (&str, fn(Time) -> Until) = match text.strip_prefix('+') {
         Some(rest) => (rest, Until::After),
@@ -130,6 +193,15 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mount_is_named_by_its_whole_path_and_the_size_of_its_pages() {
+        let shift = |text| mount(text).map(|mount| (mount.directory, mount.page_shift)).ok();
+        assert_eq!(shift("/srv/h/"), Some(("/srv/h".to_owned(), 21)));
+        assert_eq!(shift("/srv/h:1G"), Some(("/srv/h".to_owned(), 30)));
+        assert_eq!(shift("/srv/a:b/h"), Some(("/srv/a:b/h".to_owned(), 21)));
+        assert_eq!((shift("/srv/h:4K"), shift("h")), (None, None));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! The `hugewalk` command: all of it but `main`.
 
 pub mod args;
+pub mod bench;
 pub mod replay;
 pub mod report;
 pub mod trace;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Cli, Command, ReplayArgs};
+use args::{BenchArgs, Cli, Command, Format, ReplayArgs};
+use replay::MachineError;
 use report::truth::{Truth, TruthError};
 use trace::{Trace, TraceError};
 
@@ -16,6 +19,7 @@ use trace::{Trace, TraceError};
 pub fn run(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         Command::Replay(args) => replay(args),
+        Command::Bench(args) => bench(args),
     };
     done.unwrap_or_else(|failure| {
         anstream::eprintln!("hugewalk: {failure}");
@@ -30,10 +34,43 @@ enum Failure {
     Trace(#[from] TraceError),
     #[error(transparent)]
     Truth(#[from] TruthError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
+    #[error("the report cannot be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    bench::run(args, &mut text)?;
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
-    let _trace = Trace::load(&args.strace, args.faults.as_deref())?;
-    let _truth = args.truth.as_deref().map(Truth::load).transpose()?;
-    Ok(ExitCode::SUCCESS)
+    let trace = Trace::load(&args.strace, args.faults.as_deref())?;
+    let truth = args.truth.as_deref().map(Truth::load).transpose()?;
+    let report = replay::replay(args, &args.hugetlbfs, &trace, truth.as_ref())?;
+    let mut text = Vec::new();
+    match args.format {
+        Format::Text => report::text::write(&report, &mut text)?,
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut text, &report).map_err(io::Error::from)?;
+            text.push(b'\n');
+        }
+    }
+    print(&text)?;
+    let differs = report.truth.is_some_and(|comparison| !comparison.equal);
+    Ok(if differs { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }

@@ -73,7 +73,7 @@ impl HugeArena {
         let count = units.div_ceil(UNITS);
         let mut blocks = Vec::new();
         blocks.try_reserve_exact(count)?;
-        blocks.resize(count, Block { used: [0; UNITS / 64], free: UNITS });
+        blocks.resize(count, Block::FREE);
         let mut frames =
             Frames { blocks, split: Bitmap::new(count)?, whole: Bitmap::new(count)?, in_use: [0; 2] };
         for unit in units..count * UNITS {
@@ -103,7 +103,7 @@ impl HugeArena {
             }
             HugeSize::Size1G => {
                 let block = frames.whole.first()?;
-                frames.blocks[block] = Block { used: [u64::MAX; UNITS / 64], free: 0 };
+                frames.blocks[block] = Block::USED;
                 frames.file(block);
                 block * UNITS
             }
@@ -118,12 +118,13 @@ impl HugeArena {
     ///
     /// If it is free already.
     pub(crate) fn free(&self, frame: HugeFrame, size: HugeSize) {
-        let (block, first) = (unit(frame) / UNITS, unit(frame) % UNITS);
-        let count = (size.bytes() / HugeSize::Size2M.bytes()) as usize;
+        let (block, unit) = (unit(frame) / UNITS, unit(frame) % UNITS);
         let mut frames = self.frames.lock();
-        for unit in first..first + count {
-            assert!(frames.blocks[block].give_back(unit), "{frame:?} of {size:?} is freed twice");
-        }
+        let given_back = match size {
+            HugeSize::Size2M => frames.blocks[block].give_back(unit),
+            HugeSize::Size1G => frames.blocks[block].give_all_back(),
+        };
+        assert!(given_back, "{frame:?} of {size:?} is freed twice");
         frames.file(block);
         frames.in_use[place(size)] -= 1;
     }
@@ -151,6 +152,9 @@ impl Frames {
 }
 
 impl Block {
+    const FREE: Self = Self { used: [0; UNITS / 64], free: UNITS };
+    const USED: Self = Self { used: [u64::MAX; UNITS / 64], free: 0 };
+
     fn first_free(&self) -> Option<usize> {
         let word = self.used.iter().position(|&word| word != u64::MAX)?;
         Some(word * 64 + self.used[word].trailing_ones() as usize)
@@ -164,9 +168,18 @@ impl Block {
     /// Was it in use?
     fn give_back(&mut self, unit: usize) -> bool {
         let bit = 1 << (unit % 64);
-        let used = self.used[unit / 64] & bit != 0;
+        if self.used[unit / 64] & bit == 0 {
+            return false;
+        }
         self.used[unit / 64] &= !bit;
-        self.free += usize::from(used);
+        self.free += 1;
+        true
+    }
+
+    /// Was all of it in use?
+    fn give_all_back(&mut self) -> bool {
+        let used = self.free == 0;
+        *self = Self::FREE;
         used
     }
 }

@@ -61,6 +61,7 @@ mod context;
 mod cpu;
 mod events;
 mod host;
+mod mmu;
 mod park;
 mod pause;
 mod reserve;

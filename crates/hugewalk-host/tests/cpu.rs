@@ -1,15 +1,17 @@
 //! The soft CPU on the whole engine: what processes see of each other, and that no access reaches a page that is gone.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::arch::{Entry, LeafFlags};
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
 use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
+use hugewalk::walk::leaf_offset;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Contents, Cpu, Host, HostConfig, Tracing};
 
@@ -143,14 +145,35 @@ fn pages_without_contents_fault_as_others_do() {
     assert_eq!(file.pages(), 1);
 }
 
-/// Processors store their number to the pages of one mapping while another thread throws the pages away and looks at
-/// what becomes of them: MADV_DONTNEED of a private mapping gives each page back to the pool, where the next fault of
-/// anybody finds it. A store through an old translation would land in a page of the other process, which holds zeroes
-/// only.
 #[test]
-fn no_store_reaches_a_page_that_was_given_to_another_process() {
-    const PAGES: u64 = 4;
+fn a_load_marks_a_page_accessed_and_the_first_store_marks_it_dirty() {
     let hugetlb = system(&small());
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = file_of(&mut task, 1);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
+    let mut cpu = Cpu::new(&space).unwrap();
+    let flags = |task: &Task<Host>| {
+        let section = task.rcu_read_lock();
+        let (slot, size) = leaf_offset(&section, space.mm(), BASE).unwrap().unwrap();
+        assert_eq!(size, HugeSize::Size2M);
+        let Entry::Leaf(leaf) = slot.read().unwrap() else { panic!("no leaf") };
+        leaf.flags & (LeafFlags::ACCESSED | LeafFlags::DIRTY)
+    };
+    cpu.load(&mut task, BASE).unwrap();
+    assert_eq!(flags(&task), LeafFlags::ACCESSED);
+    cpu.store(&mut task, BASE, 1).unwrap();
+    assert_eq!(flags(&task), LeafFlags::ACCESSED | LeafFlags::DIRTY);
+    // The page is there and writable: the store needed another walk, but no fault.
+    assert_eq!(cpu.stats().faults, 1);
+}
+
+/// Processors fill parts of the pages of one private mapping while another thread throws the pages away and looks at what
+/// becomes of them: MADV_DONTNEED gives each page back to the pool, where the next fault of anybody finds it. A store
+/// through an old translation would land in a page of the other process, which holds zeroes only.
+fn foreign_bytes(config: &HostConfig) -> usize {
+    const PAGES: u64 = 4;
+    let hugetlb = system(config);
     let mut task = Task::new(&hugetlb).unwrap();
     hugetlb.resize_pool(HugeSize::Size2M, 2 * PAGES);
     let file = file_of(&mut task, PAGES);
@@ -158,44 +181,93 @@ fn no_store_reaches_a_page_that_was_given_to_another_process() {
     map(&writers, &mut task, &file, MapFlags::empty()).unwrap();
     map(&reader, &mut task, &file, MapFlags::empty()).unwrap();
     let done = AtomicBool::new(false);
-    let stores = AtomicU64::new(0);
     let start = Barrier::new(3);
+    let mut foreign = 0;
     thread::scope(|scope| {
         for number in 1..=2_u8 {
-            let (hugetlb, writers, done, stores, start) = (&hugetlb, &writers, &done, &stores, &start);
+            let (hugetlb, writers, done, start) = (&hugetlb, &writers, &done, &start);
             scope.spawn(move || {
                 let mut task = Task::new(hugetlb).unwrap();
                 let mut cpu = Cpu::new(writers).unwrap();
                 start.wait();
-                let mut count = 0;
                 while !done.load(Ordering::Relaxed) {
                     for page in 0..PAGES {
-                        cpu.store(&mut task, at(page, u64::from(number)), number).unwrap();
-                        count += 1;
+                        cpu.write_bytes(&mut task, at(page, 0), &[number; 4096]).unwrap();
                     }
                 }
-                stores.fetch_add(count, Ordering::Relaxed);
             });
         }
         let mut cpu = Cpu::new(&reader).unwrap();
         start.wait();
-        let mut foreign = 0;
-        for _ in 0..300 {
+        for _ in 0..200 {
             for space in [&writers, &reader] {
                 space.madvise(&mut task, BASE, PAGES * MIB2, Advice::DontNeed).unwrap();
             }
             for page in 0..PAGES {
                 // A store makes a private page of zeroes.
                 cpu.store(&mut task, at(page, 0), 0).unwrap();
-                for offset in 0..4 {
-                    foreign += u32::from(cpu.load(&mut task, at(page, offset)).unwrap() != 0);
-                }
+                let mut bytes = [0; 4096];
+                cpu.read_bytes(&mut task, at(page, 0), &mut bytes).unwrap();
+                foreign += bytes.iter().filter(|&&byte| byte != 0).count();
             }
         }
         done.store(true, Ordering::Relaxed);
-        assert_eq!(foreign, 0);
     });
-    assert!(stores.load(Ordering::Relaxed) > 0);
+    foreign
+}
+
+#[test]
+fn no_store_reaches_a_page_that_was_given_to_another_process() {
+    assert_eq!(foreign_bytes(&small()), 0);
+}
+
+#[test]
+fn nor_without_membarrier() {
+    assert_eq!(foreign_bytes(&small().membarrier(false)), 0);
+}
+
+/// One process stores to a table it shares, while others take that table from each other, and from it, over and over.
+#[test]
+fn a_process_finds_its_own_stores_however_often_its_table_is_unshared() {
+    let hugetlb = system(&small());
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = file_of(&mut task, 512);
+    let spaces = [(); 3].map(|()| AddressSpace::new(&hugetlb).unwrap());
+    for space in &spaces {
+        map(space, &mut task, &file, MapFlags::SHARED | MapFlags::NORESERVE).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    let start = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut task = Task::new(&hugetlb).unwrap();
+            let mut cpu = Cpu::new(&spaces[0]).unwrap();
+            start.wait();
+            let mut value = 0;
+            while !done.load(Ordering::Relaxed) {
+                for page in [0, 7, 99, 511] {
+                    value += 1;
+                    cpu.store_u64(&mut task, at(page, 8), value).unwrap();
+                    assert_eq!(cpu.load_u64(&mut task, at(page, 8)), Ok(value));
+                }
+            }
+        });
+        start.wait();
+        for _ in 0..300 {
+            for space in &spaces {
+                Cpu::new(space).unwrap().load(&mut task, BASE).unwrap();
+                space.madvise(&mut task, BASE, GIB, Advice::DontNeed).unwrap();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(hugetlb.platform().event_counts().unshared > 0);
+    for space in &spaces {
+        space.exit(&mut task);
+    }
+    drop(spaces);
+    task.rcu_barrier();
+    assert_eq!(hugetlb.platform().usage().tables, 0);
 }
 
 #[test]

@@ -162,14 +162,21 @@ const fn allows(rights: Protection, access: Access) -> bool {
 }
 
 /// One attempt ended with something to be done without locks.
-enum Attempt {
+enum Attempt<'h, P: Platform> {
     Done(Fault),
-    /// The page is on its way elsewhere.
-    Migrating(VirtAddr),
-    /// The owner of a reservation found the pool empty: its children's hold on this page has to end.
-    RobChildren(HugeFrame),
+    /// Somebody else has to do something first.
+    Wait(WaitFor),
+    /// The owner of a reservation found the pool empty: its children's hold on this page has to end. With a reference, so
+    /// that the page does not become another one of theirs meanwhile.
+    RobChildren(PageRef<'h, P>),
+}
+
+/// What a fault waits for, with nothing held.
+enum WaitFor {
+    /// The page at this address is on its way elsewhere.
+    Migration(VirtAddr),
     /// It is for the handler of the mapping's faults to resolve.
-    Userfault(Reason),
+    Handler(Reason),
 }
 
 impl<P: Platform> AddressSpace<P> {
@@ -257,31 +264,32 @@ impl<P: Platform> AddressSpace<P> {
                 return Ok(Fault::Raced);
             };
             let fault = Faulting { guard: &guard, address, index, access, unshare, may_rob: !robbed };
-            match fault.attempt(task)? {
+            let wait = match fault.attempt(task)? {
                 Attempt::Done(done) => return Ok(done),
-                Attempt::Migrating(address) => {
-                    drop(guard);
-                    drop(mutex);
-                    drop(mmap);
-                    self.wait_for_migration(task, address)?;
-                    return Ok(Fault::Raced);
-                }
-                Attempt::RobChildren(frame) => {
+                Attempt::RobChildren(page) => {
                     // `i_mmap` in write comes before none of what is held; let everything go but the mmap lock.
                     drop(guard);
                     drop(mutex);
-                    rob_children(vma, index, frame, task);
+                    rob_children(vma, index, page.frame(), task);
                     robbed = true;
+                    continue;
                 }
-                Attempt::Userfault(reason) => {
-                    drop(guard);
-                    drop(mutex);
+                Attempt::Wait(wait) => wait,
+            };
+            drop(guard);
+            drop(mutex);
+            match wait {
+                WaitFor::Migration(address) => {
+                    drop(mmap);
+                    self.wait_for_migration(task, address)?;
+                }
+                WaitFor::Handler(reason) => {
                     if let Some(asked) = Asked::new(vma, exact, access, reason, task) {
                         asked.wait(mmap, task)?;
                     }
-                    return Ok(Fault::Raced);
                 }
             }
+            return Ok(Fault::Raced);
         }
     }
 }
@@ -337,7 +345,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         self.access == Access::Write
     }
 
-    fn attempt(&self, task: &mut Task<P>) -> Result<Attempt, FaultError> {
+    fn attempt(&self, task: &mut Task<P>) -> Result<Attempt<'v, P>, FaultError> {
         let slot = huge_pte_alloc(self.guard, self.vma(), self.address, Some(self.guard), task)?;
         match slot.read() {
             empty @ (Entry::None | Entry::Marker) => self.no_page(&slot, empty, task),
@@ -345,7 +353,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             Entry::Hwpoison(_) => {
                 Err(FaultError::Hwpoison { address: self.address, size: self.vma().size() })
             }
-            Entry::Migration(_) => Ok(Attempt::Migrating(self.address)),
+            Entry::Migration(_) => Ok(Attempt::Wait(WaitFor::Migration(self.address))),
             Entry::Table(_) => Ok(Attempt::Done(Fault::Raced)),
         }
     }
@@ -363,7 +371,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         slot: &Slot<'_, P, Stable>,
         empty: Entry,
         task: &Task<P>,
-    ) -> Result<Attempt, FaultError> {
+    ) -> Result<Attempt<'v, P>, FaultError> {
         let vma = self.vma();
         if vma.is_robbed() {
             return Err(FaultError::TakenAway { address: self.address });
@@ -387,9 +395,15 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     }
 
     /// Asks the handler, unless the entry has changed: it shall not be asked for a page that it has just brought.
-    fn ask(&self, slot: &Slot<'_, P, Stable>, entry: Entry, reason: Reason, task: &Task<P>) -> Attempt {
+    fn ask(
+        &self,
+        slot: &Slot<'_, P, Stable>,
+        entry: Entry,
+        reason: Reason,
+        task: &Task<P>,
+    ) -> Attempt<'v, P> {
         let unchanged = slot.lock(task).read() == entry;
-        if unchanged { Attempt::Userfault(reason) } else { Attempt::Done(Fault::Raced) }
+        if unchanged { Attempt::Wait(WaitFor::Handler(reason)) } else { Attempt::Done(Fault::Raced) }
     }
 
     /// Maps a fresh page.
@@ -466,7 +480,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         slot: &Slot<'_, P, Stable>,
         leaf: Leaf,
         task: &mut Task<P>,
-    ) -> Result<Attempt, FaultError> {
+    ) -> Result<Attempt<'v, P>, FaultError> {
         if !(self.is_write() || self.unshare) || leaf.is_writable() {
             slot.lock(task).mark_used(self.is_write());
             return Ok(Attempt::Done(Fault::Present));
@@ -477,7 +491,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         }
         let protected = leaf.flags.contains(LeafFlags::UFFD_WP);
         if self.is_write() && protected && self.vma().asks_handler(Reason::Protected) {
-            return Ok(Attempt::Userfault(Reason::Protected));
+            return Ok(Attempt::Wait(WaitFor::Handler(Reason::Protected)));
         }
         let old = self.mm().hugetlb().page(leaf.frame);
         // Under the table lock nobody maps the page anew from here, and nobody else has it mapped.
@@ -492,7 +506,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         drop(locked);
         // SAFETY: the reference taken above, while the entry's own kept the page.
         let old = unsafe { PageRef::from_raw(self.mm().hugetlb(), leaf.frame, self.vma().size()) };
-        self.copy(slot, leaf, &old, task)
+        self.copy(slot, leaf, old, task)
     }
 
     fn make_writable(&self, locked: &LockedSlot<'_, P>, leaf: Leaf) {
@@ -507,16 +521,16 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         &self,
         slot: &Slot<'_, P, Stable>,
         leaf: Leaf,
-        old: &PageRef<'_, P>,
+        old: PageRef<'v, P>,
         task: &Task<P>,
-    ) -> Result<Attempt, FaultError> {
+    ) -> Result<Attempt<'v, P>, FaultError> {
         let (vma, hugetlb) = (self.vma(), self.mm().hugetlb());
         // The page is the owner's, with its reservation used up, but children share it since a fork.
         let owner_of_shared = vma.reserve().is_some() && old.page().is_anon();
         let copy = match self.new_page(owner_of_shared) {
             Ok(copy) => copy,
             Err(NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_)) if owner_of_shared && self.may_rob => {
-                return Ok(Attempt::RobChildren(leaf.frame));
+                return Ok(Attempt::RobChildren(old));
             }
             Err(error) => return Err(error.into()),
         };
@@ -527,14 +541,17 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable() => now,
             _ => return Ok(Attempt::Done(Fault::Raced)),
         };
+        // Out of reach for everybody first, then the new page: else one processor could store to the new page while
+        // another still reads the old one through its TLB, and misses the store. Not empty, though: truncation, which looks
+        // without the table lock whether anything is mapped here, must not overlook it.
+        locked.set(Entry::Leaf(now.without(LeafFlags::ACCESS)));
+        let range = self.address..self.address.plus(vma.size().bytes());
+        hugetlb.platform().flush_tlb(self.mm().context(), range);
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         // Unshared, it allows what it allowed, and remembers what it remembered (a userfaultfd write protection).
         let flags = if self.unshare { now.flags | LeafFlags::ACCESSED } else { leaf_flags(vma, true) | used };
         copy.page().add_mapping();
         locked.set(Entry::Leaf(Leaf { frame: copy.frame(), flags }));
-        // Before the old page can go: another processor may still read it through its TLB.
-        let range = self.address..self.address.plus(vma.size().bytes());
-        hugetlb.platform().flush_tlb(self.mm().context(), range);
         // Still under the table lock: who finds the page mapped once may take it for its own.
         old.page().remove_mapping();
         drop(locked);
@@ -564,9 +581,7 @@ fn rob_children<P: Platform>(owner: &Arc<Vma<P>>, index: u64, frame: HugeFrame, 
             continue;
         };
         let mut gather = Gather::new(vma.mm(), &i_mmap);
-        if zap_range(&locked, &i_mmap, range, Zap::Page(frame), &mut gather, task) > 0 {
-            vma.set_robbed();
-        }
+        zap_range(&locked, &i_mmap, range, Zap::Page(frame), &mut gather, task);
         gather.finish();
     }
 }

@@ -45,8 +45,23 @@ pub struct Gather<'g, P: Platform> {
 }
 
 impl<'g, P: Platform> Gather<'g, P> {
+    /// Calls `work` with an empty gather for `mm`, and pays what it owes before it returns, while `i_mmap` is still held.
+    /// Does not sleep by itself.
+    ///
+    /// It lends the gather out and never gives it away: a gather that is forgotten would flush nothing.
+    pub fn scope<R>(
+        mm: &Mm<P>,
+        i_mmap: &IMmapWriteGuard<'_, P>,
+        work: impl FnOnce(&mut Gather<'_, P>) -> R,
+    ) -> R {
+        let mut gather = Gather::new(mm, i_mmap);
+        let result = work(&mut gather);
+        gather.finish();
+        result
+    }
+
     /// An empty gather for `mm`, to be finished before `i_mmap` is released.
-    pub fn new(mm: &'g Mm<P>, i_mmap: &'g IMmapWriteGuard<'_, P>) -> Self {
+    pub(crate) fn new(mm: &'g Mm<P>, i_mmap: &'g IMmapWriteGuard<'_, P>) -> Self {
         let mut gather = Self::without_i_mmap(mm, i_mmap.file().size_class());
         gather.file = Some(i_mmap.file());
         gather
@@ -82,7 +97,7 @@ impl<'g, P: Platform> Gather<'g, P> {
         });
     }
 
-    /// The leaf at `address` was cleared; the reference it held on the page is owed.
+    /// The leaf at `address` was cleared; what it held on the page, a mapping and a reference, is owed.
     pub(crate) fn unmapped(&mut self, address: VirtAddr, frame: HugeFrame) {
         self.changed(address..address.plus(self.size.bytes()));
         if let Some(place) = self.inline.get_mut(self.inline_len) {
@@ -92,7 +107,7 @@ impl<'g, P: Platform> Gather<'g, P> {
             self.more.push(frame);
         } else {
             self.flush();
-            // After the flush nothing is owed for this page but its reference.
+            // After the flush nothing else is owed for this page.
             self.put(frame);
         }
     }
@@ -142,11 +157,14 @@ impl<'g, P: Platform> Gather<'g, P> {
     }
 
     /// Pays everything. Does not sleep.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         drop(self);
     }
 
     fn put(&self, frame: HugeFrame) {
+        // Only after the flush: who finds the page mapped once takes it for its own and writes to it, while a processor
+        // of this address space could still read it.
+        self.mm.hugetlb().page(frame).remove_mapping();
         self.mm.hugetlb().put_page(frame, self.size);
     }
 }

@@ -49,8 +49,8 @@ const MIGRATION: u64 = 1 << 32;
 /// - While `refs` is 0 the page is free, and its pool alone touches `subpool`; the one who takes the page out of the
 ///   pool, or drops the last reference, has it to itself as well.
 /// - Each pin in the upper half of `refs` comes with a reference in the lower half.
-/// - The lower half of `mappings` is the number of leaf entries that map the page; each of them holds one of `refs`. A
-///   table shared by many counts once.
+/// - The lower half of `mappings` is the number of leaf entries that map the page, or did and have not been flushed from
+///   every processor; each of them holds one of `refs`. A table shared by many counts once.
 /// - Its upper half is the number of migration entries that name the page. They hold none of `refs`: there are such
 ///   entries only while the one who moves the page holds it. While an entry changes from one to the other it counts as
 ///   both, so the two together are never too small, at no moment.
@@ -278,6 +278,11 @@ impl<P: Platform> Page<P> {
         self.refs.store(REFERENCE, Ordering::Release);
     }
 
+    /// Freeing the page makes a reservation of it.
+    pub(crate) fn restore_reserve(&self) {
+        self.flags.fetch_or(RESTORE_RESERVE, Ordering::AcqRel);
+    }
+
     /// The page is in use: freeing it later does not bring its reservation back.
     pub(crate) fn forget_reserve(&self) {
         self.flags.fetch_and(!RESTORE_RESERVE, Ordering::AcqRel);
@@ -333,8 +338,10 @@ impl<P: Platform> Hugetlb<P> {
         let (subpool, restore, file) = unsafe { page.strip() };
         // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation up and was never used brings it back
         // as it is; else the sub-pool may want it to keep its minimum.
-        let restore = restore || subpool.as_ref().is_some_and(|subpool| subpool.give_back_page());
-        self.pool(size).free(self, frame, restore);
+        match &subpool {
+            Some(subpool) if !restore => subpool.free_page(frame),
+            _ => self.pool(size).free(self, frame, restore),
+        }
         // It may have been the last thing that kept the file, which frees pages in its turn, but none that keeps a file.
         drop(file);
     }

@@ -24,7 +24,8 @@ use crate::sync::{Arc, Parker};
 
 /// One thread of execution that uses the engine. Linux: `current`.
 ///
-/// Stays on the thread that made it (neither `Send` nor `Sync`), which is what keeps its guards there too.
+/// Stays on the thread that made it (neither `Send` nor `Sync`), which is what keeps its guards there too. A thread has one
+/// at a time: what a second one waits for may be a section or a lock of the first.
 ///
 /// # Invariants
 ///

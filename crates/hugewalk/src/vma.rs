@@ -140,7 +140,7 @@ impl<P: Platform> Vma<P> {
     }
 
     /// What replaces this VMA where it is split, moved or protected anew: it keeps the file and the reservations, and the
-    /// handler if the flags still name one.
+    /// handler if the flags still name one. To be followed by [`succeed`](Self::succeed) when the two are exchanged.
     pub(crate) fn successor(&self, shape: Shape) -> Result<Arc<Self>, OutOfMemory> {
         self.succeeded_by(shape, self.userfault.as_ref())
     }
@@ -159,9 +159,15 @@ impl<P: Platform> Vma<P> {
         shape: Shape,
         userfault: Option<&Arc<Context<P>>>,
     ) -> Result<Arc<Self>, OutOfMemory> {
-        let next = Self::with_handler(&self.mm, &self.file, shape, self.reserve.clone(), userfault)?;
-        next.robbed.store(self.is_robbed(), Ordering::Relaxed);
-        Ok(next)
+        Self::with_handler(&self.mm, &self.file, shape, self.reserve.clone(), userfault)
+    }
+
+    /// Takes over from `old` what has happened to it. Pages are taken away under `i_mmap` in write: the caller holds it
+    /// from here until the two have been exchanged in the file's tree; or both are in the tree already, this one behind.
+    pub(crate) fn succeed(&self, old: &Self) {
+        if old.is_robbed() {
+            self.set_robbed();
+        }
     }
 
     pub(crate) fn shape(&self) -> Shape {
@@ -299,7 +305,8 @@ impl<P: Platform> Vma<P> {
 
     /// Are its faults of this kind handled by somebody who is there?
     pub(crate) fn asks_handler(&self, reason: Reason) -> bool {
-        self.flags.contains(reason.vma_flag()) && self.userfault.as_ref().is_some_and(|context| !context.is_gone())
+        self.flags.contains(reason.vma_flag())
+            && self.userfault.as_ref().is_some_and(|context| !context.is_gone())
     }
 
     /// Whose promises a fault here may use.

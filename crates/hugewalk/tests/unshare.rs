@@ -52,18 +52,21 @@ fn unshare_refuses_a_gather_of_another_address_space_or_file() {
         let other_i_mmap = other_file.i_mmap_write(&mut task);
 
         // It would flush the parent, and leave the child's processors the table they have lost.
-        let mut gather = Gather::new(parent.mm(), &i_mmap);
-        assert_eq!(huge_pmd_unshare(&vma_lock, &i_mmap, START, &mut gather, &task), Err(WrongProof));
-        gather.finish();
+        let refused = Gather::scope(parent.mm(), &i_mmap, |gather| {
+            huge_pmd_unshare(&vma_lock, &i_mmap, START, gather, &task)
+        });
+        assert_eq!(refused, Err(WrongProof));
 
         // It would let `i_mmap` of the file go before the flush.
-        let mut gather = Gather::new(child.mm(), &other_i_mmap);
-        assert_eq!(huge_pmd_unshare(&vma_lock, &i_mmap, START, &mut gather, &task), Err(WrongProof));
-        gather.finish();
+        let refused = Gather::scope(child.mm(), &other_i_mmap, |gather| {
+            huge_pmd_unshare(&vma_lock, &i_mmap, START, gather, &task)
+        });
+        assert_eq!(refused, Err(WrongProof));
 
-        let mut gather = Gather::new(child.mm(), &i_mmap);
-        assert_eq!(huge_pmd_unshare(&vma_lock, &i_mmap, START, &mut gather, &task), Ok(Unsharing::Unshared));
-        gather.finish();
+        let done = Gather::scope(child.mm(), &i_mmap, |gather| {
+            huge_pmd_unshare(&vma_lock, &i_mmap, START, gather, &task)
+        });
+        assert_eq!(done, Ok(Unsharing::Unshared));
     }
     assert_eq!(parent.tables(&mut task).unwrap()[0].users, 1);
     assert!(child.tables(&mut task).unwrap().is_empty());

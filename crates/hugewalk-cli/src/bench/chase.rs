@@ -12,7 +12,7 @@ const FRAME: u64 = ((1 << 52) - 1) & !0xfff;
 /// Walks the three levels above a 2 MiB leaf without looking left or right: no lock, no check, no proof. The tables must
 /// stay where they are; a benchmark that changes nothing can say so.
 #[inline]
-pub fn chase(platform: &Host, mm: &Mm<Host>, address: VirtAddr) -> u64 {
+pub(super) fn chase(platform: &Host, mm: &Mm<Host>, address: VirtAddr) -> u64 {
     let mut frame = mm.root_frame();
     let mut entry = 0;
     for shift in [39, 30, 21] {

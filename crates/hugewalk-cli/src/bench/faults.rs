@@ -30,7 +30,12 @@ impl Setting {
         Ok(Self { hugetlb, task })
     }
 
-    fn map(&mut self, start: u64, pages: u64, flags: MapFlags) -> Result<Arc<AddressSpace<Host>>, BenchError> {
+    fn map(
+        &mut self,
+        start: u64,
+        pages: u64,
+        flags: MapFlags,
+    ) -> Result<Arc<AddressSpace<Host>>, BenchError> {
         let space = AddressSpace::new(&self.hugetlb)?;
         let request = MapRequest {
             placement: Placement::Fixed(VirtAddr::new(start)),
@@ -58,11 +63,7 @@ fn fault_fresh(setting: &mut Setting, space: &AddressSpace<Host>, iterations: u6
 }
 
 /// fork, a load from every page, exit: what a database pays for each connection.
-fn fork_touch_exit(
-    task: &mut Task<Host>,
-    parent: &AddressSpace<Host>,
-    start: u64,
-) -> Result<(), BenchError> {
+fn fork_touch_exit(task: &mut Task<Host>, parent: &AddressSpace<Host>, start: u64) -> Result<(), BenchError> {
     let child = parent.fork(task)?;
     let mut cpu = Cpu::new(&child)?;
     for page in 0..PAGES {
@@ -106,14 +107,17 @@ fn fresh_faults(effort: &Effort) -> Result<Group, BenchError> {
         Case::timed("the same without contents", |n| fault_fresh(&mut empty, &empty_space, n)),
     ];
     let cases = measure(effort, cases);
-    Ok(Group { title: "One fault of a fresh page".into(), baseline: "filling 2 MiB with zeroes".into(), cases })
+    Ok(Group {
+        title: "One fault of a fresh page".into(),
+        baseline: "filling 2 MiB with zeroes".into(),
+        cases,
+    })
 }
 
 fn forks(effort: &Effort) -> Result<Group, BenchError> {
     let flags = MapFlags::SHARED | MapFlags::POPULATE;
     let (mut one, mut other) = (Setting::new(Contents::Nothing)?, Setting::new(Contents::Nothing)?);
     let aligned = 4 * PUD_SIZE;
-    // A page off: of the three gigabytes it touches only the middle one lies wholly inside. Two halves share none.
     let shared = one.map(aligned, PAGES, flags)?;
     let unshared = map_in_halves(&mut other, aligned)?;
     fork_touch_exit(&mut one.task, &shared, aligned)?;
@@ -131,7 +135,11 @@ fn forks(effort: &Effort) -> Result<Group, BenchError> {
         }),
     ];
     let cases = measure(effort, cases);
-    Ok(Group { title: "fork, load from each page of 2 GiB, exit".into(), baseline: "tables shared".into(), cases })
+    Ok(Group {
+        title: "fork, load from each page of 2 GiB, exit".into(),
+        baseline: "tables shared".into(),
+        cases,
+    })
 }
 
 /// 2 GiB in four mappings of half a gigabyte: none covers what a table covers, so none can share.
@@ -166,4 +174,3 @@ fn unshares(effort: &Effort) -> Result<Group, BenchError> {
     let baseline = "drop one page of an unshared table".into();
     Ok(Group { title: "Giving up".into(), baseline, cases })
 }
-

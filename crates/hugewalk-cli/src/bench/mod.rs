@@ -6,19 +6,47 @@
 mod chase;
 mod faults;
 mod sample;
-mod walks;
+pub mod walks;
 
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
+use hugewalk::error::OutOfMemory;
+use hugewalk::fault::FaultError;
+use hugewalk::mm::MapError;
+use hugewalk_host::HostError;
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 pub use self::sample::{Effort, Measured};
 
 use crate::args::{BenchArgs, BenchWhat, Format};
 
-/// What went wrong in a benchmark: the machine has not the memory for it, say.
-pub type BenchError = Box<dyn std::error::Error>;
+/// Why a benchmark could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The host has not the memory.
+    #[error("the host cannot be set up: {0}; free some memory")]
+    Host(#[from] HostError),
+    /// The pool did not reach the size.
+    #[error("the host has not the {0} huge pages that the benchmark maps; free some memory")]
+    Pages(u64),
+    /// The engine has not the memory.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+    /// A mapping could not be made.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A page could not be touched.
+    #[error(transparent)]
+    Fault(#[from] FaultError),
+    /// The figures could not be written.
+    #[error("the figures cannot be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Groups of `hugewalk bench walk`.
+const GROUPS: u64 = 5;
 
 /// The results of one run.
 #[derive(Debug, Serialize)]
@@ -50,7 +78,9 @@ pub struct Group {
 ///
 /// Whatever keeps the benchmarks from running, or the report from being written.
 pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
-    let effort = Effort { samples: args.samples, seconds: args.seconds };
+    // Shown on a terminal only.
+    let bar = ProgressBar::new(u64::from(args.samples) * GROUPS);
+    let effort = Effort { samples: args.samples, seconds: args.seconds, bar };
     let mut report = Report {
         schema: "hugewalk-bench/1",
         membarrier: walks::has_membarrier()?,
@@ -59,17 +89,17 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
     };
     match args.what {
         BenchWhat::Walk => {
-            if let Some(only) = &args.only {
-                // One case, a fixed number of times: for instruction counts.
-                return Ok(walks::count(only, args.iterations, out)?);
+            if let (Some(only), Some(iterations)) = (args.only, args.iterations) {
+                return walks::count(only, iterations, out);
             }
             report.groups.extend(walks::groups(&effort)?);
             report.groups.extend(faults::groups(&effort)?);
+            effort.bar.finish_and_clear();
         }
     }
     match args.format {
         Format::Json => {
-            serde_json::to_writer_pretty(&mut *out, &report)?;
+            serde_json::to_writer_pretty(&mut *out, &report).map_err(io::Error::from)?;
             writeln!(out)?;
         }
         Format::Text => print(&report, out)?,
@@ -79,7 +109,11 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
 
 fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let barrier = if report.membarrier { "membarrier(2)" } else { "full fences" };
-    writeln!(out, "{} processors; read sections by {barrier}; medians of samples taken in turn", report.processors)?;
+    writeln!(
+        out,
+        "{} processors; read sections by {barrier}; medians of samples taken in turn",
+        report.processors
+    )?;
     for group in &report.groups {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);

@@ -2,28 +2,31 @@
 
 use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 /// How much time to spend.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Effort {
     /// Samples of each case.
     pub samples: u32,
     /// Seconds for each group, shared by its cases.
     pub seconds: f64,
+    /// Moves on with each round of samples.
+    pub bar: ProgressBar,
 }
 
 /// One thing to measure.
-pub struct Case<'a> {
+pub(super) struct Case<'a> {
     /// Its name.
-    pub name: String,
+    name: String,
     /// Does it so many times, and says how long that took.
-    pub work: Box<dyn FnMut(u64) -> Duration + 'a>,
+    work: Box<dyn FnMut(u64) -> Duration + 'a>,
 }
 
 impl<'a> Case<'a> {
     /// A case that is timed from outside.
-    pub fn new(name: &str, mut work: impl FnMut(u64) + 'a) -> Self {
+    pub(super) fn new(name: &str, mut work: impl FnMut(u64) + 'a) -> Self {
         let timed = move |iterations| {
             let start = Instant::now();
             work(iterations);
@@ -33,7 +36,7 @@ impl<'a> Case<'a> {
     }
 
     /// A case that times itself, leaving out what it prepares.
-    pub fn timed(name: &str, work: impl FnMut(u64) -> Duration + 'a) -> Self {
+    pub(super) fn timed(name: &str, work: impl FnMut(u64) -> Duration + 'a) -> Self {
         Self { name: name.to_owned(), work: Box::new(work) }
     }
 }
@@ -52,11 +55,12 @@ pub struct Measured {
 }
 
 /// Measures the cases in turn: one sample of each, then the next of each.
-pub fn measure(effort: &Effort, mut cases: Vec<Case<'_>>) -> Vec<Measured> {
+pub(super) fn measure(effort: &Effort, mut cases: Vec<Case<'_>>) -> Vec<Measured> {
     let each = effort.seconds / f64::from(effort.samples) / cases.len() as f64;
     let iterations: Vec<u64> = cases.iter_mut().map(|case| calibrate(case, each)).collect();
     let mut samples = vec![Vec::new(); cases.len()];
     for _ in 0..effort.samples {
+        effort.bar.inc(1);
         for ((case, &iterations), samples) in cases.iter_mut().zip(&iterations).zip(&mut samples) {
             let took = (case.work)(iterations);
             samples.push(took.as_secs_f64() * 1e9 / iterations as f64);
@@ -98,7 +102,7 @@ mod tests {
             Case::timed("one", |iterations| Duration::from_nanos(10 * iterations)),
             Case::timed("other", |iterations| Duration::from_nanos(30 * iterations)),
         ];
-        let measured = measure(&Effort { samples: 3, seconds: 1e-6 }, cases);
+        let measured = measure(&Effort { samples: 3, seconds: 1e-6, bar: ProgressBar::hidden() }, cases);
         assert!((measured[0].median_ns - 10.0).abs() < 1e-6);
         assert!((measured[1].median_ns - 30.0).abs() < 1e-6);
     }

@@ -1,10 +1,11 @@
 //! What a walk costs: bare, under RCU, under the VMA lock.
 
 use std::hint::black_box;
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use hugewalk::arch::Entry;
 use hugewalk::fault::Access;
@@ -19,10 +20,31 @@ use super::chase::chase;
 use super::sample::{Case, Effort, measure};
 use super::{BenchError, Group};
 
-/// Gigabytes mapped: as many PMD tables, 256 KiB of them, more than the first-level cache holds.
-const GIGABYTES: u64 = 64;
+/// Gigabytes mapped: as many PMD tables, 64 KiB of them, more than the first-level cache holds.
+const GIGABYTES: u64 = 16;
 /// Addresses walked, in an order no prefetcher guesses.
 const ADDRESSES: u64 = 8192;
+
+/// A way to walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// The loads alone
+    Bare,
+    /// In a read section for each walk; what is read is confirmed
+    Rcu,
+    /// With the VMA lock taken for each walk
+    VmaLock,
+}
+
+impl Way {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare pointer chase",
+            Self::Rcu => "RCU, read confirmed",
+            Self::VmaLock => "VMA lock",
+        }
+    }
+}
 
 /// A mapping whose tables all exist, and a second process that shares them.
 struct Setting {
@@ -47,7 +69,7 @@ impl Setting {
         let hugetlb = Hugetlb::new(host()?)?;
         let pages = GIGABYTES * 512;
         if hugetlb.resize_pool(HugeSize::Size2M, pages) < pages {
-            return Err(format!("the host has not the {pages} huge pages that the benchmark maps").into());
+            return Err(BenchError::Pages(pages));
         }
         let mut task = Task::new(&hugetlb)?;
         let space = AddressSpace::new(&hugetlb)?;
@@ -66,8 +88,9 @@ impl Setting {
             let address = VirtAddr::new(start.as_u64() + gigabyte * PUD_SIZE);
             sharer.fault(&mut task, address, Access::Read)?;
         }
-        // A multiplier that is a primitive root's cousin: visits every page class before it repeats.
-        let address = |n: u64| VirtAddr::new(start.as_u64() + ((n * 40_503) % pages) * HugeSize::Size2M.bytes());
+        // The multiplier is odd, so every page comes once before one comes again.
+        let address =
+            |n: u64| VirtAddr::new(start.as_u64() + ((n * 40_503) % pages) * HugeSize::Size2M.bytes());
         let addresses = (0..ADDRESSES).map(address).collect();
         Ok(Self { hugetlb, space, _sharer: sharer, addresses })
     }
@@ -111,22 +134,22 @@ impl Setting {
         });
     }
 
-    fn run(&self, case: &str, task: &mut Task<Host>, iterations: u64) {
-        match case {
-            BARE => self.bare(iterations),
-            RCU => self.under_rcu(task, iterations),
-            _ => self.under_vma_lock(task, iterations),
+    fn run(&self, way: Way, task: &mut Task<Host>, iterations: u64) {
+        match way {
+            Way::Bare => self.bare(iterations),
+            Way::Rcu => self.under_rcu(task, iterations),
+            Way::VmaLock => self.under_vma_lock(task, iterations),
         }
     }
 
     /// The same on two threads at once; the time of the slower one.
-    fn on_two_threads(&self, case: &str, iterations: u64) -> Duration {
+    fn on_two_threads(&self, way: Way, iterations: u64) -> Duration {
         let start = Barrier::new(2);
         let one = || {
             let Ok(mut task) = Task::new(&self.hugetlb) else { return Duration::ZERO };
             start.wait();
             let began = Instant::now();
-            self.run(case, &mut task, iterations);
+            self.run(way, &mut task, iterations);
             began.elapsed()
         };
         std::thread::scope(|scope| {
@@ -136,10 +159,6 @@ impl Setting {
         })
     }
 }
-
-const BARE: &str = "bare pointer chase";
-const RCU: &str = "RCU, read confirmed";
-const VMA_LOCK: &str = "VMA lock";
 
 fn number(entry: Entry) -> u64 {
     match entry {
@@ -151,32 +170,25 @@ fn number(entry: Entry) -> u64 {
 pub(super) fn groups(effort: &Effort) -> Result<Vec<Group>, BenchError> {
     let setting = Setting::new()?;
     let mut tasks = Vec::new();
-    for _ in [BARE, RCU, VMA_LOCK] {
-        tasks.push(Task::new(&setting.hugetlb)?);
+    for way in Way::value_variants() {
+        tasks.push((*way, Task::new(&setting.hugetlb)?));
     }
-    let alone = [BARE, RCU, VMA_LOCK].into_iter().zip(&mut tasks);
-    let alone = alone.map(|(name, task)| Case::new(name, |n| setting.run(name, task, n))).collect();
-    let alone = measure(effort, alone);
-    let both = [BARE, RCU, VMA_LOCK].map(|name| Case::timed(name, |n| setting.on_two_threads(name, n)));
-    let both = measure(effort, both.into());
-    let group = |title: &str, cases| Group { title: title.to_owned(), baseline: BARE.to_owned(), cases };
+    let alone = tasks.iter_mut().map(|(way, task)| Case::new(way.name(), |n| setting.run(*way, task, n)));
+    let alone = measure(effort, alone.collect());
+    let both = Way::value_variants().iter();
+    let setting = &setting;
+    let both = both.map(|&way| Case::timed(way.name(), move |n| setting.on_two_threads(way, n)));
+    let both = measure(effort, both.collect());
+    let baseline = Way::Bare.name();
+    let group = |title: &str, cases| Group { title: title.to_owned(), baseline: baseline.to_owned(), cases };
     Ok(vec![group("One walk to a 2 MiB entry, 1 thread", alone), group("The same, 2 threads at once", both)])
 }
 
 /// Does one case so many times and nothing else, for a tool that counts instructions.
-pub(super) fn count(case: &str, iterations: u64, out: &mut dyn Write) -> Result<(), BenchError> {
-    let name = match case {
-        "bare" => BARE,
-        "rcu" => RCU,
-        "vma-lock" => VMA_LOCK,
-        _ => {
-            let known = "bare, rcu, vma-lock";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no case {case:?}: one of {known}")).into());
-        }
-    };
+pub(super) fn count(way: Way, iterations: u64, out: &mut dyn Write) -> Result<(), BenchError> {
     let setting = Setting::new()?;
     let mut task = Task::new(&setting.hugetlb)?;
-    setting.run(name, &mut task, iterations);
-    writeln!(out, "{name}: {iterations} times")?;
+    setting.run(way, &mut task, iterations);
+    writeln!(out, "{}: {iterations} times", way.name())?;
     Ok(())
 }

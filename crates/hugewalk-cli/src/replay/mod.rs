@@ -1,5 +1,148 @@
-//! Performing a recording.
+//! Performing a recording: the plan, the engine at work on it, and the report.
+//!
+//! # What is assumed
+//!
+//! A recording does not say whether a fault was a load or a store. It is taken for a store where the mapping allows
+//! stores, for a load or an instruction fetch otherwise. For a shared mapping that makes no difference to tables, pages
+//! or counters; in a private one a load of a page that a fork left to both is taken for the store that copies it.
+//!
+//! With `--clones N` every process of the recording runs N times over, on the same files: what the first copy maps of
+//! anonymous shared memory is what the others map, and what is done to a file is done once. Private memory is each copy's
+//! own.
 
-pub mod files;
-pub mod ordinary;
-pub mod tasks;
+mod account;
+mod advice;
+mod got;
+mod machine;
+mod observe;
+pub mod plan;
+mod pools;
+mod schedule;
+
+use std::time::{Duration, Instant};
+
+pub use machine::{Machine, MachineError, PoolSize};
+use plan::{Made, MappingId, Mount, Plan};
+use schedule::Record;
+
+use crate::args::ReplayArgs;
+use crate::report::{Mapping, Peak, Rate, Recording, Report, SCHEMA, Truth, range_text};
+use crate::trace::{Time, Trace};
+
+/// Performs a recording as the command line says, and reports.
+///
+/// # Errors
+///
+/// [`MachineError`] if the engine cannot be set up.
+pub fn replay(
+    args: &ReplayArgs,
+    mounts: &[Mount],
+    trace: &Trace,
+    truth: Option<&Truth>,
+) -> Result<Report, MachineError> {
+    let start = trace.start();
+    let until = match (args.until, truth) {
+        (Some(until), _) => until.moment(start),
+        (None, Some(truth)) => truth.at,
+        (None, None) => Time::MAX,
+    };
+    let default_shift = match truth {
+        Some(truth) if truth.huge_page_kb == 1 << 20 => 30,
+        _ => 21,
+    };
+    let plan = plan::plan(trace, until, mounts, default_shift);
+    let (sizes, chosen) = pools::choose(args, &plan, truth, default_shift);
+
+    let clock = Instant::now();
+    let mut machine = Machine::new(&plan, &sizes, args.clones)?;
+    let mut record = schedule::perform(&plan, &mut machine, args.clones);
+    let taken = clock.elapsed();
+
+    let end = observe::snapshot(&mut machine, args.clones);
+    let unsharing = account::unsharing(std::mem::take(&mut record.unshares), args.cpus);
+    let advice = advice::advice(&plan, record.peak.as_ref().unwrap_or(&end), &unsharing);
+    let processes = observe::processes(&mut machine, &plan);
+    let pools = observe::pools(&machine);
+    let truth = truth.map(|truth| truth.compare(&pools, &processes));
+    let peak = record.peak.take().and_then(|snapshot| {
+        let before = plan.ops.get(plan.peak)?;
+        let (time, line) = (before.time, before.line);
+        Some(Peak { time, line, tables: snapshot.tables })
+    });
+    Ok(Report {
+        schema: SCHEMA,
+        recording: recording(args, &plan, &record, until, start, chosen),
+        mappings: mappings(&plan, &machine, args.clones),
+        tables: end.tables,
+        peak,
+        processes,
+        unsharing,
+        pools: pools.into_iter().filter(|pool| pool.total > 0 || pool.huge_page_kb == 2048).collect(),
+        rate: rate(&plan, &record, args.clones, taken),
+        differences: record.differences,
+        skipped: plan.skipped,
+        truth,
+        advice,
+    })
+}
+
+fn recording(
+    args: &ReplayArgs,
+    plan: &Plan,
+    record: &Record,
+    until: Time,
+    start: Time,
+    pool: String,
+) -> Recording {
+    let copies = u64::from(args.clones);
+    Recording {
+        strace: args.strace.display().to_string(),
+        faults: args.faults.as_ref().map(|file| file.display().to_string()),
+        from: start,
+        until: if until == Time::MAX { plan.until } else { until },
+        processes: plan.processes * copies,
+        calls: record.calls,
+        huge_faults: record.faults,
+        other_faults: plan.other_faults,
+        pool,
+        clones: args.clones,
+    }
+}
+
+fn mappings(plan: &Plan, machine: &Machine, copies: u32) -> Vec<Mapping> {
+    let mapping = |(number, made): (u32, &Made)| Mapping {
+        pid: made.pid,
+        line: made.line,
+        call: made.call,
+        backing: made.backing.clone(),
+        range: range_text(&made.range),
+        bytes: made.range.end - made.range.start,
+        page_kb: 1 << (made.shift - 10),
+        shared: made.shared,
+        processes: made.processes * u64::from(copies),
+        whole_ranges: made.whole_ranges,
+        sharable_ranges: machine.sharable(MappingId(number)),
+        unsharable: made.unsharable.clone(),
+    };
+    (0..).zip(&plan.mappings).map(mapping).collect()
+}
+
+fn rate(plan: &Plan, record: &Record, copies: u32, taken: Duration) -> Rate {
+    let per_second = |count: u64| {
+        let nanoseconds = taken.as_nanos().max(1);
+        u64::try_from(u128::from(count) * 1_000_000_000 / nanoseconds).unwrap_or(u64::MAX)
+    };
+    Rate {
+        milliseconds: u64::try_from(taken.as_millis()).unwrap_or(u64::MAX),
+        processes_per_second: per_second(plan.processes * u64::from(copies)),
+        faults_per_second: per_second(record.faults),
+        peak_memory_kb: peak_memory(),
+    }
+}
+
+/// `VmHWM` of this process.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::trace::Time;
-pub use truth::Comparison;
+pub use truth::{Comparison, Truth};
 
 /// The name of the schema of [`Report`].
 pub const SCHEMA: &str = "hugewalk-replay/1";
@@ -25,6 +25,9 @@ pub struct Report {
     pub mappings: Vec<Mapping>,
     /// The page tables at the end.
     pub tables: Tables,
+    /// The page tables when as many processes as ever held huge mappings, if that was earlier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak: Option<Peak>,
     /// The processes alive at the end that hold huge mappings, by pid.
     pub processes: Vec<Process>,
     /// What broke sharing, and what it cost.
@@ -63,6 +66,8 @@ pub struct Recording {
     pub huge_faults: u64,
     /// Faults elsewhere, which do not concern us.
     pub other_faults: u64,
+    /// How large the pools were at the start, and why.
+    pub pool: String,
     /// How many times over the processes ran.
     pub clones: u32,
 }
@@ -86,7 +91,7 @@ pub struct Mapping {
     pub page_kb: u64,
     /// Whether stores are seen by others (`MAP_SHARED`).
     pub shared: bool,
-    /// How many processes have held it, at most at one time.
+    /// How many processes have held it, at most at one time, copies included.
     pub processes: u64,
     /// The aligned 1 GiB ranges it covers whole, and so could share if all else allows it.
     pub whole_ranges: u64,
@@ -97,7 +102,7 @@ pub struct Mapping {
 }
 
 /// A part of a mapping that cannot share its tables.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unsharable {
     /// From and to.
     pub range: String,
@@ -108,10 +113,14 @@ pub struct Unsharable {
 }
 
 /// Page tables that hold huge-page entries.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Tables {
+    /// Processes that hold huge mappings, or did and are alive.
+    pub processes: u64,
     /// How many there are.
     pub tables: u64,
+    /// How often they are used: by how many processes each, all told.
+    pub uses: u64,
     /// How many have how many users.
     pub by_users: BTreeMap<u64, u64>,
     /// What they take.
@@ -122,6 +131,17 @@ pub struct Tables {
     pub pages_faulted: u64,
     /// Pages that processes reach without having faulted them in: faults that sharing saved.
     pub faults_saved: u64,
+}
+
+/// The page tables at their fullest.
+#[derive(Clone, Debug, Serialize)]
+pub struct Peak {
+    /// When: before this moment.
+    pub time: Time,
+    /// Before this line of the strace file.
+    pub line: u32,
+    /// The tables.
+    pub tables: Tables,
 }
 
 /// What a process holds.
@@ -147,7 +167,7 @@ pub struct Resident {
 }
 
 /// What broke sharing, and what each protocol pays for it.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Unsharing {
     /// The processors assumed.
     pub cpus: u32,
@@ -159,8 +179,8 @@ pub struct Unsharing {
     pub protocols: Vec<Protocol>,
 }
 
-/// One call that unshared tables.
-#[derive(Debug, Serialize)]
+/// One call that unshared tables, of all copies of the process that made it.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Unshare {
     /// When.
     pub time: Time,
@@ -174,6 +194,10 @@ pub struct Unshare {
     pub tables: u64,
     /// Of these, how many had one user left afterwards.
     pub last_sharers: u64,
+    /// TLB flushes that it took.
+    pub flushes: u64,
+    /// Of these, how many covered a table with one user left.
+    pub last_flushes: u64,
 }
 
 /// What all unsharing costs under one protocol.
@@ -232,6 +256,8 @@ pub struct Rate {
     pub processes_per_second: u64,
     /// Faults taken per second.
     pub faults_per_second: u64,
+    /// The most memory that this program has used, in KiB; 0 if the system does not say.
+    pub peak_memory_kb: u64,
 }
 
 /// A range as `/proc/PID/smaps` writes it.

@@ -16,9 +16,14 @@ use crate::vma::held::KeepsVma;
 ///
 /// A sorted list of pointers. Overlap is found by bisection: no VMA reaches further back than the longest one.
 ///
+/// Of VMAs that start at the same offset a child's comes after its parent's. So who visits them all, while fork copies
+/// the parent's entries to the child, finds each entry at the parent before it is copied or at the child afterwards. Linux
+/// inserts a copied VMA just after the original for it.
+///
 /// # Invariants
 ///
-/// Sorted by start offset, then by address of the VMA; `longest` is at least the length of every VMA in it.
+/// Sorted by start offset, then by age of the address space, then by address of the VMA; `longest` is at least the
+/// length of every VMA in it.
 pub(crate) struct VmaTree<P: Platform> {
     vmas: Vec<Arc<Vma<P>>>,
     longest: u64,
@@ -29,8 +34,9 @@ impl<P: Platform> VmaTree<P> {
         Self { vmas: Vec::new(), longest: 0 }
     }
 
-    fn key(vma: &Vma<P>) -> (u64, *const Vma<P>) {
-        (vma.offset(), core::ptr::from_ref(vma))
+    fn key(vma: &Vma<P>) -> (u64, u64, *const Vma<P>) {
+        // Identities of address spaces only grow.
+        (vma.offset(), vma.mm().id(), core::ptr::from_ref(vma))
     }
 
     fn position(&self, vma: &Vma<P>) -> Result<usize, usize> {

@@ -6,7 +6,9 @@
 //! *try* their VMA locks, since faults take them in the other order (scenario S25). Where that fails it lets `i_mmap` go,
 //! waits for the VMA lock with a reference to the VMA, takes `i_mmap` again, and sees whether the VMA is still in the tree
 //! (scenario S21). It keeps that lock while it goes on, so the next round does not meet the same VMA busy again; a VMA
-//! that maps nothing in the range is not waited for at all.
+//! that maps nothing in the range is not waited for at all. A kept lock does not keep the VMA empty: another mapping may
+//! take up its table and fill it. So the next round works under the locks it has kept as well as those it finds free. The
+//! parts of a private mapping have one lock between them.
 //!
 //! Truncation lowers the size first and then waits until the faults under way have passed: every later one sees the new
 //! size. A hole punch, whose range stays part of the file, takes each page out under its fault mutex.
@@ -21,13 +23,31 @@ use crate::gather::Gather;
 use crate::mm::{Zap, by_table, zap_range};
 use crate::platform::{ENTRIES, Platform};
 use crate::reserve::release_range;
-use crate::sync::{Arc, SleepLockGuard, Word};
+use crate::sync::{Arc, SleepLockGuard, Word, WriteSem};
 use crate::task::Task;
 use crate::vma::{Vma, VmaWriteGuard};
 use crate::walk::huge_pte_offset;
 
 /// How many VMA locks truncation keeps while it goes on. Each takes a stack frame.
 const KEPT_LOCKS: u32 = 32;
+
+/// A VMA lock that truncation has waited for and keeps, and those it kept before.
+struct Kept<'k, P: Platform> {
+    vma: &'k Vma<P>,
+    semaphore: &'k WriteSem<'k, P, ()>,
+    before: Option<&'k Kept<'k, P>>,
+    count: u32,
+}
+
+impl<'k, P: Platform> Kept<'k, P> {
+    /// The lock of `vma`, if it is among those that are kept.
+    fn find(this: Option<&'k Self>, vma: &Vma<P>) -> Option<&'k WriteSem<'k, P, ()>> {
+        let lock = vma.semaphore()?;
+        let mut kept = core::iter::successors(this, |kept| kept.before);
+        let found = kept.find(|kept| kept.vma.semaphore().is_some_and(|other| core::ptr::eq(other, lock)))?;
+        Some(found.semaphore)
+    }
+}
 
 impl<P: Platform> HugeFile<P> {
     /// Takes the inode lock: one change of size or run of allocation at a time. Sleeps.
@@ -53,15 +73,20 @@ impl<P: Platform> HugeFile<P> {
             return Err(FileError::TooLarge);
         }
         let inode_lock = self.lock_inode(task);
-        if !self.set_size(size) {
-            return Ok(());
-        }
-        self.hugetlb.wait_for_faults(task);
         let gone = size >> self.size_class.shift()..u64::MAX;
-        self.unmap_offsets(gone.clone(), task, KEPT_LOCKS);
+        // A file that grows can have something beyond its new size, too: pages and promises from an allocation that kept
+        // the size, and private copies of such pages.
+        self.set_size(size);
+        self.hugetlb.wait_for_faults(task);
+        self.unmap_offsets(gone.clone(), task, None);
         let mut freed = 0;
         while let Some(index) = self.next_page(&gone) {
             freed += u64::from(self.remove_page(index, task));
+        }
+        if freed > 0 {
+            // A private mapping may have copied a page after the first look at it and before the page was out of the
+            // cache. Linux unmaps twice as well, see `truncate_pagecache()` in mm/truncate.c.
+            self.unmap_offsets(gone.clone(), task, None);
         }
         let promised = self.promises.lock().del_to_end(gone.start);
         release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), promised - freed.min(promised));
@@ -95,7 +120,7 @@ impl<P: Platform> HugeFile<P> {
         self.promises.lock().prepare(usize::try_from(pages).unwrap_or(usize::MAX))?;
         self.zero_bytes(offset..inner.start, task);
         self.zero_bytes(inner.end..end, task);
-        self.unmap_offsets(hole.clone(), task, KEPT_LOCKS);
+        self.unmap_offsets(hole.clone(), task, None);
         let mut next = hole.start;
         while let Some(index) = self.next_page(&(next..hole.end)) {
             self.punch_page(index, task)?;
@@ -105,13 +130,10 @@ impl<P: Platform> HugeFile<P> {
         Ok(())
     }
 
-    /// Stores the size. True if pages may lie beyond it now.
-    fn set_size(&self, size: u64) -> bool {
+    fn set_size(&self, size: u64) {
+        // Under the cache's lock, as pages go in under it below the size only.
         let _cache = self.cache.lock();
-        let before = self.size();
         self.size.store(size, core::sync::atomic::Ordering::Release);
-        // A file can have pages beyond its size, from an allocation that kept it.
-        size <= before
     }
 
     fn next_page(&self, offsets: &Range<u64>) -> Option<u64> {
@@ -121,14 +143,7 @@ impl<P: Platform> HugeFile<P> {
     /// Takes one page out of the file and away from whoever maps it. True if there was one.
     fn remove_page(&self, index: u64, task: &mut Task<P>) -> bool {
         let mutex = self.hugetlb.fault_mutex(task, self.id, index);
-        // With the fault mutex held nobody maps it anew, but by taking up a table that has it.
-        while self.find_page(index).is_some_and(|page| page.page().mapcount() > 0) {
-            self.unmap_offsets(index..index + 1, task, KEPT_LOCKS);
-        }
-        // A page that memory failure hit since the range was unmapped is mapped by nobody, but has left its mark.
-        if self.find_page(index).is_some_and(|page| page.page().is_hwpoison()) {
-            self.unmap_offsets(index..index + 1, task, KEPT_LOCKS);
-        }
+        self.unmap_page(index, task);
         let removed = self.evict(index);
         drop(mutex);
         removed
@@ -136,14 +151,31 @@ impl<P: Platform> HugeFile<P> {
 
     /// Takes one page out, with its reservation.
     fn punch_page(&self, index: u64, task: &mut Task<P>) -> Result<(), FileError> {
-        // Room was made before; somebody else may have used it. Then this page and what follows stays.
-        self.promises.lock().prepare(1)?;
-        if self.remove_page(index, task) {
-            // The page itself took its charge along; the promise behind it counts no page any more. Cannot need memory
-            // that is not there, or counts as promised still, which truncation or the file's end puts right.
-            let _ = self.promises.lock().del(index, index + 1);
+        let mutex = self.hugetlb.fault_mutex(task, self.id, index);
+        self.unmap_page(index, task);
+        {
+            // Room was made before; somebody else may have used it. Then this page and what follows stays.
+            let mut promises = self.promises.lock();
+            promises.prepare(1)?;
+            // The page takes its charge along, so the map must forget it before the fault mutex is let go: a fault that
+            // still found the offset there would take a page that was promised to somebody else.
+            promises.del(index, index + 1)?;
         }
+        self.evict(index);
+        drop(mutex);
         Ok(())
+    }
+
+    /// Takes the page at `index` away from whoever maps it. The caller holds its fault mutex.
+    fn unmap_page(&self, index: u64, task: &mut Task<P>) {
+        // With the fault mutex held nobody maps it anew, but by taking up a table that has it.
+        while self.find_page(index).is_some_and(|page| page.page().mapcount() > 0) {
+            self.unmap_offsets(index..index + 1, task, None);
+        }
+        // A page that memory failure hit since the range was unmapped is mapped by nobody, but has left its mark.
+        if self.find_page(index).is_some_and(|page| page.page().is_hwpoison()) {
+            self.unmap_offsets(index..index + 1, task, None);
+        }
     }
 
     /// Fills a byte range with zeroes where there are pages. Takes the fault mutex of each: who moves it has it too.
@@ -161,52 +193,50 @@ impl<P: Platform> HugeFile<P> {
         }
     }
 
-    /// Takes the pages of a range of offsets out of every mapping. `kept` bounds the VMA locks held meanwhile.
+    /// Takes the pages of a range of offsets out of every mapping. `kept` are the VMA locks held already.
     ///
     /// Takes `i_mmap` in write and tries VMA locks. Sleeps. Linux: `hugetlb_vmdelete_list()` and
     /// `hugetlb_unmap_file_folio()` in fs/hugetlbfs/inode.c.
-    fn unmap_offsets(&self, offsets: Range<u64>, task: &mut Task<P>, kept: u32) {
+    fn unmap_offsets(&self, offsets: Range<u64>, task: &mut Task<P>, kept: Option<&Kept<'_, P>>) {
         loop {
             let busy = {
                 let i_mmap = self.i_mmap_write(task);
-                self.unmap_what_is_free(&i_mmap, &offsets, task)
+                self.unmap_what_is_free(&i_mmap, &offsets, kept, task)
             };
             let Some(vma) = busy else { return };
             // Waited for with nothing held but what comes before it in the lock order, and VMA locks of this file: nobody
             // who has one of those waits for another.
-            let Some(lock) = vma.semaphore() else { continue };
-            let semaphore = lock.write(task);
+            let Some(semaphore) = vma.semaphore().map(|lock| lock.write(task)) else {
+                continue;
+            };
+            let count = kept.map_or(0, |kept| kept.count) + 1;
+            let more = Kept { vma: &vma, semaphore: &semaphore, before: kept, count };
+            if count <= KEPT_LOCKS {
+                return self.unmap_offsets(offsets, task, Some(&more));
+            }
             let i_mmap = self.i_mmap_write(task);
-            // The parts of a private mapping have one lock, that of its reservations: done with all of them, none is
-            // found busy later because of this very hold. And of one that died meanwhile, its successor may live.
-            for proof in i_mmap.vmas(offsets.clone()) {
-                let has_this = proof.vma().semaphore().is_some_and(|other| core::ptr::eq(other, lock));
-                let joined = has_this.then(|| VmaWriteGuard::joined(&i_mmap, proof.vma(), &semaphore));
-                if let Some(locked) = joined.flatten() {
-                    self.unmap_from(&locked, &i_mmap, &offsets, task);
-                }
-            }
-            drop(i_mmap);
-            if kept > 0 {
-                self.unmap_offsets(offsets, task, kept - 1);
-                return;
-            }
-            drop(semaphore);
+            self.unmap_what_is_free(&i_mmap, &offsets, Some(&more), task);
         }
     }
 
-    /// Works on the VMAs whose locks are free; returns one that is busy and maps something in the range.
+    /// Works on the VMAs whose locks are free or kept; returns one that is busy and maps something in the range.
     fn unmap_what_is_free(
         &self,
         i_mmap: &IMmapWriteGuard<'_, P>,
         offsets: &Range<u64>,
+        kept: Option<&Kept<'_, P>>,
         task: &mut Task<P>,
     ) -> Option<Arc<Vma<P>>> {
         let mut busy = None;
         for proof in i_mmap.vmas(offsets.clone()) {
-            match VmaWriteGuard::try_lock(i_mmap, proof.vma()) {
+            let vma = proof.vma();
+            let locked = match Kept::find(kept, vma) {
+                Some(semaphore) => VmaWriteGuard::joined(i_mmap, vma, semaphore),
+                None => VmaWriteGuard::try_lock(i_mmap, vma),
+            };
+            match locked {
                 Some(locked) => self.unmap_from(&locked, i_mmap, offsets, task),
-                None if maps_any(&proof, offsets) => busy = Some(proof.vma().clone()),
+                None if maps_any(&proof, offsets) => busy = Some(vma.clone()),
                 None => {}
             }
         }

@@ -11,7 +11,7 @@ use crate::platform::Platform;
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Announcement;
-use crate::vma::{Protection, Vma, VmaFlags};
+use crate::vma::{Protection, Vma};
 
 /// What is said about a range. Linux: `MADV_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,9 @@ impl<P: Platform> AddressSpace<P> {
             let size = {
                 let mmap = self.mmap_read(task);
                 let vma = mmap.find(address).ok_or(MapError::NotMapped { address })?;
-                if access == Access::Write && !vma.protection().contains(Protection::WRITE) {
+                // Write-only mappings can be read on x86-64, but Linux asks for the right by its name.
+                let right = if access == Access::Write { Protection::WRITE } else { Protection::READ };
+                if !vma.protection().contains(right) {
                     return Err(MapError::NotAllowed);
                 }
                 vma.size()
@@ -162,19 +164,16 @@ fn dont_need<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), M
 fn droppable<P: Platform>(part: &Part<'_, P>) -> Result<Range<VirtAddr>, MapError> {
     let size = part.vma.size();
     align_error(size, part.range.start.as_u64())?;
-    if part.vma.flags().contains(VmaFlags::LOCKED) {
-        return Err(MapError::NotAllowed);
-    }
+    // Locked or not: Linux never sets VM_LOCKED on huge pages, so they are dropped there too.
     Ok(part.range.start..part.range.end.huge_page(size))
 }
 
 /// Linux: `madvise_remove()` in mm/madvise.c.
 fn remove<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
     let Part { mmap, vma, range, .. } = part;
-    if vma.flags().contains(VmaFlags::LOCKED) {
-        return Err(MapError::NotAllowed);
-    }
-    if !vma.is_shared() || !vma.protection().contains(Protection::WRITE) {
+    // What counts is whether the mapping may become writable (VM_MAYWRITE), which every shared one may here; not
+    // whether it is so now, nor whether it is locked.
+    if !vma.is_shared() {
         return Err(MapError::AccessDenied);
     }
     let offset = (vma.offset() << vma.size().shift()) + range.start.offset_from(vma.start());

@@ -63,7 +63,7 @@ pub enum MapError {
     /// Source and destination of a move overlap.
     #[error("source and destination overlap")]
     Overlaps,
-    /// The advice does not go with the mapping (not writable, private, locked).
+    /// The advice does not go with the mapping: it lacks the right to be populated for.
     #[error("the mapping does not allow that")]
     NotAllowed,
     /// The mapping would need a right that the file was not opened with, or is not shared and writable.

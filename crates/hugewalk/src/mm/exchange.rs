@@ -65,10 +65,11 @@ fn exchange_vma<P: Platform>(
 ) -> Result<(), MapError> {
     if let Some(locked) = VmaWriteGuard::lock(mmap, old, task) {
         let mut i_mmap = old.file().i_mmap_write(task);
-        i_mmap.prepare(1)?;
         let mut gather = Gather::new(old.mm(), &i_mmap);
         work(&locked, &i_mmap, &new, &mut gather, task);
         gather.finish();
+        new.succeed(old);
+        // Here and below: what is taken out leaves the room that the other needs, so the exchange does not fail.
         i_mmap.remove(old);
         i_mmap.insert(new.clone())?;
     }

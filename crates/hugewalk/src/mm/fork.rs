@@ -71,6 +71,9 @@ fn copy_vmas<P: Platform>(
         // Write protections are nowhere but in the entries. Linux: vma_needs_copy().
         if !old.is_shared() || new.flags().contains(VmaFlags::UFFD_WP) {
             copy_entries(parent, old, &into, &new, task)?;
+            // After the entries: a page that was taken away from the parent before it was copied is missed by the child as
+            // well, which must not find zeroes in its place. (Linux forgets it here, and the child does.)
+            new.succeed(old);
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
 use crate::fault::Access;
 use crate::file::HugeFile;
 use crate::platform::Platform;
-use crate::reserve::{PrivateReserve, reserve_range};
+use crate::reserve::{NoPage, PrivateReserve, release_range, reserve_range};
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Announcements;
@@ -83,7 +83,8 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// Any [`MapError`] but those of faults. Nothing was mapped or unmapped then.
+    /// Any [`MapError`] but those of faults. Nothing was mapped or unmapped then; only with [`MapError::NoPage`], what
+    /// was to be replaced is gone, since its promises had to be given up before that could be known.
     pub fn mmap(&self, task: &mut Task<P>, request: &MapRequest<'_, P>) -> Result<VirtAddr, MapError> {
         if request.length == 0 {
             return Err(MapError::ZeroLength);
@@ -219,13 +220,33 @@ fn map_file<P: Platform>(
 
     let inode_lock = file.lock_inode(task);
     let offsets = vma.offsets();
-    if promised {
+    let reserve = || {
         let map = shared.then(|| file.promises());
-        reserve_range(&hugetlb, size, map, subpool, offsets.start, offsets.end)?;
+        reserve_range(&hugetlb, size, map, subpool, offsets.start, offsets.end)
+    };
+    let unreserve = |_: &MapError| {
+        // What was promised to a file stays with it; a private mapping that is not made has no other owner.
+        if promised && !shared {
+            release_range(&hugetlb, size, subpool, offsets.end - offsets.start);
+        }
+    };
+    let mut unmap = Some(unmap);
+    if promised && let Err(error) = reserve() {
+        let in_the_way = mmap.vmas.overlapping(&(shape.start..shape.end)).next();
+        if in_the_way.is_none() || matches!(error, NoPage::OutOfMemory(_)) {
+            return Err(error.into());
+        }
+        // What is to be replaced may hold the very promises that are missing, so it goes first, as it does in Linux.
+        if let Some(unmap) = unmap.take() {
+            unmap.apply(mmap, task)?;
+        }
+        reserve()?;
     }
-    unmap.apply(mmap, task)?;
-    // Fails only if others have used the room that was made above. What was promised stays with the file then.
-    file.i_mmap_write(task).insert(vma.clone())?;
+    if let Some(unmap) = unmap {
+        unmap.apply(mmap, task).inspect_err(unreserve)?;
+    }
+    // Fails only if others have used the room that was made above.
+    file.i_mmap_write(task).insert(vma.clone()).map_err(MapError::from).inspect_err(unreserve)?;
     mmap.vmas.insert(vma)?;
     if shape.protection.contains(Protection::WRITE) {
         file.grow_to(file_end);

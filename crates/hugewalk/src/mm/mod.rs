@@ -32,8 +32,8 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 pub use self::advise::Advice;
-pub(crate) use self::exchange::exchange_range;
 pub use self::error::MapError;
+pub(crate) use self::exchange::exchange_range;
 pub use self::map::{Backing, MapFlags, MapRequest, Placement};
 pub use self::observe::{Residency, TableUse};
 pub use self::remap::RemapTo;

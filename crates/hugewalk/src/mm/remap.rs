@@ -41,9 +41,9 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::BadAddress`] if no single mapping holds the old range, [`MapError::Grows`], [`MapError::Overlaps`],
+    /// [`MapError::BadAddress`] if nothing is mapped at `old`, or no single mapping holds the range to be moved, [`MapError::Grows`], [`MapError::Overlaps`],
     /// [`MapError::Unaligned`], [`MapError::OutOfMemory`]. Nothing was changed then, except that what lay at a fixed new
-    /// place may be gone.
+    /// place may be gone, and so may the tail that was to be cut off.
     pub fn mremap(
         &self,
         task: &mut Task<P>,
@@ -91,11 +91,13 @@ impl<P: Platform> AddressSpace<P> {
         let kept = old..old.plus(new_length);
         match to {
             RemapTo::InPlace | RemapTo::Anywhere => {
-                // As Linux, the tail is unmapped whatever it belongs to.
+                // As Linux, the tail is unmapped whatever it belongs to, and nobody asks whether what stays is one
+                // mapping.
                 if new_length < old_length {
+                    if source.end > self.mm().levels().task_size() {
+                        return Err(MapError::Overflow);
+                    }
                     unmap_range(&mut mmap, &(kept.end..source.end), &mut events.source, task)?;
-                } else if source.end > vma.end() {
-                    return Err(MapError::BadAddress { address: old });
                 }
                 Ok(old)
             }
@@ -226,10 +228,11 @@ fn move_vma<P: Platform>(
         return Ok(());
     };
     let mut i_mmap = old.file().i_mmap_write(task);
-    i_mmap.prepare(1)?;
     let mut gather = Gather::new(old.mm(), &i_mmap);
     move_entries(mmap, &locked, &i_mmap, new, &mut gather, task);
     gather.finish();
+    new.succeed(&old);
+    // The one leaves the room that the other needs, so the exchange does not fail.
     i_mmap.remove(&old);
     i_mmap.insert(new.clone())?;
     drop(i_mmap);

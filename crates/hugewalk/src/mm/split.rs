@@ -72,12 +72,14 @@ impl<P: Platform> Split<P> {
         for cut in self.cuts.into_iter().flatten() {
             if let Some(locked) = VmaWriteGuard::lock(mmap, &cut.old, task) {
                 let mut i_mmap = cut.old.file().i_mmap_write(task);
-                i_mmap.prepare(2)?;
+                // No more than was made for this cut: the other one's room is to be left.
+                i_mmap.prepare(cut.parts.iter().flatten().count() - 1)?;
                 unshare_at_cuts(&locked, &i_mmap, &cut, task);
                 // The parts are in the tree before `i_mmap` is let go: nobody shares with the whole any more
                 // (CVE-2025-38084, scenario S14).
                 i_mmap.remove(&cut.old);
                 for part in cut.parts.iter().flatten() {
+                    part.succeed(&cut.old);
                     i_mmap.insert(part.clone())?;
                 }
             }

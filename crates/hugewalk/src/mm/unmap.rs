@@ -204,6 +204,10 @@ pub(crate) fn zap_range<P: Platform>(
             locked.move_to(index_of(address, level.shift()));
             let here = locked.raw();
             if !here.is_none() && zap.wants(here.decode()) {
+                if matches!(zap, Zap::Page(_)) {
+                    // Before the entry is empty: a fault that finds it so must not take it for a page never touched.
+                    vma.vma().set_robbed();
+                }
                 let before = locked.exchange(|entry| zap.trace_of(entry));
                 cleared += u64::from(drop_entry(mm, address, before, gather));
             }
@@ -223,7 +227,6 @@ pub(super) fn drop_entry<P: Platform>(
 ) -> bool {
     match entry {
         Entry::Leaf(leaf) => {
-            mm.hugetlb().page(leaf.frame).remove_mapping();
             mm.sub_resident(1);
             gather.unmapped(address, leaf.frame);
             true

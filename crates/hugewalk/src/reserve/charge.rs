@@ -192,8 +192,12 @@ impl<P: Platform> Drop for NewPage<'_, P> {
         };
         if undone.is_err() {
             // Taking one offset out of the middle of a range needs room for a second range, and somebody else has used
-            // the room that adding it left behind. The promise then counts as used, and the page as unpromised.
-            self.page().forget_reserve();
+            // the room that adding it left behind. An owner's promise then counts as used, and the page as unpromised. In
+            // a file's map the offset stays, which says that it is promised: so the page goes back as a promise.
+            match self.undo {
+                Undo::Added(_) => self.page().restore_reserve(),
+                Undo::Used(_) | Undo::Nothing => self.page().forget_reserve(),
+            }
         }
     }
 }

@@ -122,9 +122,13 @@ impl<P: Platform> SubPool<P> {
         })
     }
 
-    /// A page that was charged is free again. True if it is to stay reserved, for the minimum.
-    pub(crate) fn give_back_page(&self) -> bool {
-        self.account.lock().give_back(1) == 0
+    /// Uncharges a page and gives it back to the pool, reserved if the minimum needs it.
+    pub(crate) fn free_page(&self, frame: HugeFrame) {
+        let mut account = self.account.lock();
+        let keep = account.give_back(1) == 0;
+        // Both under the account's lock: who charged the minimum's reservation before the pool has it would take a page
+        // that is promised to somebody else.
+        self.hugetlb.pool(self.size).free(&self.hugetlb, frame, keep);
     }
 }
 

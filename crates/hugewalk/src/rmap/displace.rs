@@ -169,7 +169,6 @@ impl<P: Platform> LockedPage<'_, P> {
             page.remove_migration();
             return ControlFlow::Break(Pinned);
         }
-        page.remove_mapping();
         mm.sub_resident(1);
         gather.unmapped(address, frame);
         ControlFlow::Continue(Outcome::Changed)

@@ -15,10 +15,11 @@ fn released_before_the_flush<P: Platform>(
     task: &Task<P>,
     address: VirtAddr,
 ) {
-    let mut gather = Gather::new(vma_lock.vma().mm(), &i_mmap);
-    let _ = huge_pmd_unshare(vma_lock, &i_mmap, address, &mut gather, task);
-    drop(i_mmap);
-    gather.finish();
+    let _ = Gather::scope(vma_lock.vma().mm(), &i_mmap, |gather| {
+        let unsharing = huge_pmd_unshare(vma_lock, &i_mmap, address, gather, task);
+        drop(i_mmap);
+        unsharing
+    });
 }
 
 fn main() {}

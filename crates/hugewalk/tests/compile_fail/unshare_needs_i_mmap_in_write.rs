@@ -31,7 +31,7 @@ fn a_gather_that_outlives_what_was_held_in_read<P: Platform>(
     vma_lock: &VmaWriteGuard<'_, P>,
     i_mmap: &IMmapReadGuard<'_, P>,
 ) {
-    let _ = Gather::new(vma_lock.vma().mm(), i_mmap);
+    Gather::scope(vma_lock.vma().mm(), i_mmap, |_| ());
 }
 
 fn main() {}

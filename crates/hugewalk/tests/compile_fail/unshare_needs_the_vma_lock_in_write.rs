@@ -14,8 +14,9 @@ fn with_the_vma_lock_in_read<P: Platform>(
     task: &Task<P>,
     address: VirtAddr,
 ) {
-    let mut gather = Gather::new(vma_lock.vma().mm(), i_mmap);
-    let _ = huge_pmd_unshare(vma_lock, i_mmap, address, &mut gather, task);
+    let _ = Gather::scope(vma_lock.vma().mm(), i_mmap, |gather| {
+        huge_pmd_unshare(vma_lock, i_mmap, address, gather, task)
+    });
 }
 
 fn with_i_mmap_alone<P: Platform>(
@@ -24,8 +25,9 @@ fn with_i_mmap_alone<P: Platform>(
     task: &Task<P>,
     address: VirtAddr,
 ) {
-    let mut gather = Gather::new(proof.vma().mm(), i_mmap);
-    let _ = huge_pmd_unshare(proof, i_mmap, address, &mut gather, task);
+    let _ = Gather::scope(proof.vma().mm(), i_mmap, |gather| {
+        huge_pmd_unshare(proof, i_mmap, address, gather, task)
+    });
 }
 
 fn main() {}

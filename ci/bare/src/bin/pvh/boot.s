@@ -29,6 +29,7 @@ pvh_entry:
     jnz 1b
     movl $boot_pd + 0x03, boot_pdpt     # present, writable
     movl $boot_pdpt + 0x03, boot_pml4
+    movl $boot_pdpt + 0x03, boot_pml4 + 256 * 8     # once more in the upper half: mmu.rs
     movl $boot_pml4, %eax
     movl %eax, %cr3
 

@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 
+mod mmu;
 mod port;
 mod serial;
 
@@ -13,6 +14,7 @@ use core::arch::global_asm;
 use core::panic::PanicInfo;
 
 use bare::{Machine, Outcome};
+use hugewalk::addr::{TableFrame, VirtAddr};
 
 global_asm!(include_str!("boot.s"), options(att_syntax));
 
@@ -26,6 +28,12 @@ impl Machine for Pc {
         for &byte in bytes {
             serial::send(byte);
         }
+    }
+
+    unsafe fn load(root: TableFrame, address: VirtAddr) -> Option<u64> {
+        // SAFETY: the caller's promise is passed on. No address space has anything in the upper half of its root: user
+        // addresses end below it.
+        Some(unsafe { mmu::load(root.0, address.as_u64()) })
     }
 
     fn exit(outcome: Outcome) -> ! {

@@ -75,9 +75,9 @@ fn unshares<P: Platform>(
     let Some(vma) = mmap.find(address) else { return Ok(false) };
     let Some(vma_lock) = mmap.lock_vma_write(vma, task) else { return Ok(false) };
     let i_mmap = vma.file().i_mmap_write(task);
-    let mut gather = Gather::new(space.mm(), &i_mmap);
-    let unsharing = huge_pmd_unshare(&vma_lock, &i_mmap, address, &mut gather, task)?;
-    gather.finish();
+    let unsharing = Gather::scope(space.mm(), &i_mmap, |gather| {
+        huge_pmd_unshare(&vma_lock, &i_mmap, address, gather, task)
+    })?;
     drop(i_mmap);
     Ok(unsharing == Unsharing::Unshared)
 }

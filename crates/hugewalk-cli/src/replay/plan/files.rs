@@ -190,6 +190,14 @@ impl Files {
         Some(segment.file)
     }
 
+    /// Whether the file has a name, a descriptor or a segment number: whether somebody could still come to map it.
+    #[must_use]
+    pub fn is_reachable(&self, file: FileId) -> bool {
+        let open = || self.tables.values().flat_map(HashMap::values).any(|open| open.file == file);
+        let attachable = || self.segments.values().any(|segment| segment.file == file && !segment.removed);
+        self.names.values().any(|named| *named == file) || attachable() || open()
+    }
+
     /// The file was mapped with `MAP_HUGETLB`, and the kernel did not object.
     pub fn was_mapped_huge(&mut self, file: FileId) {
         self.mapped_huge.insert(file);

@@ -1,6 +1,6 @@
 //! Who is who: threads, the processes they belong to, and which of them live in one address space.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::trace::flags::CloneFlags;
 
@@ -56,6 +56,12 @@ impl Tasks {
     #[must_use]
     pub fn living(&self, tid: u32) -> Option<Thread> {
         self.threads.get(&tid).copied()
+    }
+
+    /// The processes that are alive, and the address space of each.
+    #[must_use]
+    pub fn processes(&self) -> BTreeMap<u32, SpaceId> {
+        self.threads.values().map(|thread| (thread.pid, thread.space)).collect()
     }
 
     /// `parent` makes `child`; what they do not share is new.

@@ -1,0 +1,332 @@
+//! From the steps of a recording to operations: who acts, and on which address space.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
+
+use hugewalk::fault::Access;
+
+use super::files::{FileId, Files, Mount};
+use super::memory::{Memory, Piece};
+use super::tasks::{Left, SpaceId, Tasks, Thread};
+use super::{Act, Op, Plan, Space};
+use crate::trace::flags::{CloneFlags, Prot};
+use crate::trace::{Action, Call, Event, Fault, Outcome, Step, Time, Trace};
+
+/// Plans a recording up to a moment. Pages are `default_shift` large where it does not say.
+#[must_use]
+pub fn plan(trace: &Trace, until: Time, mounts: &[Mount], default_shift: u32) -> Plan {
+    let files = |mapped_huge| Files::new(mounts.to_vec(), default_shift, mapped_huge);
+    // The first reading finds files that turn out to consist of huge pages when they are mapped, long after the
+    // descriptors were opened.
+    let mut survey = Planner::new(files(HashSet::new()), default_shift);
+    survey.read(trace, Time::MAX);
+    let mut planner = Planner::new(files(survey.files.survey()), default_shift);
+    planner.read(trace, until);
+    planner.finish(trace)
+}
+
+pub(super) struct Planner {
+    pub(super) files: Files,
+    pub(super) default_shift: u32,
+    pub(super) plan: Plan,
+    /// Huge files that somebody could still come to map.
+    pub(super) held: BTreeSet<FileId>,
+    /// Files whose size the recording shows.
+    pub(super) sized: HashSet<FileId>,
+    tasks: Tasks,
+    memories: HashMap<SpaceId, Memory>,
+    /// How many address spaces hold each mapping now.
+    holders: Vec<u64>,
+    /// How much is held now.
+    held_now: Fullness,
+    /// The same before each operation.
+    held_before: Vec<Fullness>,
+}
+
+/// How much is held at one moment: by so many address spaces, and about so many pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Fullness {
+    spaces: u64,
+    pages: u64,
+}
+
+/// Who acts, and how the call ended.
+pub(super) struct Actor<'e> {
+    pub(super) event: &'e Event,
+    pub(super) thread: Thread,
+    pub(super) outcome: &'e Outcome,
+}
+
+impl Actor<'_> {
+    pub(super) fn succeeded(&self) -> bool {
+        self.outcome.value().is_some()
+    }
+}
+
+impl Planner {
+    fn new(files: Files, default_shift: u32) -> Self {
+        Self {
+            files,
+            default_shift,
+            plan: Plan::default(),
+            held: BTreeSet::new(),
+            sized: HashSet::new(),
+            tasks: Tasks::default(),
+            memories: HashMap::new(),
+            holders: Vec::new(),
+            held_now: Fullness::default(),
+            held_before: Vec::new(),
+        }
+    }
+
+    fn read(&mut self, trace: &Trace, until: Time) {
+        for step in trace.steps().take_while(|step| step.time() <= until) {
+            self.plan.until = step.time();
+            match step {
+                Step::Event(event) => self.event(event),
+                Step::Fault(fault) => self.fault(fault),
+            }
+        }
+    }
+
+    fn finish(mut self, trace: &Trace) -> Plan {
+        self.held_before.push(self.held_now);
+        let most = self.held_before.iter().max().copied().unwrap_or_default();
+        self.plan.peak = self.held_before.iter().rposition(|held| *held == most).unwrap_or_default();
+        for (name, count) in &trace.skipped {
+            *self.plan.skipped.entry(name.clone()).or_default() += count;
+        }
+        for (pid, id) in self.tasks.processes() {
+            if let Some(memory) = self.memories.get(&id).filter(|memory| memory.holds_huge()) {
+                self.plan.living.extend(memory.space.map(|space| (pid, space)));
+            }
+        }
+        self.plan
+    }
+
+    fn event(&mut self, event: &Event) {
+        match &event.action {
+            Action::Ended { group } => {
+                let left = self.tasks.end(event.tid, *group);
+                self.leave(event, "exit", &left);
+            }
+            Action::Call(call, outcome) => {
+                // Whom nobody made was there before the recording began.
+                self.plan.processes += u64::from(self.tasks.living(event.tid).is_none());
+                let thread = self.tasks.thread(event.tid);
+                self.call(call, &Actor { event, thread, outcome });
+            }
+        }
+    }
+
+    fn call(&mut self, call: &Call, actor: &Actor<'_>) {
+        if *actor.outcome == Outcome::Unknown {
+            return;
+        }
+        match call {
+            Call::Execve => self.execve(actor),
+            Call::Clone { flags } => self.clone(*flags, actor),
+            Call::Open { .. }
+            | Call::Close { .. }
+            | Call::CloseRange { .. }
+            | Call::Dup { .. }
+            | Call::Unlink { .. }
+            | Call::Mount { .. }
+            | Call::MemfdCreate { .. } => self.descriptors(call, actor),
+            Call::Shmget { .. } | Call::Shmat { .. } | Call::Shmdt { .. } | Call::ShmctlRemove { .. } => {
+                self.segments(call, actor);
+            }
+            Call::Fallocate { .. } | Call::Ftruncate { .. } | Call::Truncate { .. } => {
+                self.file_sizes(call, actor);
+            }
+            // Taken care of where the recording is put together.
+            Call::Exit { .. } => {}
+            _ => self.ranges(call, actor),
+        }
+    }
+
+    fn execve(&mut self, actor: &Actor<'_>) {
+        if !actor.succeeded() {
+            return;
+        }
+        let (thread, left) = self.tasks.execve(actor.event.tid);
+        self.files.copy_table(actor.thread.table, thread.table, true);
+        self.leave(actor.event, "execve", &left);
+    }
+
+    fn clone(&mut self, flags: CloneFlags, actor: &Actor<'_>) {
+        let Some(child) = actor.outcome.value().and_then(|child| u32::try_from(child).ok()) else {
+            return;
+        };
+        let thread = self.tasks.clone(actor.event.tid, child, flags);
+        self.plan.processes += u64::from(thread.pid == child);
+        if thread.table != actor.thread.table {
+            self.files.copy_table(actor.thread.table, thread.table, false);
+        }
+        if thread.space != actor.thread.space {
+            self.fork(actor, thread.space);
+        }
+    }
+
+    fn fork(&mut self, actor: &Actor<'_>, child: SpaceId) {
+        let mut memory = self.memory(actor.thread.space).clone();
+        memory.counted.clear();
+        memory.touched = 0;
+        memory.locks_future = false;
+        let from = memory.space.take();
+        let left_out: Vec<_> = memory.dont_fork.iter().cloned().collect();
+        let huge = memory.holds_huge();
+        self.memories.insert(child, memory);
+        if let Some(parent) = from.filter(|_| huge) {
+            let space = self.space(child);
+            self.push(actor, Some(Outcome::Returned(0)), Act::Fork { parent, child: space });
+            for at in left_out {
+                if self.memory(child).touches_huge(&at) {
+                    self.push(actor, None, Act::Unmap { space, at: at.clone() });
+                }
+                self.memory(child).unmap(at);
+            }
+        }
+        self.recount(child);
+    }
+
+    /// Address spaces and descriptors that nobody uses any more.
+    fn leave(&mut self, event: &Event, call: &'static str, left: &[Left]) {
+        for left in left {
+            if let Some(mut memory) = left.space.and_then(|id| self.memories.remove(&id)) {
+                if let Some(space) = memory.space {
+                    let op = Op {
+                        time: event.time,
+                        line: event.line,
+                        pid: event.tid,
+                        call,
+                        recorded: None,
+                        act: Act::End { space },
+                    };
+                    self.push_op(op);
+                }
+                self.uncount(&mut memory, BTreeSet::new());
+            }
+            if let Some(table) = left.table {
+                self.files.drop_table(table);
+                self.forget_unreachable(event, call);
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: &Fault) {
+        let thread = self.tasks.living(fault.tid).or_else(|| self.tasks.living(fault.pid));
+        let found = thread.map(|thread| thread.space).and_then(|id| {
+            let memory = self.memories.get(&id)?;
+            let piece = memory.at(fault.address)?.clone();
+            Some((id, memory.space?, piece))
+        });
+        let Some((id, space, piece)) = found else {
+            self.plan.other_faults += 1;
+            return;
+        };
+        self.plan.huge_faults += 1;
+        if piece.private {
+            self.plan.need.private(piece.shift, 1);
+        }
+        self.push_op(Op {
+            time: fault.time,
+            line: fault.line,
+            pid: fault.pid,
+            call: "fault",
+            recorded: None,
+            act: Act::Fault { space, address: fault.address, access: access(&piece) },
+        });
+        self.touched(id, 1);
+    }
+
+    /// The size of the file's pages as a power of two, if they are of a size that the engine has.
+    pub(super) fn huge(&self, file: FileId) -> Option<u32> {
+        self.files.file(file).and_then(|file| file.huge).filter(|shift| super::need::SHIFTS.contains(shift))
+    }
+
+    pub(super) fn memory(&mut self, id: SpaceId) -> &mut Memory {
+        self.memories.entry(id).or_default()
+    }
+
+    /// The number of an address space that is going to hold huge pages.
+    pub(super) fn space(&mut self, id: SpaceId) -> Space {
+        let next = self.plan.spaces;
+        let space = *self.memory(id).space.get_or_insert(Space(next));
+        self.plan.spaces = next.max(space.0 + 1);
+        space
+    }
+
+    pub(super) fn push(&mut self, actor: &Actor<'_>, recorded: Option<Outcome>, act: Act) {
+        let Event { time, line, action, .. } = actor.event;
+        let call = match action {
+            Action::Call(call, _) => call.name(),
+            Action::Ended { .. } => "exit",
+        };
+        self.push_op(Op { time: *time, line: *line, pid: actor.thread.pid, call, recorded, act });
+    }
+
+    pub(super) fn push_op(&mut self, op: Op) {
+        self.held_before.push(self.held_now);
+        self.plan.ops.push(op);
+    }
+
+    pub(super) fn skip(&mut self, name: String) {
+        *self.plan.skipped.entry(name).or_default() += 1;
+    }
+
+    /// An address space has come to reach so many pages more.
+    pub(super) fn touched(&mut self, id: SpaceId, pages: u64) {
+        self.memory(id).touched += pages;
+        self.held_now.pages += pages;
+    }
+
+    /// The pages of a range are gone.
+    pub(super) fn dropped(&mut self, id: SpaceId, range: &Range<u64>) {
+        let memory = self.memory(id);
+        let pieces = memory.pieces(range).into_iter();
+        let most: u64 = pieces.map(|(part, piece)| (part.end - part.start) >> piece.shift).sum();
+        let pages = most.min(memory.touched);
+        memory.touched -= pages;
+        self.held_now.pages -= pages;
+    }
+
+    /// Counts anew who holds which mapping, after the mappings of an address space have changed.
+    pub(super) fn recount(&mut self, id: SpaceId) {
+        let mut memory = std::mem::take(self.memory(id));
+        let now = memory.mappings();
+        self.uncount(&mut memory, now);
+        self.memories.insert(id, memory);
+    }
+
+    fn uncount(&mut self, memory: &mut Memory, now: BTreeSet<super::MappingId>) {
+        self.held_now.spaces += u64::from(!now.is_empty());
+        self.held_now.spaces -= u64::from(!memory.counted.is_empty());
+        if now.is_empty() {
+            self.held_now.pages -= std::mem::take(&mut memory.touched);
+        }
+        self.holders.resize(self.plan.mappings.len(), 0);
+        for gone in memory.counted.difference(&now) {
+            self.holders[gone.0 as usize] -= 1;
+        }
+        for come in now.difference(&memory.counted) {
+            let place = come.0 as usize;
+            self.holders[place] += 1;
+            let made = &mut self.plan.mappings[place];
+            made.processes = made.processes.max(self.holders[place]);
+        }
+        memory.counted = now;
+    }
+}
+
+/// The access that a recorded fault is taken for. A recording does not say: a store where stores are allowed, for that
+/// is what programs do with huge pages first.
+pub(super) fn access(piece: &Piece) -> Access {
+    if piece.prot.contains(Prot::PROT_WRITE) {
+        Access::Write
+    } else if piece.prot.contains(Prot::PROT_READ) || !piece.prot.contains(Prot::PROT_EXEC) {
+        Access::Read
+    } else {
+        Access::Execute
+    }
+}

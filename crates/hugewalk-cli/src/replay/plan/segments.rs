@@ -1,0 +1,126 @@
+//! Segments of shared memory, and calls that change the size of files or what is in them.
+
+use hugewalk::addr::VirtAddr;
+use hugewalk::mm::{self, Placement};
+
+use super::ordinary::pages;
+use super::planner::{Actor, Planner};
+use super::ranges::Mapping;
+use super::{Act, Change, FileAct};
+use crate::trace::flags::{FallocateFlags, Prot, ShmFlags, ShmatFlags};
+use crate::trace::{Call, Outcome};
+
+impl Planner {
+    pub(super) fn segments(&mut self, call: &Call, actor: &Actor<'_>) {
+        match call {
+            Call::Shmget { size, flags, .. } => self.shmget(*size, *flags, actor),
+            Call::Shmat { id, flags, .. } => self.shmat(*id, *flags, actor),
+            Call::Shmdt { address } => self.shmdt(*address, actor),
+            Call::ShmctlRemove { id } if actor.succeeded() => {
+                self.files.remove_segment(*id);
+                self.forget_unreachable(actor.event, call.name());
+            }
+            _ => {}
+        }
+    }
+
+    fn shmget(&mut self, size: u64, flags: ShmFlags, actor: &Actor<'_>) {
+        let huge =
+            flags.contains(ShmFlags::SHM_HUGETLB).then(|| flags.page_shift().unwrap_or(self.default_shift));
+        let Some(id) = actor.outcome.value().and_then(|id| u32::try_from(id).ok()) else {
+            return;
+        };
+        let known = self.files.segment(id).map(|(file, _)| file);
+        let file = self.files.shmget(id, size, huge);
+        let Some(shift) = self.huge(file).filter(|_| known != Some(file)) else {
+            return;
+        };
+        let length = size.checked_next_multiple_of(1 << shift).unwrap_or(size);
+        let reserved = !flags.contains(ShmFlags::SHM_NORESERVE);
+        self.held.insert(file);
+        self.sized.insert(file);
+        self.plan.need.file(file, shift, length);
+        // What it returns is a number that the engine does not give.
+        let change = Change::Segment { length, reserved };
+        self.change(actor, Some(Outcome::Returned(0)), FileAct { file, shift, change });
+    }
+
+    fn shmat(&mut self, id: u32, flags: ShmatFlags, actor: &Actor<'_>) {
+        let Some((start, (file, size))) = actor.outcome.value().zip(self.files.segment(id)) else {
+            return;
+        };
+        let Some(shift) = self.huge(file) else {
+            self.memory(actor.thread.space).map_ordinary(pages(start, size));
+            return;
+        };
+        let mut prot = Prot::PROT_READ;
+        prot.set(Prot::PROT_WRITE, !flags.contains(ShmatFlags::SHM_RDONLY));
+        prot.set(Prot::PROT_EXEC, flags.contains(ShmatFlags::SHM_EXEC));
+        let mapping = Mapping {
+            file,
+            anonymous: false,
+            offset: 0,
+            length: size,
+            shift,
+            prot,
+            flags: mm::MapFlags::SHARED,
+        };
+        let at = VirtAddr::new(start);
+        let place = if flags.contains(ShmatFlags::SHM_REMAP) {
+            Placement::Fixed(at)
+        } else {
+            Placement::FixedNoReplace(at)
+        };
+        self.map(place, &mapping, actor);
+    }
+
+    fn shmdt(&mut self, address: u64, actor: &Actor<'_>) {
+        let Some((_, range)) = self.memory(actor.thread.space).mapping_at(address) else {
+            // How long an ordinary segment is matters to nobody once it is gone.
+            return;
+        };
+        self.munmap(range.start, range.end - range.start, actor);
+    }
+
+    pub(super) fn file_sizes(&mut self, call: &Call, actor: &Actor<'_>) {
+        let file = match call {
+            Call::Fallocate { fd, .. } | Call::Ftruncate { fd, .. } => self.files.of(actor.thread.table, fd),
+            Call::Truncate { path, .. } => self.files.named(path),
+            _ => return,
+        };
+        let Some(shift) = self.huge(file) else { return };
+        let change = match call {
+            Call::Ftruncate { length, .. } | Call::Truncate { length, .. } => {
+                if actor.succeeded() {
+                    self.sized.insert(file);
+                }
+                Change::Truncate { length: *length }
+            }
+            Call::Fallocate { mode, offset, length, .. } => {
+                let keep_size = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | keep_size;
+                if *mode == punch {
+                    Change::PunchHole { offset: *offset, length: *length }
+                } else if (*mode - keep_size).is_empty() {
+                    self.plan.need.file(file, shift, offset.saturating_add(*length));
+                    if actor.succeeded() && !mode.contains(keep_size) {
+                        self.sized.insert(file);
+                    }
+                    Change::Allocate { offset: *offset, length: *length, keep_size: mode.contains(keep_size) }
+                } else {
+                    self.skip(format!("fallocate with mode {:#x}", mode.bits()));
+                    return;
+                }
+            }
+            _ => return,
+        };
+        if actor.succeeded() && self.files.is_reachable(file) {
+            self.held.insert(file);
+        }
+        self.change(actor, Some(actor.outcome.clone()), FileAct { file, shift, change });
+    }
+
+    pub(super) fn change(&mut self, actor: &Actor<'_>, recorded: Option<Outcome>, act: FileAct) {
+        self.push(actor, recorded, Act::File(act));
+    }
+}

@@ -1,0 +1,160 @@
+//! In which order the operations of a plan are performed, and what is noted on the way.
+//!
+//! With several copies of the processes, each does all that it does up to the next end of a process before the next copy
+//! does the same. Then all of them end that process. So all copies are alive at the same time, as they would be if they
+//! ran side by side, and each works on memory that is warm.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+use hugewalk::platform::Event;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::got::agree;
+use super::machine::Machine;
+use super::observe::{Snapshot, snapshot};
+use super::plan::{Act, Op, Plan};
+use crate::report::{Difference, Unshare};
+use crate::trace::Outcome;
+
+/// Operations between two looks at the events of the engine, and two steps of the progress bar.
+const BATCH: u64 = 1024;
+
+/// Operations that take long enough for somebody to wonder.
+const LONG: u64 = 500_000;
+
+/// What came of a plan.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// Results that are not the recorded ones: the first for each line.
+    pub(super) differences: Vec<Difference>,
+    /// What unshared tables.
+    pub(super) unshares: Vec<Unshare>,
+    /// Calls whose result was compared, of all copies.
+    pub(super) calls: u64,
+    /// Faults taken, of all copies.
+    pub(super) faults: u64,
+    /// The tables when as many processes as ever held huge mappings, if that was not at the end.
+    pub(super) peak: Option<Snapshot>,
+}
+
+/// Performs the plan.
+pub(super) fn perform(plan: &Plan, machine: &mut Machine, copies: u32) -> Record {
+    let mut run = Run {
+        machine,
+        record: Record::default(),
+        differing: BTreeSet::new(),
+        places: HashMap::new(),
+        since_look: 0,
+        bar: progress_bar(plan.ops.len() as u64 * u64::from(copies)),
+    };
+    for phase in phases(plan, copies) {
+        if phase.start == plan.peak {
+            run.record.peak = Some(snapshot(run.machine, copies));
+        }
+        for copy in 0..copies {
+            for op in &plan.ops[phase.clone()] {
+                run.perform(op, copy);
+            }
+        }
+        run.machine.settle();
+    }
+    run.bar.finish_and_clear();
+    run.record
+}
+
+/// Runs of operations that one copy performs before the next one does.
+fn phases(plan: &Plan, copies: u32) -> Vec<Range<usize>> {
+    let ends = |place: usize| copies == 1 || matches!(plan.ops[place].act, Act::End { .. });
+    let mut phases = Vec::new();
+    let mut start = 0;
+    for place in 0..plan.ops.len() {
+        if place > start && (ends(place) || ends(place - 1) || place == plan.peak) {
+            phases.push(start..place);
+            start = place;
+        }
+    }
+    if start < plan.ops.len() {
+        phases.push(start..plan.ops.len());
+    }
+    phases
+}
+
+fn progress_bar(length: u64) -> ProgressBar {
+    if length < LONG {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {percent}% {eta} left");
+    // Standard error; hidden where that is no terminal.
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+struct Run<'m> {
+    machine: &'m mut Machine,
+    record: Record,
+    /// Lines whose difference is noted already.
+    differing: BTreeSet<(bool, u32)>,
+    /// Where the entry of a line and a process lies.
+    places: HashMap<(u32, u32), usize>,
+    since_look: u64,
+    bar: ProgressBar,
+}
+
+impl Run<'_> {
+    fn perform(&mut self, op: &Op, copy: u32) {
+        let is_fault = matches!(op.act, Act::Fault { .. });
+        let got = self.machine.perform(copy, &op.act);
+        self.since_look += 1;
+        if is_fault {
+            self.record.faults += 1;
+        }
+        if self.since_look >= BATCH || !is_fault {
+            self.bar.inc(self.since_look);
+            self.since_look = 0;
+            let events = self.machine.take_events();
+            self.unshared(op, &events);
+        }
+        // What is done to a file is done once, by the first copy.
+        let compared = copy == 0 || !matches!(op.act, Act::File(_));
+        let recorded = op.recorded.as_ref().filter(|_| compared);
+        self.record.calls += u64::from(recorded.is_some());
+        if !agree(recorded, got.as_ref()) && self.differing.insert((is_fault, op.line)) {
+            let text = |outcome: &Outcome| outcome.to_string();
+            let recorded = recorded.map_or_else(|| "resolved".to_owned(), text);
+            let replayed = got.map_or_else(|| "not performed".to_owned(), |got| got.to_string());
+            let call = op.call.to_owned();
+            self.record.differences.push(Difference { line: op.line, pid: op.pid, call, recorded, replayed });
+        }
+    }
+
+    /// Faults unshare nothing, so whatever was unshared since the last look was unshared by this operation.
+    fn unshared(&mut self, op: &Op, events: &[Event]) {
+        let mut now =
+            Unshare { time: op.time, line: op.line, pid: op.pid, call: op.call, ..Unshare::default() };
+        for event in events {
+            match event {
+                Event::Unshared { users, .. } => {
+                    now.tables += 1;
+                    now.last_sharers += u64::from(*users == 1);
+                }
+                Event::Flushed { unshared: 1.., last, .. } => {
+                    now.flushes += 1;
+                    now.last_flushes += u64::from(*last > 0);
+                }
+                _ => {}
+            }
+        }
+        if now.tables == 0 {
+            return;
+        }
+        // Copies of the process make one entry together.
+        match self.places.entry((op.line, op.pid)) {
+            Entry::Vacant(place) => {
+                place.insert(self.record.unshares.len());
+                self.record.unshares.push(now);
+            }
+            Entry::Occupied(place) => self.record.unshares[*place.get()].add(&now),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A report as text for people. Colour is only ever emphasis, and the caller's stream takes it out where it is not wanted.
+
+mod sharing;
+mod truth;
+mod words;
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::Report;
+use crate::trace::Time;
+use words::paragraph;
+pub(crate) use words::{counted, grouped, size};
+
+const HEADING: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+
+/// Entries of a list that are printed; the rest are in the JSON form.
+const LISTED: usize = 12;
+
+/// Writes `report`.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    recording(report, out)?;
+    sharing::mappings(&report.mappings, out)?;
+    sharing::tables(report, out)?;
+    sharing::unsharing(report, out)?;
+    pools(report, out)?;
+    results(report, out)?;
+    if let Some(comparison) = &report.truth {
+        truth::comparison(comparison, out)?;
+    }
+    if !report.advice.is_empty() {
+        heading(out, "Advice")?;
+        for sentence in &report.advice {
+            paragraph(out, "  - ", sentence)?;
+        }
+    }
+    let rate = &report.rate;
+    writeln!(
+        out,
+        "\nreplayed in {} ms: {} processes/s, {} faults/s, {} of memory",
+        grouped(rate.milliseconds),
+        grouped(rate.processes_per_second),
+        grouped(rate.faults_per_second),
+        size(rate.peak_memory_kb << 10)
+    )
+}
+
+fn heading(out: &mut impl Write, text: &str) -> io::Result<()> {
+    writeln!(out, "\n{HEADING}{text}{HEADING:#}")
+}
+
+fn recording(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let recording = &report.recording;
+    writeln!(out, "{HEADING}{}{HEADING:#}", recording.strace)?;
+    let mut text = format!(
+        "{}, {} on huge pages, {} in huge mappings",
+        counted(recording.processes, "process", "processes"),
+        counted(recording.calls, "call", "calls"),
+        counted(recording.huge_faults, "fault", "faults"),
+    );
+    if recording.other_faults > 0 {
+        text += &format!(" ({} elsewhere)", grouped(recording.other_faults));
+    }
+    text += &format!(", in {} s", seconds(recording.until - recording.from));
+    if recording.clones > 1 {
+        text += &format!(", {} times over", grouped(recording.clones.into()));
+    }
+    paragraph(out, "  ", &text)?;
+    if recording.faults.is_none() {
+        paragraph(out, "  ", "without --faults: only pages that calls populate are present")?;
+    }
+    paragraph(out, "  ", &format!("pool at the start: {}", recording.pool))
+}
+
+fn pools(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    heading(out, "Pool at the end")?;
+    let mut table = grid(&["pages of", "total", "free", "reserved", "surplus"]);
+    for pool in &report.pools {
+        table.add_row([
+            size(pool.huge_page_kb << 10),
+            grouped(pool.total),
+            grouped(pool.free),
+            grouped(pool.reserved),
+            grouped(pool.surplus),
+        ]);
+    }
+    rows(out, &mut table, &[1, 2, 3, 4])
+}
+
+fn results(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    heading(out, "Results")?;
+    let calls = report.recording.calls;
+    if report.differences.is_empty() {
+        let calls = counted(calls, "call", "calls");
+        writeln!(out, "  {GOOD}all {calls} ended as recorded{GOOD:#}")?;
+    } else {
+        let lines = counted(report.differences.len() as u64, "line", "lines");
+        writeln!(out, "  {BAD}{lines} of the recording ended otherwise{BAD:#}")?;
+        for difference in report.differences.iter().take(LISTED) {
+            let text = format!(
+                "line {}, process {}, {}: recorded {}, replayed {}",
+                difference.line, difference.pid, difference.call, difference.recorded, difference.replayed
+            );
+            paragraph(out, "  - ", &text)?;
+        }
+        more(out, report.differences.len())?;
+    }
+    if !report.skipped.is_empty() {
+        let skipped: Vec<String> =
+            report.skipped.iter().map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
+        paragraph(out, "  ", &format!("calls not performed: {}", skipped.join(", ")))?;
+    }
+    Ok(())
+}
+
+/// How many entries of a list were not printed.
+fn more(out: &mut impl Write, length: usize) -> io::Result<()> {
+    match length.checked_sub(LISTED) {
+        Some(more @ 1..) => writeln!(out, "  and {} more (--format json has all)", grouped(more as u64)),
+        _ => Ok(()),
+    }
+}
+
+/// Seconds to the microsecond, as strace prints them.
+fn seconds(span: Time) -> String {
+    format!("{}.{:06}", grouped(span.0 / 1_000_000_000), span.0 % 1_000_000_000 / 1000)
+}
+
+fn grid(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if !headings.is_empty() {
+        table.set_header(headings.iter().copied());
+    }
+    table
+}
+
+/// Writes the table, with the columns of numbers flush right.
+fn rows(out: &mut impl Write, table: &mut Table, numbers: &[usize]) -> io::Result<()> {
+    for &column in numbers {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for line in table.trim_fmt().lines() {
+        writeln!(out, " {}", line.trim_end())?;
+    }
+    Ok(())
+}

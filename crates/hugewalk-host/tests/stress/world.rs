@@ -1,0 +1,122 @@
+//! What the threads share: the system, the files, the processes.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use hugewalk::addr::HugeSize;
+use hugewalk::file::HugeFile;
+use hugewalk::reserve::SubPool;
+use hugewalk::sync::Arc as EngineArc;
+use hugewalk::{Hugetlb, Task};
+use hugewalk_host::{Host, HostConfig};
+
+use crate::ledger::{Finished, Ledger};
+use crate::process::Process;
+use crate::tag::PAGES;
+
+pub(crate) const MIB2: u64 = HugeSize::Size2M.bytes();
+pub(crate) const GIB: u64 = HugeSize::Size1G.bytes();
+
+/// One file is mapped by the gibibyte with its pages promised; the rest is for everybody else, and often too little.
+pub(crate) const POOL: u64 = 512 + 110;
+/// The pages that the mount's file may have, and those it is promised.
+const MOUNT: (u64, u64) = (14, 4);
+
+pub(crate) struct File {
+    pub(crate) file: EngineArc<HugeFile<Host>>,
+    pub(crate) number: u32,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Offsets of the pages that are touched.
+    pub(crate) offsets: [u64; PAGES],
+    /// Is it ever made shorter?
+    pub(crate) shrinks: bool,
+}
+
+pub(crate) struct World {
+    pub(crate) hugetlb: EngineArc<Hugetlb<Host>>,
+    pub(crate) files: [File; 3],
+    pub(crate) mount: EngineArc<SubPool<Host>>,
+    pub(crate) processes: Mutex<Vec<Arc<Process>>>,
+    pub(crate) finished: Finished,
+    pub(crate) stop: AtomicBool,
+    next_process: AtomicU32,
+}
+
+/// The big one with promised pages, the one on a mount, and the small one that private mappings copy.
+pub(crate) const BIG: usize = 0;
+pub(crate) const MOUNTED: usize = 1;
+pub(crate) const SMALL: usize = 2;
+
+impl World {
+    pub(crate) fn new(membarrier: bool) -> Self {
+        let config = HostConfig::new().huge_bytes(2 * GIB).max_tables(20_000).membarrier(membarrier);
+        let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
+        assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, POOL), POOL);
+        let (max, min) = MOUNT;
+        let mount = SubPool::new(&hugetlb, HugeSize::Size2M, Some(max), Some(min)).unwrap();
+        let mut task = Task::new(&hugetlb).unwrap();
+        let mut file = |number: usize, mount, pages: u64, offsets, shrinks| {
+            let file = HugeFile::new(&hugetlb, HugeSize::Size2M, mount).unwrap();
+            file.truncate(&mut task, pages * MIB2).unwrap();
+            File { file, number: number as u32, ledger: Arc::default(), offsets, shrinks }
+        };
+        let files = [
+            file(BIG, None, 512, [0, 1, 2, 3, 4, 255, 510, 511], true),
+            file(MOUNTED, Some(&mount), 1024, [0, 1, 2, 510, 511, 512, 513, 1023], false),
+            file(SMALL, None, PAGES as u64, [0, 1, 2, 3, 4, 5, 6, 7], true),
+        ];
+        Self {
+            files,
+            mount,
+            hugetlb,
+            processes: Mutex::default(),
+            finished: Default::default(),
+            stop: AtomicBool::new(false),
+            next_process: AtomicU32::new(1),
+        }
+    }
+
+    pub(crate) fn fresh_process(&self) -> u32 {
+        self.next_process.fetch_add(1, SeqCst)
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(SeqCst)
+    }
+
+    /// Everything has been left: nothing is in use any more but what the files and the mount hold, and then nothing at
+    /// all.
+    pub(crate) fn end(self) {
+        let Self { hugetlb, files, mount, processes, .. } = self;
+        let mut task = Task::new(&hugetlb).unwrap();
+        for process in processes.into_inner().unwrap() {
+            process.exit(&mut task);
+        }
+        task.rcu_barrier();
+        assert_eq!(pending(&hugetlb), 0, "callbacks wait after a barrier");
+        let usage = hugetlb.platform().usage();
+        assert_eq!(usage.tables, 0, "tables leaked: {usage:?}");
+        let pool = hugetlb.pool(HugeSize::Size2M);
+        let counters = pool.counters();
+        let in_files: u64 = files.iter().map(|file| file.file.pages()).sum();
+        assert_eq!(counters.total - counters.free, in_files, "pages leaked: {counters:?}");
+        assert_eq!(usage.huge_2m, counters.total);
+        drop(files);
+        let (_, min) = MOUNT;
+        assert_eq!(mount.usage(), (0, min), "the mount's account is off");
+        assert_eq!(pool.counters().reserved, min, "promises leaked: {:?}", pool.counters());
+        drop(mount);
+        pool.set_overcommit(0);
+        assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, POOL), POOL);
+        let counters = pool.counters();
+        assert_eq!((counters.total, counters.free), (POOL, POOL), "{counters:?}");
+        assert_eq!((counters.reserved, counters.surplus), (0, 0), "{counters:?}");
+        hugetlb.resize_pool(HugeSize::Size2M, 0);
+        assert_eq!(hugetlb.platform().usage().huge_2m, 0);
+    }
+}
+
+pub(crate) fn pending(hugetlb: &Hugetlb<Host>) -> u64 {
+    use hugewalk::rcu::Rcu;
+    hugetlb.rcu().pending()
+}

@@ -1,0 +1,68 @@
+//! Allocation failure, by number: once armed, the n-th allocation that the engine makes on this thread fails, once. The
+//! heap asks (in the test binary that installs such an allocator), and so does the platform for its frames.
+
+use core::cell::Cell;
+
+thread_local! {
+    /// How many allocations are left until the one that fails.
+    static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
+    /// Is the engine running, rather than the test?
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+    static FAILED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Arms the failure of the allocation that comes after `allowed` ones, until [`disarm`].
+pub(crate) fn arm(allowed: u64) {
+    FAILED.set(false);
+    LEFT.set(Some(allowed));
+}
+
+/// Disarms.
+pub(crate) fn disarm() {
+    LEFT.set(None);
+}
+
+/// Has an allocation failed since the failure was armed?
+pub(crate) fn has_failed() -> bool {
+    FAILED.get()
+}
+
+/// May this allocation succeed?
+pub(crate) fn permit() -> bool {
+    if !INSIDE.get() {
+        return true;
+    }
+    match LEFT.get() {
+        None => true,
+        Some(0) => {
+            LEFT.set(None);
+            FAILED.set(true);
+            false
+        }
+        Some(left) => {
+            LEFT.set(Some(left - 1));
+            true
+        }
+    }
+}
+
+/// Runs the engine, whose allocations count.
+pub(crate) fn inside<R>(work: impl FnOnce() -> R) -> R {
+    set_inside(true, work)
+}
+
+/// Runs work of the test's own within the engine's, whose allocations do not count.
+pub(crate) fn exempt<R>(work: impl FnOnce() -> R) -> R {
+    set_inside(false, work)
+}
+
+fn set_inside<R>(inside: bool, work: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            INSIDE.set(self.0);
+        }
+    }
+    let _restore = Restore(INSIDE.replace(inside));
+    work()
+}

@@ -1,0 +1,269 @@
+//! The platform itself.
+
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::collections::BTreeMap;
+
+use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
+use hugewalk::error::OutOfMemory;
+use hugewalk::page::Page;
+use hugewalk::platform::{Barriers, ENTRIES, Event, Hugewalk, Levels, Platform};
+use hugewalk::rcu::EpochRcu;
+use hugewalk::sync::Parker;
+use hugewalk::table::Table;
+use parking_lot::Mutex;
+
+use super::cpu::Tlb;
+use super::locks::Alone;
+use super::memory::Contents;
+use super::tables::{Frames, Region};
+use super::{inject, interrupt};
+
+const TABLES: usize = 1024;
+/// How many huge pages of each size there can be.
+const HUGE: [usize; 2] = [8192, 64];
+/// Frame numbers of the first huge page of each size.
+const FIRST: [u64; 2] = [1 << 20, 1 << 28];
+/// Entries of a table that is free: present, and of no frame there is.
+const FREED_ENTRY: u64 = 0x000f_dead_beef_d001;
+
+/// The host of these tests.
+pub(crate) struct Bench {
+    levels: Levels,
+    entries: Region,
+    table_records: Region,
+    page_records: [Region; 2],
+    tables: Mutex<Frames>,
+    huge: [Mutex<Huge>; 2],
+    events: Mutex<Vec<Event>>,
+}
+
+struct Huge {
+    frames: Frames,
+    contents: BTreeMap<usize, Contents>,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self::with_levels(Levels::Four)
+    }
+
+    pub(crate) fn with_levels(levels: Levels) -> Self {
+        let huge = |size: HugeSize| {
+            let frames = Frames::new(HUGE[index(size)]);
+            Mutex::new(Huge { frames, contents: BTreeMap::new() })
+        };
+        let page = size_of::<Page<Self>>();
+        Self {
+            levels,
+            entries: Region::new(ENTRIES * 8, TABLES, 4096),
+            table_records: Region::new(size_of::<Table<Self>>(), TABLES, align_of::<Table<Self>>()),
+            page_records: HUGE.map(|count| Region::new(page, count, align_of::<Page<Self>>())),
+            tables: Mutex::new(Frames::new(TABLES)),
+            huge: HugeSize::ALL.map(huge),
+            events: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Page tables in use, roots and those that wait for a grace period included.
+    pub(crate) fn tables_in_use(&self) -> usize {
+        self.tables.lock().in_use()
+    }
+
+    /// Huge pages that a pool has.
+    pub(crate) fn huge_in_use(&self, size: HugeSize) -> usize {
+        self.huge[index(size)].lock().frames.in_use()
+    }
+
+    /// The tracepoints passed since the last call.
+    pub(crate) fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events.lock())
+    }
+
+    /// One byte of a huge page.
+    pub(crate) fn byte(&self, frame: HugeFrame, offset: u64) -> u8 {
+        self.with(frame, |contents| contents.read(offset))
+    }
+
+    pub(crate) fn set_byte(&self, frame: HugeFrame, offset: u64, value: u8) {
+        self.with(frame, |contents| contents.write(offset, value));
+    }
+
+    fn with<R>(&self, frame: HugeFrame, work: impl FnOnce(&mut Contents) -> R) -> R {
+        inject::exempt(|| {
+            let (size, number) = locate(frame);
+            let mut huge = self.huge[index(size)].lock();
+            let contents = huge.contents.get_mut(&number);
+            work(contents.unwrap_or_else(|| panic!("{frame:?} is used, and it is free")))
+        })
+    }
+
+    fn table(&self, frame: TableFrame) -> usize {
+        let number = usize::try_from(frame.0).unwrap() - 1;
+        assert!(self.tables.lock().is_used(number), "table {frame:?} is used, and it is free");
+        number
+    }
+}
+
+fn index(size: HugeSize) -> usize {
+    usize::from(size == HugeSize::Size1G)
+}
+
+fn pages(size: HugeSize) -> u64 {
+    size.bytes() >> 12
+}
+
+fn locate(frame: HugeFrame) -> (HugeSize, usize) {
+    let size = if frame.0 >= FIRST[1] { HugeSize::Size1G } else { HugeSize::Size2M };
+    let offset = frame.0 - FIRST[index(size)];
+    assert!(offset.is_multiple_of(pages(size)), "{frame:?} is no huge page");
+    (size, usize::try_from(offset / pages(size)).unwrap())
+}
+
+// SAFETY: full fences on both sides.
+unsafe impl Barriers for Bench {
+    type Word = AtomicU64;
+    type SpinLock = Alone;
+
+    fn light(&self) {
+        fence(Ordering::SeqCst);
+    }
+    fn heavy(&self) {
+        fence(Ordering::SeqCst);
+    }
+    fn pause(&self) {
+        panic!("a grace period waits for this very thread");
+    }
+}
+
+/// The place where the only thread would sleep.
+pub(crate) struct NobodyElse(AtomicBool);
+
+// SAFETY: there is one thread.
+unsafe impl Parker for NobodyElse {
+    fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    fn park(&self) {
+        assert!(self.0.swap(false, Ordering::Relaxed), "there is nobody who would wake the only thread");
+    }
+
+    fn unpark(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: `Frames` hands each frame out once; regions stay where they are; a page's record is found by its frame alone,
+// and starts as zeroes. The only processor is the one in `cpu.rs`, whose TLB is flushed at once.
+unsafe impl Platform for Bench {
+    type Protocol = Hugewalk;
+    type SleepMutex = Alone;
+    type SleepRwLock = Alone;
+    type Parker = NobodyElse;
+    type Rcu = EpochRcu<Self>;
+    type MmContext = Tlb;
+
+    fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    fn new_context(&self) -> Result<Tlb, OutOfMemory> {
+        inject::permit().then(Tlb::default).ok_or(OutOfMemory)
+    }
+
+    fn alloc_table(&self) -> Option<TableFrame> {
+        if !inject::permit() {
+            return None;
+        }
+        let number = inject::exempt(|| self.tables.lock().take())?;
+        let frame = TableFrame(number as u64 + 1);
+        // SAFETY: a frame just taken; nobody else has it.
+        unsafe { self.entries.at(number).write_bytes(0, ENTRIES * 8) };
+        Some(frame)
+    }
+
+    unsafe fn free_table(&self, frame: TableFrame) {
+        let entries = self.table_entries(frame);
+        // SAFETY: nobody reaches the table any more, but by mistake.
+        for entry in unsafe { entries.as_ref() } {
+            entry.store(FREED_ENTRY, Ordering::Relaxed);
+        }
+        inject::exempt(|| self.tables.lock().give(frame.0 as usize - 1));
+    }
+
+    fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
+        self.entries.at(self.table(frame)).cast()
+    }
+
+    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
+        self.table_records.at(self.table(frame)).cast()
+    }
+
+    fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
+        if !inject::permit() {
+            return None;
+        }
+        inject::exempt(|| {
+            let mut huge = self.huge[index(size)].lock();
+            let number = huge.frames.take()?;
+            huge.contents.insert(number, Contents::garbage());
+            Some(HugeFrame(FIRST[index(size)] + number as u64 * pages(size)))
+        })
+    }
+
+    unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
+        inject::exempt(|| {
+            let (found, number) = locate(frame);
+            assert_eq!(found, size, "{frame:?} is freed with another size");
+            let mut huge = self.huge[index(size)].lock();
+            huge.frames.give(number);
+            huge.contents.remove(&number);
+        });
+    }
+
+    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
+        let (size, number) = locate(frame);
+        self.page_records[index(size)].at(number).cast()
+    }
+
+    fn zero_huge(&self, frame: HugeFrame, _: HugeSize) {
+        self.with(frame, |contents| *contents = Contents::zero());
+    }
+
+    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, _: HugeSize) {
+        let copy = inject::exempt(|| self.with(from, |contents| contents.clone()));
+        self.with(to, |contents| *contents = copy);
+    }
+
+    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+        self.with(frame, |contents| {
+            for (at, byte) in (offset..).zip(into) {
+                *byte = contents.read(at);
+            }
+        });
+    }
+
+    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
+        self.with(frame, |contents| {
+            for (at, &byte) in (offset..).zip(from) {
+                contents.write(at, byte);
+            }
+        });
+    }
+
+    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
+        assert!(offset + length <= locate(frame).0.bytes());
+        self.with(frame, |contents| contents.clear(offset, length));
+    }
+
+    fn flush_tlb(&self, context: &Tlb, range: Range<VirtAddr>) {
+        inject::exempt(interrupt::flushing);
+        inject::exempt(|| context.flush(&range));
+    }
+
+    fn trace(&self, event: Event) {
+        inject::exempt(|| self.events.lock().push(event));
+    }
+}

@@ -1,0 +1,140 @@
+//! Who was promised what, from first principles: the counters of a pool are sums over promises and pages in use, and are
+//! kept nowhere.
+
+use hugewalk::addr::HugeSize;
+use hugewalk::pool::PoolCounters;
+
+use super::Refused;
+use super::Why;
+use super::state::{Frame, Model, Mount, Pool};
+
+impl Model {
+    pub(super) fn pool(&mut self, size: HugeSize) -> &mut Pool {
+        &mut self.pools[usize::from(size == HugeSize::Size1G)]
+    }
+
+    /// The counters as they have to be: free pages are those not in use; a pool is larger than it was configured only
+    /// where promises and pages in use need it to be.
+    pub(crate) fn counters(&self, size: HugeSize) -> PoolCounters {
+        let limit = self.pools[usize::from(size == HugeSize::Size1G)].limit;
+        let in_use = self.frames.values().filter(|frame| frame.size == size).count() as u64;
+        let of_files = self.files.iter().filter(|file| file.size_class == size);
+        let of_mounts = (0..self.mounts.len()).filter(|&mount| self.mounts[mount].size == size);
+        let reserved = of_files.map(|file| file.promised.len() as u64).sum::<u64>()
+            + self.private_promises(|vma| vma.size == size)
+            + of_mounts
+                .filter(|&mount| self.is_alive(mount))
+                .map(|mount| self.mounts[mount].reserved)
+                .sum::<u64>();
+        let total = limit.max(in_use + reserved);
+        PoolCounters { total, free: total - in_use, reserved, surplus: total - limit }
+    }
+
+    fn private_promises(&self, of: impl Fn(&super::state::Vma) -> bool) -> u64 {
+        let vmas = self.processes.iter().flatten().flat_map(|process| process.vmas.values());
+        let promised = vmas.filter(|vma| of(vma)).filter_map(|vma| vma.promised.as_ref());
+        promised.map(|promised| promised.len() as u64).sum()
+    }
+
+    /// A mount lives as long as it is mounted, or has files or pages.
+    fn is_alive(&self, mount: usize) -> bool {
+        self.mounts[mount].open
+            || self.files.iter().any(|file| !file.gone && file.mount == Some(mount))
+            || self.frames.values().any(|frame| frame.mount == Some(mount))
+    }
+
+    /// What is charged to a mount: promises and pages.
+    fn charged(&self, mount: usize) -> u64 {
+        let pending = self.pending.filter(|pending| pending.0 == mount).map_or(0, |pending| pending.1);
+        let files = self.files.iter().filter(|file| file.mount == Some(mount));
+        pending
+            + files.map(|file| file.promised.len() as u64).sum::<u64>()
+            + self.private_promises(|vma| self.files[vma.file].mount == Some(mount))
+            + self.frames.values().filter(|frame| frame.mount == Some(mount)).count() as u64
+    }
+
+    /// Can the pool spare so many pages, or get them?
+    fn can_spare(&self, size: HugeSize, pages: u64) -> bool {
+        let now = self.counters(size);
+        let needed = pages.saturating_sub(now.free - now.reserved);
+        let overcommit = self.pools[usize::from(size == HugeSize::Size1G)].overcommit;
+        needed == 0 || now.surplus + needed <= overcommit
+    }
+
+    /// May so many pages be promised on a mount? What the mount's minimum covers is promised already. The caller notes
+    /// who has the promise.
+    pub(super) fn charge(&mut self, size: HugeSize, mount: Option<usize>, pages: u64) -> Result<(), Why> {
+        let covered = match mount {
+            Some(mount) => {
+                let left = self.mounts[mount].max.map_or(u64::MAX, |max| max - self.charged(mount));
+                if pages > left {
+                    return Err(Why::SubPoolFull);
+                }
+                pages.min(self.mounts[mount].reserved)
+            }
+            None => 0,
+        };
+        if !self.can_spare(size, pages - covered) {
+            return Err(Why::PoolEmpty);
+        }
+        if let Some(mount) = mount {
+            self.mounts[mount].reserved -= covered;
+        }
+        Ok(())
+    }
+
+    /// So many pages or promises are charged to the mount no more; they have been taken off the books already. A mount
+    /// with a maximum fills its minimum up when its use falls below that; one without, at once.
+    pub(super) fn give_back(&mut self, mount: Option<usize>, pages: u64) {
+        let Some(mount) = mount else { return };
+        let charged = self.charged(mount);
+        let Mount { max, min, reserved, .. } = &mut self.mounts[mount];
+        let min = min.unwrap_or(0);
+        if max.is_none() || charged < min {
+            *reserved += pages.min(min - *reserved);
+        }
+    }
+
+    /// A page that was promised; the caller strikes the promise out.
+    pub(super) fn promised_page(&mut self, size: HugeSize, mount: Option<usize>) -> u64 {
+        self.next_frame += 1;
+        self.frames.insert(self.next_frame, Frame { size, mount, holders: 1 });
+        self.next_frame
+    }
+
+    /// A page that was promised to nobody.
+    pub(super) fn spare_page(&mut self, size: HugeSize, mount: Option<usize>) -> Result<u64, Why> {
+        self.charge(size, mount, 1)?;
+        Ok(self.promised_page(size, mount))
+    }
+
+    pub(super) fn put_page(&mut self, frame: u64) {
+        let found = self.frames.get_mut(&frame).expect("pages are put by who has them");
+        found.holders -= 1;
+        if found.holders == 0 {
+            let mount = found.mount;
+            self.frames.remove(&frame);
+            self.give_back(mount, 1);
+        }
+    }
+
+    pub(super) fn new_mount(
+        &mut self,
+        slot: usize,
+        max: Option<u64>,
+        min: Option<u64>,
+    ) -> Result<(), Refused> {
+        if let (Some(max), Some(min)) = (max, min)
+            && min > max
+        {
+            return Err(Refused("EINVAL", Why::MinAboveMax));
+        }
+        let (size, reserved) = (HugeSize::Size2M, min.unwrap_or(0));
+        if !self.can_spare(size, reserved) {
+            return Err(Refused("ENOMEM", Why::PoolEmpty));
+        }
+        self.mounts.push(Mount { open: true, size, max, min, reserved });
+        self.mount_slots[slot] = Some(self.mounts.len() - 1);
+        Ok(())
+    }
+}

@@ -1,0 +1,318 @@
+//! mmap, munmap, mprotect, mremap.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use hugewalk::fault::Access;
+use hugewalk::mm::{MapFlags, Placement, RemapTo};
+use hugewalk::vma::Protection;
+
+use super::state::{Model, Vma};
+use super::{Map, Refused, What, Why};
+
+const PAGE: u64 = 4096;
+/// Nothing is mapped lower than this unless it is asked for.
+const LOWEST: u64 = 64 << 10;
+
+const fn einval(why: Why) -> Refused {
+    Refused("EINVAL", why)
+}
+
+/// The range that an address and a length in bytes mean.
+pub(super) fn page_range(address: u64, length: u64) -> Result<Range<u64>, Refused> {
+    if !address.is_multiple_of(PAGE) {
+        return Err(einval(Why::UnalignedAddress));
+    }
+    Ok(address..address + length.next_multiple_of(PAGE))
+}
+
+impl Model {
+    pub(super) fn map(&mut self, process: usize, map: &Map) -> Result<u64, Refused> {
+        if map.length == 0 {
+            return Err(einval(Why::ZeroLength));
+        }
+        let (size, offset) = match map.what {
+            What::File { slot, offset } => (self.files[self.slot(slot)].size_class, offset),
+            What::Anonymous(size) => (size, 0),
+        };
+        let length = map.length.next_multiple_of(size.bytes());
+        if !size.is_aligned(offset) {
+            return Err(einval(Why::Unaligned));
+        }
+        let start = self.place(process, map.placement, length, size.bytes())?;
+        let range = start..start + length;
+        self.may_cut(process, &range)?;
+        let file = match map.what {
+            What::File { slot, .. } => self.slot(slot),
+            What::Anonymous(size) => self.new_file(size, None, true),
+        };
+        let mut vma = Vma {
+            start,
+            end: range.end,
+            file,
+            offset: offset >> size.shift(),
+            size,
+            rights: map.rights,
+            shared: map.flags.contains(MapFlags::SHARED),
+            noreserve: map.flags.contains(MapFlags::NORESERVE),
+            locked: map.flags.contains(MapFlags::LOCKED),
+            promised: None,
+            robbed: false,
+        };
+        if let What::Anonymous(_) = map.what {
+            self.files[file].size = length;
+        }
+        let mut promised = Ok(());
+        if !vma.noreserve {
+            // Here: the promise is asked for before the old mappings go, and once more after they have gone.
+            promised = self.promise(&mut vma);
+            if promised.is_err() {
+                self.unmap_range(process, &range);
+                self.drop_unused_files();
+                promised = self.promise(&mut vma);
+            }
+        }
+        if let What::Anonymous(_) = map.what {
+            // From here on it is open no more: it lives as long as it is mapped.
+            self.files[file].open = false;
+        }
+        if let Err(why) = promised {
+            self.drop_unused_files();
+            return Err(Refused("ENOMEM", why));
+        }
+        self.unmap_range(process, &range);
+        self.pending = None;
+        if vma.rights.contains(Protection::WRITE) {
+            let file = &mut self.files[file];
+            file.size = file.size.max(offset + length);
+        }
+        self.process(process).vmas.insert(start, vma);
+        self.drop_unused_files();
+        if map.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) && !map.rights.is_empty() {
+            let private = !map.flags.contains(MapFlags::SHARED);
+            let write = private && map.rights.contains(Protection::WRITE);
+            let access = if write { Access::Write } else { Access::Read };
+            let mut pages = range.step_by(size.bytes() as usize);
+            let _ = pages.try_for_each(|address| self.fault(process, address, access));
+        }
+        Ok(start)
+    }
+
+    /// A shared mapping is promised the pages the file neither has nor was promised; a private one all of its own.
+    fn promise(&mut self, vma: &mut Vma) -> Result<(), Why> {
+        let file = &self.files[vma.file];
+        let wanted: BTreeSet<u64> = vma
+            .offsets()
+            .filter(|index| !vma.shared || !(file.pages.contains_key(index) || file.promised.contains(index)))
+            .collect();
+        let file_mount = file.mount;
+        self.charge(vma.size, file_mount, wanted.len() as u64)?;
+        if vma.shared {
+            self.files[vma.file].promised.extend(wanted);
+        } else {
+            self.pending = file_mount.map(|mount| (mount, wanted.len() as u64));
+            vma.promised = Some(wanted);
+        }
+        Ok(())
+    }
+
+    fn place(&self, process: usize, placement: Placement, length: u64, size: u64) -> Result<u64, Refused> {
+        let vmas = &self.processes[process].as_ref().expect("calls name processes that live");
+        let is_free = |start: u64| vmas.overlapping(&(start..start + length)).is_empty();
+        match placement {
+            Placement::Fixed(start) | Placement::FixedNoReplace(start) => {
+                let start = start.as_u64();
+                if !start.is_multiple_of(PAGE) {
+                    return Err(einval(Why::UnalignedAddress));
+                }
+                if start + length > self.top {
+                    return Err(Refused("ENOMEM", Why::NoRoom));
+                }
+                if !start.is_multiple_of(size) {
+                    return Err(einval(Why::Unaligned));
+                }
+                if matches!(placement, Placement::FixedNoReplace(_)) && !is_free(start) {
+                    return Err(Refused("EEXIST", Why::Exists));
+                }
+                Ok(start)
+            }
+            Placement::Hint(hint) => {
+                let start = hint.as_u64().next_multiple_of(size);
+                if start > 0 && start + length <= self.top && is_free(start) {
+                    return Ok(start);
+                }
+                self.place(process, Placement::Anywhere, length, size)
+            }
+            Placement::Anywhere => {
+                // The highest place is right below a mapping, or at the top.
+                let ceilings = vmas.vmas.keys().copied().chain([self.top]);
+                let starts = ceilings.filter_map(|end| (end / size * size).checked_sub(length));
+                let good = starts.filter(|&start| start >= LOWEST && is_free(start));
+                good.max().ok_or(Refused("ENOMEM", Why::NoRoom))
+            }
+        }
+    }
+
+    /// Is each VMA that reaches across an end of the range cut at a page of its own?
+    pub(super) fn may_cut(&self, process: usize, range: &Range<u64>) -> Result<(), Refused> {
+        let process = self.processes[process].as_ref().expect("calls name processes that live");
+        for point in [range.start, range.end] {
+            let found = process.find(point).filter(|vma| vma.start < point);
+            if found.is_some_and(|vma| !vma.size.is_aligned(point)) {
+                return Err(einval(Why::Unaligned));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn unmap(&mut self, process: usize, address: u64, length: u64) -> Result<(), Refused> {
+        let range = page_range(address, length)?;
+        if length == 0 {
+            return Err(einval(Why::ZeroLength));
+        }
+        self.unmap_free(process, &range)?;
+        self.drop_unused_files();
+        Ok(())
+    }
+
+    fn unmap_free(&mut self, process: usize, range: &Range<u64>) -> Result<(), Refused> {
+        if range.end > self.top {
+            return Err(einval(Why::Overflow));
+        }
+        self.may_cut(process, range)?;
+        self.unmap_range(process, range);
+        Ok(())
+    }
+
+    /// Cuts the VMAs that reach across the ends of a range, which can be cut there.
+    fn cut(&mut self, process: usize, range: &Range<u64>) {
+        let process = self.process(process);
+        for point in [range.start, range.end] {
+            if let Some(vma) = process.find(point).filter(|vma| vma.start < point).cloned() {
+                process.vmas.insert(vma.start, vma.part(vma.start, point));
+                process.vmas.insert(point, vma.part(point, vma.end));
+            }
+        }
+    }
+
+    pub(super) fn unmap_range(&mut self, process: usize, range: &Range<u64>) {
+        self.cut(process, range);
+        for start in self.process(process).overlapping(range) {
+            self.unmap_vma(process, start);
+        }
+    }
+
+    pub(super) fn unmap_vma(&mut self, process: usize, start: u64) {
+        let end = self.process(process).vmas[&start].end;
+        self.zap(process, &(start..end));
+        let vma = self.process(process).vmas.remove(&start).expect("it was there a moment ago");
+        if let Some(promised) = vma.promised {
+            let mount = self.files[vma.file].mount;
+            self.give_back(mount, promised.len() as u64);
+        }
+    }
+
+    /// Takes what private mappings have away.
+    pub(super) fn zap(&mut self, process: usize, range: &Range<u64>) {
+        let private = &mut self.process(process).private;
+        let gone: Vec<_> = private.extract_if(range.clone(), |_, _| true).collect();
+        for (_, entry) in gone {
+            if let super::state::Entry::Own { frame, .. } = entry {
+                self.put_page(frame);
+            }
+        }
+    }
+
+    pub(super) fn protect(
+        &mut self,
+        process: usize,
+        address: u64,
+        length: u64,
+        rights: Protection,
+    ) -> Result<(), Refused> {
+        let range = page_range(address, length)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut end = range.start;
+        while let Some(vma) = self.process(process).find(end).filter(|_| end < range.end) {
+            end = vma.end.min(range.end);
+        }
+        // Here: nothing changes if any mapping before the first hole cannot be cut.
+        let changes = |model: &mut Self, start: u64| model.process(process).vmas[&start].rights != rights;
+        let mut starts = self.process(process).overlapping(&(range.start..end));
+        starts.retain(|&start| changes(self, start));
+        let part = |vma: &Vma| vma.start.max(range.start)..vma.end.min(end);
+        for start in &starts {
+            let part = part(&self.process(process).vmas[start]);
+            self.may_cut(process, &part)?;
+        }
+        for start in starts {
+            let part = part(&self.process(process).vmas[&start]);
+            self.cut(process, &part);
+            self.process(process).find_mut(part.start).expect("it was cut out just now").rights = rights;
+        }
+        if end < range.end { Err(Refused("ENOMEM", Why::NotMapped)) } else { Ok(()) }
+    }
+
+    pub(super) fn remap(
+        &mut self,
+        process: usize,
+        old: u64,
+        old_length: u64,
+        new_length: u64,
+        to: RemapTo,
+    ) -> Result<u64, Refused> {
+        if !old.is_multiple_of(PAGE) {
+            return Err(einval(Why::UnalignedAddress));
+        }
+        if new_length == 0 {
+            return Err(einval(Why::ZeroLength));
+        }
+        let Some(vma) = self.process(process).find(old).cloned() else {
+            return Err(Refused("EFAULT", Why::BadAddress));
+        };
+        let size = vma.size;
+        let new = match to {
+            RemapTo::Fixed(new) => new.as_u64(),
+            RemapTo::InPlace | RemapTo::Anywhere => old,
+        };
+        if !size.is_aligned(old) || !size.is_aligned(new) {
+            return Err(einval(Why::Unaligned));
+        }
+        let source = old..old + old_length.next_multiple_of(size.bytes());
+        let kept = old..old + new_length.next_multiple_of(size.bytes());
+        if kept.end > source.end {
+            return Err(einval(Why::Grows));
+        }
+        let tail = kept.end..source.end;
+        let RemapTo::Fixed(_) = to else {
+            // Whatever lies there; and nobody asks whether what is kept is one mapping, or one at all.
+            if !tail.is_empty() {
+                self.unmap_free(process, &tail)?;
+                self.drop_unused_files();
+            }
+            return Ok(old);
+        };
+        let target = new..new + (kept.end - kept.start);
+        if target.start < source.end && source.start < target.end {
+            return Err(einval(Why::Overlaps));
+        }
+        // Here: as kernels do from 6.17 on, this is found out before anything is unmapped.
+        if source.end > vma.end {
+            return Err(Refused("EFAULT", Why::BadAddress));
+        }
+        self.may_cut(process, &target)?;
+        self.unmap_range(process, &target);
+        self.unmap_range(process, &tail);
+        self.cut(process, &kept);
+        let process = self.process(process);
+        let mut vma = process.vmas.remove(&old).expect("it was cut out just now");
+        (vma.start, vma.end) = (target.start, target.end);
+        process.vmas.insert(new, vma);
+        let moved: Vec<_> = process.private.extract_if(kept.clone(), |_, _| true).collect();
+        process.private.extend(moved.into_iter().map(|(address, entry)| (address - old + new, entry)));
+        self.drop_unused_files();
+        Ok(new)
+    }
+}

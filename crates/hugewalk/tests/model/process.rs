@@ -1,0 +1,31 @@
+//! fork and exit.
+
+use super::state::{Entry, Model, Process};
+
+impl Model {
+    /// The child has the private pages as they are, and none of the promises. What is shared it finds in the file.
+    pub(super) fn fork(&mut self, from: usize, to: usize) {
+        let parent = self.process(from);
+        let mut child = Process { vmas: parent.vmas.clone(), private: parent.private.clone() };
+        for vma in child.vmas.values_mut() {
+            vma.promised = None;
+            vma.robbed = false;
+            vma.locked = false;
+        }
+        for entry in child.private.values() {
+            if let Entry::Own { frame, .. } = entry {
+                self.frames.get_mut(frame).expect("the parent has it").holders += 1;
+            }
+        }
+        self.processes[to] = Some(child);
+    }
+
+    pub(super) fn exit(&mut self, process: usize) {
+        // Here: the last mapping first.
+        while let Some((&start, _)) = self.process(process).vmas.last_key_value() {
+            self.unmap_vma(process, start);
+        }
+        self.processes[process] = None;
+        self.drop_unused_files();
+    }
+}

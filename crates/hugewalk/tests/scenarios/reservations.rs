@@ -1,0 +1,203 @@
+//! Who was promised what.
+
+use super::World;
+use super::common::{GIB, M2, SMALL, at, cpu, map};
+use hugewalk::fault::FaultError;
+use hugewalk::file::HugeFile;
+use hugewalk::mm::{Advice, MapError, MapFlags};
+use hugewalk::reserve::{NoPage, SubPool, SubPoolError};
+
+const HERE: u64 = 4 * GIB;
+const SHARED: MapFlags = MapFlags::SHARED;
+const PRIVATE: MapFlags = MapFlags::empty();
+const NORESERVE: MapFlags = MapFlags::SHARED.union(MapFlags::NORESERVE);
+
+#[test]
+fn a_shared_mapping_is_promised_the_holes_of_its_range_once() {
+    let mut world = World::new(10);
+    let file = world.file();
+    let (one, two) = (world.process(), world.process());
+    file.allocate(&mut world.task, M2, M2, false).unwrap();
+    world.map(&one, &file, HERE, 4 * M2, SHARED);
+    assert_eq!(world.counters(), (10, 9, 3, 0));
+    world.map(&two, &file, HERE, 6 * M2, SHARED);
+    assert_eq!(world.counters(), (10, 9, 5, 0));
+    world.store(&two, HERE, 1);
+    assert_eq!(world.counters(), (10, 8, 4, 0));
+    // The promises are the file's, and stay when the mappings go.
+    drop((one, two));
+    assert_eq!(world.counters(), (10, 8, 4, 0));
+    drop(file);
+    assert_eq!(world.counters(), (10, 10, 0, 0));
+    world.finish();
+}
+
+#[test]
+fn private_mappings_are_promised_pages_of_their_own_and_give_back_what_they_did_not_use() {
+    let mut world = World::new(10);
+    let file = world.file();
+    let (one, two) = (world.process(), world.process());
+    world.map(&one, &file, HERE, 4 * M2, PRIVATE);
+    world.map(&two, &file, HERE, 4 * M2, PRIVATE);
+    assert_eq!(world.counters(), (10, 10, 8, 0));
+    world.store(&one, HERE, 1);
+    world.store(&one, HERE + M2, 1);
+    assert_eq!(world.counters(), (10, 8, 6, 0));
+    one.munmap(&mut world.task, at(HERE + M2), 2 * M2).unwrap();
+    assert_eq!(world.counters(), (10, 9, 5, 0));
+    one.exit(&mut world.task);
+    assert_eq!(world.counters(), (10, 10, 4, 0));
+    drop((one, two, file));
+    world.finish();
+}
+
+#[test]
+fn a_private_page_that_is_dropped_has_used_its_promise_up() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, PRIVATE);
+    world.store(&space, HERE, 1);
+    space.madvise(&mut world.task, at(HERE), M2, Advice::DontNeed).unwrap();
+    assert_eq!(world.counters(), (4, 4, 1, 0));
+    drop((space, file));
+    world.finish();
+}
+
+#[test]
+fn a_mapping_without_reservation_takes_what_is_promised_to_nobody() {
+    let mut world = World::new(3);
+    let (file, other, space) = (world.file(), world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, SHARED);
+    world.map(&space, &other, HERE + GIB, 2 * M2, NORESERVE);
+    assert_eq!(world.counters(), (3, 3, 2, 0));
+    world.store(&space, HERE + GIB, 1);
+    let refused = cpu::store(&space, &mut world.task, at(HERE + GIB + M2), 1);
+    assert!(matches!(refused, Err(FaultError::PoolEmpty(empty)) if empty.available == 0));
+    world.store(&space, HERE, 1);
+    world.store(&space, HERE + M2, 1);
+    assert_eq!(world.counters(), (3, 0, 0, 0));
+    drop((space, file, other));
+    world.finish();
+}
+
+#[test]
+fn a_mapping_that_cannot_be_promised_its_pages_is_refused() {
+    let mut world = World::new(3);
+    let (file, space) = (world.file(), world.process());
+    let refused = map(&space, &mut world.task, &file, 0, HERE, 4 * M2, SHARED);
+    assert!(matches!(refused, Err(MapError::NoPage(NoPage::PoolEmpty(_)))));
+    assert_eq!(world.counters(), (3, 3, 0, 0));
+    assert_eq!(space.mmap_read(&mut world.task).vmas().count(), 0);
+}
+
+#[test]
+fn a_mapping_may_take_the_promises_of_the_one_it_replaces() {
+    let mut world = World::new(4);
+    let (file, other, space) = (world.file(), world.file(), world.process());
+    world.map(&space, &file, HERE, 4 * M2, PRIVATE);
+    world.map(&space, &file, HERE, 4 * M2, PRIVATE);
+    assert_eq!(world.counters(), (4, 4, 4, 0));
+    world.map(&space, &other, HERE, 4 * M2, SHARED);
+    assert_eq!(world.counters(), (4, 4, 4, 0));
+    // What is not enough even then is refused, with the old mapping gone, as in Linux.
+    let refused = map(&space, &mut world.task, &file, 0, HERE, 5 * M2, PRIVATE);
+    assert!(matches!(refused, Err(MapError::NoPage(NoPage::PoolEmpty(_)))));
+    assert_eq!(space.mmap_read(&mut world.task).vmas().count(), 0);
+    drop((space, file, other));
+    world.finish();
+}
+
+#[test]
+fn holes_and_truncation_give_promises_back() {
+    let mut world = World::new(8);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 6 * M2, SHARED);
+    world.store(&space, HERE, 1);
+    world.store(&space, HERE + 5 * M2, 1);
+    assert_eq!(world.counters(), (8, 6, 4, 0));
+    // Of a page that is there the promise goes with it; one that was not taken up stays.
+    file.punch_hole(&mut world.task, 0, 2 * M2).unwrap();
+    assert_eq!(world.counters(), (8, 7, 4, 0));
+    file.truncate(&mut world.task, 3 * M2).unwrap();
+    assert_eq!(world.counters(), (8, 8, 2, 0));
+    drop((space, file));
+    world.finish();
+}
+
+#[test]
+fn preallocation_takes_up_the_promises_of_mappings() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, SHARED);
+    file.allocate(&mut world.task, M2, 2 * M2, false).unwrap();
+    assert_eq!(world.counters(), (4, 2, 1, 0));
+    drop((space, file));
+    world.finish();
+}
+
+#[test]
+fn surplus_pages_come_with_promises_and_go_with_them() {
+    let mut world = World::new(2);
+    world.hugetlb.pool(SMALL).set_overcommit(3);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 4 * M2, PRIVATE);
+    assert_eq!(world.counters(), (4, 4, 4, 2));
+    world.store(&space, HERE, 1);
+    assert_eq!(world.counters(), (4, 3, 3, 2));
+    let refused = map(&space, &mut world.task, &file, 0, HERE + GIB, 2 * M2, PRIVATE);
+    assert!(matches!(refused, Err(MapError::NoPage(NoPage::PoolEmpty(_)))));
+    assert_eq!(world.counters(), (4, 3, 3, 2));
+    space.munmap(&mut world.task, at(HERE), 3 * M2).unwrap();
+    assert_eq!(world.counters(), (2, 2, 1, 0));
+    drop((space, file));
+    world.finish();
+}
+
+#[test]
+fn a_pool_shrinks_to_what_is_in_use_or_promised_and_the_rest_turns_surplus() {
+    let mut world = World::new(6);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 4 * M2, SHARED);
+    world.store(&space, HERE, 1);
+    assert_eq!(world.hugetlb.resize_pool(SMALL, 1), 1);
+    assert_eq!(world.counters(), (4, 3, 3, 3));
+    assert_eq!(world.hugetlb.resize_pool(SMALL, 2), 2);
+    assert_eq!(world.counters(), (4, 3, 3, 2));
+    drop((space, file));
+    assert_eq!(world.counters(), (2, 2, 0, 0));
+    world.finish();
+}
+
+#[test]
+fn a_mount_keeps_its_minimum_and_holds_to_its_maximum() {
+    let mut world = World::new(8);
+    let mount = SubPool::new(&world.hugetlb, SMALL, Some(4), Some(2)).unwrap();
+    assert_eq!(world.counters(), (8, 8, 2, 0));
+    let file = HugeFile::new(&world.hugetlb, SMALL, Some(&mount)).unwrap();
+    let space = world.process();
+    // The minimum covers the first two.
+    world.map(&space, &file, HERE, 3 * M2, SHARED);
+    assert_eq!((world.counters(), mount.usage()), ((8, 8, 3, 0), (3, 0)));
+    let refused = map(&space, &mut world.task, &file, 3 * M2, HERE + GIB, 2 * M2, SHARED);
+    assert!(matches!(refused, Err(MapError::NoPage(NoPage::SubPoolFull(full))) if full.left == 1));
+    world.store(&space, HERE, 1);
+    assert_eq!((world.counters(), mount.left()), ((8, 7, 2, 0), Some(1)));
+    let at_fault = map(&space, &mut world.task, &file, 3 * M2, HERE + GIB, 2 * M2, NORESERVE).unwrap();
+    cpu::store(&space, &mut world.task, at_fault, 1).unwrap();
+    let refused = cpu::store(&space, &mut world.task, at(HERE + GIB + M2), 1);
+    assert!(matches!(refused, Err(FaultError::SubPoolFull(_))));
+    drop((space, file));
+    assert_eq!((world.counters(), mount.usage()), ((8, 8, 2, 0), (0, 2)));
+    drop(mount);
+    world.finish();
+}
+
+#[test]
+fn a_mount_whose_minimum_cannot_be_promised_is_refused() {
+    let world = World::new(3);
+    let refused = SubPool::new(&world.hugetlb, SMALL, None, Some(4));
+    assert!(matches!(refused, Err(SubPoolError::PoolEmpty(_))));
+    let refused = SubPool::new(&world.hugetlb, SMALL, Some(1), Some(2));
+    assert!(matches!(refused, Err(SubPoolError::MinAboveMax { min: 2, max: 1 })));
+    world.finish();
+}
