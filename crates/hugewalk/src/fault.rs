@@ -167,21 +167,22 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// [`FaultError`]; nothing was changed then, apart from tables that may have been made on the way.
     pub fn fault(&self, task: &mut Task<P>, address: VirtAddr, access: Access) -> Result<Fault, FaultError> {
-        let mut robbed = false;
+        // Held over all attempts: a fork in between would give the page that was just taken from the children to another.
+        let mmap = self.mmap_read(task);
+        let vma = mmap.find(address).ok_or(FaultError::NotMapped { address })?;
+        if !allows(vma.protection(), access) {
+            return Err(FaultError::Protection { address });
+        }
+        let hugetlb = self.mm().hugetlb();
+        let address = address.huge_page(vma.size());
+        let index = vma.offset_of(address);
+        let mut may_rob = true;
         loop {
-            let mmap = self.mmap_read(task);
-            let vma = mmap.find(address).ok_or(FaultError::NotMapped { address })?;
-            if !allows(vma.protection(), access) {
-                return Err(FaultError::Protection { address });
-            }
-            let hugetlb = self.mm().hugetlb();
-            let address = address.huge_page(vma.size());
-            let index = vma.offset_of(address);
             let mutex = hugetlb.fault_mutex(task, vma.file().id(), index);
             let Some(guard) = mmap.lock_vma(vma, task) else {
                 return Ok(Fault::Raced);
             };
-            let fault = Faulting { guard: &guard, address, index, access, may_rob: !robbed };
+            let fault = Faulting { guard: &guard, address, index, access, may_rob };
             match fault.attempt(task)? {
                 Attempt::Done(done) => return Ok(done),
                 Attempt::RobChildren(page) => {
@@ -189,7 +190,7 @@ impl<P: Platform> AddressSpace<P> {
                     drop(guard);
                     drop(mutex);
                     rob_children(vma, index, page.frame(), task);
-                    robbed = true;
+                    may_rob = false;
                 }
             }
         }
