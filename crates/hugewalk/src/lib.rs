@@ -15,9 +15,8 @@
 //! - userfaultfd: faults on missing, unmapped and write-protected pages that another thread resolves: [`uffd`].
 //! - Read-copy-update of its own, or the host's: [`rcu`].
 //! - From a page to the entries that map it: a page in use is unmapped, moved, or lost to memory failure: [`rmap`].
+//! - Walks over ranges, with visitors that sleep or do not: [`pagewalk`].
 //! - `no_std` with `alloc`; no global state; every allocation may fail, and then the operation returns an error.
-//!
-//! Not here yet: page walks for reports.
 //!
 //! # The rule in one page
 //!

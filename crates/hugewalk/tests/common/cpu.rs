@@ -1,5 +1,5 @@
-//! A processor with a TLB that forgets nothing until it is told to: a flush that is missing shows as a stale byte, or as
-//! an access to a page that is free.
+//! Two processors for each address space, one that loads and one that stores, with TLBs that forget nothing until they
+//! are told to: a flush that is missing shows as a stale byte, or as an access to a page that is free.
 
 use core::ops::Range;
 use std::collections::BTreeMap;
@@ -12,27 +12,33 @@ use parking_lot::Mutex;
 
 use super::{AddressSpace, Task, inject};
 
-/// Translations by the page they begin at.
+/// Translations by the page they begin at, of the processor that loads and of the one that stores.
 #[derive(Default)]
-pub(crate) struct Tlb(Mutex<BTreeMap<VirtAddr, (Leaf, HugeSize)>>);
+pub(crate) struct Tlb([Mutex<BTreeMap<VirtAddr, (Leaf, HugeSize)>>; 2]);
 
 impl Tlb {
     pub(crate) fn flush(&self, range: &Range<VirtAddr>) {
         let end = |start: VirtAddr, size: HugeSize| start.as_u64() + size.bytes();
-        self.0
-            .lock()
-            .retain(|&start, &mut (_, size)| start >= range.end || end(start, size) <= range.start.as_u64());
+        for processor in &self.0 {
+            processor.lock().retain(|&start, &mut (_, size)| {
+                start >= range.end || end(start, size) <= range.start.as_u64()
+            });
+        }
     }
 
-    fn find(&self, address: VirtAddr) -> Option<(Leaf, HugeSize)> {
+    fn processor(&self, access: Access) -> &Mutex<BTreeMap<VirtAddr, (Leaf, HugeSize)>> {
+        &self.0[usize::from(access == Access::Write)]
+    }
+
+    fn find(&self, address: VirtAddr, access: Access) -> Option<(Leaf, HugeSize)> {
         HugeSize::ALL.into_iter().find_map(|size| {
-            let found = self.0.lock().get(&address.huge_page(size)).copied();
+            let found = self.processor(access).lock().get(&address.huge_page(size)).copied();
             found.filter(|&(_, there)| there == size)
         })
     }
 
-    fn insert(&self, address: VirtAddr, leaf: Leaf, size: HugeSize) {
-        self.0.lock().insert(address.huge_page(size), (leaf, size));
+    fn insert(&self, address: VirtAddr, access: Access, leaf: Leaf, size: HugeSize) {
+        self.processor(access).lock().insert(address.huge_page(size), (leaf, size));
     }
 }
 
@@ -73,14 +79,14 @@ pub(crate) fn translate(
 ) -> Result<(HugeFrame, u64), FaultError> {
     for _ in 0..10 {
         let tlb = space.mm().context();
-        if let Some((leaf, size)) = inject::exempt(|| tlb.find(address))
+        if let Some((leaf, size)) = inject::exempt(|| tlb.find(address, access))
             && allows(leaf, access)
         {
             return Ok((leaf.frame, address.as_u64() & (size.bytes() - 1)));
         }
         match peek(space, task, address) {
             Some((leaf, size)) if allows(leaf, access) && leaf.flags.contains(LeafFlags::ACCESSED) => {
-                inject::exempt(|| tlb.insert(address, leaf, size));
+                inject::exempt(|| tlb.insert(address, access, leaf, size));
             }
             Some((leaf, _)) if leaf.is_accessible() && (access != Access::Write || leaf.is_writable()) => {
                 if access == Access::Execute && !allows(leaf, access) {

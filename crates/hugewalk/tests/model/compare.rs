@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hugewalk::addr::{HugeFrame, HugeSize};
 use hugewalk::mm::Residency;
+use hugewalk::platform::Event;
 use hugewalk::vma::VmaFlags;
 
 use super::state::{Entry, Model, Vma};
@@ -16,6 +17,8 @@ type Users = Vec<(usize, u64)>;
 impl Engine {
     /// Compares everything.
     pub(crate) fn compare(&mut self, model: &Model) {
+        let events = self.hugetlb.platform().take_events();
+        self.has_shared |= events.iter().any(|event| matches!(event, Event::Shared { .. }));
         for size in HugeSize::ALL {
             let counters = self.hugetlb.pool(size).counters();
             assert_eq!(counters, model.counters(size), "counters of {size:?}: engine, model");
@@ -52,6 +55,11 @@ impl Engine {
         space.residency(&mut self.task, |vma, residency| {
             residencies.insert(vma.start().as_u64(), residency);
         });
+        // Whose leaves they are cannot be told from the tables once one has been shared.
+        if !self.has_shared {
+            let reached = residencies.values().map(|residency| residency.shared + residency.private);
+            assert_eq!(space.mm().resident(), reached.sum::<u64>(), "pages that the process has installed");
+        }
         for vma in expected.values() {
             self.compare_contents(space, model, process, vma, residencies[&vma.start]);
         }

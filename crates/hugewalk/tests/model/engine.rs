@@ -22,6 +22,8 @@ pub(crate) struct Engine {
     pub(crate) mounts: [Option<Arc<SubPool<Bench>>>; MOUNTS],
     pub(crate) task: Task,
     pub(crate) hugetlb: Arc<Hugetlb>,
+    /// Has a table been shared so far?
+    pub(super) has_shared: bool,
 }
 
 impl Engine {
@@ -33,6 +35,7 @@ impl Engine {
             mounts: Default::default(),
             task: Task::new(&hugetlb).unwrap(),
             hugetlb,
+            has_shared: false,
         }
     }
 

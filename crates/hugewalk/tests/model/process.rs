@@ -8,8 +8,8 @@ impl Model {
         let parent = self.process(from);
         let mut child = Process { vmas: parent.vmas.clone(), private: parent.private.clone() };
         for vma in child.vmas.values_mut() {
+            // Here: a robbed mapping stays so in the child. (Linux forgets it, and the grandchild finds zeroes.)
             vma.promised = None;
-            vma.robbed = false;
             vma.locked = false;
         }
         for entry in child.private.values() {

@@ -1,0 +1,307 @@
+//! One attempt to resolve a fault, with the locks of the protocol held.
+
+use super::{Access, Fault, FaultError, leaf_flags};
+use crate::addr::{HugeFrame, VirtAddr};
+use crate::arch::{Entry, Leaf, LeafFlags};
+use crate::error::OutOfMemory;
+use crate::file::NotInserted;
+use crate::gather::Gather;
+use crate::mm::{Mm, Zap, zap_range};
+use crate::page::PageRef;
+use crate::platform::Platform;
+use crate::reserve::{NewPage, NoPage};
+use crate::share::huge_pte_alloc;
+use crate::sync::Arc;
+use crate::table::{LockedSlot, Slot, Stable};
+use crate::task::Task;
+use crate::uffd::Reason;
+use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
+
+/// One attempt ended with something to be done without locks.
+pub(super) enum Attempt<'h, P: Platform> {
+    Done(Fault),
+    /// Somebody else has to do something first.
+    Wait(WaitFor),
+    /// The owner of a reservation found the pool empty: its children's hold on this page has to end. With a reference, so
+    /// that the page does not become another one of theirs meanwhile.
+    RobChildren(PageRef<'h, P>),
+}
+
+/// What a fault waits for, with nothing held.
+pub(super) enum WaitFor {
+    /// The page at this address is on its way elsewhere.
+    Migration(VirtAddr),
+    /// It is for the handler of the mapping's faults to resolve.
+    Handler(Reason),
+}
+
+/// A fault with its locks held.
+pub(super) struct Faulting<'g, 'v, P: Platform> {
+    pub(super) guard: &'g VmaReadGuard<'v, P>,
+    /// Start of the huge page.
+    pub(super) address: VirtAddr,
+    pub(super) index: u64,
+    pub(super) access: Access,
+    /// A read after which the page is this address space's alone.
+    pub(super) unshare: bool,
+    pub(super) may_rob: bool,
+}
+
+impl<'v, P: Platform> Faulting<'_, 'v, P> {
+    fn vma(&self) -> &'v Vma<P> {
+        self.guard.vma()
+    }
+
+    fn mm(&self) -> &'v Mm<P> {
+        self.vma().mm()
+    }
+
+    fn is_write(&self) -> bool {
+        self.access == Access::Write
+    }
+
+    pub(super) fn attempt(&self, task: &mut Task<P>) -> Result<Attempt<'v, P>, FaultError> {
+        let slot = huge_pte_alloc(self.guard, self.vma(), self.address, Some(self.guard), task)?;
+        match slot.read() {
+            empty @ (Entry::None | Entry::Marker) => self.no_page(&slot, empty, task),
+            Entry::Leaf(leaf) => self.present(&slot, leaf, task),
+            Entry::Hwpoison(_) => {
+                Err(FaultError::Hwpoison { address: self.address, size: self.vma().size() })
+            }
+            Entry::Migration(_) => Ok(Attempt::Wait(WaitFor::Migration(self.address))),
+            Entry::Table(_) => Ok(Attempt::Done(Fault::Raced)),
+        }
+    }
+
+    /// Takes a fresh page for this place.
+    fn new_page(&self, beside_reserve: bool) -> Result<NewPage<'v, P>, NoPage> {
+        let vma = self.vma();
+        let (file, promises) = (vma.file(), vma.promises());
+        NewPage::take(file.hugetlb(), vma.size(), &promises, file.subpool(), self.index, beside_reserve)
+    }
+
+    /// Linux: `hugetlb_no_page()`.
+    fn no_page(
+        &self,
+        slot: &Slot<'_, P, Stable>,
+        empty: Entry,
+        task: &Task<P>,
+    ) -> Result<Attempt<'v, P>, FaultError> {
+        let vma = self.vma();
+        if vma.is_robbed() {
+            return Err(FaultError::TakenAway { address: self.address });
+        }
+        if let Some(page) = vma.file().find_page(self.index) {
+            if page.page().is_hwpoison() {
+                return Err(FaultError::Hwpoison { address: self.address, size: vma.size() });
+            }
+            if vma.asks_handler(Reason::Minor) {
+                return Ok(self.ask(slot, empty, Reason::Minor, task));
+            }
+            return self.map_cached(slot, &page, task).map(Attempt::Done);
+        }
+        if !vma.file().has_index(self.index) {
+            return Err(FaultError::BeyondEof { index: self.index });
+        }
+        if vma.asks_handler(Reason::Missing) {
+            return Ok(self.ask(slot, empty, Reason::Missing, task));
+        }
+        self.fresh(slot, task).map(Attempt::Done)
+    }
+
+    /// Asks the handler, unless the entry has changed: it shall not be asked for a page that it has just brought.
+    fn ask(
+        &self,
+        slot: &Slot<'_, P, Stable>,
+        entry: Entry,
+        reason: Reason,
+        task: &Task<P>,
+    ) -> Attempt<'v, P> {
+        let unchanged = slot.lock(task).read() == entry;
+        if unchanged { Attempt::Wait(WaitFor::Handler(reason)) } else { Attempt::Done(Fault::Raced) }
+    }
+
+    /// Maps a fresh page.
+    fn fresh(&self, slot: &Slot<'_, P, Stable>, task: &Task<P>) -> Result<Fault, FaultError> {
+        let vma = self.vma();
+        let page = self.new_page(false)?;
+        self.mm().hugetlb().platform().zero_huge(page.frame(), vma.size());
+        if vma.is_shared() {
+            match vma.file().insert_page(self.index, page.frame()) {
+                Ok(()) => {}
+                Err(NotInserted::BeyondEof) => return Err(FaultError::BeyondEof { index: self.index }),
+                Err(NotInserted::OutOfMemory) => return Err(OutOfMemory.into()),
+            }
+            let done = self.install(slot, page.frame(), true, task);
+            // It is the file's now, whether it could be mapped or not.
+            page.commit();
+            return Ok(if done { Fault::Fresh } else { Fault::Raced });
+        }
+        page.set_private(vma.file());
+        if self.install(slot, page.frame(), self.is_write(), task) {
+            page.commit();
+            Ok(Fault::Fresh)
+        } else {
+            Ok(Fault::Raced)
+        }
+    }
+
+    /// Maps a page of the file's page cache, or a copy of it for a store to a private mapping.
+    fn map_cached(
+        &self,
+        slot: &Slot<'_, P, Stable>,
+        page: &PageRef<'_, P>,
+        task: &Task<P>,
+    ) -> Result<Fault, FaultError> {
+        if self.vma().is_shared() || !self.is_write() {
+            let done = self.install(slot, page.frame(), self.vma().is_shared(), task);
+            return Ok(if done { Fault::Mapped } else { Fault::Raced });
+        }
+        // Linux maps the page first and copies it at once; nobody can tell.
+        let copy = self.new_page(false)?;
+        copy.set_private(self.vma().file());
+        self.mm().hugetlb().platform().copy_huge(page.frame(), copy.frame(), self.vma().size());
+        if self.install(slot, copy.frame(), true, task) {
+            copy.commit();
+            Ok(Fault::Copied)
+        } else {
+            Ok(Fault::Raced)
+        }
+    }
+
+    /// Maps a page where the entry is still empty; adds the mapping's reference.
+    fn install(&self, slot: &Slot<'_, P, Stable>, frame: HugeFrame, writable: bool, task: &Task<P>) -> bool {
+        let locked = slot.lock(task);
+        let empty = locked.read();
+        if !matches!(empty, Entry::None | Entry::Marker) {
+            return false;
+        }
+        // A store meets the handler's write protection when it is tried again.
+        let protected = empty == Entry::Marker;
+        let mut flags = leaf_flags(self.vma(), writable && !protected) | LeafFlags::ACCESSED;
+        flags.set(LeafFlags::UFFD_WP, protected);
+        if self.is_write() && !protected {
+            flags |= LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
+        }
+        self.mm().hugetlb().page(frame).add_mapping();
+        self.mm().add_resident(1);
+        locked.set(Entry::Leaf(Leaf { frame, flags }));
+        true
+    }
+
+    /// The entry has a page; does it allow the access?
+    fn present(
+        &self,
+        slot: &Slot<'_, P, Stable>,
+        leaf: Leaf,
+        task: &mut Task<P>,
+    ) -> Result<Attempt<'v, P>, FaultError> {
+        if !(self.is_write() || self.unshare) || leaf.is_writable() {
+            slot.lock(task).mark_used(self.is_write());
+            return Ok(Attempt::Done(Fault::Present));
+        }
+        let locked = slot.lock(task);
+        if locked.read() != Entry::Leaf(leaf) {
+            return Ok(Attempt::Done(Fault::Raced));
+        }
+        let protected = leaf.flags.contains(LeafFlags::UFFD_WP);
+        if self.is_write() && protected && self.vma().asks_handler(Reason::Protected) {
+            return Ok(Attempt::Wait(WaitFor::Handler(Reason::Protected)));
+        }
+        let old = self.mm().hugetlb().page(leaf.frame);
+        // Under the table lock nobody maps the page anew from here, and nobody else has it mapped.
+        if self.vma().is_shared() || old.is_exclusive() {
+            if self.unshare {
+                return Ok(Attempt::Done(Fault::Present));
+            }
+            self.make_writable(&locked, leaf);
+            return Ok(Attempt::Done(Fault::Reused));
+        }
+        old.hold();
+        drop(locked);
+        // SAFETY: the reference taken above, while the entry's own kept the page.
+        let old = unsafe { PageRef::from_raw(self.mm().hugetlb(), leaf.frame, self.vma().size()) };
+        self.copy(slot, leaf, old, task)
+    }
+
+    fn make_writable(&self, locked: &LockedSlot<'_, P>, leaf: Leaf) {
+        let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
+        // A protection whose handler has left means nothing.
+        let leaf = leaf.without(LeafFlags::UFFD_WP).with(leaf_flags(self.vma(), true) | used);
+        locked.set(Entry::Leaf(leaf));
+    }
+
+    /// Copies a page for a private mapping. Linux: `hugetlb_wp()`.
+    fn copy(
+        &self,
+        slot: &Slot<'_, P, Stable>,
+        leaf: Leaf,
+        old: PageRef<'v, P>,
+        task: &Task<P>,
+    ) -> Result<Attempt<'v, P>, FaultError> {
+        let (vma, hugetlb) = (self.vma(), self.mm().hugetlb());
+        // The page is the owner's, with its reservation used up, but children share it since a fork.
+        let owner_of_shared = vma.reserve().is_some() && old.page().is_anon();
+        let copy = match self.new_page(owner_of_shared) {
+            Ok(copy) => copy,
+            Err(NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_)) if owner_of_shared && self.may_rob => {
+                return Ok(Attempt::RobChildren(old));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        copy.set_private(self.vma().file());
+        hugetlb.platform().copy_huge(old.frame(), copy.frame(), vma.size());
+        let locked = slot.lock(task);
+        let now = match locked.read() {
+            Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable() => now,
+            _ => return Ok(Attempt::Done(Fault::Raced)),
+        };
+        // Out of reach for everybody first, then the new page: else one processor could store to the new page while
+        // another still reads the old one through its TLB, and misses the store. Not empty, though: truncation, which looks
+        // without the table lock whether anything is mapped here, must not overlook it.
+        locked.set(Entry::Leaf(now.without(LeafFlags::ACCESS)));
+        let range = self.address..self.address.plus(vma.size().bytes());
+        hugetlb.platform().flush_tlb(self.mm().context(), range);
+        let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
+        // Unshared, it allows what it allowed, and remembers what it remembered (a userfaultfd write protection).
+        let flags = if self.unshare { now.flags | LeafFlags::ACCESSED } else { leaf_flags(vma, true) | used };
+        copy.page().add_mapping();
+        locked.set(Entry::Leaf(Leaf { frame: copy.frame(), flags }));
+        // Still under the table lock: who finds the page mapped once may take it for its own.
+        old.page().remove_mapping();
+        drop(locked);
+        hugetlb.put_page(leaf.frame, vma.size());
+        copy.commit();
+        Ok(Attempt::Done(Fault::Copied))
+    }
+}
+
+/// Ends the hold that other private mappings have on a page whose reservation's owner needs it for itself. They learn of
+/// it when they touch the page again.
+///
+/// Takes `i_mmap` in write. Linux: `unmap_ref_private()` in mm/hugetlb.c.
+pub(super) fn rob_children<P: Platform>(
+    owner: &Arc<Vma<P>>,
+    index: u64,
+    frame: HugeFrame,
+    task: &mut Task<P>,
+) {
+    let i_mmap = owner.file().i_mmap_write(task);
+    for proof in i_mmap.vmas(index..index + 1) {
+        let vma = proof.vma();
+        // Owners have promises of their own, and shared mappings do not count against private ones.
+        if vma.is_shared() || vma.reserve().is_some() {
+            continue;
+        }
+        let Some(range) = vma.addresses_of(&(index..index + 1)) else {
+            continue;
+        };
+        // A private mapping without reservations has no lock to wait for.
+        let Some(locked) = VmaWriteGuard::try_lock(&i_mmap, vma) else {
+            continue;
+        };
+        let mut gather = Gather::new(vma.mm(), &i_mmap);
+        zap_range(&locked, &i_mmap, range, Zap::Page(frame), &mut gather, task);
+        gather.finish();
+    }
+}

@@ -1,0 +1,300 @@
+//! Page faults.
+//!
+//! # Protocol
+//!
+//! A fault holds, in this order: the mmap lock in read, the fault mutex of (file, page), the VMA lock in read. Then it
+//! walks, making tables or sharing them on the way, reads the entry, prepares what it takes without a table lock (finds
+//! or allocates the page, fills it), and at last locks the table, re-reads the entry and installs. Who comes from the file
+//! (truncation, hole punch) may have changed the entry since; then the fault ends and the access is tried anew.
+//!
+//! A fault that is for a handler to resolve lets go of everything but the mmap lock before it queues, and of that before it
+//! sleeps: see [`uffd`](crate::uffd).
+//!
+//! Linux: `hugetlb_fault()`, `hugetlb_no_page()` and `hugetlb_wp()` in mm/hugetlb.c.
+
+mod attempt;
+
+use thiserror::Error;
+
+use self::attempt::{Attempt, Faulting, WaitFor, rob_children};
+use crate::addr::{HugeSize, VirtAddr};
+use crate::arch::{Entry, LeafFlags};
+use crate::error::{Errno, OutOfMemory};
+use crate::mm::AddressSpace;
+use crate::platform::Platform;
+use crate::pool::PoolEmpty;
+use crate::reserve::{NoPage, SubPoolFull};
+use crate::task::Task;
+use crate::uffd::Asked;
+use crate::vma::{Protection, Vma};
+use crate::walk::leaf_offset;
+
+/// What the processor tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// How a fault was resolved. The access is to be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The entry allowed the access already: somebody else was faster, or it came with a table that is shared now.
+    Present,
+    /// A page of the file's page cache was mapped.
+    Mapped,
+    /// A fresh page of zeroes was mapped.
+    Fresh,
+    /// The page was copied for this address space alone.
+    Copied,
+    /// The page was this address space's alone, and was made writable.
+    Reused,
+    /// The entry changed while the fault was under way, or a handler was asked (see [`uffd`](crate::uffd)); nothing was done.
+    Raced,
+}
+
+/// Why a fault could not be resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FaultError {
+    /// Nothing is mapped there. `SIGSEGV`, `SEGV_MAPERR`.
+    #[error("{address:?} is not mapped")]
+    NotMapped {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// The mapping does not allow the access. `SIGSEGV`, `SEGV_ACCERR`.
+    #[error("the mapping at {address:?} does not allow this access")]
+    Protection {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// The page lies beyond the end of the file. `SIGBUS`.
+    #[error("page {index} lies beyond the end of the file")]
+    BeyondEof {
+        /// Offset of the page in the file, in huge pages.
+        index: u64,
+    },
+    /// The pool has no page left that is not promised to others. `SIGBUS`.
+    #[error(transparent)]
+    PoolEmpty(#[from] PoolEmpty),
+    /// The mount's limit is reached. `SIGBUS`.
+    #[error(transparent)]
+    SubPoolFull(SubPoolFull),
+    /// The page was taken from this process to serve the one that owns the reservation. `SIGBUS`.
+    #[error("the page at {address:?} was given to the owner of its reservation")]
+    TakenAway {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// The page has a hardware error. `SIGBUS`, `BUS_MCEERR_AR`.
+    #[error("the page at {address:?} has a hardware error")]
+    Hwpoison {
+        /// The address.
+        address: VirtAddr,
+        /// How much memory is lost: the whole huge page.
+        size: HugeSize,
+    },
+    /// The handler of the mapping's faults wants a signal instead of a message
+    /// ([`Features::SIGBUS`](crate::uffd::Features::SIGBUS)). `SIGBUS`.
+    #[error("the handler of faults at {address:?} wants a signal")]
+    Userfault {
+        /// Start of the page.
+        address: VirtAddr,
+    },
+    /// No memory for tables or records. Linux kills a process for it.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+}
+
+impl FaultError {
+    /// The number that system calls return which fault on a caller's behalf.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::OutOfMemory(_) => Errno::ENOMEM,
+            Self::Hwpoison { .. } => Errno::EHWPOISON,
+            _ => Errno::EFAULT,
+        }
+    }
+
+    /// Does the process get `SIGBUS` for it, rather than `SIGSEGV`?
+    #[must_use]
+    pub const fn is_bus_error(&self) -> bool {
+        !matches!(self, Self::NotMapped { .. } | Self::Protection { .. } | Self::OutOfMemory(_))
+    }
+}
+
+impl From<NoPage> for FaultError {
+    fn from(error: NoPage) -> Self {
+        match error {
+            NoPage::OutOfMemory(error) => Self::OutOfMemory(error),
+            NoPage::PoolEmpty(error) => Self::PoolEmpty(error),
+            NoPage::SubPoolFull(error) => Self::SubPoolFull(error),
+        }
+    }
+}
+
+/// The flags that a leaf of this VMA has for its rights, writable or not, besides what has been seen of the page.
+pub(crate) fn leaf_flags<P: Platform>(vma: &Vma<P>, writable: bool) -> LeafFlags {
+    let rights = vma.protection();
+    let mut flags = LeafFlags::empty();
+    flags.set(LeafFlags::ACCESS, !rights.is_empty());
+    flags.set(LeafFlags::WRITE, writable && rights.contains(Protection::WRITE));
+    flags.set(LeafFlags::NO_EXECUTE, !rights.contains(Protection::EXECUTE));
+    flags
+}
+
+const fn allows(rights: Protection, access: Access) -> bool {
+    match access {
+        // x86-64 cannot map a page for stores or fetches alone.
+        Access::Read => !rights.is_empty(),
+        Access::Write => rights.contains(Protection::WRITE),
+        Access::Execute => rights.contains(Protection::EXECUTE),
+    }
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// Resolves a fault. May sleep.
+    ///
+    /// Takes the mmap lock in read, the fault mutex of the page, the VMA lock in read, `i_mmap` in read to share a table
+    /// (in write to take a page from children), and table locks. Where a handler has to resolve it, waits for it with nothing
+    /// held; where one has left without unregistering, takes the mmap lock in write to do that.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`]; nothing was changed then, apart from tables that may have been made on the way.
+    pub fn fault(&self, task: &mut Task<P>, address: VirtAddr, access: Access) -> Result<Fault, FaultError> {
+        self.resolve(task, address, access, false)
+    }
+
+    /// As a fault for reading, after which the address space has a page of a private mapping to itself: a page that others
+    /// share is copied, and stays write-protected. What is not there or in a shared mapping is mapped as it is. May sleep.
+    ///
+    /// Linux: `FAULT_FLAG_UNSHARE`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`fault`](Self::fault).
+    pub(crate) fn unshare_page(&self, task: &mut Task<P>, address: VirtAddr) -> Result<Fault, FaultError> {
+        self.resolve(task, address, Access::Read, true)
+    }
+
+    /// Resolves a fault as often as it takes. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As for [`fault`](Self::fault).
+    pub(crate) fn fault_in(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        access: Access,
+    ) -> Result<Fault, FaultError> {
+        loop {
+            match self.fault(task, address, access)? {
+                Fault::Raced => self.mm().hugetlb().platform().pause(),
+                done => return Ok(done),
+            }
+        }
+    }
+
+    fn resolve(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        access: Access,
+        unshare: bool,
+    ) -> Result<Fault, FaultError> {
+        let mut tidied = false;
+        loop {
+            // Held over all attempts: a fork in between would give the page that was just taken from the children to another.
+            let mmap = self.mmap_read(task);
+            let vma = mmap.find(address).ok_or(FaultError::NotMapped { address })?;
+            if !allows(vma.protection(), access) {
+                return Err(FaultError::Protection { address });
+            }
+            if let Some(left) = vma.userfault().filter(|context| context.is_gone() && !tidied).cloned() {
+                // Who was dropped could not take the mmap lock. Without memory for it this fault takes no notice either.
+                drop(mmap);
+                self.unregister_all(&left, task);
+                tidied = true;
+                continue;
+            }
+            let hugetlb = self.mm().hugetlb();
+            let exact = address;
+            let address = address.huge_page(vma.size());
+            // Before the fault mutex, which the mover has.
+            if let Some(moving) = self.first_look(task, address) {
+                if let Entry::Hwpoison(_) = moving {
+                    return Err(FaultError::Hwpoison { address, size: vma.size() });
+                }
+                drop(mmap);
+                self.wait_for_migration(task, address)?;
+                continue;
+            }
+            let index = vma.offset_of(address);
+            let mut may_rob = true;
+            let wait = loop {
+                let mutex = hugetlb.fault_mutex(task, vma.file().id(), index);
+                let Some(guard) = mmap.lock_vma(vma, task) else {
+                    return Ok(Fault::Raced);
+                };
+                let fault = Faulting { guard: &guard, address, index, access, unshare, may_rob };
+                match fault.attempt(task)? {
+                    Attempt::Done(done) => return Ok(done),
+                    Attempt::RobChildren(page) => {
+                        // `i_mmap` in write comes before none of what is held; let everything go but the mmap lock.
+                        drop(guard);
+                        drop(mutex);
+                        rob_children(vma, index, page.frame(), task);
+                        may_rob = false;
+                    }
+                    Attempt::Wait(wait) => break wait,
+                }
+            };
+            match wait {
+                WaitFor::Migration(address) => {
+                    drop(mmap);
+                    self.wait_for_migration(task, address)?;
+                }
+                WaitFor::Handler(reason) => {
+                    if let Some(asked) = Asked::new(vma, exact, access, reason, task) {
+                        asked.wait(mmap, task)?;
+                    }
+                }
+            }
+            return Ok(Fault::Raced);
+        }
+    }
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// What a fault sees before it takes the locks of the page: a migration or hwpoison entry, if there is one. Under RCU, and
+    /// nothing is kept of it.
+    ///
+    /// Linux: the start of `hugetlb_fault()` in mm/hugetlb.c.
+    fn first_look(&self, task: &Task<P>, address: VirtAddr) -> Option<Entry> {
+        let section = task.rcu_read_lock();
+        let (slot, _) = leaf_offset(&section, self.mm(), address).ok().flatten()?;
+        slot.read().ok().filter(|entry| matches!(entry, Entry::Migration(_) | Entry::Hwpoison(_)))
+    }
+
+    /// Waits until the entry at `address` is no migration entry any more. Holds nothing meanwhile: neither a lock that the
+    /// mover may want nor a table that may go (scenario S5). Sleeps.
+    ///
+    /// Linux: `migration_entry_wait_huge()` in mm/migrate.c.
+    fn wait_for_migration(&self, task: &mut Task<P>, address: VirtAddr) -> Result<(), OutOfMemory> {
+        self.mm().hugetlb().migrations().wait(task, |task| {
+            let section = task.rcu_read_lock();
+            // Not found, or not readable: whatever it is now, the next fault sees it.
+            let leaf = leaf_offset(&section, self.mm(), address).ok().flatten();
+            let moving = leaf.is_some_and(|(slot, _)| matches!(slot.read(), Ok(Entry::Migration(_))));
+            (!moving).then_some(())
+        })
+    }
+}
