@@ -1,0 +1,2 @@
+//! The lab: runs the engine under every interleaving.
+pub mod explore;
