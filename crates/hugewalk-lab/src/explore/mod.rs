@@ -38,6 +38,7 @@ pub use self::op::{Class, Kind, Object, Op, Wait};
 pub use self::schedule::{NotASchedule, Schedule};
 pub use self::sync::{Lock, RwLock, Shared};
 pub use self::vm::{Deadlock, LockCycle, Setup, access, in_thread, is_judged, violation};
+pub(crate) use self::vm::{lock_released, lock_taken, lock_wanted};
 
 use self::bounded::{Bound, Bounded};
 use self::chance::{Dice, Pct, Random};

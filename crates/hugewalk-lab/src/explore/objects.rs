@@ -91,7 +91,7 @@ impl Objects {
 
     /// The number of an object in this run.
     fn number(&mut self, object: Object, thread: Option<usize>) -> u32 {
-        let mut at = (object.address >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize) >> 52;
+        let mut at = (object.address >> 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize) >> 52;
         loop {
             let place = &mut self.places[at & (PLACES - 1)];
             if place.run != self.run {

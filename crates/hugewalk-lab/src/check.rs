@@ -1,0 +1,83 @@
+//! From a scenario and a protocol to a verdict.
+
+use std::fmt;
+
+use crate::explore::{Counterexample, Coverage, DoesNotFit, Explorer, Options, Report, Schedule, Setup};
+use crate::lab::Settings;
+use crate::scenario::{Bench, Scenario};
+
+/// What was found of a scenario under a protocol.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// The protocol.
+    pub protocol: &'static str,
+    /// What the explorer did, and its counterexample if there is one.
+    pub report: Report,
+}
+
+impl Verdict {
+    /// Was nothing found, within what was explored?
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        self.report.counterexample.is_none()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} under {}: ", self.scenario, self.protocol)?;
+        let report = &self.report;
+        match (&report.counterexample, report.coverage) {
+            (Some(found), _) => {
+                let (switches, steps) = (found.schedule.switches(), found.schedule.steps());
+                let shortest = if found.shortest { "" } else { ", not shown to be the shortest" };
+                write!(
+                    f,
+                    "race, {switches} switches, {steps} steps{shortest}: {} [{}]",
+                    found.text, found.schedule
+                )?;
+            }
+            (None, Coverage::Everything) => write!(f, "safe in every interleaving")?,
+            (None, Coverage::Preemptions(most)) => write!(f, "safe with up to {most} preemptions")?,
+            (None, Coverage::Some) => write!(f, "safe as far as was looked")?,
+        }
+        let seconds = report.time.as_secs_f64();
+        write!(
+            f,
+            " ({} executions, {} contended objects, {seconds:.2} s)",
+            report.executions, report.contended
+        )
+    }
+}
+
+fn program(scenario: &Scenario, settings: Settings) -> impl Fn(&mut Setup) {
+    let Scenario { judged, build, .. } = *scenario;
+    move |setup| {
+        let mut bench = Bench::new(setup, settings, judged);
+        build(&mut bench);
+        bench.finish();
+    }
+}
+
+/// Explores a scenario under a protocol.
+#[must_use]
+pub fn check(scenario: &Scenario, settings: Settings, options: &Options) -> Verdict {
+    let program = program(scenario, settings);
+    let report = Explorer::new(&program).check(options);
+    Verdict { scenario: scenario.id, protocol: settings.name, report }
+}
+
+/// Runs a scenario under one schedule.
+///
+/// # Errors
+///
+/// [`DoesNotFit`] if the schedule is not one of this scenario's.
+pub fn replay(
+    scenario: &Scenario,
+    settings: Settings,
+    schedule: &Schedule,
+) -> Result<Option<Counterexample>, DoesNotFit> {
+    Explorer::new(&program(scenario, settings)).replay(schedule)
+}

@@ -1,0 +1,148 @@
+//! The locks of the lab: those of the explorer, with the checks that a kernel would make.
+
+use std::cell::Cell;
+
+use lock_api::{GuardNoSend, RawMutex, RawRwLock};
+
+use super::world::{Property, world};
+use crate::explore::{Kind, Lock, RwLock, Wait, access, in_thread, lock_released, lock_taken, lock_wanted};
+
+/// Nothing that sleeps may be called in an atomic section (I10).
+fn may_sleep() {
+    if let Some(thread) = in_thread()
+        && world().atomic.borrow()[thread] > 0
+    {
+        world().violated(Property::I10, "sleeping in an atomic section".to_owned());
+    }
+}
+
+/// A spinning lock; that of a table dies with it, or before.
+///
+/// # Invariants
+///
+/// `held` is used by the OS thread of the exploration alone.
+#[derive(Debug)]
+#[repr(C, align(8))]
+pub struct SpinLock {
+    held: Cell<bool>,
+}
+
+// SAFETY: by the type invariant one OS thread uses it.
+unsafe impl Sync for SpinLock {}
+
+impl SpinLock {
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    fn is_free(this: *const ()) -> bool {
+        // SAFETY: asked while the thread waits in `lock`, with a reference to it.
+        !unsafe { (*this.cast::<Self>()).held.get() }
+    }
+
+    fn atomic(change: i32) {
+        if let Some(thread) = in_thread() {
+            let mut atomic = world().atomic.borrow_mut();
+            atomic[thread] = atomic[thread].wrapping_add_signed(change);
+        }
+    }
+}
+
+// SAFETY: `held` goes from false to true for one owner; coroutines switch in `access` only.
+unsafe impl RawMutex for SpinLock {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self { held: Cell::new(false) };
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        let (world, address) = (world(), self.address());
+        let place = world.place(address);
+        lock_wanted(address);
+        let wait = Wait::until(Self::is_free, std::ptr::from_ref(self).cast());
+        access(&world.op(place, address, Kind::Write, true).waits(wait));
+        world.check_alive(place, true, "locks");
+        self.held.set(true);
+        lock_taken(address);
+        Self::atomic(1);
+    }
+
+    fn try_lock(&self) -> bool {
+        let (world, address) = (world(), self.address());
+        let place = world.place(address);
+        access(&world.op(place, address, Kind::Write, true));
+        world.check_alive(place, true, "tries");
+        let free = !self.held.replace(true);
+        if free {
+            lock_taken(address);
+            Self::atomic(1);
+        }
+        free
+    }
+
+    unsafe fn unlock(&self) {
+        let (world, address) = (world(), self.address());
+        let place = world.place(address);
+        access(&world.op(place, address, Kind::Write, true).releases());
+        world.check_alive(place, true, "unlocks");
+        self.held.set(false);
+        lock_released(address);
+        Self::atomic(-1);
+    }
+}
+
+/// A sleeping lock.
+#[derive(Debug)]
+pub struct SleepMutex(Lock);
+
+// SAFETY: that of the explorer.
+unsafe impl RawMutex for SleepMutex {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self(Lock::INIT);
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        may_sleep();
+        self.0.lock();
+    }
+    fn try_lock(&self) -> bool {
+        self.0.try_lock()
+    }
+    unsafe fn unlock(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.unlock() };
+    }
+}
+
+/// A sleeping reader/writer lock in which writers queue.
+#[derive(Debug)]
+pub struct SleepRwLock(RwLock);
+
+// SAFETY: that of the explorer.
+unsafe impl RawRwLock for SleepRwLock {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self(RwLock::INIT);
+    type GuardMarker = GuardNoSend;
+
+    fn lock_shared(&self) {
+        may_sleep();
+        self.0.lock_shared();
+    }
+    fn try_lock_shared(&self) -> bool {
+        self.0.try_lock_shared()
+    }
+    unsafe fn unlock_shared(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.unlock_shared() };
+    }
+    fn lock_exclusive(&self) {
+        may_sleep();
+        self.0.lock_exclusive();
+    }
+    fn try_lock_exclusive(&self) -> bool {
+        self.0.try_lock_exclusive()
+    }
+    unsafe fn unlock_exclusive(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.unlock_exclusive() };
+    }
+}
