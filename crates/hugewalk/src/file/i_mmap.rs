@@ -5,6 +5,7 @@ use core::fmt;
 use core::ops::Range;
 
 use super::HugeFile;
+use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
 use crate::platform::Platform;
 use crate::sync::{Arc, ReadSem, WriteSem};
@@ -18,7 +19,7 @@ use crate::vma::held::KeepsVma;
 ///
 /// # Invariants
 ///
-/// Sorted by start offset, then by address of the VMA; `longest` is at least the length of every VMA in it.
+/// Sorted by start offset, then by what tells VMAs apart, last by where they lie; `longest` is at least the length of every VMA in it.
 pub(crate) struct VmaTree<P: Platform> {
     vmas: Vec<Arc<Vma<P>>>,
     longest: u64,
@@ -29,8 +30,10 @@ impl<P: Platform> VmaTree<P> {
         Self { vmas: Vec::new(), longest: 0 }
     }
 
-    fn key(vma: &Vma<P>) -> (u64, *const Vma<P>) {
-        (vma.offset(), core::ptr::from_ref(vma))
+    /// Where the VMA lies in memory decides only between two that are alike: so truncation meets the mappings of a file in
+    /// the same order each time, and a recorded schedule can be repeated.
+    fn key(vma: &Vma<P>) -> (u64, u64, VirtAddr, *const Vma<P>) {
+        (vma.offset(), vma.mm().id(), vma.start(), core::ptr::from_ref(vma))
     }
 
     fn position(&self, vma: &Vma<P>) -> Result<usize, usize> {
