@@ -89,6 +89,12 @@ impl Op {
         self
     }
 
+    /// The second object, if there is one.
+    #[must_use]
+    pub fn second(&self) -> Option<(Object, Kind)> {
+        self.also
+    }
+
     /// It waits until a condition holds.
     #[must_use]
     pub fn waits(mut self, wait: Wait) -> Self {

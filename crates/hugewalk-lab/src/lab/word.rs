@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hugewalk::sync;
 
 use super::world::{Place, world};
-use crate::explore::{Kind, access};
+use crate::explore::{Kind, Op, access};
 
 /// A 64-bit atomic whose every access is a scheduling point.
 #[derive(Debug)]
@@ -27,7 +27,18 @@ impl Word {
         let world = world();
         let address = std::ptr::from_ref(self).addr();
         let place = world.place(address);
-        access(&world.op(place, address, kind, false));
+        let op = world.op(place, address, kind, false);
+        let parent = match place {
+            Place::Entry(frame, index) => world.parent_of(frame, index),
+            _ => None,
+        };
+        match (parent, op.second()) {
+            (Some(parent), Some((life, _))) => {
+                access(&Op::read(life));
+                access(&op.and(parent, Kind::Read));
+            }
+            _ => access(&op),
+        }
         world.check_alive(place, false, if kind == Kind::Read { "reads" } else { "writes" });
         if let Place::Entry(frame, index) = place {
             world.check_own(frame, index, kind == Kind::Write);

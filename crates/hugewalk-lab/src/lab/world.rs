@@ -266,6 +266,20 @@ impl World {
         }
     }
 
+    /// The parent entry that the walk of this thread, if it is watched, came by to an entry of a table of leaves. What is
+    /// checked of the access depends on it, so it belongs to what the access touches.
+    pub(super) fn parent_of(&self, frame: TableFrame, index: usize) -> Option<Object> {
+        let watch = self.watch.borrow()[in_thread()?];
+        let (root, address) = (watch.root?, watch.address.as_u64());
+        if index != (address >> 21 & 511) as usize || frame == root {
+            return None;
+        }
+        let pud = self.peek(root, address >> 39).filter(|&pud| pud != frame)?;
+        let index = (address >> 30 & 511) as usize;
+        let address = self.entries(pud).as_ptr().addr() + index * 8;
+        Some(Object { address, name: Some((pud.0 as u32) << 10 | index as u32) })
+    }
+
     /// The thread touches a table, or its lock, now.
     pub(super) fn check_alive(&self, place: Place, lock: bool, what: &str) {
         let (Place::Entry(frame, _) | Place::Record(frame, _)) = place else { return };
