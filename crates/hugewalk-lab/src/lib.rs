@@ -23,5 +23,6 @@ pub mod check;
 pub mod explore;
 pub mod lab;
 pub mod scenario;
+pub mod text;
 
 pub use self::check::{Verdict, check, replay};

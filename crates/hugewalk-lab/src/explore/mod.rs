@@ -37,8 +37,8 @@ pub use self::clock::MAX_THREADS;
 pub use self::op::{Class, Kind, Object, Op, Wait};
 pub use self::schedule::{NotASchedule, Schedule};
 pub use self::sync::{Lock, RwLock, Shared};
-pub use self::vm::{Deadlock, LockCycle, Setup, access, in_thread, is_judged, violation};
-pub(crate) use self::vm::{lock_released, lock_taken, lock_wanted};
+pub use self::vm::{Deadlock, LockCycle, Note, Setup, access, in_thread, is_judged, note, violation};
+pub(crate) use self::vm::{is_moving, lock_released, lock_taken, lock_wanted};
 
 use self::bounded::{Bound, Bounded};
 use self::chance::{Dice, Pct, Random};
@@ -114,6 +114,17 @@ pub struct Report {
     pub time: Duration,
 }
 
+/// One run, told.
+#[derive(Debug)]
+pub struct Replayed {
+    /// How it went wrong, if it did.
+    pub counterexample: Option<Counterexample>,
+    /// Names of the threads.
+    pub threads: Vec<String>,
+    /// What they did.
+    pub notes: Vec<Note>,
+}
+
 /// Explores one program.
 pub struct Explorer<'p> {
     program: &'p dyn Fn(&mut Setup),
@@ -140,6 +151,13 @@ impl<'p> Explorer<'p> {
     #[must_use]
     pub fn new(program: &'p dyn Fn(&mut Setup)) -> Self {
         Self { program, vm: Vm::new(), executions: 0, asleep: 0, deadline: Instant::now() }
+    }
+
+    /// Makes every access a scheduling point, contended or not: slower, and to the same result.
+    #[must_use]
+    pub fn at_every_access(mut self) -> Self {
+        self.vm.objects.all = true;
+        self
     }
 
     /// Says whether anything can go wrong; see the [module](self) for how.
@@ -246,19 +264,23 @@ impl<'p> Explorer<'p> {
         }
     }
 
-    /// Runs one schedule.
+    /// Runs one schedule, and tells what happened up to where it went wrong.
     ///
     /// # Errors
     ///
     /// [`DoesNotFit`] if a thread that shall move cannot.
-    pub fn replay(mut self, schedule: &Schedule) -> Result<Option<Counterexample>, DoesNotFit> {
-        self.vm.objects.all = true;
+    pub fn replay(mut self, schedule: &Schedule) -> Result<Replayed, DoesNotFit> {
+        self.deadline = Instant::now() + Duration::from_secs(60);
+        self.learn();
+        (self.vm.objects.all, self.vm.tracing) = (true, true);
         let mut replay = Replay::new(schedule);
         self.run(&mut replay);
-        match replay.misfit() {
-            Some(at) => Err(DoesNotFit { at }),
-            None => Ok(self.counterexample()),
+        if let Some(at) = replay.misfit() {
+            return Err(DoesNotFit { at });
         }
+        let threads = self.vm.threads.iter().map(|thread| thread.name.clone()).collect();
+        let notes = std::mem::take(&mut self.vm.notes);
+        Ok(Replayed { counterexample: self.counterexample(), threads, notes })
     }
 
     /// One run; true if it learned something.

@@ -23,13 +23,48 @@ use super::clock::{Clock, MAX_THREADS};
 use super::op::{Footprint, Kind, NOTHING, Object, Op};
 
 /// Names of the objects that threads race on, as learned so far.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Contended(HashSet<u64>);
+#[derive(Clone, Debug)]
+pub(crate) struct Contended {
+    /// A bit for each small name.
+    small: Vec<u64>,
+    other: HashSet<u64>,
+    len: usize,
+}
 
 impl Contended {
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    fn new() -> Self {
+        Self { small: vec![0; SMALL_NAMES / 64], other: HashSet::new(), len: 0 }
     }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn contains(&self, name: u64) -> bool {
+        match small(name) {
+            Some(name) => self.small[name / 64] & 1 << (name % 64) != 0,
+            None => self.other.contains(&name),
+        }
+    }
+
+    /// True if it is new.
+    fn insert(&mut self, name: u64) -> bool {
+        let new = !self.contains(name);
+        match small(name) {
+            Some(name) => self.small[name / 64] |= 1 << (name % 64),
+            None => drop(self.other.insert(name)),
+        }
+        self.len += usize::from(new);
+        new
+    }
+}
+
+/// Names below this are looked up without hashing: those of the entries of the tables there can be.
+const SMALL_NAMES: usize = 1 << 18;
+
+fn small(name: u64) -> Option<usize> {
+    let number = (name & !NAMED) as usize;
+    (name & NAMED != 0 && number < SMALL_NAMES).then_some(number)
 }
 
 const NAMED: u64 = 1 << 63;
@@ -59,7 +94,11 @@ struct Place {
 /// What one run has touched.
 pub(crate) struct Objects {
     places: Vec<Place>,
+    /// By small name: the run that touched it last, and the number it had there.
+    by_name: Vec<(u32, u32)>,
     run: u32,
+    /// Places in use.
+    placed: usize,
     known: Vec<Known>,
     touched: [u32; MAX_THREADS + 1],
     pub(crate) contended: Contended,
@@ -73,10 +112,12 @@ impl Objects {
     pub(crate) fn new() -> Self {
         Self {
             places: vec![Place::default(); PLACES],
+            by_name: vec![(0, 0); SMALL_NAMES],
             run: 0,
+            placed: 0,
             known: Vec::new(),
             touched: [0; MAX_THREADS + 1],
-            contended: Contended::default(),
+            contended: Contended::new(),
             learned: false,
             all: false,
         }
@@ -85,12 +126,32 @@ impl Objects {
     pub(crate) fn begin_run(&mut self) {
         self.run += 1;
         self.known.clear();
+        self.placed = 0;
         self.touched = [0; MAX_THREADS + 1];
         self.learned = false;
     }
 
     /// The number of an object in this run.
+    #[inline]
     fn number(&mut self, object: Object, thread: Option<usize>) -> u32 {
+        if let Some(name) = object.name.filter(|&name| (name as usize) < SMALL_NAMES) {
+            let (run, number) = self.by_name[name as usize];
+            if run == self.run {
+                return number;
+            }
+            self.by_name[name as usize] = (self.run, self.known.len() as u32);
+            return self.meet_first(NAMED | u64::from(name));
+        }
+        self.number_by_address(object, thread)
+    }
+
+    fn meet_first(&mut self, name: u64) -> u32 {
+        let contended = self.all || self.contended.contains(name);
+        self.known.push(Known { name, contended, written: Clock::default(), read: Clock::default() });
+        self.known.len() as u32 - 1
+    }
+
+    fn number_by_address(&mut self, object: Object, thread: Option<usize>) -> u32 {
         let mut at = (object.address >> 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize) >> 52;
         loop {
             let place = &mut self.places[at & (PLACES - 1)];
@@ -103,7 +164,8 @@ impl Objects {
             at += 1;
         }
         let number = self.known.len() as u32;
-        assert!(self.known.len() < PLACES / 2, "a run touches more than {} objects", PLACES / 2);
+        self.placed += 1;
+        assert!(self.placed < PLACES / 2, "a run touches more than {} objects", PLACES / 2);
         self.places[at & (PLACES - 1)] = Place { address: object.address, run: self.run, number };
         let name = match object.name {
             Some(name) => NAMED | u64::from(name),
@@ -114,9 +176,7 @@ impl Objects {
                 thread << 32 | u64::from(*touched)
             }
         };
-        let contended = self.all || self.contended.0.contains(&name);
-        self.known.push(Known { name, contended, written: Clock::default(), read: Clock::default() });
-        number
+        self.meet_first(name)
     }
 
     /// Notes that an object exists, before the threads start.
@@ -124,6 +184,12 @@ impl Objects {
         if object.name.is_none() {
             self.number(object, None);
         }
+    }
+
+    /// Do threads race on this object, as far as is known?
+    pub(crate) fn is_contended(&mut self, object: Object) -> bool {
+        let number = self.number(object, Some(0));
+        self.contended.contains(self.known[number as usize].name)
     }
 
     /// The footprint of an operation, and whether it is worth a scheduling point.
@@ -145,7 +211,7 @@ impl Objects {
     pub(crate) fn learn(&mut self, footprint: &Footprint) {
         let known = &self.known[footprint.object as usize];
         if !known.contended {
-            self.learned |= self.contended.0.insert(known.name);
+            self.learned |= self.contended.insert(known.name);
         }
     }
 
@@ -172,7 +238,7 @@ impl Objects {
         }
         let ordered = known.written.within(clock) && (kind == Kind::Read || known.read.within(clock));
         if !ordered {
-            self.learned |= self.contended.0.insert(known.name);
+            self.learned |= self.contended.insert(known.name);
         }
         let own = clock.of(thread);
         match kind {

@@ -89,6 +89,12 @@ impl Op {
         self
     }
 
+    /// The object.
+    #[must_use]
+    pub fn object(&self) -> Object {
+        self.object
+    }
+
     /// The second object, if there is one.
     #[must_use]
     pub fn second(&self) -> Option<(Object, Kind)> {

@@ -22,7 +22,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use super::clock::{Clock, MAX_THREADS};
 use super::lockorder::LockOrder;
 use super::objects::Objects;
-use super::op::{Footprint, Op};
+use super::op::{Footprint, Object, Op};
 use super::schedule::Schedule;
 
 /// What the strategy says at a scheduling point.
@@ -116,12 +116,23 @@ pub(crate) struct Vm {
     pub(crate) access_limit: u32,
     /// Runs whose threads had to be abandoned.
     pub(crate) abandoned: u64,
+    pub(crate) notes: Vec<Note>,
+    /// Whether notes are taken.
+    pub(crate) tracing: bool,
     stacks: Vec<DefaultStack>,
     strategy: *mut dyn Strategy,
 }
 
 thread_local! {
     static VM: Cell<*mut Vm> = const { Cell::new(null_mut()) };
+    static MOVING: Cell<bool> = const { Cell::new(false) };
+    static TRACING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Are the threads of a program moving, rather than being set up or done?
+#[inline]
+pub(crate) fn is_moving() -> bool {
+    MOVING.get()
 }
 
 /// Runs `work` on the machine of this OS thread, if there is one. `work` does not switch.
@@ -150,6 +161,32 @@ pub fn access(op: &Op) {
 #[must_use]
 pub fn in_thread() -> Option<usize> {
     with(|vm| (vm.mode != Mode::Quiet).then_some(vm.current)).flatten()
+}
+
+/// Something that a thread did, for who reads the trace.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Whose turn it was.
+    pub thread: usize,
+    /// What was done.
+    pub text: String,
+    /// Whether it concerns an object that threads race on, or the reader must know of it anyway.
+    pub contended: bool,
+}
+
+/// Notes what the thread does now to an object, or what the reader must know whatever it is done to, if somebody wants to read it, and the run is not decided yet.
+#[inline]
+pub fn note(object: Option<Object>, text: impl FnOnce() -> String) {
+    if TRACING.get() {
+        let wanted = with(|vm| vm.mode == Mode::Running && !vm.starting).unwrap_or(false);
+        if wanted {
+            let text = text();
+            with(|vm| {
+                let contended = object.is_none_or(|object| vm.objects.is_contended(object));
+                vm.notes.push(Note { thread: vm.current, text, contended });
+            });
+        }
+    }
 }
 
 /// Is the run still being judged? Not while it is set up, nor once something was found.
@@ -204,6 +241,8 @@ impl Vm {
             accesses: 0,
             access_limit: 20_000,
             abandoned: 0,
+            notes: Vec::new(),
+            tracing: false,
             stacks: Vec::new(),
             strategy: std::ptr::from_mut(&mut Nobody),
         }
@@ -230,6 +269,8 @@ impl Vm {
         // SAFETY: `vm` is `self`; coroutines reach it through `VM` while `run` resumes them, and `run` holds no
         // reference across that.
         unsafe { Self::run(vm, setup.threads) };
+        MOVING.set(false);
+        TRACING.set(false);
         // SAFETY: no coroutine is running.
         let (alive, judged) = unsafe { ((*vm).mode != Mode::Dead, !(*vm).gave_up) };
         if alive {
@@ -278,6 +319,8 @@ impl Vm {
             });
         }
         (this.mode, this.starting) = (Mode::Running, true);
+        MOVING.set(true);
+        TRACING.set(this.tracing);
         let count = this.threads.len();
         // To the first scheduling point of each.
         for thread in 0..count {
@@ -353,9 +396,7 @@ impl Vm {
             } else {
                 self.schedule.add(thread, 1);
             }
-            let mut clock = self.threads[thread].clock;
-            self.objects.carry_out(&footprint, thread, &mut clock);
-            self.threads[thread].clock = clock;
+            self.objects.carry_out(&footprint, thread, &mut self.threads[thread].clock);
             return None;
         }
         if !contended {

@@ -15,8 +15,9 @@ use hugewalk::mm::AddressSpace;
 use hugewalk::sync::Word as _;
 
 use super::Lab;
+use super::site::at;
 use super::world::{Property, world};
-use crate::explore::{Object, Op, Wait, access};
+use crate::explore::{Object, Op, Wait, access, note};
 
 /// What the lab keeps for each address space.
 #[derive(Debug)]
@@ -73,6 +74,7 @@ pub(super) fn begin_run() {
 pub(super) fn flush(context: &Context, range: &Range<VirtAddr>) {
     let wait = Wait::until(Context::is_idle, std::ptr::from_ref(context).cast());
     access(&Op::write(context.object()).waits(wait));
+    note(Some(context.object()), || at("flush_tlb_range()"));
     let of = std::ptr::from_ref(context).addr();
     CACHES.with_borrow_mut(|caches| {
         caches.retain(|cached| {

@@ -4,8 +4,18 @@ use std::cell::Cell;
 
 use lock_api::{GuardNoSend, RawMutex, RawRwLock};
 
-use super::world::{Property, world};
-use crate::explore::{Kind, Lock, RwLock, Wait, access, in_thread, lock_released, lock_taken, lock_wanted};
+use super::site::at;
+use super::world::{Place, Property, world};
+use crate::explore::{
+    Kind, Lock, Object, RwLock, Wait, access, in_thread, lock_released, lock_taken, lock_wanted, note,
+};
+
+fn spin(what: &str, place: Place) -> String {
+    match place {
+        Place::Record(frame, _) => format!("{what} the lock of table {}", frame.0),
+        _ => format!("{what} a spinning lock"),
+    }
+}
 
 /// Nothing that sleeps may be called in an atomic section (I10).
 fn may_sleep() {
@@ -60,6 +70,7 @@ unsafe impl RawMutex for SpinLock {
         lock_wanted(address);
         let wait = Wait::until(Self::is_free, std::ptr::from_ref(self).cast());
         access(&world.op(place, address, Kind::Write, true).waits(wait));
+        note(Some(world.op(place, address, Kind::Write, true).object()), || at(&spin("takes", place)));
         world.check_alive(place, true, "locks");
         self.held.set(true);
         lock_taken(address);
@@ -83,6 +94,7 @@ unsafe impl RawMutex for SpinLock {
         let (world, address) = (world(), self.address());
         let place = world.place(address);
         access(&world.op(place, address, Kind::Write, true).releases());
+        note(Some(world.op(place, address, Kind::Write, true).object()), || at(&spin("releases", place)));
         world.check_alive(place, true, "unlocks");
         self.held.set(false);
         lock_released(address);
@@ -103,6 +115,7 @@ unsafe impl RawMutex for SleepMutex {
     fn lock(&self) {
         may_sleep();
         self.0.lock();
+        note(Some(Object::at(&raw const self.0)), || at("takes a mutex"));
     }
     fn try_lock(&self) -> bool {
         self.0.try_lock()
@@ -110,6 +123,7 @@ unsafe impl RawMutex for SleepMutex {
     unsafe fn unlock(&self) {
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock() };
+        note(Some(Object::at(&raw const self.0)), || at("releases a mutex"));
     }
 }
 
@@ -126,6 +140,7 @@ unsafe impl RawRwLock for SleepRwLock {
     fn lock_shared(&self) {
         may_sleep();
         self.0.lock_shared();
+        note(Some(Object::at(&raw const self.0)), || at("takes a sleeping lock in read"));
     }
     fn try_lock_shared(&self) -> bool {
         self.0.try_lock_shared()
@@ -133,10 +148,12 @@ unsafe impl RawRwLock for SleepRwLock {
     unsafe fn unlock_shared(&self) {
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock_shared() };
+        note(Some(Object::at(&raw const self.0)), || at("releases it, held in read"));
     }
     fn lock_exclusive(&self) {
         may_sleep();
         self.0.lock_exclusive();
+        note(Some(Object::at(&raw const self.0)), || at("takes a sleeping lock in write"));
     }
     fn try_lock_exclusive(&self) -> bool {
         self.0.try_lock_exclusive()
@@ -144,5 +161,6 @@ unsafe impl RawRwLock for SleepRwLock {
     unsafe fn unlock_exclusive(&self) {
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock_exclusive() };
+        note(Some(Object::at(&raw const self.0)), || at("releases it, held in write"));
     }
 }

@@ -20,6 +20,7 @@ mod cpu;
 mod locks;
 mod protocol;
 mod rcu;
+mod site;
 mod walker;
 mod word;
 mod world;
@@ -76,6 +77,11 @@ impl Lab {
     /// Makes the domain known that broadcasts wait for.
     pub(crate) fn attach(&self, rcu: &LabRcu) {
         self.rcu.set(rcu);
+    }
+
+    /// Gives a process its number in traces: the first is P1.
+    pub(crate) fn name(space: &hugewalk::AddressSpace<Self>) {
+        world().add_process(space.mm().root_frame());
     }
 
     fn broadcast(&self) {

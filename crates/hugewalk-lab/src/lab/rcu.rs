@@ -11,8 +11,9 @@ use hugewalk::error::OutOfMemory;
 use hugewalk::rcu::{Rcu, RcuHead};
 
 use super::Lab;
+use super::site::at;
 use super::world::world;
-use crate::explore::{Kind, Object, Op, Wait, access, in_thread};
+use crate::explore::{Kind, Object, Op, Wait, access, in_thread, note};
 
 /// A domain.
 #[derive(Debug, Default)]
@@ -138,6 +139,7 @@ unsafe impl Rcu<Lab> for LabRcu {
             return;
         }
         access(&Op::read(self.entrance()));
+        note(Some(self.entrance()), || at("rcu_read_lock()"));
         self.state.borrow_mut().open |= 1 << reader.number;
         if let Some(thread) = in_thread() {
             world().atomic.borrow_mut()[thread] += 1;
@@ -150,6 +152,7 @@ unsafe impl Rcu<Lab> for LabRcu {
             return;
         }
         access(&Op::write(self.exit()).releases());
+        note(Some(self.exit()), || at("rcu_read_unlock()"));
         let mut state = self.state.borrow_mut();
         state.open &= !(1 << reader.number);
         for (open, _) in &mut state.waiting {
@@ -165,9 +168,12 @@ unsafe impl Rcu<Lab> for LabRcu {
     unsafe fn call(&self, _: &Lab, head: NonNull<RcuHead>) {
         let settings = world().settings.get();
         if settings.lock_dies_at_once {
-            world().kill_lock(world().frame_of(head));
+            let frame = world().frame_of(head);
+            world().kill_lock(frame);
+            note(None, || at(&format!("frees the lock of table {}", frame.0)));
         }
         access(&self.waits());
+        note(Some(self.entrance()), || at("call_rcu()"));
         let mut state = self.state.borrow_mut();
         let open = if settings.freed_at_once { 0 } else { state.open };
         state.waiting.push((open, Some(head)));

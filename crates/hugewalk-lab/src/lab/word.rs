@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hugewalk::sync;
 
+use super::site::describe;
 use super::world::{Place, world};
-use crate::explore::{Kind, Op, access};
+use crate::explore::{Kind, Op, access, is_moving, note};
 
 /// A 64-bit atomic whose every access is a scheduling point.
 #[derive(Debug)]
@@ -22,10 +23,20 @@ impl Word {
         &self.0
     }
 
+    /// Announces an access that makes `then` of the value.
     #[inline]
-    fn touch(&self, kind: Kind) {
+    fn touch(&self, kind: Kind, then: impl FnOnce(u64) -> u64) {
         let world = world();
         let address = std::ptr::from_ref(self).addr();
+        if !is_moving() {
+            let place = world.place(address);
+            match (place, kind) {
+                (Place::Elsewhere, _) => access(&world.op(place, address, kind, false)),
+                (_, Kind::Write) => world.mark_dirty(place),
+                (_, Kind::Read) => {}
+            }
+            return;
+        }
         let place = world.place(address);
         let op = world.op(place, address, kind, false);
         let parent = match place {
@@ -39,6 +50,10 @@ impl Word {
             }
             _ => access(&op),
         }
+        note(Some(op.object()), || {
+            let before = self.0.load(Ordering::Relaxed);
+            describe(place, kind, before, then(before))
+        });
         world.check_alive(place, false, if kind == Kind::Read { "reads" } else { "writes" });
         if let Place::Entry(frame, index) = place {
             world.check_own(frame, index, kind == Kind::Write);
@@ -55,31 +70,31 @@ unsafe impl sync::Word for Word {
         Self(AtomicU64::new(value))
     }
     fn load(&self, order: Ordering) -> u64 {
-        self.touch(Kind::Read);
+        self.touch(Kind::Read, |value| value);
         self.0.load(order)
     }
     fn store(&self, value: u64, order: Ordering) {
-        self.touch(Kind::Write);
+        self.touch(Kind::Write, |_| value);
         self.0.store(value, order);
     }
     fn swap(&self, value: u64, order: Ordering) -> u64 {
-        self.touch(Kind::Write);
+        self.touch(Kind::Write, |_| value);
         self.0.swap(value, order)
     }
     fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        self.touch(Kind::Write);
+        self.touch(Kind::Write, |old| old.wrapping_add(value));
         self.0.fetch_add(value, order)
     }
     fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-        self.touch(Kind::Write);
+        self.touch(Kind::Write, |old| old.wrapping_sub(value));
         self.0.fetch_sub(value, order)
     }
     fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
-        self.touch(Kind::Write);
+        self.touch(Kind::Write, |old| old | value);
         self.0.fetch_or(value, order)
     }
     fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
-        self.touch(Kind::Write);
+        self.touch(Kind::Write, |old| old & value);
         self.0.fetch_and(value, order)
     }
     fn compare_exchange(
@@ -89,7 +104,7 @@ unsafe impl sync::Word for Word {
         success: Ordering,
         failure: Ordering,
     ) -> Result<u64, u64> {
-        self.touch(Kind::Write);
+        self.touch(Kind::Write, |old| if old == current { new } else { old });
         self.0.compare_exchange(current, new, success, failure)
     }
 }

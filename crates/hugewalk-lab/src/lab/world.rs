@@ -15,8 +15,9 @@ use hugewalk::platform::ENTRIES;
 use hugewalk::table::Table;
 
 use super::protocol::Settings;
+use super::site::at;
 use super::{Lab, Word};
-use crate::explore::{Kind, MAX_THREADS, Object, Op, access, in_thread, violation};
+use crate::explore::{Kind, MAX_THREADS, Object, Op, access, in_thread, note, violation};
 
 /// Tables that the setup of a run may allocate, and that each thread may.
 const OF_SETUP: usize = 32;
@@ -86,6 +87,7 @@ pub(super) struct World {
     pub(super) atomic: RefCell<[u32; MAX_THREADS]>,
     /// A page that the watched walkers' mappings do not show.
     pub(super) foreign: Cell<Option<HugeFrame>>,
+    roots: RefCell<Vec<TableFrame>>,
 }
 
 thread_local! {
@@ -124,6 +126,7 @@ impl World {
             watch: RefCell::default(),
             atomic: RefCell::default(),
             foreign: Cell::new(None),
+            roots: RefCell::default(),
         }
     }
 
@@ -142,6 +145,7 @@ impl World {
         *self.watch.borrow_mut() = Default::default();
         *self.atomic.borrow_mut() = Default::default();
         self.foreign.set(None);
+        self.roots.borrow_mut().clear();
     }
 
     /// Reports a violation if the scenario is judged by this property.
@@ -171,6 +175,7 @@ impl World {
     pub(super) fn free_table(&self, frame: TableFrame) {
         self.kill_lock(frame);
         access(&Op::write(self.life_of(frame)));
+        note(None, || at(&format!("frees table {}", frame.0)));
         self.state.borrow_mut()[frame.0 as usize].life = Life::Dead(in_thread());
     }
 
@@ -212,6 +217,24 @@ impl World {
         NonNull::new(self.page_records[number].get()).expect("not null").cast()
     }
 
+    /// The next process that is named has this root.
+    pub(super) fn add_process(&self, root: TableFrame) {
+        self.roots.borrow_mut().push(root);
+    }
+
+    /// What an entry is called: `P1.pud[4]`, or `T3[0]` in a table of leaves.
+    pub(super) fn name_of(&self, frame: TableFrame, index: usize) -> String {
+        for (number, &root) in self.roots.borrow().iter().enumerate() {
+            if root == frame {
+                return format!("P{}.pgd[{index}]", number + 1);
+            }
+            if self.peek(root, 0) == Some(frame) {
+                return format!("P{}.pud[{index}]", number + 1);
+            }
+        }
+        format!("T{}[{index}]", frame.0)
+    }
+
     /// The table whose record this head is the first field of.
     pub(super) fn frame_of(&self, head: NonNull<hugewalk::rcu::RcuHead>) -> TableFrame {
         let offset = head.as_ptr().addr() - self.records.as_ptr().addr();
@@ -221,12 +244,12 @@ impl World {
     fn life_of(&self, frame: TableFrame) -> Object {
         let record = self.record(frame).as_ptr().addr();
         // Addresses of its own: nothing else in the record lies at an odd half of a word.
-        Object { address: record + 2, name: Some(1 << 24 | frame.0 as u32) }
+        Object { address: record + 2, name: Some((frame.0 as u32) << 10 | 1022) }
     }
 
     fn lock_life_of(&self, frame: TableFrame) -> Object {
         let record = self.record(frame).as_ptr().addr();
-        Object { address: record + 10, name: Some(1 << 25 | frame.0 as u32) }
+        Object { address: record + 10, name: Some((frame.0 as u32) << 10 | 1023) }
     }
 
     /// Where a word or lock of the engine lies.
@@ -254,7 +277,7 @@ impl World {
         let (name, table) = match place {
             Place::Entry(frame, index) => (Some((frame.0 as u32) << 10 | index as u32), Some(frame)),
             Place::Record(frame, word) => (Some((frame.0 as u32) << 10 | 512 | word as u32), Some(frame)),
-            Place::PageRecord(word) => (Some(1 << 26 | word as u32), None),
+            Place::PageRecord(word) => (Some((TABLES as u32) << 10 | word as u32), None),
             Place::Elsewhere => (None, None),
         };
         let object = Object { address, name };

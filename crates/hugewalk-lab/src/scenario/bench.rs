@@ -71,6 +71,7 @@ impl<'s> Bench<'s> {
     /// If this process has no memory.
     pub fn process(&mut self, file: &File, touched: &[u64]) -> Process {
         let space = AddressSpace::new(&self.hugetlb).expect("memory");
+        Lab::name(&space);
         map(&mut self.task, &space, file, 0, 512);
         for &index in touched {
             space.fault(&mut self.task, page(index), Access::Write).expect("a page");
@@ -150,7 +151,7 @@ fn leaked(tables: usize, pages: u64, reserved: u64) {
 fn check_counts(processes: &[Process], task: &mut LabTask) {
     let mut uses = Vec::new();
     for process in processes {
-        uses.extend(process.tables(task).unwrap_or_default());
+        uses.extend(process.tables_counting(task, |_, _| false).unwrap_or_default());
     }
     for table in &uses {
         let users = uses.iter().filter(|other| other.identity == table.identity).count() as u64;

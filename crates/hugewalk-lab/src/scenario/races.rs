@@ -13,7 +13,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         id: "S1",
         what: "A reads an entry; B unshares; C unmaps and frees the table",
         judged: &[Property::I1],
-        build: |bench| walker_and_last_user(bench, |walker, task| drop(walker.read(task))),
+        build: |bench| walker_and_last_user(bench, |walker, task| _ = walker.read(task)),
     },
     Scenario {
         id: "S2",
@@ -75,7 +75,7 @@ fn stale_table(bench: &mut Bench<'_>) {
     let _other = bench.process(&file, &[0]);
     let process = bench.process(&file, &[0]);
     let same = process.clone();
-    bench.cpu("walk", move |task| drop(Walker::new(&process, page(0)).read(task)));
+    bench.cpu("walk", move |task| _ = Walker::new(&process, page(0)).read(task));
     bench.cpu("madvise", move |task| {
         dont_need(task, &same);
         same.fault(task, page(0), Access::Read).expect("a page");
@@ -97,7 +97,7 @@ fn gup_fast(bench: &mut Bench<'_>) {
     let process = bench.process(&file, &[0]);
     let foreign = bench.foreign_file();
     let same = process.clone();
-    bench.cpu("GUP-fast", move |task| drop(Walker::new(&process, page(0)).gup_fast(task)));
+    bench.cpu("GUP-fast", move |task| _ = Walker::new(&process, page(0)).gup_fast(task));
     bench.cpu("madvise", move |task| dont_need(task, &same));
     bench.cpu("mmap", move |task| {
         map(task, &other, &foreign, 0, 1);
@@ -112,7 +112,7 @@ fn three_sharers(bench: &mut Bench<'_>) {
     let process = bench.process(&file, &[0]);
     let foreign = bench.foreign_file();
     let same = process.clone();
-    bench.cpu("GUP-fast", move |task| drop(Walker::new(&process, page(0)).gup_fast(task)));
+    bench.cpu("GUP-fast", move |task| _ = Walker::new(&process, page(0)).gup_fast(task));
     bench.cpu("madvise", move |task| dont_need(task, &same));
     bench.cpu("madvise, mmap", move |task| {
         dont_need(task, &second);
@@ -139,7 +139,7 @@ fn table_comes_back(bench: &mut Bench<'_>) {
     let _other = bench.process(&file, &[0]);
     let process = bench.process(&file, &[0]);
     let same = process.clone();
-    bench.cpu("walk", move |task| drop(Walker::new(&process, page(0)).read(task)));
+    bench.cpu("walk", move |task| _ = Walker::new(&process, page(0)).read(task));
     bench.cpu("madvise, fault", move |task| {
         dont_need(task, &same);
         same.fault(task, page(0), Access::Read).expect("a page");
