@@ -1,7 +1,7 @@
 //! The verdicts that the scenarios must have.
 
 use hugewalk_lab::explore::{Coverage, Options};
-use hugewalk_lab::lab::Settings;
+use hugewalk_lab::lab::{Property, Settings};
 use hugewalk_lab::{Verdict, check, replay, scenario};
 
 fn verdict(id: &str, settings: Settings) -> Verdict {
@@ -63,7 +63,7 @@ fn who_relies_on_the_machine_to_wait_races_where_it_does_not() {
 
 #[test]
 fn the_engine_is_safe_where_locks_and_files_come_in() {
-    for id in ["S13", "S14", "S18", "S22", "S25"] {
+    for id in ["S13", "S14", "S18", "S22", "S23", "S24", "S25"] {
         let verdict = verdict(id, Settings::HUGEWALK);
         assert!(verdict.is_safe() && verdict.report.coverage == Coverage::Everything, "{verdict}");
     }
@@ -82,4 +82,42 @@ fn a_counterexample_repeats() {
     let other =
         replay(scenario::named("S25").expect("a scenario"), Settings::HUGEWALK, &"C1".parse().expect("one"));
     assert!(other.is_err(), "there is no third thread");
+}
+
+#[test]
+fn what_is_left_over_is_a_leak() {
+    let leaks = scenario::Scenario {
+        id: "leak",
+        what: "somebody keeps an address space for ever",
+        judged: &[],
+        build: |bench| {
+            let file = bench.file();
+            let process = bench.process(&file, &[0]);
+            bench.cpu("forget", move |_| std::mem::forget(process));
+        },
+    };
+    let found = check(&leaks, Settings::HUGEWALK, &Options::default()).report.counterexample.expect("a leak");
+    assert!(found.text.starts_with("I9"), "{}", found.text);
+}
+
+#[test]
+fn sleeping_in_a_read_section_is_seen() {
+    let sleeps = scenario::Scenario {
+        id: "S6",
+        what: "a visitor that sleeps inside an RCU walk: with a second task, since it does not compile with one",
+        judged: &[Property::I10],
+        build: |bench| {
+            let file = bench.file();
+            let process = bench.process(&file, &[0]);
+            bench.cpu("walk", move |task| {
+                let mut other = hugewalk::Task::new(task.hugetlb()).expect("memory");
+                let section = task.rcu_read_lock();
+                drop(process.mmap_read(&mut other));
+                drop(section);
+            });
+        },
+    };
+    let found =
+        check(&sleeps, Settings::HUGEWALK, &Options::default()).report.counterexample.expect("a sleep");
+    assert!(found.text.starts_with("I10"), "{}", found.text);
 }

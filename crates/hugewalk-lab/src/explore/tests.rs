@@ -213,3 +213,94 @@ fn small_programs_end_in_the_same_ways_with_and_without_reduction() {
     let tame = format!("the corpus is too tame: of {compared}, {hanging} hang, {varied} vary");
     assert!(compared > 150 && hanging > 5 && varied > 50, "{tame}");
 }
+
+fn two(one: fn(&World), other: fn(&World)) -> impl Fn(&mut Setup) {
+    move |setup| {
+        let world = Rc::new(World {
+            cells: Default::default(),
+            locks: [RawMutex::INIT; 2],
+            rw: RawRwLock::INIT,
+            guarded: Default::default(),
+        });
+        for (name, work) in [("one", one), ("other", other)] {
+            let world = world.clone();
+            setup.thread(name, move || work(&world));
+        }
+        setup.finally(move |judged| {
+            if judged && world.cells[0].peek() == 1 {
+                violation("a lost update", ());
+            }
+        });
+    }
+}
+
+fn nested(world: &World, first: usize) {
+    perform(world, (4, first as u64), &mut 0);
+}
+
+fn add(world: &World) {
+    let value = world.cells[0].load();
+    world.cells[0].store(value + 1);
+}
+
+#[test]
+fn the_first_counterexample_is_a_shortest_one() {
+    let report = Explorer::new(&two(add, add)).check(&Options::default());
+    let found = report.counterexample.expect("a lost update");
+    assert!(found.shortest);
+    // Both load before either stores; the thread that loaded last goes on.
+    assert_eq!(found.schedule.to_string(), "A1B2A1");
+}
+
+#[test]
+fn chance_finds_a_lost_update_too() {
+    let report = Explorer::new(&two(add, add)).sample(1_000, 2, 7);
+    assert_eq!(report.counterexample.expect("a lost update").text, "a lost update");
+}
+
+#[test]
+fn locks_in_two_orders_are_found_where_nothing_hangs_and_where_it_does() {
+    let program = two(|world| nested(world, 0), |world| nested(world, 1));
+    let report = Explorer::new(&program).check(&Options::default());
+    assert!(report.counterexample.expect("a cycle").what.is::<LockCycle>());
+
+    let mut explorer = Explorer::new(&program);
+    explorer.vm.locks.ignored = true;
+    let report = explorer.check(&Options::default());
+    assert!(report.counterexample.expect("a deadlock").what.is::<Deadlock>());
+}
+
+#[test]
+fn who_waits_for_itself_is_found() {
+    let twice = |world: &World| {
+        world.locks[0].lock();
+        world.locks[0].lock();
+    };
+    let report = Explorer::new(&two(twice, |_| ())).check(&Options::default());
+    assert!(report.counterexample.expect("a self-deadlock").what.is::<LockCycle>());
+}
+
+#[test]
+fn a_queued_writer_holds_a_second_read_up() {
+    let reads_twice = |world: &World| perform(world, (7, 0), &mut 0);
+    let writes = |world: &World| perform(world, (8, 1), &mut 0);
+    let program = two(reads_twice, writes);
+    let mut explorer = Explorer::new(&program);
+    explorer.vm.locks.ignored = true;
+    let found = explorer.check(&Options::default()).counterexample.expect("a deadlock");
+    assert!(found.what.is::<Deadlock>() && found.shortest);
+}
+
+#[test]
+fn a_loop_that_waits_for_what_never_comes_is_a_livelock() {
+    let spins = |world: &World| while world.cells[0].load() == 0 {};
+    let report = Explorer::new(&two(spins, |world| world.cells[1].store(1))).check(&Options::default());
+    assert!(report.counterexample.expect("a livelock").text.contains("livelock"));
+}
+
+#[test]
+fn a_panic_is_a_counterexample() {
+    let panics = |world: &World| assert_ne!(world.cells[0].load(), 3, "three");
+    let report = Explorer::new(&two(panics, |world| world.cells[0].store(3))).check(&Options::default());
+    assert!(report.counterexample.expect("a panic").text.contains("three"));
+}

@@ -271,11 +271,11 @@ impl Vm {
         unsafe { Self::run(vm, setup.threads) };
         MOVING.set(false);
         TRACING.set(false);
-        // SAFETY: no coroutine is running.
-        let (alive, judged) = unsafe { ((*vm).mode != Mode::Dead, !(*vm).gave_up) };
+        // SAFETY: no coroutine is running; the reference is not used across what follows.
+        let this = unsafe { &mut *vm };
+        let (alive, judged) = (this.mode != Mode::Dead, !this.gave_up);
         if alive {
-            // SAFETY: as above.
-            unsafe { (*vm).mode = Mode::Quiet };
+            this.mode = Mode::Quiet;
             for work in setup.finally {
                 let ended = catch_unwind(AssertUnwindSafe(|| work(judged)));
                 if let Err(panic) = ended {

@@ -101,7 +101,7 @@ pub(super) fn check_after_flush() {
     });
     if let Some(table) = stale {
         let text = format!("a processor still reaches table {}, which was unshared", table.0);
-        world().violated(Property::I6, text);
+        world().violated(Property::I6, &text);
     }
 }
 
@@ -129,7 +129,7 @@ impl<'s> Cpu<'s> {
             let page = unsafe { world().page_record(frame).as_ref() };
             if page.references() == 0 {
                 let text = format!("a processor touches huge page {:#x}, which is free", frame.0);
-                world().violated(Property::I6, text);
+                world().violated(Property::I6, &text);
             }
         }
         access(&Op::write(context.object()).releases());

@@ -22,7 +22,7 @@ fn may_sleep() {
     if let Some(thread) = in_thread()
         && world().atomic.borrow()[thread] > 0
     {
-        world().violated(Property::I10, "sleeping in an atomic section".to_owned());
+        world().violated(Property::I10, "sleeping in an atomic section");
     }
 }
 

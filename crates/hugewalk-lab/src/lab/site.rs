@@ -50,7 +50,8 @@ fn site() -> String {
         let file = file.rsplit_once(':').map_or(file, |(file, _column)| file);
         let plain = symbol.split('<').find(|part| !part.is_empty()).unwrap_or(symbol);
         let function = plain.trim_end_matches("::").rsplit("::").find(|part| !part.starts_with('{'));
-        last = format!("  [{} {file}]", function.unwrap_or_default());
+        let function = function.map(|function| format!("{function} ")).unwrap_or_default();
+        last = format!("  [{function}{file}]");
         if !["sync/", "table/", "rcu/"].iter().any(|part| file.starts_with(part)) {
             return last;
         }

@@ -115,14 +115,14 @@ impl<'s> Walker<'s> {
         let letter = char::from(b'A' + thread as u8);
         if found.is_some() && watch.own == Some(false) && !unjudged {
             let text = format!("{letter} is told of an entry that was not its own when it was read");
-            world().violated(Property::I3, text);
+            world().violated(Property::I3, &text);
         }
         if let Some(Entry::Leaf(leaf)) = found
             && world().foreign.get() == Some(leaf.frame)
         {
             let text =
                 format!("{letter} is given huge page {:#x}, which its mapping has no right to", leaf.frame.0);
-            world().violated(Property::I3, text);
+            world().violated(Property::I3, &text);
         }
         found
     }

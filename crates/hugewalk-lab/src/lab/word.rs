@@ -23,19 +23,28 @@ impl Word {
         &self.0
     }
 
+    /// Before the threads move, and after: what is written is wiped before the next run, and what is not in the tables gets
+    /// its number.
+    #[inline]
+    fn touch_quietly(&self, kind: Kind) {
+        let (world, address) = (world(), std::ptr::from_ref(self).addr());
+        if kind == Kind::Read && world.is_entry(address) {
+            return;
+        }
+        match world.place(address) {
+            place @ Place::Entry(..) => world.mark_dirty(place),
+            place @ Place::Elsewhere => access(&world.op(place, address, kind, false)),
+            _ => {}
+        }
+    }
+
     /// Announces an access that makes `then` of the value.
     #[inline]
     fn touch(&self, kind: Kind, then: impl FnOnce(u64) -> u64) {
         let world = world();
         let address = std::ptr::from_ref(self).addr();
         if !is_moving() {
-            let place = world.place(address);
-            match (place, kind) {
-                (Place::Elsewhere, _) => access(&world.op(place, address, kind, false)),
-                (_, Kind::Write) => world.mark_dirty(place),
-                (_, Kind::Read) => {}
-            }
-            return;
+            return self.touch_quietly(kind);
         }
         let place = world.place(address);
         let op = world.op(place, address, kind, false);

@@ -149,7 +149,7 @@ impl World {
     }
 
     /// Reports a violation if the scenario is judged by this property.
-    pub(super) fn violated(&self, property: Property, text: String) {
+    pub(super) fn violated(&self, property: Property, text: &str) {
         if self.judged.get() & 1 << property as u16 != 0 {
             violation(format!("{property:?}: {text}"), property);
         }
@@ -200,7 +200,7 @@ impl World {
         self.next_page.set(number + 1);
         self.live_pages.set(self.live_pages.get() + 1);
         // SAFETY: the record of a page nobody has yet; all-zero bytes are what the engine asks for.
-        unsafe { (*self.page_records[number].get()).as_mut_ptr().write_bytes(0, 1) };
+        unsafe { self.page_records[number].get().write_bytes(0, 1) };
         Some(HugeFrame((number as u64 + 1) << 9))
     }
 
@@ -250,6 +250,12 @@ impl World {
     fn lock_life_of(&self, frame: TableFrame) -> Object {
         let record = self.record(frame).as_ptr().addr();
         Object { address: record + 10, name: Some((frame.0 as u32) << 10 | 1023) }
+    }
+
+    /// Is this the address of an entry of a table?
+    #[inline]
+    pub(super) fn is_entry(&self, address: usize) -> bool {
+        address.wrapping_sub(self.pages.as_ptr().addr()) < 4096 * TABLES
     }
 
     /// Where a word or lock of the engine lies.
@@ -316,7 +322,7 @@ impl World {
             let part = if lock { "the lock of table" } else { "table" };
             self.violated(
                 Property::I1,
-                format!("use after free: {} {what} {part} {}, freed by {by}", letter(thread), frame.0),
+                &format!("use after free: {} {what} {part} {}, freed by {by}", letter(thread), frame.0),
             );
         }
     }
@@ -336,7 +342,7 @@ impl World {
             if !own {
                 let letter = char::from(b'A' + thread as u8);
                 let text = format!("{letter} writes to table {}, which is not its own any more", frame.0);
-                self.violated(Property::I2, text);
+                self.violated(Property::I2, &text);
             }
         } else {
             self.watch.borrow_mut()[thread].own.get_or_insert(own);

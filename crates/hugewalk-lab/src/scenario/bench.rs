@@ -80,6 +80,27 @@ impl<'s> Bench<'s> {
         space
     }
 
+    /// A process that has the first `pages` pages of the file mapped for itself, with reservations, and page 0 read.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn private(&mut self, file: &File, pages: u64) -> Process {
+        let space = AddressSpace::new(&self.hugetlb).expect("memory");
+        Lab::name(&space);
+        let request = MapRequest {
+            placement: Placement::Fixed(BASE),
+            length: pages * PMD_SIZE,
+            protection: Protection::READ | Protection::WRITE,
+            flags: MapFlags::empty(),
+            backing: Backing::File { file, offset: 0 },
+        };
+        space.mmap(&mut self.task, &request).expect("room");
+        space.fault(&mut self.task, BASE, Access::Read).expect("a page");
+        self.processes.push(space.clone());
+        space
+    }
+
     /// Makes sure that `process` has a root and a PUD table for what it maps, and no more.
     ///
     /// # Panics
@@ -179,11 +200,11 @@ pub fn map(task: &mut LabTask, space: &Process, file: &File, from: u64, count: u
     space.mmap(task, &request).expect("room");
 }
 
-/// Takes what is mapped away from a process, without unmapping: it unshares.
+/// Takes the first page away from a process, without unmapping: it gives up the whole table if others use it too.
 ///
 /// # Panics
 ///
 /// If nothing is mapped.
 pub fn dont_need(task: &mut LabTask, space: &Process) {
-    space.madvise(task, BASE, PUD_SIZE, Advice::DontNeed).expect("mapped");
+    space.madvise(task, BASE, PMD_SIZE, Advice::DontNeed).expect("mapped");
 }

@@ -1,10 +1,11 @@
 //! What else may go wrong at the same time: locks in two orders, lost stores, shares with what is about to go.
 
-use hugewalk::addr::PMD_SIZE;
+use hugewalk::addr::{PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::fault::{Access, FaultError};
+use hugewalk::mm::RemapTo;
 
 use super::Scenario;
-use super::bench::{BASE, Bench, page};
+use super::bench::{BASE, Bench, dont_need, page};
 use crate::lab::Property;
 
 const USUAL: &[Property] = &[Property::I1, Property::I7, Property::I10];
@@ -29,10 +30,28 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         build: two_faults,
     },
     Scenario {
+        id: "S21",
+        what: "truncation meets a VMA lock that a fault holds, and waits for it; the mapping goes meanwhile",
+        judged: USUAL,
+        build: truncate_and_unmap,
+    },
+    Scenario {
         id: "S22",
         what: "the final unmap; somebody shares with the mapping that dies",
         judged: USUAL,
         build: unmap_and_share,
+    },
+    Scenario {
+        id: "S23",
+        what: "a mapping moves to where it could share; another process shares and unshares",
+        judged: USUAL,
+        build: remap_and_share,
+    },
+    Scenario {
+        id: "S24",
+        what: "a hole punch meets a private mapping whose reservations a fault has locked",
+        judged: USUAL,
+        build: private_and_punch,
     },
     Scenario {
         id: "S25",
@@ -44,7 +63,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 fn fault(task: &mut super::LabTask, process: &super::Process, index: u64) {
     match process.fault(task, page(index), Access::Write) {
-        Ok(_) | Err(FaultError::BeyondEof { .. }) => {}
+        Ok(_) | Err(FaultError::BeyondEof { .. } | FaultError::NotMapped { .. }) => {}
         Err(error) => crate::explore::violation(format!("a fault fails: {error}"), error),
     }
 }
@@ -88,4 +107,34 @@ fn share_and_truncate(bench: &mut Bench<'_>) {
     let process = bench.untouched(&file);
     bench.cpu("fault", move |task| fault(task, &process, 0));
     bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
+}
+
+fn truncate_and_unmap(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    let same = process.clone();
+    bench.cpu("fault", move |task| fault(task, &process, 1));
+    bench.cpu("munmap", move |task| same.munmap(task, BASE, 512 * PMD_SIZE).expect("aligned"));
+    bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
+}
+
+fn remap_and_share(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let other = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    bench.cpu("mremap", move |task| {
+        let (whole, to) = (512 * PMD_SIZE, RemapTo::Fixed(VirtAddr::new(8 * PUD_SIZE)));
+        process.mremap(task, BASE, whole, whole, to).expect("room");
+    });
+    bench.cpu("madvise, fault", move |task| {
+        dont_need(task, &other);
+        fault(task, &other, 0);
+    });
+}
+
+fn private_and_punch(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.private(&file, 2);
+    bench.cpu("fault", move |task| fault(task, &process, 0));
+    bench.cpu("fallocate", move |task| file.punch_hole(task, 0, PMD_SIZE).expect("aligned"));
 }
