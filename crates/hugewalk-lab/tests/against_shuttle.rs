@@ -27,8 +27,8 @@ fn programs() -> Vec<Vec<Vec<Do>>> {
         vec![vec![Store(0, 1), Load(1)], vec![Store(1, 1), Load(0)]],
         vec![vec![Store(0, 1), Store(1, 1)], vec![Load(1), Load(0)]],
         vec![vec![Locked(0), Load(1)], vec![Locked(0), Store(1, 5)]],
-        vec![vec![Add(0), Load(1)], vec![Add(1), Load(0)], vec![Add(0)]],
-        vec![vec![Locked(0)], vec![Locked(0)], vec![Load(0), Load(0)]],
+        vec![vec![Add(0), Load(1)], vec![Add(1)], vec![Add(0)]],
+        vec![vec![Locked(0)], vec![Locked(0)], vec![Load(0)]],
     ]
 }
 

@@ -3,26 +3,20 @@
 //! A lock is its own state and nothing more: who waits is known to the explorer, which asks the lock.
 
 use std::cell::Cell;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use lock_api::{GuardNoSend, RawMutex, RawRwLock};
 
 use super::op::{Object, Op, Wait};
 use super::vm::{access, lock_released, lock_taken, lock_wanted};
 
-/// A lock with one owner.
-///
-/// # Invariants
-///
-/// `held` is read and written by one OS thread at a time: that of the exploration.
+/// A lock with one owner. Outside of an exploration nobody can wait for it: who finds it held panics.
 #[derive(Debug)]
 #[repr(C, align(8))]
 pub struct Lock {
-    held: Cell<bool>,
+    held: AtomicBool,
 }
-
-// SAFETY: one OS thread at a time uses it, by the type invariant, which whoever starts an exploration keeps: the threads
-// of a program are coroutines of one OS thread.
-unsafe impl Sync for Lock {}
 
 impl Lock {
     fn op(&self) -> Op {
@@ -31,28 +25,27 @@ impl Lock {
 
     fn is_free(this: *const ()) -> bool {
         // SAFETY: asked while the thread waits in `lock`, with a reference to it.
-        !unsafe { (*this.cast::<Self>()).held.get() }
+        !unsafe { (*this.cast::<Self>()).held.load(Relaxed) }
     }
 }
 
-// SAFETY: `held` goes from false to true for one owner: nothing can come between the end of the wait and the store,
-// since coroutines switch in `access` only.
+// SAFETY: `held` goes from false to true for one owner, by an atomic exchange.
 unsafe impl RawMutex for Lock {
     #[allow(clippy::declare_interior_mutable_const)]
-    const INIT: Self = Self { held: Cell::new(false) };
+    const INIT: Self = Self { held: AtomicBool::new(false) };
     type GuardMarker = GuardNoSend;
 
     #[track_caller]
     fn lock(&self) {
         lock_wanted(self.address());
         access(&self.op().waits(Wait::until(Self::is_free, std::ptr::from_ref(self).cast())));
-        self.held.set(true);
+        assert!(!self.held.swap(true, Acquire), "the lock is held, and nobody explores");
         lock_taken(self.address());
     }
 
     fn try_lock(&self) -> bool {
         access(&self.op());
-        let free = !self.held.replace(true);
+        let free = !self.held.swap(true, Acquire);
         if free {
             lock_taken(self.address());
         }
@@ -61,7 +54,7 @@ unsafe impl RawMutex for Lock {
 
     unsafe fn unlock(&self) {
         access(&self.op().releases());
-        self.held.set(false);
+        self.held.store(false, Release);
         lock_released(self.address());
     }
 }
@@ -72,33 +65,40 @@ impl Lock {
     }
 }
 
-/// A reader/writer lock in which a writer that waits holds up later readers, as those of Linux do.
+/// A reader/writer lock in which a writer that waits holds up later readers, as those of Linux do. Outside of an exploration
+/// nobody can wait for it: who would have to panics.
 ///
 /// # Invariants
 ///
-/// As for [`Lock`].
+/// `state` is [`WRITER`] or the number of readers; it changes by atomic exchanges.
 #[derive(Debug)]
 #[repr(C, align(8))]
 pub struct RwLock {
-    readers: Cell<u16>,
-    writer: Cell<bool>,
-    queued: Cell<u16>,
+    state: AtomicU32,
+    queued: AtomicU32,
 }
 
-// SAFETY: as for `Lock`.
-unsafe impl Sync for RwLock {}
+const WRITER: u32 = u32::MAX;
 
 impl RwLock {
     fn may_read(this: *const ()) -> bool {
         // SAFETY: asked while the thread waits in `lock_shared`, with a reference to it.
         let this = unsafe { &*this.cast::<Self>() };
-        !this.writer.get() && this.queued.get() == 0
+        this.state.load(Relaxed) != WRITER && this.queued.load(Relaxed) == 0
     }
 
     fn may_write(this: *const ()) -> bool {
         // SAFETY: asked while the thread waits in `lock_exclusive`, with a reference to it.
-        let this = unsafe { &*this.cast::<Self>() };
-        !this.writer.get() && this.readers.get() == 0
+        unsafe { (*this.cast::<Self>()).state.load(Relaxed) == 0 }
+    }
+
+    fn take_shared(&self) -> bool {
+        let more = |readers: u32| readers.checked_add(1);
+        Self::may_read(self.pointer()) && self.state.fetch_update(Acquire, Relaxed, more).is_ok()
+    }
+
+    fn take_exclusive(&self) -> bool {
+        self.state.compare_exchange(0, WRITER, Acquire, Relaxed).is_ok()
     }
 
     fn pointer(&self) -> *const () {
@@ -114,26 +114,24 @@ impl RwLock {
     }
 }
 
-// SAFETY: `readers` counts those who hold it shared, `writer` says that somebody holds it alone; neither becomes true
-// while the other is, and nothing can come between a question and the store that follows from its answer.
+// SAFETY: by the type invariant there is a writer or there are readers.
 unsafe impl RawRwLock for RwLock {
     #[allow(clippy::declare_interior_mutable_const)]
-    const INIT: Self = Self { readers: Cell::new(0), writer: Cell::new(false), queued: Cell::new(0) };
+    const INIT: Self = Self { state: AtomicU32::new(0), queued: AtomicU32::new(0) };
     type GuardMarker = GuardNoSend;
 
     fn lock_shared(&self) {
         lock_wanted(self.address());
         // Two readers commute. With one who leaves they do too: a reader cannot come while a writer is queued.
         access(&Op::read(self.object()).waits(Wait::until(Self::may_read, self.pointer())));
-        self.readers.set(self.readers.get() + 1);
+        assert!(self.take_shared(), "the lock is held, and nobody explores");
         lock_taken(self.address());
     }
 
     fn try_lock_shared(&self) -> bool {
         access(&Op::read(self.object()));
-        let free = Self::may_read(self.pointer());
+        let free = self.take_shared();
         if free {
-            self.readers.set(self.readers.get() + 1);
             lock_taken(self.address());
         }
         free
@@ -141,7 +139,7 @@ unsafe impl RawRwLock for RwLock {
 
     unsafe fn unlock_shared(&self) {
         access(&Op::read(self.object()).releases());
-        self.readers.set(self.readers.get() - 1);
+        self.state.fetch_sub(1, Release);
         lock_released(self.address());
     }
 
@@ -150,19 +148,18 @@ unsafe impl RawRwLock for RwLock {
         access(&Op::write(self.object()));
         if !Self::may_write(self.pointer()) {
             // In the queue: from here on no reader comes in.
-            self.queued.set(self.queued.get() + 1);
+            self.queued.fetch_add(1, Relaxed);
             access(&Op::write(self.object()).waits(Wait::until(Self::may_write, self.pointer())));
-            self.queued.set(self.queued.get() - 1);
+            self.queued.fetch_sub(1, Relaxed);
         }
-        self.writer.set(true);
+        assert!(self.take_exclusive(), "the lock is held, and nobody explores");
         lock_taken(self.address());
     }
 
     fn try_lock_exclusive(&self) -> bool {
         access(&Op::write(self.object()));
-        let free = Self::may_write(self.pointer());
+        let free = self.take_exclusive();
         if free {
-            self.writer.set(true);
             lock_taken(self.address());
         }
         free
@@ -170,7 +167,7 @@ unsafe impl RawRwLock for RwLock {
 
     unsafe fn unlock_exclusive(&self) {
         access(&Op::write(self.object()).releases());
-        self.writer.set(false);
+        self.state.store(0, Release);
         lock_released(self.address());
     }
 }

@@ -26,7 +26,7 @@ pub struct Context {
     busy: Cell<u32>,
 }
 
-// SAFETY: used by one OS thread.
+// SAFETY: used by `Lab::flush_tlb` and `Cpu::load`, which panic on another OS thread.
 unsafe impl Sync for Context {}
 // SAFETY: as above.
 unsafe impl Send for Context {}
@@ -120,6 +120,7 @@ impl<'s> Cpu<'s> {
 
     /// Loads from an address. `None`: a fault.
     pub fn load(&mut self, address: VirtAddr) -> Option<HugeFrame> {
+        self.space.mm().hugetlb().platform().machine();
         let context = self.space.mm().context();
         access(&Op::write(context.object()));
         context.busy.set(context.busy.get() + 1);

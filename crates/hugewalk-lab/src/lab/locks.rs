@@ -1,6 +1,7 @@
 //! The locks of the lab: those of the explorer, with the checks that a kernel would make.
 
-use std::cell::Cell;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use lock_api::{GuardNoSend, RawMutex, RawRwLock};
 
@@ -26,19 +27,12 @@ fn may_sleep() {
     }
 }
 
-/// A spinning lock; that of a table dies with it, or before.
-///
-/// # Invariants
-///
-/// `held` is used by the OS thread of the exploration alone.
+/// A spinning lock; that of a table dies with it, or before. Outside of an exploration nobody can wait for it.
 #[derive(Debug)]
 #[repr(C, align(8))]
 pub struct SpinLock {
-    held: Cell<bool>,
+    held: AtomicBool,
 }
-
-// SAFETY: by the type invariant one OS thread uses it.
-unsafe impl Sync for SpinLock {}
 
 impl SpinLock {
     fn address(&self) -> usize {
@@ -47,7 +41,7 @@ impl SpinLock {
 
     fn is_free(this: *const ()) -> bool {
         // SAFETY: asked while the thread waits in `lock`, with a reference to it.
-        !unsafe { (*this.cast::<Self>()).held.get() }
+        !unsafe { (*this.cast::<Self>()).held.load(Relaxed) }
     }
 
     fn atomic(change: i32) {
@@ -58,10 +52,10 @@ impl SpinLock {
     }
 }
 
-// SAFETY: `held` goes from false to true for one owner; coroutines switch in `access` only.
+// SAFETY: `held` goes from false to true for one owner, by an atomic exchange.
 unsafe impl RawMutex for SpinLock {
     #[allow(clippy::declare_interior_mutable_const)]
-    const INIT: Self = Self { held: Cell::new(false) };
+    const INIT: Self = Self { held: AtomicBool::new(false) };
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
@@ -72,7 +66,7 @@ unsafe impl RawMutex for SpinLock {
         access(&world.op(place, address, Kind::Write, true).waits(wait));
         note(Some(world.op(place, address, Kind::Write, true).object()), || at(&spin("takes", place)));
         world.check_alive(place, true, "locks");
-        self.held.set(true);
+        assert!(!self.held.swap(true, Acquire), "the lock is held, and nobody explores");
         lock_taken(address);
         Self::atomic(1);
     }
@@ -82,7 +76,7 @@ unsafe impl RawMutex for SpinLock {
         let place = world.place(address);
         access(&world.op(place, address, Kind::Write, true));
         world.check_alive(place, true, "tries");
-        let free = !self.held.replace(true);
+        let free = !self.held.swap(true, Acquire);
         if free {
             lock_taken(address);
             Self::atomic(1);
@@ -96,7 +90,7 @@ unsafe impl RawMutex for SpinLock {
         access(&world.op(place, address, Kind::Write, true).releases());
         note(Some(world.op(place, address, Kind::Write, true).object()), || at(&spin("releases", place)));
         world.check_alive(place, true, "unlocks");
-        self.held.set(false);
+        self.held.store(false, Release);
         lock_released(address);
         Self::atomic(-1);
     }

@@ -45,13 +45,15 @@ pub use self::world::Property;
 use self::cpu::Context;
 use self::world::world;
 
-/// The platform. All of its state is the machine of the OS thread (`world.rs`); there is one in use at a time.
+/// The platform. All of its state is the machine of the OS thread (`world.rs`); there is one in use at a time, and one that
+/// is used after its run, or on another OS thread, panics.
 #[derive(Debug)]
 pub struct Lab {
+    run: u64,
     rcu: std::cell::Cell<*const LabRcu>,
 }
 
-// SAFETY: used by one OS thread.
+// SAFETY: on another OS thread every method of the platform panics, in `machine`, before it touches anything.
 unsafe impl Sync for Lab {}
 // SAFETY: as above.
 unsafe impl Send for Lab {}
@@ -59,18 +61,18 @@ unsafe impl Send for Lab {}
 impl Lab {
     /// A fresh machine, on which this protocol is followed and these properties are checked.
     #[must_use]
-    pub fn new(settings: Settings, judged: &[Property]) -> Self {
+    pub(crate) fn new(settings: Settings, judged: &[Property]) -> Self {
         world().begin_run(settings);
         world().judged.set(judged.iter().fold(0, |mask, property| mask | 1 << *property as u16));
         protocol::select(&settings);
         rcu::begin_run();
         cpu::begin_run();
-        Self { rcu: std::cell::Cell::new(std::ptr::null()) }
+        Self { run: world().run.get(), rcu: std::cell::Cell::new(std::ptr::null()) }
     }
 
     /// Tables and huge pages in use.
     #[must_use]
-    pub fn in_use() -> (usize, usize) {
+    pub(crate) fn in_use() -> (usize, usize) {
         (world().tables_in_use(), world().live_pages.get())
     }
 
@@ -84,7 +86,20 @@ impl Lab {
         world().add_process(space.mm().root_frame());
     }
 
+    /// The machine, if this is its run and its OS thread.
+    #[inline]
+    fn machine(&self) -> &'static world::World {
+        let world = world();
+        assert_eq!(
+            world.run.get(),
+            self.run,
+            "a system of the lab is used after its run, or on another OS thread"
+        );
+        world
+    }
+
     fn broadcast(&self) {
+        self.machine();
         // SAFETY: set by `attach` to the domain of the system that owns this platform; null before.
         if let Some(rcu) = unsafe { self.rcu.get().as_ref() } {
             rcu.wait_for_sections();
@@ -117,25 +132,25 @@ unsafe impl Platform for Lab {
         Ok(Context::new())
     }
     fn alloc_table(&self) -> Option<TableFrame> {
-        world().alloc_table()
+        self.machine().alloc_table()
     }
     unsafe fn free_table(&self, frame: TableFrame) {
-        world().free_table(frame);
+        self.machine().free_table(frame);
     }
     fn table_entries(&self, frame: TableFrame) -> NonNull<[Word; ENTRIES]> {
-        world().entries(frame)
+        self.machine().entries(frame)
     }
     fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
-        world().record(frame)
+        self.machine().record(frame)
     }
     fn alloc_huge(&self, _: HugeSize) -> Option<HugeFrame> {
-        world().alloc_page()
+        self.machine().alloc_page()
     }
     unsafe fn free_huge(&self, _: HugeFrame, _: HugeSize) {
-        world().live_pages.set(world().live_pages.get() - 1);
+        self.machine().live_pages.set(world().live_pages.get() - 1);
     }
     fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
-        world().page_record(frame)
+        self.machine().page_record(frame)
     }
     fn zero_huge(&self, _: HugeFrame, _: HugeSize) {}
     fn copy_huge(&self, _: HugeFrame, _: HugeFrame, _: HugeSize) {}
@@ -146,6 +161,7 @@ unsafe impl Platform for Lab {
     fn clear_huge(&self, _: HugeFrame, _: u64, _: u64) {}
 
     fn flush_tlb(&self, context: &Context, range: Range<VirtAddr>) {
+        self.machine();
         cpu::flush(context, &range);
     }
 

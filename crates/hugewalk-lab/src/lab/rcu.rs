@@ -4,7 +4,7 @@
 //! An earlier end would break the contract, and a later one shows no more: memory is never handed out again within a run,
 //! so what matters is only that it is dead as soon as it may be.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::ptr::NonNull;
 
 use hugewalk::error::OutOfMemory;
@@ -15,9 +15,10 @@ use super::site::at;
 use super::world::world;
 use crate::explore::{Kind, Object, Op, Wait, access, in_thread, note};
 
-/// A domain.
-#[derive(Debug, Default)]
+/// A domain. It panics when it is used after its run, or on another OS thread.
+#[derive(Debug)]
 pub struct LabRcu {
+    run: u64,
     state: RefCell<State>,
 }
 
@@ -30,9 +31,9 @@ struct State {
     waiting: Vec<(u64, Option<NonNull<RcuHead>>)>,
 }
 
-// SAFETY: one OS thread uses it.
+// SAFETY: `state` is reached through `LabRcu::state` alone, which panics on another OS thread.
 unsafe impl Sync for LabRcu {}
-// SAFETY: as above.
+// SAFETY: as above; what waits in it is the engine's, which may be run on any thread.
 unsafe impl Send for LabRcu {}
 
 /// A reader of a [`LabRcu`].
@@ -60,6 +61,15 @@ pub(super) fn begin_run() {
 }
 
 impl LabRcu {
+    fn state(&self) -> RefMut<'_, State> {
+        assert_eq!(
+            world().run.get(),
+            self.run,
+            "a domain of the lab is used after its run, or on another OS thread"
+        );
+        self.state.borrow_mut()
+    }
+
     /// Who enters does so at one object, who leaves at another, and who starts to wait at both.
     fn entrance(&self) -> Object {
         Object::at(&raw const self.state)
@@ -80,7 +90,7 @@ impl LabRcu {
     /// Waits for all sections that are open. Interrupts off hold a broadcast up as a section does.
     pub(super) fn wait_for_sections(&self) {
         access(&self.waits());
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state();
         let open = state.open;
         if open == 0 {
             return;
@@ -95,13 +105,13 @@ impl LabRcu {
     fn is_over(wait: *const ()) -> bool {
         // SAFETY: asked while the thread waits in `wait_for_sections`, on whose stack it lies.
         let &(rcu, at) = unsafe { &*wait.cast::<(&Self, usize)>() };
-        rcu.state.borrow().waiting[at].0 == 0
+        rcu.state().waiting[at].0 == 0
     }
 
     /// Runs what waits for nobody any more.
     fn run(&self) {
         loop {
-            let mut state = self.state.borrow_mut();
+            let mut state = self.state();
             let ready = state.waiting.iter_mut().find_map(|(open, head)| head.take_if(|_| *open == 0));
             drop(state);
             let Some(head) = ready else { return };
@@ -116,11 +126,11 @@ unsafe impl Rcu<Lab> for LabRcu {
     type Reader = LabReader;
 
     fn new(_: &Lab) -> Result<Self, OutOfMemory> {
-        Ok(Self::default())
+        Ok(Self { run: world().run.get(), state: RefCell::default() })
     }
 
     fn register(&self, _: &Lab) -> Result<LabReader, OutOfMemory> {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state();
         let number = state.readers;
         assert!(number < 64, "more than 64 readers in one run");
         state.readers += 1;
@@ -140,7 +150,7 @@ unsafe impl Rcu<Lab> for LabRcu {
         }
         access(&Op::read(self.entrance()));
         note(Some(self.entrance()), || at("rcu_read_lock()"));
-        self.state.borrow_mut().open |= 1 << reader.number;
+        self.state().open |= 1 << reader.number;
         if let Some(thread) = in_thread() {
             world().atomic.borrow_mut()[thread] += 1;
         }
@@ -153,7 +163,7 @@ unsafe impl Rcu<Lab> for LabRcu {
         }
         access(&Op::write(self.exit()).releases());
         note(Some(self.exit()), || at("rcu_read_unlock()"));
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state();
         state.open &= !(1 << reader.number);
         for (open, _) in &mut state.waiting {
             *open &= !(1 << reader.number);
@@ -174,7 +184,7 @@ unsafe impl Rcu<Lab> for LabRcu {
         }
         access(&self.waits());
         note(Some(self.entrance()), || at("call_rcu()"));
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state();
         let open = if settings.freed_at_once { 0 } else { state.open };
         state.waiting.push((open, Some(head)));
         drop(state);
@@ -190,6 +200,6 @@ unsafe impl Rcu<Lab> for LabRcu {
     }
 
     fn pending(&self) -> u64 {
-        self.state.borrow().waiting.iter().filter(|(_, head)| head.is_some()).count() as u64
+        self.state().waiting.iter().filter(|(_, head)| head.is_some()).count() as u64
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct World {
     /// A page that the watched walkers' mappings do not show.
     pub(super) foreign: Cell<Option<HugeFrame>>,
     roots: RefCell<Vec<TableFrame>>,
+    /// A number that no other run has, of whatever OS thread.
+    pub(super) run: Cell<u64>,
 }
 
 thread_local! {
@@ -127,6 +129,7 @@ impl World {
             atomic: RefCell::default(),
             foreign: Cell::new(None),
             roots: RefCell::default(),
+            run: Cell::new(0),
         }
     }
 
@@ -146,6 +149,8 @@ impl World {
         *self.atomic.borrow_mut() = Default::default();
         self.foreign.set(None);
         self.roots.borrow_mut().clear();
+        static RUNS: AtomicU64 = AtomicU64::new(1);
+        self.run.set(RUNS.fetch_add(1, Ordering::Relaxed));
     }
 
     /// Reports a violation if the scenario is judged by this property.

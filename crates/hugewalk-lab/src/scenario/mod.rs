@@ -1,7 +1,7 @@
 //! Scenarios: what a few processors do at the same time, and what must not come of it.
 //!
 //! A scenario is a function that sets a [`Bench`] up and gives each processor something to do, against the public
-//! interface of the engine. [`crate::check`] runs it under every interleaving. To add one:
+//! interface of the engine. [`check()`](crate::check()) runs it under every interleaving. To add one:
 //!
 //! ```
 //! use hugewalk_lab::lab::{Property, Settings, Walker};
