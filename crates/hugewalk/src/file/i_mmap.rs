@@ -5,6 +5,7 @@ use core::fmt;
 use core::ops::Range;
 
 use super::HugeFile;
+use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
 use crate::platform::Platform;
 use crate::sync::{Arc, ReadSem, WriteSem};
@@ -22,8 +23,8 @@ use crate::vma::held::KeepsVma;
 ///
 /// # Invariants
 ///
-/// Sorted by start offset, then by age of the address space, then by address of the VMA; `longest` is at least the
-/// length of every VMA in it.
+/// Sorted by start offset, then by age of the address space, then by start address, last by where the VMA lies in memory;
+/// `longest` is at least the length of every VMA in it.
 pub(crate) struct VmaTree<P: Platform> {
     vmas: Vec<Arc<Vma<P>>>,
     longest: u64,
@@ -34,9 +35,11 @@ impl<P: Platform> VmaTree<P> {
         Self { vmas: Vec::new(), longest: 0 }
     }
 
-    fn key(vma: &Vma<P>) -> (u64, u64, *const Vma<P>) {
+    /// Where the VMA lies in memory decides only between two that are alike: so truncation meets the mappings of a file in
+    /// the same order each time, and a recorded schedule can be repeated.
+    fn key(vma: &Vma<P>) -> (u64, u64, VirtAddr, *const Vma<P>) {
         // Identities of address spaces only grow.
-        (vma.offset(), vma.mm().id(), core::ptr::from_ref(vma))
+        (vma.offset(), vma.mm().id(), vma.start(), core::ptr::from_ref(vma))
     }
 
     fn position(&self, vma: &Vma<P>) -> Result<usize, usize> {

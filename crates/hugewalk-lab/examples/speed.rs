@@ -1,0 +1,93 @@
+//! Executions per second: the engine under the lab, and one small program under the lab, `shuttle` and `loom`.
+//! `cargo run --release -p hugewalk-lab --example speed`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64 as Count, Ordering::Relaxed};
+use std::time::Instant;
+
+use hugewalk_lab::explore::{Explorer, Options, Setup, Shared};
+use hugewalk_lab::lab::Settings;
+use hugewalk_lab::{check, scenario};
+
+const THREADS: usize = 3;
+const ROUNDS: usize = 2;
+
+fn small(setup: &mut Setup) {
+    let cell = Rc::new(Shared::new(0));
+    for thread in 0..THREADS {
+        let cell = cell.clone();
+        setup.thread(thread.to_string(), move || {
+            for _ in 0..ROUNDS {
+                let value = cell.load();
+                cell.store(value + 1);
+            }
+        });
+    }
+}
+
+fn report(what: &str, runs: u64, start: Instant) {
+    let rate = runs as f64 / start.elapsed().as_secs_f64();
+    println!("{what:44} {runs:>9} executions {rate:>12.0} a second");
+}
+
+fn main() {
+    println!("{THREADS} threads, {ROUNDS} times load and store:");
+    let start = Instant::now();
+    report("  lab, all interleavings", Explorer::new(&small).count_all(), start);
+
+    let start = Instant::now();
+    let runs = Arc::new(Count::new(0));
+    let counted = runs.clone();
+    shuttle::check_dfs(
+        move || {
+            counted.fetch_add(1, Relaxed);
+            let cell = Arc::new(shuttle::sync::atomic::AtomicU64::new(0));
+            let threads: Vec<_> = (0..THREADS)
+                .map(|_| {
+                    let cell = cell.clone();
+                    shuttle::thread::spawn(move || {
+                        for _ in 0..ROUNDS {
+                            let value = cell.load(std::sync::atomic::Ordering::SeqCst);
+                            cell.store(value + 1, std::sync::atomic::Ordering::SeqCst);
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        },
+        Some(200_000),
+    );
+    report("  shuttle, depth first", runs.load(Relaxed), start);
+
+    let start = Instant::now();
+    let runs = Arc::new(Count::new(0));
+    let counted = runs.clone();
+    let mut loom = loom::model::Builder::new();
+    loom.max_permutations = Some(20_000);
+    loom.check(move || {
+        counted.fetch_add(1, Relaxed);
+        let cell = loom::sync::Arc::new(loom::sync::atomic::AtomicU64::new(0));
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let cell = cell.clone();
+                loom::thread::spawn(move || {
+                    for _ in 0..ROUNDS {
+                        let value = cell.load(std::sync::atomic::Ordering::SeqCst);
+                        cell.store(value + 1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    report("  loom", runs.load(Relaxed), start);
+
+    println!("the engine, three threads, hugewalk:");
+    for id in ["S1", "S9", "S10"] {
+        let options = Options { preemptions: 3, unbounded: false, executions: 100_000, ..Options::default() };
+        let start = Instant::now();
+        let verdict = check(scenario::named(id).expect("a scenario"), Settings::HUGEWALK, &options);
+        report(&format!("  lab, {id}"), verdict.report.executions, start);
+    }
+}

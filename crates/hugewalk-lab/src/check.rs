@@ -1,0 +1,104 @@
+//! From a scenario and a protocol to a verdict.
+
+use std::fmt;
+
+use crate::explore::{Coverage, DoesNotFit, Explorer, Options, Replayed, Report, Schedule, Setup};
+use crate::lab::Settings;
+use crate::scenario::{Bench, Scenario};
+
+/// What was found of a scenario under a protocol.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// The protocol.
+    pub protocol: &'static str,
+    /// What the explorer did, and its counterexample if there is one.
+    pub report: Report,
+}
+
+impl Verdict {
+    /// Was nothing found, within what was explored?
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        self.report.counterexample.is_none()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} under {}: ", self.scenario, self.protocol)?;
+        let report = &self.report;
+        match (&report.counterexample, report.coverage) {
+            (Some(found), _) => {
+                let (switches, steps) = (found.schedule.switches(), found.schedule.steps());
+                let shortest = if found.shortest { "" } else { ", not shown to be the shortest" };
+                write!(
+                    f,
+                    "race, {switches} switches, {steps} steps{shortest}: {} [{}]",
+                    found.text, found.schedule
+                )?;
+            }
+            (None, Coverage::Everything) => write!(f, "safe in every interleaving")?,
+            (None, Coverage::Preemptions(most)) => write!(f, "safe with up to {most} preemptions")?,
+            (None, Coverage::Some) => write!(f, "safe as far as was looked")?,
+        }
+        let seconds = report.time.as_secs_f64();
+        write!(
+            f,
+            " ({} executions, {} contended objects, {seconds:.2} s)",
+            report.executions, report.contended
+        )
+    }
+}
+
+fn program(scenario: &Scenario, settings: Settings) -> impl Fn(&mut Setup) {
+    let Scenario { judged, build, .. } = *scenario;
+    move |setup| {
+        let mut bench = Bench::new(setup, settings, judged);
+        build(&mut bench);
+        bench.finish();
+    }
+}
+
+/// Explores a scenario under a protocol.
+#[must_use]
+pub fn check(scenario: &Scenario, settings: Settings, options: &Options) -> Verdict {
+    let program = program(scenario, settings);
+    let report = Explorer::new(&program).check(options);
+    Verdict { scenario: scenario.id, protocol: settings.name, report }
+}
+
+/// Runs a scenario under one schedule; [`crate::text::draw`] draws what happened.
+///
+/// # Errors
+///
+/// [`DoesNotFit`] if the schedule is not one of this scenario's.
+pub fn replay(scenario: &Scenario, settings: Settings, schedule: &Schedule) -> Result<Replayed, DoesNotFit> {
+    Explorer::new(&program(scenario, settings)).replay(schedule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario;
+
+    /// Reduction runs one of each set of interleavings that differ only in the order of steps that commute. Which sets
+    /// there are does not depend on where the scheduling points lie.
+    #[test]
+    fn there_is_nothing_to_be_found_beside_the_contended_objects() {
+        for (id, settings) in [
+            ("S8", Settings::HUGEWALK),
+            ("S8", Settings::VMA_LOCK),
+            ("S14", Settings::HUGEWALK),
+            ("S22", Settings::HUGEWALK),
+            ("S30", Settings::HUGEWALK),
+        ] {
+            let program = program(scenario::named(id).expect("a scenario"), settings);
+            let contended = Explorer::new(&program).count_reduced();
+            let everywhere = Explorer::new(&program).at_every_access().count_reduced();
+            assert_eq!(contended, everywhere, "{id} under {}", settings.name);
+            assert!(contended > 1, "{id} has one interleaving only");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Which locks are waited for while which are held; a cycle is a deadlock that has not happened yet.
+
+use super::clock::MAX_THREADS;
+
+/// The order in which the locks of one run are taken. Locks that are only tried do not count: who tries does not wait.
+#[derive(Default)]
+pub(crate) struct LockOrder {
+    held: [Vec<usize>; MAX_THREADS],
+    /// While the first was held, the second was waited for.
+    edges: Vec<(usize, usize)>,
+    /// Nobody wants to know.
+    pub(crate) ignored: bool,
+}
+
+impl LockOrder {
+    pub(crate) fn begin_run(&mut self) {
+        self.held.iter_mut().for_each(Vec::clear);
+        self.edges.clear();
+    }
+
+    /// A thread is about to wait for a lock. Says what is wrong if that closes a cycle.
+    pub(crate) fn wanted(&mut self, thread: usize, lock: usize) -> Option<String> {
+        for at in 0..if self.ignored { 0 } else { self.held[thread].len() } {
+            let holds = self.held[thread][at];
+            if holds == lock {
+                return Some("lock order: a thread waits for a lock that it holds itself".to_owned());
+            }
+            if self.edges.contains(&(holds, lock)) {
+                continue;
+            }
+            self.edges.push((holds, lock));
+            if self.leads(lock, holds, self.edges.len()) {
+                return Some("lock order: two locks are taken in both orders".to_owned());
+            }
+        }
+        None
+    }
+
+    pub(crate) fn taken(&mut self, thread: usize, lock: usize) {
+        self.held[thread].push(lock);
+    }
+
+    pub(crate) fn released(&mut self, thread: usize, lock: usize) {
+        if let Some(at) = self.held[thread].iter().rposition(|&held| held == lock) {
+            self.held[thread].remove(at);
+        }
+    }
+
+    /// Is there a way from one lock to another, by at most so many edges?
+    fn leads(&self, from: usize, to: usize, edges: usize) -> bool {
+        edges > 0
+            && self
+                .edges
+                .iter()
+                .any(|&(first, second)| first == from && (second == to || self.leads(second, to, edges - 1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cycle_over_three_locks_is_found_when_it_closes() {
+        let mut order = LockOrder::default();
+        for (thread, (held, wanted)) in [(1, 2), (2, 3), (3, 1)].into_iter().enumerate() {
+            order.taken(thread, held);
+            assert_eq!(order.wanted(thread, wanted).is_some(), thread == 2);
+        }
+    }
+
+    #[test]
+    fn one_order_for_all_is_no_cycle() {
+        let mut order = LockOrder::default();
+        for thread in 0..3 {
+            order.taken(thread, 1);
+            assert_eq!(order.wanted(thread, 2), None);
+            order.released(thread, 1);
+            assert_eq!(order.wanted(thread, 3), None);
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The explorer: runs a program of a few threads under all schedules, or many.
+//!
+//! It knows nothing of page tables. A program is a function that sets up threads; whatever they share announces each
+//! access by [`access`] before it happens. The threads are coroutines, so one moves at a time, memory is sequentially
+//! consistent, and a schedule can be repeated.
+//!
+//! # What [`Explorer::check`] does
+//!
+//! 1. Learns by a few random runs which objects are contended (`objects.rs`); goes on learning in all that follows, and
+//!    starts a stage over when it has learned something.
+//! 2. Explores all schedules with at most 0, 1, 2, ... preemptions.
+//! 3. If that found nothing, explores all schedules, without a bound, with partial-order reduction (`dpor.rs`).
+//! 4. If anything was found, looks for the same in fewer switches, then fewer steps: all schedules with at most 0, 1, 2, ...
+//!    switches, and at the first number that does it, all of them.
+//!
+//! What is not covered: memory orderings weaker than sequential consistency, and threads that share anything which
+//! announces nothing.
+
+mod bounded;
+mod chance;
+mod clock;
+mod dpor;
+mod lockorder;
+mod objects;
+mod op;
+mod replay;
+mod schedule;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod vm;
+
+use std::any::Any;
+use std::time::{Duration, Instant};
+
+pub use self::clock::MAX_THREADS;
+pub use self::op::{Class, Kind, Object, Op, Wait};
+pub use self::schedule::{NotASchedule, Schedule};
+pub use self::sync::{Lock, RwLock, Shared};
+pub use self::vm::{Deadlock, LockCycle, Note, Setup, access, in_thread, is_judged, note, violation};
+pub(crate) use self::vm::{is_moving, lock_released, lock_taken, lock_wanted};
+
+use self::bounded::{Bound, Bounded};
+use self::chance::{Dice, Pct, Random};
+use self::dpor::Dpor;
+use self::replay::Replay;
+use self::vm::{Strategy, Vm};
+
+/// How far to go.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most preemptions of the bounded stages.
+    pub preemptions: u32,
+    /// Whether to explore without a bound when they have found nothing.
+    pub unbounded: bool,
+    /// Executions that a stage may take.
+    pub executions: u64,
+    /// Time that all stages together may take.
+    pub time: Duration,
+    /// Executions that the search for a shorter counterexample may take.
+    pub shortening: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            preemptions: 2,
+            unbounded: true,
+            executions: 5_000_000,
+            time: Duration::from_secs(60),
+            shortening: 2_000_000,
+        }
+    }
+}
+
+/// What was explored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// All schedules.
+    Everything,
+    /// All schedules with at most so many preemptions.
+    Preemptions(u32),
+    /// Not even all schedules without preemptions.
+    Some,
+}
+
+/// A run that went wrong.
+#[derive(Debug)]
+pub struct Counterexample {
+    /// What went wrong.
+    pub text: String,
+    /// What was reported with it.
+    pub what: Box<dyn Any>,
+    /// The schedule up to there.
+    pub schedule: Schedule,
+    /// There is none with fewer switches, nor one with as many and fewer steps.
+    pub shortest: bool,
+}
+
+/// What [`Explorer::check`] found.
+#[derive(Debug)]
+pub struct Report {
+    /// A run that went wrong, if there is one.
+    pub counterexample: Option<Counterexample>,
+    /// What was explored, if there is none.
+    pub coverage: Coverage,
+    /// Runs to the end.
+    pub executions: u64,
+    /// Runs in which everybody slept: the cost of the reduction.
+    pub asleep: u64,
+    /// Objects that threads raced on.
+    pub contended: usize,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// One run, told.
+#[derive(Debug)]
+pub struct Replayed {
+    /// How it went wrong, if it did.
+    pub counterexample: Option<Counterexample>,
+    /// Names of the threads.
+    pub threads: Vec<String>,
+    /// What they did.
+    pub notes: Vec<Note>,
+}
+
+/// Explores one program.
+pub struct Explorer<'p> {
+    program: &'p dyn Fn(&mut Setup),
+    vm: Vm,
+    executions: u64,
+    asleep: u64,
+    deadline: Instant,
+}
+
+/// How a stage ended.
+enum Stage {
+    Found,
+    /// All there was has been explored.
+    Complete,
+    /// All there was within the bound has been explored.
+    Cut,
+    OutOfBudget,
+}
+
+const RANDOM_RUNS: u64 = 100;
+
+impl<'p> Explorer<'p> {
+    /// An explorer for a program, which sets up its threads anew for each run, each time in the same way.
+    #[must_use]
+    pub fn new(program: &'p dyn Fn(&mut Setup)) -> Self {
+        Self { program, vm: Vm::new(), executions: 0, asleep: 0, deadline: Instant::now() }
+    }
+
+    /// Makes every access a scheduling point, contended or not: slower, and to the same result.
+    #[must_use]
+    pub fn at_every_access(mut self) -> Self {
+        self.vm.objects.all = true;
+        self
+    }
+
+    /// Says whether anything can go wrong; see the [module](self) for how.
+    pub fn check(mut self, options: &Options) -> Report {
+        let start = Instant::now();
+        self.deadline = start + options.time;
+        self.learn();
+        let mut coverage = Coverage::Some;
+        let mut found = None;
+        for most in 0..=options.preemptions {
+            let (stage, first) = self.bounded(Bound::Preemptions(most), options.executions, false);
+            found = first;
+            match stage {
+                Stage::Found | Stage::OutOfBudget => break,
+                Stage::Complete => {
+                    coverage = Coverage::Everything;
+                    break;
+                }
+                Stage::Cut => coverage = Coverage::Preemptions(most),
+            }
+        }
+        if found.is_none() && coverage != Coverage::Everything && options.unbounded {
+            let (stage, first) = self.reduced(options.executions);
+            found = first;
+            if matches!(stage, Stage::Complete) {
+                coverage = Coverage::Everything;
+            }
+        }
+        let counterexample = found.map(|found| self.shorten(found, options));
+        let (executions, asleep, contended) = (self.executions, self.asleep, self.vm.objects.contended.len());
+        Report { counterexample, coverage, executions, asleep, contended, time: start.elapsed() }
+    }
+
+    /// Runs all schedules, each once, without bound or reduction; calls nothing a counterexample. Returns how many there
+    /// are.
+    pub fn count_all(mut self) -> u64 {
+        self.deadline = Instant::now() + Duration::from_secs(3600);
+        self.learn();
+        loop {
+            self.executions = 0;
+            let mut search = Bounded::new(Bound::Nothing);
+            let learned = loop {
+                if self.run(&mut search) {
+                    break true;
+                }
+                if !search.advance() {
+                    break false;
+                }
+            };
+            if !learned {
+                return self.executions;
+            }
+        }
+    }
+
+    /// Runs schedules without a bound, with reduction; calls nothing a counterexample. Returns how many were run to
+    /// their end.
+    pub fn count_reduced(mut self) -> u64 {
+        self.deadline = Instant::now() + Duration::from_secs(3600);
+        self.learn();
+        loop {
+            let (mut search, mut ended, mut learned) = (Dpor::new(), 0, false);
+            loop {
+                learned |= self.run(&mut search);
+                ended += u64::from(!search.slept);
+                if learned || !search.advance(&self.vm) {
+                    break;
+                }
+            }
+            if !learned {
+                return ended;
+            }
+        }
+    }
+
+    /// Runs random schedules, half of them by plain chance and half by PCT with up to `changes` changes of priority.
+    pub fn sample(mut self, runs: u64, changes: u32, seed: u64) -> Report {
+        let start = Instant::now();
+        self.deadline = start + Duration::from_secs(3600);
+        self.learn();
+        let mut dice = Dice::new(seed);
+        let mut counterexample = None;
+        for run in 0..runs {
+            let steps = self.vm.steps.len() as u64 + 1;
+            if run % 2 == 0 {
+                let mut random = Random(Dice::new(seed ^ run << 20));
+                self.run(&mut random);
+            } else {
+                self.run(&mut Pct::new(&mut dice, changes, steps));
+            }
+            if let Some(found) = self.counterexample() {
+                counterexample = Some(found);
+                break;
+            }
+        }
+        let (executions, contended) = (self.executions, self.vm.objects.contended.len());
+        Report {
+            counterexample,
+            coverage: Coverage::Some,
+            executions,
+            asleep: 0,
+            contended,
+            time: start.elapsed(),
+        }
+    }
+
+    /// Runs one schedule, and tells what happened up to where it went wrong.
+    ///
+    /// # Errors
+    ///
+    /// [`DoesNotFit`] if a thread that shall move cannot.
+    pub fn replay(mut self, schedule: &Schedule) -> Result<Replayed, DoesNotFit> {
+        self.deadline = Instant::now() + Duration::from_secs(60);
+        self.learn();
+        (self.vm.objects.all, self.vm.tracing) = (true, true);
+        let mut replay = Replay::new(schedule);
+        self.run(&mut replay);
+        if let Some(at) = replay.misfit() {
+            return Err(DoesNotFit { at });
+        }
+        let threads = self.vm.threads.iter().map(|thread| thread.name.clone()).collect();
+        let notes = std::mem::take(&mut self.vm.notes);
+        Ok(Replayed { counterexample: self.counterexample(), threads, notes })
+    }
+
+    /// One run; true if it learned something.
+    fn run(&mut self, strategy: &mut dyn Strategy) -> bool {
+        self.vm.execute(strategy, self.program);
+        self.executions += 1;
+        self.vm.objects.learned
+    }
+
+    fn learn(&mut self) {
+        let mut since = 0;
+        for seed in 0.. {
+            since = if self.run(&mut Random(Dice::new(seed))) { 0 } else { since + 1 };
+            if since >= RANDOM_RUNS {
+                break;
+            }
+        }
+        self.executions = 0;
+    }
+
+    fn counterexample(&mut self) -> Option<Counterexample> {
+        let found = self.vm.found.take()?;
+        Some(Counterexample { text: found.text, what: found.what, schedule: found.schedule, shortest: false })
+    }
+
+    fn is_over_budget(&self, budget: u64) -> bool {
+        budget == 0 || self.executions & 0xff == 0 && Instant::now() > self.deadline
+    }
+
+    /// All schedules within a bound, up to the first that goes wrong; or, if `shortest`, the one of least steps.
+    fn bounded(&mut self, bound: Bound, budget: u64, shortest: bool) -> (Stage, Option<Counterexample>) {
+        let mut left = budget;
+        loop {
+            let mut best: Option<Counterexample> = None;
+            let mut search = Bounded::new(bound);
+            let stage = loop {
+                if self.run(&mut search) {
+                    break None;
+                }
+                if let Some(found) = self.counterexample()
+                    && best.as_ref().is_none_or(|best| found.schedule.steps() < best.schedule.steps())
+                {
+                    search.set_step_limit(found.schedule.steps());
+                    best = Some(found);
+                    if !shortest {
+                        break Some(Stage::Found);
+                    }
+                }
+                left = left.saturating_sub(1);
+                if self.is_over_budget(left) || self.vm.abandoned > MOST_ABANDONED {
+                    break Some(Stage::OutOfBudget);
+                }
+                if !search.advance() {
+                    break Some(if search.cut { Stage::Cut } else { Stage::Complete });
+                }
+            };
+            if let Some(stage) = stage {
+                return (stage, best);
+            }
+        }
+    }
+
+    fn reduced(&mut self, budget: u64) -> (Stage, Option<Counterexample>) {
+        let mut left = budget;
+        loop {
+            let mut search = Dpor::new();
+            let stage = loop {
+                if self.run(&mut search) {
+                    break None;
+                }
+                if let Some(found) = self.counterexample() {
+                    break Some((Stage::Found, Some(found)));
+                }
+                self.asleep += u64::from(search.slept);
+                left = left.saturating_sub(1);
+                if self.is_over_budget(left) {
+                    break Some((Stage::OutOfBudget, None));
+                }
+                if !search.advance(&self.vm) {
+                    break Some((Stage::Complete, None));
+                }
+            };
+            if let Some(stage) = stage {
+                return stage;
+            }
+        }
+    }
+
+    /// The shortest run that goes wrong, given one.
+    fn shorten(&mut self, found: Counterexample, options: &Options) -> Counterexample {
+        self.deadline = self.deadline.max(Instant::now() + options.time / 4);
+        for switches in 0..=found.schedule.switches() {
+            let steps = if switches == found.schedule.switches() { found.schedule.steps() } else { u32::MAX };
+            let (stage, best) = self.bounded(Bound::Switches(switches, steps), options.shortening, true);
+            match (stage, best) {
+                (Stage::OutOfBudget, best) => return best.unwrap_or(found),
+                (_, Some(mut best)) => {
+                    best.shortest = true;
+                    return best;
+                }
+                (_, None) => {}
+            }
+        }
+        Counterexample { shortest: true, ..found }
+    }
+}
+
+/// Runs whose threads could not end leak what lies on their stacks; after so many a search for something shorter ends.
+const MOST_ABANDONED: u64 = 20_000;
+
+/// A schedule that does not belong to this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the schedule does not fit: at turn {at} the thread that it names cannot move")]
+pub struct DoesNotFit {
+    /// Which turn, counted from 1.
+    pub at: usize,
+}

@@ -1,0 +1,306 @@
+//! The explorer against numbers and programs whose answers are known.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use lock_api::{RawMutex, RawRwLock};
+
+use super::chance::Dice;
+use super::*;
+
+fn increments(threads: usize, rounds: usize) -> impl Fn(&mut Setup) {
+    move |setup| {
+        let cell = Rc::new(Shared::new(0));
+        for thread in 0..threads {
+            let cell = cell.clone();
+            setup.thread(format!("{thread}"), move || {
+                for _ in 0..rounds {
+                    let value = cell.load();
+                    cell.store(value + 1);
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn the_number_of_interleavings_is_that_of_the_formula() {
+    let known = [(2, 2, 70), (2, 3, 924), (2, 4, 12_870), (3, 1, 90), (3, 2, 34_650), (4, 1, 2_520)];
+    for (threads, rounds, count) in known {
+        assert_eq!(Explorer::new(&increments(threads, rounds)).count_all(), count, "{threads} x {rounds}");
+    }
+}
+
+#[test]
+#[ignore = "seventeen million runs: some seconds, optimised"]
+fn the_number_of_interleavings_is_that_of_the_formula_also_when_it_is_large() {
+    assert_eq!(Explorer::new(&increments(3, 3)).count_all(), 17_153_136);
+}
+
+/// A small program: what each thread does, in terms of two cells, a lock and a reader/writer lock.
+type Program = Vec<Vec<(u64, u64)>>;
+
+fn generate(dice: &mut Dice) -> Program {
+    let threads = 2 + dice.below(2);
+    let steps = if threads == 2 { 4 } else { 2 };
+    let one = |dice: &mut Dice| (0..1 + dice.below(steps)).map(|_| (dice.below(9), dice.below(2))).collect();
+    (0..threads).map(|_| one(dice)).collect()
+}
+
+struct World {
+    cells: [Shared; 2],
+    locks: [Lock; 2],
+    rw: RwLock,
+    /// Guarded by the locks, each its own: touched without being announced as contended by anybody else.
+    guarded: [Shared; 2],
+}
+
+fn perform(world: &World, (what, which): (u64, u64), register: &mut u64) {
+    let (cell, lock) = (&world.cells[which as usize], &world.locks[which as usize]);
+    let guarded = &world.guarded[which as usize];
+    match what {
+        0 => *register = *register * 3 + cell.load(),
+        1 => cell.store(*register + 1),
+        2 => *register = *register * 3 + cell.update(|value| value * 2 + 1),
+        3 | 4 => {
+            lock.lock();
+            guarded.store(guarded.load() * 2 + *register);
+            if what == 4 {
+                let other = &world.locks[1 - which as usize];
+                other.lock();
+                // SAFETY: locked above.
+                unsafe { other.unlock() };
+            }
+            // SAFETY: locked above.
+            unsafe { lock.unlock() };
+        }
+        5 => {
+            if lock.try_lock() {
+                cell.store(7);
+                // SAFETY: locked above.
+                unsafe { lock.unlock() };
+            }
+        }
+        6 | 7 => {
+            world.rw.lock_shared();
+            *register = *register * 3 + cell.load();
+            if what == 7 {
+                world.rw.lock_shared();
+                // SAFETY: locked above.
+                unsafe { world.rw.unlock_shared() };
+            }
+            // SAFETY: locked above.
+            unsafe { world.rw.unlock_shared() };
+        }
+        _ => {
+            world.rw.lock_exclusive();
+            cell.store(*register + 5);
+            // SAFETY: locked above.
+            unsafe { world.rw.unlock_exclusive() };
+        }
+    }
+}
+
+/// How a search is made.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    /// A scheduling point at every access, all orders.
+    Naive,
+    /// Scheduling points at contended objects, all orders.
+    Contended,
+    /// The same, with reduction.
+    Reduced,
+}
+
+/// The ends that a program can come to: what is in the cells and registers, or that it hangs. And in how many runs;
+/// `None` if there are too many.
+fn ends(program: &Program, how: How) -> Option<(BTreeSet<Vec<u64>>, u64)> {
+    let seen: Rc<RefCell<BTreeSet<Vec<u64>>>> = Rc::default();
+    let setup = |setup: &mut Setup| {
+        let world = Rc::new(World {
+            cells: Default::default(),
+            locks: [RawMutex::INIT; 2],
+            rw: RawRwLock::INIT,
+            guarded: Default::default(),
+        });
+        let registers: Rc<RefCell<Vec<u64>>> = Rc::new(RefCell::new(vec![0; program.len()]));
+        for (thread, steps) in program.iter().enumerate() {
+            let (world, steps, registers) = (world.clone(), steps.clone(), registers.clone());
+            setup.thread(format!("{thread}"), move || {
+                let mut register = thread as u64;
+                for step in steps {
+                    perform(&world, step, &mut register);
+                }
+                registers.borrow_mut()[thread] = register;
+            });
+        }
+        let seen = seen.clone();
+        setup.finally(move |judged| {
+            if judged {
+                let mut end = registers.borrow().clone();
+                end.extend(world.cells.iter().chain(&world.guarded).map(Shared::peek));
+                seen.borrow_mut().insert(end);
+            }
+        });
+    };
+    let mut explorer = Explorer::new(&setup);
+    let hang = |explorer: &mut Explorer<'_>| {
+        if explorer.vm.found.take().is_some_and(|found| found.what.is::<Deadlock>()) {
+            seen.borrow_mut().insert(Vec::new());
+        }
+    };
+    explorer.vm.objects.all = matches!(how, How::Naive);
+    // What happens after a report is not explored, and here it is the ends that count.
+    explorer.vm.locks.ignored = true;
+    if !matches!(how, How::Naive) {
+        explorer.learn();
+    }
+    loop {
+        seen.borrow_mut().clear();
+        explorer.executions = 0;
+        let learned = if let How::Reduced = how {
+            let mut search = Dpor::new();
+            loop {
+                if explorer.run(&mut search) {
+                    break true;
+                }
+                hang(&mut explorer);
+                if !search.advance(&explorer.vm) {
+                    break false;
+                }
+            }
+        } else {
+            let mut search = Bounded::new(Bound::Nothing);
+            loop {
+                if explorer.run(&mut search) {
+                    break true;
+                }
+                hang(&mut explorer);
+                if explorer.executions > 6_000 {
+                    return None;
+                }
+                if !search.advance() {
+                    break false;
+                }
+            }
+        };
+        if !learned {
+            let ends = seen.borrow().clone();
+            return Some((ends, explorer.executions));
+        }
+    }
+}
+
+#[test]
+fn small_programs_end_in_the_same_ways_with_and_without_reduction() {
+    let mut dice = Dice::new(4);
+    let (mut compared, mut naive_runs, mut reduced_runs, mut hanging, mut varied) = (0, 0, 0, 0, 0);
+    for _ in 0..400 {
+        let program = generate(&mut dice);
+        let Some((naive, runs)) = ends(&program, How::Naive) else { continue };
+        naive_runs += runs;
+        hanging += u32::from(naive.contains(&Vec::new()));
+        varied += u32::from(naive.len() > 1);
+        compared += 1;
+        let (contended, _) = ends(&program, How::Contended).expect("no more than without");
+        assert_eq!(contended, naive, "contended: {program:?}");
+        let (reduced, runs) = ends(&program, How::Reduced).expect("no more than without");
+        reduced_runs += runs;
+        assert_eq!(reduced, naive, "reduced: {program:?}");
+    }
+    assert!(reduced_runs * 4 < naive_runs, "the reduction saves little: {reduced_runs} of {naive_runs}");
+    let tame = format!("the corpus is too tame: of {compared}, {hanging} hang, {varied} vary");
+    assert!(compared > 150 && hanging > 5 && varied > 50, "{tame}");
+}
+
+fn two(one: fn(&World), other: fn(&World)) -> impl Fn(&mut Setup) {
+    move |setup| {
+        let world = Rc::new(World {
+            cells: Default::default(),
+            locks: [RawMutex::INIT; 2],
+            rw: RawRwLock::INIT,
+            guarded: Default::default(),
+        });
+        for (name, work) in [("one", one), ("other", other)] {
+            let world = world.clone();
+            setup.thread(name, move || work(&world));
+        }
+        setup.finally(move |judged| {
+            if judged && world.cells[0].peek() == 1 {
+                violation("a lost update", ());
+            }
+        });
+    }
+}
+
+fn nested(world: &World, first: usize) {
+    perform(world, (4, first as u64), &mut 0);
+}
+
+fn add(world: &World) {
+    let value = world.cells[0].load();
+    world.cells[0].store(value + 1);
+}
+
+#[test]
+fn the_first_counterexample_is_a_shortest_one() {
+    let report = Explorer::new(&two(add, add)).check(&Options::default());
+    let found = report.counterexample.expect("a lost update");
+    assert!(found.shortest);
+    // Both load before either stores; the thread that loaded last goes on.
+    assert_eq!(found.schedule.to_string(), "A1B2A1");
+}
+
+#[test]
+fn chance_finds_a_lost_update_too() {
+    let report = Explorer::new(&two(add, add)).sample(1_000, 2, 7);
+    assert_eq!(report.counterexample.expect("a lost update").text, "a lost update");
+}
+
+#[test]
+fn locks_in_two_orders_are_found_where_nothing_hangs_and_where_it_does() {
+    let program = two(|world| nested(world, 0), |world| nested(world, 1));
+    let report = Explorer::new(&program).check(&Options::default());
+    assert!(report.counterexample.expect("a cycle").what.is::<LockCycle>());
+
+    let mut explorer = Explorer::new(&program);
+    explorer.vm.locks.ignored = true;
+    let report = explorer.check(&Options::default());
+    assert!(report.counterexample.expect("a deadlock").what.is::<Deadlock>());
+}
+
+#[test]
+fn who_waits_for_itself_is_found() {
+    let twice = |world: &World| {
+        world.locks[0].lock();
+        world.locks[0].lock();
+    };
+    let report = Explorer::new(&two(twice, |_| ())).check(&Options::default());
+    assert!(report.counterexample.expect("a self-deadlock").what.is::<LockCycle>());
+}
+
+#[test]
+fn a_queued_writer_holds_a_second_read_up() {
+    let reads_twice = |world: &World| perform(world, (7, 0), &mut 0);
+    let writes = |world: &World| perform(world, (8, 1), &mut 0);
+    let program = two(reads_twice, writes);
+    let mut explorer = Explorer::new(&program);
+    explorer.vm.locks.ignored = true;
+    let found = explorer.check(&Options::default()).counterexample.expect("a deadlock");
+    assert!(found.what.is::<Deadlock>() && found.shortest);
+}
+
+#[test]
+fn a_loop_that_waits_for_what_never_comes_is_a_livelock() {
+    let spins = |world: &World| while world.cells[0].load() == 0 {};
+    let report = Explorer::new(&two(spins, |world| world.cells[1].store(1))).check(&Options::default());
+    assert!(report.counterexample.expect("a livelock").text.contains("livelock"));
+}
+
+#[test]
+fn a_panic_is_a_counterexample() {
+    let panics = |world: &World| assert_ne!(world.cells[0].load(), 3, "three");
+    let report = Explorer::new(&two(panics, |world| world.cells[0].store(3))).check(&Options::default());
+    assert!(report.counterexample.expect("a panic").text.contains("three"));
+}

@@ -1,0 +1,448 @@
+//! One run: threads as coroutines, of which one moves at a time.
+//!
+//! # Protocol
+//!
+//! A thread calls [`access`] before each operation on something shared. If the object is contended, that is a scheduling
+//! point: the strategy says whose turn it is. If it is still this thread's, `access` returns and nothing was switched;
+//! else the coroutine is suspended until its turn comes. What the operation touches is accounted when the turn comes,
+//! not when it was announced.
+//!
+//! A run goes through these modes: *quiet* while it is set up (accesses are carried out at once), *running*, *draining*
+//! once its fate is decided (the strategy is not asked any more; the threads run to their ends so that nothing is left
+//! behind), and *dead* if they cannot: then their stacks are abandoned, and what lies on them leaks.
+
+mod ambient;
+mod setup;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::null_mut;
+
+pub use self::ambient::{Deadlock, LockCycle, Note, access, in_thread, is_judged, note, violation};
+pub(crate) use self::ambient::{is_moving, lock_released, lock_taken, lock_wanted};
+pub use self::setup::Setup;
+
+use self::ambient::{MOVING, TRACING, VM, with};
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+
+use super::clock::{Clock, MAX_THREADS};
+use super::lockorder::LockOrder;
+use super::objects::Objects;
+use super::op::{Footprint, Op};
+use super::schedule::Schedule;
+
+/// What the strategy says at a scheduling point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    Run(usize),
+    /// This run is not worth going on with.
+    GiveUp,
+}
+
+/// A scheduling point, as the strategy sees it.
+pub(crate) struct View<'v> {
+    /// Bit `t`: thread `t` can take its step.
+    pub(crate) enabled: u8,
+    /// Who moved last, whether it can go on or not.
+    pub(crate) current: Option<usize>,
+    pub(crate) threads: &'v [Thread],
+    pub(crate) switches: u32,
+    pub(crate) accesses: u32,
+}
+
+/// Who decides whose turn it is.
+pub(crate) trait Strategy {
+    fn choose(&mut self, view: &View<'_>) -> Choice;
+}
+
+/// A step that was taken at a scheduling point.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub(crate) thread: u8,
+    /// Number of steps taken when the thread announced this one.
+    pub(crate) announced: u32,
+    pub(crate) footprint: Footprint,
+    /// What the thread had seen before.
+    pub(crate) before: Clock,
+    /// What it has seen since, this step's predecessors included.
+    pub(crate) after: Clock,
+}
+
+/// What went wrong in a run.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) what: Box<dyn Any>,
+    pub(crate) text: String,
+    pub(crate) schedule: Schedule,
+}
+
+pub(crate) struct Thread {
+    pub(crate) name: String,
+    coroutine: Option<Coroutine<(), (), (), DefaultStack>>,
+    yielder: *const Yielder<(), ()>,
+    pub(crate) pending: Option<Pending>,
+    clock: Clock,
+    done: bool,
+    /// Accesses before the first scheduling point, which are not yet in the schedule.
+    early: u32,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Pending {
+    op: Op,
+    pub(crate) footprint: Footprint,
+    announced: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Quiet,
+    Running,
+    Draining,
+    Dead,
+}
+
+/// The machine that the threads of one exploration run on; one for each OS thread.
+pub(crate) struct Vm {
+    mode: Mode,
+    /// The threads are on their way to their first scheduling points.
+    starting: bool,
+    current: usize,
+    turn: usize,
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) objects: Objects,
+    pub(crate) steps: Vec<Step>,
+    /// What threads were about to do when the run's fate was decided.
+    pub(crate) still_to_come: Vec<Step>,
+    pub(crate) schedule: Schedule,
+    pub(crate) found: Option<Found>,
+    pub(crate) gave_up: bool,
+    pub(crate) locks: LockOrder,
+    pub(crate) accesses: u32,
+    pub(crate) access_limit: u32,
+    /// Runs whose threads had to be abandoned.
+    pub(crate) abandoned: u64,
+    pub(crate) notes: Vec<Note>,
+    /// Whether notes are taken.
+    pub(crate) tracing: bool,
+    stacks: Vec<DefaultStack>,
+    strategy: *mut dyn Strategy,
+}
+
+impl Vm {
+    pub(crate) fn new() -> Self {
+        Self {
+            mode: Mode::Quiet,
+            starting: false,
+            current: 0,
+            turn: 0,
+            threads: Vec::new(),
+            objects: Objects::new(),
+            steps: Vec::new(),
+            still_to_come: Vec::new(),
+            schedule: Schedule::default(),
+            found: None,
+            gave_up: false,
+            locks: LockOrder::default(),
+            accesses: 0,
+            access_limit: 20_000,
+            abandoned: 0,
+            notes: Vec::new(),
+            tracing: false,
+            stacks: Vec::new(),
+            strategy: std::ptr::from_mut(&mut Nobody),
+        }
+    }
+
+    /// Sets a run up, runs its threads under the strategy, and ends it.
+    pub(crate) fn execute(&mut self, strategy: &mut dyn Strategy, program: &dyn Fn(&mut Setup)) {
+        self.objects.begin_run();
+        self.locks.begin_run();
+        self.steps.clear();
+        self.still_to_come.clear();
+        self.threads.clear();
+        self.schedule.clear();
+        (self.found, self.gave_up, self.accesses, self.mode) = (None, false, 0, Mode::Quiet);
+        // SAFETY: the pointer is used until `execute` returns only, so the longer lifetime is never made use of.
+        self.strategy = unsafe {
+            std::mem::transmute::<*mut (dyn Strategy + '_), *mut (dyn Strategy + 'static)>(strategy)
+        };
+        let vm: *mut Self = self;
+        let before = VM.replace(vm);
+        assert!(before.is_null(), "an exploration inside of an exploration");
+        let mut setup = Setup { threads: Vec::new(), finally: Vec::new() };
+        program(&mut setup);
+        // SAFETY: `vm` is `self`; coroutines reach it through `VM` while `run` resumes them, and `run` holds no
+        // reference across that.
+        unsafe { Self::run(vm, setup.threads) };
+        MOVING.set(false);
+        TRACING.set(false);
+        // SAFETY: no coroutine is running; the reference is not used across what follows.
+        let this = unsafe { &mut *vm };
+        let (alive, judged) = (this.mode != Mode::Dead, !this.gave_up);
+        if alive {
+            this.mode = Mode::Quiet;
+            for work in setup.finally {
+                let ended = catch_unwind(AssertUnwindSafe(|| work(judged)));
+                if let Err(panic) = ended {
+                    violation(format!("a panic at the end: {}", panic_text(&*panic)), ());
+                }
+            }
+        } else {
+            // What they own may be in use on a stack that was abandoned.
+            std::mem::forget(setup.finally);
+        }
+        VM.set(null_mut());
+    }
+
+    /// # Safety
+    ///
+    /// `vm` is valid and nobody else holds a reference to it.
+    unsafe fn run(vm: *mut Self, threads: Vec<(String, Box<dyn FnOnce()>)>) {
+        // SAFETY: by this function's contract; no coroutine has been started yet.
+        let this = unsafe { &mut *vm };
+        assert!(threads.len() <= MAX_THREADS, "more than {MAX_THREADS} threads");
+        for (name, body) in threads {
+            let number = this.threads.len();
+            let stack = this.stacks.pop().unwrap_or_else(|| DefaultStack::new(128 << 10).expect("a stack"));
+            let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
+                with(|vm| vm.threads[number].yielder = yielder);
+                let ended = catch_unwind(AssertUnwindSafe(body));
+                if let Err(panic) = ended {
+                    violation(format!("a panic: {}", panic_text(&*panic)), ());
+                }
+            });
+            let mut clock = Clock::default();
+            clock.tick(number);
+            this.threads.push(Thread {
+                name,
+                coroutine: Some(coroutine),
+                yielder: std::ptr::null(),
+                pending: None,
+                clock,
+                done: false,
+                early: 0,
+            });
+        }
+        (this.mode, this.starting) = (Mode::Running, true);
+        MOVING.set(true);
+        TRACING.set(this.tracing);
+        let count = this.threads.len();
+        // To the first scheduling point of each.
+        for thread in 0..count {
+            // SAFETY: by this function's contract; `this` is not used across it.
+            unsafe { Self::resume(vm, thread) };
+        }
+        // SAFETY: as above.
+        unsafe { (*vm).starting = false };
+        loop {
+            // SAFETY: as above.
+            let turn = unsafe { (*vm).hand_over() };
+            let Some(turn) = turn else { break };
+            // SAFETY: as above.
+            unsafe { Self::resume(vm, turn) };
+            // Whoever suspended itself has said whose turn it is, and committed that step already.
+            // SAFETY: as above.
+            while let Some(turn) = unsafe { (*vm).said() } {
+                // SAFETY: as above.
+                unsafe { Self::resume(vm, turn) };
+            }
+        }
+        // SAFETY: as above.
+        unsafe { (*vm).clean_up() };
+    }
+
+    /// # Safety
+    ///
+    /// As for `run`.
+    unsafe fn resume(vm: *mut Self, thread: usize) {
+        // SAFETY: by the contract; the borrow ends before the coroutine runs.
+        let this = unsafe { &mut *vm };
+        (this.current, this.turn) = (thread, usize::MAX);
+        let mut coroutine = this.threads[thread].coroutine.take().expect("a thread that can run");
+        let result = coroutine.resume(());
+        // SAFETY: as above; the coroutine is suspended or done.
+        let this = unsafe { &mut *vm };
+        if let CoroutineResult::Return(()) = result {
+            this.threads[thread].done = true;
+            this.stacks.push(coroutine.into_stack());
+        } else {
+            this.threads[thread].coroutine = Some(coroutine);
+        }
+    }
+
+    /// Whose turn the thread that suspended itself has chosen.
+    fn said(&mut self) -> Option<usize> {
+        (self.turn != usize::MAX && self.mode != Mode::Dead).then_some(self.turn)
+    }
+
+    /// A thread is about to do something.
+    fn arrive(&mut self, op: &Op) -> Option<*const Yielder<(), ()>> {
+        if self.mode == Mode::Quiet {
+            self.objects.introduce(op.object);
+            return None;
+        }
+        if self.mode == Mode::Dead {
+            // Only a thread that is on its way to being abandoned: it never comes back.
+            return Some(self.threads[self.current].yielder);
+        }
+        let thread = self.current;
+        self.accesses += 1;
+        if self.accesses > self.access_limit {
+            let limit = self.access_limit;
+            self.report(format!("no end after {limit} accesses: a livelock"), Box::new(()));
+            self.mode = Mode::Dead;
+            return Some(self.threads[thread].yielder);
+        }
+        let (footprint, contended) = self.objects.footprint(op, thread);
+        let blocked = op.wait.is_some_and(|wait| !wait.is_over());
+        if !contended && !blocked {
+            if self.starting {
+                self.threads[thread].early += 1;
+            } else {
+                self.schedule.add(thread, 1);
+            }
+            self.objects.carry_out(&footprint, thread, &mut self.threads[thread].clock);
+            return None;
+        }
+        if !contended {
+            self.objects.learn(&footprint);
+        }
+        self.threads[thread].pending =
+            Some(Pending { op: *op, footprint, announced: self.steps.len() as u32 });
+        if self.starting {
+            return Some(self.threads[thread].yielder);
+        }
+        match self.hand_over() {
+            Some(turn) if turn == thread => None,
+            turn => {
+                self.turn = turn.unwrap_or(usize::MAX);
+                Some(self.threads[thread].yielder)
+            }
+        }
+    }
+
+    /// Whose turn it is now; its step is accounted for. `None` if no thread can move.
+    fn hand_over(&mut self) -> Option<usize> {
+        if self.mode == Mode::Dead {
+            return None;
+        }
+        let mut enabled = 0_u8;
+        for (number, thread) in self.threads.iter().enumerate() {
+            let can = thread
+                .pending
+                .as_ref()
+                .is_some_and(|pending| pending.op.wait.is_none_or(|wait| wait.is_over()));
+            enabled |= u8::from(can && !thread.done) << number;
+        }
+        if enabled == 0 {
+            if self.threads.iter().any(|thread| !thread.done) {
+                let who: Vec<_> =
+                    self.threads.iter().filter(|thread| !thread.done).map(|thread| &*thread.name).collect();
+                let text =
+                    format!("deadlock: {} wait for each other, or for what never comes", who.join(", "));
+                self.report(text, Box::new(Deadlock));
+                self.mode = Mode::Dead;
+            }
+            return None;
+        }
+        let turn = self.whose_turn(enabled);
+        let this = &mut self.threads[turn];
+        let pending = this.pending.take().expect("enabled");
+        let before = this.clock;
+        let mut clock = before;
+        self.objects.carry_out(&pending.footprint, turn, &mut clock);
+        let after = clock;
+        clock.tick(turn);
+        this.clock = clock;
+        let early = std::mem::take(&mut this.early);
+        self.schedule.add(turn, 1 + early);
+        if self.mode == Mode::Running {
+            self.steps.push(Step {
+                thread: turn as u8,
+                announced: pending.announced,
+                footprint: pending.footprint,
+                before,
+                after,
+            });
+        }
+        self.current = turn;
+        Some(turn)
+    }
+
+    fn whose_turn(&mut self, enabled: u8) -> usize {
+        let current = self.schedule.last();
+        if self.mode == Mode::Running {
+            let view = View {
+                enabled,
+                current,
+                threads: &self.threads,
+                switches: self.schedule.switches(),
+                accesses: self.accesses,
+            };
+            // SAFETY: set by `execute`, whose caller lends the strategy for that long.
+            match unsafe { (*self.strategy).choose(&view) } {
+                Choice::Run(thread) => {
+                    assert!(enabled & 1 << thread != 0, "the strategy chose a thread that cannot move");
+                    return thread;
+                }
+                Choice::GiveUp => {
+                    self.gave_up = true;
+                    self.decided();
+                }
+            }
+        }
+        current.filter(|&thread| enabled & 1 << thread != 0).unwrap_or(enabled.trailing_zeros() as usize)
+    }
+
+    /// The fate of the run is decided: the rest is run in any order.
+    fn decided(&mut self) {
+        self.mode = Mode::Draining;
+        for (number, thread) in self.threads.iter().enumerate() {
+            if let Some(Pending { footprint, announced, .. }) = thread.pending {
+                let (thread, before, after) = (number as u8, thread.clock, thread.clock);
+                self.still_to_come.push(Step { thread, announced, footprint, before, after });
+            }
+        }
+    }
+
+    fn report(&mut self, text: String, what: Box<dyn Any>) {
+        if self.found.is_some() || self.gave_up {
+            return;
+        }
+        let mut schedule = self.schedule.clone();
+        if self.mode == Mode::Running {
+            if let Some(thread) = self.threads.get(self.current) {
+                schedule.add(self.current, thread.early);
+            }
+            self.decided();
+        }
+        self.found = Some(Found { what, text, schedule });
+    }
+
+    fn clean_up(&mut self) {
+        let mut left = false;
+        for thread in &mut self.threads {
+            if let Some(mut coroutine) = thread.coroutine.take() {
+                left = true;
+                // SAFETY: what lies on the stack is abandoned: `execute` keeps alive whatever it refers to, by leaking it.
+                unsafe { coroutine.force_reset() };
+                self.stacks.push(coroutine.into_stack());
+            }
+        }
+        self.abandoned += u64::from(left);
+    }
+}
+
+struct Nobody;
+impl Strategy for Nobody {
+    fn choose(&mut self, _: &View<'_>) -> Choice {
+        Choice::GiveUp
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,116 @@
+//! What the threads of a program, and what they share, ask of the machine they run on.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::ptr::null_mut;
+
+use super::{Mode, Vm};
+use crate::explore::op::{Object, Op};
+
+thread_local! {
+    pub(super) static VM: Cell<*mut Vm> = const { Cell::new(null_mut()) };
+    pub(super) static MOVING: Cell<bool> = const { Cell::new(false) };
+    pub(super) static TRACING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Are the threads of a program moving, rather than being set up or done?
+#[inline]
+pub(crate) fn is_moving() -> bool {
+    MOVING.get()
+}
+
+/// Runs `work` on the machine of this OS thread, if there is one. `work` does not switch.
+pub(super) fn with<R>(work: impl FnOnce(&mut Vm) -> R) -> Option<R> {
+    // SAFETY: the pointer was set by `Vm::execute`, which keeps the machine alive meanwhile and touches it only while no
+    // coroutine is inside `with`; `work` neither switches nor calls back, so this is the only reference.
+    unsafe { VM.get().as_mut() }.map(work)
+}
+
+/// Announces an operation, and returns when it is this thread's turn to carry it out.
+#[inline]
+pub fn access(op: &Op) {
+    let vm = VM.get();
+    if vm.is_null() {
+        return;
+    }
+    // SAFETY: as in `with`.
+    let switch = unsafe { (*vm).arrive(op) };
+    if let Some(yielder) = switch {
+        // SAFETY: the yielder lives on the stack of this very coroutine.
+        unsafe { (*yielder).suspend(()) };
+    }
+}
+
+/// Is this code run by a thread of a program that is being explored?
+#[must_use]
+pub fn in_thread() -> Option<usize> {
+    with(|vm| (vm.mode != Mode::Quiet).then_some(vm.current)).flatten()
+}
+
+/// Something that a thread did, for who reads the trace.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Whose turn it was.
+    pub thread: usize,
+    /// What was done.
+    pub text: String,
+    /// Whether it concerns an object that threads race on, or the reader must know of it anyway.
+    pub contended: bool,
+}
+
+/// Notes what the thread does now to an object, or what the reader must know whatever it is done to, if somebody wants to read it, and the run is not decided yet.
+#[inline]
+pub fn note(object: Option<Object>, text: impl FnOnce() -> String) {
+    if TRACING.get() {
+        let wanted = with(|vm| vm.mode == Mode::Running && !vm.starting).unwrap_or(false);
+        if wanted {
+            let text = text();
+            with(|vm| {
+                let contended = object.is_none_or(|object| vm.objects.is_contended(object));
+                vm.notes.push(Note { thread: vm.current, text, contended });
+            });
+        }
+    }
+}
+
+/// Is the run still being judged? Not while it is set up, nor once something was found.
+#[must_use]
+pub fn is_judged() -> bool {
+    with(|vm| vm.mode == Mode::Running || vm.mode == Mode::Quiet).unwrap_or(false)
+}
+
+/// Reports that something went wrong; the first report of a run counts.
+///
+/// # Panics
+///
+/// If no exploration is under way.
+pub fn violation<V: Any>(text: impl Into<String>, what: V) {
+    let text = text.into();
+    with(move |vm| vm.report(text, Box::new(what))).expect("a violation outside of an exploration");
+}
+
+/// Notes that the thread is about to wait for a lock.
+pub(crate) fn lock_wanted(address: usize) {
+    let cycle = with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.wanted(vm.current, address))).flatten();
+    if let Some(Some(cycle)) = cycle {
+        violation(cycle, LockCycle);
+    }
+}
+
+/// Notes that the thread holds a lock from now on.
+pub(crate) fn lock_taken(address: usize) {
+    with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.taken(vm.current, address)));
+}
+
+/// Notes that the thread has let a lock go.
+pub(crate) fn lock_released(address: usize) {
+    with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.released(vm.current, address)));
+}
+
+/// Locks that are taken in an order and in its reverse.
+#[derive(Clone, Copy, Debug)]
+pub struct LockCycle;
+
+/// Threads that wait for each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlock;

@@ -1,0 +1,182 @@
+//! Processors: a TLB, and a cache of the entries that lead to tables, both of which keep what they have until a flush.
+//!
+//! # Protocol
+//!
+//! An access is one instruction: a flush that meets a processor in the middle of one waits until it is over, as the
+//! acknowledgement of an inter-processor interrupt does. Within the instruction each entry that is read is an access of
+//! its own, so whatever changes tables without a flush can come between.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+
+use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
+use hugewalk::arch::{Entry, RawEntry};
+use hugewalk::mm::AddressSpace;
+use hugewalk::sync::Word as _;
+
+use super::Lab;
+use super::site::at;
+use super::world::{Property, world};
+use crate::explore::{Object, Op, Wait, access, note};
+
+/// What the lab keeps for each address space.
+#[derive(Debug)]
+pub struct Context {
+    /// Processors in the middle of an access.
+    busy: Cell<u32>,
+}
+
+// SAFETY: used by `Lab::flush_tlb` and `Cpu::load`, which panic on another OS thread.
+unsafe impl Sync for Context {}
+// SAFETY: as above.
+unsafe impl Send for Context {}
+
+impl Context {
+    pub(super) fn new() -> Self {
+        Self { busy: Cell::new(0) }
+    }
+
+    fn object(&self) -> Object {
+        Object::at(self)
+    }
+
+    fn is_idle(this: *const ()) -> bool {
+        // SAFETY: asked while a flush waits, which borrows the context.
+        unsafe { (*this.cast::<Self>()).busy.get() == 0 }
+    }
+}
+
+/// Something a processor has cached.
+#[derive(Clone, Copy, Debug)]
+struct Cached {
+    context: usize,
+    root: TableFrame,
+    /// Start of the range: of 1 GiB if it leads to a table, of 2 MiB if to a page.
+    start: u64,
+    to: To,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum To {
+    Table(TableFrame),
+    Page(HugeFrame),
+}
+
+thread_local! {
+    static CACHES: RefCell<Vec<Cached>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(super) fn begin_run() {
+    CACHES.with_borrow_mut(Vec::clear);
+}
+
+/// Takes what was cached of a range back.
+pub(super) fn flush(context: &Context, range: &Range<VirtAddr>) {
+    let wait = Wait::until(Context::is_idle, std::ptr::from_ref(context).cast());
+    access(&Op::write(context.object()).waits(wait));
+    note(Some(context.object()), || at("flush_tlb_range()"));
+    let of = std::ptr::from_ref(context).addr();
+    CACHES.with_borrow_mut(|caches| {
+        caches.retain(|cached| {
+            let size = if matches!(cached.to, To::Table(_)) { 1 << 30 } else { 1 << 21 };
+            cached.context != of
+                || cached.start + size <= range.start.as_u64()
+                || cached.start >= range.end.as_u64()
+        });
+    });
+}
+
+/// After a gather has flushed, and before `i_mmap` is released, no processor reaches a table that its address space has
+/// no entry for (I6).
+pub(super) fn check_after_flush() {
+    let stale = CACHES.with_borrow(|caches| {
+        caches.iter().find_map(|cached| match cached.to {
+            To::Table(table) => {
+                let pud = world().peek(cached.root, cached.start >> 39);
+                let now = pud.and_then(|pud| world().peek(pud, cached.start >> 30));
+                (now != Some(table)).then_some(table)
+            }
+            To::Page(_) => None,
+        })
+    });
+    if let Some(table) = stale {
+        let text = format!("a processor still reaches table {}, which was unshared", table.0);
+        world().violated(Property::I6, &text);
+    }
+}
+
+/// A processor that runs an address space.
+#[derive(Debug)]
+pub struct Cpu<'s> {
+    space: &'s AddressSpace<Lab>,
+}
+
+impl<'s> Cpu<'s> {
+    /// A processor that starts to run this address space, with empty caches.
+    #[must_use]
+    pub fn new(space: &'s AddressSpace<Lab>) -> Self {
+        Self { space }
+    }
+
+    /// Loads from an address. `None`: a fault.
+    pub fn load(&mut self, address: VirtAddr) -> Option<HugeFrame> {
+        self.space.mm().hugetlb().platform().machine();
+        let context = self.space.mm().context();
+        access(&Op::write(context.object()));
+        context.busy.set(context.busy.get() + 1);
+        let found = self.translate(address);
+        if let Some(frame) = found {
+            // SAFETY: the record of a page that was mapped; its memory stays.
+            let page = unsafe { world().page_record(frame).as_ref() };
+            if page.references() == 0 {
+                let text = format!("a processor touches huge page {:#x}, which is free", frame.0);
+                world().violated(Property::I6, &text);
+            }
+        }
+        access(&Op::write(context.object()).releases());
+        context.busy.set(context.busy.get() - 1);
+        found
+    }
+
+    fn translate(&self, address: VirtAddr) -> Option<HugeFrame> {
+        let (root, at) = (self.space.mm().root_frame(), address.as_u64());
+        let context = std::ptr::from_ref(self.space.mm().context()).addr();
+        let find = |start: u64, page: bool| {
+            CACHES.with_borrow(|caches| {
+                let fits = |cached: &&Cached| {
+                    cached.context == context
+                        && cached.start == start
+                        && matches!(cached.to, To::Page(_)) == page
+                };
+                caches.iter().find(fits).map(|cached| cached.to)
+            })
+        };
+        let keep = |start: u64, to: To| {
+            CACHES.with_borrow_mut(|caches| caches.push(Cached { context, root, start, to }));
+        };
+        if let Some(To::Page(frame)) = find(at >> 21 << 21, true) {
+            return Some(frame);
+        }
+        let table = match find(at >> 30 << 30, false) {
+            Some(To::Table(table)) => table,
+            _ => {
+                let pud = Self::read(root, at >> 39).table()?;
+                let table = Self::read(pud, at >> 30).table()?;
+                keep(at >> 30 << 30, To::Table(table));
+                table
+            }
+        };
+        let Entry::Leaf(leaf) = Self::read(table, at >> 21).decode() else {
+            return None;
+        };
+        keep(at >> 21 << 21, To::Page(leaf.frame));
+        Some(leaf.frame)
+    }
+
+    /// Reads an entry, as hardware does.
+    fn read(table: TableFrame, index: u64) -> RawEntry {
+        // SAFETY: the page is there for ever; its words are atomics.
+        let words = unsafe { world().entries(table).as_ref() };
+        RawEntry::from_bits(words[index as usize & 511].load(std::sync::atomic::Ordering::Acquire))
+    }
+}

@@ -1,0 +1,195 @@
+//! The locks of the lab: those of the explorer, with the checks that a kernel would make.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use hugewalk::sync::Parker;
+use lock_api::{GuardNoSend, RawMutex, RawRwLock};
+
+use super::site::at;
+use super::world::{Place, Property, world};
+use crate::explore::{
+    Kind, Lock, Object, RwLock, Wait, access, in_thread, lock_released, lock_taken, lock_wanted, note,
+};
+
+fn spin(what: &str, place: Place) -> String {
+    match place {
+        Place::Record(frame, _) => format!("{what} the lock of table {}", frame.0),
+        _ => format!("{what} a spinning lock"),
+    }
+}
+
+/// Nothing that sleeps may be called in an atomic section (I10).
+fn may_sleep() {
+    if let Some(thread) = in_thread()
+        && world().atomic.borrow()[thread] > 0
+    {
+        world().violated(Property::I10, "sleeping in an atomic section");
+    }
+}
+
+/// A spinning lock; that of a table dies with it, or before. Outside of an exploration nobody can wait for it.
+#[derive(Debug)]
+#[repr(C, align(8))]
+pub struct SpinLock {
+    held: AtomicBool,
+}
+
+impl SpinLock {
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    fn is_free(this: *const ()) -> bool {
+        // SAFETY: asked while the thread waits in `lock`, with a reference to it.
+        !unsafe { (*this.cast::<Self>()).held.load(Relaxed) }
+    }
+
+    fn atomic(change: i32) {
+        if let Some(thread) = in_thread() {
+            let mut atomic = world().atomic.borrow_mut();
+            atomic[thread] = atomic[thread].wrapping_add_signed(change);
+        }
+    }
+}
+
+// SAFETY: `held` goes from false to true for one owner, by an atomic exchange.
+unsafe impl RawMutex for SpinLock {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self { held: AtomicBool::new(false) };
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        let (world, address) = (world(), self.address());
+        let place = world.place(address);
+        lock_wanted(address);
+        let wait = Wait::until(Self::is_free, std::ptr::from_ref(self).cast());
+        access(&world.op(place, address, Kind::Write, true).waits(wait));
+        note(Some(world.op(place, address, Kind::Write, true).object()), || at(&spin("takes", place)));
+        world.check_alive(place, true, "locks");
+        assert!(!self.held.swap(true, Acquire), "the lock is held, and nobody explores");
+        lock_taken(address);
+        Self::atomic(1);
+    }
+
+    fn try_lock(&self) -> bool {
+        let (world, address) = (world(), self.address());
+        let place = world.place(address);
+        access(&world.op(place, address, Kind::Write, true));
+        world.check_alive(place, true, "tries");
+        let free = !self.held.swap(true, Acquire);
+        if free {
+            lock_taken(address);
+            Self::atomic(1);
+        }
+        free
+    }
+
+    unsafe fn unlock(&self) {
+        let (world, address) = (world(), self.address());
+        let place = world.place(address);
+        access(&world.op(place, address, Kind::Write, true).releases());
+        note(Some(world.op(place, address, Kind::Write, true).object()), || at(&spin("releases", place)));
+        world.check_alive(place, true, "unlocks");
+        self.held.store(false, Release);
+        lock_released(address);
+        Self::atomic(-1);
+    }
+}
+
+/// A sleeping lock.
+#[derive(Debug)]
+pub struct SleepMutex(Lock);
+
+// SAFETY: that of the explorer.
+unsafe impl RawMutex for SleepMutex {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self(Lock::INIT);
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        may_sleep();
+        self.0.lock();
+        note(Some(Object::at(&raw const self.0)), || at("takes a mutex"));
+    }
+    fn try_lock(&self) -> bool {
+        self.0.try_lock()
+    }
+    unsafe fn unlock(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.unlock() };
+        note(Some(Object::at(&raw const self.0)), || at("releases a mutex"));
+    }
+}
+
+/// The place where a task sleeps until it is woken.
+#[derive(Debug)]
+pub struct Token {
+    put: AtomicBool,
+}
+
+impl Token {
+    fn is_put(this: *const ()) -> bool {
+        // SAFETY: asked while the thread waits in `park`, with a reference to it.
+        unsafe { (*this.cast::<Self>()).put.load(Relaxed) }
+    }
+}
+
+// SAFETY: the explorer runs one thread at a time: what came before `unpark` has happened when `park` returns.
+unsafe impl Parker for Token {
+    fn new() -> Self {
+        Self { put: AtomicBool::new(false) }
+    }
+
+    fn park(&self) {
+        may_sleep();
+        let (world, address) = (world(), std::ptr::from_ref(self).addr());
+        let wait = Wait::until(Self::is_put, std::ptr::from_ref(self).cast());
+        access(&world.op(world.place(address), address, Kind::Write, true).waits(wait));
+        self.put.store(false, Relaxed);
+    }
+
+    fn unpark(&self) {
+        let (world, address) = (world(), std::ptr::from_ref(self).addr());
+        access(&world.op(world.place(address), address, Kind::Write, true));
+        self.put.store(true, Relaxed);
+    }
+}
+
+/// A sleeping reader/writer lock in which writers queue.
+#[derive(Debug)]
+pub struct SleepRwLock(RwLock);
+
+// SAFETY: that of the explorer.
+unsafe impl RawRwLock for SleepRwLock {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self(RwLock::INIT);
+    type GuardMarker = GuardNoSend;
+
+    fn lock_shared(&self) {
+        may_sleep();
+        self.0.lock_shared();
+        note(Some(Object::at(&raw const self.0)), || at("takes a sleeping lock in read"));
+    }
+    fn try_lock_shared(&self) -> bool {
+        self.0.try_lock_shared()
+    }
+    unsafe fn unlock_shared(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.unlock_shared() };
+        note(Some(Object::at(&raw const self.0)), || at("releases it, held in read"));
+    }
+    fn lock_exclusive(&self) {
+        may_sleep();
+        self.0.lock_exclusive();
+        note(Some(Object::at(&raw const self.0)), || at("takes a sleeping lock in write"));
+    }
+    fn try_lock_exclusive(&self) -> bool {
+        self.0.try_lock_exclusive()
+    }
+    unsafe fn unlock_exclusive(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.unlock_exclusive() };
+        note(Some(Object::at(&raw const self.0)), || at("releases it, held in write"));
+    }
+}

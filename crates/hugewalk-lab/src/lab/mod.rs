@@ -1,0 +1,182 @@
+//! A platform for the engine that an explorer can hold still before every access.
+//!
+//! # What is modelled
+//!
+//! - Memory: sequentially consistent. Tables and pages are never handed out twice within a run; a late access to a table
+//!   or to its lock is a violation (`world.rs`).
+//! - Locks: spinning ones, and sleeping ones in which writers queue (`locks.rs`).
+//! - RCU: grace periods end as early as they may (`rcu.rs`). Interrupts off are a section too.
+//! - Processors with a TLB and a paging-structure cache that keep what they have until it is flushed (`cpu.rs`).
+//! - The protocols of other times and of other people: what walkers hold, when table locks die, whom unsharing waits
+//!   for (`protocol.rs`).
+//!
+//! # What is no scheduling point
+//!
+//! The engine's reference counts ([`hugewalk::sync::Arc`]) and the mark on a mapping whose page was taken away do not
+//! announce anything: who of two threads drops the last reference to a mapping is decided by the order of the steps
+//! around it. Contents of pages are not modelled.
+
+mod cpu;
+mod locks;
+mod protocol;
+mod rcu;
+mod site;
+mod walker;
+mod word;
+mod world;
+
+use std::ops::Range;
+use std::ptr::NonNull;
+
+use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
+use hugewalk::error::OutOfMemory;
+use hugewalk::page::Page;
+use hugewalk::platform::{Barriers, ENTRIES, Event, Levels, Platform};
+use hugewalk::table::Table;
+
+pub use self::cpu::Cpu;
+pub use self::locks::{SleepMutex, SleepRwLock, SpinLock, Token};
+pub use self::protocol::{Broadcast, Chosen, Settings, Walkers};
+pub use self::rcu::{LabRcu, LabReader};
+pub use self::walker::Walker;
+pub use self::word::Word;
+pub use self::world::Property;
+
+use self::cpu::Context;
+use self::world::world;
+
+/// The platform. All of its state is the machine of the OS thread (`world.rs`); there is one in use at a time, and one that
+/// is used after its run, or on another OS thread, panics.
+#[derive(Debug)]
+pub struct Lab {
+    run: u64,
+    rcu: std::cell::Cell<*const LabRcu>,
+}
+
+// SAFETY: on another OS thread every method of the platform panics, in `machine`, before it touches anything.
+unsafe impl Sync for Lab {}
+// SAFETY: as above.
+unsafe impl Send for Lab {}
+
+impl Lab {
+    /// A fresh machine, on which this protocol is followed and these properties are checked.
+    #[must_use]
+    pub(crate) fn new(settings: Settings, judged: &[Property]) -> Self {
+        world().begin_run(settings);
+        world().judged.set(judged.iter().fold(0, |mask, property| mask | 1 << *property as u16));
+        protocol::select(&settings);
+        rcu::begin_run();
+        cpu::begin_run();
+        Self { run: world().run.get(), rcu: std::cell::Cell::new(std::ptr::null()) }
+    }
+
+    /// Tables and huge pages in use.
+    #[must_use]
+    pub(crate) fn in_use() -> (usize, usize) {
+        (world().tables_in_use(), world().live_pages.get())
+    }
+
+    /// Makes the domain known that broadcasts wait for.
+    pub(crate) fn attach(&self, rcu: &LabRcu) {
+        self.rcu.set(rcu);
+    }
+
+    /// Gives a process its number in traces: the first is P1.
+    pub(crate) fn name(space: &hugewalk::AddressSpace<Self>) {
+        world().add_process(space.mm().root_frame());
+    }
+
+    /// The machine, if this is its run and its OS thread.
+    #[inline]
+    fn machine(&self) -> &'static world::World {
+        let world = world();
+        assert_eq!(
+            world.run.get(),
+            self.run,
+            "a system of the lab is used after its run, or on another OS thread"
+        );
+        world
+    }
+
+    fn broadcast(&self) {
+        self.machine();
+        // SAFETY: set by `attach` to the domain of the system that owns this platform; null before.
+        if let Some(rcu) = unsafe { self.rcu.get().as_ref() } {
+            rcu.wait_for_sections();
+        }
+    }
+}
+
+// SAFETY: one thread moves at a time and memory is sequentially consistent, so there is nothing for barriers to do.
+unsafe impl Barriers for Lab {
+    type Word = Word;
+    type SpinLock = SpinLock;
+    fn light(&self) {}
+    fn heavy(&self) {}
+    fn pause(&self) {}
+}
+
+// SAFETY: frames, records and pages are handed out once in a run; `flush_tlb` empties the caches of all processors, and
+// waits for those that are in the middle of an access; the locks are locks.
+unsafe impl Platform for Lab {
+    type Protocol = Chosen;
+    type SleepMutex = SleepMutex;
+    type SleepRwLock = SleepRwLock;
+    type Parker = Token;
+    type Rcu = LabRcu;
+    type MmContext = Context;
+
+    fn levels(&self) -> Levels {
+        Levels::Four
+    }
+    fn new_context(&self) -> Result<Context, OutOfMemory> {
+        Ok(Context::new())
+    }
+    fn alloc_table(&self) -> Option<TableFrame> {
+        self.machine().alloc_table()
+    }
+    unsafe fn free_table(&self, frame: TableFrame) {
+        self.machine().free_table(frame);
+    }
+    fn table_entries(&self, frame: TableFrame) -> NonNull<[Word; ENTRIES]> {
+        self.machine().entries(frame)
+    }
+    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
+        self.machine().record(frame)
+    }
+    fn alloc_huge(&self, _: HugeSize) -> Option<HugeFrame> {
+        self.machine().alloc_page()
+    }
+    unsafe fn free_huge(&self, _: HugeFrame, _: HugeSize) {
+        self.machine().live_pages.set(world().live_pages.get() - 1);
+    }
+    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
+        self.machine().page_record(frame)
+    }
+    fn zero_huge(&self, _: HugeFrame, _: HugeSize) {}
+    fn copy_huge(&self, _: HugeFrame, _: HugeFrame, _: HugeSize) {}
+    fn read_huge(&self, _: HugeFrame, _: u64, into: &mut [u8]) {
+        into.fill(0);
+    }
+    fn write_huge(&self, _: HugeFrame, _: u64, _: &[u8]) {}
+    fn clear_huge(&self, _: HugeFrame, _: u64, _: u64) {}
+
+    fn flush_tlb(&self, context: &Context, range: Range<VirtAddr>) {
+        self.machine();
+        cpu::flush(context, &range);
+    }
+
+    fn trace(&self, event: Event) {
+        let broadcast = world().settings.get().broadcast;
+        match event {
+            Event::Unshared { .. } if broadcast == Broadcast::Each => self.broadcast(),
+            Event::Flushed { last, .. } => {
+                if broadcast == Broadcast::Last && last > 0 {
+                    self.broadcast();
+                }
+                cpu::check_after_flush();
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The locking protocols there have been, as settings of one engine.
+
+use std::cell::Cell;
+
+use hugewalk::platform::{Protocol, Step};
+
+/// What a walker holds that is not GUP-fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walkers {
+    /// The mmap lock in read, which does not keep tables.
+    Mmap,
+    /// An RCU read section.
+    Rcu,
+    /// The VMA lock in read.
+    Vma,
+}
+
+/// Whom unsharing waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broadcast {
+    /// Nobody.
+    None,
+    /// All processors, each time a table is unshared.
+    Each,
+    /// All processors, once for a gather, if a table in it has one user left.
+    Last,
+}
+
+/// A locking protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Its name.
+    pub name: &'static str,
+    /// What walkers hold.
+    pub walkers: Walkers,
+    /// Whom unsharing waits for.
+    pub broadcast: Broadcast,
+    /// The table lock is freed as soon as its table is handed to RCU, not with it.
+    pub lock_dies_at_once: bool,
+    /// Tables that are handed to RCU are freed at once: a machine whose flush is all there is to wait for.
+    pub freed_at_once: bool,
+    /// Steps of the engine that are left out, a bit for each.
+    without: u32,
+}
+
+const fn bit(step: Step) -> u32 {
+    1 << step as u32
+}
+
+const UNCHECKED: u32 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
+
+/// Names of the steps that can be left out.
+const STEPS: [(&str, Step); 6] = [
+    ("rcu-free", Step::RcuFree),
+    ("revalidate", Step::Revalidate),
+    ("confirm-parent", Step::ConfirmParent),
+    ("confirm-generation", Step::ConfirmGeneration),
+    ("bump-generation", Step::BumpGeneration),
+    ("flush", Step::Flush),
+];
+
+const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {
+    Settings {
+        name,
+        walkers: Walkers::Vma,
+        broadcast,
+        lock_dies_at_once: true,
+        freed_at_once: false,
+        without: UNCHECKED,
+    }
+}
+
+impl Settings {
+    /// Linux up to 6.0.
+    pub const LEGACY: Self = Self { walkers: Walkers::Mmap, ..mainline("legacy", Broadcast::None) };
+    /// The RFC of October 2022 as posted.
+    pub const RFC: Self = Self { walkers: Walkers::Rcu, ..mainline("rfc", Broadcast::None) };
+    /// The same, with the table lock freed together with the table.
+    pub const RFC_PTL: Self = Self { name: "rfc-ptl", lock_dies_at_once: false, ..Self::RFC };
+    /// Linux 6.3.
+    pub const VMA_LOCK: Self = mainline("vma-lock", Broadcast::None);
+    /// The fix of 2025.
+    pub const IPI_EACH: Self = mainline("ipi-each", Broadcast::Each);
+    /// The rework of 2026.
+    pub const IPI_LAST: Self = mainline("ipi-last", Broadcast::Last);
+    /// This engine, whole.
+    pub const HUGEWALK: Self = Self {
+        name: "hugewalk",
+        walkers: Walkers::Rcu,
+        broadcast: Broadcast::None,
+        lock_dies_at_once: false,
+        freed_at_once: false,
+        without: 0,
+    };
+
+    /// All of them, oldest first.
+    pub const ALL: [Self; 7] = [
+        Self::LEGACY,
+        Self::RFC,
+        Self::RFC_PTL,
+        Self::VMA_LOCK,
+        Self::IPI_EACH,
+        Self::IPI_LAST,
+        Self::HUGEWALK,
+    ];
+
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|settings| settings.name == name)
+    }
+
+    /// Names of the steps that [`without`](Self::without) knows.
+    pub fn steps() -> impl Iterator<Item = &'static str> {
+        STEPS.iter().map(|&(name, _)| name)
+    }
+
+    /// The same protocol without one step; `None` if there is no step of this name.
+    #[must_use]
+    pub fn without(mut self, step: &str) -> Option<Self> {
+        self.without |= bit(STEPS.iter().find(|&&(name, _)| name == step)?.1);
+        Some(self)
+    }
+
+    /// Are tables freed as soon as they are handed to RCU?
+    #[must_use]
+    pub fn freed_at_once(self) -> Self {
+        // Who does not wait for the grace period by itself relies on the machine to make it wait.
+        Self { freed_at_once: self.without & UNCHECKED != 0, ..self }
+    }
+
+    /// Is an entry that is returned promised to have been the walker's own when it was read?
+    pub(crate) fn promises_own_entry(&self) -> bool {
+        self.without & UNCHECKED != UNCHECKED
+    }
+}
+
+thread_local! {
+    static WITHOUT: Cell<u32> = const { Cell::new(0) };
+}
+
+pub(super) fn select(settings: &Settings) {
+    WITHOUT.set(settings.without);
+}
+
+/// The protocol of the run that is under way on this OS thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen;
+
+// SAFETY: it is used by `Lab` alone, which never uses memory of tables or page records for anything else, and runs one
+// thread at a time.
+unsafe impl Protocol for Chosen {
+    fn keeps(step: Step) -> bool {
+        WITHOUT.get() & bit(step) == 0
+    }
+}

@@ -1,0 +1,205 @@
+//! RCU whose grace periods end as early as they may: a callback runs in the very call that ends the last section that was
+//! open when it was queued.
+//!
+//! An earlier end would break the contract, and a later one shows no more: memory is never handed out again within a run,
+//! so what matters is only that it is dead as soon as it may be.
+
+use std::cell::{RefCell, RefMut};
+use std::ptr::NonNull;
+
+use hugewalk::error::OutOfMemory;
+use hugewalk::rcu::{Rcu, RcuHead};
+
+use super::Lab;
+use super::site::at;
+use super::world::world;
+use crate::explore::{Kind, Object, Op, Wait, access, in_thread, note};
+
+/// A domain. It panics when it is used after its run, or on another OS thread.
+#[derive(Debug)]
+pub struct LabRcu {
+    run: u64,
+    state: RefCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    readers: u32,
+    /// A bit for each reader that is in a section.
+    open: u64,
+    /// What waits, and for which sections.
+    waiting: Vec<(u64, Option<NonNull<RcuHead>>)>,
+}
+
+// SAFETY: `state` is reached through `LabRcu::state` alone, which panics on another OS thread.
+unsafe impl Sync for LabRcu {}
+// SAFETY: as above; what waits in it is the engine's, which may be run on any thread.
+unsafe impl Send for LabRcu {}
+
+/// A reader of a [`LabRcu`].
+#[derive(Debug)]
+pub struct LabReader {
+    number: u32,
+    nesting: std::cell::Cell<u32>,
+    dud: std::cell::Cell<bool>,
+}
+
+thread_local! {
+    /// Threads whose sections hold nobody off: walkers that are in none, in a protocol that does not ask for one.
+    static DUD: std::cell::Cell<u8> = const { std::cell::Cell::new(0) };
+}
+
+/// The sections that this thread enters from now on are none (or are, again).
+pub(super) fn set_dud(dud: bool) {
+    if let Some(thread) = in_thread() {
+        DUD.set(DUD.get() & !(1 << thread) | u8::from(dud) << thread);
+    }
+}
+
+pub(super) fn begin_run() {
+    DUD.set(0);
+}
+
+impl LabRcu {
+    fn state(&self) -> RefMut<'_, State> {
+        assert_eq!(
+            world().run.get(),
+            self.run,
+            "a domain of the lab is used after its run, or on another OS thread"
+        );
+        self.state.borrow_mut()
+    }
+
+    /// Who enters does so at one object, who leaves at another, and who starts to wait at both.
+    fn entrance(&self) -> Object {
+        Object::at(&raw const self.state)
+    }
+
+    fn exit(&self) -> Object {
+        Object { address: self.entrance().address + 8, name: None }
+    }
+
+    fn waits(&self) -> Op {
+        Op::write(self.entrance()).and(self.exit(), Kind::Write)
+    }
+
+    fn dud() -> bool {
+        in_thread().is_some_and(|thread| DUD.get() & 1 << thread != 0)
+    }
+
+    /// Waits for all sections that are open. Interrupts off hold a broadcast up as a section does.
+    pub(super) fn wait_for_sections(&self) {
+        access(&self.waits());
+        let mut state = self.state();
+        let open = state.open;
+        if open == 0 {
+            return;
+        }
+        let at = state.waiting.len();
+        state.waiting.push((open, None));
+        drop(state);
+        let wait = (self, at);
+        access(&Op::write(self.exit()).waits(Wait::until(Self::is_over, std::ptr::from_ref(&wait).cast())));
+    }
+
+    fn is_over(wait: *const ()) -> bool {
+        // SAFETY: asked while the thread waits in `wait_for_sections`, on whose stack it lies.
+        let &(rcu, at) = unsafe { &*wait.cast::<(&Self, usize)>() };
+        rcu.state().waiting[at].0 == 0
+    }
+
+    /// Runs what waits for nobody any more.
+    fn run(&self) {
+        loop {
+            let mut state = self.state();
+            let ready = state.waiting.iter_mut().find_map(|(open, head)| head.take_if(|_| *open == 0));
+            drop(state);
+            let Some(head) = ready else { return };
+            // SAFETY: every section that was open when it was queued has been left, and it was taken out just now.
+            unsafe { RcuHead::invoke(head) };
+        }
+    }
+}
+
+// SAFETY: `call` notes which sections are open, and a callback runs when all of them have been left.
+unsafe impl Rcu<Lab> for LabRcu {
+    type Reader = LabReader;
+
+    fn new(_: &Lab) -> Result<Self, OutOfMemory> {
+        Ok(Self { run: world().run.get(), state: RefCell::default() })
+    }
+
+    fn register(&self, _: &Lab) -> Result<LabReader, OutOfMemory> {
+        let mut state = self.state();
+        let number = state.readers;
+        assert!(number < 64, "more than 64 readers in one run");
+        state.readers += 1;
+        Ok(LabReader { number, nesting: Default::default(), dud: Default::default() })
+    }
+
+    unsafe fn unregister(&self, _: &Lab, _: LabReader) {}
+
+    unsafe fn read_lock(&self, _: &Lab, reader: &LabReader) {
+        reader.nesting.set(reader.nesting.get() + 1);
+        if reader.nesting.get() > 1 {
+            return;
+        }
+        reader.dud.set(Self::dud());
+        if reader.dud.get() {
+            return;
+        }
+        access(&Op::read(self.entrance()));
+        note(Some(self.entrance()), || at("rcu_read_lock()"));
+        self.state().open |= 1 << reader.number;
+        if let Some(thread) = in_thread() {
+            world().atomic.borrow_mut()[thread] += 1;
+        }
+    }
+
+    unsafe fn read_unlock(&self, _: &Lab, reader: &LabReader) {
+        reader.nesting.set(reader.nesting.get() - 1);
+        if reader.nesting.get() > 0 || reader.dud.get() {
+            return;
+        }
+        access(&Op::write(self.exit()).releases());
+        note(Some(self.exit()), || at("rcu_read_unlock()"));
+        let mut state = self.state();
+        state.open &= !(1 << reader.number);
+        for (open, _) in &mut state.waiting {
+            *open &= !(1 << reader.number);
+        }
+        drop(state);
+        if let Some(thread) = in_thread() {
+            world().atomic.borrow_mut()[thread] -= 1;
+        }
+        self.run();
+    }
+
+    unsafe fn call(&self, _: &Lab, head: NonNull<RcuHead>) {
+        let settings = world().settings.get();
+        if settings.lock_dies_at_once {
+            let frame = world().frame_of(head);
+            world().kill_lock(frame);
+            note(None, || at(&format!("frees the lock of table {}", frame.0)));
+        }
+        access(&self.waits());
+        note(Some(self.entrance()), || at("call_rcu()"));
+        let mut state = self.state();
+        let open = if settings.freed_at_once { 0 } else { state.open };
+        state.waiting.push((open, Some(head)));
+        drop(state);
+        self.run();
+    }
+
+    fn synchronize(&self, _: &Lab) {
+        self.wait_for_sections();
+    }
+
+    fn barrier(&self, _: &Lab) {
+        self.wait_for_sections();
+    }
+
+    fn pending(&self) -> u64 {
+        self.state().waiting.iter().filter(|(_, head)| head.is_some()).count() as u64
+    }
+}

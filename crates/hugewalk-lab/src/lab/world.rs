@@ -1,0 +1,377 @@
+//! The machine's memory: table pages, their records, records of huge pages, and what has become of each.
+//!
+//! There is one for each OS thread, and it stays; a run begins by wiping what the run before has written. Within a run no
+//! table or page is handed out twice, so a late access is seen for what it is. The numbers of tables are the same in every
+//! run: the `n`th table that a thread allocates has the same number whatever the others did.
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
+use hugewalk::arch::RawEntry;
+use hugewalk::page::Page;
+use hugewalk::platform::ENTRIES;
+use hugewalk::table::Table;
+
+use super::protocol::Settings;
+use super::site::at;
+use super::{Lab, Word};
+use crate::explore::{Kind, MAX_THREADS, Object, Op, access, in_thread, note, violation};
+
+/// Tables that the setup of a run may allocate, and that each thread may.
+const OF_SETUP: usize = 32;
+const OF_THREAD: usize = 16;
+const TABLES: usize = OF_SETUP + OF_THREAD * MAX_THREADS;
+const PAGES: usize = 64;
+
+/// Properties that a run is judged by; SCENARIOS has the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Property {
+    /// No access to a table, or its lock, after its death.
+    I1,
+    /// What a walker writes goes to a table of its own.
+    I2,
+    /// What a walker is told was its own entry.
+    I3,
+    /// The count of users is right.
+    I4,
+    /// No TLB reaches an unshared table.
+    I6,
+    /// Locks have an order.
+    I7,
+    /// Nothing leaks.
+    I9,
+    /// No sleep in an atomic section.
+    I10,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Unused,
+    Alive,
+    /// Freed by this thread.
+    Dead(Option<usize>),
+}
+
+#[derive(Clone, Copy)]
+struct TableState {
+    life: Life,
+    lock: Life,
+}
+
+/// What a thread is doing, for the checks.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Watch {
+    pub(super) root: Option<TableFrame>,
+    pub(super) address: VirtAddr,
+    /// The first entry of a leaf table that it read: was it its own?
+    pub(super) own: Option<bool>,
+}
+
+#[repr(C, align(4096))]
+struct TablePage([Word; ENTRIES]);
+
+pub(super) struct World {
+    pages: Box<[UnsafeCell<TablePage>]>,
+    records: Box<[UnsafeCell<std::mem::MaybeUninit<Table<Lab>>>]>,
+    page_records: Box<[UnsafeCell<std::mem::MaybeUninit<Page<Lab>>>]>,
+    state: RefCell<Vec<TableState>>,
+    allocated: RefCell<[usize; MAX_THREADS + 1]>,
+    dirty: RefCell<Vec<u32>>,
+    next_page: Cell<usize>,
+    pub(super) live_pages: Cell<usize>,
+    pub(super) settings: Cell<Settings>,
+    pub(super) judged: Cell<u16>,
+    pub(super) watch: RefCell<[Watch; MAX_THREADS]>,
+    pub(super) atomic: RefCell<[u32; MAX_THREADS]>,
+    /// A page that the watched walkers' mappings do not show.
+    pub(super) foreign: Cell<Option<HugeFrame>>,
+    roots: RefCell<Vec<TableFrame>>,
+    /// A number that no other run has, of whatever OS thread.
+    pub(super) run: Cell<u64>,
+}
+
+thread_local! {
+    static WORLD: &'static World = Box::leak(Box::new(World::new()));
+}
+
+/// The machine of this OS thread.
+#[inline]
+pub(super) fn world() -> &'static World {
+    WORLD.with(|world| *world)
+}
+
+/// Where a word lies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Entry(TableFrame, usize),
+    Record(TableFrame, usize),
+    PageRecord(usize),
+    Elsewhere,
+}
+
+impl World {
+    fn new() -> Self {
+        let zero = |_| UnsafeCell::new(TablePage([const { Word::zero() }; ENTRIES]));
+        Self {
+            pages: (0..TABLES).map(zero).collect(),
+            records: (0..TABLES).map(|_| UnsafeCell::new(std::mem::MaybeUninit::zeroed())).collect(),
+            page_records: (0..PAGES).map(|_| UnsafeCell::new(std::mem::MaybeUninit::zeroed())).collect(),
+            state: RefCell::new(vec![TableState { life: Life::Unused, lock: Life::Unused }; TABLES]),
+            allocated: RefCell::default(),
+            dirty: RefCell::default(),
+            next_page: Cell::new(0),
+            live_pages: Cell::new(0),
+            settings: Cell::new(Settings::HUGEWALK),
+            judged: Cell::new(u16::MAX),
+            watch: RefCell::default(),
+            atomic: RefCell::default(),
+            foreign: Cell::new(None),
+            roots: RefCell::default(),
+            run: Cell::new(0),
+        }
+    }
+
+    /// Wipes what the run before has left.
+    pub(super) fn begin_run(&self, settings: Settings) {
+        for place in self.dirty.borrow_mut().drain(..) {
+            let (table, index) = (place as usize / ENTRIES, place as usize % ENTRIES);
+            // SAFETY: the page is there as long as the world; its words are atomics.
+            unsafe { (&(*self.pages[table].get()).0)[index].raw().store(0, Ordering::Relaxed) };
+        }
+        self.state.borrow_mut().fill(TableState { life: Life::Unused, lock: Life::Unused });
+        *self.allocated.borrow_mut() = Default::default();
+        self.next_page.set(0);
+        self.live_pages.set(0);
+        self.settings.set(settings);
+        *self.watch.borrow_mut() = Default::default();
+        *self.atomic.borrow_mut() = Default::default();
+        self.foreign.set(None);
+        self.roots.borrow_mut().clear();
+        static RUNS: AtomicU64 = AtomicU64::new(1);
+        self.run.set(RUNS.fetch_add(1, Ordering::Relaxed));
+    }
+
+    /// Reports a violation if the scenario is judged by this property.
+    pub(super) fn violated(&self, property: Property, text: &str) {
+        if self.judged.get() & 1 << property as u16 != 0 {
+            violation(format!("{property:?}: {text}"), property);
+        }
+    }
+
+    pub(super) fn alloc_table(&self) -> Option<TableFrame> {
+        let thread = in_thread();
+        let mut allocated = self.allocated.borrow_mut();
+        let count = &mut allocated[thread.unwrap_or(MAX_THREADS)];
+        let (first, room) = match thread {
+            None => (1, OF_SETUP - 1),
+            Some(thread) => (OF_SETUP + thread * OF_THREAD, OF_THREAD),
+        };
+        if *count == room {
+            return None;
+        }
+        let number = first + *count;
+        *count += 1;
+        self.state.borrow_mut()[number] = TableState { life: Life::Alive, lock: Life::Alive };
+        Some(TableFrame(number as u64))
+    }
+
+    pub(super) fn free_table(&self, frame: TableFrame) {
+        self.kill_lock(frame);
+        access(&Op::write(self.life_of(frame)));
+        note(None, || at(&format!("frees table {}", frame.0)));
+        self.state.borrow_mut()[frame.0 as usize].life = Life::Dead(in_thread());
+    }
+
+    /// The lock of a table dies, and the table lives on.
+    pub(super) fn kill_lock(&self, frame: TableFrame) {
+        access(&Op::write(self.lock_life_of(frame)));
+        let lock = &mut self.state.borrow_mut()[frame.0 as usize].lock;
+        if *lock == Life::Alive {
+            *lock = Life::Dead(in_thread());
+        }
+    }
+
+    pub(super) fn tables_in_use(&self) -> usize {
+        self.state.borrow().iter().filter(|state| state.life == Life::Alive).count()
+    }
+
+    pub(super) fn alloc_page(&self) -> Option<HugeFrame> {
+        let number = self.next_page.get();
+        if number == PAGES {
+            return None;
+        }
+        self.next_page.set(number + 1);
+        self.live_pages.set(self.live_pages.get() + 1);
+        // SAFETY: the record of a page nobody has yet; all-zero bytes are what the engine asks for.
+        unsafe { self.page_records[number].get().write_bytes(0, 1) };
+        Some(HugeFrame((number as u64 + 1) << 9))
+    }
+
+    pub(super) fn entries(&self, frame: TableFrame) -> NonNull<[Word; ENTRIES]> {
+        NonNull::new(self.pages[frame.0 as usize % TABLES].get()).expect("not null").cast()
+    }
+
+    pub(super) fn record(&self, frame: TableFrame) -> NonNull<Table<Lab>> {
+        NonNull::new(self.records[frame.0 as usize % TABLES].get()).expect("not null").cast()
+    }
+
+    pub(super) fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Lab>> {
+        let number = (frame.0 >> 9).wrapping_sub(1) as usize % PAGES;
+        NonNull::new(self.page_records[number].get()).expect("not null").cast()
+    }
+
+    /// The next process that is named has this root.
+    pub(super) fn add_process(&self, root: TableFrame) {
+        self.roots.borrow_mut().push(root);
+    }
+
+    /// What an entry is called: `P1.pud[4]`, or `T3[0]` in a table of leaves.
+    pub(super) fn name_of(&self, frame: TableFrame, index: usize) -> String {
+        for (number, &root) in self.roots.borrow().iter().enumerate() {
+            if root == frame {
+                return format!("P{}.pgd[{index}]", number + 1);
+            }
+            if self.peek(root, 0) == Some(frame) {
+                return format!("P{}.pud[{index}]", number + 1);
+            }
+        }
+        format!("T{}[{index}]", frame.0)
+    }
+
+    /// The table whose record this head is the first field of.
+    pub(super) fn frame_of(&self, head: NonNull<hugewalk::rcu::RcuHead>) -> TableFrame {
+        let offset = head.as_ptr().addr() - self.records.as_ptr().addr();
+        TableFrame((offset / size_of::<Table<Lab>>()) as u64)
+    }
+
+    fn life_of(&self, frame: TableFrame) -> Object {
+        let record = self.record(frame).as_ptr().addr();
+        // Addresses of its own: nothing else in the record lies at an odd half of a word.
+        Object { address: record + 2, name: Some((frame.0 as u32) << 10 | 1022) }
+    }
+
+    fn lock_life_of(&self, frame: TableFrame) -> Object {
+        let record = self.record(frame).as_ptr().addr();
+        Object { address: record + 10, name: Some((frame.0 as u32) << 10 | 1023) }
+    }
+
+    /// Is this the address of an entry of a table?
+    #[inline]
+    pub(super) fn is_entry(&self, address: usize) -> bool {
+        address.wrapping_sub(self.pages.as_ptr().addr()) < 4096 * TABLES
+    }
+
+    /// Where a word or lock of the engine lies.
+    #[inline]
+    pub(super) fn place(&self, address: usize) -> Place {
+        let within = |start: usize, size: usize, count: usize| {
+            let offset = address.wrapping_sub(start);
+            (offset < size * count).then(|| (offset / size, offset % size))
+        };
+        if let Some((table, offset)) = within(self.pages.as_ptr().addr(), 4096, TABLES) {
+            return Place::Entry(TableFrame(table as u64), offset / 8);
+        }
+        if let Some((table, offset)) = within(self.records.as_ptr().addr(), size_of::<Table<Lab>>(), TABLES) {
+            return Place::Record(TableFrame(table as u64), offset / 8);
+        }
+        match within(self.page_records.as_ptr().addr(), size_of::<Page<Lab>>(), PAGES) {
+            Some((page, offset)) => Place::PageRecord(page * 16 + offset / 8),
+            None => Place::Elsewhere,
+        }
+    }
+
+    /// The operation on something at this place: its name, and the table whose life it depends on.
+    #[inline]
+    pub(super) fn op(&self, place: Place, address: usize, kind: Kind, lock: bool) -> Op {
+        let (name, table) = match place {
+            Place::Entry(frame, index) => (Some((frame.0 as u32) << 10 | index as u32), Some(frame)),
+            Place::Record(frame, word) => (Some((frame.0 as u32) << 10 | 512 | word as u32), Some(frame)),
+            Place::PageRecord(word) => (Some((TABLES as u32) << 10 | word as u32), None),
+            Place::Elsewhere => (None, None),
+        };
+        let object = Object { address, name };
+        let op = if kind == Kind::Read { Op::read(object) } else { Op::write(object) };
+        match table {
+            Some(frame) if lock => op.and(self.lock_life_of(frame), Kind::Read),
+            Some(frame) => op.and(self.life_of(frame), Kind::Read),
+            None => op,
+        }
+    }
+
+    /// The parent entry that the walk of this thread, if it is watched, came by to an entry of a table of leaves. What is
+    /// checked of the access depends on it, so it belongs to what the access touches.
+    pub(super) fn parent_of(&self, frame: TableFrame, index: usize) -> Option<Object> {
+        let watch = self.watch.borrow()[in_thread()?];
+        let (root, address) = (watch.root?, watch.address.as_u64());
+        if index != (address >> 21 & 511) as usize || frame == root {
+            return None;
+        }
+        let pud = self.peek(root, address >> 39).filter(|&pud| pud != frame)?;
+        let index = (address >> 30 & 511) as usize;
+        let address = self.entries(pud).as_ptr().addr() + index * 8;
+        Some(Object { address, name: Some((pud.0 as u32) << 10 | index as u32) })
+    }
+
+    /// The thread touches a table, or its lock, now.
+    pub(super) fn check_alive(&self, place: Place, lock: bool, what: &str) {
+        let (Place::Entry(frame, _) | Place::Record(frame, _)) = place else { return };
+        let state = self.state.borrow()[frame.0 as usize];
+        let life = if lock { state.lock } else { state.life };
+        if let Life::Dead(by) = life
+            && let Some(thread) = in_thread()
+        {
+            let letter = |thread: usize| char::from(b'A' + thread as u8);
+            let by = by.map_or_else(|| "the setup".to_owned(), |by| format!("thread {}", letter(by)));
+            let part = if lock { "the lock of table" } else { "table" };
+            self.violated(
+                Property::I1,
+                &format!("use after free: {} {what} {part} {}, freed by {by}", letter(thread), frame.0),
+            );
+        }
+    }
+
+    /// An entry is read or written by a thread whose walk is watched.
+    pub(super) fn check_own(&self, frame: TableFrame, index: usize, writes: bool) {
+        let Some(thread) = in_thread() else { return };
+        let watch = self.watch.borrow()[thread];
+        let Some(root) = watch.root else { return };
+        let address = watch.address.as_u64();
+        let pud = self.peek(root, address >> 39);
+        if index != (address >> 21 & 511) as usize || frame == root || pud == Some(frame) {
+            return;
+        }
+        let own = pud.and_then(|pud| self.peek(pud, address >> 30)) == Some(frame);
+        if writes {
+            if !own {
+                let letter = char::from(b'A' + thread as u8);
+                let text = format!("{letter} writes to table {}, which is not its own any more", frame.0);
+                self.violated(Property::I2, &text);
+            }
+        } else {
+            self.watch.borrow_mut()[thread].own.get_or_insert(own);
+        }
+    }
+
+    /// The table behind an entry, as it is now: no access, no scheduling point.
+    pub(super) fn peek(&self, table: TableFrame, index: u64) -> Option<TableFrame> {
+        self.peek_raw(table, index).table()
+    }
+
+    pub(super) fn peek_raw(&self, table: TableFrame, index: u64) -> RawEntry {
+        // SAFETY: the page is there as long as the world; its words are atomics.
+        let words = unsafe { self.entries(table).as_ref() };
+        RawEntry::from_bits(words[index as usize & (ENTRIES - 1)].raw().load(Ordering::Relaxed))
+    }
+
+    /// An entry of a table has been written.
+    #[inline]
+    pub(super) fn mark_dirty(&self, place: Place) {
+        if let Place::Entry(frame, index) = place {
+            self.dirty.borrow_mut().push((frame.0 as usize * ENTRIES + index) as u32);
+        }
+    }
+}
+
+const _: () = assert!(size_of::<TablePage>() == 4096 && size_of::<AtomicU64>() == size_of::<Word>());

@@ -1,0 +1,28 @@
+//! The lab: runs the engine under every interleaving of a scenario.
+//!
+//! [`explore`] runs threads under all schedules, and knows nothing of page tables. [`lab`] is a platform of the engine
+//! whose every access to something shared is a scheduling point, with the locking protocols of other times as settings.
+//! [`scenario`] has what may go wrong, and [`check()`] says whether it does.
+//!
+//! ```
+//! use hugewalk_lab::lab::Settings;
+//! use hugewalk_lab::{check, scenario};
+//!
+//! // A write under a table lock that was taken through an RCU walk, without a look at the parent entry.
+//! let wrong_table = scenario::named("S8").ok_or("no such scenario")?;
+//! let verdict = check(wrong_table, Settings::RFC_PTL, &Default::default());
+//! assert!(!verdict.is_safe());
+//! assert!(check(wrong_table, Settings::HUGEWALK, &Default::default()).is_safe());
+//! # Ok::<(), &str>(())
+//! ```
+//!
+//! What the lab cannot see: memory orderings weaker than sequential consistency, which `loom` covers where the engine
+//! relies on them.
+
+pub mod check;
+pub mod explore;
+pub mod lab;
+pub mod scenario;
+pub mod text;
+
+pub use self::check::{Verdict, check, replay};

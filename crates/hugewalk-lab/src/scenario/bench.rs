@@ -1,0 +1,210 @@
+//! What scenarios are made of: processes, files, mappings, processors.
+
+use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::arch::Entry;
+use hugewalk::fault::Access;
+use hugewalk::file::HugeFile;
+use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+use hugewalk::sync::Arc;
+use hugewalk::vma::Protection;
+use hugewalk::{AddressSpace, Hugetlb, Task};
+
+use crate::explore::{Setup, violation};
+use crate::lab::{Lab, Property, Settings, Walker};
+
+/// Where everything is mapped: at the start of a gigabyte, which one table covers.
+pub const BASE: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
+
+/// A task of the lab.
+pub type LabTask = Task<Lab>;
+/// A process of the lab.
+pub type Process = Arc<AddressSpace<Lab>>;
+/// A file of the lab.
+pub type File = Arc<HugeFile<Lab>>;
+
+/// The address of page `index` of the gigabyte.
+#[must_use]
+pub fn page(index: u64) -> VirtAddr {
+    VirtAddr::new(BASE.as_u64() + index * PMD_SIZE)
+}
+
+/// A system in the making, and at the end of the run the checks that it is as it was (I4, I9).
+pub struct Bench<'s> {
+    setup: &'s mut Setup,
+    task: LabTask,
+    hugetlb: Arc<Hugetlb<Lab>>,
+    processes: Vec<Process>,
+    files: Vec<File>,
+}
+
+impl<'s> Bench<'s> {
+    /// A system with a few huge pages, under this protocol, judged by these properties.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    #[must_use]
+    pub fn new(setup: &'s mut Setup, settings: Settings, judged: &[Property]) -> Self {
+        let hugetlb = Hugetlb::new(Lab::new(settings, judged)).expect("memory");
+        hugetlb.platform().attach(hugetlb.rcu());
+        hugetlb.resize_pool(HugeSize::Size2M, 4);
+        let task = Task::new(&hugetlb).expect("memory");
+        Self { setup, task, hugetlb, processes: Vec::new(), files: Vec::new() }
+    }
+
+    /// A file of one gigabyte.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn file(&mut self) -> File {
+        let file = HugeFile::new(&self.hugetlb, HugeSize::Size2M, None).expect("memory");
+        file.truncate(&mut self.task, PUD_SIZE).expect("aligned");
+        self.files.push(file.clone());
+        file
+    }
+
+    /// A process that maps the file and has touched these pages.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn process(&mut self, file: &File, touched: &[u64]) -> Process {
+        let space = AddressSpace::new(&self.hugetlb).expect("memory");
+        Lab::name(&space);
+        map(&mut self.task, &space, file, 0, 512);
+        for &index in touched {
+            space.fault(&mut self.task, page(index), Access::Write).expect("a page");
+        }
+        self.processes.push(space.clone());
+        space
+    }
+
+    /// A process that has the first `pages` pages of the file mapped for itself, with reservations, and page 0 read.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn private(&mut self, file: &File, pages: u64) -> Process {
+        let space = AddressSpace::new(&self.hugetlb).expect("memory");
+        Lab::name(&space);
+        let request = MapRequest {
+            placement: Placement::Fixed(BASE),
+            length: pages * PMD_SIZE,
+            protection: Protection::READ | Protection::WRITE,
+            flags: MapFlags::empty(),
+            backing: Backing::File { file, offset: 0 },
+        };
+        space.mmap(&mut self.task, &request).expect("room");
+        space.fault(&mut self.task, BASE, Access::Read).expect("a page");
+        self.processes.push(space.clone());
+        space
+    }
+
+    /// Makes sure that `process` has a root and a PUD table for what it maps, and no more.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn untouched(&mut self, file: &File) -> Process {
+        let space = self.process(file, &[0]);
+        space.madvise(&mut self.task, BASE, PUD_SIZE, Advice::DontNeed).expect("mapped");
+        space
+    }
+
+    /// Page 0 of a file that has nothing to do with the others. Whoever walks in another file's mapping must not be given
+    /// it.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn foreign_file(&mut self) -> File {
+        let file = self.file();
+        let space = self.process(&file, &[0]);
+        let mmap = space.mmap_read(&mut self.task);
+        let vma = mmap.find(BASE).expect("mapped");
+        let locked = mmap.lock_vma(vma, &mut self.task).expect("its own");
+        let slot = hugewalk::walk::huge_pte_offset(&locked, space.mm(), BASE, HugeSize::Size2M);
+        if let Some(Entry::Leaf(leaf)) = slot.expect("its own").map(|slot| slot.read()) {
+            Walker::foreign(leaf.frame);
+        }
+        file
+    }
+
+    /// A processor that does this.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn cpu(&mut self, name: &str, work: impl FnOnce(&mut LabTask) + 'static) {
+        let mut task = Task::new(&self.hugetlb).expect("memory");
+        self.setup.thread(name, move || work(&mut task));
+    }
+
+    /// The system is complete.
+    pub fn finish(self) {
+        let Self { setup, mut task, hugetlb, processes, files } = self;
+        setup.finally(move |judged| {
+            check_counts(&processes, &mut task);
+            for process in &processes {
+                process.exit(&mut task);
+            }
+            drop((processes, files));
+            task.rcu_barrier();
+            let counters = hugetlb.pool(HugeSize::Size2M).counters();
+            let (pages, reserved) = (counters.total - counters.free, counters.reserved);
+            drop(task);
+            drop(hugetlb);
+            let (tables, frames) = Lab::in_use();
+            if judged && (tables, frames, pages, reserved) != (0, 0, 0, 0) {
+                leaked(tables, pages, reserved);
+            }
+        });
+    }
+}
+
+fn leaked(tables: usize, pages: u64, reserved: u64) {
+    let text = format!("I9: left at the end: {tables} tables, {pages} pages, {reserved} reservations");
+    violation(text, Property::I9);
+}
+
+/// I4: as many address spaces use a table as its count says.
+fn check_counts(processes: &[Process], task: &mut LabTask) {
+    let mut uses = Vec::new();
+    for process in processes {
+        uses.extend(process.tables_counting(task, |_, _| false).unwrap_or_default());
+    }
+    for table in &uses {
+        let users = uses.iter().filter(|other| other.identity == table.identity).count() as u64;
+        if users != table.users {
+            let text =
+                format!("I4: {users} use table {}, and its count says {}", table.identity, table.users);
+            violation(text, Property::I4);
+        }
+    }
+}
+
+/// Maps pages of a file, shared, in place of what is mapped there.
+///
+/// # Panics
+///
+/// If this process has no memory.
+pub fn map(task: &mut LabTask, space: &Process, file: &File, from: u64, count: u64) {
+    let request = MapRequest {
+        placement: Placement::Fixed(page(from)),
+        length: count * PMD_SIZE,
+        protection: Protection::READ | Protection::WRITE,
+        flags: MapFlags::SHARED | MapFlags::NORESERVE,
+        backing: Backing::File { file, offset: from * PMD_SIZE },
+    };
+    space.mmap(task, &request).expect("room");
+}
+
+/// Takes the first page away from a process, without unmapping: it gives up the whole table if others use it too.
+///
+/// # Panics
+///
+/// If nothing is mapped.
+pub fn dont_need(task: &mut LabTask, space: &Process) {
+    space.madvise(task, BASE, PMD_SIZE, Advice::DontNeed).expect("mapped");
+}

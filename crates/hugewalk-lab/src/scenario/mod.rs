@@ -1,0 +1,62 @@
+//! Scenarios: what a few processors do at the same time, and what must not come of it.
+//!
+//! A scenario is a function that sets a [`Bench`] up and gives each processor something to do, against the public
+//! interface of the engine. [`check()`](crate::check()) runs it under every interleaving. To add one:
+//!
+//! ```
+//! use hugewalk_lab::lab::{Property, Settings, Walker};
+//! use hugewalk_lab::scenario::{Bench, Scenario, dont_need, page};
+//!
+//! /// One thread of a process reads an entry while another takes the table away.
+//! fn read_while_unsharing(bench: &mut Bench<'_>) {
+//!     let file = bench.file();
+//!     let _other = bench.process(&file, &[0]);
+//!     let process = bench.process(&file, &[0]);
+//!     let same = process.clone();
+//!     bench.cpu("walk", move |task| {
+//!         Walker::new(&process, page(0)).read(task);
+//!     });
+//!     bench.cpu("madvise", move |task| dont_need(task, &same));
+//! }
+//!
+//! let scenario = Scenario {
+//!     id: "mine",
+//!     what: "a read meets an unshare",
+//!     judged: &[Property::I1, Property::I3],
+//!     build: read_while_unsharing,
+//! };
+//! assert!(hugewalk_lab::check(&scenario, Settings::HUGEWALK, &Default::default()).is_safe());
+//! assert!(!hugewalk_lab::check(&scenario, Settings::RFC, &Default::default()).is_safe());
+//! ```
+
+mod bench;
+mod other;
+mod races;
+
+pub use self::bench::{BASE, Bench, File, LabTask, Process, dont_need, map, page};
+
+use crate::lab::Property;
+
+/// Something that may go wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name in the table of scenarios.
+    pub id: &'static str,
+    /// What happens, in a sentence.
+    pub what: &'static str,
+    /// What must not be violated. Deadlocks, livelocks, panics, leaks and wrong counts are violations always.
+    pub judged: &'static [Property],
+    /// Sets the processors up.
+    pub build: fn(&mut Bench<'_>),
+}
+
+/// All scenarios.
+pub fn all() -> impl Iterator<Item = &'static Scenario> {
+    races::SCENARIOS.iter().chain(other::SCENARIOS)
+}
+
+/// The scenario of this name.
+#[must_use]
+pub fn named(id: &str) -> Option<&'static Scenario> {
+    all().find(|scenario| scenario.id == id)
+}

@@ -1,0 +1,147 @@
+//! Walkers against unsharing: the scenarios that the rule is there for.
+
+use hugewalk::addr::PMD_SIZE;
+use hugewalk::fault::Access;
+
+use super::Scenario;
+use super::bench::{BASE, Bench, dont_need, map, page};
+use crate::lab::{Cpu, Property, Walker};
+
+/// In this order in the table of verdicts.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        id: "S1",
+        what: "A reads an entry; B unshares; C unmaps and frees the table",
+        judged: &[Property::I1],
+        build: |bench| walker_and_last_user(bench, |walker, task| _ = walker.read(task)),
+    },
+    Scenario {
+        id: "S2",
+        what: "A locks the table; B unshares; C unmaps and frees the table",
+        judged: &[Property::I1],
+        build: |bench| walker_and_last_user(bench, |walker, task| walker.lock(task)),
+    },
+    Scenario {
+        id: "S7",
+        what: "A reads an entry; B unshares and faults anew",
+        judged: &[Property::I3],
+        build: stale_table,
+    },
+    Scenario {
+        id: "S8",
+        what: "A locks the table and marks an entry; B unshares",
+        judged: &[Property::I2],
+        build: wrong_table,
+    },
+    Scenario {
+        id: "S9",
+        what: "A is in GUP-fast; B unshares; C maps something else where the table is now its own (CVE-2025-38085)",
+        judged: &[Property::I1, Property::I3],
+        build: gup_fast,
+    },
+    Scenario {
+        id: "S10",
+        what: "three sharers: A is in GUP-fast; B unshares, 2 to 1; C unshares, 1 to 0, and the third reuses the table",
+        judged: &[Property::I1, Property::I3],
+        build: three_sharers,
+    },
+    Scenario {
+        id: "S11",
+        what: "A loads twice from memory; B unshares, and C reuses the table (CVE-2021-4002)",
+        judged: &[Property::I1, Property::I6],
+        build: late_flush,
+    },
+    Scenario {
+        id: "S30",
+        what: "A reads an entry; B unshares and shares the same table again",
+        judged: &[Property::I3],
+        build: table_comes_back,
+    },
+];
+
+/// Two processes share a table. A walks in the first; B unshares in it; C ends the second.
+fn walker_and_last_user(bench: &mut Bench<'_>, act: fn(&Walker<'_>, &mut super::LabTask)) {
+    let file = bench.file();
+    let last = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let same = process.clone();
+    bench.cpu("walk", move |task| act(&Walker::new(&process, page(0)), task));
+    bench.cpu("madvise", move |task| dont_need(task, &same));
+    bench.cpu("munmap", move |task| last.munmap(task, BASE, 512 * PMD_SIZE).expect("aligned"));
+}
+
+fn stale_table(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let _other = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let same = process.clone();
+    bench.cpu("walk", move |task| _ = Walker::new(&process, page(0)).read(task));
+    bench.cpu("madvise", move |task| {
+        dont_need(task, &same);
+        same.fault(task, page(0), Access::Read).expect("a page");
+    });
+}
+
+fn wrong_table(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let _other = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let same = process.clone();
+    bench.cpu("walk", move |task| Walker::new(&process, page(0)).mark(task));
+    bench.cpu("madvise", move |task| dont_need(task, &same));
+}
+
+fn gup_fast(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let other = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let foreign = bench.foreign_file();
+    let same = process.clone();
+    bench.cpu("GUP-fast", move |task| _ = Walker::new(&process, page(0)).gup_fast(task));
+    bench.cpu("madvise", move |task| dont_need(task, &same));
+    bench.cpu("mmap", move |task| {
+        map(task, &other, &foreign, 0, 1);
+        other.fault(task, page(0), Access::Read).expect("a page");
+    });
+}
+
+fn three_sharers(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let third = bench.process(&file, &[0]);
+    let second = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let foreign = bench.foreign_file();
+    let same = process.clone();
+    bench.cpu("GUP-fast", move |task| _ = Walker::new(&process, page(0)).gup_fast(task));
+    bench.cpu("madvise", move |task| dont_need(task, &same));
+    bench.cpu("madvise, mmap", move |task| {
+        dont_need(task, &second);
+        map(task, &third, &foreign, 0, 1);
+        third.fault(task, page(0), Access::Read).expect("a page");
+    });
+}
+
+fn late_flush(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let _other = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let same = process.clone();
+    bench.cpu("load, load", move |_| {
+        let mut cpu = Cpu::new(&process);
+        cpu.load(page(0));
+        cpu.load(page(1));
+    });
+    bench.cpu("madvise", move |task| dont_need(task, &same));
+}
+
+fn table_comes_back(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let _other = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let same = process.clone();
+    bench.cpu("walk", move |task| _ = Walker::new(&process, page(0)).read(task));
+    bench.cpu("madvise, fault", move |task| {
+        dont_need(task, &same);
+        same.fault(task, page(0), Access::Read).expect("a page");
+    });
+}

@@ -1,0 +1,123 @@
+//! The verdicts that the scenarios must have.
+
+use hugewalk_lab::explore::{Coverage, Options};
+use hugewalk_lab::lab::{Property, Settings};
+use hugewalk_lab::{Verdict, check, replay, scenario};
+
+fn verdict(id: &str, settings: Settings) -> Verdict {
+    let options = Options { time: std::time::Duration::from_secs(600), ..Options::default() };
+    check(scenario::named(id).expect("a scenario"), settings, &options)
+}
+
+/// Which protocols have the race; the others are safe in every interleaving.
+const RACES: [(&str, &[&str]); 8] = [
+    ("S1", &["legacy"]),
+    ("S2", &["legacy", "rfc"]),
+    ("S7", &["legacy", "rfc", "rfc-ptl"]),
+    ("S8", &["legacy", "rfc", "rfc-ptl"]),
+    ("S9", &["legacy", "rfc", "rfc-ptl", "vma-lock"]),
+    ("S10", &["legacy", "rfc", "rfc-ptl", "vma-lock"]),
+    ("S11", &[]),
+    ("S30", &["legacy", "rfc", "rfc-ptl"]),
+];
+
+#[test]
+fn each_protocol_has_the_races_of_the_table_and_no_others() {
+    for (id, racing) in RACES {
+        for settings in Settings::ALL {
+            let verdict = verdict(id, settings);
+            assert_eq!(!verdict.is_safe(), racing.contains(&settings.name), "{verdict}");
+            if verdict.is_safe() {
+                assert_eq!(verdict.report.coverage, Coverage::Everything, "{verdict}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_step_of_the_protocol_closes_a_race() {
+    let closes = [
+        ("rcu-free", "S1"),
+        ("revalidate", "S8"),
+        ("confirm-parent", "S7"),
+        ("confirm-generation", "S30"),
+        ("bump-generation", "S30"),
+        ("flush", "S11"),
+    ];
+    assert!(Settings::steps().eq(closes.map(|(step, _)| step)), "a step is missing here");
+    for (step, id) in closes {
+        let verdict = verdict(id, Settings::HUGEWALK.without(step).expect("a step"));
+        assert!(!verdict.is_safe(), "without {step}: {verdict}");
+    }
+}
+
+#[test]
+fn who_relies_on_the_machine_to_wait_races_where_it_does_not() {
+    for (settings, safe) in
+        [(Settings::RFC_PTL, false), (Settings::VMA_LOCK, true), (Settings::HUGEWALK, true)]
+    {
+        let verdict = verdict("S2", settings.freed_at_once());
+        assert_eq!(verdict.is_safe(), safe, "S3, {verdict}");
+    }
+}
+
+#[test]
+fn the_engine_is_safe_where_locks_and_files_come_in() {
+    for id in ["S13", "S14", "S18", "S22", "S23", "S24", "S25"] {
+        let verdict = verdict(id, Settings::HUGEWALK);
+        assert!(verdict.is_safe() && verdict.report.coverage == Coverage::Everything, "{verdict}");
+    }
+}
+
+#[test]
+fn a_counterexample_repeats() {
+    let wrong_table = scenario::named("S8").expect("a scenario");
+    let found = verdict("S8", Settings::RFC_PTL).report.counterexample.expect("a race");
+    let again: hugewalk_lab::explore::Schedule =
+        found.schedule.to_string().parse().expect("it was written by us");
+    for _ in 0..3 {
+        let run = replay(wrong_table, Settings::RFC_PTL, &again).expect("it fits");
+        assert_eq!(run.counterexample.expect("a race").text, found.text);
+    }
+    let other =
+        replay(scenario::named("S25").expect("a scenario"), Settings::HUGEWALK, &"C1".parse().expect("one"));
+    assert!(other.is_err(), "there is no third thread");
+}
+
+#[test]
+fn what_is_left_over_is_a_leak() {
+    let leaks = scenario::Scenario {
+        id: "leak",
+        what: "somebody keeps an address space for ever",
+        judged: &[],
+        build: |bench| {
+            let file = bench.file();
+            let process = bench.process(&file, &[0]);
+            bench.cpu("forget", move |_| std::mem::forget(process));
+        },
+    };
+    let found = check(&leaks, Settings::HUGEWALK, &Options::default()).report.counterexample.expect("a leak");
+    assert!(found.text.starts_with("I9"), "{}", found.text);
+}
+
+#[test]
+fn sleeping_in_a_read_section_is_seen() {
+    let sleeps = scenario::Scenario {
+        id: "S6",
+        what: "a visitor that sleeps inside an RCU walk: with a second task, since it does not compile with one",
+        judged: &[Property::I10],
+        build: |bench| {
+            let file = bench.file();
+            let process = bench.process(&file, &[0]);
+            bench.cpu("walk", move |task| {
+                let mut other = hugewalk::Task::new(task.hugetlb()).expect("memory");
+                let section = task.rcu_read_lock();
+                drop(process.mmap_read(&mut other));
+                drop(section);
+            });
+        },
+    };
+    let found =
+        check(&sleeps, Settings::HUGEWALK, &Options::default()).report.counterexample.expect("a sleep");
+    assert!(found.text.starts_with("I10"), "{}", found.text);
+}
