@@ -1,0 +1,112 @@
+//! The lock of a VMA, held.
+
+use core::fmt;
+
+use super::Vma;
+use crate::platform::Platform;
+use crate::sync::{ReadSem, WriteSem};
+use crate::task::Task;
+
+/// The mmap lock, in read or write, or `i_mmap` with the VMA in its tree: what has to be held to take the lock of a VMA
+/// that turns out to have none.
+pub(crate) mod held {
+    use crate::platform::Platform;
+    use crate::vma::Vma;
+
+    /// The VMA cannot be replaced or unmapped while this is held.
+    pub(crate) trait KeepsVma<P: Platform> {
+        fn keeps(&self, vma: &Vma<P>) -> bool;
+    }
+}
+
+/// The lock of a VMA, held in read. A proof that the tables of its range are *stable*; see [`walk`](crate::walk).
+///
+/// # Invariants
+///
+/// The lock of `vma` is held in read, or `vma` has none and the mmap lock of its address space is held for `'v`.
+pub struct VmaReadGuard<'v, P: Platform> {
+    vma: &'v Vma<P>,
+    _semaphore: Option<ReadSem<'v, P, ()>>,
+}
+
+impl<'v, P: Platform> VmaReadGuard<'v, P> {
+    /// Takes the lock of `vma` in read. Sleeps. `None` if `holder` is not what keeps this VMA.
+    pub(crate) fn lock<H: held::KeepsVma<P>>(
+        holder: &'v H,
+        vma: &'v Vma<P>,
+        task: &mut Task<P>,
+    ) -> Option<Self> {
+        // INVARIANT: taken here, or `holder` keeps the VMA for `'v`.
+        holder.keeps(vma).then(|| Self { vma, _semaphore: vma.semaphore().map(|lock| lock.read(task)) })
+    }
+
+    /// The VMA.
+    #[must_use]
+    pub fn vma(&self) -> &'v Vma<P> {
+        self.vma
+    }
+}
+
+/// The lock of a VMA, held in write: its tables may be unshared, given `i_mmap` in write as well. A proof that they are
+/// *stable* for everybody else.
+///
+/// # Invariants
+///
+/// The lock of `vma` is held in write, or `vma` has none and the mmap lock of its address space, or `i_mmap` with the
+/// VMA in its tree, is held for `'v`.
+pub struct VmaWriteGuard<'v, P: Platform> {
+    vma: &'v Vma<P>,
+    _semaphore: Option<WriteSem<'v, P, ()>>,
+}
+
+impl<'v, P: Platform> VmaWriteGuard<'v, P> {
+    /// Takes the lock of `vma` in write. Sleeps. `None` if `holder` is not what keeps this VMA.
+    pub(crate) fn lock<H: held::KeepsVma<P>>(
+        holder: &'v H,
+        vma: &'v Vma<P>,
+        task: &mut Task<P>,
+    ) -> Option<Self> {
+        // INVARIANT: taken here, or `holder` keeps the VMA for `'v`.
+        holder.keeps(vma).then(|| Self { vma, _semaphore: vma.semaphore().map(|lock| lock.write(task)) })
+    }
+
+    /// Takes the lock in write if that needs no waiting: what those do who come from the file or the page, with
+    /// `i_mmap` held, against the lock order.
+    pub(crate) fn try_lock<H: held::KeepsVma<P>>(holder: &'v H, vma: &'v Vma<P>) -> Option<Self> {
+        let _semaphore = match vma.semaphore() {
+            Some(lock) => Some(lock.try_write()?),
+            None => None,
+        };
+        // INVARIANT: as for `lock`.
+        holder.keeps(vma).then_some(Self { vma, _semaphore })
+    }
+
+    /// The VMA.
+    #[must_use]
+    pub fn vma(&self) -> &'v Vma<P> {
+        self.vma
+    }
+
+    /// Joins a lock that was waited for, without `i_mmap`, to the `i_mmap` that has been taken since. `None` if the VMA
+    /// has left the file's tree meanwhile. `_semaphore` is the lock of `vma`, and stays the caller's.
+    pub(crate) fn joined<H: held::KeepsVma<P>>(
+        holder: &'v H,
+        vma: &'v Vma<P>,
+        _semaphore: &'v WriteSem<'_, P, ()>,
+    ) -> Option<Self> {
+        // INVARIANT: the caller holds the lock of `vma` in write for `'v`, and `holder` keeps the VMA.
+        holder.keeps(vma).then_some(Self { vma, _semaphore: None })
+    }
+}
+
+impl<P: Platform> fmt::Debug for VmaReadGuard<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VmaReadGuard").field(self.vma).finish()
+    }
+}
+
+impl<P: Platform> fmt::Debug for VmaWriteGuard<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VmaWriteGuard").field(self.vma).finish()
+    }
+}
