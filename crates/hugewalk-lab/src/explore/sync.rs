@@ -70,7 +70,7 @@ impl Lock {
 ///
 /// # Invariants
 ///
-/// `state` is [`WRITER`] or the number of readers; it changes by atomic exchanges.
+/// `state` is `WRITER` or the number of readers; it changes by atomic exchanges.
 #[derive(Debug)]
 #[repr(C, align(8))]
 pub struct RwLock {
