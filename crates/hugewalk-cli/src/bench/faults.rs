@@ -1,5 +1,6 @@
 //! What faults, fork and unshare cost.
 
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
@@ -50,14 +51,14 @@ impl Setting {
 }
 
 /// Faults a fresh page in and drops it again, so many times; the faults alone are timed.
-fn fault_fresh(setting: &mut Setting, space: &AddressSpace<Host>, iterations: u64) -> Duration {
+fn fault_fresh(task: &mut Task<Host>, space: &AddressSpace<Host>, iterations: u64) -> Duration {
     let mut took = Duration::ZERO;
     let start = VirtAddr::new(PUD_SIZE);
     for _ in 0..iterations {
         let began = Instant::now();
-        let _ = space.fault(&mut setting.task, start, Access::Write);
+        let _ = space.fault(task, start, Access::Write);
         took += began.elapsed();
-        let _ = space.madvise(&mut setting.task, start, PMD_SIZE, Advice::DontNeed);
+        let _ = space.madvise(task, start, PMD_SIZE, Advice::DontNeed);
     }
     took
 }
@@ -87,59 +88,97 @@ fn unshare(task: &mut Task<Host>, child: &AddressSpace<Host>, iterations: u64) -
     took
 }
 
+/// Each group for one thread and for two at once.
 pub(super) fn groups(effort: &Effort) -> Result<Vec<Group>, BenchError> {
-    Ok(vec![fresh_faults(effort)?, forks(effort)?, unshares(effort)?])
+    let mut groups = Vec::new();
+    for threads in [1, 2] {
+        groups.push(fresh_faults(effort, threads)?);
+        groups.push(forks(effort, threads)?);
+        groups.push(unshares(effort, threads)?);
+    }
+    Ok(groups)
 }
 
-fn fresh_faults(effort: &Effort) -> Result<Group, BenchError> {
-    let (mut real, mut empty) = (Setting::new(Contents::Memory)?, Setting::new(Contents::Nothing)?);
-    let real_space = real.map(PUD_SIZE, 1, MapFlags::empty())?;
-    let empty_space = empty.map(PUD_SIZE, 1, MapFlags::empty())?;
-    let mut page = vec![0u8; PMD_SIZE as usize];
-    let cases = vec![
-        Case::new("filling 2 MiB with zeroes", |iterations| {
-            for _ in 0..iterations {
-                page.fill(std::hint::black_box(0));
-                std::hint::black_box(&mut page);
-            }
-        }),
-        Case::timed("fault of a 2 MiB page", |n| fault_fresh(&mut real, &real_space, n)),
-        Case::timed("the same without contents", |n| fault_fresh(&mut empty, &empty_space, n)),
-    ];
-    let cases = measure(effort, cases);
-    Ok(Group {
-        title: "One fault of a fresh page".into(),
-        baseline: "filling 2 MiB with zeroes".into(),
-        cases,
+/// Runs `work` on so many threads at once, which it is told the number of; the time of the slowest. Each has its share of
+/// what is not shared by `work` itself.
+fn together(
+    hugetlb: &Arc<Hugetlb<Host>>,
+    threads: usize,
+    work: impl Fn(&mut Task<Host>, usize) -> Duration + Sync,
+) -> Duration {
+    let start = Barrier::new(threads);
+    let one = |thread| {
+        let Ok(mut task) = Task::new(hugetlb) else { return Duration::ZERO };
+        start.wait();
+        work(&mut task, thread)
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|thread| scope.spawn(move || one(thread))).collect();
+        let mine = one(0);
+        others.into_iter().filter_map(|other| other.join().ok()).fold(mine, Duration::max)
     })
 }
 
-fn forks(effort: &Effort) -> Result<Group, BenchError> {
+fn title(what: &str, threads: usize) -> String {
+    if threads == 1 { format!("{what}, 1 thread") } else { format!("{what}, {threads} threads at once") }
+}
+
+fn fresh_faults(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
+    let (mut real, mut empty) = (Setting::new(Contents::Memory)?, Setting::new(Contents::Nothing)?);
+    let (mut real_spaces, mut empty_spaces) = (Vec::new(), Vec::new());
+    for _ in 0..threads {
+        real_spaces.push(real.map(PUD_SIZE, 1, MapFlags::empty())?);
+        empty_spaces.push(empty.map(PUD_SIZE, 1, MapFlags::empty())?);
+    }
+    let baseline = "filling 2 MiB with zeroes";
+    let cases = vec![
+        Case::timed(baseline, |n| together(&real.hugetlb, threads, |_, _| fill(n))),
+        Case::timed("fault of a 2 MiB page", |n| {
+            together(&real.hugetlb, threads, |task, thread| fault_fresh(task, &real_spaces[thread], n))
+        }),
+        Case::timed("the same without contents", |n| {
+            together(&empty.hugetlb, threads, |task, thread| fault_fresh(task, &empty_spaces[thread], n))
+        }),
+    ];
+    let cases = measure(effort, cases);
+    Ok(Group { title: title("One fault of a fresh page", threads), baseline: baseline.into(), cases })
+}
+
+fn fill(iterations: u64) -> Duration {
+    let mut page = vec![0u8; PMD_SIZE as usize];
+    let began = Instant::now();
+    for _ in 0..iterations {
+        page.fill(std::hint::black_box(0));
+        std::hint::black_box(&mut page);
+    }
+    began.elapsed()
+}
+
+fn forks(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
     let flags = MapFlags::SHARED | MapFlags::POPULATE;
     let (mut one, mut other) = (Setting::new(Contents::Nothing)?, Setting::new(Contents::Nothing)?);
     let aligned = 4 * PUD_SIZE;
     let shared = one.map(aligned, PAGES, flags)?;
     let unshared = map_in_halves(&mut other, aligned)?;
+    // Once before, so that what cannot work is said and not measured.
     fork_touch_exit(&mut one.task, &shared, aligned)?;
     fork_touch_exit(&mut other.task, &unshared, aligned)?;
+    let many = |task: &mut Task<Host>, parent: &AddressSpace<Host>, iterations| {
+        let began = Instant::now();
+        for _ in 0..iterations {
+            let _ = fork_touch_exit(task, parent, aligned);
+        }
+        began.elapsed()
+    };
     let cases = vec![
-        Case::new("tables shared", |iterations| {
-            for _ in 0..iterations {
-                let _ = fork_touch_exit(&mut one.task, &shared, aligned);
-            }
-        }),
-        Case::new("tables not shared", |iterations| {
-            for _ in 0..iterations {
-                let _ = fork_touch_exit(&mut other.task, &unshared, aligned);
-            }
+        Case::timed("tables shared", |n| together(&one.hugetlb, threads, |task, _| many(task, &shared, n))),
+        Case::timed("tables not shared", |n| {
+            together(&other.hugetlb, threads, |task, _| many(task, &unshared, n))
         }),
     ];
     let cases = measure(effort, cases);
-    Ok(Group {
-        title: "fork, load from each page of 2 GiB, exit".into(),
-        baseline: "tables shared".into(),
-        cases,
-    })
+    let title = title("fork, load from each page of 2 GiB, exit", threads);
+    Ok(Group { title, baseline: "tables shared".into(), cases })
 }
 
 /// 2 GiB in four mappings of half a gigabyte: none covers what a table covers, so none can share.
@@ -159,18 +198,25 @@ fn map_in_halves(setting: &mut Setting, start: u64) -> Result<Arc<AddressSpace<H
     Ok(space)
 }
 
-fn unshares(effort: &Effort) -> Result<Group, BenchError> {
+fn unshares(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
     let mut setting = Setting::new(Contents::Nothing)?;
     let flags = MapFlags::SHARED | MapFlags::POPULATE;
     let parent = setting.map(4 * PUD_SIZE, 512, flags)?;
-    let child = parent.fork(&mut setting.task)?;
-    let alone = setting.map(4 * PUD_SIZE, 1, flags)?;
-    let (mut one, mut other) = (Task::new(&setting.hugetlb)?, Task::new(&setting.hugetlb)?);
+    let (mut children, mut alone) = (Vec::new(), Vec::new());
+    for _ in 0..threads {
+        children.push(parent.fork(&mut setting.task)?);
+        alone.push(setting.map(4 * PUD_SIZE, 1, flags)?);
+    }
+    let baseline = "drop one page of an unshared table";
+    let hugetlb = &setting.hugetlb;
     let cases = vec![
-        Case::timed("unshare a table (MADV_DONTNEED)", |n| unshare(&mut one, &child, n)),
-        Case::timed("drop one page of an unshared table", |n| unshare(&mut other, &alone, n)),
+        Case::timed("unshare a table (MADV_DONTNEED)", |n| {
+            together(hugetlb, threads, |task, thread| unshare(task, &children[thread], n))
+        }),
+        Case::timed(baseline, |n| {
+            together(hugetlb, threads, |task, thread| unshare(task, &alone[thread], n))
+        }),
     ];
     let cases = measure(effort, cases);
-    let baseline = "drop one page of an unshared table".into();
-    Ok(Group { title: "Giving up".into(), baseline, cases })
+    Ok(Group { title: title("Giving up", threads), baseline: baseline.into(), cases })
 }

@@ -46,7 +46,7 @@ pub enum BenchError {
 }
 
 /// Groups of `hugewalk bench walk`.
-const GROUPS: u64 = 5;
+const GROUPS: u64 = 8;
 
 /// The results of one run.
 #[derive(Debug, Serialize)]
