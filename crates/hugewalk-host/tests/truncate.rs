@@ -2,6 +2,7 @@
 
 mod pages;
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -225,16 +226,19 @@ fn gigabyte_pages_are_truncated_as_small_ones_are() {
 fn faults_race_with_truncation_and_holes_and_nothing_is_left_behind() {
     let (hugetlb, mut task) = system(64);
     let stop = AtomicBool::new(false);
+    // Mapping a file for writing makes it longer, so all have mapped it before it is made shorter.
+    let mapped = Barrier::new(4);
     let file = file(&mut task, 512);
     let beyond = |error: &FaultError| matches!(error, FaultError::BeyondEof { .. });
     thread::scope(|scope| {
         for n in 0..3_u64 {
-            let (hugetlb, file, stop) = (&hugetlb, &file, &stop);
+            let (hugetlb, file, stop, mapped) = (&hugetlb, &file, &stop, &mapped);
             scope.spawn(move || {
                 let mut task = Task::new(hugetlb).unwrap();
                 let space = space(hugetlb);
                 let flags = if n == 2 { MapFlags::empty() } else { MapFlags::SHARED };
                 map_at(&mut task, &space, file, VirtAddr::new(START), PUD_SIZE, flags | MapFlags::NORESERVE);
+                mapped.wait();
                 let mut cpu = cpu(&space);
                 while !stop.load(Ordering::Relaxed) {
                     for at in 0..6 {
@@ -247,6 +251,7 @@ fn faults_race_with_truncation_and_holes_and_nothing_is_left_behind() {
                 space.exit(&mut task);
             });
         }
+        mapped.wait();
         let end = StopAtEnd(&stop);
         for _ in 0..150 {
             file.truncate(&mut task, 2 * PMD_SIZE).unwrap();
