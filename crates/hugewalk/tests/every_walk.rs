@@ -39,10 +39,8 @@ const KNOWN: &[(&str, &str, &str, &str)] = &[
     ("pagewalk/mod.rs", "walk_table", "huge_pte_offset", "RCU: the visitor does not sleep"),
     ("rmap/walk.rs", "place", "huge_pte_offset", "i_mmap, the VMA found in its tree"),
     ("file/truncate.rs", "maps_any", "huge_pte_offset", "i_mmap in write, the VMA found in its tree"),
-    ("mm/unmap.rs", "zap_range", "huge_pte_offset", "VMA lock and i_mmap in write"),
+    ("mm/entries.rs", "each_own_entry", "huge_pte_offset", "VMA lock and i_mmap in write"),
     ("mm/unmap.rs", "free_table", "descend", "mmap lock in write, no VMA left in the range"),
-    ("mm/protect.rs", "change_entries", "huge_pte_offset", "VMA lock and i_mmap in write"),
-    ("mm/soft_dirty.rs", "clear_vma", "huge_pte_offset", "VMA lock and i_mmap in write"),
     ("mm/remap.rs", "make_tables", "huge_pte_offset", "VMA lock in read, of the old place"),
     (
         "mm/remap.rs",
@@ -54,7 +52,7 @@ const KNOWN: &[(&str, &str, &str, &str)] = &[
         "mm/remap.rs",
         "move_entries",
         "huge_pte_offset",
-        "old place: VMA lock and i_mmap in write; new place: unlisted",
+        "the new place: mmap lock in write, the new VMA unlisted",
     ),
     (
         "mm/fork.rs",
@@ -72,7 +70,6 @@ const KNOWN: &[(&str, &str, &str, &str)] = &[
     ("uffd/fault.rs", "must_wait", "huge_pte_offset", "RCU: looks between queueing and sleeping (S19)"),
     ("uffd/fill.rs", "fill_page", "huge_pte_alloc", "VMA lock in read; shares"),
     ("uffd/protect.rs", "make_tables", "huge_pte_alloc", "VMA lock in write; does not share"),
-    ("uffd/protect.rs", "protect_entries", "huge_pte_offset", "VMA lock and i_mmap in write"),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {

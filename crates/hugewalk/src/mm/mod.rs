@@ -12,6 +12,7 @@
 //! [`AddressSpace`] adds the set of VMAs.
 
 mod advise;
+mod entries;
 mod error;
 mod exchange;
 mod exit;
@@ -32,6 +33,7 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 pub use self::advise::Advice;
+pub(crate) use self::entries::each_own_entry;
 pub use self::error::MapError;
 pub(crate) use self::exchange::exchange_range;
 pub use self::map::{Backing, MapFlags, MapRequest, Placement};

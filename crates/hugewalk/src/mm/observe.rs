@@ -42,7 +42,8 @@ pub struct TableUse {
 impl<P: Platform> AddressSpace<P> {
     /// Counts the pages that each mapping reaches, and calls `visit` with it. Sleeps.
     ///
-    /// Takes the mmap lock and the VMA locks in read.
+    /// Takes the mmap lock and the VMA locks in read, and holds them while it calls `visit`: that must not call back into
+    /// the address space.
     pub fn residency(&self, task: &mut Task<P>, mut visit: impl FnMut(&Vma<P>, Residency)) {
         let mmap = self.mmap_read(task);
         for vma in mmap.vmas() {

@@ -2,19 +2,17 @@
 
 use core::ops::Range;
 
-use super::unmap::{by_table, page_range};
+use super::entries::each_own_entry;
+use super::unmap::page_range;
 use super::{AddressSpace, MapError, MmapWriteGuard, exchange_range};
 use crate::addr::VirtAddr;
-use crate::arch::{Entry, Leaf, LeafFlags, Level, Migration};
+use crate::arch::{Entry, Leaf, LeafFlags, Migration};
 use crate::fault::leaf_flags;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::Platform;
-use crate::share::unshare_locked;
-use crate::table::index_of;
 use crate::task::Task;
 use crate::vma::{Protection, Shape, Vma, VmaWriteGuard};
-use crate::walk::huge_pte_offset;
 
 impl<P: Platform> AddressSpace<P> {
     /// Gives a range new rights. Shared tables in it are unshared. Sleeps.
@@ -84,37 +82,24 @@ fn change_entries<P: Platform>(
     task: &Task<P>,
 ) {
     let vma = locked.vma();
-    let (mm, size) = (vma.mm(), vma.size());
-    let shift = Level::of_leaf(size).shift();
-    for part in by_table(vma.start()..vma.end(), size) {
-        let Ok(Some(slot)) = huge_pte_offset(locked, mm, part.start, size) else {
-            continue;
-        };
-        let mut table = match unshare_locked(locked, i_mmap, slot.lock(task), part.start, gather) {
-            Ok(()) => continue,
-            Err(alone) => alone,
-        };
-        let mut address = part.start;
-        while address < part.end {
-            table.move_to(index_of(address, shift));
-            match table.read() {
-                // Taken out and put back: the processor cannot set its bits in between.
-                Entry::Leaf(_) => {
-                    if let Entry::Leaf(leaf) = table.take() {
-                        table.set(Entry::Leaf(reprotected(leaf, new)));
-                        gather.changed(address..address.plus(size.bytes()));
-                    }
+    let size = vma.size();
+    each_own_entry(locked, i_mmap, vma.start()..vma.end(), gather, task, |table, address, gather| {
+        match table.read() {
+            // Taken out and put back: the processor cannot set its bits in between.
+            Entry::Leaf(_) => {
+                if let Entry::Leaf(leaf) = table.take() {
+                    table.set(Entry::Leaf(reprotected(leaf, new)));
+                    gather.changed(address..address.plus(size.bytes()));
                 }
-                // When the page arrives, it is mapped with the rights the mapping has then; but the right to write, once
-                // taken away, comes back by a fault alone.
-                Entry::Migration(migration) if migration.write => {
-                    table.set(Entry::Migration(Migration { write: false, ..migration }));
-                }
-                Entry::None | Entry::Table(_) | Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Marker => {}
             }
-            address = address.plus(size.bytes());
+            // When the page arrives, it is mapped with the rights the mapping has then; but the right to write, once
+            // taken away, comes back by a fault alone.
+            Entry::Migration(migration) if migration.write => {
+                table.set(Entry::Migration(Migration { write: false, ..migration }));
+            }
+            Entry::None | Entry::Table(_) | Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Marker => {}
         }
-    }
+    });
 }
 
 /// A leaf with the rights of another VMA. A page that may be shared with other processes stays write-protected: the

@@ -2,19 +2,19 @@
 
 use core::ops::Range;
 
+use super::entries::each_own_entry;
 use super::split::Split;
 use super::unlisted::Unlisted;
 use super::unmap::{by_table, drop_entry, page_range, unmap_range};
 use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error, free_tables};
 use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::arch::Level;
 use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::Platform;
-use crate::share::{huge_pte_alloc, unshare_locked};
+use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
-use crate::table::{LockedSlot, Slot, Stable, index_of};
+use crate::table::{LockedSlot, Slot, Stable};
 use crate::task::Task;
 use crate::uffd::{Announcements, Features};
 use crate::vma::{Shape, Vma, VmaFlags, VmaReadGuard, VmaWriteGuard};
@@ -41,8 +41,8 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::BadAddress`] if nothing is mapped at `old`, or no single mapping holds the range to be moved, [`MapError::Grows`], [`MapError::Overlaps`],
-    /// [`MapError::Unaligned`], [`MapError::OutOfMemory`]. Nothing was changed then, except that what lay at a fixed new
+    /// [`MapError::BadAddress`] if nothing is mapped at `old`, or no single mapping holds the range to be moved,
+    /// [`MapError::Grows`], [`MapError::Overlaps`], [`MapError::Unaligned`], [`MapError::OutOfMemory`]. Nothing was changed then, except that what lay at a fixed new
     /// place may be gone, and so may the tail that was to be cut off.
     pub fn mremap(
         &self,
@@ -255,30 +255,17 @@ fn move_entries<P: Platform>(
 ) {
     let old = locked.vma();
     let (mm, size) = (old.mm(), old.size());
-    let shift = Level::of_leaf(size).shift();
     let source = old.start()..old.end();
     let Some(target) = Unlisted::new(mmap, new) else {
         return;
     };
-    for part in by_table(source.clone(), size) {
-        let Ok(Some(slot)) = huge_pte_offset(locked, mm, part.start, size) else {
-            continue;
-        };
-        let mut from = match unshare_locked(locked, i_mmap, slot.lock(task), part.start, gather) {
-            Ok(()) => continue,
-            Err(alone) => alone,
-        };
-        let mut address = part.start;
-        while address < part.end {
-            from.move_to(index_of(address, shift));
-            if !from.raw().is_none() {
-                let to = huge_pte_offset(&target, mm, moved(address, &source, new), size);
-                let protected = new.flags().contains(VmaFlags::UFFD_WP);
-                move_entry(mm, address, &from, to.ok().flatten(), protected, gather, task);
-            }
-            address = address.plus(size.bytes());
+    let protected = new.flags().contains(VmaFlags::UFFD_WP);
+    each_own_entry(locked, i_mmap, source.clone(), gather, task, |from, address, gather| {
+        if !from.raw().is_none() {
+            let to = huge_pte_offset(&target, mm, moved(address, &source, new), size);
+            move_entry(mm, address, from, to.ok().flatten(), protected, gather, task);
         }
-    }
+    });
 }
 
 /// Moves one entry, or drops it if no table was made for it: the table it lies in was shared when tables were made, so

@@ -1,17 +1,13 @@
 //! Forgetting what was written, so as to learn what is written from now on.
 
 use super::AddressSpace;
-use super::unmap::by_table;
-use crate::arch::{Entry, LeafFlags, Level};
+use super::entries::each_own_entry;
+use crate::arch::{Entry, LeafFlags};
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::Platform;
-use crate::share::unshare_locked;
-use crate::sync::Arc;
-use crate::table::index_of;
 use crate::task::Task;
-use crate::vma::{Vma, VmaWriteGuard};
-use crate::walk::huge_pte_offset;
+use crate::vma::VmaWriteGuard;
 
 impl<P: Platform> AddressSpace<P> {
     /// Clears soft-dirty of every page, and the right to write with it: the next store to a page faults and sets it again.
@@ -27,35 +23,27 @@ impl<P: Platform> AddressSpace<P> {
             let Some(locked) = mmap.lock_vma_write(vma, task) else { continue };
             let i_mmap = vma.file().i_mmap_write(task);
             let mut gather = Gather::new(vma.mm(), &i_mmap);
-            clear_vma(vma, &locked, &i_mmap, &mut gather, task);
+            clear_vma(&locked, &i_mmap, &mut gather, task);
             gather.finish();
         }
     }
 }
 
+/// Every leaf that can be written is soft-dirty (see [`leaf_flags`](crate::fault::leaf_flags)), so these are all there are.
 fn clear_vma<P: Platform>(
-    vma: &Arc<Vma<P>>,
     locked: &VmaWriteGuard<'_, P>,
     i_mmap: &IMmapWriteGuard<'_, P>,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
 ) {
+    let vma = locked.vma();
     let size = vma.size();
-    for part in by_table(vma.start()..vma.end(), size) {
-        let Ok(Some(slot)) = huge_pte_offset(locked, vma.mm(), part.start, size) else { continue };
-        let Err(mut table) = unshare_locked(locked, i_mmap, slot.lock(task), part.start, gather) else {
-            continue;
-        };
-        let mut address = part.start;
-        while address < part.end {
-            table.move_to(index_of(address, Level::of_leaf(size).shift()));
-            if matches!(table.read(), Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::SOFT_DIRTY))
-                && let Entry::Leaf(leaf) = table.take()
-            {
-                table.set(Entry::Leaf(leaf.without(LeafFlags::SOFT_DIRTY | LeafFlags::WRITE)));
-                gather.changed(address..address.plus(size.bytes()));
-            }
-            address = address.plus(size.bytes());
+    each_own_entry(locked, i_mmap, vma.start()..vma.end(), gather, task, |table, address, gather| {
+        if matches!(table.read(), Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::SOFT_DIRTY))
+            && let Entry::Leaf(leaf) = table.take()
+        {
+            table.set(Entry::Leaf(leaf.without(LeafFlags::SOFT_DIRTY | LeafFlags::WRITE)));
+            gather.changed(address..address.plus(size.bytes()));
         }
-    }
+    });
 }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::entries::each_own_entry;
 use super::split::Split;
 use super::{AddressSpace, MapError, Mm, MmapWriteGuard, VmaSet};
 use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE, PUD_SIZE, VirtAddr};
@@ -12,13 +13,12 @@ use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::{Levels, Platform};
 use crate::reserve::release_range;
-use crate::share::{detach, unshare_locked};
+use crate::share::detach;
 use crate::sync::Arc;
-use crate::table::index_of;
 use crate::task::Task;
 use crate::uffd::Announcements;
 use crate::vma::{Vma, VmaWriteGuard};
-use crate::walk::{descend, huge_pte_offset};
+use crate::walk::descend;
 
 impl<P: Platform> AddressSpace<P> {
     /// Unmaps a range: every mapping in it, or the part of it that lies in the range. Sleeps.
@@ -186,34 +186,20 @@ pub(crate) fn zap_range<P: Platform>(
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
 ) -> u64 {
-    let mut cleared = 0;
     let mm: &Mm<P> = vma.vma().mm();
-    let size = vma.vma().size();
-    let level = Level::of_leaf(size);
-    for part in by_table(range, size) {
-        let Ok(Some(slot)) = huge_pte_offset(vma, mm, part.start, size) else {
-            continue;
-        };
-        let locked = slot.lock(task);
-        let mut locked = match unshare_locked(vma, i_mmap, locked, part.start, gather) {
-            Ok(()) => continue,
-            Err(alone) => alone,
-        };
-        let mut address = part.start;
-        while address < part.end {
-            locked.move_to(index_of(address, level.shift()));
-            let here = locked.raw();
-            if !here.is_none() && zap.wants(here.decode()) {
-                if matches!(zap, Zap::Page(_)) {
-                    // Before the entry is empty: a fault that finds it so must not take it for a page never touched.
-                    vma.vma().set_robbed();
-                }
-                let before = locked.exchange(|entry| zap.trace_of(entry));
-                cleared += u64::from(drop_entry(mm, address, before, gather));
-            }
-            address = address.plus(size.bytes());
+    let mut cleared = 0;
+    each_own_entry(vma, i_mmap, range, gather, task, |locked, address, gather| {
+        let here = locked.raw();
+        if here.is_none() || !zap.wants(here.decode()) {
+            return;
         }
-    }
+        if matches!(zap, Zap::Page(_)) {
+            // Before the entry is empty: a fault that finds it so must not take it for a page never touched.
+            vma.vma().set_robbed();
+        }
+        let before = locked.exchange(|entry| zap.trace_of(entry));
+        cleared += u64::from(drop_entry(mm, address, before, gather));
+    });
     cleared
 }
 

@@ -4,17 +4,15 @@ use core::ops::Range;
 
 use super::{ProtectMode, Userfault, UserfaultError, check_aligned};
 use crate::addr::VirtAddr;
-use crate::arch::{Entry, LeafFlags, Level, Migration};
+use crate::arch::{Entry, LeafFlags, Migration};
 use crate::fault::leaf_flags;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
-use crate::mm::by_table;
+use crate::mm::{by_table, each_own_entry};
 use crate::platform::Platform;
-use crate::share::{huge_pte_alloc, unshare_locked};
-use crate::table::index_of;
+use crate::share::huge_pte_alloc;
 use crate::task::Task;
 use crate::vma::{Vma, VmaFlags, VmaWriteGuard};
-use crate::walk::huge_pte_offset;
 
 impl<P: Platform> Userfault<P> {
     /// Write-protects a range, so that stores to it are the handler's faults; or takes that back, and wakes the faults that
@@ -96,26 +94,14 @@ pub(super) fn protect_entries<P: Platform>(
 ) {
     let vma = locked.vma();
     let size = vma.size();
-    let shift = Level::of_leaf(size).shift();
-    for part in by_table(range, size) {
-        let Ok(Some(slot)) = huge_pte_offset(locked, vma.mm(), part.start, size) else {
-            continue;
-        };
-        // Never shared, since the VMA is registered for this; were it so, the others' entries must stay as they are.
-        let Err(mut table) = unshare_locked(locked, i_mmap, slot.lock(task), part.start, gather) else {
-            continue;
-        };
-        let mut address = part.start;
-        while address < part.end {
-            table.move_to(index_of(address, shift));
-            // In one step: a fault that looks whether it has to wait must not see the entry empty in between.
-            let before = table.exchange(|entry| protected(entry, vma, on));
-            if matches!(before, Entry::Leaf(_)) {
-                gather.changed(address..address.plus(size.bytes()));
-            }
-            address = address.plus(size.bytes());
+    // Never shared, since the VMA is registered for this; were it so, the others' entries would stay as they are.
+    each_own_entry(locked, i_mmap, range, gather, task, |table, address, gather| {
+        // In one step: a fault that looks whether it has to wait must not see the entry empty in between.
+        let before = table.exchange(|entry| protected(entry, vma, on));
+        if matches!(before, Entry::Leaf(_)) {
+            gather.changed(address..address.plus(size.bytes()));
         }
-    }
+    });
 }
 
 fn protected<P: Platform>(entry: Entry, vma: &Vma<P>, on: bool) -> Entry {
@@ -125,7 +111,7 @@ fn protected<P: Platform>(entry: Entry, vma: &Vma<P>, on: bool) -> Entry {
         Entry::Leaf(leaf) if on => Entry::Leaf(leaf.without(LeafFlags::WRITE).with(LeafFlags::UFFD_WP)),
         Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::UFFD_WP) => {
             // A private page may be another's too; the next store finds out.
-            let write = leaf_flags(vma, vma.is_shared()) & LeafFlags::WRITE;
+            let write = leaf_flags(vma, vma.is_shared()) & (LeafFlags::WRITE | LeafFlags::SOFT_DIRTY);
             Entry::Leaf(leaf.without(LeafFlags::UFFD_WP).with(write))
         }
         Entry::Migration(migration) if on => {
