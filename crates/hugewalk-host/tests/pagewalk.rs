@@ -186,6 +186,24 @@ fn soft_dirty_says_what_was_written_since_it_was_cleared() {
 }
 
 #[test]
+fn what_is_stored_after_the_right_to_write_came_back_is_soft_dirty() {
+    let (hugetlb, mut task) = system(16);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    for flags in [MapFlags::empty(), MapFlags::SHARED] {
+        map(&mut task, &space, page(0), 1, flags);
+        let mut cpu = Cpu::new(&space).unwrap();
+        cpu.store(&mut task, page(0), 1).unwrap();
+        space.clear_soft_dirty(&mut task);
+        for rights in [Protection::READ, READ_WRITE] {
+            space.mprotect(&mut task, page(0), PMD_SIZE, rights).unwrap();
+        }
+        cpu.store(&mut task, page(0), 2).unwrap();
+        let map = space.pagemap(&mut task, page(0)..page(1)).unwrap();
+        assert!(map[0].1.contains(PageMap::SOFT_DIRTY), "{flags:?}");
+    }
+}
+
+#[test]
 fn mincore_finds_mapped_pages_and_those_in_the_page_cache() {
     let (hugetlb, mut task) = system(1030);
     let space = AddressSpace::new(&hugetlb).unwrap();
