@@ -2,6 +2,7 @@
 
 use hugewalk_lab::explore::{Coverage, Options};
 use hugewalk_lab::lab::{Property, Settings};
+use hugewalk_lab::scenario::Expected;
 use hugewalk_lab::{Verdict, check, replay, scenario};
 
 fn verdict(id: &str, settings: Settings) -> Verdict {
@@ -9,29 +10,37 @@ fn verdict(id: &str, settings: Settings) -> Verdict {
     check(scenario::named(id).expect("a scenario"), settings, &options)
 }
 
-/// Which protocols have the race; the others are safe in every interleaving.
-const RACES: [(&str, &[&str]); 8] = [
-    ("S1", &["legacy"]),
-    ("S2", &["legacy", "rfc"]),
-    ("S7", &["legacy", "rfc", "rfc-ptl"]),
-    ("S8", &["legacy", "rfc", "rfc-ptl"]),
-    ("S9", &["legacy", "rfc", "rfc-ptl", "vma-lock"]),
-    ("S10", &["legacy", "rfc", "rfc-ptl", "vma-lock"]),
-    ("S11", &[]),
-    ("S30", &["legacy", "rfc", "rfc-ptl"]),
-];
-
 #[test]
-fn each_protocol_has_the_races_of_the_table_and_no_others() {
-    for (id, racing) in RACES {
+fn each_scenario_has_the_verdicts_of_the_table() {
+    for scenario in scenario::all() {
         for settings in Settings::ALL {
-            let verdict = verdict(id, settings);
-            assert_eq!(!verdict.is_safe(), racing.contains(&settings.name), "{verdict}");
+            let expected = scenario::expected(scenario.id, &settings).expect("it is in the table");
+            if matches!(expected, Expected::DoesNotApply(_)) {
+                continue;
+            }
+            let verdict = verdict(scenario.id, settings);
+            assert_eq!(verdict.is_safe(), expected == Expected::Safe, "{verdict}");
             if verdict.is_safe() {
                 assert_eq!(verdict.report.coverage, Coverage::Everything, "{verdict}");
             }
         }
     }
+}
+
+#[test]
+fn names_of_scenarios_are_unique_and_say_what_they_consist_of() {
+    let mut names: Vec<_> = scenario::all().map(|scenario| scenario.id).collect();
+    for scenario in scenario::all() {
+        let walker = scenario.walker().map(|walker| format!("/{walker}")).unwrap_or_default();
+        let mistake = scenario.mistake().map(|mistake| format!(":{mistake}")).unwrap_or_default();
+        assert_eq!(scenario.id, format!("{}{walker}{mistake}", scenario.line()));
+    }
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all);
+    let changed = Settings::HUGEWALK.without("flush").expect("a step");
+    assert_eq!(scenario::expected("S1", &changed), None);
 }
 
 #[test]
@@ -58,14 +67,6 @@ fn who_relies_on_the_machine_to_wait_races_where_it_does_not() {
     {
         let verdict = verdict("S2", settings.freed_at_once());
         assert_eq!(verdict.is_safe(), safe, "S3, {verdict}");
-    }
-}
-
-#[test]
-fn the_engine_is_safe_where_locks_and_files_come_in() {
-    for id in ["S13", "S14", "S18", "S22", "S23", "S24", "S25"] {
-        let verdict = verdict(id, Settings::HUGEWALK);
-        assert!(verdict.is_safe() && verdict.report.coverage == Coverage::Everything, "{verdict}");
     }
 }
 

@@ -29,11 +29,22 @@
 //! assert!(!hugewalk_lab::check(&scenario, Settings::RFC, &Default::default()).is_safe());
 //! ```
 
+//! # Names
+//!
+//! A name such as `S1` is that of a line in the table of scenarios, with the lab's own [`Walker`](crate::lab::Walker) in the
+//! walker's role if there is one. `S1/gup-fast` has a walker of the engine in that role, and `S14:unshare-early` a
+//! mistake in it that somebody has made, or could make: [`Scenario::line`], [`Scenario::walker`], [`Scenario::mistake`].
+//! [`all`] is the whole matrix in the order of the table, and [`expected()`] has the verdicts.
+
 mod bench;
+mod expected;
 mod other;
 mod races;
 
 pub use self::bench::{BASE, Bench, File, LabTask, Process, dont_need, map, page};
+pub use self::expected::{Expected, expected};
+
+use self::expected::Row;
 
 use crate::lab::Property;
 
@@ -50,9 +61,34 @@ pub struct Scenario {
     pub build: fn(&mut Bench<'_>),
 }
 
+impl Scenario {
+    /// The line of the table of scenarios that it belongs to: `S1`.
+    #[must_use]
+    pub fn line(&self) -> &'static str {
+        self.id.split(['/', ':']).next().unwrap_or(self.id)
+    }
+
+    /// The walker of the engine that has the walker's role, if it is not the lab's own.
+    #[must_use]
+    pub fn walker(&self) -> Option<&'static str> {
+        let (_, rest) = self.id.split_once('/')?;
+        rest.split(':').next()
+    }
+
+    /// The mistake that is made in it.
+    #[must_use]
+    pub fn mistake(&self) -> Option<&'static str> {
+        self.id.split_once(':').map(|(_, mistake)| mistake)
+    }
+}
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    races::ROWS.iter().chain(other::ROWS)
+}
+
 /// All scenarios.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    races::SCENARIOS.iter().chain(other::SCENARIOS)
+    rows().map(|row| &row.scenario)
 }
 
 /// The scenario of this name.

@@ -6,58 +6,83 @@ use hugewalk::mm::RemapTo;
 
 use super::Scenario;
 use super::bench::{BASE, Bench, dont_need, page};
+use super::expected::{NONE, Row};
 use crate::lab::Property;
 
 const USUAL: &[Property] = &[Property::I1, Property::I7, Property::I10];
 
-pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        id: "S13",
-        what: "a fault holds a slot; truncation unshares",
-        judged: USUAL,
-        build: fault_and_truncate,
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        scenario: Scenario {
+            id: "S13",
+            what: "a fault holds a slot; truncation unshares",
+            judged: USUAL,
+            build: fault_and_truncate,
+        },
+        verdicts: NONE,
     },
-    Scenario {
-        id: "S14",
-        what: "a split unshares; another process shares again (CVE-2025-38084)",
-        judged: USUAL,
-        build: split_and_share,
+    Row {
+        scenario: Scenario {
+            id: "S14",
+            what: "a split unshares; another process shares again (CVE-2025-38084)",
+            judged: USUAL,
+            build: split_and_share,
+        },
+        verdicts: NONE,
     },
-    Scenario {
-        id: "S18",
-        what: "two threads populate one PUD entry, one by sharing, one by whatever is left to it",
-        judged: USUAL,
-        build: two_faults,
+    Row {
+        scenario: Scenario {
+            id: "S18",
+            what: "two threads populate one PUD entry, one by sharing, one by whatever is left to it",
+            judged: USUAL,
+            build: two_faults,
+        },
+        verdicts: NONE,
     },
-    Scenario {
-        id: "S21",
-        what: "truncation meets a VMA lock that a fault holds, and waits for it; the mapping goes meanwhile",
-        judged: USUAL,
-        build: truncate_and_unmap,
+    Row {
+        scenario: Scenario {
+            id: "S21",
+            what: "truncation meets a VMA lock that is held, and waits for it; the mapping goes meanwhile",
+            judged: USUAL,
+            build: truncate_and_unmap,
+        },
+        verdicts: NONE,
     },
-    Scenario {
-        id: "S22",
-        what: "the final unmap; somebody shares with the mapping that dies",
-        judged: USUAL,
-        build: unmap_and_share,
+    Row {
+        scenario: Scenario {
+            id: "S22",
+            what: "the final unmap; somebody shares with the mapping that dies",
+            judged: USUAL,
+            build: unmap_and_share,
+        },
+        verdicts: NONE,
     },
-    Scenario {
-        id: "S23",
-        what: "a mapping moves to where it could share; another process shares and unshares",
-        judged: USUAL,
-        build: remap_and_share,
+    Row {
+        scenario: Scenario {
+            id: "S23",
+            what: "a mapping moves to where it could share; another process shares and unshares",
+            judged: USUAL,
+            build: remap_and_share,
+        },
+        verdicts: NONE,
     },
-    Scenario {
-        id: "S24",
-        what: "a hole punch meets a private mapping whose reservations a fault has locked",
-        judged: USUAL,
-        build: private_and_punch,
+    Row {
+        scenario: Scenario {
+            id: "S24",
+            what: "a hole punch meets a private mapping whose reservations a fault has locked",
+            judged: USUAL,
+            build: private_and_punch,
+        },
+        verdicts: NONE,
     },
-    Scenario {
-        id: "S25",
-        what: "a fault shares, VMA lock before i_mmap; truncation takes them the other way round",
-        judged: USUAL,
-        build: share_and_truncate,
+    Row {
+        scenario: Scenario {
+            id: "S25",
+            what: "a fault shares, VMA lock before i_mmap; truncation takes them the other way round",
+            judged: USUAL,
+            build: share_and_truncate,
+        },
+        verdicts: NONE,
     },
 ];
 
@@ -112,9 +137,7 @@ fn share_and_truncate(bench: &mut Bench<'_>) {
 fn truncate_and_unmap(bench: &mut Bench<'_>) {
     let file = bench.file();
     let process = bench.process(&file, &[0]);
-    let same = process.clone();
-    bench.cpu("fault", move |task| fault(task, &process, 1));
-    bench.cpu("munmap", move |task| same.munmap(task, BASE, 512 * PMD_SIZE).expect("aligned"));
+    bench.cpu("munmap", move |task| process.munmap(task, BASE, 512 * PMD_SIZE).expect("aligned"));
     bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
 }
 

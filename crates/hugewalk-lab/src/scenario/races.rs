@@ -5,57 +5,87 @@ use hugewalk::fault::Access;
 
 use super::Scenario;
 use super::bench::{BASE, Bench, dont_need, map, page};
+use super::expected::{NONE, Row, Verdicts};
 use crate::lab::{Cpu, Property, Walker};
 
+/// Who trusts a table that was found under RCU, or the mmap lock, to be still its own.
+const STALE: &[&str] = &["legacy", "rfc", "rfc-ptl"];
+/// Who lets GUP-fast do that.
+const FAST: &[&str] = &["legacy", "rfc", "rfc-ptl", "vma-lock"];
+
 /// In this order in the table of verdicts.
-pub(super) const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        id: "S1",
-        what: "A reads an entry; B unshares; C unmaps and frees the table",
-        judged: &[Property::I1],
-        build: |bench| walker_and_last_user(bench, |walker, task| _ = walker.read(task)),
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        scenario: Scenario {
+            id: "S1",
+            what: "A reads an entry; B unshares; C unmaps and frees the table",
+            judged: &[Property::I1],
+            build: |bench| walker_and_last_user(bench, |walker, task| _ = walker.read(task)),
+        },
+        verdicts: Verdicts::Races(&["legacy"]),
     },
-    Scenario {
-        id: "S2",
-        what: "A locks the table; B unshares; C unmaps and frees the table",
-        judged: &[Property::I1],
-        build: |bench| walker_and_last_user(bench, |walker, task| walker.lock(task)),
+    Row {
+        scenario: Scenario {
+            id: "S2",
+            what: "A locks the table; B unshares; C unmaps and frees the table",
+            judged: &[Property::I1],
+            build: |bench| walker_and_last_user(bench, |walker, task| walker.lock(task)),
+        },
+        verdicts: Verdicts::Races(&["legacy", "rfc"]),
     },
-    Scenario {
-        id: "S7",
-        what: "A reads an entry; B unshares and faults anew",
-        judged: &[Property::I3],
-        build: stale_table,
+    Row {
+        scenario: Scenario {
+            id: "S7",
+            what: "A reads an entry; B unshares and faults anew",
+            judged: &[Property::I3],
+            build: stale_table,
+        },
+        verdicts: Verdicts::Races(STALE),
     },
-    Scenario {
-        id: "S8",
-        what: "A locks the table and marks an entry; B unshares",
-        judged: &[Property::I2],
-        build: wrong_table,
+    Row {
+        scenario: Scenario {
+            id: "S8",
+            what: "A locks the table and marks an entry; B unshares",
+            judged: &[Property::I2],
+            build: wrong_table,
+        },
+        verdicts: Verdicts::Races(STALE),
     },
-    Scenario {
-        id: "S9",
-        what: "A is in GUP-fast; B unshares; C maps something else where the table is now its own (CVE-2025-38085)",
-        judged: &[Property::I1, Property::I3],
-        build: gup_fast,
+    Row {
+        scenario: Scenario {
+            id: "S9",
+            what: "A is in GUP-fast; B unshares; C maps something else where the table is now its own (CVE-2025-38085)",
+            judged: &[Property::I1, Property::I3],
+            build: gup_fast,
+        },
+        verdicts: Verdicts::Races(FAST),
     },
-    Scenario {
-        id: "S10",
-        what: "three sharers: A is in GUP-fast; B unshares, 2 to 1; C unshares, 1 to 0, and the third reuses the table",
-        judged: &[Property::I1, Property::I3],
-        build: three_sharers,
+    Row {
+        scenario: Scenario {
+            id: "S10",
+            what: "three sharers: A is in GUP-fast; B unshares, 2 to 1; C unshares, 1 to 0, and the third reuses the table",
+            judged: &[Property::I1, Property::I3],
+            build: three_sharers,
+        },
+        verdicts: Verdicts::Races(FAST),
     },
-    Scenario {
-        id: "S11",
-        what: "A loads twice from memory; B unshares, and C reuses the table (CVE-2021-4002)",
-        judged: &[Property::I1, Property::I6],
-        build: late_flush,
+    Row {
+        scenario: Scenario {
+            id: "S11",
+            what: "A loads twice from memory; B unshares, and C reuses the table (CVE-2021-4002)",
+            judged: &[Property::I1, Property::I6],
+            build: late_flush,
+        },
+        verdicts: NONE,
     },
-    Scenario {
-        id: "S30",
-        what: "A reads an entry; B unshares and shares the same table again",
-        judged: &[Property::I3],
-        build: table_comes_back,
+    Row {
+        scenario: Scenario {
+            id: "S30",
+            what: "A reads an entry; B unshares and shares the same table again",
+            judged: &[Property::I3],
+            build: table_comes_back,
+        },
+        verdicts: Verdicts::Races(STALE),
     },
 ];
 

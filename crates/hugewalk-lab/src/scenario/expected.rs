@@ -1,0 +1,49 @@
+//! Which verdict each scenario must have under each protocol: the table that the lab is checked against.
+
+use super::Scenario;
+use crate::lab::Settings;
+
+/// The verdict that a scenario must have under a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A counterexample is found.
+    Race,
+    /// None is found, in every interleaving.
+    Safe,
+    /// The scenario says nothing about the protocol; here is why.
+    DoesNotApply(&'static str),
+}
+
+/// A scenario of the matrix, and its line in the table of verdicts.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) scenario: Scenario,
+    pub(super) verdicts: Verdicts,
+}
+
+/// A line of the table.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verdicts {
+    /// These protocols have the race, all others are safe.
+    Races(&'static [&'static str]),
+}
+
+/// All safe.
+pub(super) const NONE: Verdicts = Verdicts::Races(&[]);
+
+impl Verdicts {
+    fn under(self, protocol: &str) -> Expected {
+        let races = |race| if race { Expected::Race } else { Expected::Safe };
+        match self {
+            Self::Races(racing) => races(racing.contains(&protocol)),
+        }
+    }
+}
+
+/// The verdict that the scenario of this name must have under a protocol of [`Settings::ALL`]. `None` for a scenario of
+/// somebody else's, and for a protocol of which something was changed: what comes of that is to be found out.
+#[must_use]
+pub fn expected(id: &str, settings: &Settings) -> Option<Expected> {
+    let row = super::rows().find(|row| row.scenario.id == id)?;
+    Settings::ALL.contains(settings).then(|| row.verdicts.under(settings.name))
+}
