@@ -184,7 +184,7 @@ impl<P: Platform> Place<'_, '_, P> {
         let page = NewPage::take(hugetlb, vma.size(), &vma.promises(), file.subpool(), index, false)?;
         hugetlb.platform().write_huge(page.frame(), 0, bytes);
         if !vma.is_shared() {
-            page.page().set_anon();
+            page.set_private(file);
             if !self.install(page.frame(), true, protect, task) {
                 return Err(exists);
             }
