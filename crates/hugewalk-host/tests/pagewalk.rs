@@ -69,7 +69,7 @@ fn a_walk_visits_each_page_once_and_names_the_first_that_is_not_mapped() {
     map(&mut task, &space, page(5), 2, MapFlags::empty());
     space.fault(&mut task, page(1), Access::Write).unwrap();
     let mut count = Count::default();
-    let unmapped = space.walk_range(&mut task, page(0)..page(7), &mut count);
+    let unmapped = space.walk_range(&mut task, page(0)..page(7), &mut count).unwrap();
     assert_eq!(unmapped, Some(page(3)));
     assert_eq!(count.leaves, 1);
     let visited: Vec<_> = count.visits.into_iter().collect();
@@ -93,7 +93,7 @@ fn a_walk_neither_misses_nor_repeats_an_entry_while_its_table_is_unshared() {
         });
         for _ in 0..500 {
             let mut count = Count::default();
-            assert_eq!(child.walk_range(&mut task, page(0)..page(512), &mut count), None);
+            assert_eq!(child.walk_range(&mut task, page(0)..page(512), &mut count), Ok(None));
             assert_eq!(count.visits.len(), 512);
             assert!(count.visits.values().all(|&visits| visits == 1));
         }
@@ -131,7 +131,7 @@ fn a_visitor_that_faults_comes_back_to_the_same_entry() {
     map(&mut task, &space, page(0), 4, MapFlags::empty());
     space.fault(&mut task, page(2), Access::Write).unwrap();
     let mut mirror = Mirror::default();
-    space.walk_range_sleeping(&mut task, page(0)..page(4), &mut mirror);
+    space.walk_range_sleeping(&mut task, page(0)..page(4), &mut mirror).unwrap();
     assert_eq!(mirror.seen, [0, 1, 2, 3].map(page));
     assert!(mirror.failed.is_empty());
 }
@@ -142,7 +142,7 @@ fn a_visitor_learns_of_the_fault_that_failed_and_goes_on_behind_it() {
     let space = AddressSpace::new(&hugetlb).unwrap();
     map(&mut task, &space, page(0), 4, MapFlags::NORESERVE);
     let mut mirror = Mirror::default();
-    space.walk_range_sleeping(&mut task, page(0)..page(4), &mut mirror);
+    space.walk_range_sleeping(&mut task, page(0)..page(4), &mut mirror).unwrap();
     assert_eq!(mirror.seen, [0, 1].map(page));
     assert_eq!(mirror.failed, [2, 3].map(page));
 }
@@ -221,12 +221,12 @@ fn access_sampling_counts_what_was_touched_since_the_last_sample() {
     let (hugetlb, mut task) = system(16);
     let space = AddressSpace::new(&hugetlb).unwrap();
     map(&mut task, &space, page(0), 8, MapFlags::POPULATE);
-    assert_eq!(space.sample_accessed(&mut task, page(0)..page(8)), 8);
-    assert_eq!(space.sample_accessed(&mut task, page(0)..page(8)), 0);
+    assert_eq!(space.sample_accessed(&mut task, page(0)..page(8)), Ok(8));
+    assert_eq!(space.sample_accessed(&mut task, page(0)..page(8)), Ok(0));
     let mut cpu = Cpu::new(&space).unwrap();
     cpu.load(&mut task, page(2)).unwrap();
     cpu.load(&mut task, page(5)).unwrap();
-    assert_eq!(space.sample_accessed(&mut task, page(0)..page(8)), 2);
+    assert_eq!(space.sample_accessed(&mut task, page(0)..page(8)), Ok(2));
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn numa_maps_adds_the_pages_up() {
     map(&mut task, &space, page(0), 4, MapFlags::POPULATE);
     map(&mut task, &space, page(4), 2, MapFlags::SHARED | MapFlags::POPULATE);
     let child = space.fork(&mut task).unwrap();
-    let totals = space.numa_maps(&mut task, page(0)..page(6));
+    let totals = space.numa_maps(&mut task, page(0)..page(6)).unwrap();
     assert_eq!((totals.pages, totals.anon, totals.dirty, totals.mapmax), (6, 4, 4, 2));
     drop(child);
 }

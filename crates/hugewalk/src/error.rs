@@ -15,6 +15,14 @@ impl From<alloc::collections::TryReserveError> for OutOfMemory {
     }
 }
 
+/// What was handed in belongs to another [`Hugetlb`](crate::Hugetlb): a task, a file, a mount. Nothing was changed.
+///
+/// Its frames are those of another platform, and its read sections hold off the grace periods of another system. A kernel has
+/// one system; a host may have many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
+#[error("it belongs to another system")]
+pub struct WrongSystem;
+
 /// The error numbers that Linux returns for the same failure, for hosts that speak system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::upper_case_acronyms)]

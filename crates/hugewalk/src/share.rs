@@ -244,16 +244,17 @@ fn share<P: Platform>(guard: &VmaReadGuard<'_, P>, address: VirtAddr, pud: Place
         Some((parent.frame(), users))
     });
     let Some((frame, users)) = table else { return };
+    let mm = vma.mm();
     let locked = pud.lock(task);
     if locked.raw().is_none() {
         locked.set(Entry::Table(frame));
         drop(locked);
-        let mm = vma.mm().id();
-        task.hugetlb().platform().trace(Event::Shared { mm, address: address.pud_floor(), users });
+        let event = Event::Shared { mm: mm.id(), address: address.pud_floor(), users };
+        mm.hugetlb().platform().trace(event);
     } else {
         drop(locked);
         // SAFETY: its count includes the user taken above, and `i_mmap` has been held since.
-        let table = unsafe { TableRef::from_frame(task.hugetlb().platform(), frame) };
+        let table = unsafe { TableRef::from_frame(mm.hugetlb().platform(), frame) };
         table.remove_user();
     }
 }

@@ -16,7 +16,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
-use crate::error::OutOfMemory;
+use crate::error::{OutOfMemory, WrongSystem};
 use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
 use crate::rcu::Rcu;
@@ -68,6 +68,11 @@ impl<P: Platform> Task<P> {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Is it a task of this system?
+    pub(crate) fn check(&self, hugetlb: &Hugetlb<P>) -> Result<(), WrongSystem> {
+        if core::ptr::eq(&raw const *self.hugetlb, hugetlb) { Ok(()) } else { Err(WrongSystem) }
     }
 
     pub(crate) fn parker(&self) -> &Arc<P::Parker> {

@@ -285,7 +285,8 @@ impl Machine {
         if let Some(file) = self.files.get(&id) {
             return Ok(file.clone());
         }
-        let file = HugeFile::new(&self.hugetlb, page_size(shift), None)?;
+        // Of no mount, so there is nothing else that it can fail of.
+        let file = HugeFile::new(&self.hugetlb, page_size(shift), None).map_err(|_| OutOfMemory)?;
         self.files.insert(id, file.clone());
         Ok(file)
     }

@@ -19,7 +19,7 @@ use thiserror::Error;
 use self::attempt::{Attempt, Faulting, WaitFor, rob_children};
 use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::{Entry, LeafFlags};
-use crate::error::{Errno, OutOfMemory};
+use crate::error::{Errno, OutOfMemory, WrongSystem};
 use crate::mm::AddressSpace;
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
@@ -109,6 +109,9 @@ pub enum FaultError {
     /// No memory for tables or records. Linux kills a process for it.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// The task belongs to another system than the address space.
+    #[error(transparent)]
+    WrongSystem(#[from] WrongSystem),
 }
 
 impl FaultError {
@@ -117,6 +120,7 @@ impl FaultError {
     pub const fn errno(&self) -> Errno {
         match self {
             Self::OutOfMemory(_) => Errno::ENOMEM,
+            Self::WrongSystem(_) => Errno::EINVAL,
             Self::Hwpoison { .. } => Errno::EHWPOISON,
             _ => Errno::EFAULT,
         }
@@ -125,7 +129,18 @@ impl FaultError {
     /// Does the process get `SIGBUS` for it, rather than `SIGSEGV`?
     #[must_use]
     pub const fn is_bus_error(&self) -> bool {
-        !matches!(self, Self::NotMapped { .. } | Self::Protection { .. } | Self::OutOfMemory(_))
+        match self {
+            Self::NotMapped { .. }
+            | Self::Protection { .. }
+            | Self::OutOfMemory(_)
+            | Self::WrongSystem(_) => false,
+            Self::BeyondEof { .. }
+            | Self::PoolEmpty(_)
+            | Self::SubPoolFull(_)
+            | Self::TakenAway { .. }
+            | Self::Hwpoison { .. }
+            | Self::Userfault { .. } => true,
+        }
     }
 }
 
@@ -212,6 +227,7 @@ impl<P: Platform> AddressSpace<P> {
         access: Access,
         unshare: bool,
     ) -> Result<Fault, FaultError> {
+        task.check(self.mm().hugetlb())?;
         let mut tidied = false;
         loop {
             // Held over all attempts: a fork in between would give the page that was just taken from the children to another.

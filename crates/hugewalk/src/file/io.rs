@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::HugeFile;
-use crate::error::{Errno, OutOfMemory};
+use crate::error::{Errno, OutOfMemory, WrongSystem};
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
@@ -41,6 +41,12 @@ pub enum FileError {
     /// No memory for records.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// The mount has pages of another size.
+    #[error("the mount has pages of another size")]
+    WrongMount,
+    /// The task, or the mount, belongs to another system.
+    #[error(transparent)]
+    WrongSystem(#[from] WrongSystem),
 }
 
 impl FileError {
@@ -48,7 +54,11 @@ impl FileError {
     #[must_use]
     pub const fn errno(&self) -> Errno {
         match self {
-            Self::Unaligned { .. } | Self::ZeroLength | Self::TooLarge => Errno::EINVAL,
+            Self::Unaligned { .. }
+            | Self::ZeroLength
+            | Self::TooLarge
+            | Self::WrongMount
+            | Self::WrongSystem(_) => Errno::EINVAL,
             Self::PoolEmpty(_) | Self::SubPoolFull(_) => Errno::ENOSPC,
             Self::Hwpoison { .. } => Errno::EHWPOISON,
             Self::OutOfMemory(_) => Errno::ENOMEM,
@@ -92,6 +102,7 @@ impl<P: Platform> HugeFile<P> {
         length: u64,
         keep_size: bool,
     ) -> Result<(), FileError> {
+        task.check(self.hugetlb())?;
         let end = range_end(offset, length)?;
         let shift = self.size_class().shift();
         let inode_lock = self.lock_inode(task);
@@ -142,6 +153,7 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// [`FileError`]; what was written before it stays.
     pub fn write_at(&self, task: &mut Task<P>, offset: u64, from: &[u8]) -> Result<(), FileError> {
+        task.check(self.hugetlb())?;
         if from.is_empty() {
             return Ok(());
         }

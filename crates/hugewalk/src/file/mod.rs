@@ -54,13 +54,20 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`].
+    /// [`FileError::WrongSystem`] or [`FileError::WrongMount`] if the mount is none of this system's, or has pages of another
+    /// size; [`FileError::OutOfMemory`].
     pub fn new(
         hugetlb: &Arc<Hugetlb<P>>,
         size_class: HugeSize,
         subpool: Option<&Arc<SubPool<P>>>,
-    ) -> Result<Arc<Self>, OutOfMemory> {
-        Arc::try_new_with(|me| Self {
+    ) -> Result<Arc<Self>, FileError> {
+        if let Some(subpool) = subpool {
+            subpool.check(hugetlb)?;
+            if subpool.size() != size_class {
+                return Err(FileError::WrongMount);
+            }
+        }
+        Ok(Arc::try_new_with(|me| Self {
             hugetlb: hugetlb.clone(),
             me,
             id: hugetlb.fresh_id(),
@@ -71,7 +78,7 @@ impl<P: Platform> HugeFile<P> {
             promises: SpinLock::<P, _>::new(RegionMap::new()),
             i_mmap: RwSem::new(VmaTree::new()),
             inode_lock: SleepLock::new(),
-        })
+        })?)
     }
 
     /// A number no other file or address space of the system has.

@@ -66,6 +66,7 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// [`FileError::Unaligned`] if `size` is not a multiple of the page size, [`FileError::TooLarge`].
     pub fn truncate(&self, task: &mut Task<P>, size: u64) -> Result<(), FileError> {
+        task.check(&self.hugetlb)?;
         if !self.size_class.is_aligned(size) {
             return Err(FileError::Unaligned { size });
         }
@@ -106,6 +107,7 @@ impl<P: Platform> HugeFile<P> {
     /// [`FileError::ZeroLength`], [`FileError::TooLarge`]; [`FileError::OutOfMemory`] if there is no memory to note what is
     /// not reserved any more: nothing was changed then.
     pub fn punch_hole(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
+        task.check(&self.hugetlb)?;
         let end = range_end(offset, length)?;
         let size = self.size_class;
         let inner = size.round_up(offset).unwrap_or(end)..size.round_down(end);

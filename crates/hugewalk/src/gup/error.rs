@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::addr::{HugeSize, VirtAddr};
-use crate::error::{Errno, OutOfMemory};
+use crate::error::{Errno, OutOfMemory, WrongSystem};
 use crate::fault::FaultError;
 
 /// Why get_user_pages failed. Nothing was changed, apart from pages that were faulted in.
@@ -92,8 +92,15 @@ impl From<FaultError> for GupError {
             FaultError::Protection { address } => Self::Protection { address },
             FaultError::Hwpoison { address, size } => Self::Hwpoison { address, size },
             FaultError::OutOfMemory(error) => Self::OutOfMemory(error),
+            FaultError::WrongSystem(_) => Self::WrongSystem,
             other => Self::Fault(other),
         }
+    }
+}
+
+impl From<WrongSystem> for GupError {
+    fn from(_: WrongSystem) -> Self {
+        Self::WrongSystem
     }
 }
 

@@ -52,8 +52,8 @@ use crate::addr::VirtAddr;
 use crate::fault::{Access, Fault};
 use crate::hugetlb::Hugetlb;
 use crate::mm::AddressSpace;
+use crate::page::PageRef;
 use crate::platform::Platform;
-use crate::sync::Arc;
 use crate::task::Task;
 use crate::vma::{Protection, Vma};
 
@@ -249,14 +249,27 @@ impl<P: Platform> AddressSpace<P> {
         }
     }
 
+    /// A plain reference to the page at `address`, for the engine itself, faulted in if it must be. Sleeps.
+    ///
+    /// Linux: `get_user_pages_fast(address, 1, 0, &page)`.
+    pub(crate) fn hold_page(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+    ) -> Result<PageRef<'_, P>, GupError> {
+        let (system, flags) = (SystemRef(self.mm().hugetlb()), GupFlags::empty());
+        let page = match self.follow_fast(task, system, address, Want::of(flags)) {
+            Some(page) => page,
+            None => self.pin_page(task, system, address, flags)?,
+        };
+        Ok(page.into_reference())
+    }
+
     fn check(&self, task: &Task<P>, flags: GupFlags) -> Result<(), GupError> {
         if !are_valid(flags) {
             return Err(GupError::BadFlags);
         }
-        if !Arc::ptr_eq(task.hugetlb(), self.mm().hugetlb()) {
-            return Err(GupError::WrongSystem);
-        }
-        Ok(())
+        Ok(task.check(self.mm().hugetlb())?)
     }
 }
 

@@ -8,7 +8,7 @@ use super::follow::Want;
 use super::{GupError, NotPinnedForWriting};
 use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE, VirtAddr};
 use crate::hugetlb::Hugetlb;
-use crate::page::Page;
+use crate::page::{Page, PageRef};
 use crate::platform::Platform;
 use crate::sync::{Arc, try_push};
 
@@ -118,7 +118,16 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> PinnedPage<P, H> {
     }
 }
 
-impl<P: Platform> PinnedPage<P, SystemRef<'_, P>> {
+impl<'h, P: Platform> PinnedPage<P, SystemRef<'h, P>> {
+    /// The same page, as the engine itself holds it. It was not pinned.
+    pub(super) fn into_reference(self) -> PageRef<'h, P> {
+        debug_assert!(!self.want.pin, "a pin would stay behind");
+        let (SystemRef(hugetlb), frame, size) = (self.system, self.frame, self.size);
+        core::mem::forget(self);
+        // SAFETY: the reference that this value owned passes over.
+        unsafe { PageRef::from_raw(hugetlb, frame, size) }
+    }
+
     /// The same page, held by a value that may live longer than the address space. Writes the reference count of the
     /// system, which other processors may be writing too.
     pub fn into_owned(self) -> PinnedPage<P> {

@@ -7,7 +7,11 @@ use super::{AddressSpace, MapError, MmapReadGuard, Zap, align_error, zap_range};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::fault::{Access, FaultError};
 use crate::gather::Gather;
+use crate::gup::GupError;
+use crate::hugetlb::Hugetlb;
+use crate::page::PageRef;
 use crate::platform::Platform;
+use crate::rmap::PageError;
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Announcement;
@@ -15,6 +19,7 @@ use crate::vma::{Protection, Vma};
 
 /// What is said about a range. Linux: `MADV_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Advice {
     /// Drop the pages; private ones are lost, shared ones stay in the file (`MADV_DONTNEED`).
     DontNeed,
@@ -24,14 +29,20 @@ pub enum Advice {
     PopulateRead,
     /// Fault everything in for writing (`MADV_POPULATE_WRITE`).
     PopulateWrite,
+    /// Let the memory of the pages fail (`MADV_HWPOISON`), as [`Hugetlb::memory_failure`](crate::Hugetlb::memory_failure)
+    /// does. Who may ask for that is the host's to decide.
+    Hwpoison,
+    /// Take the pages out of use, with their contents moved elsewhere (`MADV_SOFT_OFFLINE`), as
+    /// [`Hugetlb::soft_offline`](crate::Hugetlb::soft_offline) does.
+    SoftOffline,
 }
 
 impl<P: Platform> AddressSpace<P> {
     /// Carries advice out. Sleeps.
     ///
     /// Takes the mmap lock in read; to drop pages, also the VMA lock and `i_mmap` of each mapping, both in write; to punch
-    /// holes or populate, what [`HugeFile::punch_hole`](crate::file::HugeFile::punch_hole) and faults take, with the mmap
-    /// lock dropped.
+    /// holes, populate or inject errors, what [`HugeFile::punch_hole`](crate::file::HugeFile::punch_hole), faults, and memory
+    /// failure or migration take, with the mmap lock dropped.
     ///
     /// Linux: `madvise(2)`, mm/madvise.c.
     ///
@@ -39,7 +50,8 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// [`MapError::Unaligned`] or [`MapError::NotAllowed`] at the first mapping that does not take the advice;
     /// [`MapError::NotMapped`] if there are holes, after what is mapped has been worked on (but populating stops at a
-    /// hole); [`MapError::Fault`] where populating stopped.
+    /// hole); [`MapError::Fault`] where populating stopped; [`MapError::Gup`] or [`MapError::Page`] where injecting errors
+    /// stopped.
     pub fn madvise(
         &self,
         task: &mut Task<P>,
@@ -47,6 +59,7 @@ impl<P: Platform> AddressSpace<P> {
         length: u64,
         advice: Advice,
     ) -> Result<(), MapError> {
+        task.check(self.mm().hugetlb())?;
         if length == 0 && address.as_u64().is_multiple_of(PAGE_SIZE) {
             return Ok(());
         }
@@ -56,6 +69,11 @@ impl<P: Platform> AddressSpace<P> {
             Advice::Remove => self.each_mapping(task, &range, remove),
             Advice::PopulateRead => self.populate_range(task, &range, Access::Read),
             Advice::PopulateWrite => self.populate_range(task, &range, Access::Write),
+            Advice::Hwpoison => self
+                .inject_errors(task, &range, |hugetlb, page, task| hugetlb.fail_page(task, page).map(|_| ())),
+            Advice::SoftOffline => {
+                self.inject_errors(task, &range, |hugetlb, page, task| hugetlb.soft_offline_page(task, page))
+            }
         }
     }
 
@@ -108,6 +126,31 @@ impl<P: Platform> AddressSpace<P> {
                 error => MapError::Fault(error),
             })?;
             address = address.huge_page(size).plus(size.bytes());
+        }
+        Ok(())
+    }
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// Has each page of a range fail, or taken out of use: one that is not there yet is faulted in for it. The steps are as
+    /// long as the pages, wherever in a page the range begins.
+    ///
+    /// Linux: `madvise_inject_error()` in mm/madvise.c.
+    fn inject_errors(
+        &self,
+        task: &mut Task<P>,
+        range: &Range<VirtAddr>,
+        inject: impl Fn(&Hugetlb<P>, PageRef<'_, P>, &mut Task<P>) -> Result<(), PageError>,
+    ) -> Result<(), MapError> {
+        let mut address = Some(range.start);
+        while let Some(at) = address.filter(|&at| at < range.end) {
+            let page = self.hold_page(task, at).map_err(|error| match error {
+                GupError::OutOfMemory(error) => MapError::OutOfMemory(error),
+                other => MapError::Gup(other),
+            })?;
+            let size = page.size();
+            inject(self.mm().hugetlb(), page, task).map_err(MapError::Page)?;
+            address = at.checked_add(size.bytes());
         }
         Ok(())
     }

@@ -3,10 +3,12 @@
 use thiserror::Error;
 
 use crate::addr::{HugeSize, VirtAddr};
-use crate::error::{Errno, OutOfMemory};
+use crate::error::{Errno, OutOfMemory, WrongSystem};
 use crate::fault::FaultError;
 use crate::file::FileError;
+use crate::gup::GupError;
 use crate::reserve::NoPage;
+use crate::rmap::PageError;
 
 /// Why an operation on an address space failed. Unless the variant says otherwise, nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -81,9 +83,18 @@ pub enum MapError {
     /// The file did not do it.
     #[error(transparent)]
     File(FileError),
+    /// Injecting an error stopped here: there is no page to be had.
+    #[error("no page to inject an error into: {0}")]
+    Gup(GupError),
+    /// Injecting an error stopped at this page; those before it have theirs.
+    #[error(transparent)]
+    Page(PageError),
     /// The address space has exited.
     #[error("the address space has exited")]
     Exited,
+    /// The task or the file belongs to another system than the address space.
+    #[error(transparent)]
+    WrongSystem(#[from] WrongSystem),
 }
 
 impl MapError {
@@ -97,7 +108,8 @@ impl MapError {
             | Self::Overflow
             | Self::Grows
             | Self::Overlaps
-            | Self::NotAllowed => Errno::EINVAL,
+            | Self::NotAllowed
+            | Self::WrongSystem(_) => Errno::EINVAL,
             Self::NoRoom { .. } | Self::NotMapped { .. } | Self::NoPage(_) | Self::OutOfMemory(_) => {
                 Errno::ENOMEM
             }
@@ -106,6 +118,10 @@ impl MapError {
             Self::AccessDenied => Errno::EACCES,
             Self::Fault(error) => error.errno(),
             Self::File(error) => error.errno(),
+            // Linux tells hardware errors apart for callers that ask for it, and madvise does not.
+            Self::Gup(GupError::Hwpoison { .. }) => Errno::EFAULT,
+            Self::Gup(error) => error.errno(),
+            Self::Page(error) => error.errno(),
             Self::Exited => Errno::ESRCH,
         }
     }
@@ -122,6 +138,10 @@ impl From<NoPage> for MapError {
 
 impl From<FileError> for MapError {
     fn from(error: FileError) -> Self {
-        Self::File(error)
+        match error {
+            FileError::OutOfMemory(error) => Self::OutOfMemory(error),
+            FileError::WrongSystem(error) => Self::WrongSystem(error),
+            other => Self::File(other),
+        }
     }
 }

@@ -7,6 +7,7 @@ use bitflags::bitflags;
 use super::unmap::Unmap;
 use super::{AddressSpace, MapError, MmapWriteGuard, align_error};
 use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
+use crate::error::WrongSystem;
 use crate::fault::Access;
 use crate::file::HugeFile;
 use crate::platform::Platform;
@@ -86,6 +87,13 @@ impl<P: Platform> AddressSpace<P> {
     /// Any [`MapError`] but those of faults. Nothing was mapped or unmapped then; only with [`MapError::NoPage`], what
     /// was to be replaced is gone, since its promises had to be given up before that could be known.
     pub fn mmap(&self, task: &mut Task<P>, request: &MapRequest<'_, P>) -> Result<VirtAddr, MapError> {
+        task.check(self.mm().hugetlb())?;
+        if let Backing::File { file, .. } = request.backing
+            && !Arc::ptr_eq(file.hugetlb(), self.mm().hugetlb())
+        {
+            // Its frames are those of another platform.
+            return Err(WrongSystem.into());
+        }
         if request.length == 0 {
             return Err(MapError::ZeroLength);
         }

@@ -32,6 +32,7 @@ impl<P: Platform> AddressSpace<P> {
         length: u64,
         protection: Protection,
     ) -> Result<(), MapError> {
+        task.check(self.mm().hugetlb())?;
         if length == 0 && address.as_u64().is_multiple_of(crate::addr::PAGE_SIZE) {
             return Ok(());
         }

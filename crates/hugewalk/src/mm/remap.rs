@@ -52,6 +52,7 @@ impl<P: Platform> AddressSpace<P> {
         new_length: u64,
         to: RemapTo,
     ) -> Result<VirtAddr, MapError> {
+        task.check(self.mm().hugetlb())?;
         if !old.as_u64().is_multiple_of(PAGE_SIZE) {
             return Err(MapError::UnalignedAddress { address: old });
         }

@@ -29,6 +29,7 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// [`MapError::Unaligned`] if the range would cut a huge page in two; nothing is unmapped then.
     pub fn munmap(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
+        task.check(self.mm().hugetlb())?;
         let range = page_range(address, length)?;
         if range.end > self.mm().levels().task_size() {
             return Err(MapError::Overflow);

@@ -24,10 +24,10 @@ use core::ops::Range;
 
 pub use self::reports::{NumaMaps, PageMap};
 
-use crate::addr::VirtAddr;
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::Entry;
 use crate::fault::{Access, FaultError};
-use crate::mm::{AddressSpace, by_table};
+use crate::mm::{AddressSpace, MapError, by_table};
 use crate::platform::Platform;
 use crate::sync::Arc;
 use crate::table::{Alive, LockedSlot, Slot, Unshared};
@@ -119,12 +119,18 @@ impl<P: Platform> AddressSpace<P> {
     /// if there is one. Sleeps between tables, not in them.
     ///
     /// Takes the mmap lock in read, and a read section for each table.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::UnalignedAddress`] if an end of the range is no multiple of 4 KiB, [`MapError::Overflow`] if the range ends
+    /// before it begins, [`MapError::WrongSystem`]: nothing was visited then.
     pub fn walk_range(
         &self,
         task: &mut Task<P>,
         range: Range<VirtAddr>,
         visitor: &mut impl Visitor<P>,
-    ) -> Option<VirtAddr> {
+    ) -> Result<Option<VirtAddr>, MapError> {
+        self.check_walk(task, &range)?;
         let mmap = self.mmap_read(task);
         let mut next = range.start;
         let mut unmapped = None;
@@ -139,28 +145,33 @@ impl<P: Platform> AddressSpace<P> {
                 walk_table(task, vma, part, visitor);
             }
         }
-        unmapped.or((next < range.end).then_some(next))
+        Ok(unmapped.or((next < range.end).then_some(next)))
     }
 
     /// Visits each page of the mappings in a range, under the VMA lock; the visitor may sleep, and may have faults taken.
     /// Sleeps.
     ///
     /// Takes the mmap lock and VMA locks in read; lets all of them go for a fault.
+    ///
+    /// # Errors
+    ///
+    /// As for [`walk_range`](Self::walk_range).
     pub fn walk_range_sleeping(
         &self,
         task: &mut Task<P>,
         range: Range<VirtAddr>,
         visitor: &mut impl SleepingVisitor<P>,
-    ) {
+    ) -> Result<(), MapError> {
+        self.check_walk(task, &range)?;
         let mut address = range.start;
         while address < range.end {
             match self.walk_until_fault(task, address..range.end, visitor) {
-                Pause::End => return,
+                Pause::End => break,
                 Pause::Fault(at, access) => {
                     address = at;
                     if let Err(error) = self.fault(task, at, access) {
                         if visitor.fault_failed(at, error) != Next::Go {
-                            return;
+                            break;
                         }
                         let mmap = self.mmap_read(task);
                         let Some(vma) = mmap.find(at) else { continue };
@@ -169,6 +180,17 @@ impl<P: Platform> AddressSpace<P> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Linux: `walk_page_range()` in mm/pagewalk.c, and what its callers make sure of.
+    fn check_walk(&self, task: &Task<P>, range: &Range<VirtAddr>) -> Result<(), MapError> {
+        task.check(self.mm().hugetlb())?;
+        let unaligned = |address: &&VirtAddr| !address.as_u64().is_multiple_of(PAGE_SIZE);
+        if let Some(&address) = [&range.start, &range.end].into_iter().find(unaligned) {
+            return Err(MapError::UnalignedAddress { address });
+        }
+        if range.end < range.start { Err(MapError::Overflow) } else { Ok(()) }
     }
 
     fn walk_until_fault(

@@ -6,7 +6,7 @@ use core::ops::Range;
 use bitflags::bitflags;
 
 use super::{Found, Visitor};
-use crate::addr::VirtAddr;
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::{Entry, LeafFlags};
 use crate::error::OutOfMemory;
 use crate::mm::{AddressSpace, MapError};
@@ -54,15 +54,15 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`] if there is no room for the answer.
+    /// [`MapError::OutOfMemory`] if there is no room for the answer; as for [`walk_range`](Self::walk_range).
     pub fn pagemap(
         &self,
         task: &mut Task<P>,
         range: Range<VirtAddr>,
-    ) -> Result<Vec<(VirtAddr, PageMap)>, OutOfMemory> {
+    ) -> Result<Vec<(VirtAddr, PageMap)>, MapError> {
         let mut list = List { pages: Vec::new(), full: false, judge: |found: &Found<'_, P>| page_map(found) };
-        self.walk_range(task, range, &mut list);
-        list.into_pages()
+        self.walk_range(task, range, &mut list)?;
+        Ok(list.into_pages()?)
     }
 
     /// For each page in a range whether it is resident: mapped, or, where there is no table, in the file's page cache.
@@ -72,15 +72,25 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::NotMapped`] if there is a hole in the mappings, [`MapError::OutOfMemory`].
+    /// [`MapError::NotMapped`] if there is a hole in the mappings, or the range ends before it begins;
+    /// [`MapError::UnalignedAddress`] if the start is no multiple of 4 KiB; [`MapError::WrongSystem`],
+    /// [`MapError::OutOfMemory`].
     pub fn mincore(
         &self,
         task: &mut Task<P>,
         range: Range<VirtAddr>,
     ) -> Result<Vec<(VirtAddr, bool)>, MapError> {
+        // A part of a small page counts as the whole. A range that wraps is one that nobody can have mapped.
+        let start = range.start;
+        let end = range.end.as_u64().checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);
+        let range = start..VirtAddr::new(end);
         let judge = |found: &Found<'_, P>| !found.entry().is_none();
         let mut list = List { pages: Vec::new(), full: false, judge };
-        if let Some(address) = self.walk_range(task, range, &mut list) {
+        let hole = match self.walk_range(task, range, &mut list) {
+            Err(MapError::Overflow) => Some(start),
+            walked => walked?,
+        };
+        if let Some(address) = hole {
             return Err(MapError::NotMapped { address });
         }
         let mut pages = list.into_pages()?;
@@ -98,19 +108,27 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// Takes what [`walk_range`](Self::walk_range) takes, and table locks. Linux: `damon_hugetlb_mkold()` in
     /// mm/damon/vaddr.c.
-    pub fn sample_accessed(&self, task: &mut Task<P>, range: Range<VirtAddr>) -> u64 {
+    ///
+    /// # Errors
+    ///
+    /// As for [`walk_range`](Self::walk_range).
+    pub fn sample_accessed(&self, task: &mut Task<P>, range: Range<VirtAddr>) -> Result<u64, MapError> {
         let mut sample = Sample { accessed: 0 };
-        self.walk_range(task, range, &mut sample);
-        sample.accessed
+        self.walk_range(task, range, &mut sample)?;
+        Ok(sample.accessed)
     }
 
     /// Totals over the pages in a range. Sleeps.
     ///
     /// Takes what [`walk_range`](Self::walk_range) takes. Linux: `gather_hugetlb_stats()` in fs/proc/task_mmu.c.
-    pub fn numa_maps(&self, task: &mut Task<P>, range: Range<VirtAddr>) -> NumaMaps {
+    ///
+    /// # Errors
+    ///
+    /// As for [`walk_range`](Self::walk_range).
+    pub fn numa_maps(&self, task: &mut Task<P>, range: Range<VirtAddr>) -> Result<NumaMaps, MapError> {
         let mut totals = NumaMaps::default();
-        self.walk_range(task, range, &mut totals);
-        totals
+        self.walk_range(task, range, &mut totals)?;
+        Ok(totals)
     }
 }
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::charge::NoPage;
 use super::{SubPoolAccount, SubPoolFull};
 use crate::addr::{HugeFrame, HugeSize};
-use crate::error::{Errno, OutOfMemory};
+use crate::error::{Errno, OutOfMemory, WrongSystem};
 use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
@@ -73,6 +73,11 @@ impl<P: Platform> SubPool<P> {
         let account = SpinLock::<P, _>::new(SubPoolAccount::new(max, min));
         // On failure the value is dropped, and with it the reservation.
         Ok(Arc::try_new(Self { hugetlb: hugetlb.clone(), size, account })?)
+    }
+
+    /// Is it a mount of this system?
+    pub(crate) fn check(&self, hugetlb: &Arc<Hugetlb<P>>) -> Result<(), WrongSystem> {
+        if Arc::ptr_eq(&self.hugetlb, hugetlb) { Ok(()) } else { Err(WrongSystem) }
     }
 
     /// The size of its pages.

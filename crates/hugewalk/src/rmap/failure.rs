@@ -14,6 +14,7 @@ use super::{LockedPage, PageError};
 use crate::addr::HugeFrame;
 use crate::arch::{Entry, LeafFlags};
 use crate::hugetlb::Hugetlb;
+use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::pool::Spoilt;
 use crate::rmap::displace::Instead;
@@ -45,9 +46,29 @@ impl<P: Platform> Hugetlb<P> {
     /// [`PageError::NoHugePage`], [`PageError::OnItsWay`]: nothing was changed. [`PageError::Hwpoison`]: it was hit before.
     /// [`PageError::Held`], [`PageError::Promised`]: done, but the pool loses the page later.
     pub fn memory_failure(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<Recovery, PageError> {
+        self.fail(task, frame, None)
+    }
+
+    /// As [`memory_failure`](Self::memory_failure), of a page that the caller holds, so that it is still the one that was
+    /// meant. Its reference is let go once the page is locked.
+    ///
+    /// Linux: `memory_failure()` with `MF_COUNT_INCREASED`.
+    pub(crate) fn fail_page(&self, task: &mut Task<P>, page: PageRef<'_, P>) -> Result<Recovery, PageError> {
+        self.fail(task, page.frame(), Some(page))
+    }
+
+    fn fail(
+        &self,
+        task: &mut Task<P>,
+        frame: HugeFrame,
+        mut held: Option<PageRef<'_, P>>,
+    ) -> Result<Recovery, PageError> {
         for _ in 0..PATIENCE {
             match self.lock_page(task, frame) {
-                Ok(page) => return page.fail(task),
+                Ok(page) => {
+                    drop(held);
+                    return page.fail(task);
+                }
                 // Free, or moved elsewhere, or taken out of its file.
                 Err(PageError::NotInUse) => {
                     let (head, size) = self.huge_page_at(frame)?;
@@ -59,7 +80,7 @@ impl<P: Platform> Hugetlb<P> {
                     }
                 }
                 Err(PageError::Held { .. }) => {
-                    if let Some(result) = self.fail_held(frame) {
+                    if let Some(result) = self.fail_held(frame, &mut held) {
                         return result;
                     }
                 }
@@ -72,7 +93,11 @@ impl<P: Platform> Hugetlb<P> {
     }
 
     /// As [`memory_failure`](Self::memory_failure), for a page that belongs to no place any more, and is held all the same.
-    fn fail_held(&self, frame: HugeFrame) -> Option<Result<Recovery, PageError>> {
+    fn fail_held(
+        &self,
+        frame: HugeFrame,
+        held: &mut Option<PageRef<'_, P>>,
+    ) -> Option<Result<Recovery, PageError>> {
         let page = self.hold_named(frame).ok()?;
         if !page.page().is_in_use() || self.owner_of(&page).is_some() {
             return None;
@@ -80,7 +105,12 @@ impl<P: Platform> Hugetlb<P> {
         if !page.page().poison() {
             return Some(Err(PageError::Hwpoison));
         }
-        Some(Err(PageError::Held { references: page.page().references() - 1 }))
+        drop(held.take());
+        Some(match page.page().references() - 1 {
+            // Its last holder was the one who named it, and the pool loses it with that reference.
+            0 => Ok(Recovery::Free),
+            references => Err(PageError::Held { references }),
+        })
     }
 
     /// A page that memory failure hit is sound after all: its pool has it again. Entries that say otherwise stay until
@@ -117,6 +147,7 @@ impl<P: Platform> Hugetlb<P> {
     ///
     /// [`PageError::NoHugePage`], [`PageError::NotInUse`].
     pub fn referenced(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<u64, PageError> {
+        task.check(self)?;
         let page = self.hold_named(frame)?;
         let (file, index) = self.owner_of(&page).ok_or(PageError::NotInUse)?;
         let i_mmap = file.i_mmap_read(task);

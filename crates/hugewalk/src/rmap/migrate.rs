@@ -34,6 +34,7 @@ use crate::fault::leaf_flags;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::Platform;
+use crate::pool::Spoilt;
 use crate::rmap::displace::Instead;
 use crate::task::Task;
 use crate::vma::Vma;
@@ -58,7 +59,69 @@ impl<P: Platform> Hugetlb<P> {
         if old.page.page().is_hwpoison() {
             return Err(PageError::Hwpoison);
         }
-        let new = self.take_for_move(&old)?;
+        self.move_page(&old, task)
+    }
+
+    /// Takes a page out of use that may fail soon: its contents move elsewhere, and the pool loses it, until it is
+    /// [unpoisoned](Self::unpoison). Nobody who uses it notices. Sleeps.
+    ///
+    /// Takes what [`migrate`](Self::migrate) takes.
+    ///
+    /// Linux: `soft_offline_page()` in mm/memory-failure.c, `MADV_SOFT_OFFLINE`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`migrate`](Self::migrate), but a page that memory failure has hit is out of use already, and one that nobody uses
+    /// leaves the pool at once, or later ([`PageError::Promised`]).
+    pub fn soft_offline(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<(), PageError> {
+        self.retire(task, frame, None)
+    }
+
+    /// As [`soft_offline`](Self::soft_offline), of a page that the caller holds, so that it is still the one that was meant.
+    /// Its reference is let go once the page is locked.
+    pub(crate) fn soft_offline_page(
+        &self,
+        task: &mut Task<P>,
+        page: PageRef<'_, P>,
+    ) -> Result<(), PageError> {
+        self.retire(task, page.frame(), Some(page))
+    }
+
+    fn retire(
+        &self,
+        task: &mut Task<P>,
+        frame: HugeFrame,
+        held: Option<PageRef<'_, P>>,
+    ) -> Result<(), PageError> {
+        for _ in 0..PATIENCE {
+            match self.lock_page(task, frame) {
+                Ok(old) => {
+                    drop(held);
+                    if !old.page.page().is_hwpoison() {
+                        self.move_page(&old, task)?;
+                        // Marked while it is held: with the last reference it goes to the pool, which keeps it.
+                        old.page.page().poison();
+                    }
+                    return Ok(());
+                }
+                Err(PageError::NotInUse) => {
+                    let (head, size) = self.huge_page_at(frame)?;
+                    match self.pool(size).poison(self, head) {
+                        Some(Spoilt::Lost | Spoilt::Already) => return Ok(()),
+                        Some(Spoilt::Owed) => return Err(PageError::Promised),
+                        None => {}
+                    }
+                }
+                Err(PageError::OnItsWay) => {}
+                Err(other) => return Err(other),
+            }
+            self.platform().pause();
+        }
+        Err(PageError::OnItsWay)
+    }
+
+    fn move_page(&self, old: &LockedPage<'_, P>, task: &mut Task<P>) -> Result<HugeFrame, PageError> {
+        let new = self.take_for_move(old)?;
         let moved = old.displace(Instead::Migration, task).is_ok() && old.move_to(&new);
         old.remap(if moved { &new } else { &old.page }, task);
         if moved {

@@ -53,7 +53,7 @@ mod walk;
 use thiserror::Error;
 
 use crate::addr::{HugeFrame, HugeSize};
-use crate::error::Errno;
+use crate::error::{Errno, WrongSystem};
 use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
 use crate::page::{NotHeld, PageRef};
@@ -103,6 +103,9 @@ pub enum PageError {
     /// The pool has no page to move it to.
     #[error(transparent)]
     PoolEmpty(#[from] PoolEmpty),
+    /// The task belongs to another system than the page.
+    #[error(transparent)]
+    WrongSystem(#[from] WrongSystem),
 }
 
 impl PageError {
@@ -114,7 +117,7 @@ impl PageError {
             Self::NotInUse => Errno::ENOENT,
             Self::Held { .. } | Self::Sound | Self::Promised => Errno::EBUSY,
             Self::OnItsWay => Errno::EAGAIN,
-            Self::Private => Errno::EINVAL,
+            Self::Private | Self::WrongSystem(_) => Errno::EINVAL,
             Self::Hwpoison => Errno::EHWPOISON,
             Self::PoolEmpty(_) => Errno::ENOMEM,
         }
@@ -169,6 +172,7 @@ impl<P: Platform> Hugetlb<P> {
     ///
     /// Takes the fault mutex of its place.
     fn lock_page(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<LockedPage<'_, P>, PageError> {
+        task.check(self)?;
         let page = self.hold_named(frame)?;
         if !page.page().is_in_use() {
             return Err(PageError::OnItsWay);

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::addr::{HugeSize, VirtAddr};
-use crate::error::{Errno, OutOfMemory};
+use crate::error::{Errno, OutOfMemory, WrongSystem};
 use crate::mm::MapError;
 use crate::reserve::NoPage;
 
@@ -93,6 +93,9 @@ pub enum UserfaultError {
     /// No memory for tables or records.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// The task belongs to another system than the address space.
+    #[error(transparent)]
+    WrongSystem(#[from] WrongSystem),
 }
 
 impl UserfaultError {
@@ -105,7 +108,8 @@ impl UserfaultError {
             | Self::Unaligned { .. }
             | Self::NothingMapped { .. }
             | Self::NotProtectable { .. }
-            | Self::Unsupported => Errno::EINVAL,
+            | Self::Unsupported
+            | Self::WrongSystem(_) => Errno::EINVAL,
             Self::NothingAbove { .. } | Self::NoPage(_) | Self::OutOfMemory(_) => Errno::ENOMEM,
             Self::Busy { .. } => Errno::EBUSY,
             Self::NotRegistered { .. } => Errno::ENOENT,

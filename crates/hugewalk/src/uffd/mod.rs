@@ -112,6 +112,7 @@ impl<P: Platform> Userfault<P> {
     /// would sleep until a signal comes); [`UserfaultError::OutOfMemory`] if there is no memory to wait.
     pub fn read_event(&self, task: &mut Task<P>) -> Result<Message<P>, UserfaultError> {
         let mm = self.space.mm();
+        task.check(mm.hugetlb())?;
         mm.handlers().wait_as(self.context.id(), task, |_| match self.context.read() {
             Some(message) => Some(Ok(message)),
             None => mm.has_exited().then_some(Err(UserfaultError::Exited)),

@@ -52,6 +52,7 @@ impl<P: Platform> Userfault<P> {
         length: u64,
         modes: Modes,
     ) -> Result<Operations, UserfaultError> {
+        task.check(self.space.mm().hugetlb())?;
         if modes.is_empty() || !Modes::all().contains(modes) {
             return Err(UserfaultError::UnknownFlags);
         }
@@ -103,6 +104,7 @@ impl<P: Platform> Userfault<P> {
     /// [`UserfaultError::NothingAbove`]: nothing was changed then. With [`UserfaultError::OutOfMemory`] part of the range
     /// may be unregistered.
     pub fn unregister(&self, task: &mut Task<P>, start: VirtAddr, length: u64) -> Result<(), UserfaultError> {
+        task.check(self.space.mm().hugetlb())?;
         let range = self.checked_range(start, length)?;
         let mut mmap = self.space.mmap_write(task);
         check_range(&mmap, &range)?;

@@ -24,6 +24,7 @@ impl Model {
             Advice::Remove => self.each_mapping(process, &range, Self::remove),
             Advice::PopulateRead => self.populate(process, &range, Access::Read, Protection::READ),
             Advice::PopulateWrite => self.populate(process, &range, Access::Write, Protection::WRITE),
+            other => unreachable!("{other:?} is no part of the programs"),
         }
     }
 
