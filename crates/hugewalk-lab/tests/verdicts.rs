@@ -86,6 +86,34 @@ fn a_counterexample_repeats() {
 }
 
 #[test]
+fn no_turn_of_a_counterexample_is_longer_than_it_must_be() {
+    let wrong_table = scenario::named("S8").expect("a scenario");
+    let found = verdict("S8", Settings::RFC_PTL).report.counterexample.expect("a race");
+    assert!(found.shortest);
+    let text = found.schedule.to_string();
+    let turns: Vec<(char, u32)> =
+        text.split_inclusive(|c: char| c.is_ascii_digit()).fold(Vec::new(), |mut turns, part| {
+            let digit = part.chars().last().and_then(|c| c.to_digit(10)).expect("a digit");
+            match part.chars().next().filter(char::is_ascii_uppercase) {
+                Some(thread) => turns.push((thread, digit)),
+                None => turns.last_mut().expect("a turn").1 = turns.last().expect("a turn").1 * 10 + digit,
+            }
+            turns
+        });
+    // After its last turn a schedule lets the thread run on, so that one is as long as it is.
+    for short in 0..turns.len() - 1 {
+        let shorter: String = turns
+            .iter()
+            .enumerate()
+            .map(|(at, (thread, accesses))| format!("{thread}{}", accesses - u32::from(at == short)))
+            .collect();
+        let run =
+            replay(wrong_table, Settings::RFC_PTL, &shorter.parse().expect("a schedule")).expect("it fits");
+        assert!(run.counterexample.is_none(), "{shorter} does it too, and {text} was found");
+    }
+}
+
+#[test]
 fn what_is_left_over_is_a_leak() {
     let leaks = scenario::Scenario {
         id: "leak",

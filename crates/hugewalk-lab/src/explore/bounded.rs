@@ -69,10 +69,10 @@ impl Bounded {
 impl Strategy for Bounded {
     fn choose(&mut self, view: &View<'_>) -> Choice {
         if let Bound::Switches(most, steps) = self.bound
-            && view.switches >= most
+            && view.schedule.switches() >= most
         {
             let same = view.current.filter(|&thread| view.enabled & 1 << thread != 0 || most == 0);
-            if view.switches > most || view.accesses >= steps {
+            if view.schedule.switches() > most || view.steps() >= steps {
                 self.cut = true;
                 return Choice::GiveUp;
             }

@@ -6,6 +6,8 @@
 //! object that two threads have touched *in a race* (one of them writing, neither ordered before the other by what went
 //! before) is made a *contended* one, and only accesses to contended objects are scheduling points. Which they are is
 //! learned: a run that sees a race on an object that was not known as contended adds it, and the exploration starts over.
+//! Only the first such race of a run counts: what orders threads is known from contended objects alone, so after one that
+//! was not known yet, others seem to race that are ordered by it. (A run that learned something is not judged.)
 //!
 //! At the end no run of an exploration has seen a race on any other object. Then nothing is lost: let some interleaving
 //! of all accesses be given. Follow it, but let each thread run on, once it moves, up to its next contended access. What
@@ -210,7 +212,7 @@ impl Objects {
     /// This object is contended, whatever the clocks say: a thread found it taken.
     pub(crate) fn learn(&mut self, footprint: &Footprint) {
         let known = &self.known[footprint.object as usize];
-        if !known.contended {
+        if !known.contended && !self.learned {
             self.learned |= self.contended.insert(known.name);
         }
     }
@@ -237,7 +239,7 @@ impl Objects {
             return;
         }
         let ordered = known.written.within(clock) && (kind == Kind::Read || known.read.within(clock));
-        if !ordered {
+        if !ordered && !self.learned {
             self.learned |= self.contended.insert(known.name);
         }
         let own = clock.of(thread);

@@ -59,6 +59,14 @@ impl Schedule {
         }
     }
 
+    /// Takes accesses off the end of the last turn of a thread.
+    pub(crate) fn trim(&mut self, thread: usize, accesses: u32) {
+        let turn = self.segments.iter_mut().rfind(|segment| usize::from(segment.thread) == thread);
+        if let Some(turn) = turn {
+            turn.accesses -= accesses;
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.segments.clear();
     }

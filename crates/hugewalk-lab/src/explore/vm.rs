@@ -47,8 +47,15 @@ pub(crate) struct View<'v> {
     /// Who moved last, whether it can go on or not.
     pub(crate) current: Option<usize>,
     pub(crate) threads: &'v [Thread],
-    pub(crate) switches: u32,
-    pub(crate) accesses: u32,
+    pub(crate) schedule: &'v Schedule,
+}
+
+impl View<'_> {
+    /// The least number of steps that a run which goes wrong before the next switch can have.
+    pub(crate) fn steps(&self) -> u32 {
+        let others = self.threads.iter().enumerate().filter(|&(number, _)| Some(number) != self.current);
+        self.schedule.steps() - others.map(|(_, thread)| thread.tail).sum::<u32>()
+    }
 }
 
 /// Who decides whose turn it is.
@@ -86,6 +93,8 @@ pub(crate) struct Thread {
     done: bool,
     /// Accesses before the first scheduling point, which are not yet in the schedule.
     early: u32,
+    /// Accesses since the last scheduling point that was its own.
+    tail: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -223,6 +232,7 @@ impl Vm {
                 clock,
                 done: false,
                 early: 0,
+                tail: 0,
             });
         }
         (this.mode, this.starting) = (Mode::Running, true);
@@ -302,6 +312,7 @@ impl Vm {
                 self.threads[thread].early += 1;
             } else {
                 self.schedule.add(thread, 1);
+                self.threads[thread].tail += 1;
             }
             self.objects.carry_out(&footprint, thread, &mut self.threads[thread].clock);
             return None;
@@ -357,6 +368,7 @@ impl Vm {
         clock.tick(turn);
         this.clock = clock;
         let early = std::mem::take(&mut this.early);
+        this.tail = 0;
         self.schedule.add(turn, 1 + early);
         if self.mode == Mode::Running {
             self.steps.push(Step {
@@ -374,13 +386,7 @@ impl Vm {
     fn whose_turn(&mut self, enabled: u8) -> usize {
         let current = self.schedule.last();
         if self.mode == Mode::Running {
-            let view = View {
-                enabled,
-                current,
-                threads: &self.threads,
-                switches: self.schedule.switches(),
-                accesses: self.accesses,
-            };
+            let view = View { enabled, current, threads: &self.threads, schedule: &self.schedule };
             // SAFETY: set by `execute`, whose caller lends the strategy for that long.
             match unsafe { (*self.strategy).choose(&view) } {
                 Choice::Run(thread) => {
@@ -415,6 +421,15 @@ impl Vm {
         if self.mode == Mode::Running {
             if let Some(thread) = self.threads.get(self.current) {
                 schedule.add(self.current, thread.early);
+            }
+            // What the others did after their last contended accesses has nothing to do with it, but for the order in which
+            // they took locks.
+            if !what.is::<LockCycle>() {
+                for (number, thread) in self.threads.iter().enumerate() {
+                    if number != self.current {
+                        schedule.trim(number, thread.tail);
+                    }
+                }
             }
             self.decided();
         }
