@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use crate::explore::{Coverage, DoesNotFit, Explorer, Options, Replayed, Report, Schedule, Setup};
-use crate::lab::Settings;
+use crate::explore::{Coverage, DoesNotFit, Explorer, Options, Report, Schedule, Setup};
+use crate::lab::{self, Settings};
 use crate::scenario::{Bench, Scenario};
+use crate::story::Story;
 
 /// What was found of a scenario under a protocol.
 #[derive(Debug)]
@@ -69,13 +70,14 @@ pub fn check(scenario: &Scenario, settings: Settings, options: &Options) -> Verd
     Verdict { scenario: scenario.id, protocol: settings.name, report }
 }
 
-/// Runs a scenario under one schedule; [`crate::text::draw`] draws what happened.
+/// Runs a scenario under one schedule, and tells what happened; [`crate::text::draw`] draws it.
 ///
 /// # Errors
 ///
 /// [`DoesNotFit`] if the schedule is not one of this scenario's.
-pub fn replay(scenario: &Scenario, settings: Settings, schedule: &Schedule) -> Result<Replayed, DoesNotFit> {
-    Explorer::new(&program(scenario, settings)).replay(schedule)
+pub fn replay(scenario: &Scenario, settings: Settings, schedule: &Schedule) -> Result<Story, DoesNotFit> {
+    let run = Explorer::new(&program(scenario, settings)).replay(schedule, lab::end_run)?;
+    Ok(lab::tell(&run))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub mod check;
 pub mod explore;
 pub mod lab;
 pub mod scenario;
+pub mod story;
 pub mod text;
 
 pub use self::check::{Verdict, check, replay};

@@ -2,37 +2,35 @@
 
 use std::fmt::Write as _;
 
-use crate::explore::Replayed;
+use crate::story::Story;
 
 /// Draws a run. Steps on what nobody races for are left out, but for the last.
 #[must_use]
-pub fn draw(run: &Replayed, width: usize) -> String {
+pub fn draw(story: &Story, width: usize) -> String {
     let mut out = String::new();
-    let columns = run.threads.len().max(1);
+    let columns = story.cpus.len().max(1);
     let indent = (width / columns / 2).clamp(4, 24);
-    for (number, name) in run.threads.iter().enumerate() {
-        let letter = char::from(b'A' + number as u8);
-        let _ = writeln!(out, "{:pad$}CPU {letter}: {name}", "", pad = number * indent);
+    for (number, cpu) in story.cpus.iter().enumerate() {
+        let _ = writeln!(out, "{:pad$}CPU {}: {}", "", cpu.letter, cpu.name, pad = number * indent);
     }
     let (mut skipped, mut current) = (0, usize::MAX);
-    for (at, note) in run.notes.iter().enumerate() {
-        if !note.contended && at + 1 < run.notes.len() {
+    for (at, step) in story.steps.iter().enumerate() {
+        if !step.contended && at + 1 < story.steps.len() {
             skipped += 1;
             continue;
         }
-        if note.thread != current {
+        if step.cpu != current {
             out.push('\n');
-            current = note.thread;
+            current = step.cpu;
         }
-        let _ = writeln!(out, "{:pad$}{}", "", note.text, pad = note.thread * indent);
+        let _ = writeln!(out, "{:pad$}{}", "", step.text, pad = step.cpu * indent);
     }
-    if let Some(found) = &run.counterexample {
+    if let Some(report) = &story.report {
         let bar = "=".repeat(width.min(66));
-        let (switches, steps) = (found.schedule.switches(), found.schedule.steps());
         let _ = writeln!(
             out,
-            "\n{bar}\nBUG: {}\n\nschedule {}: {switches} switches, {steps} steps",
-            found.text, found.schedule
+            "\n{bar}\nBUG: {}: {}\n\nschedule {}: {} switches, {} steps",
+            report.title, report.what, report.schedule, report.switches, report.steps
         );
         let _ = writeln!(out, "{skipped} steps on what nobody races for are not shown\n{bar}");
     }

@@ -78,7 +78,8 @@ fn a_counterexample_repeats() {
         found.schedule.to_string().parse().expect("it was written by us");
     for _ in 0..3 {
         let run = replay(wrong_table, Settings::RFC_PTL, &again).expect("it fits");
-        assert_eq!(run.counterexample.expect("a race").text, found.text);
+        let report = run.report.expect("a race");
+        assert_eq!(format!("{}: {}", report.property, report.what), found.text);
     }
     let other =
         replay(scenario::named("S25").expect("a scenario"), Settings::HUGEWALK, &"C1".parse().expect("one"));
@@ -109,7 +110,7 @@ fn no_turn_of_a_counterexample_is_longer_than_it_must_be() {
             .collect();
         // One that does not fit does not do it either.
         let run = replay(wrong_table, Settings::RFC_PTL, &shorter.parse().expect("a schedule"));
-        let races = run.is_ok_and(|run| run.counterexample.is_some());
+        let races = run.is_ok_and(|run| run.report.is_some());
         assert!(!races, "{shorter} does it too, and {text} was found");
     }
 }

@@ -38,7 +38,7 @@ pub use self::op::{Class, Kind, Object, Op, Wait};
 pub use self::schedule::{NotASchedule, Schedule};
 pub use self::sync::{Lock, RwLock, Shared};
 pub use self::vm::{Deadlock, LockCycle, Note, Setup, access, in_thread, is_judged, note, violation};
-pub(crate) use self::vm::{is_moving, lock_released, lock_taken, lock_wanted};
+pub(crate) use self::vm::{is_moving, is_tracing, lock_released, lock_taken, lock_wanted};
 
 use self::bounded::{Bound, Bounded};
 use self::chance::{Dice, Pct, Random};
@@ -264,15 +264,16 @@ impl<'p> Explorer<'p> {
         }
     }
 
-    /// Runs one schedule, and tells what happened up to where it went wrong.
+    /// Runs one schedule, and tells what happened up to where it went wrong. Calls `at_end` when that is decided, or the
+    /// threads have ended.
     ///
     /// # Errors
     ///
     /// [`DoesNotFit`] if a thread that shall move cannot.
-    pub fn replay(mut self, schedule: &Schedule) -> Result<Replayed, DoesNotFit> {
+    pub fn replay(mut self, schedule: &Schedule, at_end: fn()) -> Result<Replayed, DoesNotFit> {
         self.deadline = Instant::now() + Duration::from_secs(60);
         self.learn();
-        (self.vm.objects.all, self.vm.tracing) = (true, true);
+        (self.vm.objects.all, self.vm.tracing, self.vm.at_end) = (true, true, Some(at_end));
         let mut replay = Replay::new(schedule);
         self.run(&mut replay);
         if let Some(at) = replay.misfit() {

@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
 pub use self::ambient::{Deadlock, LockCycle, Note, access, in_thread, is_judged, note, violation};
-pub(crate) use self::ambient::{is_moving, lock_released, lock_taken, lock_wanted};
+pub(crate) use self::ambient::{is_moving, is_tracing, lock_released, lock_taken, lock_wanted};
 pub use self::setup::Setup;
 
 use self::ambient::{MOVING, TRACING, VM, with};
@@ -135,6 +135,8 @@ pub(crate) struct Vm {
     pub(crate) notes: Vec<Note>,
     /// Whether notes are taken.
     pub(crate) tracing: bool,
+    /// Called once in a run: when its fate is decided, or its threads have ended.
+    pub(crate) at_end: Option<fn()>,
     stacks: Vec<DefaultStack>,
     strategy: *mut dyn Strategy,
 }
@@ -159,6 +161,7 @@ impl Vm {
             abandoned: 0,
             notes: Vec::new(),
             tracing: false,
+            at_end: None,
             stacks: Vec::new(),
             strategy: std::ptr::from_mut(&mut Nobody),
         }
@@ -189,6 +192,7 @@ impl Vm {
         TRACING.set(false);
         // SAFETY: no coroutine is running; the reference is not used across what follows.
         let this = unsafe { &mut *vm };
+        this.end();
         let (alive, judged) = (this.mode != Mode::Dead, !this.gave_up);
         if alive {
             this.mode = Mode::Quiet;
@@ -417,6 +421,7 @@ impl Vm {
         if self.found.is_some() || self.gave_up {
             return;
         }
+        self.end();
         let mut schedule = self.schedule.clone();
         if self.mode == Mode::Running {
             if let Some(thread) = self.threads.get(self.current) {
@@ -434,6 +439,13 @@ impl Vm {
             self.decided();
         }
         self.found = Some(Found { what, text, schedule });
+    }
+
+    /// Lets who traces the run take a last look. `at_end` looks at what the threads share, not at the machine.
+    fn end(&self) {
+        if let Some(at_end) = self.at_end {
+            at_end();
+        }
     }
 
     fn clean_up(&mut self) {

@@ -15,9 +15,10 @@ use hugewalk::mm::AddressSpace;
 use hugewalk::sync::Word as _;
 
 use super::Lab;
-use super::site::at;
+use super::trace;
 use super::world::{Property, world};
-use crate::explore::{Object, Op, Wait, access, note};
+use crate::explore::{Object, Op, Wait, access};
+use crate::story::StepKind;
 
 /// What the lab keeps for each address space.
 #[derive(Debug)]
@@ -70,12 +71,31 @@ pub(super) fn begin_run() {
     CACHES.with_borrow_mut(Vec::clear);
 }
 
+/// Something that a processor keeps, in words.
+pub(super) struct Kept {
+    pub(super) context: usize,
+    pub(super) range: Range<u64>,
+    pub(super) to: String,
+}
+
+/// What processors keep.
+pub(super) fn kept() -> Vec<Kept> {
+    let words = |cached: &Cached| {
+        let (size, to) = match cached.to {
+            To::Table(table) => (1 << 30, format!("T{}", table.0)),
+            To::Page(frame) => (1 << 21, format!("page {}", frame.0 >> 9)),
+        };
+        Kept { context: cached.context, range: cached.start..cached.start + size, to }
+    };
+    CACHES.with_borrow(|caches| caches.iter().map(words).collect())
+}
+
 /// Takes what was cached of a range back.
 pub(super) fn flush(context: &Context, range: &Range<VirtAddr>) {
     let wait = Wait::until(Context::is_idle, std::ptr::from_ref(context).cast());
     access(&Op::write(context.object()).waits(wait));
-    note(Some(context.object()), || at("flush_tlb_range()"));
     let of = std::ptr::from_ref(context).addr();
+    trace::flush(context.object(), of, range);
     CACHES.with_borrow_mut(|caches| {
         caches.retain(|cached| {
             let size = if matches!(cached.to, To::Table(_)) { 1 << 30 } else { 1 << 21 };
@@ -101,6 +121,7 @@ pub(super) fn check_after_flush() {
     });
     if let Some(table) = stale {
         let text = format!("a processor still reaches table {}, which was unshared", table.0);
+        trace::is_about(table, false);
         world().violated(Property::I6, &text);
     }
 }
@@ -123,6 +144,10 @@ impl<'s> Cpu<'s> {
         self.space.mm().hugetlb().platform().machine();
         let context = self.space.mm().context();
         access(&Op::write(context.object()));
+        trace::works_in(self.space.mm().root_frame());
+        trace::event(Some(context.object()), StepKind::Access, || {
+            (format!("{:x}", address.as_u64()), format!("load from {:x} begins", address.as_u64()))
+        });
         context.busy.set(context.busy.get() + 1);
         let found = self.translate(address);
         if let Some(frame) = found {
@@ -134,6 +159,10 @@ impl<'s> Cpu<'s> {
             }
         }
         access(&Op::write(context.object()).releases());
+        trace::event(Some(context.object()), StepKind::Access, || {
+            let found = found.map_or_else(|| "a fault".to_owned(), |frame| format!("page {}", frame.0 >> 9));
+            (format!("{:x}", address.as_u64()), format!("load from {:x} ends: {found}", address.as_u64()))
+        });
         context.busy.set(context.busy.get() - 1);
         found
     }

@@ -6,18 +6,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use hugewalk::sync::Parker;
 use lock_api::{GuardNoSend, RawMutex, RawRwLock};
 
-use super::site::at;
+use super::trace::{self, Mode};
 use super::world::{Place, Property, world};
 use crate::explore::{
-    Kind, Lock, Object, RwLock, Wait, access, in_thread, lock_released, lock_taken, lock_wanted, note,
+    Kind, Lock, Object, RwLock, Wait, access, in_thread, lock_released, lock_taken, lock_wanted,
 };
-
-fn spin(what: &str, place: Place) -> String {
-    match place {
-        Place::Record(frame, _) => format!("{what} the lock of table {}", frame.0),
-        _ => format!("{what} a spinning lock"),
-    }
-}
 
 /// Nothing that sleeps may be called in an atomic section (I10).
 fn may_sleep() {
@@ -62,10 +55,12 @@ unsafe impl RawMutex for SpinLock {
     fn lock(&self) {
         let (world, address) = (world(), self.address());
         let place = world.place(address);
+        trace::lock_wanted(address, place, Mode::Alone);
         lock_wanted(address);
         let wait = Wait::until(Self::is_free, std::ptr::from_ref(self).cast());
-        access(&world.op(place, address, Kind::Write, true).waits(wait));
-        note(Some(world.op(place, address, Kind::Write, true).object()), || at(&spin("takes", place)));
+        let op = world.op(place, address, Kind::Write, true).waits(wait);
+        access(&op);
+        trace::lock_taken(op.object(), address, place, Mode::Alone);
         world.check_alive(place, true, "locks");
         assert!(!self.held.swap(true, Acquire), "the lock is held, and nobody explores");
         lock_taken(address);
@@ -75,7 +70,13 @@ unsafe impl RawMutex for SpinLock {
     fn try_lock(&self) -> bool {
         let (world, address) = (world(), self.address());
         let place = world.place(address);
-        access(&world.op(place, address, Kind::Write, true));
+        let op = world.op(place, address, Kind::Write, true);
+        access(&op);
+        if !self.held.load(Relaxed) {
+            trace::lock_taken(op.object(), address, place, Mode::Alone);
+        } else {
+            trace::lock_refused(op.object(), address, place, Mode::Alone);
+        }
         world.check_alive(place, true, "tries");
         let free = !self.held.swap(true, Acquire);
         if free {
@@ -88,13 +89,35 @@ unsafe impl RawMutex for SpinLock {
     unsafe fn unlock(&self) {
         let (world, address) = (world(), self.address());
         let place = world.place(address);
-        access(&world.op(place, address, Kind::Write, true).releases());
-        note(Some(world.op(place, address, Kind::Write, true).object()), || at(&spin("releases", place)));
+        let op = world.op(place, address, Kind::Write, true).releases();
+        access(&op);
+        trace::lock_released(op.object(), address);
         world.check_alive(place, true, "unlocks");
         self.held.store(false, Release);
         lock_released(address);
         Self::atomic(-1);
     }
+}
+
+fn wanted<L>(lock: &L, mode: Mode) {
+    trace::lock_wanted(std::ptr::from_ref(lock).addr(), Place::Elsewhere, mode);
+}
+
+fn taken<L>(lock: &L, mode: Mode) {
+    trace::lock_taken(Object::at(lock), std::ptr::from_ref(lock).addr(), Place::Elsewhere, mode);
+}
+
+fn tried<L>(lock: &L, mode: Mode, free: bool) -> bool {
+    if free {
+        taken(lock, mode);
+    } else {
+        trace::lock_refused(Object::at(lock), std::ptr::from_ref(lock).addr(), Place::Elsewhere, mode);
+    }
+    free
+}
+
+fn released<L>(lock: &L) {
+    trace::lock_released(Object::at(lock), std::ptr::from_ref(lock).addr());
 }
 
 /// A sleeping lock.
@@ -109,16 +132,17 @@ unsafe impl RawMutex for SleepMutex {
 
     fn lock(&self) {
         may_sleep();
+        wanted(&self.0, Mode::Alone);
         self.0.lock();
-        note(Some(Object::at(&raw const self.0)), || at("takes a mutex"));
+        taken(&self.0, Mode::Alone);
     }
     fn try_lock(&self) -> bool {
-        self.0.try_lock()
+        tried(&self.0, Mode::Alone, self.0.try_lock())
     }
     unsafe fn unlock(&self) {
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock() };
-        note(Some(Object::at(&raw const self.0)), || at("releases a mutex"));
+        released(&self.0);
     }
 }
 
@@ -168,28 +192,30 @@ unsafe impl RawRwLock for SleepRwLock {
 
     fn lock_shared(&self) {
         may_sleep();
+        wanted(&self.0, Mode::Read);
         self.0.lock_shared();
-        note(Some(Object::at(&raw const self.0)), || at("takes a sleeping lock in read"));
+        taken(&self.0, Mode::Read);
     }
     fn try_lock_shared(&self) -> bool {
-        self.0.try_lock_shared()
+        tried(&self.0, Mode::Read, self.0.try_lock_shared())
     }
     unsafe fn unlock_shared(&self) {
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock_shared() };
-        note(Some(Object::at(&raw const self.0)), || at("releases it, held in read"));
+        released(&self.0);
     }
     fn lock_exclusive(&self) {
         may_sleep();
+        wanted(&self.0, Mode::Write);
         self.0.lock_exclusive();
-        note(Some(Object::at(&raw const self.0)), || at("takes a sleeping lock in write"));
+        taken(&self.0, Mode::Write);
     }
     fn try_lock_exclusive(&self) -> bool {
-        self.0.try_lock_exclusive()
+        tried(&self.0, Mode::Write, self.0.try_lock_exclusive())
     }
     unsafe fn unlock_exclusive(&self) {
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock_exclusive() };
-        note(Some(Object::at(&raw const self.0)), || at("releases it, held in write"));
+        released(&self.0);
     }
 }

@@ -20,7 +20,7 @@ mod cpu;
 mod locks;
 mod protocol;
 mod rcu;
-mod site;
+mod trace;
 mod walker;
 mod word;
 mod world;
@@ -38,6 +38,7 @@ pub use self::cpu::Cpu;
 pub use self::locks::{SleepMutex, SleepRwLock, SpinLock, Token};
 pub use self::protocol::{Broadcast, Chosen, Settings, Walkers};
 pub use self::rcu::{LabRcu, LabReader};
+pub(crate) use self::trace::{end_run, tell};
 pub use self::walker::Walker;
 pub use self::word::Word;
 pub use self::world::Property;
@@ -64,6 +65,7 @@ impl Lab {
     pub(crate) fn new(settings: Settings, judged: &[Property]) -> Self {
         world().begin_run(settings);
         world().judged.set(judged.iter().fold(0, |mask, property| mask | 1 << *property as u16));
+        trace::begin_run();
         protocol::select(&settings);
         rcu::begin_run();
         cpu::begin_run();
@@ -84,6 +86,9 @@ impl Lab {
     /// Gives a process its number in traces: the first is P1.
     pub(crate) fn name(space: &hugewalk::AddressSpace<Self>) {
         world().add_process(space.mm().root_frame());
+        let start = std::ptr::from_ref(space).addr();
+        let context = std::ptr::from_ref(space.mm().context()).addr();
+        trace::process(space.mm().root_frame(), start..start + size_of_val(space), context);
     }
 
     /// The machine, if this is its run and its OS thread.

@@ -11,9 +11,10 @@ use hugewalk::error::OutOfMemory;
 use hugewalk::rcu::{Rcu, RcuHead};
 
 use super::Lab;
-use super::site::at;
+use super::trace;
 use super::world::world;
-use crate::explore::{Kind, Object, Op, Wait, access, in_thread, note};
+use crate::explore::{Kind, Object, Op, Wait, access, in_thread};
+use crate::story::StepKind;
 
 /// A domain. It panics when it is used after its run, or on another OS thread.
 #[derive(Debug)]
@@ -90,6 +91,9 @@ impl LabRcu {
     /// Waits for all sections that are open. Interrupts off hold a broadcast up as a section does.
     pub(super) fn wait_for_sections(&self) {
         access(&self.waits());
+        trace::event(Some(self.exit()), StepKind::Broadcast, || {
+            ("all CPUs".to_owned(), "waits for all CPUs".to_owned())
+        });
         let mut state = self.state();
         let open = state.open;
         if open == 0 {
@@ -149,7 +153,7 @@ unsafe impl Rcu<Lab> for LabRcu {
             return;
         }
         access(&Op::read(self.entrance()));
-        note(Some(self.entrance()), || at("rcu_read_lock()"));
+        trace::section(self.entrance(), true);
         self.state().open |= 1 << reader.number;
         if let Some(thread) = in_thread() {
             world().atomic.borrow_mut()[thread] += 1;
@@ -162,7 +166,7 @@ unsafe impl Rcu<Lab> for LabRcu {
             return;
         }
         access(&Op::write(self.exit()).releases());
-        note(Some(self.exit()), || at("rcu_read_unlock()"));
+        trace::section(self.exit(), false);
         let mut state = self.state();
         state.open &= !(1 << reader.number);
         for (open, _) in &mut state.waiting {
@@ -177,13 +181,18 @@ unsafe impl Rcu<Lab> for LabRcu {
 
     unsafe fn call(&self, _: &Lab, head: NonNull<RcuHead>) {
         let settings = world().settings.get();
+        let frame = world().frame_of(head);
         if settings.lock_dies_at_once {
-            let frame = world().frame_of(head);
             world().kill_lock(frame);
-            note(None, || at(&format!("frees the lock of table {}", frame.0)));
+            let lock = format!("lock of T{}", frame.0);
+            trace::event(None, StepKind::FreeLock, || (lock.clone(), format!("frees the {lock}")));
+            trace::lock_freed(frame);
         }
         access(&self.waits());
-        note(Some(self.entrance()), || at("call_rcu()"));
+        trace::event(Some(self.entrance()), StepKind::CallRcu, || {
+            (format!("T{}", frame.0), format!("call_rcu(T{})", frame.0))
+        });
+        trace::retired(frame);
         let mut state = self.state();
         let open = if settings.freed_at_once { 0 } else { state.open };
         state.waiting.push((open, Some(head)));

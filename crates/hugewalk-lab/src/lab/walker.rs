@@ -109,6 +109,7 @@ impl<'s> Walker<'s> {
     fn watched(&self, unjudged: bool, work: impl FnOnce() -> Option<Entry>) -> Option<Entry> {
         let thread = in_thread()?;
         let root = Some(self.space.mm().root_frame());
+        super::trace::works_in(self.space.mm().root_frame());
         world().watch.borrow_mut()[thread] = Watch { root, address: self.address, own: None };
         let found = work();
         let watch = std::mem::take(&mut world().watch.borrow_mut()[thread]);

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hugewalk::sync;
 
-use super::site::describe;
+use super::trace;
 use super::world::{Place, world};
-use crate::explore::{Kind, Op, access, is_moving, note};
+use crate::explore::{Kind, Op, access, is_moving};
 
 /// A 64-bit atomic whose every access is a scheduling point.
 #[derive(Debug)]
@@ -59,9 +59,9 @@ impl Word {
             }
             _ => access(&op),
         }
-        note(Some(op.object()), || {
+        trace::word(op.object(), place, kind, || {
             let before = self.0.load(Ordering::Relaxed);
-            describe(place, kind, before, then(before))
+            (before, then(before))
         });
         world.check_alive(place, false, if kind == Kind::Read { "reads" } else { "writes" });
         if let Place::Entry(frame, index) = place {

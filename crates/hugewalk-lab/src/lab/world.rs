@@ -15,9 +15,9 @@ use hugewalk::platform::ENTRIES;
 use hugewalk::table::Table;
 
 use super::protocol::Settings;
-use super::site::at;
-use super::{Lab, Word};
-use crate::explore::{Kind, MAX_THREADS, Object, Op, access, in_thread, note, violation};
+use super::{Lab, Word, trace};
+use crate::explore::{Kind, MAX_THREADS, Object, Op, access, in_thread, violation};
+use crate::story::StepKind;
 
 /// Tables that the setup of a run may allocate, and that each thread may.
 const OF_SETUP: usize = 32;
@@ -44,6 +44,23 @@ pub enum Property {
     I9,
     /// No sleep in an atomic section.
     I10,
+}
+
+impl Property {
+    /// What its violation is called.
+    pub(crate) fn sort(self, of_lock: bool) -> &'static str {
+        match (self, of_lock) {
+            (Self::I1, false) => "table-use-after-free",
+            (Self::I1, true) => "table-lock-use-after-free",
+            (Self::I2, _) => "wrong-table-write",
+            (Self::I3, _) => "foreign-entry",
+            (Self::I4, _) => "miscounted-table",
+            (Self::I6, _) => "stale-TLB-entry",
+            (Self::I7, _) => "lock-order-violation",
+            (Self::I9, _) => "leak",
+            (Self::I10, _) => "sleeping-in-atomic-section",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +118,10 @@ thread_local! {
 pub(super) fn world() -> &'static World {
     WORLD.with(|world| *world)
 }
+
+/// The words of a table's record that have names.
+pub(super) const GENERATION: usize = 3;
+pub(super) const USERS: usize = 4;
 
 /// Where a word lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,13 +195,16 @@ impl World {
         let number = first + *count;
         *count += 1;
         self.state.borrow_mut()[number] = TableState { life: Life::Alive, lock: Life::Alive };
-        Some(TableFrame(number as u64))
+        let frame = TableFrame(number as u64);
+        trace::allocated(frame);
+        Some(frame)
     }
 
     pub(super) fn free_table(&self, frame: TableFrame) {
         self.kill_lock(frame);
         access(&Op::write(self.life_of(frame)));
-        note(None, || at(&format!("frees table {}", frame.0)));
+        trace::event(None, StepKind::Free, || (format!("T{}", frame.0), format!("frees T{}", frame.0)));
+        trace::freed(frame);
         self.state.borrow_mut()[frame.0 as usize].life = Life::Dead(in_thread());
     }
 
@@ -325,6 +349,7 @@ impl World {
             let letter = |thread: usize| char::from(b'A' + thread as u8);
             let by = by.map_or_else(|| "the setup".to_owned(), |by| format!("thread {}", letter(by)));
             let part = if lock { "the lock of table" } else { "table" };
+            trace::is_about(frame, lock);
             self.violated(
                 Property::I1,
                 &format!("use after free: {} {what} {part} {}, freed by {by}", letter(thread), frame.0),
@@ -347,6 +372,7 @@ impl World {
             if !own {
                 let letter = char::from(b'A' + thread as u8);
                 let text = format!("{letter} writes to table {}, which is not its own any more", frame.0);
+                trace::is_about(frame, false);
                 self.violated(Property::I2, &text);
             }
         } else {
@@ -363,6 +389,13 @@ impl World {
         // SAFETY: the page is there as long as the world; its words are atomics.
         let words = unsafe { self.entries(table).as_ref() };
         RawEntry::from_bits(words[index as usize & (ENTRIES - 1)].raw().load(Ordering::Relaxed))
+    }
+
+    /// A word of a table's record: no access, no scheduling point.
+    pub(super) fn peek_record(&self, table: TableFrame, word: usize) -> u64 {
+        let word = self.record(table).cast::<AtomicU64>().as_ptr().wrapping_add(word);
+        // SAFETY: the record is there as long as the world, and its numbers are atomics.
+        unsafe { (*word).load(Ordering::Relaxed) }
     }
 
     /// An entry of a table has been written.

@@ -47,6 +47,11 @@ pub fn in_thread() -> Option<usize> {
     with(|vm| (vm.mode != Mode::Quiet).then_some(vm.current)).flatten()
 }
 
+/// Is the run that is set up, or under way, one that is traced?
+pub(crate) fn is_tracing() -> bool {
+    with(|vm| vm.tracing).unwrap_or(false)
+}
+
 /// Something that a thread did, for who reads the trace.
 #[derive(Clone, Debug)]
 pub struct Note {

@@ -1,0 +1,122 @@
+//! What the engine's functions are called in Linux: the one table of it.
+
+/// File below `crates/hugewalk/src`, the functions in it (empty: all the others), and the function of Linux that does the
+/// same. The first line that fits counts. What is in no line has no counterpart, or is its caller's.
+#[rustfmt::skip]
+const NAMES: &[(&str, &[&str], &str)] = &[
+    ("walk.rs", &[], "huge_pte_offset"),
+    ("share.rs", &["detach", "unshare_locked", "huge_pmd_unshare"], "huge_pmd_unshare"),
+    ("share.rs", &["share", "partner_table", "same_place_in_table"], "huge_pmd_share"),
+    ("share.rs", &[], "huge_pte_alloc"),
+    ("gather.rs", &["flush", "put"], "tlb_flush_mmu"),
+    ("gather.rs", &["finish", "drop"], "tlb_finish_mmu"),
+    ("table/slot.rs", &["peek", "confirm", "confirm_unchanged", "check"], "huge_ptep_get"),
+    ("task.rs", &["rcu_read_lock"], "rcu_read_lock"),
+
+    ("vma/guard.rs", &["try_lock"], "hugetlb_vma_trylock_write"),
+    ("file/i_mmap.rs", &["i_mmap_read"], "i_mmap_lock_read"),
+    ("file/i_mmap.rs", &["i_mmap_write"], "i_mmap_lock_write"),
+    ("mm/mod.rs", &["mmap_read"], "mmap_read_lock"),
+    ("mm/mod.rs", &["mmap_try_read"], "mmap_read_trylock"),
+    ("mm/mod.rs", &["mmap_write"], "mmap_write_lock"),
+
+    ("fault/mod.rs", &["wait_for_migration"], "migration_entry_wait_huge"),
+    ("fault/mod.rs", &[], "hugetlb_fault"),
+    ("fault/attempt.rs", &["attempt", "present"], "hugetlb_fault"),
+    ("fault/attempt.rs", &["make_writable", "copy"], "hugetlb_wp"),
+    ("fault/attempt.rs", &["rob_children"], "unmap_ref_private"),
+    ("fault/attempt.rs", &[], "hugetlb_no_page"),
+
+    ("mm/advise.rs", &["dont_need", "droppable"], "zap_page_range"),
+    ("mm/advise.rs", &["remove"], "madvise_remove"),
+    ("mm/advise.rs", &["madvise"], "do_madvise"),
+    ("mm/unmap.rs", &["munmap"], "do_munmap"),
+    ("mm/unmap.rs", &["unmap_vma", "unmap_range", "apply"], "unmap_region"),
+    ("mm/unmap.rs", &["free_tables", "free_table", "is_unused"], "hugetlb_free_pgd_range"),
+    ("mm/unmap.rs", &["zap_range", "drop_entry"], "__unmap_hugepage_range"),
+    ("mm/exit.rs", &[], "exit_mmap"),
+    ("mm/fork.rs", &["fork", "copy_vmas"], "dup_mmap"),
+    ("mm/fork.rs", &[], "copy_hugetlb_page_range"),
+    ("mm/map.rs", &["mmap", "place"], "do_mmap"),
+    ("mm/map.rs", &["map_file"], "hugetlbfs_file_mmap"),
+    ("mm/map.rs", &["populate"], "populate_vma_page_range"),
+    ("mm/protect.rs", &["mprotect", "mapped_until"], "do_mprotect_pkey"),
+    ("mm/protect.rs", &[], "hugetlb_change_protection"),
+    ("mm/remap.rs", &["mremap", "remap"], "mremap"),
+    ("mm/remap.rs", &["move_entries", "move_entry", "make_tables"], "move_hugetlb_page_tables"),
+    ("mm/remap.rs", &[], "move_vma"),
+    ("mm/split.rs", &["unshare_at_cuts"], "hugetlb_split"),
+    ("mm/split.rs", &[], "__split_vma"),
+
+    ("file/truncate.rs", &["truncate", "set_size"], "hugetlb_vmtruncate"),
+    ("file/truncate.rs", &["punch_hole", "punch_page"], "hugetlbfs_punch_hole"),
+    ("file/truncate.rs", &["unmap_offsets", "unmap_what_is_free", "unmap_from"], "hugetlb_vmdelete_list"),
+    ("file/truncate.rs", &["remove_page", "next_page"], "remove_inode_hugepages"),
+    ("file/truncate.rs", &["unmap_page", "maps_any"], "hugetlb_unmap_file_folio"),
+    ("file/mod.rs", &["insert_page", "insert_locked", "insert_beyond_eof"], "hugetlb_add_to_page_cache"),
+    ("file/mod.rs", &["find_page", "has_index"], "find_lock_page"),
+    ("file/io.rs", &["allocate", "find_or_allocate"], "hugetlbfs_fallocate"),
+    ("file/io.rs", &["read_at"], "hugetlbfs_read_iter"),
+
+    ("gup/follow.rs", &["follow_fast"], "gup_huge_pmd"),
+    ("gup/follow.rs", &["must_unshare"], "gup_must_unshare"),
+    ("gup/follow.rs", &[], "hugetlb_follow_page_mask"),
+    ("gup/mod.rs", &["pin_pages_fast", "pin_page_fast"], "get_user_pages_fast"),
+    ("gup/mod.rs", &["follow_page", "pin_page"], "follow_page"),
+    ("gup/mod.rs", &[], "get_user_pages"),
+    ("pagewalk/mod.rs", &[], "walk_hugetlb_range"),
+    ("pagewalk/reports.rs", &["pagemap", "page_map"], "pagemap_hugetlb_range"),
+    ("pagewalk/reports.rs", &["numa_maps"], "gather_hugetlb_stats"),
+    ("rmap/walk.rs", &["lock", "table"], "page_vma_mapped_walk"),
+    ("rmap/walk.rs", &[], "rmap_walk_file"),
+    ("rmap/displace.rs", &[], "try_to_unmap"),
+    ("rmap/migrate.rs", &["remap", "arrived"], "remove_migration_ptes"),
+    ("rmap/migrate.rs", &[], "unmap_and_move_huge_page"),
+    ("rmap/failure.rs", &["referenced"], "folio_referenced"),
+    ("rmap/failure.rs", &["unpoison"], "unpoison_memory"),
+    ("rmap/failure.rs", &[], "memory_failure"),
+    ("uffd/fault.rs", &["must_wait"], "userfaultfd_huge_must_wait"),
+    ("uffd/fault.rs", &["wait"], "handle_userfault"),
+    ("uffd/fill.rs", &[], "hugetlb_mcopy_atomic_pte"),
+    ("uffd/protect.rs", &[], "mwriteprotect_range"),
+    ("uffd/register.rs", &["unshare_all"], "hugetlb_unshare_all_pmds"),
+    ("uffd/register.rs", &["unregister", "unregister_all", "unregister_where"], "userfaultfd_unregister"),
+    ("uffd/register.rs", &[], "userfaultfd_register"),
+
+    ("pool.rs", &["take", "available", "pop"], "dequeue_huge_page_vma"),
+    ("pool.rs", &["free", "give_back"], "free_huge_page"),
+    ("reserve/charge.rs", &["reserve_range"], "hugetlb_reserve_pages"),
+    ("reserve/charge.rs", &["take", "commit"], "alloc_huge_page"),
+    ("page.rs", &["put", "put_page"], "put_page"),
+    ("page.rs", &["add_mapping"], "page_dup_file_rmap"),
+    ("page.rs", &["remove_mapping"], "page_remove_rmap"),
+];
+
+/// The function of Linux that does what this one does.
+pub(super) fn function(file: &str, function: &str) -> Option<&'static str> {
+    let file = file.strip_prefix("crates/hugewalk/src/")?;
+    let fits = |&&(at, functions, _): &&(&str, &[&str], &str)| {
+        file == at && (functions.is_empty() || functions.contains(&function))
+    };
+    NAMES.iter().find(fits).map(|&(_, _, kernel)| kernel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table names files and functions; if one is renamed, the table has to follow.
+    #[test]
+    fn every_function_of_the_table_is_there() {
+        for (file, functions, kernel) in NAMES {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../hugewalk/src").join(file);
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(!text.is_empty(), "{file} for {kernel}");
+            for function in *functions {
+                let is_there =
+                    text.contains(&format!("fn {function}(")) || text.contains(&format!("fn {function}<"));
+                assert!(is_there, "{file}: {function} for {kernel}");
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What entries, numbers and locks are called.
+
+use std::collections::HashMap;
+
+use hugewalk::arch::{Entry, LeafFlags, RawEntry};
+
+use crate::lab::world::{GENERATION, Place, USERS, world};
+use crate::story::Source;
+
+/// The value of an entry.
+pub(super) fn entry(bits: u64) -> String {
+    match RawEntry::from_bits(bits).decode() {
+        Entry::None => "none".to_owned(),
+        Entry::Table(frame) => format!("T{}", frame.0),
+        Entry::Leaf(leaf) => {
+            let flag = |flag, text| if leaf.flags.contains(flag) { text } else { "" };
+            let rights = if leaf.is_writable() { "" } else { ", read-only" };
+            let dirty = flag(LeafFlags::DIRTY, ", dirty");
+            format!("{}{rights}{dirty}", page(leaf.frame.0))
+        }
+        Entry::Migration(migration) => format!("migration of {}", page(migration.frame.0)),
+        Entry::Hwpoison(frame) => format!("poisoned {}", page(frame.0)),
+        Entry::Marker => "marker".to_owned(),
+    }
+}
+
+/// The name of a huge page.
+pub(super) fn page(frame: u64) -> String {
+    format!("page {}", frame >> 9)
+}
+
+/// The name of a word, and whether it is an entry.
+pub(super) fn word(place: Place) -> (String, bool) {
+    match place {
+        Place::Entry(frame, index) => (world().name_of(frame, index), true),
+        Place::Record(frame, GENERATION) => (format!("T{}.generation", frame.0), false),
+        Place::Record(frame, USERS) => (format!("T{}.users", frame.0), false),
+        Place::Record(frame, word) => (format!("T{}.word{word}", frame.0), false),
+        Place::PageRecord(word) => {
+            let field = match word % 16 {
+                0 => "refs".to_owned(),
+                1 => "mappings".to_owned(),
+                2 => "flags".to_owned(),
+                other => format!("word{other}"),
+            };
+            (format!("page {}.{field}", word / 16 + 1), false)
+        }
+        Place::Elsewhere => ("a counter".to_owned(), false),
+    }
+}
+
+/// How a lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::lab) enum Mode {
+    /// By one.
+    Alone,
+    /// A reader/writer lock, in read.
+    Read,
+    /// A reader/writer lock, in write.
+    Write,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Mmap,
+    Vma,
+    IMmap,
+    Other(&'static str),
+}
+
+/// The locks that were met, by address.
+#[derive(Default)]
+pub(super) struct Locks {
+    known: HashMap<usize, (Sort, Option<usize>)>,
+    /// The `i_mmap` locks in the order in which they were met.
+    files: Vec<usize>,
+}
+
+impl Locks {
+    /// The name of a lock that is taken here. `process` is the number of the process that the lock lies in, or
+    /// else whose mmap lock the taker holds.
+    pub(super) fn name(
+        &mut self,
+        address: usize,
+        place: Place,
+        mode: Mode,
+        stack: &[Source],
+        process: Option<usize>,
+    ) -> String {
+        if let Place::Record(frame, _) = place {
+            return format!("lock of T{}", frame.0);
+        }
+        let known = self.known.get(&address).copied();
+        // Memory of a lock that is gone may hold another one by now.
+        let sort = sort(stack).or(known.map(|known| known.0)).unwrap_or(Sort::Other("a lock"));
+        let of = known.filter(|known| known.0 == sort).and_then(|known| known.1);
+        let process = match sort {
+            Sort::Mmap => process,
+            Sort::Vma => process.or(of),
+            Sort::IMmap | Sort::Other(_) => None,
+        };
+        self.known.insert(address, (sort, process));
+        let process = process.map(|number| format!(" of P{}", number + 1)).unwrap_or_default();
+        let name = match sort {
+            Sort::Mmap => format!("mmap lock{process}"),
+            Sort::Vma => format!("VMA lock{process}"),
+            Sort::IMmap => {
+                let at = self.files.iter().position(|&file| file == address).unwrap_or_else(|| {
+                    self.files.push(address);
+                    self.files.len() - 1
+                });
+                if at == 0 { "i_mmap".to_owned() } else { format!("i_mmap of file {}", at + 1) }
+            }
+            Sort::Other(name) => name.to_owned(),
+        };
+        match mode {
+            Mode::Alone => name,
+            Mode::Read => format!("{name}, read"),
+            Mode::Write => format!("{name}, write"),
+        }
+    }
+
+    /// The process that a mmap lock belongs to, if that is what lies at the address.
+    pub(super) fn process_of_mmap(&self, address: usize) -> Option<usize> {
+        self.known.get(&address).filter(|known| known.0 == Sort::Mmap)?.1
+    }
+}
+
+/// What sort of lock is taken by whom: by the innermost function that tells.
+fn sort(stack: &[Source]) -> Option<Sort> {
+    /// File below `crates/hugewalk/src`, function (`*`: any).
+    const SORTS: &[(&str, &str, Sort)] = &[
+        ("mm/mod.rs", "mmap_read", Sort::Mmap),
+        ("mm/mod.rs", "mmap_try_read", Sort::Mmap),
+        ("mm/mod.rs", "mmap_write", Sort::Mmap),
+        ("vma/", "*", Sort::Vma),
+        ("file/i_mmap.rs", "*", Sort::IMmap),
+        ("hugetlb.rs", "fault_mutex", Sort::Other("fault mutex")),
+        ("hugetlb.rs", "wait_for_faults", Sort::Other("fault mutex")),
+        ("file/truncate.rs", "lock_inode", Sort::Other("inode lock")),
+        ("pool.rs", "*", Sort::Other("pool lock")),
+        ("reserve/", "*", Sort::Other("reservations' lock")),
+        ("rmap/", "*", Sort::Other("page's owner lock")),
+        ("page.rs", "*", Sort::Other("page's owner lock")),
+        ("uffd/", "*", Sort::Other("userfaultfd lock")),
+        ("file/", "*", Sort::Other("page cache lock")),
+    ];
+    stack.iter().find_map(|source| {
+        let file = source.file.strip_prefix("crates/hugewalk/src/")?;
+        let fits = |&&(at, function, _): &&(&str, &str, Sort)| {
+            file.starts_with(at) && (function == "*" || function == source.function)
+        };
+        SORTS.iter().find(fits).map(|&(_, _, sort)| sort)
+    })
+}

@@ -1,0 +1,174 @@
+//! From what was recorded to a story.
+
+use std::collections::BTreeMap;
+
+use super::snapshot::letter;
+use super::{RECORD, Raw, Record, stack};
+use crate::explore::{Counterexample, Deadlock, LockCycle, Replayed};
+use crate::lab::world::Property;
+use crate::story::{Cpu, Life, Report, Source, Stack, State, Step, StepKind, Story};
+
+/// The story of the run that was recorded last on this OS thread.
+pub(crate) fn tell(run: &Replayed) -> Story {
+    let record = RECORD.take();
+    let cpu = |(number, name): (usize, &String)| Cpu {
+        letter: letter(number),
+        name: name.clone(),
+        process: record.process_of[number].map(|process| format!("P{}", process + 1)),
+    };
+    let cpus: Vec<Cpu> = run.threads.iter().enumerate().map(cpu).collect();
+    let mut before = 0;
+    let contended = run.notes.iter().map(|note| note.contended);
+    let steps: Vec<Step> = record
+        .steps
+        .iter()
+        .zip(contended)
+        .map(|(raw, contended)| {
+            let step = step(&record, raw, before, contended);
+            before = raw.state;
+            step
+        })
+        .collect();
+    let report = run.counterexample.as_ref().map(|found| report(&record, found));
+    let Record { states, stacks, .. } = record;
+    Story { cpus, steps, states, stacks, report }
+}
+
+fn step(record: &Record, raw: &Raw, before: usize, contended: bool) -> Step {
+    let Raw { cpu, kind, ref object, ref text, stack, state } = *raw;
+    let is_lock = matches!(kind, StepKind::Lock | StepKind::TryLock | StepKind::Unlock);
+    let frames = &record.stacks[stack];
+    let changes =
+        if before == state { Vec::new() } else { changes(&record.states[before], &record.states[state]) };
+    Step {
+        cpu,
+        kind,
+        object: object.clone(),
+        text: text.clone(),
+        kernel: frames.iter().find_map(|source| source.kernel),
+        source: stack::source(frames, is_lock).cloned(),
+        stack,
+        contended,
+        changes,
+        state,
+    }
+}
+
+/// What is different between two states, in words.
+fn changes(before: &State, after: &State) -> Vec<String> {
+    let mut changes = Vec::new();
+    let entries = |state: &State| -> BTreeMap<String, String> {
+        let puds = state.processes.iter().flat_map(|process| {
+            process.pud.iter().map(move |e| (format!("{}.pud[{}]", process.name, e.index), e.entry.clone()))
+        });
+        let leaves = state.tables.iter().flat_map(|table| {
+            table.entries.iter().map(move |e| (format!("{}[{}]", table.name, e.index), e.entry.clone()))
+        });
+        puds.chain(leaves).collect()
+    };
+    let (old, new) = (entries(before), entries(after));
+    let none = "none".to_owned();
+    for name in old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))) {
+        let (was, is) = (old.get(name).unwrap_or(&none), new.get(name).unwrap_or(&none));
+        if was != is {
+            changes.push(format!("{name}: {was} -> {is}"));
+        }
+    }
+    for table in &after.tables {
+        let name = &table.name;
+        let Some(was) = before.tables.iter().find(|was| was.name == *name) else {
+            changes.push(format!("{name} is published"));
+            continue;
+        };
+        if was.users != table.users {
+            changes.push(format!("{name}.users: {} -> {}", was.users, table.users));
+        }
+        if was.generation != table.generation {
+            changes.push(format!("{name}.generation: {} -> {}", was.generation, table.generation));
+        }
+        if was.life != table.life {
+            let what = match table.life {
+                Life::Alive => "is alive again",
+                Life::Retired => "is handed to RCU",
+                Life::Freed => "is freed",
+            };
+            changes.push(format!("{name} {what}"));
+        }
+        if was.lock_freed != table.lock_freed && table.life != Life::Freed {
+            changes.push(format!("the lock of {name} is freed"));
+        }
+    }
+    let held = |state: &State, cpu: usize| -> Vec<String> {
+        let holds = state.holds.iter().find(|holds| holds.cpu == cpu);
+        holds.map(|holds| holds.locks.clone()).unwrap_or_default()
+    };
+    for cpu in before
+        .holds
+        .iter()
+        .chain(&after.holds)
+        .map(|holds| holds.cpu)
+        .collect::<std::collections::BTreeSet<_>>()
+    {
+        let (was, is) = (held(before, cpu), held(after, cpu));
+        changes.extend(
+            is.iter().filter(|lock| !was.contains(lock)).map(|lock| format!("{} holds {lock}", letter(cpu))),
+        );
+        changes.extend(
+            was.iter()
+                .filter(|lock| !is.contains(lock))
+                .map(|lock| format!("{} let go of {lock}", letter(cpu))),
+        );
+    }
+    for cached in &after.tlb {
+        if !before.tlb.contains(cached) {
+            changes.push(format!("TLB of {}: {} -> {}", cached.process, cached.range, cached.to));
+        }
+    }
+    for cached in &before.tlb {
+        if !after.tlb.contains(cached) {
+            changes.push(format!("TLB of {}: {} is flushed", cached.process, cached.range));
+        }
+    }
+    changes
+}
+
+fn report(record: &Record, found: &Counterexample) -> Report {
+    let together = found.what.is::<Deadlock>();
+    let last = record.steps.last();
+    let cpu = last.map(|last| last.cpu).filter(|_| !together);
+    let has_engine = |stack: &&Stack| stack.iter().any(|source| source.file.starts_with("crates/hugewalk/"));
+    let of_last = last.map(|last| &record.stacks[last.stack]);
+    let stack = record.end.as_ref().filter(has_engine).or(of_last).cloned().unwrap_or_default();
+    let (property, sort) = match (found.what.downcast_ref::<Property>(), record.about) {
+        (Some(property), about) => {
+            (format!("{property:?}"), property.sort(about.is_some_and(|(_, lock)| lock)))
+        }
+        _ if together => ("deadlock".to_owned(), "deadlock"),
+        _ if found.what.is::<LockCycle>() => ("lock order".to_owned(), "circular locking"),
+        _ if found.text.contains("livelock") => ("livelock".to_owned(), "livelock"),
+        _ => ("panic".to_owned(), "panic"),
+    };
+    let place = stack.first().filter(|_| !together).map(place).unwrap_or_default();
+    let about = record.about.map(|(table, _)| table);
+    let of = |events: &BTreeMap<_, _>| about.and_then(|table| events.get(&table).cloned());
+    let lock = record.about.is_some_and(|(_, lock)| lock);
+    let freed = if lock { of(&record.lock_freed).or_else(|| of(&record.freed)) } else { of(&record.freed) };
+    let text = found.text.split_once(": ").filter(|(start, _)| *start == property);
+    Report {
+        title: format!("{sort}{place}"),
+        what: text.map_or(&*found.text, |(_, text)| text).to_owned(),
+        property,
+        cpu,
+        stack,
+        allocated: of(&record.allocated),
+        freed,
+        waits: (0..).zip(&record.wants).filter_map(|(cpu, wants)| Some((cpu, wants.clone()?))).collect(),
+        schedule: found.schedule.to_string(),
+        switches: found.schedule.switches(),
+        steps: found.schedule.steps(),
+    }
+}
+
+fn place(source: &Source) -> String {
+    format!(" in {}", source.function)
+}

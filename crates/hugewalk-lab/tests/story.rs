@@ -1,0 +1,90 @@
+//! A story tells what happened, and its states are those of the tables.
+
+use hugewalk_lab::explore::Options;
+use hugewalk_lab::lab::Settings;
+use hugewalk_lab::story::{Life, StepKind, Story};
+use hugewalk_lab::{check, replay, scenario};
+
+fn story(id: &str, settings: Settings) -> Story {
+    let scenario = scenario::named(id).expect("a scenario");
+    let found = check(scenario, settings, &Options::default()).report.counterexample.expect("a race");
+    replay(scenario, settings, &found.schedule).expect("it fits")
+}
+
+#[test]
+fn a_use_after_free_tells_who_allocated_the_table_and_who_freed_it() {
+    let story = story("S1", Settings::LEGACY);
+    let report = story.report.as_ref().expect("a race");
+    assert_eq!(report.property, "I1");
+    let (allocated, freed) =
+        (report.allocated.as_ref().expect("it was"), report.freed.as_ref().expect("it was"));
+    assert_eq!((report.cpu, allocated.cpu, freed.cpu), (Some(0), None, Some(2)));
+    for stack in [&report.stack, &allocated.stack, &freed.stack] {
+        assert!(stack.iter().any(|source| source.file.starts_with("crates/hugewalk/src/")), "{stack:?}");
+    }
+    assert!(allocated.stack.iter().any(|source| source.function == "huge_pte_alloc"), "{allocated:?}");
+    assert!(freed.stack.iter().any(|source| source.function == "munmap"), "{freed:?}");
+    let end = story.states.last().expect("a state");
+    let table = end.tables.iter().find(|table| table.name == freed.object).expect("it is remembered");
+    assert_eq!(table.life, Life::Freed);
+}
+
+#[test]
+fn the_states_follow_the_parent_entry_and_the_count() {
+    let story = story("S8", Settings::RFC_PTL);
+    let pud = |state: usize, process: &str| {
+        let state = &story.states[state];
+        let process = state.processes.iter().find(|other| other.name == process).expect("a process");
+        process.pud.first().map(|entry| entry.entry.clone())
+    };
+    let table = pud(0, "P1").expect("a table");
+    assert_eq!(pud(0, "P2"), Some(table.clone()), "both use it");
+    let users = |state: usize| {
+        story.states[state].tables.iter().find(|other| other.name == table).expect("a table").users
+    };
+    assert_eq!(users(0), 1);
+    let cleared = story
+        .steps
+        .iter()
+        .position(|step| step.kind == StepKind::Write && step.object.starts_with("P2.pud"))
+        .expect("an unshare");
+    let step = &story.steps[cleared];
+    let before = story.steps[cleared - 1].state;
+    assert_eq!((pud(before, "P2"), pud(step.state, "P2")), (Some(table.clone()), None));
+    assert_eq!(step.changes, [format!("{}: {table} -> none", step.object)]);
+    assert_eq!((step.cpu, step.kernel), (1, Some("huge_pmd_unshare")));
+    let last = story.steps.last().expect("a step").state;
+    assert_eq!((users(last), pud(last, "P1")), (0, Some(table.clone())));
+}
+
+#[test]
+fn what_is_held_is_named_and_let_go_again() {
+    let scenario = scenario::named("S7").expect("a scenario");
+    let one_after_the_other = "A1".parse().expect("a schedule");
+    let story = replay(scenario, Settings::RFC, &one_after_the_other).expect("it fits");
+    assert!(story.report.is_none());
+    let ever = |lock: &str| {
+        story.states.iter().any(|state| state.holds.iter().any(|holds| holds.locks.iter().any(|l| l == lock)))
+    };
+    for lock in ["RCU", "mmap lock of P2, read", "VMA lock of P2, write", "i_mmap, write", "fault mutex"] {
+        assert!(ever(lock), "{lock}");
+    }
+    assert!(!ever("a lock"));
+    let end = story.states.last().expect("a state");
+    assert_eq!(end.holds, []);
+    assert!(end.tables.iter().all(|table| table.lock.is_none()));
+}
+
+#[test]
+fn no_path_of_this_machine_is_told() {
+    for (id, settings) in
+        [("S9", Settings::VMA_LOCK), ("S11", Settings::HUGEWALK.without("flush").expect("a step"))]
+    {
+        let story = story(id, settings);
+        for source in story.stacks.iter().flat_map(|stack| stack.iter()) {
+            assert!(source.file.starts_with("crates/hugewalk"), "{source:?}");
+        }
+        let told = story.steps.iter().filter(|step| step.source.is_some()).count();
+        assert_eq!(told, story.steps.len(), "{id}: every step has its place");
+    }
+}
