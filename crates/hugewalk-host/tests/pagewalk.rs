@@ -7,7 +7,7 @@ use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::arch::Entry;
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement};
-use hugewalk::pagewalk::{Found, Next, PageMap, SleepingVisitor, Visitor};
+use hugewalk::pagewalk::{Found, Next, PageMap, Resched, SleepingVisitor, Visitor};
 use hugewalk::sync::Arc;
 use hugewalk::vma::{Protection, Vma};
 use hugewalk::{AddressSpace, Hugetlb, Task};
@@ -109,8 +109,16 @@ struct Mirror {
 }
 
 impl SleepingVisitor<Host> for Mirror {
-    fn entry(&mut self, task: &mut Task<Host>, _vma: &Vma<Host>, address: VirtAddr, entry: Entry) -> Next {
-        task.synchronize(); // it may
+    fn entry(
+        &mut self,
+        resched: &mut Resched<'_, Host>,
+        _vma: &Vma<Host>,
+        address: VirtAddr,
+        entry: Entry,
+    ) -> Next {
+        // It may.
+        resched.synchronize();
+        resched.cond_resched();
         if entry == Entry::None {
             return Next::Fault(Access::Read);
         }

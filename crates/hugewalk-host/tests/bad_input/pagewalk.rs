@@ -5,7 +5,7 @@ use std::ops::Range;
 use hugewalk::addr::VirtAddr;
 use hugewalk::arch::Entry;
 use hugewalk::error::Errno::{self, EINVAL, ENOMEM};
-use hugewalk::pagewalk::{Found, Next, SleepingVisitor, Visitor};
+use hugewalk::pagewalk::{Found, Next, Resched, SleepingVisitor, Visitor};
 use hugewalk::vma::Vma;
 use hugewalk::{AddressSpace, Task};
 use hugewalk_host::Host;
@@ -23,7 +23,7 @@ impl Visitor<Host> for Nobody {
 }
 
 impl SleepingVisitor<Host> for Nobody {
-    fn entry(&mut self, _: &mut Task<Host>, _: &Vma<Host>, address: VirtAddr, _: Entry) -> Next {
+    fn entry(&mut self, _: &mut Resched<'_, Host>, _: &Vma<Host>, address: VirtAddr, _: Entry) -> Next {
         panic!("{address:?} is visited");
     }
 }

@@ -7,10 +7,10 @@
 //! - A [`Visitor`] never sleeps: it is not given the task. It is called inside an RCU read section, one section for each
 //!   table, with entries that were read confirmed. Where a table is unshared under the walk, the walk goes on from the
 //!   entry it had come to, in whatever is there now: no entry is missed, none is visited twice.
-//! - A [`SleepingVisitor`] is given `&mut Task`. It is called under the VMA lock in read, so the table stays while it
-//!   sleeps. It may ask for a fault: then the walk lets every lock go, takes the fault, takes the locks again, and calls
-//!   it once more for the same address. (A visitor that took the VMA lock itself, in write, under the walk's read would
-//!   wait for itself; it is not given the VMA's locks, scenario S26.)
+//! - A [`SleepingVisitor`] is called under the VMA lock in read, so the table stays while it sleeps. It may ask for a fault:
+//!   then the walk lets every lock go, takes the fault, takes the locks again, and calls it once more for the same address.
+//!   What it is given to sleep with is a [`Resched`] and not the task: a visitor that took the VMA lock in write under the
+//!   walk's read, by whatever operation on the address space, would wait for itself, and does not compile (scenario S26).
 //!
 //! Both hold the mmap lock in read. What a visitor wants to change in an entry it does through
 //! [`Found::lock`], which is revalidated.
@@ -102,10 +102,35 @@ pub enum Next {
     Stop,
 }
 
+/// The task of a walk, for a visitor that may sleep but takes no lock of an address space: the walk holds some. Linux:
+/// `cond_resched()` in the callbacks of fs/proc/task_mmu.c.
+#[derive(Debug)]
+pub struct Resched<'t, P: Platform> {
+    task: &'t mut Task<P>,
+}
+
+impl<P: Platform> Resched<'_, P> {
+    /// The task, for what does not sleep: a read section of RCU, for example.
+    #[must_use]
+    pub fn task(&self) -> &Task<P> {
+        self.task
+    }
+
+    /// Lets others run. Sleeps.
+    pub fn cond_resched(&mut self) {
+        self.task.hugetlb().platform().pause();
+    }
+
+    /// Waits for a grace period. Sleeps.
+    pub fn synchronize(&mut self) {
+        self.task.synchronize();
+    }
+}
+
 /// Visits entries and may sleep over them.
 pub trait SleepingVisitor<P: Platform> {
     /// The entry at an address, or [`Entry::None`] where there is no table.
-    fn entry(&mut self, task: &mut Task<P>, vma: &Vma<P>, address: VirtAddr, entry: Entry) -> Next;
+    fn entry(&mut self, resched: &mut Resched<'_, P>, vma: &Vma<P>, address: VirtAddr, entry: Entry) -> Next;
 
     /// The fault that it asked for failed; the walk goes on behind it with [`Next::Go`].
     fn fault_failed(&mut self, address: VirtAddr, error: FaultError) -> Next {
@@ -207,7 +232,7 @@ impl<P: Platform> AddressSpace<P> {
             while address < vma.end().min(range.end) {
                 let slot = huge_pte_offset(&locked, vma.mm(), address, size).ok().flatten();
                 let entry = slot.map_or(Entry::None, |slot| slot.read());
-                match visitor.entry(task, vma, address, entry) {
+                match visitor.entry(&mut Resched { task }, vma, address, entry) {
                     Next::Go => address = address.plus(size.bytes()),
                     Next::Fault(access) => return Pause::Fault(address, access),
                     Next::Stop => return Pause::End,
