@@ -33,6 +33,49 @@ pub enum Command {
     /// What is to be compared is measured in turn, sample by sample, and printed as ratios too: a machine whose speed
     /// drifts slows all of it alike. Leave the machine alone meanwhile.
     Bench(BenchArgs),
+    /// Run the same random programs on the engine and on the running kernel, and compare all that can be observed
+    ///
+    /// Programs of up to four processes and three files map, fault, fork, protect, move, punch and truncate huge pages of
+    /// 2 MiB: on the engine, and with real processes on the running kernel. After every step results, signals, bytes, minor
+    /// faults, mincore, pagemap, smaps, file sizes and the pool's counters have to be equal. A program on which they are not
+    /// is made as short as it gets and printed. Takes the kernel's pool over meanwhile, and puts it back; needs root, and
+    /// that nobody else uses huge pages.
+    #[command(after_help = CONFORM_STATUS)]
+    Conform(ConformArgs),
+}
+
+const CONFORM_STATUS: &str = "\
+Exit status:
+  0  both sides agree
+  1  they do not; the program is printed
+  2  nothing was run, or the run had to stop; one line on standard error says why";
+
+/// `hugewalk conform`
+#[derive(Debug, Args)]
+pub struct ConformArgs {
+    /// Programs to run
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub programs: u64,
+
+    /// Stop after so long, even if there are programs left
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub seconds: Option<f64>,
+
+    /// The seed of the first program; the next ones count up from it [default: the time]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+
+    /// Run this one program and show each of its steps
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["programs", "seconds", "seed"])]
+    pub replay: Option<String>,
+
+    /// How long the kernel may take for a step; then the run stops
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: u64,
+
+    /// How to print the report
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 const RECORDING: &str = "\

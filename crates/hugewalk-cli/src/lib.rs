@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod conform;
 pub mod replay;
 pub mod report;
 pub mod trace;
@@ -9,7 +10,7 @@ pub mod trace;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{BenchArgs, Cli, Command, Format, ReplayArgs};
+use args::{BenchArgs, Cli, Command, ConformArgs, Format, ReplayArgs};
 use replay::MachineError;
 use report::truth::{Truth, TruthError};
 use trace::{Trace, TraceError};
@@ -20,6 +21,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         Command::Replay(args) => replay(args),
         Command::Bench(args) => bench(args),
+        Command::Conform(args) => conform(args),
     };
     done.unwrap_or_else(|failure| {
         anstream::eprintln!("hugewalk: {failure}");
@@ -38,6 +40,8 @@ enum Failure {
     Machine(#[from] MachineError),
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
+    #[error(transparent)]
+    Conform(#[from] conform::ConformError),
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -47,6 +51,13 @@ fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {
     bench::run(args, &mut text)?;
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn conform(args: &ConformArgs) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    let agree = conform::run(args, &mut text)?;
+    print(&text)?;
+    Ok(if agree { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {

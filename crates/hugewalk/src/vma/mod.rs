@@ -298,6 +298,13 @@ impl<P: Platform> Vma<P> {
         }
     }
 
+    /// Is it a private mapping with promises of its own: made by this address space, and not without them? A copy that
+    /// fork made has none. Linux: `HPAGE_RESV_OWNER`.
+    #[must_use]
+    pub fn owns_reservation(&self) -> bool {
+        self.reserve.is_some()
+    }
+
     pub(crate) fn reserve(&self) -> Option<&Arc<PrivateReserve<P>>> {
         self.reserve.as_ref()
     }

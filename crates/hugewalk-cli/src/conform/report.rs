@@ -1,0 +1,144 @@
+//! The report of a run, for people and for programs.
+
+use std::io::{self, Write};
+
+use comfy_table::{Table, presets};
+use hugewalk_conform::compare::Difference;
+use hugewalk_conform::coverage::Coverage;
+use hugewalk_conform::program::Program;
+use hugewalk_conform::run::{Ran, Report};
+use serde::Serialize;
+
+use super::Run;
+
+/// Names the form of the report for programs.
+const SCHEMA: &str = "hugewalk-conform-1";
+
+pub(super) fn text(run: &Run, out: &mut Vec<u8>) -> io::Result<()> {
+    if let Some((program, report)) = &run.shown {
+        listing(program, report, out)?;
+    }
+    if let Some(found) = &run.found {
+        writeln!(out, "The sides do not agree.")?;
+        if let Some(seed) = found.seed {
+            writeln!(out, "The program was found with --seed {seed} --programs 1, and then made shorter.")?;
+        }
+    } else {
+        writeln!(out, "The sides agree.")?;
+    }
+    if let Some(seed) = run.seed {
+        let (programs, steps) = (run.programs as f64 / run.seconds, run.coverage.steps as f64 / run.seconds);
+        writeln!(
+            out,
+            "\n{} programs from seed {seed} on, {} steps, in {:.1} s: {programs:.0} programs and {steps:.0} steps a second",
+            run.programs, run.coverage.steps, run.seconds
+        )?;
+        coverage(&run.coverage, out)?;
+    }
+    Ok(())
+}
+
+fn listing(program: &Program, report: &Report, out: &mut Vec<u8>) -> io::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["step", "", "kernel", "engine", ""]);
+    for (number, (step, ran)) in report.steps.iter().enumerate() {
+        let number = if number < program.steps.len() { (number + 1).to_string() } else { "end".to_owned() };
+        let last = match ran {
+            Ran::Done { kernel, engine } => {
+                let mark = if kernel == engine { "" } else { "differs" };
+                [kernel.to_string(), engine.to_string(), mark.to_owned()]
+            }
+            Ran::Idle => ["-".to_owned(), "-".to_owned(), "meets nothing".to_owned()],
+            Ran::Guarded(guard) => ["-".to_owned(), "-".to_owned(), format!("kept back: {}", guard.name())],
+        };
+        table.add_row([number, step.to_string()].into_iter().chain(last));
+    }
+    writeln!(out, "{table}\n")?;
+    if !report.differences.is_empty() {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["after that", "kernel", "engine"]);
+        for Difference { what, kernel, engine } in &report.differences {
+            table.add_row([what, kernel, engine]);
+        }
+        writeln!(out, "{table}\n")?;
+        writeln!(out, "hugewalk conform --replay '{program}'\n")?;
+    }
+    Ok(())
+}
+
+fn coverage(coverage: &Coverage, out: &mut Vec<u8>) -> io::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["operation", "outcomes seen on both sides"]);
+    for (operation, outcomes) in &coverage.both {
+        let outcomes: Vec<_> = outcomes.iter().map(|(outcome, count)| format!("{outcome} {count}")).collect();
+        table.add_row([(*operation).to_owned(), outcomes.join(", ")]);
+    }
+    writeln!(out, "\n{table}\n")?;
+    let list = |counts: Vec<(String, u64)>| {
+        counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    };
+    let flags = coverage.flags.iter().map(|(name, count)| (name.clone(), *count)).collect();
+    writeln!(out, "With: {}", list(flags))?;
+    let guarded: Vec<_> = coverage.guarded.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    if !guarded.is_empty() {
+        writeln!(out, "Kept back: {}", list(guarded))?;
+    }
+    writeln!(out, "{} pairs of operation and outcome", coverage.pairs())
+}
+
+/// The report for programs.
+#[derive(Serialize)]
+pub(super) struct Json<'r> {
+    schema: &'static str,
+    equal: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    programs: u64,
+    seconds: f64,
+    programs_per_second: f64,
+    steps_per_second: f64,
+    coverage: &'r Coverage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program: Option<String>,
+    steps: Vec<StepJson>,
+    differences: &'r [Difference],
+}
+
+#[derive(Serialize)]
+struct StepJson {
+    step: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_back: Option<&'static str>,
+}
+
+pub(super) fn json(run: &Run) -> Json<'_> {
+    let step = |(step, ran): &(hugewalk_conform::program::Step, Ran)| {
+        let (kernel, engine, kept_back) = match ran {
+            Ran::Done { kernel, engine } => (Some(kernel.to_string()), Some(engine.to_string()), None),
+            Ran::Idle => (None, None, None),
+            Ran::Guarded(guard) => (None, None, Some(guard.name())),
+        };
+        StepJson { step: step.to_string(), kernel, engine, kept_back }
+    };
+    let shown = run.shown.as_ref();
+    Json {
+        schema: SCHEMA,
+        equal: run.found.is_none(),
+        seed: run.seed,
+        programs: run.programs,
+        seconds: run.seconds,
+        programs_per_second: run.programs as f64 / run.seconds,
+        steps_per_second: run.coverage.steps as f64 / run.seconds,
+        coverage: &run.coverage,
+        program: shown.map(|(program, _)| program.to_string()),
+        steps: shown.map(|(_, report)| report.steps.iter().map(step).collect()).unwrap_or_default(),
+        differences: shown.map(|(_, report)| &*report.differences).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,299 @@
+//! The engine's side of a program: the same steps on a platform in user space.
+
+mod look;
+mod outcome;
+
+use std::array;
+
+use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::error::OutOfMemory;
+use hugewalk::file::HugeFile;
+use hugewalk::mm::{self, AddressSpace, Backing, MapRequest, Placement, RemapTo};
+use hugewalk::reserve::SubPool;
+use hugewalk::sync::Arc;
+use hugewalk::vma::Protection;
+use hugewalk::{Hugetlb, Task};
+use hugewalk_host::{Cpu, Host, HostConfig, HostError};
+
+use self::outcome::{of_fault, of_file, of_map, of_mount};
+use crate::observe::Outcome;
+use crate::program::{
+    Advice, Bytes, Call, FILES, FileKind, MOUNTS, Map, MapFlags, PAGE, PROCESSES, Rights, Step, To,
+};
+
+const SIZE: HugeSize = HugeSize::Size2M;
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The host refuses.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// No memory for the engine itself.
+    #[error("not enough memory for the engine: {0}")]
+    Memory(#[from] OutOfMemory),
+}
+
+/// A process: its address space, and a processor that runs it.
+pub(crate) struct Process {
+    pub(crate) space: Arc<AddressSpace<Host>>,
+    cpu: Cpu,
+}
+
+/// A file and the mount it lies on.
+pub(crate) struct File {
+    pub(crate) file: Arc<HugeFile<Host>>,
+}
+
+/// The engine, with what a program made on it so far.
+pub struct Engine {
+    pub(crate) processes: [Option<Process>; PROCESSES],
+    pub(crate) files: [Option<File>; FILES],
+    pub(crate) mounts: [Option<Arc<SubPool<Host>>>; MOUNTS],
+    pub(crate) task: Task<Host>,
+    pub(crate) hugetlb: Arc<Hugetlb<Host>>,
+}
+
+impl Engine {
+    /// An engine with an empty pool that can have as many huge pages as a program can ask for.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub fn new() -> Result<Self, EngineError> {
+        let config = HostConfig::new().huge_bytes(8 << 30).max_tables(1 << 16);
+        let hugetlb = Hugetlb::new(Host::new(&config)?)?;
+        Ok(Self {
+            processes: array::from_fn(|_| None),
+            files: array::from_fn(|_| None),
+            mounts: array::from_fn(|_| None),
+            task: Task::new(&hugetlb)?,
+            hugetlb,
+        })
+    }
+
+    /// Starts a program: process 0 is there.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub fn begin(&mut self) -> Result<(), EngineError> {
+        let space = AddressSpace::new(&self.hugetlb)?;
+        self.processes[0] = Some(Process { cpu: Cpu::new(&space)?, space });
+        Ok(())
+    }
+
+    /// Tables that are in use: none once a program is over, for those that were freed have had their grace period.
+    #[must_use]
+    pub fn tables(&self) -> u64 {
+        use hugewalk::rcu::Rcu;
+        self.hugetlb.rcu().barrier(self.hugetlb.platform());
+        self.hugetlb.platform().usage().tables
+    }
+
+    /// Carries a step out. What it came to, and the faults of an access. A step that names what is not there does
+    /// nothing.
+    pub fn step(&mut self, step: &Step) -> (Outcome, Option<u64>) {
+        let outcome = match *step {
+            Step::In { process, ref call } => return self.call(process, call),
+            Step::Pool { pages } => Outcome::Number(self.hugetlb.resize_pool(SIZE, pages)),
+            Step::Overcommit { pages } => {
+                self.hugetlb.pool(SIZE).set_overcommit(pages);
+                Outcome::Done
+            }
+            Step::Mount { mount, size, min } => match SubPool::new(&self.hugetlb, SIZE, size, min) {
+                Ok(made) => {
+                    self.mounts[mount] = Some(made);
+                    Outcome::Done
+                }
+                Err(error) => of_mount(&error),
+            },
+            Step::Unmount { mount } => {
+                self.mounts[mount] = None;
+                Outcome::Done
+            }
+            Step::Open { file, kind } => {
+                let mount = match kind {
+                    FileKind::Memory => None,
+                    FileKind::On { mount } => self.mounts[mount].as_ref(),
+                };
+                match HugeFile::new(&self.hugetlb, SIZE, mount) {
+                    Ok(made) => {
+                        self.files[file] = Some(File { file: made });
+                        Outcome::Done
+                    }
+                    Err(error) => of_map(&error.into()),
+                }
+            }
+            Step::Close { file } => {
+                self.files[file] = None;
+                Outcome::Done
+            }
+            Step::Truncate { file, size } => {
+                self.on_file(file, |file, task| done(file.truncate(task, size.0), of_file))
+            }
+            Step::Allocate { file, from, length, keep } => {
+                self.on_file(file, |file, task| done(file.allocate(task, from.0, length.0, keep), of_file))
+            }
+            Step::Punch { file, from, length } => {
+                self.on_file(file, |file, task| done(file.punch_hole(task, from.0, length.0), of_file))
+            }
+            Step::Read { file, from, length } => self.on_file(file, |file, _| {
+                let mut bytes = vec![0; length as usize];
+                let count = file.read_at(from.0, &mut bytes);
+                bytes.truncate(count);
+                Outcome::Bytes(bytes)
+            }),
+        };
+        (outcome, None)
+    }
+
+    fn on_file(
+        &mut self,
+        file: usize,
+        work: impl FnOnce(&HugeFile<Host>, &mut Task<Host>) -> Outcome,
+    ) -> Outcome {
+        self.files[file].as_ref().map_or(Outcome::Done, |file| work(&file.file, &mut self.task))
+    }
+
+    fn call(&mut self, number: usize, call: &Call) -> (Outcome, Option<u64>) {
+        let Some(process) = self.processes[number].as_mut() else {
+            return (Outcome::Done, None);
+        };
+        let (space, task) = (&process.space, &mut self.task);
+        let at_address = |at: Bytes| VirtAddr::new(at.address());
+        let outcome = match *call {
+            Call::Map(ref map) => self.map(number, map),
+            Call::Unmap { at, length } => done(space.munmap(task, at_address(at), length.0), of_map),
+            Call::Protect { at, length, rights } => {
+                done(space.mprotect(task, at_address(at), length.0, protection(rights)), of_map)
+            }
+            Call::Remap { at, length, kept, to } => {
+                let to = match to {
+                    To::InPlace => RemapTo::InPlace,
+                    To::Anywhere => RemapTo::Anywhere,
+                    To::Fixed(to) => RemapTo::Fixed(at_address(to)),
+                };
+                let moved = space.mremap(task, at_address(at), length.0, kept.0, to);
+                done(moved.map(|_| ()), of_map)
+            }
+            Call::Advise { at, length, advice } => {
+                let advice = match advice {
+                    Advice::DontNeed => mm::Advice::DontNeed,
+                    Advice::Remove => mm::Advice::Remove,
+                    Advice::PopulateRead => mm::Advice::PopulateRead,
+                    Advice::PopulateWrite => mm::Advice::PopulateWrite,
+                };
+                done(space.madvise(task, at_address(at), length.0, advice), of_map)
+            }
+            Call::Fork { child } => match space.fork(task) {
+                Ok(space) => match Cpu::new(&space) {
+                    Ok(cpu) => {
+                        self.processes[child] = Some(Process { cpu, space });
+                        Outcome::Done
+                    }
+                    Err(error) => of_map(&error.into()),
+                },
+                Err(error) => of_map(&error),
+            },
+            Call::Exit => {
+                space.exit(task);
+                self.processes[number] = None;
+                Outcome::Done
+            }
+            Call::Mincore { at, length } => self.mincore(number, at, length),
+            Call::Load { at } => {
+                let loaded = process.cpu.stats().faults;
+                let result = process.cpu.load(task, at_address(at));
+                let faults = process.cpu.stats().faults - loaded;
+                return match result {
+                    Ok(byte) => (Outcome::Number(u64::from(byte)), Some(faults)),
+                    Err(error) => (of_fault(&error, at, 0), Some(faults)),
+                };
+            }
+            Call::Store { at, value } => {
+                let before = process.cpu.stats().faults;
+                let result = process.cpu.store(task, at_address(at), value);
+                let faults = process.cpu.stats().faults - before;
+                return match result {
+                    Ok(()) => (Outcome::Done, Some(faults)),
+                    Err(error) => (of_fault(&error, at, 0), Some(faults)),
+                };
+            }
+            Call::Sweep { at, length } => {
+                let before = process.cpu.stats().faults;
+                let mut done = 0;
+                let mut outcome = None;
+                while done * PAGE < length.0 && outcome.is_none() {
+                    let at = Bytes(at.0 + done * PAGE);
+                    match process.cpu.load(task, at_address(at)) {
+                        Ok(_) => done += 1,
+                        Err(error) => outcome = Some(of_fault(&error, at, done)),
+                    }
+                }
+                let faults = process.cpu.stats().faults - before;
+                return (outcome.unwrap_or(Outcome::Number(done)), Some(faults));
+            }
+        };
+        (outcome, None)
+    }
+
+    fn map(&mut self, number: usize, map: &Map) -> Outcome {
+        let Some(process) = &self.processes[number] else { return Outcome::Done };
+        let backing = match map.file {
+            Some((file, offset)) => match &self.files[file] {
+                Some(file) => Backing::File { file: &file.file, offset: offset.0 },
+                None => return Outcome::Done,
+            },
+            None => Backing::Anonymous(SIZE),
+        };
+        let at = VirtAddr::new(map.at.address());
+        let placement = if map.flags.contains(MapFlags::NO_REPLACE) {
+            Placement::FixedNoReplace(at)
+        } else if map.flags.contains(MapFlags::FIXED) {
+            Placement::Fixed(at)
+        } else {
+            Placement::Hint(at)
+        };
+        let mut flags = mm::MapFlags::empty();
+        for (flag, engine) in [
+            (MapFlags::SHARED, mm::MapFlags::SHARED),
+            (MapFlags::NO_RESERVE, mm::MapFlags::NORESERVE),
+            (MapFlags::POPULATE, mm::MapFlags::POPULATE),
+            (MapFlags::LOCKED, mm::MapFlags::LOCKED),
+        ] {
+            flags.set(engine, map.flags.contains(flag));
+        }
+        let length = map.length.0;
+        let request = MapRequest { placement, length, protection: protection(map.rights), flags, backing };
+        match process.space.mmap(&mut self.task, &request) {
+            // A hint is rounded up.
+            Ok(got) if got.as_u64() == map.at.address().next_multiple_of(PAGE) => Outcome::Done,
+            Ok(got) => {
+                let away = process.space.munmap(&mut self.task, got, length.next_multiple_of(PAGE));
+                away.map_or_else(|error| of_map(&error), |()| Outcome::Elsewhere)
+            }
+            Err(error) => of_map(&error),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for process in self.processes.iter_mut().filter_map(Option::take) {
+            process.space.exit(&mut self.task);
+        }
+    }
+}
+
+fn done<E>(result: Result<(), E>, refused: fn(&E) -> Outcome) -> Outcome {
+    result.map_or_else(|error| refused(&error), |()| Outcome::Done)
+}
+
+fn protection(rights: Rights) -> Protection {
+    let mut protection = Protection::empty();
+    protection.set(Protection::READ, rights.contains(Rights::READ));
+    protection.set(Protection::WRITE, rights.contains(Rights::WRITE));
+    protection.set(Protection::EXECUTE, rights.contains(Rights::EXECUTE));
+    protection
+}

@@ -1,0 +1,234 @@
+//! What programs are kept from doing on the running kernel.
+//!
+//! The kernel is not ours: a program must leave it as it was. Some kernels are known to lose count of their huge pages, or
+//! to hang, over what is listed here, and only a reboot helps then. So a step that would come to it is left out, on both
+//! sides. Whether it would is decided when it is its turn, by what the engine then says is mapped: nothing that a
+//! program's text can say gets past.
+
+use std::ops::Range;
+
+use hugewalk_host::Host;
+
+use crate::engine::Engine;
+use crate::observe::Pool;
+use crate::program::{Advice, Bytes, Call, GIB, Map, MapFlags, PAGE, PROCESSES, Step, To, WINDOW};
+
+/// The largest pool a program may ask for, surplus pages included.
+pub const LARGEST_POOL: u64 = 1600;
+
+/// A reason to leave a step out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Guard {
+    /// mremap from or to a range that crosses a multiple of 1 GiB, or to one that starts there.
+    RemapAtGigabyte,
+    /// mremap that moves a part of a private mapping.
+    RemapOfPart,
+    /// The process that made a private mapping drops pages of it, or exits, while a child has a copy of it.
+    OwnerDrops,
+    /// A `min_size` together with surplus pages, or a second one.
+    Minimum,
+    /// A page of a mount with limits is asked for that the pool may not have.
+    LimitedAndEmpty,
+    /// More pages than the machine shall give.
+    TooMany,
+}
+
+impl Guard {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::RemapAtGigabyte,
+        Self::RemapOfPart,
+        Self::OwnerDrops,
+        Self::Minimum,
+        Self::LimitedAndEmpty,
+        Self::TooMany,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RemapAtGigabyte => "remap-at-gigabyte",
+            Self::RemapOfPart => "remap-of-part",
+            Self::OwnerDrops => "owner-drops",
+            Self::Minimum => "minimum",
+            Self::LimitedAndEmpty => "limited-and-empty",
+            Self::TooMany => "too-many",
+        }
+    }
+}
+
+/// A mapping, as the guards see it.
+struct Seen {
+    process: usize,
+    range: Range<u64>,
+    shared: bool,
+    owner: bool,
+    file: u64,
+    limited: bool,
+}
+
+/// The guards over one program.
+#[derive(Debug, Default)]
+pub struct Guards {
+    /// There has been a mount with a minimum.
+    minimum: bool,
+    overcommit: u64,
+}
+
+impl Guards {
+    /// The guard that keeps a step from being carried out, if there is one. The step names what is there.
+    pub fn check(&self, engine: &mut Engine, step: &Step) -> Option<Guard> {
+        let pool = engine.pool();
+        match *step {
+            Step::Pool { pages } if pages + self.overcommit.max(pool.surplus) > LARGEST_POOL => {
+                return Some(Guard::TooMany);
+            }
+            Step::Overcommit { pages } if pool.total - pool.surplus + pages > LARGEST_POOL => {
+                return Some(Guard::TooMany);
+            }
+            Step::Pool { pages } if self.minimum && pages < pool.total - (pool.free - pool.reserved) => {
+                return Some(Guard::Minimum);
+            }
+            Step::Overcommit { pages } if self.minimum && pages > 0 => return Some(Guard::Minimum),
+            Step::Mount { min: Some(_), .. } if self.minimum || self.overcommit > 0 || pool.surplus > 0 => {
+                return Some(Guard::Minimum);
+            }
+            Step::Pool { .. } | Step::Overcommit { .. } | Step::Mount { .. } => return None,
+            _ => {}
+        }
+        let seen = see(engine);
+        if let Step::In { process, call: Call::Remap { at, length, kept, to: To::Fixed(to) } } = *step {
+            if crosses(at, length.0.max(kept.0)) || crosses(to, kept.0) || to.0.is_multiple_of(GIB) {
+                return Some(Guard::RemapAtGigabyte);
+            }
+            let moved = around(at, kept);
+            let in_part = |seen: &Seen| {
+                seen.process == process
+                    && !seen.shared
+                    && overlap(&seen.range, &moved)
+                    && (seen.range.start < moved.start || moved.end < seen.range.end)
+            };
+            if seen.iter().any(in_part) {
+                return Some(Guard::RemapOfPart);
+            }
+        }
+        if seen.iter().any(|seen_one| drops(engine, step, seen_one) && has_copy(&seen, seen_one)) {
+            return Some(Guard::OwnerDrops);
+        }
+        let needed = self.limited_pages(engine, &seen, step);
+        let Pool { free, reserved, surplus, .. } = pool;
+        let available = free - reserved + self.overcommit.saturating_sub(surplus);
+        (needed > available).then_some(Guard::LimitedAndEmpty)
+    }
+
+    /// Notes that a step was carried out.
+    pub fn note(&mut self, step: &Step) {
+        match *step {
+            Step::Mount { min: Some(_), .. } => self.minimum = true,
+            Step::Overcommit { pages } => self.overcommit = pages,
+            _ => {}
+        }
+    }
+
+    /// Pages that a step may ask of the pool for files on mounts with limits.
+    fn limited_pages(&self, engine: &Engine, seen: &[Seen], step: &Step) -> u64 {
+        let limited =
+            |file: usize| engine.files[file].as_ref().is_some_and(|file| file.file.subpool().is_some());
+        let pages = |length: Bytes| length.0.div_ceil(PAGE) + 1;
+        match *step {
+            Step::Allocate { file, length, .. } if limited(file) => pages(length),
+            Step::In { call: Call::Map(Map { file: Some((file, _)), length, .. }), .. } if limited(file) => {
+                pages(length)
+            }
+            Step::In { process, ref call } => {
+                let (at, length) = match *call {
+                    Call::Load { at } | Call::Store { at, .. } => (at, Bytes(1)),
+                    Call::Sweep { at, length } => (at, length),
+                    Call::Advise { at, length, advice: Advice::PopulateRead | Advice::PopulateWrite } => {
+                        (at, length)
+                    }
+                    _ => return 0,
+                };
+                let touched = around(at, length);
+                let meets =
+                    |seen: &&Seen| seen.process == process && seen.limited && overlap(&seen.range, &touched);
+                if seen.iter().any(|seen| meets(&seen)) { pages(length) } else { 0 }
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// Whole pages around a range, as addresses.
+fn around(at: Bytes, length: Bytes) -> Range<u64> {
+    let end = (at.0 + length.0).next_multiple_of(PAGE);
+    at.page().address()..WINDOW + end
+}
+
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+fn crosses(at: Bytes, length: u64) -> bool {
+    let last = at.0 + length.next_multiple_of(PAGE).max(1) - 1;
+    at.0 / GIB != last / GIB
+}
+
+fn see(engine: &mut Engine) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    for process in 0..PROCESSES {
+        let Some(running) = &engine.processes[process] else { continue };
+        let mmap = running.space.mmap_read(&mut engine.task);
+        let see = |vma: &hugewalk::vma::Vma<Host>| Seen {
+            process,
+            range: vma.start().as_u64()..vma.end().as_u64(),
+            shared: vma.is_shared(),
+            owner: vma.owns_reservation(),
+            file: vma.file().id(),
+            limited: vma.file().subpool().is_some(),
+        };
+        seen.extend(mmap.vmas().map(|vma| see(vma)));
+    }
+    seen
+}
+
+/// Does a step drop pages of a mapping that has promises of its own?
+fn drops(engine: &Engine, step: &Step, seen: &Seen) -> bool {
+    if !seen.owner {
+        return false;
+    }
+    let of_file = |file: usize| engine.files[file].as_ref().is_some_and(|file| file.file.id() == seen.file);
+    match *step {
+        Step::Truncate { file, .. } | Step::Punch { file, .. } => of_file(file),
+        // Through a shared mapping of whatever file: whose is not looked for.
+        Step::In { call: Call::Advise { advice: Advice::Remove, .. }, .. } => true,
+        Step::In { process, ref call } if process == seen.process => {
+            let dropped = match *call {
+                Call::Exit => return true,
+                Call::Unmap { at, length } | Call::Advise { at, length, advice: Advice::DontNeed } => {
+                    [around(at, length), 0..0]
+                }
+                Call::Map(Map { at, length, flags, .. }) if flags.contains(MapFlags::FIXED) => {
+                    [around(at, length), 0..0]
+                }
+                Call::Remap { at, length, kept, to } => {
+                    let target = match to {
+                        To::Fixed(to) => around(to, kept),
+                        To::InPlace | To::Anywhere => 0..0,
+                    };
+                    [around(at, Bytes(length.0.max(kept.0))), target]
+                }
+                _ => return false,
+            };
+            dropped.iter().any(|range| overlap(range, &seen.range))
+        }
+        _ => false,
+    }
+}
+
+/// Has another process a copy of a private mapping?
+fn has_copy(all: &[Seen], of: &Seen) -> bool {
+    all.iter()
+        .any(|other| other.process != of.process && other.file == of.file && !other.shared && !other.owner)
+}

@@ -1,0 +1,383 @@
+//! Random programs.
+//!
+//! A generator remembers roughly what its program has mapped, so that most steps meet something. Nothing depends on that
+//! being right: a step that meets nothing is a step too.
+
+use fastrand::Rng;
+
+use super::{
+    Advice, Bytes, Call, FILES, FileKind, GIB, LONGEST_MINCORE, MOUNTS, Map, MapFlags, PAGE, PROCESSES,
+    Program, Rights, Step, To,
+};
+
+/// What kind of program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Few pages, a small pool that runs empty.
+    Small,
+    /// Whole aligned ranges of 1 GiB, whose tables can be shared.
+    Giant,
+    /// Files on mounts with limits.
+    Mounts,
+}
+
+/// What the program may have mapped.
+#[derive(Clone, Debug)]
+struct Mapped {
+    at: u64,
+    length: u64,
+}
+
+/// Makes one program from a seed.
+pub struct Generator {
+    rng: Rng,
+    kind: Kind,
+    steps: Vec<Step>,
+    processes: [Option<Vec<Mapped>>; PROCESSES],
+    files: [bool; FILES],
+    mounts: [bool; MOUNTS],
+}
+
+impl Generator {
+    /// The generator of one program.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let kind = match rng.u8(0..10) {
+            0..5 => Kind::Small,
+            5..8 => Kind::Giant,
+            _ => Kind::Mounts,
+        };
+        Self {
+            rng,
+            kind,
+            steps: Vec::new(),
+            processes: [Some(Vec::new()), None, None, None],
+            files: [false; FILES],
+            mounts: [false; MOUNTS],
+        }
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(mut self) -> Program {
+        self.opening();
+        let steps = self.rng.usize(6..32);
+        for _ in 0..steps {
+            let step = self.step();
+            self.steps.extend(step);
+        }
+        Program { steps: self.steps }
+    }
+
+    fn one_in(&mut self, n: u32) -> bool {
+        self.rng.u32(0..n) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.rng.usize(0..from.len())]
+    }
+
+    fn opening(&mut self) {
+        let kind = self.kind;
+        let pages = match kind {
+            Kind::Small => self.rng.u64(2..24),
+            Kind::Giant if self.one_in(4) => 700,
+            Kind::Giant => self.rng.u64(8..40),
+            Kind::Mounts => self.rng.u64(8..40),
+        };
+        self.steps.push(Step::Pool { pages });
+        if self.kind == Kind::Small && self.one_in(3) {
+            let pages = self.rng.u64(1..6);
+            self.steps.push(Step::Overcommit { pages });
+        }
+        if self.kind == Kind::Mounts {
+            for mount in 0..self.rng.usize(1..=MOUNTS) {
+                let step = self.mount(mount);
+                self.steps.push(step);
+            }
+        }
+        let files = self.rng.usize(0..=FILES);
+        for file in 0..files {
+            let on = self.file_kind();
+            self.files[file] = true;
+            self.steps.push(Step::Open { file, kind: on });
+            if !self.one_in(4) {
+                let size = match kind {
+                    Kind::Giant if !self.one_in(4) => self.rng.u64(1..=2) * GIB + self.rng.u64(0..3) * PAGE,
+                    _ => self.rng.u64(0..10) * PAGE,
+                };
+                self.steps.push(Step::Truncate { file, size: Bytes(size) });
+            }
+        }
+    }
+
+    fn mount(&mut self, mount: usize) -> Step {
+        self.mounts[mount] = true;
+        let size = (!self.one_in(3)).then(|| self.rng.u64(1..10));
+        let min = self.one_in(2).then(|| self.rng.u64(1..6));
+        Step::Mount { mount, size, min }
+    }
+
+    fn file_kind(&mut self) -> FileKind {
+        let mounts: Vec<usize> = (0..MOUNTS).filter(|&mount| self.mounts[mount]).collect();
+        if mounts.is_empty() || self.one_in(5) {
+            return FileKind::Memory;
+        }
+        FileKind::On { mount: self.pick(&mounts) }
+    }
+
+    fn living(&mut self) -> Option<usize> {
+        let living: Vec<usize> =
+            (0..PROCESSES).filter(|&process| self.processes[process].is_some()).collect();
+        if living.is_empty() { None } else { Some(self.pick(&living)) }
+    }
+
+    fn open_file(&mut self) -> Option<usize> {
+        let open: Vec<usize> = (0..FILES).filter(|&file| self.files[file]).collect();
+        if open.is_empty() { None } else { Some(self.pick(&open)) }
+    }
+
+    fn step(&mut self) -> Option<Step> {
+        let roll = self.rng.u32(0..100);
+        if roll >= 88 {
+            return self.file_step();
+        }
+        let process = self.living()?;
+        let call = match roll {
+            0..16 => self.map(process)?,
+            16..36 => Call::Store { at: self.spot(process)?, value: self.rng.u8(1..) },
+            36..48 => Call::Load { at: self.spot(process)? },
+            48..55 => self.fork(process)?,
+            55..58 => {
+                self.processes[process] = None;
+                Call::Exit
+            }
+            58..63 => {
+                let (at, length) = self.part(process)?;
+                Call::Unmap { at, length }
+            }
+            63..69 => {
+                let (at, length) = self.part(process)?;
+                Call::Protect { at, length, rights: self.rights() }
+            }
+            69..74 => self.remap(process)?,
+            74..83 => self.advise(process)?,
+            83..86 => {
+                let (at, length) = self.part(process)?;
+                Call::Mincore { at, length: Bytes(length.0.min(LONGEST_MINCORE)) }
+            }
+            _ => {
+                let (at, length) = self.part(process)?;
+                // A page of the machine's for each page of the range.
+                Call::Sweep { at: at.page(), length: Bytes(length.page().0.min(16 * PAGE)) }
+            }
+        };
+        Some(Step::In { process, call })
+    }
+
+    fn fork(&mut self, process: usize) -> Option<Call> {
+        let child = (0..PROCESSES).find(|&place| self.processes[place].is_none())?;
+        self.processes[child] = self.processes[process].clone();
+        Some(Call::Fork { child })
+    }
+
+    fn rights(&mut self) -> Rights {
+        let (r, w) = (Rights::READ, Rights::WRITE);
+        self.pick(&[r | w, r | w, r | w, r | w, r, r, Rights::empty(), w, r | Rights::EXECUTE, Rights::all()])
+    }
+
+    /// Where something may be mapped.
+    fn place(&mut self) -> u64 {
+        let kind = self.kind;
+        match kind {
+            Kind::Giant if !self.one_in(4) => self.rng.u64(1..6) * GIB,
+            // On both sides of a boundary.
+            _ => self.rng.u64(1..3) * GIB + self.rng.u64(0..24) * PAGE - 8 * PAGE,
+        }
+    }
+
+    fn map(&mut self, process: usize) -> Option<Call> {
+        let mut flags = MapFlags::empty();
+        let file = if self.one_in(4) { None } else { self.open_file() };
+        let kind = self.kind;
+        let mut length = match kind {
+            Kind::Giant if !self.one_in(3) => self.rng.u64(1..=2) * GIB + self.rng.u64(0..2) * PAGE,
+            _ => self.rng.u64(1..8) * PAGE,
+        };
+        let offset = match self.kind {
+            Kind::Giant => self.pick(&[0, 0, 0, GIB, PAGE]),
+            _ => self.pick(&[0, 0, 0, PAGE, 2 * PAGE, 3 * PAGE]),
+        };
+        let giant = length >= GIB;
+        flags.set(MapFlags::SHARED, giant || self.one_in(2));
+        flags.set(MapFlags::NO_RESERVE, if giant { !self.one_in(4) } else { self.one_in(5) });
+        flags.set(MapFlags::POPULATE, !giant && self.one_in(12));
+        flags.set(MapFlags::LOCKED, !giant && self.one_in(25));
+        match self.rng.u8(0..10) {
+            0..7 => flags |= MapFlags::FIXED,
+            7..9 => flags |= MapFlags::NO_REPLACE,
+            _ => {}
+        }
+        let mut at = self.place();
+        if let Some(first) = self.processes[process].as_ref()?.first().cloned()
+            && self.one_in(6)
+        {
+            at = first.at + first.length;
+        }
+        let mut offset = Bytes(offset);
+        // Now and then something that has to be refused, or rounded.
+        match self.rng.u8(0..40) {
+            0 => at += 4096,
+            1 => length += 4096,
+            2 => offset.0 += 4096,
+            3 => length = 0,
+            4 => at += 1,
+            _ => {}
+        }
+        self.processes[process].as_mut()?.insert(0, Mapped { at: Bytes(at).page().0, length });
+        let file = file.map(|file| (file, offset));
+        let rights = if self.one_in(6) { self.rights() } else { Rights::READ | Rights::WRITE };
+        Some(Call::Map(Map { file, at: Bytes(at), length: Bytes(length), rights, flags }))
+    }
+
+    /// One of the mappings; the latest ones more often.
+    fn mapped(&mut self, process: usize) -> Option<Mapped> {
+        let mapped = self.processes[process].as_ref()?;
+        if mapped.is_empty() {
+            return None;
+        }
+        let one = self.rng.usize(0..mapped.len()).min(self.rng.usize(0..mapped.len()));
+        Some(mapped[one].clone())
+    }
+
+    /// A part of what is mapped, give or take.
+    fn part(&mut self, process: usize) -> Option<(Bytes, Bytes)> {
+        let Mapped { at, length, .. } = self.mapped(process)?;
+        let pages = (length / PAGE).max(1);
+        let (first, count) = match self.rng.u8(0..10) {
+            0..3 => (0, pages),
+            3..5 => (0, self.rng.u64(1..=pages)),
+            5 => (0, pages + self.rng.u64(1..4)),
+            _ => {
+                let first = self.rng.u64(0..pages);
+                (first, self.rng.u64(1..=(pages - first).min(4)))
+            }
+        };
+        let (mut at, mut length) = (at + first * PAGE, count * PAGE);
+        match self.rng.u8(0..40) {
+            0 => at += 4096,
+            1 => length += 4096,
+            2 => length = 0,
+            3 => length -= 4096,
+            4 => at += 1,
+            _ => {}
+        }
+        Some((Bytes(at), Bytes(length)))
+    }
+
+    fn spot(&mut self, process: usize) -> Option<Bytes> {
+        let Mapped { at, length, .. } = self.mapped(process)?;
+        let pages = (length / PAGE).max(1);
+        let page = match self.rng.u8(0..8) {
+            0 => pages - 1,
+            1 => pages,
+            2 => self.rng.u64(0..pages),
+            _ => self.rng.u64(0..pages.min(4)),
+        };
+        let byte = self.pick(&[0, 0, 0, 4096, PAGE - 1]);
+        Some(Bytes(at + page * PAGE + byte))
+    }
+
+    fn remap(&mut self, process: usize) -> Option<Call> {
+        let (at, length) = if self.one_in(2) {
+            let mapped = self.mapped(process)?;
+            (Bytes(mapped.at), Bytes(mapped.length))
+        } else {
+            self.part(process)?
+        };
+        let kept = match self.rng.u8(0..12) {
+            0..8 => length,
+            8 => Bytes(length.0 + PAGE),
+            9 => Bytes(length.0 / 2),
+            10 => Bytes(0),
+            _ => Bytes(length.page().0 / 2 / PAGE * PAGE),
+        };
+        let to = match self.rng.u8(0..8) {
+            0 => To::InPlace,
+            1 => To::Anywhere,
+            2 => To::Fixed(Bytes(at.0 + PAGE)),
+            3 => To::Fixed(Bytes(self.place() + 4096)),
+            _ => {
+                let to = Bytes(self.rng.u64(6..9) * GIB + self.rng.u64(1..20) * PAGE);
+                self.processes[process].as_mut()?.insert(0, Mapped { at: to.0, length: kept.0 });
+                To::Fixed(to)
+            }
+        };
+        Some(Call::Remap { at, length, kept, to })
+    }
+
+    fn advise(&mut self, process: usize) -> Option<Call> {
+        let (at, mut length) = self.part(process)?;
+        let advice = match self.rng.u8(0..10) {
+            0..5 => Advice::DontNeed,
+            5..7 => Advice::Remove,
+            7 => Advice::PopulateRead,
+            _ => Advice::PopulateWrite,
+        };
+        if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) {
+            length.0 = length.0.min(8 * PAGE);
+        }
+        Some(Call::Advise { at, length, advice })
+    }
+
+    fn file_step(&mut self) -> Option<Step> {
+        let roll = self.rng.u8(0..24);
+        match roll {
+            0 => {
+                let pages = self.rng.u64(0..24);
+                return Some(Step::Pool { pages });
+            }
+            1 => {
+                let pages = self.rng.u64(0..5);
+                return Some(Step::Overcommit { pages });
+            }
+            2 => {
+                let file = (0..FILES).find(|&file| !self.files[file])?;
+                self.files[file] = true;
+                return Some(Step::Open { file, kind: self.file_kind() });
+            }
+            3 => {
+                let mount = self.rng.usize(0..MOUNTS);
+                if self.mounts[mount] {
+                    self.mounts[mount] = false;
+                    return Some(Step::Unmount { mount });
+                }
+                return (self.kind == Kind::Mounts).then(|| self.mount(mount));
+            }
+            _ => {}
+        }
+        let file = self.open_file()?;
+        let from = self.extent();
+        let length = self.extent();
+        Some(match roll {
+            4 => {
+                self.files[file] = false;
+                Step::Close { file }
+            }
+            5..11 => Step::Truncate { file, size: from },
+            11..15 => {
+                Step::Allocate { file, from, length: Bytes(length.0.min(6 * PAGE)), keep: self.one_in(2) }
+            }
+            15..21 => Step::Punch { file, from, length },
+            _ => Step::Read { file, from, length: self.rng.u64(0..20) },
+        })
+    }
+
+    fn extent(&mut self) -> Bytes {
+        let pages = self.rng.u64(0..8);
+        let giant = if self.kind == Kind::Giant && self.one_in(3) { GIB } else { 0 };
+        let odd = if self.one_in(6) { self.pick(&[1, 4096, PAGE - 4096]) } else { 0 };
+        Bytes(giant + pages * PAGE + odd)
+    }
+}

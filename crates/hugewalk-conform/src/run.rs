@@ -1,0 +1,259 @@
+//! Running programs on both sides.
+
+use std::time::Duration;
+
+use crate::compare::{Comparison, Difference};
+use crate::coverage::Coverage;
+use crate::engine::{Engine, EngineError};
+use crate::guard::{Guard, Guards};
+use crate::kernel::{Kernel, KernelError};
+use crate::observe::{Outcome, Pool};
+use crate::program::{
+    Bytes, Call, FileKind, LONGEST_MINCORE, LONGEST_READ, PAGE, Places, Program, Step, WINDOW_SIZE,
+};
+
+/// Both sides.
+pub struct Sides {
+    kernel: Kernel,
+    engine: Engine,
+    comparison: Comparison,
+    /// What has been seen so far.
+    pub coverage: Coverage,
+}
+
+/// Why a run cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The kernel's side could not be set up.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The engine's side could not be set up.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Something went wrong in the middle of a program.
+    #[error("{error}; it happened in step {step} of: {program}")]
+    InProgram {
+        /// What.
+        error: KernelError,
+        /// The step, from 1 on.
+        step: usize,
+        /// The program.
+        program: Program,
+    },
+    /// A program is over, and the kernel's pool is not what it was.
+    #[error(
+        "the kernel's pool did not come back ({pool}); nothing more is run on it. The program was: {program}"
+    )]
+    NotBack {
+        /// What the pool is.
+        pool: Pool,
+        /// The program.
+        program: Program,
+    },
+}
+
+/// What became of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// It was carried out on both sides.
+    Done {
+        /// What it came to on the kernel.
+        kernel: Outcome,
+        /// And on the engine.
+        engine: Outcome,
+    },
+    /// It names something that is not there.
+    Idle,
+    /// A guard kept it from being carried out.
+    Guarded(Guard),
+}
+
+/// What became of a program.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Each step, with what became of it; after those of the program, the steps that ended it.
+    pub steps: Vec<(Step, Ran)>,
+    /// What differs after the last of them; nothing if the sides agree.
+    pub differences: Vec<Difference>,
+}
+
+impl Report {
+    /// Do both sides agree?
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    /// What differs first: what stays the same while a program is made shorter.
+    #[must_use]
+    pub fn kind(&self) -> Option<(&'static str, String)> {
+        let first = self.differences.first()?;
+        // Without the numbers of processes, files and mappings, which shrinking changes.
+        let kind = first.what.split(' ').filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+        let (step, _) = self.steps.last()?;
+        Some((step.operation(), kind.collect::<Vec<_>>().join(" ")))
+    }
+
+    /// Steps that were carried out.
+    #[must_use]
+    pub fn carried_out(&self) -> u64 {
+        self.steps.iter().filter(|(_, ran)| matches!(ran, Ran::Done { .. })).count() as u64
+    }
+}
+
+impl Sides {
+    /// Takes the kernel's pool over and makes an engine beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Kernel`] or [`RunError::Engine`].
+    pub fn new(timeout: Duration) -> Result<Self, RunError> {
+        let mut kernel = Kernel::take(timeout)?;
+        let engine = Engine::new()?;
+        kernel.step(&Step::Overcommit { pages: 0 })?;
+        kernel.step(&Step::Pool { pages: 0 })?;
+        let comparison = Comparison { soft_dirty: kernel.tracks_soft_dirty() };
+        Ok(Self { kernel, engine, comparison, coverage: Coverage::default() })
+    }
+
+    /// Runs a program on both sides, up to the first difference.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`]: nothing more can be run then.
+    pub fn run(&mut self, program: &Program) -> Result<Report, RunError> {
+        let mut report = Report { steps: Vec::new(), differences: Vec::new() };
+        let places = program.places();
+        let mut guards = Guards::default();
+        // Every program starts with an empty pool, unless it sets the size at once.
+        let opening = match program.steps.first() {
+            Some(Step::Pool { .. }) => [Step::Overcommit { pages: 0 }].to_vec(),
+            _ => [Step::Overcommit { pages: 0 }, Step::Pool { pages: 0 }].to_vec(),
+        };
+        let in_program = |step: usize| {
+            move |error| RunError::InProgram { error, step: step + 1, program: program.clone() }
+        };
+        for step in &opening {
+            self.kernel.step(step).map_err(in_program(0))?;
+            self.engine.step(step);
+        }
+        self.kernel.begin().map_err(in_program(0))?;
+        self.engine.begin()?;
+        for step in &program.steps {
+            let number = report.steps.len();
+            let ran =
+                self.both(step, &places, &mut guards, &mut report.differences).map_err(in_program(number))?;
+            report.steps.push((step.clone(), ran));
+            if !report.differences.is_empty() {
+                break;
+            }
+        }
+        while report.differences.is_empty()
+            && let Some(step) = self.closing(&guards)
+        {
+            let number = report.steps.len();
+            let ran = self
+                .both(&step, &places, &mut guards, &mut report.differences)
+                .map_err(in_program(number))?;
+            report.steps.push((step, ran));
+        }
+        self.finish(program, &guards)?;
+        Ok(report)
+    }
+
+    /// One step on both sides.
+    fn both(
+        &mut self,
+        step: &Step,
+        places: &Places,
+        guards: &mut Guards,
+        differences: &mut Vec<Difference>,
+    ) -> Result<Ran, KernelError> {
+        if !self.applies(step) {
+            return Ok(Ran::Idle);
+        }
+        if let Some(guard) = guards.check(&mut self.engine, step) {
+            self.coverage.guarded(guard);
+            return Ok(Ran::Guarded(guard));
+        }
+        guards.note(step);
+        let (kernel, kernel_faults) = self.kernel.step(step)?;
+        let (engine, engine_faults) = self.engine.step(step);
+        let seen_on_kernel = self.kernel.observe(places, kernel.clone(), kernel_faults)?;
+        let seen_on_engine = self.engine.observe(places, engine.clone(), engine_faults);
+        differences.extend(self.comparison.compare(&seen_on_kernel, &seen_on_engine));
+        self.coverage.step(step, &kernel, &engine);
+        Ok(Ran::Done { kernel, engine })
+    }
+
+    /// Does everything a step names exist, and lies in the window?
+    fn applies(&self, step: &Step) -> bool {
+        let Engine { processes, files, mounts, .. } = &self.engine;
+        match *step {
+            Step::Pool { .. } | Step::Overcommit { .. } => true,
+            Step::Mount { mount, .. } => mounts[mount].is_none(),
+            Step::Unmount { mount } => mounts[mount].is_some(),
+            Step::Open { file, kind } => {
+                let has_mount = match kind {
+                    FileKind::Memory => true,
+                    FileKind::On { mount } => mounts[mount].is_some(),
+                };
+                files[file].is_none() && has_mount
+            }
+            Step::Read { file, length, .. } => files[file].is_some() && length <= LONGEST_READ,
+            Step::Close { file }
+            | Step::Truncate { file, .. }
+            | Step::Allocate { file, .. }
+            | Step::Punch { file, .. } => files[file].is_some(),
+            Step::In { process, ref call } => {
+                let fits = |&(at, length): &(Bytes, Bytes)| {
+                    at.0.checked_add(length.0).is_some_and(|end| end + 2 * PAGE <= WINDOW_SIZE)
+                };
+                let there = match *call {
+                    Call::Fork { child } => processes[child].is_none(),
+                    Call::Map(ref map) => map.file.is_none_or(|(file, _)| files[file].is_some()),
+                    Call::Mincore { length, .. } => length.0 <= LONGEST_MINCORE,
+                    _ => true,
+                };
+                processes[process].is_some() && there && call.ranges().iter().all(fits)
+            }
+        }
+    }
+
+    /// The next step towards the end: children before their parents, files and mounts last.
+    fn closing(&mut self, guards: &Guards) -> Option<Step> {
+        for process in (0..self.engine.processes.len()).rev() {
+            let exit = Step::In { process, call: Call::Exit };
+            if self.engine.processes[process].is_some() && guards.check(&mut self.engine, &exit).is_none() {
+                return Some(exit);
+            }
+        }
+        let file = self.engine.files.iter().position(Option::is_some).map(|file| Step::Close { file });
+        let mount =
+            || self.engine.mounts.iter().position(Option::is_some).map(|mount| Step::Unmount { mount });
+        file.or_else(mount)
+    }
+
+    /// Ends a program on both sides, wherever it stands, and sees that the kernel has all pages back.
+    fn finish(&mut self, program: &Program, guards: &Guards) -> Result<(), RunError> {
+        let in_program =
+            |error| RunError::InProgram { error, step: program.steps.len(), program: program.clone() };
+        // One after the other, as the guards want it, also where the sides disagree.
+        while let Some(step) = self.closing(guards) {
+            self.engine.step(&step);
+            self.kernel.close(&step).map_err(in_program)?;
+        }
+        self.kernel.end().map_err(in_program)?;
+        let pool = self.kernel.pool().map_err(in_program)?;
+        if pool.free != pool.total || pool.reserved != 0 || pool.surplus != 0 {
+            return Err(RunError::NotBack { pool, program: program.clone() });
+        }
+        // A size that was set below what was in use is reached on both sides by now; or else one of them is wrong.
+        let engine = self.engine.pool();
+        if engine != pool {
+            self.engine = Engine::new()?;
+            self.engine.step(&Step::Pool { pages: pool.total });
+        }
+        Ok(())
+    }
+}
