@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench::walks;
+use crate::check::args::CheckArgs;
 use crate::replay::plan::Mount;
 use crate::trace::Time;
 
@@ -15,6 +16,19 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What is wrong with a command line, and what would be right, without the usage.
+#[must_use]
+pub fn in_one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let ends = |line: &&str| line.starts_with("Usage:") || line.starts_with("For more");
+    let said = text.lines().map(str::trim).take_while(|line| !ends(line)).filter(|line| !line.is_empty());
+    let plain = said.map(|line| {
+        let line = line.strip_prefix("error: ").unwrap_or(line);
+        line.strip_prefix("tip: ").unwrap_or(line)
+    });
+    plain.collect::<Vec<_>>().join("; ").replace(":; ", ": ")
 }
 
 /// What `hugewalk` can do.
@@ -28,6 +42,14 @@ pub enum Command {
     /// would have cost under three protocols, and what there is to gain.
     #[command(after_help = RECORDING, after_long_help = RECORDING)]
     Replay(ReplayArgs),
+    /// Run the engine under every interleaving of each scenario, by each locking protocol, and say which of them race
+    ///
+    /// A scenario is a few processors that walk, share, unshare and free at the same time; a protocol is what the walkers
+    /// hold and what unsharing waits for: those of Linux from 6.0 to 2026, and hugewalk's own. What runs is the engine
+    /// itself, not a model of it. Of a single scenario under a single protocol the race is drawn as the kernel's commit
+    /// messages draw them.
+    #[command(after_help = CHECKING, after_long_help = CHECKING)]
+    Check(CheckArgs),
     /// Measure what walks, faults, fork and unshare cost on this machine
     ///
     /// What is to be compared is measured in turn, sample by sample, and printed as ratios too: a machine whose speed
@@ -91,6 +113,20 @@ Exit status:
   1  replayed; something differs from --truth
   2  an input cannot be used; one line on standard error says what, where, and what to do";
 
+const CHECKING: &str = "\
+Examples:
+  hugewalk check                                     all scenarios under all protocols
+  hugewalk check S1 --protocol legacy                one race, drawn
+  hugewalk check S8 --protocol hugewalk --without revalidate
+  hugewalk check --pct 1000000 --seed 7              random schedules
+  hugewalk check --pct 100000000 --shard 3/16 --checkpoint part-3.json
+  hugewalk check merge part-*.json
+
+Exit status:
+  0  all verdicts are as expected, as far as anybody has said what to expect
+  1  some are not; the report says which
+  2  there is something wrong with what was asked for; one line on standard error says what";
+
 /// `hugewalk bench`
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -127,7 +163,7 @@ pub enum BenchWhat {
 }
 
 /// A time to spend: more than nothing, and less than a day.
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if seconds > 0.0 && seconds < 86_400.0 => Ok(seconds),
         _ => Err("a number of seconds above 0 is wanted".to_owned()),
@@ -236,6 +272,20 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_command_line_is_said_in_one_line() {
+        let said = |line: &str| in_one_line(&Cli::try_parse_from(line.split(' ')).expect_err("wrong"));
+        assert_eq!(
+            said("hugewalk check --protocl rfc"),
+            "unexpected argument '--protocl' found; a similar argument exists: '--protocol'"
+        );
+        assert_eq!(
+            said("hugewalk chek"),
+            "unrecognized subcommand 'chek'; a similar subcommand exists: 'check'"
+        );
+        assert!(said("hugewalk check --jobs 0").starts_with("invalid value '0' for '--jobs <N>'"));
     }
 
     #[test]

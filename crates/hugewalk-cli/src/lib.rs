@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod bench;
+pub mod check;
 pub mod conform;
 pub mod replay;
 pub mod report;
@@ -11,6 +12,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use args::{BenchArgs, Cli, Command, ConformArgs, Format, ReplayArgs};
+use check::CheckError;
+use check::args::CheckArgs;
 use replay::MachineError;
 use report::truth::{Truth, TruthError};
 use trace::{Trace, TraceError};
@@ -20,6 +23,7 @@ use trace::{Trace, TraceError};
 pub fn run(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         Command::Replay(args) => replay(args),
+        Command::Check(args) => check(args),
         Command::Bench(args) => bench(args),
         Command::Conform(args) => conform(args),
     };
@@ -39,11 +43,20 @@ enum Failure {
     #[error(transparent)]
     Machine(#[from] MachineError),
     #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error(transparent)]
     Bench(#[from] bench::BenchError),
     #[error(transparent)]
     Conform(#[from] conform::ConformError),
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
+}
+
+fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    let code = check::run(args, &mut text)?;
+    print(&text)?;
+    Ok(code)
 }
 
 fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {

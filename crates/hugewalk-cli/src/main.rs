@@ -3,8 +3,18 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use hugewalk_cli::args::Cli;
+use clap::error::ErrorKind;
+use hugewalk_cli::args::{Cli, in_one_line};
 
 fn main() -> ExitCode {
-    hugewalk_cli::run(&Cli::parse())
+    match Cli::try_parse() {
+        Ok(cli) => hugewalk_cli::run(&cli),
+        Err(error)
+            if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
+        {
+            anstream::eprintln!("hugewalk: {}", in_one_line(&error));
+            ExitCode::from(2)
+        }
+        Err(error) => error.exit(),
+    }
 }

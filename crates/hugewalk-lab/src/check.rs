@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::explore::{Coverage, DoesNotFit, Explorer, Options, Report, Schedule, Setup};
+use crate::explore::{Chance, Coverage, DoesNotFit, Explorer, Options, Report, Schedule, Setup};
 use crate::lab::{self, Settings};
 use crate::scenario::{Bench, Scenario};
 use crate::story::Story;
@@ -67,6 +67,13 @@ fn program(scenario: &Scenario, settings: Settings) -> impl Fn(&mut Setup) {
 pub fn check(scenario: &Scenario, settings: Settings, options: &Options) -> Verdict {
     let program = program(scenario, settings);
     let report = Explorer::new(&program).check(options);
+    Verdict { scenario: scenario.id, protocol: settings.name, report }
+}
+
+/// Runs random schedules of a scenario under a protocol, for what has too many.
+#[must_use]
+pub fn sample(scenario: &Scenario, settings: Settings, chance: Chance, runs: u64, seed: u64) -> Verdict {
+    let report = Explorer::new(&program(scenario, settings)).sample(chance, runs, seed);
     Verdict { scenario: scenario.id, protocol: settings.name, report }
 }
 

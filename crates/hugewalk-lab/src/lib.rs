@@ -26,4 +26,4 @@ pub mod scenario;
 pub mod story;
 pub mod text;
 
-pub use self::check::{Verdict, check, replay};
+pub use self::check::{Verdict, check, replay, sample};

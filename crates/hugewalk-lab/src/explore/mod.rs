@@ -73,6 +73,19 @@ impl Default for Options {
     }
 }
 
+/// How to throw dice for a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chance {
+    /// At each scheduling point any thread that can move.
+    Plain,
+    /// By priorities that change at so many places: probabilistic concurrency testing, which finds a race that takes few
+    /// switches with a chance that has a lower bound.
+    Pct {
+        /// Places where the priorities change.
+        changes: u32,
+    },
+}
+
 /// What was explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coverage {
@@ -233,8 +246,8 @@ impl<'p> Explorer<'p> {
         }
     }
 
-    /// Runs random schedules, half of them by plain chance and half by PCT with up to `changes` changes of priority.
-    pub fn sample(mut self, runs: u64, changes: u32, seed: u64) -> Report {
+    /// Runs random schedules, up to the first that goes wrong. The same seed gives the same schedules.
+    pub fn sample(mut self, chance: Chance, runs: u64, seed: u64) -> Report {
         let start = Instant::now();
         self.deadline = start + Duration::from_secs(3600);
         self.learn();
@@ -242,12 +255,10 @@ impl<'p> Explorer<'p> {
         let mut counterexample = None;
         for run in 0..runs {
             let steps = self.vm.steps.len() as u64 + 1;
-            if run % 2 == 0 {
-                let mut random = Random(Dice::new(seed ^ run << 20));
-                self.run(&mut random);
-            } else {
-                self.run(&mut Pct::new(&mut dice, changes, steps));
-            }
+            match chance {
+                Chance::Plain => self.run(&mut Random(Dice::new(seed ^ run << 20))),
+                Chance::Pct { changes } => self.run(&mut Pct::new(&mut dice, changes, steps)),
+            };
             if let Some(found) = self.counterexample() {
                 counterexample = Some(found);
                 break;

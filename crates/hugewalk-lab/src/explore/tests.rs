@@ -254,8 +254,12 @@ fn the_first_counterexample_is_a_shortest_one() {
 
 #[test]
 fn chance_finds_a_lost_update_too() {
-    let report = Explorer::new(&two(add, add)).sample(1_000, 2, 7);
-    assert_eq!(report.counterexample.expect("a lost update").text, "a lost update");
+    for chance in [Chance::Plain, Chance::Pct { changes: 2 }] {
+        let report = || Explorer::new(&two(add, add)).sample(chance, 1_000, 7);
+        let found = report().counterexample.expect("a lost update");
+        assert_eq!(found.text, "a lost update");
+        assert_eq!(report().counterexample.expect("again").schedule, found.schedule, "the same seed");
+    }
 }
 
 #[test]

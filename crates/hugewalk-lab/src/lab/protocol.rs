@@ -115,6 +115,12 @@ impl Settings {
         STEPS.iter().map(|&(name, _)| name)
     }
 
+    /// Does the protocol have the step of this name?
+    #[must_use]
+    pub fn has(&self, step: &str) -> bool {
+        STEPS.iter().any(|&(name, of)| name == step && self.without & bit(of) == 0)
+    }
+
     /// The same protocol without one step; `None` if there is no step of this name.
     #[must_use]
     pub fn without(mut self, step: &str) -> Option<Self> {

@@ -1,0 +1,112 @@
+//! The command line of `hugewalk check`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::args::{Format, seconds};
+
+/// `hugewalk check`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct CheckArgs {
+    /// Something else than checking.
+    #[command(subcommand)]
+    pub action: Option<CheckAction>,
+
+    /// Scenarios by name; S1/* is all of line S1 [default: all]
+    #[arg(value_name = "SCENARIO")]
+    pub scenarios: Vec<String>,
+
+    /// A locking protocol; may be repeated [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub protocol: Vec<String>,
+
+    /// Leave a step of the protocol out; may be repeated
+    #[arg(long, value_name = "STEP")]
+    pub without: Vec<String>,
+
+    /// A machine that frees tables as soon as they are handed to RCU, as x86-64 without paravirtualisation may
+    #[arg(long)]
+    pub freed_at_once: bool,
+
+    /// Name the scenarios, protocols and steps there are
+    #[arg(long, exclusive = true)]
+    pub list: bool,
+
+    /// Run one schedule, as a report prints it, and print every step
+    #[arg(long, value_name = "SCHEDULE", conflicts_with_all = ["random", "pct", "shard", "checkpoint"])]
+    pub replay: Option<String>,
+
+    /// How hard to look.
+    #[command(flatten)]
+    pub effort: EffortArgs,
+
+    /// Do part K of N of the work: a case, or a block of random runs, belongs to one part
+    #[arg(long, value_name = "K/N")]
+    pub shard: Option<String>,
+
+    /// Keep what is done in this file, and go on from there if it is there already
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+
+    /// How to print the report
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// How hard to look.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Effort")]
+pub struct EffortArgs {
+    /// Only schedules with at most N preemptions [default: with at most 2, then all, with reduction]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub preemptions: Option<u32>,
+
+    /// Most executions of each stage of a case
+    #[arg(long, value_name = "N", default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub executions: u64,
+
+    /// Most seconds for each case
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    pub seconds: f64,
+
+    /// N random schedules of each case instead
+    #[arg(long, value_name = "N", conflicts_with_all = ["pct", "preemptions"], value_parser = clap::value_parser!(u64).range(1..))]
+    pub random: Option<u64>,
+
+    /// N schedules of each case by probabilistic concurrency testing instead
+    #[arg(long, value_name = "N", conflicts_with = "preemptions", value_parser = clap::value_parser!(u64).range(1..))]
+    pub pct: Option<u64>,
+
+    /// Changes of priority in a schedule of --pct
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "pct", value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub changes: u32,
+
+    /// What --random and --pct start from: the same seed, the same schedules
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Threads to work with [default: as many as there are processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+}
+
+/// What there is besides checking.
+#[derive(Debug, Subcommand)]
+pub enum CheckAction {
+    /// Join the checkpoints of all parts of a campaign, and report
+    Merge(MergeArgs),
+}
+
+/// `hugewalk check merge`
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// A finished checkpoint of each part
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// How to print the report
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}

@@ -1,0 +1,166 @@
+//! Checkpoints: what has been done of a part of a check, in a file that is whole at any moment.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::CheckError;
+use super::outcome::{Options, Outcome};
+use super::plan::Shard;
+
+/// The name of the schema of [`Campaign`].
+const SCHEMA: &str = "hugewalk-check-campaign/1";
+
+/// At most so often a checkpoint is written.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// A part of a check, as far as it is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Campaign {
+    schema: String,
+    version: String,
+    pub(super) options: Options,
+    pub(super) shard: Shard,
+    /// Units of this part.
+    units: usize,
+    /// What came of those that are done, by number.
+    pub(super) done: BTreeMap<usize, Outcome>,
+}
+
+impl Campaign {
+    pub(super) fn new(options: Options, shard: Shard, units: usize) -> Self {
+        let (schema, version) = (SCHEMA.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        Self { schema, version, options, shard, units, done: BTreeMap::new() }
+    }
+
+    /// Reads a checkpoint.
+    pub(super) fn read(file: &Path) -> Result<Self, CheckError> {
+        let text = fs::read_to_string(file)
+            .map_err(|error| CheckError::Unreadable { file: file.to_owned(), error })?;
+        let damaged = |why: String| CheckError::NotACheckpoint { file: file.to_owned(), why };
+        let read: Self = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        if read.schema != SCHEMA {
+            return Err(damaged(format!("its schema is `{}`, not `{SCHEMA}`", read.schema)));
+        }
+        Ok(read)
+    }
+
+    /// Is the other one a part of the same check?
+    pub(super) fn agrees_with(&self, wanted: &Self, file: &Path) -> Result<(), CheckError> {
+        let (mine, other) = (&self.options, &wanted.options);
+        let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(" ") };
+        let effort = |options: &Options| serde_json::to_string(&options.effort).unwrap_or_default();
+        let pairs = [
+            ("version", self.version.clone(), wanted.version.clone()),
+            ("the scenarios", list(&mine.scenarios), list(&other.scenarios)),
+            ("the protocols", list(&mine.protocols), list(&other.protocols)),
+            ("--without", list(&mine.without), list(&other.without)),
+            ("--freed-at-once", mine.freed_at_once.to_string(), other.freed_at_once.to_string()),
+            ("the effort", effort(mine), effort(other)),
+        ];
+        match pairs.into_iter().find(|(_, there, here)| there != here) {
+            Some((what, there, here)) => {
+                Err(CheckError::OtherOptions { file: file.to_owned(), what, there, here })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn write(&self, file: &Path) -> io::Result<()> {
+        let mut name = file.as_os_str().to_owned();
+        name.push(".new");
+        let new = PathBuf::from(name);
+        let mut out = fs::File::create(&new)?;
+        serde_json::to_writer(&mut out, self)?;
+        out.write_all(b"\n")?;
+        out.sync_all()?;
+        // Whoever is killed here leaves the old file or the new one.
+        fs::rename(&new, file)
+    }
+}
+
+/// The file that a campaign is kept in, if it is.
+pub(super) struct Keeper {
+    file: Option<PathBuf>,
+    written: Instant,
+}
+
+impl Keeper {
+    /// A keeper, and what has been done already.
+    pub(super) fn open(file: Option<PathBuf>, campaign: &mut Campaign) -> Result<Self, CheckError> {
+        if let Some(file) = &file {
+            if file.exists() {
+                let before = Campaign::read(file)?;
+                before.agrees_with(campaign, file)?;
+                if before.shard != campaign.shard {
+                    let (there, here) = (before.shard.to_string(), campaign.shard.to_string());
+                    return Err(CheckError::OtherOptions {
+                        file: file.clone(),
+                        what: "--shard",
+                        there,
+                        here,
+                    });
+                }
+                campaign.done = before.done;
+            }
+            // Now rather than after an hour: can it be written?
+            campaign.write(file).map_err(|error| CheckError::Unwritable { file: file.clone(), error })?;
+        }
+        Ok(Self { file, written: Instant::now() })
+    }
+
+    /// A unit is done.
+    pub(super) fn advance(&mut self, campaign: &Campaign) -> Result<(), CheckError> {
+        let finished = campaign.done.len() == campaign.units;
+        match &self.file {
+            Some(file) if finished || self.written.elapsed() >= INTERVAL => {
+                self.written = Instant::now();
+                campaign.write(file).map_err(|error| CheckError::Unwritable { file: file.clone(), error })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Joins the parts of one check.
+pub(super) fn merge(files: &[PathBuf]) -> Result<Campaign, CheckError> {
+    let mut whole: Option<Campaign> = None;
+    let mut seen = Vec::new();
+    for file in files {
+        let part = Campaign::read(file)?;
+        if part.done.len() < part.units {
+            let (done, of) = (part.done.len(), part.units);
+            return Err(CheckError::Unfinished { file: file.clone(), done, of });
+        }
+        if let Some(whole) = &whole {
+            part.agrees_with(whole, file)?;
+            if part.shard.of != whole.shard.of {
+                let (there, here) = (format!("N = {}", part.shard.of), whole.shard.of.to_string());
+                return Err(CheckError::OtherOptions {
+                    file: file.clone(),
+                    what: "--shard K/N,",
+                    there,
+                    here,
+                });
+            }
+        }
+        if seen.contains(&part.shard.number) {
+            return Err(CheckError::ShardTwice { file: file.clone(), shard: part.shard.to_string() });
+        }
+        seen.push(part.shard.number);
+        match &mut whole {
+            None => whole = Some(part),
+            Some(whole) => whole.done.extend(part.done),
+        }
+    }
+    let mut whole = whole.expect("the command line asks for one file at least");
+    if let Some(missing) = (1..=whole.shard.of).find(|number| !seen.contains(number)) {
+        return Err(CheckError::MissingShard { missing, of: whole.shard.of });
+    }
+    whole.shard = Shard::WHOLE;
+    Ok(whole)
+}

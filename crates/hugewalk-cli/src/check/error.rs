@@ -1,0 +1,180 @@
+//! What can be wrong with a wish: each a line that says what, and what would be right.
+
+use std::io;
+use std::path::PathBuf;
+
+use hugewalk_lab::explore::{DoesNotFit, NotASchedule};
+
+/// Why there is nothing to report.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// No scenario has the name.
+    #[error("no scenario is called `{name}`{hint}; `hugewalk check --list` names all")]
+    UnknownScenario {
+        /// What was asked for.
+        name: String,
+        /// The nearest name, in words.
+        hint: String,
+    },
+    /// No protocol has the name.
+    #[error("no protocol is called `{name}`{hint}; there are {all}")]
+    UnknownProtocol {
+        /// What was asked for.
+        name: String,
+        /// The nearest name, in words.
+        hint: String,
+        /// All names.
+        all: String,
+    },
+    /// No step has the name.
+    #[error("no step is called `{name}`{hint}; there are {all}")]
+    UnknownStep {
+        /// What was asked for.
+        name: String,
+        /// The nearest name, in words.
+        hint: String,
+        /// All names.
+        all: String,
+    },
+    /// A step is left out that is not there.
+    #[error("{protocol} does without {step} anyway; leave it out of one that has it: {having}")]
+    StepNotThere {
+        /// The protocol.
+        protocol: &'static str,
+        /// The step.
+        step: String,
+        /// Protocols that have the step.
+        having: String,
+    },
+    /// A scenario says nothing about a protocol.
+    #[error("{scenario} says nothing about {protocol}: {why}")]
+    DoesNotApply {
+        /// The scenario.
+        scenario: &'static str,
+        /// The protocol.
+        protocol: &'static str,
+        /// Why.
+        why: &'static str,
+    },
+    /// A schedule can only be replayed in one place.
+    #[error(
+        "--replay wants one scenario and one --protocol, as in: hugewalk check S1 --protocol legacy --replay A4B16"
+    )]
+    ReplayOfMany,
+    /// The text of a schedule is none.
+    #[error("--replay {text}: {error}")]
+    NotASchedule {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        error: NotASchedule,
+    },
+    /// The schedule belongs to something else.
+    #[error(
+        "--replay {text}: {error} in {scenario} under {protocol}; a schedule belongs to one scenario under one protocol"
+    )]
+    DoesNotFit {
+        /// The schedule.
+        text: String,
+        /// The scenario.
+        scenario: &'static str,
+        /// The protocol.
+        protocol: &'static str,
+        /// Where it does not fit.
+        error: DoesNotFit,
+    },
+    /// The part that is asked for is none.
+    #[error("--shard {text}: give K/N with K from 1 to N, as in 3/16")]
+    Shard {
+        /// What was asked for.
+        text: String,
+    },
+    /// A checkpoint cannot be read.
+    #[error("{}: cannot be read: {error}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A file is no checkpoint.
+    #[error("{}: is no checkpoint of `hugewalk check`: {why}; name another file, or remove this one to start over", file.display())]
+    NotACheckpoint {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A checkpoint was made with other options.
+    #[error("{}: was made with {what} {there}, not {here}; give the same options, or another file", file.display())]
+    OtherOptions {
+        /// The file.
+        file: PathBuf,
+        /// Which option.
+        what: &'static str,
+        /// What it was.
+        there: String,
+        /// What it is now.
+        here: String,
+    },
+    /// A checkpoint cannot be written.
+    #[error("{}: cannot be written: {error}", file.display())]
+    Unwritable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A part of a campaign has not been finished.
+    #[error("{}: {done} of {of} units are done; run its shard again with the same options to finish it", file.display())]
+    Unfinished {
+        /// The file.
+        file: PathBuf,
+        /// Units done.
+        done: usize,
+        /// Units there are.
+        of: usize,
+    },
+    /// A part of a campaign is missing.
+    #[error("shard {missing}/{of} is missing; name the checkpoints of all {of}")]
+    MissingShard {
+        /// Which.
+        missing: u32,
+        /// Of how many.
+        of: u32,
+    },
+    /// A part of a campaign is there twice.
+    #[error("{}: is shard {shard} again; name each once", file.display())]
+    ShardTwice {
+        /// The second file.
+        file: PathBuf,
+        /// Which part.
+        shard: String,
+    },
+    /// The report cannot be written.
+    #[error("the report cannot be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// The nearest of the names to what was meant, as a part of a sentence; empty if none is near.
+pub(super) fn did_you_mean<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {
+    let nearness = |other: &str| strsim::jaro_winkler(&name.to_lowercase(), &other.to_lowercase());
+    let nearest = names.map(|other| (nearness(other), other)).max_by(|one, other| one.0.total_cmp(&other.0));
+    nearest
+        .filter(|&(near, _)| near > 0.7)
+        .map(|(_, other)| format!(", did you mean {other}?"))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_offered_and_nothing_that_is_far_off() {
+        let names = || ["legacy", "rfc", "rfc-ptl", "vma-lock", "hugewalk"].into_iter();
+        assert_eq!(did_you_mean("huge-walk", names()), ", did you mean hugewalk?");
+        assert_eq!(did_you_mean("VMA_LOCK", names()), ", did you mean vma-lock?");
+        assert_eq!(did_you_mean("xyz", names()), "");
+    }
+}

@@ -1,0 +1,248 @@
+//! `hugewalk check`: runs the engine under every interleaving of a scenario, by each locking protocol there has been, and
+//! says which of them race.
+
+pub mod args;
+mod campaign;
+pub mod error;
+pub mod outcome;
+mod plan;
+mod select;
+mod text;
+mod work;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use hugewalk_lab::explore::Schedule;
+use hugewalk_lab::replay;
+use hugewalk_lab::story::Story;
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub use self::error::CheckError;
+
+use self::args::{CheckAction, CheckArgs, MergeArgs};
+use self::campaign::{Campaign, Keeper};
+use self::outcome::{Document, Effort, Kind, Options, Outcome, SCHEMA, ScenarioLine, StepLine, Verdict};
+use self::plan::{Shard, Unit, units};
+use self::select::{Case, Selection, select};
+use crate::args::Format;
+
+/// Checks as the command line says, and prints the report. Exit code 1 if a verdict is not the expected one.
+///
+/// # Errors
+///
+/// [`CheckError`] if there is something wrong with what was asked for.
+pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError> {
+    if let Some(CheckAction::Merge(merge)) = &args.action {
+        return joined(merge, out);
+    }
+    if args.list {
+        text::list(out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let selection = select(args)?;
+    if let Some(schedule) = &args.replay {
+        return one_schedule(&selection, schedule, args.format, out);
+    }
+    let shard = args.shard.as_deref().map_or(Ok(Shard::WHOLE), Shard::parse)?;
+    let options = Options {
+        scenarios: selection.scenarios.iter().map(|scenario| scenario.id.to_owned()).collect(),
+        protocols: selection.protocols.iter().map(|settings| settings.name.to_owned()).collect(),
+        without: args.without.clone(),
+        freed_at_once: args.freed_at_once,
+        effort: Effort::from(&args.effort),
+    };
+    let (start, jobs) = (Instant::now(), jobs(args.effort.jobs));
+    let units = units(&selection.cases, &options.effort);
+    let mine: Vec<usize> = shard.of_units(units.len()).collect();
+    let mut campaign = Campaign::new(options, shard, mine.len());
+    let mut keeper = Keeper::open(args.checkpoint.clone(), &mut campaign)?;
+    explore(&selection.cases, &units, &mine, jobs, &mut campaign, &mut keeper)?;
+    let document = document(&selection, &units, &campaign, jobs, start);
+    report(&document, shard, args.format, out)
+}
+
+fn jobs(wanted: Option<u32>) -> u32 {
+    let processors = || std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    wanted.unwrap_or_else(processors)
+}
+
+/// Does what is not done yet.
+fn explore(
+    cases: &[Case],
+    units: &[Unit],
+    mine: &[usize],
+    jobs: u32,
+    campaign: &mut Campaign,
+    keeper: &mut Keeper,
+) -> Result<(), CheckError> {
+    let left: Vec<usize> =
+        mine.iter().copied().filter(|number| !campaign.done.contains_key(number)).collect();
+    // Shown on a terminal only.
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}").expect("a template");
+    let bar = ProgressBar::new(mine.len() as u64).with_style(style);
+    bar.set_position((mine.len() - left.len()) as u64);
+    bar.enable_steady_tick(Duration::from_millis(500));
+    let effort = campaign.options.effort;
+    let done = work::perform(units, &left, cases, &effort, jobs, |number, outcome| {
+        let case = &cases[units[number].case];
+        bar.set_message(format!("{} under {}", case.scenario.id, case.settings.name));
+        bar.inc(1);
+        campaign.done.insert(number, outcome);
+        keeper.advance(campaign)
+    });
+    bar.finish_and_clear();
+    done
+}
+
+/// Puts together what came of the units.
+fn document(
+    selection: &Selection,
+    units: &[Unit],
+    campaign: &Campaign,
+    jobs: u32,
+    start: Instant,
+) -> Document {
+    let mut outcomes: Vec<Option<Outcome>> = selection.cases.iter().map(|_| None).collect();
+    for (&number, outcome) in &campaign.done {
+        let place = &mut outcomes[units[number].case];
+        *place = Some(match place.take() {
+            Some(before) => before.joined(outcome.clone()),
+            None => outcome.clone(),
+        });
+    }
+    let by_chance = !matches!(campaign.options.effort, Effort::Exhaustive { .. });
+    let verdicts: Vec<Verdict> = selection
+        .cases
+        .iter()
+        .zip(outcomes)
+        // What belongs to another part of the campaign is not there.
+        .filter(|(case, outcome)| outcome.is_some() || case.does_not_apply().is_some())
+        .map(|(case, outcome)| verdict(case, outcome, by_chance))
+        .collect();
+    let steps = if campaign.shard == Shard::WHOLE { steps(&verdicts) } else { Vec::new() };
+    Document {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION"),
+        options: campaign.options.clone(),
+        scenarios: selection
+            .scenarios
+            .iter()
+            .map(|scenario| ScenarioLine { id: scenario.id, what: scenario.what })
+            .collect(),
+        unexpected: verdicts.iter().filter(|verdict| verdict.as_expected == Some(false)).count()
+            + steps.iter().filter(|step| step.races_in.is_empty()).count(),
+        steps,
+        executions: campaign.done.values().map(|outcome| outcome.explored.executions).sum(),
+        verdicts,
+        milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+        jobs,
+    }
+}
+
+/// What was found of each step that was left out.
+fn steps(verdicts: &[Verdict]) -> Vec<StepLine> {
+    let mut steps: Vec<StepLine> = Vec::new();
+    for verdict in verdicts {
+        let Some(step) = verdict.left_out else { continue };
+        if steps.last().is_none_or(|last| last.step != step) {
+            steps.push(StepLine { step, races_in: Vec::new() });
+        }
+        if verdict.race.is_some() {
+            steps.last_mut().expect("just pushed").races_in.push(verdict.scenario);
+        }
+    }
+    steps
+}
+
+fn verdict(case: &Case, outcome: Option<Outcome>, by_chance: bool) -> Verdict {
+    use hugewalk_lab::scenario::Expected;
+    let expected = case.expected.map(|expected| match expected {
+        Expected::Race => Kind::Race,
+        Expected::Safe => Kind::Safe,
+        Expected::DoesNotApply(_) => Kind::DoesNotApply,
+    });
+    let race = outcome.as_ref().and_then(|outcome| outcome.race.clone());
+    let story = race.as_ref().and_then(|race| told(case, &race.schedule));
+    let verdict = match (&outcome, &race) {
+        (None, _) => Kind::DoesNotApply,
+        (Some(_), Some(_)) => Kind::Race,
+        (Some(_), None) => Kind::Safe,
+    };
+    Verdict {
+        scenario: case.scenario.id,
+        protocol: case.settings.name,
+        left_out: case.left_out,
+        verdict,
+        expected,
+        as_expected: expected
+            .filter(|_| !by_chance || verdict == Kind::Race || expected != Some(Kind::Race))
+            .map(|expected| expected == verdict),
+        why: case.does_not_apply(),
+        explored: outcome.map(|outcome| outcome.explored),
+        race,
+        story,
+    }
+}
+
+fn told(case: &Case, schedule: &str) -> Option<Story> {
+    replay(case.scenario, case.settings, &schedule.parse().ok()?).ok()
+}
+
+fn report(
+    document: &Document,
+    shard: Shard,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, CheckError> {
+    match format {
+        Format::Json => json(document, out)?,
+        Format::Text => text::report(document, shard, out)?,
+    }
+    Ok(if document.unexpected == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn json(value: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    writeln!(out)
+}
+
+/// `hugewalk check merge`
+fn joined(args: &MergeArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError> {
+    let start = Instant::now();
+    let campaign = campaign::merge(&args.files)?;
+    let selection = Selection::of(&campaign.options)?;
+    let units = units(&selection.cases, &campaign.options.effort);
+    if let Some(stray) = campaign.done.keys().find(|&&number| number >= units.len()) {
+        let why = format!("it has a unit {stray}, and there are {}", units.len());
+        return Err(CheckError::NotACheckpoint { file: args.files[0].clone(), why });
+    }
+    let document = document(&selection, &units, &campaign, jobs(None), start);
+    report(&document, Shard::WHOLE, args.format, out)
+}
+
+/// `hugewalk check SCENARIO --protocol NAME --replay SCHEDULE`
+fn one_schedule(
+    selection: &Selection,
+    schedule: &str,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<ExitCode, CheckError> {
+    let [case] = &selection.cases[..] else {
+        return Err(CheckError::ReplayOfMany);
+    };
+    let parsed: Schedule =
+        schedule.parse().map_err(|error| CheckError::NotASchedule { text: schedule.to_owned(), error })?;
+    let story = replay(case.scenario, case.settings, &parsed).map_err(|error| CheckError::DoesNotFit {
+        text: schedule.to_owned(),
+        scenario: case.scenario.id,
+        protocol: case.settings.name,
+        error,
+    })?;
+    match format {
+        Format::Json => json(&story, out)?,
+        Format::Text => out.write_all(hugewalk_lab::text::draw(&story, text::WIDTH).as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

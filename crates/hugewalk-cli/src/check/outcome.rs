@@ -1,0 +1,236 @@
+//! What a check has to say, as data. The JSON form is these structures as they are; `docs/check-schema.md` describes them,
+//! and [`SCHEMA`] changes whenever a field is taken away or changes its meaning.
+
+use hugewalk_lab::Verdict as Found;
+use hugewalk_lab::explore;
+use hugewalk_lab::story::Story;
+use serde::{Deserialize, Serialize};
+
+/// The name of the schema of [`Document`].
+pub const SCHEMA: &str = "hugewalk-check/1";
+
+/// A whole report.
+#[derive(Debug, Serialize)]
+pub struct Document {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The version of the command.
+    pub version: &'static str,
+    /// What was asked for.
+    pub options: Options,
+    /// The scenarios, in the order of the matrix.
+    pub scenarios: Vec<ScenarioLine>,
+    /// A verdict for each scenario under each protocol: scenario by scenario.
+    pub verdicts: Vec<Verdict>,
+    /// The steps of our protocol, each left out in turn; only if everything was checked.
+    pub steps: Vec<StepLine>,
+    /// How many verdicts are not the expected ones, and how many steps are there without need.
+    pub unexpected: usize,
+    /// Runs of all cases together.
+    pub executions: u64,
+    /// What all this took, in milliseconds, from the start to the report.
+    pub milliseconds: u64,
+    /// The threads that worked.
+    pub jobs: u32,
+}
+
+/// What was asked for. Two checks with equal options explore the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// Scenarios by name.
+    pub scenarios: Vec<String>,
+    /// Protocols by name.
+    pub protocols: Vec<String>,
+    /// Steps that were left out.
+    pub without: Vec<String>,
+    /// Whether tables were freed as soon as they were handed to RCU.
+    pub freed_at_once: bool,
+    /// The effort.
+    pub effort: Effort,
+}
+
+/// How hard was looked.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Effort {
+    /// All schedules, within bounds.
+    Exhaustive {
+        /// Most preemptions of the bounded stages.
+        preemptions: u32,
+        /// Whether all schedules were explored when these found nothing.
+        unbounded: bool,
+        /// Most executions of each stage.
+        executions: u64,
+        /// Most seconds of each case.
+        seconds: f64,
+    },
+    /// Schedules by plain chance.
+    Random {
+        /// Schedules of each case.
+        runs: u64,
+        /// What the dice start from.
+        seed: u64,
+    },
+    /// Schedules by probabilistic concurrency testing.
+    Pct {
+        /// Schedules of each case.
+        runs: u64,
+        /// Changes of priority in each.
+        changes: u32,
+        /// What the dice start from.
+        seed: u64,
+    },
+}
+
+/// A scenario.
+#[derive(Debug, Serialize)]
+pub struct ScenarioLine {
+    /// Its name.
+    pub id: &'static str,
+    /// What happens in it.
+    pub what: &'static str,
+}
+
+/// A step of our protocol that was left out.
+#[derive(Debug, Serialize)]
+pub struct StepLine {
+    /// Its name.
+    pub step: &'static str,
+    /// The scenarios that have a race without it. There must be one.
+    pub races_in: Vec<&'static str>,
+}
+
+/// What came of a case, or should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A schedule was found that goes wrong.
+    Race,
+    /// None was found.
+    Safe,
+    /// The scenario says nothing about the protocol.
+    DoesNotApply,
+}
+
+/// A scenario under a protocol, and what came of it.
+#[derive(Debug, Serialize)]
+pub struct Verdict {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// The protocol.
+    pub protocol: &'static str,
+    /// The step that was left out in this case; null if there was none besides those of the options.
+    pub left_out: Option<&'static str>,
+    /// What came of it.
+    pub verdict: Kind,
+    /// What should; null if nobody has said, as for a protocol with a step left out.
+    pub expected: Option<Kind>,
+    /// Whether it did; null if nobody has said, or a race was only looked for by chance and not met.
+    pub as_expected: Option<bool>,
+    /// Why there was nothing to find out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<&'static str>,
+    /// What was explored; null if nothing was.
+    pub explored: Option<Explored>,
+    /// The shortest schedule found that goes wrong.
+    pub race: Option<Race>,
+    /// What happens under that schedule.
+    pub story: Option<Story>,
+}
+
+/// What was explored of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explored {
+    /// How much of it.
+    pub coverage: Coverage,
+    /// Runs, those with nothing new left out.
+    pub executions: u64,
+    /// Runs that reduction gave up.
+    pub asleep: u64,
+    /// Objects that threads raced on.
+    pub contended: usize,
+    /// Time taken, in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// How much of a case was explored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coverage {
+    /// Every interleaving.
+    Everything,
+    /// Every interleaving with at most so many preemptions.
+    Preemptions(u32),
+    /// Some.
+    Some,
+    /// Up to the race that was found.
+    UpToTheRace,
+}
+
+/// A schedule that goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Race {
+    /// What goes wrong.
+    pub text: String,
+    /// The schedule: `--replay` takes it.
+    pub schedule: String,
+    /// Turns that follow another one's.
+    pub switches: u32,
+    /// Accesses of all turns together.
+    pub steps: u32,
+    /// Whether there is none with fewer switches, nor one with as many and fewer steps.
+    pub shortest: bool,
+}
+
+/// What came of a unit of work: a case, or a block of random runs of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Outcome {
+    pub(super) explored: Explored,
+    pub(super) race: Option<Race>,
+}
+
+impl From<Found> for Outcome {
+    fn from(found: Found) -> Self {
+        let report = found.report;
+        let coverage = match (&report.counterexample, report.coverage) {
+            (Some(_), _) => Coverage::UpToTheRace,
+            (None, explore::Coverage::Everything) => Coverage::Everything,
+            (None, explore::Coverage::Preemptions(most)) => Coverage::Preemptions(most),
+            (None, explore::Coverage::Some) => Coverage::Some,
+        };
+        let race = report.counterexample.map(|found| Race {
+            text: found.text,
+            schedule: found.schedule.to_string(),
+            switches: found.schedule.switches(),
+            steps: found.schedule.steps(),
+            shortest: found.shortest,
+        });
+        let explored = Explored {
+            coverage,
+            executions: report.executions,
+            asleep: report.asleep,
+            contended: report.contended,
+            milliseconds: u64::try_from(report.time.as_millis()).unwrap_or(u64::MAX),
+        };
+        Self { explored, race }
+    }
+}
+
+impl Outcome {
+    /// What two blocks of the same case come to.
+    pub(super) fn joined(self, other: Self) -> Self {
+        let (one, two) = (self.explored, other.explored);
+        let race = [self.race, other.race].into_iter().flatten().min_by(|one, two| {
+            (one.switches, one.steps, &one.schedule).cmp(&(two.switches, two.steps, &two.schedule))
+        });
+        let coverage = if race.is_some() { Coverage::UpToTheRace } else { Coverage::Some };
+        let explored = Explored {
+            coverage,
+            executions: one.executions + two.executions,
+            asleep: one.asleep + two.asleep,
+            contended: one.contended.max(two.contended),
+            milliseconds: one.milliseconds + two.milliseconds,
+        };
+        Self { explored, race }
+    }
+}

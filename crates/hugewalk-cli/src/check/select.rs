@@ -1,0 +1,179 @@
+//! From names to cases: which scenarios under which protocols.
+
+use hugewalk_lab::lab::Settings;
+use hugewalk_lab::scenario::{self, Expected, Scenario};
+
+use super::args::CheckArgs;
+use super::error::{CheckError, did_you_mean};
+use super::outcome::Options;
+
+/// A scenario under a protocol.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Case {
+    pub(super) scenario: &'static Scenario,
+    pub(super) settings: Settings,
+    /// The step that this case alone leaves out: of our own protocol, each in turn.
+    pub(super) left_out: Option<&'static str>,
+    /// What must come of it, if anybody has said.
+    pub(super) expected: Option<Expected>,
+}
+
+impl Case {
+    /// Why there is nothing to find out, if there is nothing.
+    pub(super) fn does_not_apply(&self) -> Option<&'static str> {
+        match self.expected {
+            Some(Expected::DoesNotApply(why)) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+/// What was selected, line by line.
+#[derive(Debug)]
+pub(super) struct Selection {
+    pub(super) scenarios: Vec<&'static Scenario>,
+    pub(super) protocols: Vec<Settings>,
+    /// All of the former under all of the latter.
+    pub(super) cases: Vec<Case>,
+}
+
+/// What the command line asks for.
+pub(super) fn select(args: &CheckArgs) -> Result<Selection, CheckError> {
+    Selection::new(&args.scenarios, &args.protocol, &args.without, args.freed_at_once)
+}
+
+impl Selection {
+    /// What a campaign was asked for.
+    pub(super) fn of(options: &Options) -> Result<Self, CheckError> {
+        Self::new(&options.scenarios, &options.protocols, &options.without, options.freed_at_once)
+    }
+
+    fn new(
+        named: &[String],
+        under: &[String],
+        left_out: &[String],
+        freed_at_once: bool,
+    ) -> Result<Self, CheckError> {
+        let scenarios = scenarios(named)?;
+        let mut protocols = protocols(under)?;
+        for step in left_out {
+            protocols = without(&protocols, step, !under.is_empty())?;
+        }
+        if freed_at_once {
+            protocols = protocols.into_iter().map(Settings::freed_at_once).collect();
+        }
+        let case = |scenario: &'static Scenario, settings: Settings| Case {
+            scenario,
+            settings,
+            left_out: None,
+            expected: scenario::expected(scenario.id, &settings),
+        };
+        let mut cases: Vec<Case> = scenarios
+            .iter()
+            .flat_map(|&scenario| protocols.iter().map(move |&settings| case(scenario, settings)))
+            .collect();
+        if named.is_empty() && under.is_empty() && left_out.is_empty() && !freed_at_once {
+            // All there is: then each step of ours is put to the proof as well.
+            cases.extend(Settings::steps().flat_map(|step| {
+                let settings = Settings::HUGEWALK.without(step).expect("a step of ours");
+                let left_out = Some(step);
+                scenarios.iter().map(move |&scenario| Case { scenario, settings, left_out, expected: None })
+            }));
+        }
+        if let [case] = &cases[..]
+            && let Some(why) = case.does_not_apply()
+        {
+            return Err(CheckError::DoesNotApply {
+                scenario: case.scenario.id,
+                protocol: case.settings.name,
+                why,
+            });
+        }
+        Ok(Self { scenarios, protocols, cases })
+    }
+}
+
+fn scenarios(names: &[String]) -> Result<Vec<&'static Scenario>, CheckError> {
+    let fits = |name: &str, scenario: &Scenario| match name.strip_suffix("/*") {
+        Some(line) => scenario.line().eq_ignore_ascii_case(line),
+        None => scenario.id.eq_ignore_ascii_case(name),
+    };
+    for name in names {
+        if !scenario::all().any(|scenario| fits(name, scenario)) {
+            let meant = name.strip_suffix("/*").unwrap_or(name);
+            let hint = did_you_mean(meant, scenario::all().map(|scenario| scenario.id));
+            return Err(CheckError::UnknownScenario { name: name.clone(), hint });
+        }
+    }
+    // In the order of the matrix, whatever the order they were named in.
+    let chosen = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| fits(name, scenario));
+    Ok(scenario::all().filter(chosen).collect())
+}
+
+fn protocols(names: &[String]) -> Result<Vec<Settings>, CheckError> {
+    let all = || Settings::ALL.iter().map(|settings| settings.name);
+    for name in names {
+        if !all().any(|known| known.eq_ignore_ascii_case(name)) {
+            let (hint, all) = (did_you_mean(name, all()), all().collect::<Vec<_>>().join(", "));
+            return Err(CheckError::UnknownProtocol { name: name.clone(), hint, all });
+        }
+    }
+    let chosen = |settings: &Settings| {
+        names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(settings.name))
+    };
+    Ok(Settings::ALL.into_iter().filter(chosen).collect())
+}
+
+/// Leaves a step out of each; those that have no such step drop out, unless they were asked for by name.
+fn without(protocols: &[Settings], step: &str, by_name: bool) -> Result<Vec<Settings>, CheckError> {
+    if !Settings::steps().any(|known| known == step) {
+        let (hint, all) =
+            (did_you_mean(step, Settings::steps()), Settings::steps().collect::<Vec<_>>().join(", "));
+        return Err(CheckError::UnknownStep { name: step.to_owned(), hint, all });
+    }
+    let lacking = protocols.iter().find(|settings| !settings.has(step));
+    if let Some(lacking) = lacking
+        && (by_name || protocols.iter().all(|settings| !settings.has(step)))
+    {
+        let having: Vec<_> = Settings::ALL
+            .iter()
+            .filter(|settings| settings.has(step))
+            .map(|settings| settings.name)
+            .collect();
+        return Err(CheckError::StepNotThere {
+            protocol: lacking.name,
+            step: step.to_owned(),
+            having: having.join(", "),
+        });
+    }
+    Ok(protocols
+        .iter()
+        .filter_map(|settings| settings.has(step).then(|| settings.without(step)).flatten())
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(wanted: &[&str]) -> Vec<&'static str> {
+        let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+        scenarios(&wanted).expect("names").into_iter().map(|scenario| scenario.id).collect()
+    }
+
+    #[test]
+    fn a_line_is_itself_and_all_that_belongs_to_it() {
+        assert_eq!(names(&["s1"]), ["S1"]);
+        let line = names(&["S1/*"]);
+        assert!(line.contains(&"S1") && line.iter().all(|id| id.starts_with("S1") && !id.starts_with("S10")));
+        assert_eq!(names(&["S9", "S1", "S9"]), ["S1", "S9"], "each once, in the order of the table");
+    }
+
+    #[test]
+    fn a_step_is_left_out_of_those_that_have_it() {
+        let only = without(&Settings::ALL, "revalidate", false).expect("a step");
+        assert!(only.iter().any(|settings| settings.name == "hugewalk"));
+        assert!(only.iter().all(|settings| settings.name != "legacy" && !settings.has("revalidate")));
+        assert!(without(&[Settings::LEGACY], "revalidate", true).is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! `hugewalk check`: verdicts, exit codes, and what it says to wishes that cannot be fulfilled.
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+struct Ran {
+    text: String,
+    error: String,
+    code: Option<i32>,
+}
+
+fn check(arguments: &str) -> Ran {
+    let mut command = Command::cargo_bin("hugewalk").expect("the command");
+    command.arg("check").args(arguments.split_whitespace());
+    let output = command.output().expect("it ran");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ran { text: text(output.stdout), error: text(output.stderr), code: output.status.code() }
+}
+
+fn json(arguments: &str) -> Value {
+    let ran = check(&format!("{arguments} --format json"));
+    assert_eq!(ran.error, "");
+    serde_json::from_str(&ran.text).expect("JSON")
+}
+
+#[test]
+fn a_verdict_says_which_protocols_race_and_how_far_was_looked() {
+    let report = json("S1 S8");
+    assert_eq!((&report["schema"], &report["unexpected"]), (&"hugewalk-check/1".into(), &0.into()));
+    let verdict = |scenario: &str, protocol: &str| {
+        let all = report["verdicts"].as_array().expect("a list");
+        let fits = |verdict: &&Value| verdict["scenario"] == scenario && verdict["protocol"] == protocol;
+        all.iter().find(fits).expect("a verdict").clone()
+    };
+    let race = verdict("S1", "legacy");
+    assert_eq!((&race["verdict"], &race["race"]["switches"]), (&"race".into(), &3.into()));
+    assert_eq!(race["story"]["report"]["property"], "I1");
+    let safe = verdict("S1", "hugewalk");
+    assert_eq!((&safe["verdict"], &safe["explored"]["coverage"]), (&"safe".into(), &"everything".into()));
+    assert!(safe["explored"]["executions"].as_u64() > Some(100), "{safe}");
+    assert_eq!(safe["story"], Value::Null);
+    assert_eq!(verdict("S8", "rfc-ptl")["verdict"], "race");
+    let text = check("S1 S8").text;
+    let line = |name: &str| {
+        text.lines().find(|line| line.trim_start().starts_with(name)).expect("a line").to_owned()
+    };
+    assert!(line("S1 ").contains("race 3") && line("S8 ").contains("race 2"), "{text}");
+}
+
+#[test]
+fn a_verdict_that_is_not_the_expected_one_gives_exit_code_1_and_is_named() {
+    assert_eq!(check("S1 --protocol legacy").code, Some(0));
+    // The race takes preemptions.
+    let ran = check("S1 --protocol legacy --preemptions 0");
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.text.contains("S1 under legacy: safe, where a race is expected"), "{}", ran.text);
+    assert_eq!(json("S1 --protocol legacy --preemptions 0")["unexpected"], 1);
+    // Chance may miss it; that says nothing.
+    assert_eq!(check("S1 --protocol legacy --random 1").code, Some(0));
+}
+
+#[test]
+fn a_step_left_out_opens_the_race_that_it_closes() {
+    for (arguments, verdict) in [
+        ("S8 --protocol hugewalk", "safe"),
+        ("S8 --protocol hugewalk --without revalidate", "race"),
+        ("S8 --without revalidate", "race"),
+        ("S2 --protocol rfc-ptl", "safe"),
+        ("S2 --protocol rfc-ptl --freed-at-once", "race"),
+        ("S2 --protocol hugewalk --freed-at-once", "safe"),
+        ("S8 --protocol hugewalk --without revalidate --pct 20000 --seed 3", "race"),
+        ("S8 --protocol hugewalk --without revalidate --random 20000 --seed 3", "race"),
+    ] {
+        let report = json(arguments);
+        assert_eq!(report["verdicts"].as_array().map(Vec::len), Some(1), "{arguments}");
+        assert_eq!(report["verdicts"][0]["verdict"], verdict, "{arguments}");
+    }
+}
+
+#[test]
+fn a_schedule_is_replayed_where_it_belongs() {
+    let found = json("S8 --protocol rfc");
+    let schedule = found["verdicts"][0]["race"]["schedule"].as_str().expect("a schedule").to_owned();
+    let again = json(&format!("S8 --protocol rfc --replay {schedule}"));
+    assert_eq!(again["report"]["schedule"].as_str(), Some(&*schedule));
+    let text = check(&format!("S8 --protocol rfc --replay {schedule}")).text;
+    assert!(text.contains("wrong-table-write"), "{text}");
+    // One after the other does no harm.
+    assert_eq!(json("S8 --protocol rfc-ptl --replay A1")["report"], Value::Null);
+}
+
+#[test]
+fn every_wish_that_cannot_be_fulfilled_gets_one_line_and_exit_code_2() {
+    let cases = [
+        ("S99", "no scenario is called `S99`"),
+        ("S1/gup-fats", "no scenario is called `S1/gup-fats`"),
+        (
+            "S1 --protocol hugewlak",
+            "no protocol is called `hugewlak`, did you mean hugewalk?; there are legacy,",
+        ),
+        (
+            "S1 --without revaldate",
+            "no step is called `revaldate`, did you mean revalidate?; there are rcu-free,",
+        ),
+        (
+            "S1 --protocol legacy --without revalidate",
+            "legacy does without revalidate anyway; leave it out of one",
+        ),
+        ("--replay A1", "--replay wants one scenario and one --protocol, as in: "),
+        ("S1 --replay A1", "--replay wants one scenario and one --protocol"),
+        ("S1 --protocol legacy --replay A1x", "--replay A1x: a schedule is turns of a thread's letter"),
+        ("S8 --protocol legacy --replay C1", "--replay C1: the schedule does not fit: at turn 1"),
+        ("--shard 5/4", "--shard 5/4: give K/N with K from 1 to N"),
+        ("--shard two", "--shard two: give K/N"),
+        ("--checkpoint no/such/place", "no/such/place: cannot be written: "),
+        ("merge no-such-file", "no-such-file: cannot be read: "),
+        ("--random 5 --pct 5", "the argument '--random <N>' cannot be used with '--pct <N>'"),
+        ("--protocl rfc", "unexpected argument '--protocl' found; a similar argument exists: '--protocol'"),
+        ("--jobs none", "invalid value 'none' for '--jobs <N>'"),
+        ("merge", "the following required arguments were not provided: <FILE>..."),
+    ];
+    for (arguments, expected) in cases {
+        let ran = check(arguments);
+        assert_eq!((ran.code, &*ran.text), (Some(2), ""), "{arguments}: {}", ran.error);
+        assert!(ran.error.starts_with(&format!("hugewalk: {expected}")), "{arguments}: {}", ran.error);
+        assert_eq!(ran.error.lines().count(), 1, "{arguments}: {}", ran.error);
+    }
+}
+
+#[test]
+fn everything_that_has_a_name_is_listed() {
+    let text = check("--list").text;
+    for name in ["S1 ", "S30 ", "legacy, rfc, ", "confirm-generation"] {
+        assert!(text.contains(name), "{name}: {text}");
+    }
+}
