@@ -57,6 +57,21 @@ fn the_states_follow_the_parent_entry_and_the_count() {
     assert_eq!((users(last), pud(last, "P1")), (0, Some(table.clone())));
 }
 
+/// Between the death of a table's lock and that of the table is a scheduling point, and somebody may come there.
+#[test]
+fn a_lock_that_dies_with_its_table_is_told_as_freed_before_it() {
+    let story = story("S2", Settings::HUGEWALK.without("rcu-free").expect("a step"));
+    let report = story.report.as_ref().expect("a race");
+    let freed = report.freed.as_ref().expect("the lock was freed");
+    assert_eq!((report.property.as_str(), freed.cpu), ("I1", Some(2)));
+    let at = |kind| story.steps.iter().position(|step| step.kind == kind && step.object == freed.object);
+    let step = &story.steps[at(StepKind::FreeLock).expect("the step is there")];
+    assert_eq!((step.cpu, &step.changes[..]), (2, &[format!("the {} is freed", freed.object)][..]));
+    let end = story.states.last().expect("a state");
+    let table = end.tables.iter().find(|table| freed.object.ends_with(&table.name)).expect("a table");
+    assert!(table.lock_freed && table.life != Life::Freed, "{table:?}");
+}
+
 #[test]
 fn what_is_held_is_named_and_let_go_again() {
     let scenario = scenario::named("S7").expect("a scenario");

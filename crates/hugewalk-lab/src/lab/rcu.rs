@@ -184,9 +184,6 @@ unsafe impl Rcu<Lab> for LabRcu {
         let frame = world().frame_of(head);
         if settings.lock_dies_at_once {
             world().kill_lock(frame);
-            let lock = format!("lock of T{}", frame.0);
-            trace::event(None, StepKind::FreeLock, || (lock.clone(), format!("frees the {lock}")));
-            trace::lock_freed(frame);
         }
         access(&self.waits());
         trace::event(Some(self.entrance()), StepKind::CallRcu, || {

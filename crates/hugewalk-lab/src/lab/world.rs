@@ -208,12 +208,16 @@ impl World {
         self.state.borrow_mut()[frame.0 as usize].life = Life::Dead(in_thread());
     }
 
-    /// The lock of a table dies, and the table lives on.
+    /// The lock of a table dies, if it has not died before: with its table, or while the table lives on.
     pub(super) fn kill_lock(&self, frame: TableFrame) {
         access(&Op::write(self.lock_life_of(frame)));
-        let lock = &mut self.state.borrow_mut()[frame.0 as usize].lock;
-        if *lock == Life::Alive {
-            *lock = Life::Dead(in_thread());
+        let before = self.state.borrow()[frame.0 as usize].lock;
+        if before == Life::Alive {
+            trace::event(None, StepKind::FreeLock, || {
+                (format!("lock of T{}", frame.0), format!("frees the lock of T{}", frame.0))
+            });
+            trace::lock_freed(frame);
+            self.state.borrow_mut()[frame.0 as usize].lock = Life::Dead(in_thread());
         }
     }
 

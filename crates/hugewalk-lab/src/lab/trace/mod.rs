@@ -130,7 +130,7 @@ pub(super) fn freed(frame: TableFrame) {
     with(|record| drop(record.freed.insert(frame, happening(format!("T{}", frame.0)))));
 }
 
-/// The lock of a table is freed, and its table lives on.
+/// The lock of a table is freed; the table lives on, if only until its own access.
 pub(super) fn lock_freed(frame: TableFrame) {
     with(|record| drop(record.lock_freed.insert(frame, happening(format!("lock of T{}", frame.0)))));
 }
