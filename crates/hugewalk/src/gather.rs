@@ -32,8 +32,8 @@ const BATCH: usize = 512;
 #[must_use = "dropping a gather at once flushes nothing of what comes later"]
 pub struct Gather<'g, P: Platform> {
     mm: &'g Mm<P>,
-    /// Whose `i_mmap` is borrowed.
-    file: Option<&'g HugeFile<P>>,
+    /// What must not be released before the flush.
+    i_mmap: Option<&'g IMmapWriteGuard<'g, P>>,
     size: HugeSize,
     range: Option<Range<VirtAddr>>,
     inline: [HugeFrame; INLINE],
@@ -63,7 +63,7 @@ impl<'g, P: Platform> Gather<'g, P> {
     /// An empty gather for `mm`, to be finished before `i_mmap` is released.
     pub(crate) fn new(mm: &'g Mm<P>, i_mmap: &'g IMmapWriteGuard<'_, P>) -> Self {
         let mut gather = Self::without_i_mmap(mm, i_mmap.file().size_class());
-        gather.file = Some(i_mmap.file());
+        gather.i_mmap = Some(i_mmap);
         gather
     }
 
@@ -71,7 +71,7 @@ impl<'g, P: Platform> Gather<'g, P> {
     pub(crate) fn without_i_mmap(mm: &'g Mm<P>, size: HugeSize) -> Self {
         Self {
             mm,
-            file: None,
+            i_mmap: None,
             size,
             range: None,
             inline: [HugeFrame(0); INLINE],
@@ -86,7 +86,9 @@ impl<'g, P: Platform> Gather<'g, P> {
     /// Does it flush the address space of `vma`, and keep `i_mmap` of the file of `vma` until then?
     pub(crate) fn is_for(&self, vma: &Vma<P>) -> bool {
         ptr::eq::<Mm<P>>(self.mm, &raw const **vma.mm())
-            && self.file.is_some_and(|file| ptr::eq::<HugeFile<P>>(file, &raw const **vma.file()))
+            && self
+                .i_mmap
+                .is_some_and(|i_mmap| ptr::eq::<HugeFile<P>>(i_mmap.file(), &raw const **vma.file()))
     }
 
     /// A translation in `range` was taken away or narrowed.
@@ -114,7 +116,11 @@ impl<'g, P: Platform> Gather<'g, P> {
 
     /// A table was unshared: the whole of its range has to be flushed. `users` use it still.
     pub(crate) fn unshared(&mut self, address: VirtAddr, users: u64) {
-        self.changed(address.pud_floor()..address.pud_end());
+        if P::Protocol::keeps(Step::FlushWholeTable) {
+            self.changed(address.pud_floor()..address.pud_end());
+        } else {
+            self.changed(address..address.plus(self.size.bytes()));
+        }
         self.unshared += 1;
         self.last += u64::from(users == 1);
         self.mm.hugetlb().platform().trace(Event::Unshared {
@@ -139,11 +145,17 @@ impl<'g, P: Platform> Gather<'g, P> {
     pub(crate) fn flush(&mut self) {
         let hugetlb = self.mm.hugetlb();
         if let Some(range) = self.range.take() {
-            if P::Protocol::keeps(Step::Flush) {
-                hugetlb.platform().flush_tlb(self.mm.context(), range);
+            let flush = || {
+                if P::Protocol::keeps(Step::Flush) {
+                    hugetlb.platform().flush_tlb(self.mm.context(), range);
+                }
+                let (mm, unshared, last) = (self.mm.id(), self.unshared, self.last);
+                hugetlb.platform().trace(Event::Flushed { mm, unshared, last });
+            };
+            match self.i_mmap.filter(|_| !P::Protocol::keeps(Step::FlushUnderIMmap)) {
+                None => flush(),
+                Some(i_mmap) => i_mmap.released(flush),
             }
-            let (mm, unshared, last) = (self.mm.id(), self.unshared, self.last);
-            hugetlb.platform().trace(Event::Flushed { mm, unshared, last });
         }
         (self.unshared, self.last) = (0, 0);
         for &frame in self.inline.iter().take(self.inline_len) {

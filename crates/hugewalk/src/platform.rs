@@ -67,6 +67,13 @@ pub unsafe trait Protocol: Send + Sync + 'static {
         let _ = step;
         true
     }
+
+    /// Do walkers hold the VMA lock in read around their read sections? They need not; it is what Linux has done since 6.3.
+    /// GUP-fast does not even then.
+    #[inline(always)]
+    fn walks_under_vma_lock() -> bool {
+        false
+    }
 }
 
 /// The steps of the protocol that [`Protocol`] can leave out.
@@ -83,8 +90,46 @@ pub enum Step {
     ConfirmGeneration,
     /// Unsharing counts the generation up.
     BumpGeneration,
-    /// The TLB is flushed before `i_mmap` is released.
+    /// The TLB is flushed for what was unmapped or unshared.
     Flush,
+    /// P3: the generation is noted first, and then the parent entry is seen to point to the table.
+    NoteGenerationFirst,
+    /// P3: at the end the parent entry is looked at first, and then the generation.
+    ConfirmParentFirst,
+    /// The generation goes up after the parent entry was cleared.
+    BumpAfterClear,
+    /// GUP-fast sees that the entry is what it was, after it has taken its reference to the page.
+    ConfirmEntry,
+    /// A parent entry is cleared under the lock of the table it points to.
+    DetachLocked,
+    /// What is flushed for a table that was unshared is the whole range it covers.
+    FlushWholeTable,
+    /// The flush comes before `i_mmap` is released.
+    FlushUnderIMmap,
+    /// Whether a table has one user left is asked after the count went down.
+    CountThenTell,
+    /// Whoever keeps a slot while it may sleep holds the VMA lock in read.
+    VmaLock,
+    /// Who has `i_mmap` only tries the VMA lock.
+    TryVmaLock,
+    /// Truncation waits for the lock of the reservations where that has the VMA lock's role.
+    ReserveLock,
+    /// Sharing and making a table populate a parent entry under one lock.
+    PopulateLock,
+    /// The entry that leads to a table is loaded once.
+    LoadOnce,
+    /// A VMA whose table is unshared for good is replaced in its file's tree before `i_mmap` is released.
+    ExchangeUnderIMmap,
+    /// A VMA that is unmapped leaves its file's tree before `i_mmap` is released.
+    LeaveUnderIMmap,
+    /// Nobody looks for a partner to share with who has `i_mmap` already.
+    ShareWithoutIMmap,
+    /// A task that waits queues first and looks then.
+    QueueThenLook,
+    /// The fault mutex, which is the page lock, comes before `i_mmap`.
+    MutexFirst,
+    /// Truncation waits for the faults under way, which may have found the page to lie within the file.
+    WaitForFaults,
 }
 
 /// The protocol of this crate, whole: RCU walks, locks revalidated, reads confirmed, tables freed after a grace period.

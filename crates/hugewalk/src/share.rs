@@ -14,12 +14,12 @@
 use core::sync::atomic::Ordering;
 
 use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
-use crate::arch::{Entry, Level};
+use crate::arch::{Entry, Level, RawEntry};
 use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::mm::Mm;
-use crate::platform::{Event, Levels, Platform};
+use crate::platform::{Event, Levels, Platform, Protocol, Step};
 use crate::sync::Word;
 use crate::table::{LockedSlot, OwnedTable, Place, Slot, Stable, TableRef, index_of};
 use crate::task::Task;
@@ -128,18 +128,27 @@ where
     if locked.sharers() == 0 {
         return Err(locked);
     }
-    detach(&locked);
-    let users = locked.place().table.remove_user() + 1;
-    gather.unshared(address, users);
+    let place = *locked.place();
+    // Until the end: a walker who has revalidated its lock keeps the table as long as it has that.
+    let _locked = P::Protocol::keeps(Step::DetachLocked).then_some(locked);
+    let too_early = (!P::Protocol::keeps(Step::CountThenTell)).then(|| place.table.users() + 1);
+    detach(&place);
+    let users = place.table.remove_user() + 1;
+    gather.unshared(address, too_early.unwrap_or(users));
     Ok(())
 }
 
-/// Clears the parent entry of a locked table, then counts its generation up: in this order, for P3 of the rule.
-pub(crate) fn detach<P: Platform>(locked: &LockedSlot<'_, P>) {
-    let place = locked.place();
+/// Clears the parent entry of a table that the caller has locked, then counts its generation up: in this order, for P3 of
+/// the rule.
+pub(crate) fn detach<P: Platform>(place: &Place<'_, P>) {
+    if !P::Protocol::keeps(Step::BumpAfterClear) {
+        place.table.bump_generation();
+    }
     // Release: a walker that sees the parent gone sees nothing of this table's next owner before it.
     place.parent.store(0, Ordering::Release);
-    place.table.bump_generation();
+    if P::Protocol::keeps(Step::BumpAfterClear) {
+        place.table.bump_generation();
+    }
 }
 
 /// Walks to the slot for `address`, making the tables that are missing on the way. A table for 2 MiB entries is shared
@@ -245,16 +254,20 @@ fn share<P: Platform>(guard: &VmaReadGuard<'_, P>, address: VirtAddr, pud: Place
     });
     let Some((frame, users)) = table else { return };
     let mm = vma.mm();
-    let locked = pud.lock(task);
-    if locked.raw().is_none() {
-        locked.set(Entry::Table(frame));
-        drop(locked);
+    // SAFETY: its count includes the user taken above, and `i_mmap` has been held since.
+    let table = unsafe { TableRef::from_frame(mm.hugetlb().platform(), frame) };
+    // The lock that `populate` takes as well.
+    let locked = if P::Protocol::keeps(Step::PopulateLock) { pud } else { Place { table, ..pud } };
+    let locked = locked.lock(task);
+    let empty = pud.table.read(pud.index).is_none();
+    if empty {
+        pud.table.entry(pud.index).store(RawEntry::from(Entry::Table(frame)).bits(), Ordering::Release);
+    }
+    drop(locked);
+    if empty {
         let event = Event::Shared { mm: mm.id(), address: address.pud_floor(), users };
         mm.hugetlb().platform().trace(event);
     } else {
-        drop(locked);
-        // SAFETY: its count includes the user taken above, and `i_mmap` has been held since.
-        let table = unsafe { TableRef::from_frame(mm.hugetlb().platform(), frame) };
         table.remove_user();
     }
 }

@@ -45,11 +45,11 @@
 
 use thiserror::Error;
 
-use crate::addr::{HugeSize, VirtAddr};
+use crate::addr::{HugeSize, TableFrame, VirtAddr};
 use crate::arch::{Entry, Level};
 use crate::file::FileProof;
 use crate::mm::Mm;
-use crate::platform::{Levels, Platform};
+use crate::platform::{Levels, Platform, Protocol, Step};
 use crate::sync::Arc;
 use crate::table::{Place, TableRef, index_of};
 use crate::task::RcuReadGuard;
@@ -225,7 +225,10 @@ pub(crate) unsafe fn step_down<'p, P: Platform>(
     level: Level,
 ) -> Option<Place<'p, P>> {
     let parent_entry = from.table.read(from.index);
-    let frame = parent_entry.table()?;
+    let mut frame = parent_entry.table()?;
+    if !P::Protocol::keeps(Step::LoadOnce) {
+        frame = from.table.read(from.index).table().unwrap_or(TableFrame(0));
+    }
     // SAFETY: the entry points to a table, which the caller keeps.
     let table = unsafe { TableRef::from_frame(mm.hugetlb().platform(), frame) };
     Some(Place {

@@ -48,6 +48,7 @@ const KNOWN: &[(&str, &str, &str, &str)] = &[
         "huge_pte_alloc",
         "mmap lock in write, the new VMA unlisted; does not share (S23)",
     ),
+    ("mm/remap.rs", "move_vma", "huge_pte_alloc", "none: for a protocol that shares where it must not (S23)"),
     (
         "mm/remap.rs",
         "move_entries",

@@ -26,7 +26,7 @@ use crate::pool::PoolEmpty;
 use crate::reserve::{NoPage, SubPoolFull};
 use crate::task::Task;
 use crate::uffd::Asked;
-use crate::vma::{Protection, Vma};
+use crate::vma::{Protection, Vma, VmaReadGuard};
 use crate::walk::leaf_offset;
 
 /// What the processor tried.
@@ -247,7 +247,10 @@ impl<P: Platform> AddressSpace<P> {
             let exact = address;
             let address = address.huge_page(vma.size());
             // Before the fault mutex, which the mover has.
-            if let Some(moving) = self.first_look(task, address) {
+            let locked = VmaReadGuard::beside_section(&mmap, vma, task);
+            let first = self.first_look(task, address);
+            drop(locked);
+            if let Some(moving) = first {
                 if let Entry::Hwpoison(_) = moving {
                     return Err(FaultError::Hwpoison { address, size: vma.size() });
                 }

@@ -109,6 +109,15 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
         self.tree.overlapping(offsets).map(|vma| FileProof { vma })
     }
 
+    /// Lets the lock go while `work` runs, for a protocol in which its holder does that too early.
+    pub(crate) fn released(&self, work: impl FnOnce()) {
+        let lock = WriteSem::<P, _>::rwlock(&self.tree);
+        // SAFETY: held by this guard, and taken again below, before the guard can let it go.
+        unsafe { lock.force_unlock_write() };
+        work();
+        core::mem::forget(lock.write());
+    }
+
     /// Makes room for `more` VMAs, so that putting them in cannot fail as long as the lock is held.
     pub(crate) fn prepare(&mut self, more: usize) -> Result<(), OutOfMemory> {
         self.tree.vmas.try_reserve(more)?;

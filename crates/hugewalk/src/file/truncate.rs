@@ -21,7 +21,7 @@ use super::io::{FileError, range_end};
 use crate::addr::VirtAddr;
 use crate::gather::Gather;
 use crate::mm::{Zap, by_table, zap_range};
-use crate::platform::{ENTRIES, Platform};
+use crate::platform::{ENTRIES, Platform, Protocol, Step};
 use crate::reserve::release_range;
 use crate::sync::{Arc, SleepLockGuard, Word, WriteSem};
 use crate::task::Task;
@@ -78,7 +78,9 @@ impl<P: Platform> HugeFile<P> {
         // A file that grows can have something beyond its new size, too: pages and promises from an allocation that kept
         // the size, and private copies of such pages.
         self.set_size(size);
-        self.hugetlb.wait_for_faults(task);
+        if P::Protocol::keeps(Step::WaitForFaults) {
+            self.hugetlb.wait_for_faults(task);
+        }
         self.unmap_offsets(gone.clone(), task, None);
         let mut freed = 0;
         while let Some(index) = self.next_page(&gone) {
@@ -144,7 +146,9 @@ impl<P: Platform> HugeFile<P> {
 
     /// Takes one page out of the file and away from whoever maps it. True if there was one.
     fn remove_page(&self, index: u64, task: &mut Task<P>) -> bool {
+        let early = (!P::Protocol::keeps(Step::MutexFirst)).then(|| self.i_mmap_write(task));
         let mutex = self.hugetlb.fault_mutex(task, self.id, index);
+        drop(early);
         self.unmap_page(index, task);
         let removed = self.evict(index);
         drop(mutex);
@@ -208,7 +212,8 @@ impl<P: Platform> HugeFile<P> {
             let Some(vma) = busy else { return };
             // Waited for with nothing held but what comes before it in the lock order, and VMA locks of this file: nobody
             // who has one of those waits for another.
-            let Some(semaphore) = vma.semaphore().map(|lock| lock.write(task)) else {
+            let lock = if P::Protocol::keeps(Step::ReserveLock) { vma.semaphore() } else { vma.own_lock() };
+            let Some(semaphore) = lock.map(|lock| lock.write(task)) else {
                 continue;
             };
             let count = kept.map_or(0, |kept| kept.count) + 1;

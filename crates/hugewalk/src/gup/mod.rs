@@ -55,7 +55,7 @@ use crate::mm::AddressSpace;
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::task::Task;
-use crate::vma::{Protection, Vma};
+use crate::vma::{Protection, Vma, VmaReadGuard};
 
 bitflags! {
     /// What a page is wanted for. Linux: `FOLL_*`.
@@ -230,7 +230,10 @@ impl<P: Platform> AddressSpace<P> {
             let mmap = self.mmap_read(task);
             let vma = mmap.find(address).ok_or(GupError::NotMapped { address })?;
             check_rights(vma, address, flags)?;
-            let unshare = match self.follow(task, system.clone(), address, Want::of(flags))? {
+            let locked = VmaReadGuard::beside_section(&mmap, vma, task);
+            let followed = self.follow(task, system.clone(), address, Want::of(flags))?;
+            drop(locked);
+            let unshare = match followed {
                 Follow::Page(page) => return Ok(page),
                 Follow::Hole if flags.contains(GupFlags::DUMP) && !is_cached(vma, address) => {
                     return Err(GupError::NoPage { address });

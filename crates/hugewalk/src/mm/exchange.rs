@@ -9,7 +9,7 @@ use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Platform, Protocol, Step};
 use crate::sync::{Arc, try_push};
 use crate::task::Task;
 use crate::vma::{Shape, Vma, VmaWriteGuard};
@@ -68,6 +68,10 @@ fn exchange_vma<P: Platform>(
         let mut gather = Gather::new(old.mm(), &i_mmap);
         work(&locked, &i_mmap, &new, &mut gather, task);
         gather.finish();
+        if !P::Protocol::keeps(Step::ExchangeUnderIMmap) {
+            drop(i_mmap);
+            i_mmap = old.file().i_mmap_write(task);
+        }
         new.succeed(old);
         // Here and below: what is taken out leaves the room that the other needs, so the exchange does not fail.
         i_mmap.remove(old);

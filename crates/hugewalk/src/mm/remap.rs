@@ -11,7 +11,7 @@ use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Platform, Protocol, Step};
 use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable};
@@ -229,6 +229,11 @@ fn move_vma<P: Platform>(
         return Ok(());
     };
     let mut i_mmap = old.file().i_mmap_write(task);
+    if !P::Protocol::keeps(Step::ShareWithoutIMmap)
+        && let Some(to) = VmaReadGuard::lock(mmap, new, task)
+    {
+        huge_pte_alloc(&to, new, new.start(), Some(&to), task)?;
+    }
     let mut gather = Gather::new(old.mm(), &i_mmap);
     move_entries(mmap, &locked, &i_mmap, new, &mut gather, task);
     gather.finish();

@@ -6,7 +6,7 @@ use super::{MapError, MmapWriteGuard, align_error};
 use crate::addr::{HugeSize, VirtAddr};
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Platform, Protocol, Step};
 use crate::share::huge_pmd_unshare;
 use crate::sync::Arc;
 use crate::task::Task;
@@ -70,11 +70,19 @@ impl<P: Platform> Split<P> {
     /// split by then stays split, which nobody can tell but from the list of VMAs.
     pub(super) fn apply(self, mmap: &mut MmapWriteGuard<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
         for cut in self.cuts.into_iter().flatten() {
+            if !P::Protocol::keeps(Step::ExchangeUnderIMmap)
+                && let Some(locked) = VmaWriteGuard::lock(mmap, &cut.old, task)
+            {
+                let i_mmap = cut.old.file().i_mmap_write(task);
+                unshare_at_cuts(&locked, &i_mmap, &cut, task);
+            }
             if let Some(locked) = VmaWriteGuard::lock(mmap, &cut.old, task) {
                 let mut i_mmap = cut.old.file().i_mmap_write(task);
                 // No more than was made for this cut: the other one's room is to be left.
                 i_mmap.prepare(cut.parts.iter().flatten().count() - 1)?;
-                unshare_at_cuts(&locked, &i_mmap, &cut, task);
+                if P::Protocol::keeps(Step::ExchangeUnderIMmap) {
+                    unshare_at_cuts(&locked, &i_mmap, &cut, task);
+                }
                 // The parts are in the tree before `i_mmap` is let go: nobody shares with the whole any more
                 // (CVE-2025-38084, scenario S14).
                 i_mmap.remove(&cut.old);

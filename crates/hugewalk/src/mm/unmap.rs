@@ -11,7 +11,7 @@ use crate::arch::{Entry, LeafFlags, Level};
 use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
-use crate::platform::{Levels, Platform};
+use crate::platform::{Levels, Platform, Protocol, Step};
 use crate::reserve::release_range;
 use crate::share::detach;
 use crate::sync::Arc;
@@ -121,6 +121,10 @@ pub(super) fn unmap_vma<P: Platform>(
         zap_range(&locked, &i_mmap, vma.start()..vma.end(), Zap::All, &mut gather, task);
         gather.finish();
         // Still under `i_mmap`: nobody starts to share with a VMA that is on its way out (scenario S22).
+        if !P::Protocol::keeps(Step::LeaveUnderIMmap) {
+            drop(i_mmap);
+            i_mmap = vma.file().i_mmap_write(task);
+        }
         i_mmap.remove(vma);
     }
     mmap.vmas.remove(vma);
@@ -289,7 +293,7 @@ fn free_table<P: Platform>(
         return;
     };
     let locked = place.lock(task);
-    detach(&locked);
+    detach(&place);
     if locked.sharers() > 0 {
         // Not reached: unmapping unshared it. Were it so, the others keep the table.
         let users = place.table.remove_user() + 1;

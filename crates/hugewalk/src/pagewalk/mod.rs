@@ -32,7 +32,7 @@ use crate::platform::Platform;
 use crate::sync::Arc;
 use crate::table::{Alive, LockedSlot, Slot, Unshared};
 use crate::task::Task;
-use crate::vma::Vma;
+use crate::vma::{Vma, VmaReadGuard};
 use crate::walk::huge_pte_offset;
 
 /// An entry under a walk.
@@ -166,6 +166,7 @@ impl<P: Platform> AddressSpace<P> {
             let size = vma.size();
             let part = vma.start().max(range.start.huge_page(size))..vma.end().min(range.end);
             next = vma.end();
+            let _locked = VmaReadGuard::beside_section(&mmap, vma, task);
             for part in by_table(part, size) {
                 walk_table(task, vma, part, visitor);
             }

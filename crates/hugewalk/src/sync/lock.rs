@@ -46,6 +46,11 @@ impl<P: Platform, T> RwSem<P, T> {
         self.0.write()
     }
 
+    /// As [`write`](Self::write), where nothing may sleep: for a protocol that does so all the same.
+    pub(crate) fn write_against_the_order(&self) -> WriteSem<'_, P, T> {
+        self.0.write()
+    }
+
     /// Takes the lock in read if that needs no waiting.
     pub(crate) fn try_read(&self) -> Option<ReadSem<'_, P, T>> {
         self.0.try_read()

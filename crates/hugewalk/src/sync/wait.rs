@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use super::{Arc, SpinLock};
 use crate::error::OutOfMemory;
-use crate::platform::Platform;
+use crate::platform::{Platform, Protocol, Step};
 use crate::task::Task;
 
 /// The place where one task sleeps. As `std::thread::park`: a token that is there or not.
@@ -67,9 +67,17 @@ impl<P: Platform, K> WaitQueue<P, K> {
         &self,
         key: K,
         task: &mut Task<P>,
-        look: impl FnMut(&Task<P>) -> Option<R>,
+        mut look: impl FnMut(&Task<P>) -> Option<R>,
     ) -> Result<R, OutOfMemory> {
-        self.enter(key, task)?;
+        if P::Protocol::keeps(Step::QueueThenLook) {
+            self.enter(key, task)?;
+        } else {
+            if let Some(found) = look(task) {
+                return Ok(found);
+            }
+            self.enter(key, task)?;
+            task.parker().park();
+        }
         Ok(self.sleep(task, look))
     }
 

@@ -170,10 +170,11 @@ impl<'p, P: Platform> Slot<'p, P, Alive> {
     pub fn peek(&self) -> Result<Unconfirmed<'_, P>, Unshared> {
         // The generation first, then the parent: an unshare that has counted up is then seen at the parent, and one
         // that counts up later is seen at the end.
-        let generation = self.place.table.generation();
+        let first = P::Protocol::keeps(Step::NoteGenerationFirst).then(|| self.place.table.generation());
         if P::Protocol::keeps(Step::ConfirmParent) && !self.place.is_attached() {
             return Err(Unshared);
         }
+        let generation = first.unwrap_or_else(|| self.place.table.generation());
         let entry = self.place.table.read(self.place.index);
         Ok(Unconfirmed { place: &self.place, generation, entry })
     }
@@ -240,7 +241,7 @@ impl<P: Platform> Unconfirmed<'_, P> {
         // SeqCst: who has pinned the page before this sees that the entry has lost the right to write, or who took that
         // right away sees the pin (see `mm::fork`).
         let now = self.place.table.entry(self.place.index).load(Ordering::SeqCst);
-        if RawEntry::from_bits(now) != self.entry {
+        if P::Protocol::keeps(Step::ConfirmEntry) && RawEntry::from_bits(now) != self.entry {
             return Err(Unshared);
         }
         self.confirm()
@@ -249,9 +250,25 @@ impl<P: Platform> Unconfirmed<'_, P> {
     #[inline]
     fn check(&self) -> Result<(), Unshared> {
         // The loads before this one are Acquire, so none of them is delayed past it; parent, then generation.
+        if P::Protocol::keeps(Step::ConfirmParentFirst) {
+            self.check_parent()?;
+            self.check_generation()
+        } else {
+            self.check_generation()?;
+            self.check_parent()
+        }
+    }
+
+    #[inline]
+    fn check_parent(&self) -> Result<(), Unshared> {
         if P::Protocol::keeps(Step::ConfirmParent) && !self.place.is_attached() {
             return Err(Unshared);
         }
+        Ok(())
+    }
+
+    #[inline]
+    fn check_generation(&self) -> Result<(), Unshared> {
         if P::Protocol::keeps(Step::ConfirmGeneration) && self.place.table.generation() != self.generation {
             return Err(Unshared);
         }

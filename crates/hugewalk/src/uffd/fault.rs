@@ -5,7 +5,7 @@ use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::{Entry, LeafFlags};
 use crate::fault::{Access, FaultError};
 use crate::mm::{Mm, MmapReadGuard};
-use crate::platform::Platform;
+use crate::platform::{Platform, Protocol};
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::vma::{Vma, VmaFlags};
@@ -89,6 +89,9 @@ impl<P: Platform> Asked<P> {
         let Some(ticket) = context.post_fault(self.pagefault)? else {
             return Ok(());
         };
+        // Before the task queues: what comes between queueing and sleeping must not sleep by itself.
+        let vma = mmap.find(self.page).filter(|_| P::Protocol::walks_under_vma_lock()).cloned();
+        let mut locked = vma.as_ref().and_then(|vma| Some(vma.semaphore()?.read(task)));
         let mut mmap = Some(mmap);
         // The closure looks with the task queued, and cannot sleep: it has the task behind a shared borrow (scenario S19).
         let woken = context.faults().wait_as(self.pagefault.address, task, |task| {
@@ -98,6 +101,7 @@ impl<P: Platform> Asked<P> {
             // Later looks come from a wake-up, but perhaps not from ours.
             let mmap = mmap.take()?;
             let wait = self.must_wait(context.mm(), task);
+            drop(locked.take());
             drop(mmap);
             if !wait {
                 return Some(());

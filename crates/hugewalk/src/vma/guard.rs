@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::Vma;
-use crate::platform::Platform;
+use crate::platform::{Platform, Protocol, Step};
 use crate::sync::{ReadSem, WriteSem};
 use crate::task::Task;
 
@@ -37,7 +37,19 @@ impl<'v, P: Platform> VmaReadGuard<'v, P> {
         task: &mut Task<P>,
     ) -> Option<Self> {
         // INVARIANT: taken here, or `holder` keeps the VMA for `'v`.
-        holder.keeps(vma).then(|| Self { vma, _semaphore: vma.semaphore().map(|lock| lock.read(task)) })
+        holder.keeps(vma).then(|| {
+            let lock = vma.semaphore().filter(|_| P::Protocol::keeps(Step::VmaLock));
+            Self { vma, _semaphore: lock.map(|lock| lock.read(task)) }
+        })
+    }
+
+    /// What a walker holds besides its read section: nothing, but for a protocol that wants the VMA lock there. Sleeps then.
+    pub(crate) fn beside_section<H: held::KeepsVma<P>>(
+        holder: &'v H,
+        vma: &'v Vma<P>,
+        task: &mut Task<P>,
+    ) -> Option<Self> {
+        if P::Protocol::walks_under_vma_lock() { Self::lock(holder, vma, task) } else { None }
     }
 
     /// The VMA.
@@ -74,7 +86,8 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
     /// `i_mmap` held, against the lock order.
     pub(crate) fn try_lock<H: held::KeepsVma<P>>(holder: &'v H, vma: &'v Vma<P>) -> Option<Self> {
         let _semaphore = match vma.semaphore() {
-            Some(lock) => Some(lock.try_write()?),
+            Some(lock) if P::Protocol::keeps(Step::TryVmaLock) => Some(lock.try_write()?),
+            Some(lock) => Some(lock.write_against_the_order()),
             None => None,
         };
         // INVARIANT: as for `lock`.

@@ -305,6 +305,11 @@ impl<P: Platform> Vma<P> {
         self.reserve.is_some()
     }
 
+    /// The lock that a VMA has which may be shared.
+    pub(crate) fn own_lock(&self) -> Option<&RwSem<P, ()>> {
+        self.lock.as_ref()
+    }
+
     pub(crate) fn reserve(&self) -> Option<&Arc<PrivateReserve<P>>> {
         self.reserve.as_ref()
     }
