@@ -38,7 +38,7 @@ pub use self::op::{Class, Kind, Object, Op, Wait};
 pub use self::schedule::{NotASchedule, Schedule};
 pub use self::sync::{Lock, RwLock, Shared};
 pub use self::vm::{Deadlock, LockCycle, Note, Setup, access, in_thread, is_judged, note, violation};
-pub(crate) use self::vm::{is_moving, is_tracing, lock_released, lock_taken, lock_wanted};
+pub(crate) use self::vm::{is_moving, is_tracing, lock_released, lock_taken, lock_wanted, quietly};
 
 use self::bounded::{Bound, Bounded};
 use self::chance::{Dice, Pct, Random};

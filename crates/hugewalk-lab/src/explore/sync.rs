@@ -87,6 +87,11 @@ impl RwLock {
         this.state.load(Relaxed) != WRITER && this.queued.load(Relaxed) == 0
     }
 
+    /// Does nobody have it?
+    pub(crate) fn is_free(&self) -> bool {
+        Self::may_write(self.pointer())
+    }
+
     fn may_write(this: *const ()) -> bool {
         // SAFETY: asked while the thread waits in `lock_exclusive`, with a reference to it.
         unsafe { (*this.cast::<Self>()).state.load(Relaxed) == 0 }

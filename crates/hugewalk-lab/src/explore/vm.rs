@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 
 pub use self::ambient::{Deadlock, LockCycle, Note, access, in_thread, is_judged, note, violation};
-pub(crate) use self::ambient::{is_moving, is_tracing, lock_released, lock_taken, lock_wanted};
+pub(crate) use self::ambient::{is_moving, is_tracing, lock_released, lock_taken, lock_wanted, quietly};
 pub use self::setup::Setup;
 
 use self::ambient::{MOVING, TRACING, VM, with};

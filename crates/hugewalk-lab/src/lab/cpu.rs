@@ -60,7 +60,8 @@ struct Cached {
 #[derive(Clone, Copy, Debug)]
 enum To {
     Table(TableFrame),
-    Page(HugeFrame),
+    /// With the table that the entry lies in.
+    Page(HugeFrame, TableFrame),
 }
 
 thread_local! {
@@ -83,7 +84,7 @@ pub(super) fn kept() -> Vec<Kept> {
     let words = |cached: &Cached| {
         let (size, to) = match cached.to {
             To::Table(table) => (1 << 30, format!("T{}", table.0)),
-            To::Page(frame) => (1 << 21, format!("page {}", frame.0 >> 9)),
+            To::Page(frame, _) => (1 << 21, format!("page {}", frame.0 >> 9)),
         };
         Kept { context: cached.context, range: cached.start..cached.start + size, to }
     };
@@ -106,24 +107,22 @@ pub(super) fn flush(context: &Context, range: &Range<VirtAddr>) {
     });
 }
 
-/// After a gather has flushed, and before `i_mmap` is released, no processor reaches a table that its address space has
-/// no entry for (I6).
-pub(super) fn check_after_flush() {
+/// After a gather has flushed, and when `i_mmap` is released, no processor reaches a table that its address space has no entry
+/// for, nor a page that it found there (I6).
+pub(super) fn check_caches() {
     let stale = CACHES.with_borrow(|caches| {
-        caches.iter().find_map(|cached| match cached.to {
-            To::Table(table) => {
-                let pud = world().peek(cached.root, cached.start >> 39);
-                let now = pud.and_then(|pud| world().peek(pud, cached.start >> 30));
-                (now != Some(table)).then_some(table)
-            }
-            To::Page(_) => None,
+        caches.iter().find_map(|cached| {
+            let (To::Table(table) | To::Page(_, table)) = cached.to;
+            let pud = world().peek(cached.root, cached.start >> 39);
+            let now = pud.and_then(|pud| world().peek(pud, cached.start >> 30));
+            (now != Some(table)).then_some((table, cached.to))
         })
     });
-    if let Some(table) = stale {
-        let text = format!("a processor still reaches table {}, which was unshared", table.0);
-        trace::is_about(table, false);
-        world().violated(Property::I6, &text);
-    }
+    let Some((table, to)) = stale else { return };
+    let by = if matches!(to, To::Page(..)) { "the TLB" } else { "a paging-structure cache" };
+    let text = format!("{by} of a processor still reaches table {}, which was unshared", table.0);
+    trace::is_about(table, false);
+    world().violated(Property::I6, &text);
 }
 
 /// A processor that runs an address space.
@@ -175,7 +174,7 @@ impl<'s> Cpu<'s> {
                 let fits = |cached: &&Cached| {
                     cached.context == context
                         && cached.start == start
-                        && matches!(cached.to, To::Page(_)) == page
+                        && matches!(cached.to, To::Page(..)) == page
                 };
                 caches.iter().find(fits).map(|cached| cached.to)
             })
@@ -183,7 +182,7 @@ impl<'s> Cpu<'s> {
         let keep = |start: u64, to: To| {
             CACHES.with_borrow_mut(|caches| caches.push(Cached { context, root, start, to }));
         };
-        if let Some(To::Page(frame)) = find(at >> 21 << 21, true) {
+        if let Some(To::Page(frame, _)) = find(at >> 21 << 21, true) {
             return Some(frame);
         }
         let table = match find(at >> 30 << 30, false) {
@@ -198,7 +197,7 @@ impl<'s> Cpu<'s> {
         let Entry::Leaf(leaf) = Self::read(table, at >> 21).decode() else {
             return None;
         };
-        keep(at >> 21 << 21, To::Page(leaf.frame));
+        keep(at >> 21 << 21, To::Page(leaf.frame, table));
         Some(leaf.frame)
     }
 

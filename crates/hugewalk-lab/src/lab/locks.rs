@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use hugewalk::sync::Parker;
 use lock_api::{GuardNoSend, RawMutex, RawRwLock};
 
+use super::audit;
 use super::trace::{self, Mode};
 use super::world::{Place, Property, world};
 use crate::explore::{
@@ -167,6 +168,8 @@ unsafe impl Parker for Token {
 
     fn park(&self) {
         may_sleep();
+        // What it has read makes it sleep.
+        world().told();
         let (world, address) = (world(), std::ptr::from_ref(self).addr());
         let wait = Wait::until(Self::is_put, std::ptr::from_ref(self).cast());
         access(&world.op(world.place(address), address, Kind::Write, true).waits(wait));
@@ -183,6 +186,15 @@ unsafe impl Parker for Token {
 /// A sleeping reader/writer lock in which writers queue.
 #[derive(Debug)]
 pub struct SleepRwLock(RwLock);
+
+impl SleepRwLock {
+    /// If it is the `i_mmap` of a file, there are things that hold whenever it is free.
+    fn audit(&self) {
+        if self.0.is_free() {
+            audit::released(std::ptr::from_ref(self).addr());
+        }
+    }
+}
 
 // SAFETY: that of the explorer.
 unsafe impl RawRwLock for SleepRwLock {
@@ -203,6 +215,7 @@ unsafe impl RawRwLock for SleepRwLock {
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock_shared() };
         released(&self.0);
+        self.audit();
     }
     fn lock_exclusive(&self) {
         may_sleep();
@@ -217,5 +230,6 @@ unsafe impl RawRwLock for SleepRwLock {
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock_exclusive() };
         released(&self.0);
+        self.audit();
     }
 }

@@ -16,10 +16,12 @@
 //! announce anything: who of two threads drops the last reference to a mapping is decided by the order of the steps
 //! around it. Contents of pages are not modelled.
 
+mod audit;
 mod cpu;
 mod locks;
 mod protocol;
 mod rcu;
+mod speculate;
 mod trace;
 mod walker;
 mod word;
@@ -34,10 +36,12 @@ use hugewalk::page::Page;
 use hugewalk::platform::{Barriers, ENTRIES, Event, Levels, Platform};
 use hugewalk::table::Table;
 
+pub(crate) use self::audit::Audit;
 pub use self::cpu::Cpu;
 pub use self::locks::{SleepMutex, SleepRwLock, SpinLock, Token};
 pub use self::protocol::{Broadcast, Chosen, Settings, Walkers};
 pub use self::rcu::{LabRcu, LabReader};
+pub use self::speculate::Speculator;
 pub(crate) use self::trace::{end_run, tell};
 pub use self::walker::Walker;
 pub use self::word::Word;
@@ -68,8 +72,25 @@ impl Lab {
         trace::begin_run();
         protocol::select(&settings);
         rcu::begin_run();
+        audit::begin_run();
         cpu::begin_run();
         Self { run: world().run.get(), rcu: std::cell::Cell::new(std::ptr::null()) }
+    }
+
+    /// From now on this protocol is followed in place of the one the run began with.
+    pub(crate) fn follow(settings: Settings) {
+        world().settings.set(settings);
+        protocol::select(&settings);
+    }
+
+    /// Says whether there is memory for tables from now on. A step.
+    pub(crate) fn set_memory(there_is: bool) {
+        world().set_memory(there_is);
+    }
+
+    /// The protocol that is followed.
+    pub(crate) fn followed() -> Settings {
+        world().settings.get()
     }
 
     /// Tables and huge pages in use.
@@ -107,7 +128,7 @@ impl Lab {
         self.machine();
         // SAFETY: set by `attach` to the domain of the system that owns this platform; null before.
         if let Some(rcu) = unsafe { self.rcu.get().as_ref() } {
-            rcu.wait_for_sections();
+            rcu.broadcast();
         }
     }
 }
@@ -138,6 +159,9 @@ unsafe impl Platform for Lab {
         Ok(Context::new())
     }
     fn alloc_table(&self) -> Option<TableFrame> {
+        if !self.machine().has_memory() {
+            return None;
+        }
         self.machine().alloc_table()
     }
     unsafe fn free_table(&self, frame: TableFrame) {
@@ -154,6 +178,9 @@ unsafe impl Platform for Lab {
     }
     unsafe fn free_huge(&self, _: HugeFrame, _: HugeSize) {
         self.machine().live_pages.set(world().live_pages.get() - 1);
+    }
+    fn has_page_record(&self, frame: HugeFrame) -> bool {
+        self.machine().was_allocated(frame)
     }
     fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
         self.machine().page_record(frame)
@@ -179,7 +206,7 @@ unsafe impl Platform for Lab {
                 if broadcast == Broadcast::Last && last > 0 {
                     self.broadcast();
                 }
-                cpu::check_after_flush();
+                cpu::check_caches();
             }
             _ => {}
         }

@@ -4,6 +4,8 @@ use std::cell::Cell;
 
 use hugewalk::platform::{Protocol, Step};
 
+use crate::explore::in_thread;
+
 /// What a walker holds that is not GUP-fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Walkers {
@@ -37,10 +39,13 @@ pub struct Settings {
     pub broadcast: Broadcast,
     /// The table lock is freed as soon as its table is handed to RCU, not with it.
     pub lock_dies_at_once: bool,
-    /// Tables that are handed to RCU are freed at once: a machine whose flush is all there is to wait for.
+    /// Tables that are handed to RCU are freed as soon as no processor has interrupts off: a machine whose flush is all
+    /// there is to wait for.
     pub freed_at_once: bool,
+    /// The count of a table's users is the count of references to its page, which whoever meets a page may take.
+    pub users_are_references: bool,
     /// Steps of the engine that are left out, a bit for each.
-    without: u32,
+    pub(crate) without: u32,
 }
 
 const fn bit(step: Step) -> u32 {
@@ -50,13 +55,32 @@ const fn bit(step: Step) -> u32 {
 const UNCHECKED: u32 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
 
 /// Names of the steps that can be left out.
-const STEPS: [(&str, Step); 6] = [
+const STEPS: [(&str, Step); 25] = [
     ("rcu-free", Step::RcuFree),
     ("revalidate", Step::Revalidate),
     ("confirm-parent", Step::ConfirmParent),
     ("confirm-generation", Step::ConfirmGeneration),
     ("bump-generation", Step::BumpGeneration),
     ("flush", Step::Flush),
+    ("note-generation-first", Step::NoteGenerationFirst),
+    ("confirm-parent-first", Step::ConfirmParentFirst),
+    ("bump-after-clear", Step::BumpAfterClear),
+    ("confirm-entry", Step::ConfirmEntry),
+    ("detach-locked", Step::DetachLocked),
+    ("flush-whole-table", Step::FlushWholeTable),
+    ("flush-under-i-mmap", Step::FlushUnderIMmap),
+    ("count-then-tell", Step::CountThenTell),
+    ("vma-lock", Step::VmaLock),
+    ("try-vma-lock", Step::TryVmaLock),
+    ("reserve-lock", Step::ReserveLock),
+    ("populate-lock", Step::PopulateLock),
+    ("load-once", Step::LoadOnce),
+    ("exchange-under-i-mmap", Step::ExchangeUnderIMmap),
+    ("leave-under-i-mmap", Step::LeaveUnderIMmap),
+    ("share-without-i-mmap", Step::ShareWithoutIMmap),
+    ("queue-then-look", Step::QueueThenLook),
+    ("mutex-first", Step::MutexFirst),
+    ("wait-for-faults", Step::WaitForFaults),
 ];
 
 const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {
@@ -66,6 +90,7 @@ const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {
         broadcast,
         lock_dies_at_once: true,
         freed_at_once: false,
+        users_are_references: false,
         without: UNCHECKED,
     }
 }
@@ -90,6 +115,7 @@ impl Settings {
         broadcast: Broadcast::None,
         lock_dies_at_once: false,
         freed_at_once: false,
+        users_are_references: false,
         without: 0,
     };
 
@@ -128,11 +154,19 @@ impl Settings {
         Some(self)
     }
 
-    /// Are tables freed as soon as they are handed to RCU?
+    /// On a machine that frees tables right after the flush, which waits for interrupts: x86-64 without paravirtual flushes.
     #[must_use]
     pub fn freed_at_once(self) -> Self {
         // Who does not wait for the grace period by itself relies on the machine to make it wait.
         Self { freed_at_once: self.without & UNCHECKED != 0, ..self }
+    }
+
+    /// On a machine that has no memory for the batch of tables to be freed: it broadcasts to all processors, which waits for
+    /// interrupts, and frees them.
+    #[must_use]
+    pub fn without_batches(self) -> Self {
+        // It comes to the same. The engine links tables through their own records, and needs no memory to wait.
+        self.freed_at_once()
     }
 
     /// Is an entry that is returned promised to have been the walker's own when it was read?
@@ -141,12 +175,25 @@ impl Settings {
     }
 }
 
+/// This thread does not hold VMA locks in read from now on, or does again.
+pub(super) fn set_without_vma_lock(without: bool) {
+    if let Some(thread) = in_thread() {
+        let (threads, this) = (UNLOCKED.get(), 1 << thread);
+        UNLOCKED.set(if without { threads | this } else { threads & !this });
+    }
+}
+
 thread_local! {
+    /// Threads that do not hold VMA locks in read.
+    static UNLOCKED: Cell<u8> = const { Cell::new(0) };
     static WITHOUT: Cell<u32> = const { Cell::new(0) };
+    static UNDER_VMA_LOCK: Cell<bool> = const { Cell::new(false) };
 }
 
 pub(super) fn select(settings: &Settings) {
+    UNLOCKED.set(0);
     WITHOUT.set(settings.without);
+    UNDER_VMA_LOCK.set(settings.walkers == Walkers::Vma);
 }
 
 /// The protocol of the run that is under way on this OS thread.
@@ -157,6 +204,12 @@ pub struct Chosen;
 // thread at a time.
 unsafe impl Protocol for Chosen {
     fn keeps(step: Step) -> bool {
+        if step == Step::VmaLock && UNLOCKED.get() != 0 {
+            return in_thread().is_none_or(|thread| UNLOCKED.get() & 1 << thread == 0);
+        }
         WITHOUT.get() & bit(step) == 0
+    }
+    fn walks_under_vma_lock() -> bool {
+        UNDER_VMA_LOCK.get()
     }
 }

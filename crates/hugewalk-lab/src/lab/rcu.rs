@@ -28,6 +28,8 @@ struct State {
     readers: u32,
     /// A bit for each reader that is in a section.
     open: u64,
+    /// Those of them with interrupts off.
+    interrupts_off: u64,
     /// What waits, and for which sections.
     waiting: Vec<(u64, Option<NonNull<RcuHead>>)>,
 }
@@ -48,6 +50,15 @@ pub struct LabReader {
 thread_local! {
     /// Threads whose sections hold nobody off: walkers that are in none, in a protocol that does not ask for one.
     static DUD: std::cell::Cell<u8> = const { std::cell::Cell::new(0) };
+    /// Threads whose sections are interrupts off.
+    static INTERRUPTS_OFF: std::cell::Cell<u8> = const { std::cell::Cell::new(0) };
+}
+
+/// The sections that this thread enters from now on are with interrupts off (or are not, again).
+pub(super) fn set_interrupts_off(off: bool) {
+    if let Some(thread) = in_thread() {
+        INTERRUPTS_OFF.set(INTERRUPTS_OFF.get() & !(1 << thread) | u8::from(off) << thread);
+    }
 }
 
 /// The sections that this thread enters from now on are none (or are, again).
@@ -59,6 +70,7 @@ pub(super) fn set_dud(dud: bool) {
 
 pub(super) fn begin_run() {
     DUD.set(0);
+    INTERRUPTS_OFF.set(0);
 }
 
 impl LabRcu {
@@ -88,14 +100,23 @@ impl LabRcu {
         in_thread().is_some_and(|thread| DUD.get() & 1 << thread != 0)
     }
 
-    /// Waits for all sections that are open. Interrupts off hold a broadcast up as a section does.
-    pub(super) fn wait_for_sections(&self) {
+    /// Waits for all processors that have interrupts off.
+    pub(super) fn broadcast(&self) {
+        self.wait_for(|state| state.interrupts_off);
+    }
+
+    /// Waits for all sections that are open.
+    fn wait_for_sections(&self) {
+        self.wait_for(|state| state.open);
+    }
+
+    fn wait_for(&self, whom: fn(&State) -> u64) {
         access(&self.waits());
         trace::event(Some(self.exit()), StepKind::Broadcast, || {
             ("all CPUs".to_owned(), "waits for all CPUs".to_owned())
         });
         let mut state = self.state();
-        let open = state.open;
+        let open = whom(&state);
         if open == 0 {
             return;
         }
@@ -154,7 +175,11 @@ unsafe impl Rcu<Lab> for LabRcu {
         }
         access(&Op::read(self.entrance()));
         trace::section(self.entrance(), true);
-        self.state().open |= 1 << reader.number;
+        let off = in_thread().is_some_and(|thread| INTERRUPTS_OFF.get() & 1 << thread != 0);
+        let mut state = self.state();
+        state.open |= 1 << reader.number;
+        state.interrupts_off |= u64::from(off) << reader.number;
+        drop(state);
         if let Some(thread) = in_thread() {
             world().atomic.borrow_mut()[thread] += 1;
         }
@@ -169,6 +194,7 @@ unsafe impl Rcu<Lab> for LabRcu {
         trace::section(self.exit(), false);
         let mut state = self.state();
         state.open &= !(1 << reader.number);
+        state.interrupts_off &= !(1 << reader.number);
         for (open, _) in &mut state.waiting {
             *open &= !(1 << reader.number);
         }
@@ -191,7 +217,7 @@ unsafe impl Rcu<Lab> for LabRcu {
         });
         trace::retired(frame);
         let mut state = self.state();
-        let open = if settings.freed_at_once { 0 } else { state.open };
+        let open = if settings.freed_at_once { state.interrupts_off } else { state.open };
         state.waiting.push((open, Some(head)));
         drop(state);
         self.run();

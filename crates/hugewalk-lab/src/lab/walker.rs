@@ -1,4 +1,7 @@
-//! A walker: one who looks an entry up and reads it, or locks its table and writes it, holding what the protocol asks for.
+//! Walkers under watch: what they read, write and are told is judged (I2, I3).
+//!
+//! [`Walker`] has a walk of the lab's own, which looks an entry up and reads it, or locks its table and writes it, holding
+//! what the protocol asks for. And it watches the walkers of the engine while they walk ([`Walker::watch`]).
 
 use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
 use hugewalk::arch::Entry;
@@ -7,8 +10,8 @@ use hugewalk::task::Task;
 use hugewalk::walk::{LockedSlot, huge_pte_offset};
 
 use super::Lab;
-use super::protocol::Walkers;
-use super::rcu::set_dud;
+use super::protocol::{Walkers, set_without_vma_lock};
+use super::rcu::{set_dud, set_interrupts_off};
 use super::world::{Property, Watch, world};
 use crate::explore::in_thread;
 
@@ -60,10 +63,13 @@ impl<'s> Walker<'s> {
 
     /// What GUP-fast does, in every protocol with no lock: reads the entry, reads it again, confirms.
     pub fn gup_fast(&self, task: &Task<Lab>) -> Option<Entry> {
-        self.watched(!world().settings.get().promises_own_entry(), || {
+        self.watch_fast(|| {
             let section = task.rcu_read_lock();
             let slot = huge_pte_offset(&section, self.space.mm(), self.address, HugeSize::Size2M).ok()??;
-            slot.peek().and_then(|entry| entry.confirm_unchanged()).ok()
+            let found = slot.peek().and_then(|entry| entry.confirm_unchanged()).ok();
+            drop(section);
+            self.told_fast(found.and_then(|found| found.page()));
+            found
         })
     }
 
@@ -71,60 +77,129 @@ impl<'s> Walker<'s> {
     fn held(&self, task: &mut Task<Lab>, act: Act) -> Option<Entry> {
         let walkers = world().settings.get().walkers;
         let mm = self.space.mm();
-        self.watched(false, || match walkers {
-            Walkers::Vma => {
-                let mmap = self.space.mmap_read(task);
-                let locked = mmap.lock_vma(mmap.find(self.address)?, task)?;
-                let slot = huge_pte_offset(&locked, mm, self.address, HugeSize::Size2M).ok()??;
-                if act == Act::Read {
-                    return Some(slot.read());
+        self.watch(|| {
+            let found = match walkers {
+                Walkers::Vma => {
+                    let mmap = self.space.mmap_read(task);
+                    let locked = mmap.lock_vma(mmap.find(self.address)?, task)?;
+                    let slot = huge_pte_offset(&locked, mm, self.address, HugeSize::Size2M).ok()??;
+                    if act == Act::Read { Some(slot.read()) } else { act.with(&slot.lock(task)) }
                 }
-                act.with(&slot.lock(task));
-                None
-            }
-            Walkers::Rcu | Walkers::Mmap => {
-                let mmap = (walkers == Walkers::Mmap).then(|| self.space.mmap_read(task));
-                set_dud(walkers == Walkers::Mmap);
-                let section = task.rcu_read_lock();
-                let slot = huge_pte_offset(&section, mm, self.address, HugeSize::Size2M).ok().flatten();
-                let found = slot.and_then(|slot| match act {
-                    Act::Read => slot.read().ok(),
-                    _ => slot.lock().ok().and_then(|locked| act.with(&locked)),
-                });
-                drop(section);
-                set_dud(false);
-                drop(mmap);
-                found
-            }
+                Walkers::Rcu | Walkers::Mmap => {
+                    let mmap = (walkers == Walkers::Mmap).then(|| self.space.mmap_read(task));
+                    let section = task.rcu_read_lock();
+                    let slot = huge_pte_offset(&section, mm, self.address, HugeSize::Size2M).ok().flatten();
+                    let found = slot.and_then(|slot| match act {
+                        Act::Read => slot.read().ok(),
+                        _ => slot.lock().ok().and_then(|locked| act.with(&locked)),
+                    });
+                    drop(section);
+                    drop(mmap);
+                    found
+                }
+            };
+            self.told(found.map(|found| found.page()));
+            found
         })
     }
 
-    /// The page that is mapped there now belongs to something else than what the watched walkers' mappings show. For the
-    /// setup.
-    pub fn foreign(file_page: HugeFrame) {
-        world().foreign.set(Some(file_page));
+    /// Watches a walker of the engine: what it writes goes to tables of its own (I2). Where walkers have the mmap lock alone,
+    /// its read sections are none.
+    pub fn watch<R>(&self, walk: impl FnOnce() -> R) -> R {
+        let unlocked = world().settings.get().walkers == Walkers::Mmap;
+        set_dud(unlocked);
+        let found = self.watched(Some(self.space), walk);
+        set_dud(false);
+        found
     }
 
-    /// Watches what is read and written meanwhile (I2), and judges what is returned (I3), unless that is `unjudged`.
-    fn watched(&self, unjudged: bool, work: impl FnOnce() -> Option<Entry>) -> Option<Entry> {
-        let thread = in_thread()?;
-        let root = Some(self.space.mm().root_frame());
-        super::trace::works_in(self.space.mm().root_frame());
-        world().watch.borrow_mut()[thread] = Watch { root, address: self.address, own: None };
-        let found = work();
-        let watch = std::mem::take(&mut world().watch.borrow_mut()[thread]);
-        let letter = char::from(b'A' + thread as u8);
-        if found.is_some() && watch.own == Some(false) && !unjudged {
-            let text = format!("{letter} is told of an entry that was not its own when it was read");
-            world().violated(Property::I3, &text);
-        }
-        if let Some(Entry::Leaf(leaf)) = found
-            && world().foreign.get() == Some(leaf.frame)
-        {
-            let text =
-                format!("{letter} is given huge page {:#x}, which its mapping has no right to", leaf.frame.0);
-            world().violated(Property::I3, &text);
-        }
+    /// As [`watch`](Self::watch), a walker that must hold the VMA lock since it sleeps: where walkers have the mmap lock
+    /// alone, it does not.
+    pub fn watch_sleeper<R>(&self, walk: impl FnOnce() -> R) -> R {
+        set_without_vma_lock(world().settings.get().walkers == Walkers::Mmap);
+        let found = self.watched(Some(self.space), walk);
+        set_without_vma_lock(false);
         found
+    }
+
+    /// As [`watch`](Self::watch), a walker that has interrupts off, in every protocol.
+    pub fn watch_fast<R>(&self, walk: impl FnOnce() -> R) -> R {
+        set_interrupts_off(true);
+        let found = self.watched(Some(self.space), walk);
+        set_interrupts_off(false);
+        found
+    }
+
+    /// As [`watch`](Self::watch), one that walks in all address spaces, with what it holds in every protocol.
+    pub fn watch_everywhere<R>(&self, walk: impl FnOnce() -> R) -> R {
+        self.watched(None, walk)
+    }
+
+    fn watched<R>(&self, space: Option<&AddressSpace<Lab>>, walk: impl FnOnce() -> R) -> R {
+        let watch = |watch| {
+            if let Some(thread) = in_thread() {
+                world().watch.borrow_mut()[thread] = watch;
+            }
+        };
+        let root = space.map(|space| space.mm().root_frame());
+        if let Some(root) = root {
+            super::trace::works_in(root);
+        }
+        watch(Watch { on: true, root, everywhere: root.is_none(), address: self.address, own: None });
+        let found = walk();
+        watch(Watch::default());
+        found
+    }
+
+    /// The walker that is watched is told of an entry, and of the page it names if it does (I3). The last entry it has read
+    /// is judged.
+    pub fn told(&self, entry: Option<Option<HugeFrame>>) {
+        let Some(page) = entry else { return };
+        world().told();
+        Self::told_page(page);
+    }
+
+    /// As [`told`](Self::told) of a page, in a protocol in which GUP-fast promises no more than a page that the mapping has
+    /// a right to.
+    pub fn told_fast(&self, page: Option<HugeFrame>) {
+        if page.is_some() && world().settings.get().promises_own_entry() {
+            world().told();
+        }
+        Self::told_page(page);
+    }
+
+    fn told_page(page: Option<HugeFrame>) {
+        if let (Some(page), Some(thread)) = (page, in_thread())
+            && world().foreign.get() == Some(page)
+        {
+            let letter = char::from(b'A' + thread as u8);
+            let text =
+                format!("{letter} is given huge page {:#x}, which its mapping has no right to", page.0);
+            world().violated(Property::I3, &text);
+        }
+    }
+
+    /// A fault that meets a migration entry, as in the RFC: it leaves the read section and waits for the table lock then,
+    /// with the slot it has from the section. Not by types: they want a section, so there is one, which keeps nothing.
+    /// That section is `second`'s.
+    pub fn wait_out_of_section(&self, task: &Task<Lab>, second: &Task<Lab>) {
+        self.watched(Some(self.space), || {
+            let section = task.rcu_read_lock();
+            set_dud(true);
+            let none = second.rcu_read_lock();
+            set_dud(false);
+            let slot = huge_pte_offset(&none, self.space.mm(), self.address, HugeSize::Size2M).ok()??;
+            let moving = matches!(slot.read(), Ok(Entry::Migration(_)));
+            drop(section);
+            if moving {
+                drop(slot.lock());
+            }
+            Some(())
+        });
+    }
+
+    /// The page that is mapped there now belongs to something else than what the watched walkers' mappings show.
+    pub fn foreign(page: HugeFrame) {
+        world().foreign.set(Some(page));
     }
 }

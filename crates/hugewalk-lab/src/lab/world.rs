@@ -34,9 +34,11 @@ pub enum Property {
     I2,
     /// What a walker is told was its own entry.
     I3,
-    /// The count of users is right.
+    /// The count of users is right whenever `i_mmap` is free.
     I4,
-    /// No TLB reaches an unshared table.
+    /// Who shares a table may.
+    I5,
+    /// No TLB and no paging-structure cache reaches an unshared table.
     I6,
     /// Locks have an order.
     I7,
@@ -55,6 +57,7 @@ impl Property {
             (Self::I2, _) => "wrong-table-write",
             (Self::I3, _) => "foreign-entry",
             (Self::I4, _) => "miscounted-table",
+            (Self::I5, _) => "shared-without-right",
             (Self::I6, _) => "stale-TLB-entry",
             (Self::I7, _) => "lock-order-violation",
             (Self::I9, _) => "leak",
@@ -80,10 +83,25 @@ struct TableState {
 /// What a thread is doing, for the checks.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Watch {
+    pub(super) on: bool,
+    /// Of the address space it walks in.
     pub(super) root: Option<TableFrame>,
+    /// It walks in one address space after the other: in the one whose root it read last.
+    pub(super) everywhere: bool,
     pub(super) address: VirtAddr,
-    /// The first entry of a leaf table that it read: was it its own?
+    /// The first entry of a leaf table that it read since its walk began at the root: was it its own?
     pub(super) own: Option<bool>,
+}
+
+#[derive(Default)]
+#[repr(align(8))]
+struct Flag(Cell<bool>);
+
+impl std::ops::Deref for Flag {
+    type Target = Cell<bool>;
+    fn deref(&self) -> &Cell<bool> {
+        &self.0
+    }
 }
 
 #[repr(C, align(4096))]
@@ -97,6 +115,8 @@ pub(super) struct World {
     allocated: RefCell<[usize; MAX_THREADS + 1]>,
     dirty: RefCell<Vec<u32>>,
     next_page: Cell<usize>,
+    /// Aligned, as an object of the explorer.
+    no_memory: Flag,
     pub(super) live_pages: Cell<usize>,
     pub(super) settings: Cell<Settings>,
     pub(super) judged: Cell<u16>,
@@ -143,6 +163,7 @@ impl World {
             allocated: RefCell::default(),
             dirty: RefCell::default(),
             next_page: Cell::new(0),
+            no_memory: Flag::default(),
             live_pages: Cell::new(0),
             settings: Cell::new(Settings::HUGEWALK),
             judged: Cell::new(u16::MAX),
@@ -164,6 +185,7 @@ impl World {
         self.state.borrow_mut().fill(TableState { life: Life::Unused, lock: Life::Unused });
         *self.allocated.borrow_mut() = Default::default();
         self.next_page.set(0);
+        self.no_memory.set(false);
         self.live_pages.set(0);
         self.settings.set(settings);
         *self.watch.borrow_mut() = Default::default();
@@ -179,6 +201,26 @@ impl World {
         if self.judged.get() & 1 << property as u16 != 0 {
             violation(format!("{property:?}: {text}"), property);
         }
+    }
+
+    /// Is there memory for tables? A step, if that ever changes.
+    pub(super) fn has_memory(&self) -> bool {
+        access(&Op::read(Object::at(&raw const self.no_memory)));
+        !self.no_memory.get()
+    }
+
+    pub(super) fn set_memory(&self, there_is: bool) {
+        access(&Op::write(Object::at(&raw const self.no_memory)));
+        trace::event(None, StepKind::Write, || {
+            let what = if there_is { "there is memory again" } else { "there is no memory" };
+            ("memory".to_owned(), what.to_owned())
+        });
+        self.no_memory.set(!there_is);
+    }
+
+    /// Has this page been allocated?
+    pub(super) fn was_allocated(&self, frame: HugeFrame) -> bool {
+        frame.0.is_multiple_of(512) && (1..=self.next_page.get() as u64).contains(&(frame.0 >> 9))
     }
 
     pub(super) fn alloc_table(&self) -> Option<TableFrame> {
@@ -248,6 +290,18 @@ impl World {
     pub(super) fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Lab>> {
         let number = (frame.0 >> 9).wrapping_sub(1) as usize % PAGES;
         NonNull::new(self.page_records[number].get()).expect("not null").cast()
+    }
+
+    /// The roots of the processes that have been named.
+    pub(super) fn roots(&self) -> std::cell::Ref<'_, [TableFrame]> {
+        std::cell::Ref::map(self.roots.borrow(), Vec::as_slice)
+    }
+
+    /// The count of further users of a table.
+    pub(super) fn users(&self, frame: TableFrame) -> &Word {
+        let word = self.record(frame).cast::<Word>().as_ptr().wrapping_add(USERS);
+        // SAFETY: the record is there as long as the world, and this word of it is the count, an atomic.
+        unsafe { &*word }
     }
 
     /// The next process that is named has this root.
@@ -347,6 +401,10 @@ impl World {
         let (Place::Entry(frame, _) | Place::Record(frame, _)) = place else { return };
         let state = self.state.borrow()[frame.0 as usize];
         let life = if lock { state.lock } else { state.life };
+        if life == Life::Unused && in_thread().is_some() {
+            let text = format!("{what} at the table in frame {}, which is none", frame.0);
+            self.violated(Property::I1, &text);
+        }
         if let Life::Dead(by) = life
             && let Some(thread) = in_thread()
         {
@@ -365,6 +423,11 @@ impl World {
     pub(super) fn check_own(&self, frame: TableFrame, index: usize, writes: bool) {
         let Some(thread) = in_thread() else { return };
         let watch = self.watch.borrow()[thread];
+        if watch.on && !writes && (watch.root == Some(frame) || self.roots().contains(&frame)) {
+            // A walk begins.
+            let root = if watch.everywhere { Some(frame) } else { watch.root };
+            self.watch.borrow_mut()[thread] = Watch { root, own: None, ..watch };
+        }
         let Some(root) = watch.root else { return };
         let address = watch.address.as_u64();
         let pud = self.peek(root, address >> 39);
@@ -381,6 +444,17 @@ impl World {
             }
         } else {
             self.watch.borrow_mut()[thread].own.get_or_insert(own);
+        }
+    }
+
+    /// A watched thread acts on the entry it has read last.
+    pub(super) fn told(&self) {
+        if let Some(thread) = in_thread()
+            && self.watch.borrow()[thread].own == Some(false)
+        {
+            let letter = char::from(b'A' + thread as u8);
+            let text = format!("{letter} is told of an entry that was not its own when it was read");
+            self.violated(Property::I3, &text);
         }
     }
 

@@ -1,6 +1,8 @@
 //! What scenarios are made of: processes, files, mappings, processors.
 
-use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
+use std::cell::RefCell;
+
+use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::arch::Entry;
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
@@ -10,7 +12,7 @@ use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 
 use crate::explore::{Setup, violation};
-use crate::lab::{Lab, Property, Settings, Walker};
+use crate::lab::{Audit, Lab, Property, Settings, Walker};
 
 /// Where everything is mapped: at the start of a gigabyte, which one table covers.
 pub const BASE: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
@@ -50,6 +52,24 @@ impl<'s> Bench<'s> {
         hugetlb.resize_pool(HugeSize::Size2M, 4);
         let task = Task::new(&hugetlb).expect("memory");
         Self { setup, task, hugetlb, processes: Vec::new(), files: Vec::new() }
+    }
+
+    /// Changes the protocol: the scenario is about a machine, or a mistake.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such protocol.
+    pub fn protocol(&mut self, change: impl FnOnce(Settings) -> Option<Settings>) {
+        Lab::follow(change(Lab::followed()).expect("there is such a protocol"));
+    }
+
+    /// Leaves a step of the protocol out: one of [`Settings::steps`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such step.
+    pub fn without(&mut self, step: &str) {
+        self.protocol(|settings| settings.without(step));
     }
 
     /// A file of one gigabyte.
@@ -101,7 +121,8 @@ impl<'s> Bench<'s> {
         space
     }
 
-    /// Makes sure that `process` has a root and a PUD table for what it maps, and no more.
+    /// A process that maps the file and has a PUD table for it, and no more: the file's pages are in a table of another
+    /// process, which is there already.
     ///
     /// # Panics
     ///
@@ -121,14 +142,35 @@ impl<'s> Bench<'s> {
     pub fn foreign_file(&mut self) -> File {
         let file = self.file();
         let space = self.process(&file, &[0]);
-        let mmap = space.mmap_read(&mut self.task);
-        let vma = mmap.find(BASE).expect("mapped");
-        let locked = mmap.lock_vma(vma, &mut self.task).expect("its own");
-        let slot = hugewalk::walk::huge_pte_offset(&locked, space.mm(), BASE, HugeSize::Size2M);
-        if let Some(Entry::Leaf(leaf)) = slot.expect("its own").map(|slot| slot.read()) {
-            Walker::foreign(leaf.frame);
-        }
+        Walker::foreign(self.frame(&space, 0));
         file
+    }
+
+    /// The frame of a page that a process has mapped.
+    ///
+    /// # Panics
+    ///
+    /// If it has not.
+    pub fn frame(&mut self, space: &Process, index: u64) -> HugeFrame {
+        let mmap = space.mmap_read(&mut self.task);
+        let vma = mmap.find(page(index)).expect("mapped");
+        let locked = mmap.lock_vma(vma, &mut self.task).expect("its own");
+        let slot = hugewalk::walk::huge_pte_offset(&locked, space.mm(), page(index), HugeSize::Size2M);
+        match slot.expect("its own").map(|slot| slot.read()) {
+            Some(Entry::Leaf(leaf)) => leaf.frame,
+            other => panic!("no page but {other:?}"),
+        }
+    }
+
+    /// The task of the setup.
+    pub fn task(&mut self) -> &mut LabTask {
+        &mut self.task
+    }
+
+    /// The system.
+    #[must_use]
+    pub fn hugetlb(&self) -> &Arc<Hugetlb<Lab>> {
+        &self.hugetlb
     }
 
     /// A processor that does this.
@@ -142,10 +184,18 @@ impl<'s> Bench<'s> {
     }
 
     /// The system is complete.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
     pub fn finish(self) {
         let Self { setup, mut task, hugetlb, processes, files } = self;
+        let audit = Task::new(&hugetlb).expect("memory");
+        Audit { task: RefCell::new(audit), files: RefCell::new(files.clone()) }.begin();
         setup.finally(move |judged| {
+            Audit::end();
             check_counts(&processes, &mut task);
+            check_sizes(&files, &processes, &mut task);
             for process in &processes {
                 process.exit(&mut task);
             }
@@ -180,6 +230,23 @@ fn check_counts(processes: &[Process], task: &mut LabTask) {
             let text =
                 format!("I4: {users} use table {}, and its count says {}", table.identity, table.users);
             violation(text, Property::I4);
+        }
+    }
+}
+
+/// I9: no file has pages that lie beyond its end, and where all files are empty nobody maps any.
+fn check_sizes(files: &[File], processes: &[Process], task: &mut LabTask) {
+    if files.iter().all(|file| file.size() == 0) {
+        let tables = processes.iter().flat_map(|process| process.tables(task).unwrap_or_default());
+        let leaves: u64 = tables.map(|table| table.leaves).sum();
+        if leaves > 0 {
+            violation(format!("I9: {leaves} pages are mapped, of files that are empty"), Property::I9);
+        }
+    }
+    for file in files {
+        let (pages, size) = (file.pages(), file.size());
+        if pages * PMD_SIZE > size {
+            violation(format!("I9: a file of {size} bytes has {pages} pages"), Property::I9);
         }
     }
 }

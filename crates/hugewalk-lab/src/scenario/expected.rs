@@ -26,16 +26,25 @@ pub(super) struct Row {
 pub(super) enum Verdicts {
     /// These protocols have the race, all others are safe.
     Races(&'static [&'static str]),
+    /// A mistake: these protocols have the race with it; it is nothing that the others could make, or do otherwise.
+    Mistake(&'static [&'static str]),
 }
 
 /// All safe.
 pub(super) const NONE: Verdicts = Verdicts::Races(&[]);
+
+/// A mistake in the engine's own protocol.
+pub(super) const MISTAKE: Verdicts = Verdicts::Mistake(&["hugewalk"]);
+
+const NOT_ITS_MISTAKE: &str = "the mistake is made in the steps of another protocol";
 
 impl Verdicts {
     fn under(self, protocol: &str) -> Expected {
         let races = |race| if race { Expected::Race } else { Expected::Safe };
         match self {
             Self::Races(racing) => races(racing.contains(&protocol)),
+            Self::Mistake(racing) if racing.contains(&protocol) => Expected::Race,
+            Self::Mistake(_) => Expected::DoesNotApply(NOT_ITS_MISTAKE),
         }
     }
 }

@@ -38,8 +38,10 @@
 
 mod bench;
 mod expected;
+mod memory;
 mod other;
 mod races;
+mod waits;
 
 pub use self::bench::{BASE, Bench, File, LabTask, Process, dont_need, map, page};
 pub use self::expected::{Expected, expected};
@@ -83,7 +85,7 @@ impl Scenario {
 }
 
 fn rows() -> impl Iterator<Item = &'static Row> {
-    races::ROWS.iter().chain(other::ROWS)
+    races::ROWS.iter().chain(other::ROWS).chain(waits::ROWS).chain(memory::ROWS)
 }
 
 /// All scenarios.

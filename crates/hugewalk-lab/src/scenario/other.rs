@@ -6,20 +6,33 @@ use hugewalk::mm::RemapTo;
 
 use super::Scenario;
 use super::bench::{BASE, Bench, dont_need, page};
-use super::expected::{NONE, Row};
-use crate::lab::Property;
+use super::expected::{MISTAKE, NONE, Row};
+use crate::lab::{Property, Walker};
 
-const USUAL: &[Property] = &[Property::I1, Property::I7, Property::I10];
+pub(super) const USUAL: &[Property] =
+    &[Property::I1, Property::I2, Property::I5, Property::I7, Property::I10];
 
 pub(super) const ROWS: &[Row] = &[
     Row {
         scenario: Scenario {
             id: "S13",
-            what: "a fault holds a slot; truncation unshares",
+            what: "a fault holds a slot; a hole is punched elsewhere, which unshares",
             judged: USUAL,
-            build: fault_and_truncate,
+            build: fault_and_punch,
         },
         verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S13:no-vma-lock",
+            what: "S13, and the fault does not hold the VMA lock",
+            judged: &[Property::I1, Property::I2],
+            build: |bench| {
+                bench.without("vma-lock");
+                fault_and_punch(bench);
+            },
+        },
+        verdicts: MISTAKE,
     },
     Row {
         scenario: Scenario {
@@ -32,12 +45,36 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         scenario: Scenario {
+            id: "S14:unshare-early",
+            what: "S14, and the split lets its locks go between unsharing and being visible",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("exchange-under-i-mmap");
+                split_and_share(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
             id: "S18",
             what: "two threads populate one PUD entry, one by sharing, one by whatever is left to it",
             judged: USUAL,
             build: two_faults,
         },
         verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S18:two-locks",
+            what: "S18, and who shares locks the shared table in place of the one it stores into",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("populate-lock");
+                two_faults(bench);
+            },
+        },
+        verdicts: MISTAKE,
     },
     Row {
         scenario: Scenario {
@@ -59,12 +96,36 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         scenario: Scenario {
+            id: "S22:leave-late",
+            what: "S22, and the mapping leaves its file after i_mmap was released",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("leave-under-i-mmap");
+                unmap_and_share(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
             id: "S23",
             what: "a mapping moves to where it could share; another process shares and unshares",
             judged: USUAL,
             build: remap_and_share,
         },
         verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S23:share-in-move",
+            what: "S23, and the move looks for a partner under the i_mmap it holds",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("share-without-i-mmap");
+                remap_and_share(bench);
+            },
+        },
+        verdicts: MISTAKE,
     },
     Row {
         scenario: Scenario {
@@ -77,6 +138,18 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         scenario: Scenario {
+            id: "S24:shared-lock-only",
+            what: "S24, and the hole punch waits for a lock that only shared mappings have",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("reserve-lock");
+                private_and_punch(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
             id: "S25",
             what: "a fault shares, VMA lock before i_mmap; truncation takes them the other way round",
             judged: USUAL,
@@ -84,21 +157,57 @@ pub(super) const ROWS: &[Row] = &[
         },
         verdicts: NONE,
     },
+    Row {
+        scenario: Scenario {
+            id: "S25:no-trylock",
+            what: "S25, and truncation waits for the VMA lock under i_mmap",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("try-vma-lock");
+                share_and_truncate(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S27",
+            what: "rmap takes the page lock, then i_mmap; truncation has both to do with the same page",
+            judged: USUAL,
+            build: unmap_and_truncate,
+        },
+        verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S27:i_mmap-first",
+            what: "S27, and truncation takes the page lock under i_mmap",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("mutex-first");
+                unmap_and_truncate(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
 ];
 
-fn fault(task: &mut super::LabTask, process: &super::Process, index: u64) {
+pub(super) fn fault(task: &mut super::LabTask, process: &super::Process, index: u64) {
     match process.fault(task, page(index), Access::Write) {
         Ok(_) | Err(FaultError::BeyondEof { .. } | FaultError::NotMapped { .. }) => {}
         Err(error) => crate::explore::violation(format!("a fault fails: {error}"), error),
     }
 }
 
-fn fault_and_truncate(bench: &mut Bench<'_>) {
+fn fault_and_punch(bench: &mut Bench<'_>) {
     let file = bench.file();
-    let _other = bench.process(&file, &[0]);
+    // The older one is unshared first; the younger one is alone with the table then.
     let process = bench.process(&file, &[0]);
-    bench.cpu("fault", move |task| fault(task, &process, 1));
-    bench.cpu("truncate", move |task| file.truncate(task, PMD_SIZE).expect("aligned"));
+    let _other = bench.process(&file, &[0]);
+    bench.cpu("fault", move |task| {
+        Walker::new(&process, page(1)).watch(|| fault(task, &process, 1));
+    });
+    bench.cpu("fallocate", move |task| file.punch_hole(task, 0, PMD_SIZE).expect("aligned"));
 }
 
 fn split_and_share(bench: &mut Bench<'_>) {
@@ -111,11 +220,28 @@ fn split_and_share(bench: &mut Bench<'_>) {
 
 fn two_faults(bench: &mut Bench<'_>) {
     let file = bench.file();
-    let _other = bench.process(&file, &[0]);
+    let first = bench.process(&file, &[0]);
+    let other = bench.untouched(&file);
     let process = bench.untouched(&file);
+    first.exit(bench.task());
     let same = process.clone();
     bench.cpu("fault", move |task| fault(task, &process, 0));
-    bench.cpu("fault", move |task| fault(task, &same, 1));
+    bench.cpu("fault, fault", move |task| {
+        fault(task, &other, 1);
+        fault(task, &same, 1);
+    });
+}
+
+fn unmap_and_truncate(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    let frame = bench.frame(&process, 0);
+    bench.cpu("try_to_unmap", move |task| {
+        let hugetlb = task.hugetlb().clone();
+        // It may be gone already.
+        let _ = hugetlb.unmap_page(task, frame);
+    });
+    bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
 }
 
 fn unmap_and_share(bench: &mut Bench<'_>) {

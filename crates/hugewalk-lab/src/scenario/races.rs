@@ -5,8 +5,8 @@ use hugewalk::fault::Access;
 
 use super::Scenario;
 use super::bench::{BASE, Bench, dont_need, map, page};
-use super::expected::{NONE, Row, Verdicts};
-use crate::lab::{Cpu, Property, Walker};
+use super::expected::{MISTAKE, NONE, Row, Verdicts};
+use crate::lab::{Broadcast, Cpu, Property, Settings, Walker};
 
 /// Who trusts a table that was found under RCU, or the mmap lock, to be still its own.
 const STALE: &[&str] = &["legacy", "rfc", "rfc-ptl"];
@@ -32,6 +32,30 @@ pub(super) const ROWS: &[Row] = &[
             build: |bench| walker_and_last_user(bench, |walker, task| walker.lock(task)),
         },
         verdicts: Verdicts::Races(&["legacy", "rfc"]),
+    },
+    Row {
+        scenario: Scenario {
+            id: "S3",
+            what: "S2 on a machine that frees tables right after the flush",
+            judged: &[Property::I1],
+            build: |bench| {
+                bench.protocol(|settings| Some(settings.freed_at_once()));
+                walker_and_last_user(bench, |walker, task| walker.lock(task));
+            },
+        },
+        verdicts: Verdicts::Races(STALE),
+    },
+    Row {
+        scenario: Scenario {
+            id: "S4",
+            what: "S2 on a machine that has no memory for the batch of tables to be freed",
+            judged: &[Property::I1],
+            build: |bench| {
+                bench.protocol(|settings| Some(settings.without_batches()));
+                walker_and_last_user(bench, |walker, task| walker.lock(task));
+            },
+        },
+        verdicts: Verdicts::Races(STALE),
     },
     Row {
         scenario: Scenario {
@@ -71,6 +95,42 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         scenario: Scenario {
+            id: "S10:no-broadcast",
+            what: "S10, and C, whose gather left a table with one user, does not broadcast",
+            judged: &[Property::I1, Property::I3],
+            build: |bench| {
+                bench.protocol(|settings| Some(Settings { broadcast: Broadcast::None, ..settings }));
+                three_sharers(bench);
+            },
+        },
+        verdicts: Verdicts::Mistake(&["ipi-last"]),
+    },
+    Row {
+        scenario: Scenario {
+            id: "S10:late-flush",
+            what: "S10, and C releases i_mmap before it flushes and broadcasts",
+            judged: &[Property::I1, Property::I3],
+            build: |bench| {
+                bench.without("flush-under-i-mmap");
+                three_sharers(bench);
+            },
+        },
+        verdicts: Verdicts::Mistake(&["ipi-last"]),
+    },
+    Row {
+        scenario: Scenario {
+            id: "S10:early-count",
+            what: "S10, and C asks whether the table has one user left before it counts itself out",
+            judged: &[Property::I1, Property::I3],
+            build: |bench| {
+                bench.without("count-then-tell");
+                three_sharers(bench);
+            },
+        },
+        verdicts: Verdicts::Mistake(&["ipi-last"]),
+    },
+    Row {
+        scenario: Scenario {
             id: "S11",
             what: "A loads twice from memory; B unshares, and C reuses the table (CVE-2021-4002)",
             judged: &[Property::I1, Property::I6],
@@ -80,12 +140,81 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         scenario: Scenario {
+            id: "S11:no-flush",
+            what: "S11, and B does not flush at all",
+            judged: &[Property::I1, Property::I6],
+            build: |bench| {
+                bench.without("flush");
+                late_flush(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S11:late-flush",
+            what: "S11, and B flushes after it has released i_mmap",
+            judged: &[Property::I1, Property::I6],
+            build: |bench| {
+                bench.without("flush-under-i-mmap");
+                late_flush(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S11:narrow-flush",
+            what: "S11, and B flushes what it unmaps, not all that the table covers",
+            judged: &[Property::I1, Property::I6],
+            build: |bench| {
+                bench.without("flush-whole-table");
+                late_flush(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S28",
+            what: "A walks; B unshares and shares again",
+            judged: &[Property::I1],
+            build: loads,
+        },
+        verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S28:two-loads",
+            what: "S28, and A loads the entry that leads to the table twice",
+            judged: &[Property::I1],
+            build: |bench| {
+                bench.without("load-once");
+                loads(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
             id: "S30",
             what: "A reads an entry; B unshares and shares the same table again",
             judged: &[Property::I3],
             build: table_comes_back,
         },
         verdicts: Verdicts::Races(STALE),
+    },
+    Row {
+        scenario: Scenario {
+            id: "S30:parent-only",
+            what: "S30, and A confirms by its parent entry alone",
+            judged: &[Property::I3],
+            build: |bench| {
+                bench.without("confirm-generation");
+                table_comes_back(bench);
+            },
+        },
+        verdicts: MISTAKE,
     },
 ];
 
@@ -153,7 +282,7 @@ fn three_sharers(bench: &mut Bench<'_>) {
 
 fn late_flush(bench: &mut Bench<'_>) {
     let file = bench.file();
-    let _other = bench.process(&file, &[0]);
+    let _other = bench.process(&file, &[0, 1]);
     let process = bench.process(&file, &[0]);
     let same = process.clone();
     bench.cpu("load, load", move |_| {
@@ -165,6 +294,18 @@ fn late_flush(bench: &mut Bench<'_>) {
 }
 
 fn table_comes_back(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let _other = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let same = process.clone();
+    bench.cpu("walk", move |task| _ = Walker::new(&process, page(0)).read(task));
+    bench.cpu("madvise, fault", move |task| {
+        dont_need(task, &same);
+        same.fault(task, page(0), Access::Read).expect("a page");
+    });
+}
+
+fn loads(bench: &mut Bench<'_>) {
     let file = bench.file();
     let _other = bench.process(&file, &[0]);
     let process = bench.process(&file, &[0]);

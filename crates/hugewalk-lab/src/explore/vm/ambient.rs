@@ -52,6 +52,16 @@ pub(crate) fn is_tracing() -> bool {
     with(|vm| vm.tracing).unwrap_or(false)
 }
 
+/// Looks at what the threads share without being one of them: nothing in `work` is a step, and nothing is noted. `work` takes
+/// no lock that is held.
+pub(crate) fn quietly<R>(work: impl FnOnce() -> R) -> R {
+    let (vm, moving) = (VM.replace(null_mut()), MOVING.replace(false));
+    let result = work();
+    VM.set(vm);
+    MOVING.set(moving);
+    result
+}
+
 /// Something that a thread did, for who reads the trace.
 #[derive(Clone, Debug)]
 pub struct Note {

@@ -1,0 +1,44 @@
+//! Somebody who takes a reference to a page for a moment, not knowing what it is: compaction, memory failure, a look into
+//! /proc/kpageflags. Linux: `get_page_unless_zero()`.
+
+use std::sync::atomic::Ordering::AcqRel;
+
+use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::mm::AddressSpace;
+use hugewalk::sync::Word as _;
+use hugewalk::task::Task;
+use hugewalk::walk::huge_pte_offset;
+
+use super::Lab;
+use super::world::world;
+
+/// Takes references to the page that holds a table.
+#[derive(Debug)]
+pub struct Speculator<'s> {
+    space: &'s AddressSpace<Lab>,
+    address: VirtAddr,
+}
+
+impl<'s> Speculator<'s> {
+    /// To the table of the leaves around this address.
+    #[must_use]
+    pub fn new(space: &'s AddressSpace<Lab>, address: VirtAddr) -> Self {
+        Self { space, address }
+    }
+
+    /// Takes a reference, and gives it back. In a read section, so that the page is still a table.
+    pub fn hold(&self, task: &Task<Lab>) {
+        let section = task.rcu_read_lock();
+        let found = huge_pte_offset(&section, self.space.mm(), self.address, HugeSize::Size2M);
+        let root = self.space.mm().root_frame();
+        let pud = world().peek(root, self.address.as_u64() >> 39);
+        let table = pud.and_then(|pud| world().peek(pud, self.address.as_u64() >> 30));
+        if let (Ok(Some(_)), Some(table)) = (found, table)
+            && world().settings.get().users_are_references
+        {
+            world().users(table).fetch_add(1, AcqRel);
+            world().users(table).fetch_sub(1, AcqRel);
+        }
+        drop(section);
+    }
+}
