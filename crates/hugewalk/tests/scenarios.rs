@@ -12,6 +12,8 @@ mod mapping;
 mod reservations;
 #[path = "scenarios/sharing.rs"]
 mod sharing;
+#[path = "scenarios/turns.rs"]
+mod turns;
 #[path = "scenarios/unsharing.rs"]
 mod unsharing;
 

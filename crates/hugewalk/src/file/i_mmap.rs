@@ -5,7 +5,6 @@ use core::fmt;
 use core::ops::Range;
 
 use super::HugeFile;
-use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
 use crate::platform::Platform;
 use crate::sync::{Arc, ReadSem, WriteSem};
@@ -13,18 +12,23 @@ use crate::task::Task;
 use crate::vma::Vma;
 use crate::vma::held::KeepsVma;
 
+/// What lies between the ranks of two neighbours, so that others fit in.
+const GAP: u64 = 1 << 32;
+
 /// The VMAs of a file by the offset they start at. Linux: the interval tree `i_mmap`.
 ///
 /// A sorted list of pointers. Overlap is found by bisection: no VMA reaches further back than the longest one.
 ///
-/// Of VMAs that start at the same offset a child's comes after its parent's. So who visits them all, while fork copies
-/// the parent's entries to the child, finds each entry at the parent before it is copied or at the child afterwards. Linux
-/// inserts a copied VMA just after the original for it.
+/// Of VMAs that start at the same offset, the one that came last is the last; only the copy that fork makes comes right
+/// behind its original. So who visits them all, while fork copies the parent's entries to the child, finds each entry at
+/// the parent before it is copied or at the child afterwards. And who is met first can be told: a hole takes a shared table
+/// from one after the other, and its page from the last. Linux: `vma_interval_tree_insert()` and
+/// `vma_interval_tree_insert_after()` in mm/interval_tree.c, the latter in `dup_mmap()`.
 ///
 /// # Invariants
 ///
-/// Sorted by start offset, then by age of the address space, then by start address, last by where the VMA lies in memory;
-/// `longest` is at least the length of every VMA in it.
+/// Sorted by start offset, then by [`rank`](Vma::rank), which differs between any two of the same offset; `longest` is at
+/// least the length of every VMA in it.
 pub(crate) struct VmaTree<P: Platform> {
     vmas: Vec<Arc<Vma<P>>>,
     longest: u64,
@@ -35,15 +39,47 @@ impl<P: Platform> VmaTree<P> {
         Self { vmas: Vec::new(), longest: 0 }
     }
 
-    /// Where the VMA lies in memory decides only between two that are alike: so truncation meets the mappings of a file in
-    /// the same order each time, and a recorded schedule can be repeated.
-    fn key(vma: &Vma<P>) -> (u64, u64, VirtAddr, *const Vma<P>) {
-        // Identities of address spaces only grow.
-        (vma.offset(), vma.mm().id(), vma.start(), core::ptr::from_ref(vma))
+    /// Where a VMA is, if it is in here.
+    fn position(&self, vma: &Vma<P>) -> Option<usize> {
+        let key = |vma: &Vma<P>| (vma.offset(), vma.rank());
+        let at = self.vmas.binary_search_by_key(&key(vma), |other| key(other)).ok()?;
+        // One that is not in here has a rank, too, from when it was.
+        self.vmas.get(at).filter(|found| core::ptr::eq::<Vma<P>>(&raw const ***found, vma))?;
+        Some(at)
     }
 
-    fn position(&self, vma: &Vma<P>) -> Result<usize, usize> {
-        self.vmas.binary_search_by_key(&Self::key(vma), |other| Self::key(other))
+    /// The VMAs that start at an offset.
+    fn of_offset(&self, offset: u64) -> Range<usize> {
+        let first = self.vmas.partition_point(|vma| vma.offset() < offset);
+        first..self.vmas.partition_point(|vma| vma.offset() <= offset)
+    }
+
+    /// Puts a VMA in at `at`, behind all of a smaller offset and before all of a larger one.
+    fn insert_at(&mut self, at: usize, vma: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
+        self.vmas.try_reserve(1)?;
+        let offset = vma.offset();
+        let rank = self.rank_between(at, offset).unwrap_or_else(|| {
+            for (number, vma) in (1..).zip(self.vmas.get(self.of_offset(offset)).unwrap_or_default()) {
+                // No two are the same in between: `i_mmap` is held in write, so nobody looks.
+                vma.set_rank(number * GAP);
+            }
+            // There is room now, since there are fewer VMAs than a gap is wide.
+            self.rank_between(at, offset).unwrap_or(GAP)
+        });
+        vma.set_rank(rank);
+        self.longest = self.longest.max(vma.pages());
+        self.vmas.insert(at, vma);
+        Ok(())
+    }
+
+    /// A rank for a VMA of this offset that comes to lie at `at`, if there is one left.
+    fn rank_between(&self, at: usize, offset: u64) -> Option<u64> {
+        let rank = |at: usize| self.vmas.get(at).filter(|vma| vma.offset() == offset).map(|vma| vma.rank());
+        let before = at.checked_sub(1).and_then(rank).unwrap_or(0);
+        match rank(at) {
+            None => before.checked_add(GAP),
+            Some(behind) => Some(before.midpoint(behind)).filter(|&middle| middle > before),
+        }
     }
 
     fn overlapping(&self, offsets: Range<u64>) -> impl Iterator<Item = &Arc<Vma<P>>> {
@@ -124,19 +160,35 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
         Ok(())
     }
 
-    /// Puts a VMA in.
+    /// Puts a VMA in, behind all others of the same offset.
     pub(crate) fn insert(&mut self, vma: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
-        if let Err(at) = self.tree.position(&vma) {
-            self.tree.vmas.try_reserve(1)?;
-            self.tree.longest = self.tree.longest.max(vma.pages());
-            self.tree.vmas.insert(at, vma);
+        let at = self.tree.of_offset(vma.offset()).end;
+        self.tree.insert_at(at, vma)
+    }
+
+    /// Puts the copy in that fork has made of a VMA, right behind the original.
+    pub(crate) fn insert_after(&mut self, original: &Vma<P>, copy: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
+        match self.tree.position(original) {
+            Some(at) => self.tree.insert_at(at + 1, copy),
+            None => self.insert(copy),
+        }
+    }
+
+    /// Puts `new` in the place of `old`, whose bounds it has. Fails only if `old` is not there.
+    pub(crate) fn replace(&mut self, old: &Vma<P>, new: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
+        let Some(at) = self.tree.position(old) else {
+            return self.insert(new);
+        };
+        new.set_rank(old.rank());
+        if let Some(place) = self.tree.vmas.get_mut(at) {
+            *place = new;
         }
         Ok(())
     }
 
     /// Takes a VMA out.
     pub(crate) fn remove(&mut self, vma: &Vma<P>) {
-        if let Ok(at) = self.tree.position(vma) {
+        if let Some(at) = self.tree.position(vma) {
             self.tree.vmas.remove(at);
         }
         if self.tree.vmas.is_empty() {
@@ -147,13 +199,13 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
 
 impl<P: Platform> KeepsVma<P> for IMmapReadGuard<'_, P> {
     fn keeps(&self, vma: &Vma<P>) -> bool {
-        self.tree.position(vma).is_ok()
+        self.tree.position(vma).is_some()
     }
 }
 
 impl<P: Platform> KeepsVma<P> for IMmapWriteGuard<'_, P> {
     fn keeps(&self, vma: &Vma<P>) -> bool {
-        self.tree.position(vma).is_ok()
+        self.tree.position(vma).is_some()
     }
 }
 

@@ -73,10 +73,9 @@ fn exchange_vma<P: Platform>(
             i_mmap = old.file().i_mmap_write(task);
         }
         new.succeed(old);
-        // Here and below: what is taken out leaves the room that the other needs, so the exchange does not fail.
-        i_mmap.remove(old);
-        i_mmap.insert(new.clone())?;
+        i_mmap.replace(old, new.clone())?;
     }
+    // What is taken out leaves the room that the other needs, so the exchange does not fail.
     mmap.vmas.remove(old);
     mmap.vmas.insert(new)?;
     Ok(())

@@ -67,7 +67,7 @@ fn copy_vmas<P: Platform>(
         let new = Vma::with_handler(child.mm(), old.file(), shape, None, userfault.as_ref())?;
         into.vmas.prepare(1)?;
         // In the tree before the entries are copied: truncation then finds the original or the copy of each.
-        old.file().i_mmap_write(task).insert(new.clone())?;
+        old.file().i_mmap_write(task).insert_after(old, new.clone())?;
         into.vmas.insert(new.clone())?;
         // Write protections are nowhere but in the entries. Linux: vma_needs_copy().
         if !old.is_shared() || new.flags().contains(VmaFlags::UFFD_WP) {

@@ -16,7 +16,7 @@ mod guard;
 
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bitflags::bitflags;
 
@@ -91,6 +91,8 @@ pub struct Vma<P: Platform> {
     /// A page was taken away to serve the reservation's owner: touching a missing one is an error from now on.
     /// Linux: `HPAGE_RESV_UNMAPPED`.
     robbed: AtomicBool,
+    /// Its place among the VMAs of the same offset in the file's tree. Guarded by `i_mmap`.
+    rank: AtomicU64,
 }
 
 /// The bounds and properties of a VMA; what differs between a VMA and the one that replaces it.
@@ -140,6 +142,7 @@ impl<P: Platform> Vma<P> {
             reserve,
             userfault,
             robbed: AtomicBool::new(false),
+            rank: AtomicU64::new(0),
         })
     }
 
@@ -332,6 +335,16 @@ impl<P: Platform> Vma<P> {
             Some(reserve) => Promises::Owner(reserve),
             None => Promises::Nobody,
         }
+    }
+
+    /// What its place among the VMAs of the same offset in the file's tree depends on. The caller holds `i_mmap`.
+    pub(crate) fn rank(&self) -> u64 {
+        self.rank.load(Ordering::Relaxed)
+    }
+
+    /// The caller holds `i_mmap` in write.
+    pub(crate) fn set_rank(&self, rank: u64) {
+        self.rank.store(rank, Ordering::Relaxed);
     }
 
     pub(crate) fn is_robbed(&self) -> bool {
