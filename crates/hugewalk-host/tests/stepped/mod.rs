@@ -87,6 +87,14 @@ pub(crate) fn interrupt<R>(
     })
 }
 
+/// How many accesses `work` has.
+pub(crate) fn steps_of(steps: Steps, work: impl FnOnce()) -> u64 {
+    AT_LOCKS.set(steps == Steps::WordsAndLocks);
+    LEFT.set(Some(u64::MAX));
+    work();
+    u64::MAX - LEFT.take().unwrap_or_default()
+}
+
 #[repr(transparent)]
 pub(crate) struct SteppedWord(AtomicU64);
 
