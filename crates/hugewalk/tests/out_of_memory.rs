@@ -10,6 +10,8 @@ mod half_done;
 mod model;
 #[path = "out_of_memory/programs.rs"]
 mod programs;
+#[path = "out_of_memory/walkers.rs"]
+mod walkers;
 
 use common::{heap, inject};
 use hugewalk::mm::{Advice, MapFlags, RemapTo};

@@ -63,6 +63,60 @@ fn whoever_waits_for_the_lock_of_a_vma_sees_that_it_died() {
     }
 }
 
+/// S21, from the page's side. Whoever unmaps a page finds the VMA lock busy, for the mapping is on its way out; by the time it
+/// has the lock, the process has mapped another file there, and shares its table, which is none of its business.
+#[test]
+fn whoever_waits_for_the_lock_of_a_vma_leaves_what_took_its_place_alone() {
+    for _ in 0..5 {
+        let (hugetlb, mut task) = system(8);
+        let (old, spaces) = sharers(&hugetlb, &mut task, 2);
+        let [busy, dying] = &spaces[..] else { panic!("there are two") };
+        let (new, partner) = (file(&mut task, 512), space(&hugetlb));
+        map(&mut task, &partner, &new, SHARED);
+        cpu(&partner).store(&mut task, page(0), 2).unwrap();
+        let named = frame(&task, dying, page(0));
+        // One of the two is busy all the time, so that the other's lock is worth waiting for.
+        let mut reader = Task::new(&hugetlb).unwrap();
+        let mmap = busy.mmap_read(&mut reader);
+        let locked = mmap.lock_vma(mmap.find(page(0)).unwrap(), &mut reader).unwrap();
+        // In this order they wait for `i_mmap`: the one who looks for the page, and the one who unmaps, with its VMA lock.
+        let i_mmap = old.i_mmap_write(&mut task);
+        let unmapping = {
+            let hugetlb = hugetlb.clone();
+            Worker::start(&hugetlb.clone(), move |task| hugetlb.unmap_page(task, named))
+        };
+        assert!(unmapping.is_waiting());
+        let replacement = {
+            let (dying, new) = (dying.clone(), new.clone());
+            Worker::start(&hugetlb, move |task| {
+                map(task, &dying, &new, SHARED);
+                cpu(&dying).load(task, page(0)).unwrap()
+            })
+        };
+        assert!(replacement.is_waiting());
+        drop(i_mmap);
+        // Held again once the mapping has left the tree, until the other file is mapped, and its table shared.
+        let i_mmap = loop {
+            let i_mmap = old.i_mmap_write(&mut task);
+            if i_mmap.vmas(0..1).count() == 1 {
+                break i_mmap;
+            }
+            drop(i_mmap);
+            thread::yield_now();
+        };
+        assert_eq!(replacement.result(), 2);
+        drop(i_mmap);
+        thread::sleep(Duration::from_millis(5));
+        drop(locked);
+        drop(mmap);
+        assert_eq!(unmapping.result(), Ok(()));
+        assert_eq!(entry(&task, busy, page(0)), Entry::None);
+        assert_eq!(users(&mut task, &partner), 2, "the table of the new mapping was taken away");
+        drop((spaces, partner, old, new, reader));
+        assert_unused(&hugetlb, &mut task);
+    }
+}
+
 /// S23. The mapping that moves has a table of its own, and at its new place there is one that it could share: the table for the
 /// new place is made without looking for that, for `i_mmap` may be held by then.
 #[test]
@@ -140,32 +194,37 @@ fn a_hole_waits_for_a_fault_on_a_private_mapping() {
     assert_unused(&hugetlb, &mut task);
 }
 
-/// S25. Faults that share a table, which takes `i_mmap` under the VMA lock, against truncation, which comes from the other side.
+/// S25. Faults that share a table, which takes `i_mmap` under the VMA lock, against truncation, which comes from the other side,
+/// and finds pages in the other gigabyte of the same mapping.
 #[test]
 fn truncation_and_faults_that_share_come_to_an_end() {
-    const ROUNDS: u64 = 300;
+    const ROUNDS: u64 = 200;
     let (hugetlb, mut task) = system(8);
-    let (file, spaces) = sharers(&hugetlb, &mut task, 3);
+    let file = file(&mut task, 1024);
+    let spaces = [space(&hugetlb), space(&hugetlb), space(&hugetlb)];
     let watchdog = Watchdog::new();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let stop = StopAtEnd(&over);
         for space in &spaces {
+            map(&mut task, space, &file, SHARED);
             let (hugetlb, over) = (&hugetlb, &over);
             scope.spawn(move || {
                 let mut task = Task::new(hugetlb).unwrap();
                 while !over.load(Ordering::Relaxed) {
-                    match space.fault(&mut task, page(0), Access::Write) {
-                        Ok(_) | Err(FaultError::BeyondEof { .. }) => {}
-                        Err(other) => panic!("{other:?}"),
+                    for number in [0, 512] {
+                        match space.fault(&mut task, page(number), Access::Write) {
+                            Ok(_) | Err(FaultError::BeyondEof { .. }) => {}
+                            Err(other) => panic!("{other:?}"),
+                        }
                     }
                     // So that it shares, or looks for somebody to share with, again.
-                    space.madvise(&mut task, page(0), PUD_SIZE, Advice::DontNeed).unwrap();
+                    space.madvise(&mut task, page(512), PUD_SIZE, Advice::DontNeed).unwrap();
                 }
             });
         }
         for round in 0..ROUNDS {
-            file.truncate(&mut task, if round % 2 == 0 { 0 } else { PUD_SIZE }).unwrap();
+            file.truncate(&mut task, if round % 2 == 0 { 0 } else { 2 * PUD_SIZE }).unwrap();
             watchdog.look("truncation against faults");
         }
         drop(stop);

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | S19 | who waits for the handler takes a sleeping lock after it has queued: a lost wake-up | does not compile: `nothing_sleeps_between_queueing_and_looking` in `hugewalk/tests/compile_fail`; no wake-up is lost at any step: `../uffd_steps.rs`, nor in thousands of rounds: `../uffd/stress.rs` |
 //! | S20 | a registration unshares, and its flags show only later | [`sharing::nobody_shares_with_a_mapping_once_registering_it_has_unshared_it`]; on many threads in `../uffd/sharing.rs` |
-//! | S21 | truncation waits for a VMA lock, and the VMA dies | [`locks::whoever_waits_for_the_lock_of_a_vma_sees_that_it_died`]; `../truncate.rs`, `../rmap.rs` |
+//! | S21 | who waits for a VMA lock with `i_mmap` let go goes on when it has it, and the VMA is dead | [`locks::whoever_waits_for_the_lock_of_a_vma_leaves_what_took_its_place_alone`]; truncation finds its mappings anew: [`locks::whoever_waits_for_the_lock_of_a_vma_sees_that_it_died`], `../truncate.rs`, `../rmap.rs` |
 //! | S22 | the final unmap lets `i_mmap` go before the VMA has left the tree | [`sharing::nobody_shares_with_a_mapping_that_dies_once_it_is_empty`] |
 //! | S23 | mremap holds `i_mmap` in write, and the new table looks for a partner under it | [`locks::a_move_to_where_tables_are_shared_comes_to_an_end`] |
 //! | S24 | the lock of a private mapping, its reservation's, is taken for a shared one's, or overlooked | [`locks::a_hole_waits_for_a_fault_on_a_private_mapping`]; `../truncate.rs` |

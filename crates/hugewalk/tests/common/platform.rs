@@ -228,6 +228,15 @@ unsafe impl Platform for Bench {
         self.page_records[index(size)].at(number).cast()
     }
 
+    fn has_page_record(&self, frame: HugeFrame) -> bool {
+        HugeSize::ALL.into_iter().any(|size| {
+            let offset = frame.0.checked_sub(FIRST[index(size)]);
+            offset.is_some_and(|at| {
+                at.is_multiple_of(pages(size)) && at / pages(size) < HUGE[index(size)] as u64
+            })
+        })
+    }
+
     fn zero_huge(&self, frame: HugeFrame, _: HugeSize) {
         self.with(frame, |contents| *contents = Contents::zero());
     }
