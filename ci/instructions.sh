@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Instructions of one walk, counted by callgrind: what stays the same on a noisy machine. docs/performance.md records them.
+# Instructions of one walk, and of one page had by it, counted by callgrind: what stays the same on a noisy machine.
+# docs/performance.md records them.
 #
 #     ci/instructions.sh
 #
@@ -13,11 +14,12 @@ binary=${CARGO_TARGET_DIR:-target}/release/hugewalk
 
 count() {
     valgrind --tool=callgrind --callgrind-out-file=/dev/null \
-        "$binary" bench walk --only "$1" --iterations "$2" 2>&1 | awk '/Collected/ { print $NF }'
+        "$binary" bench "$1" --only "$2" --iterations "$3" 2>&1 | awk '/Collected/ { print $NF }'
 }
 
-for case in bare rcu vma-lock; do
-    few=$(count "$case" 100000)
-    many=$(count "$case" 300000)
-    printf '%-10s %d instructions a walk\n' "$case" $(((many - few) / 200000))
+for case in "walk bare" "walk rcu" "walk vma-lock" "walkers gup-fast" "walkers pin-fast" "walkers follow-page"; do
+    read -r what only <<<"$case"
+    few=$(count "$what" "$only" 100000)
+    many=$(count "$what" "$only" 300000)
+    printf '%-12s %d instructions each\n' "$only" $(((many - few) / 200000))
 done

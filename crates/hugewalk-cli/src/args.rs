@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::bench::walks;
 use crate::check::args::CheckArgs;
 use crate::replay::plan::Mount;
 use crate::trace::Time;
@@ -50,7 +49,7 @@ pub enum Command {
     /// messages draw them.
     #[command(after_help = CHECKING, after_long_help = CHECKING)]
     Check(CheckArgs),
-    /// Measure what walks, faults, fork and unshare cost on this machine
+    /// Measure what walks, walkers, faults, fork and unshare cost on this machine
     ///
     /// What is to be compared is measured in turn, sample by sample, and printed as ratios too: a machine whose speed
     /// drifts slows all of it alike. Leave the machine alone meanwhile.
@@ -144,7 +143,7 @@ pub struct BenchArgs {
 
     /// Do one case and print no figures: for tools that count instructions
     #[arg(long, value_name = "CASE", requires = "iterations")]
-    pub only: Option<walks::Way>,
+    pub only: Option<String>,
 
     /// How often to do it
     #[arg(long, value_name = "N", requires = "only")]
@@ -160,6 +159,8 @@ pub struct BenchArgs {
 pub enum BenchWhat {
     /// Walks under RCU, under the VMA lock and bare; faults, fork and unshare
     Walk,
+    /// Each walker of the engine, with 1 and 2 threads, alone and while another thread unshares the tables
+    Walkers,
 }
 
 /// A time to spend: more than nothing, and less than a day.

@@ -1,6 +1,5 @@
 //! What faults, fork and unshare cost.
 
-use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
@@ -11,6 +10,7 @@ use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Contents, Cpu, Host, HostConfig};
 
+use super::crowd::together;
 use super::sample::{Case, Effort, measure};
 use super::{BenchError, Group};
 
@@ -99,26 +99,6 @@ pub(super) fn groups(effort: &Effort) -> Result<Vec<Group>, BenchError> {
     Ok(groups)
 }
 
-/// Runs `work` on so many threads at once, which it is told the number of; the time of the slowest. Each has its share of
-/// what is not shared by `work` itself.
-fn together(
-    hugetlb: &Arc<Hugetlb<Host>>,
-    threads: usize,
-    work: impl Fn(&mut Task<Host>, usize) -> Duration + Sync,
-) -> Duration {
-    let start = Barrier::new(threads);
-    let one = |thread| {
-        let Ok(mut task) = Task::new(hugetlb) else { return Duration::ZERO };
-        start.wait();
-        work(&mut task, thread)
-    };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|thread| scope.spawn(move || one(thread))).collect();
-        let mine = one(0);
-        others.into_iter().filter_map(|other| other.join().ok()).fold(mine, Duration::max)
-    })
-}
-
 fn title(what: &str, threads: usize) -> String {
     if threads == 1 { format!("{what}, 1 thread") } else { format!("{what}, {threads} threads at once") }
 }
@@ -141,7 +121,12 @@ fn fresh_faults(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
         }),
     ];
     let cases = measure(effort, cases);
-    Ok(Group { title: title("One fault of a fresh page", threads), baseline: baseline.into(), cases })
+    Ok(Group {
+        title: title("One fault of a fresh page", threads),
+        note: None,
+        baseline: baseline.into(),
+        cases,
+    })
 }
 
 fn fill(iterations: u64) -> Duration {
@@ -178,7 +163,7 @@ fn forks(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
     ];
     let cases = measure(effort, cases);
     let title = title("fork, load from each page of 2 GiB, exit", threads);
-    Ok(Group { title, baseline: "tables shared".into(), cases })
+    Ok(Group { title, note: None, baseline: "tables shared".into(), cases })
 }
 
 /// 2 GiB in four mappings of half a gigabyte: none covers what a table covers, so none can share.
@@ -218,5 +203,5 @@ fn unshares(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
         }),
     ];
     let cases = measure(effort, cases);
-    Ok(Group { title: title("Giving up", threads), baseline: baseline.into(), cases })
+    Ok(Group { title: title("Giving up", threads), note: None, baseline: baseline.into(), cases })
 }

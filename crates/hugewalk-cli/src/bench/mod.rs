@@ -1,19 +1,25 @@
-//! `hugewalk bench`: what walks, faults, fork and unshare cost.
+//! `hugewalk bench`: what walks, walkers, faults, fork and unshare cost.
 //!
 //! The figures of one run are to be compared with each other: everything in a group is measured in turn, sample by
 //! sample, so that a machine whose speed drifts slows all of them alike.
 
 mod chase;
+mod crowd;
 mod faults;
 mod sample;
+mod walkers;
 pub mod walks;
 
 use std::io::{self, Write};
 
+use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use hugewalk::error::OutOfMemory;
 use hugewalk::fault::FaultError;
+use hugewalk::file::FileError;
 use hugewalk::mm::MapError;
+use hugewalk::rmap::PageError;
+use hugewalk::uffd::UserfaultError;
 use hugewalk_host::HostError;
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -34,9 +40,26 @@ pub enum BenchError {
     /// The engine has not the memory.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// A file could not be made.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A mapping could not be made.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// A handler could not be set up.
+    #[error(transparent)]
+    Userfault(#[from] UserfaultError),
+    /// A page could not be made to fail.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// Nothing of this name can be done by itself.
+    #[error("there is no case {name} to be done by itself; there are {known}")]
+    NoCase {
+        /// What was asked for.
+        name: String,
+        /// What could have been.
+        known: String,
+    },
     /// A page could not be touched.
     #[error(transparent)]
     Fault(#[from] FaultError),
@@ -46,7 +69,7 @@ pub enum BenchError {
 }
 
 /// Groups of `hugewalk bench walk`.
-const GROUPS: u64 = 8;
+const WALK_GROUPS: u64 = 8;
 
 /// The results of one run.
 #[derive(Debug, Serialize)]
@@ -66,6 +89,9 @@ pub struct Report {
 pub struct Group {
     /// What they have in common.
     pub title: String,
+    /// What has to be known to read them right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// The case that the ratios refer to.
     pub baseline: String,
     /// Each case.
@@ -78,8 +104,18 @@ pub struct Group {
 ///
 /// Whatever keeps the benchmarks from running, or the report from being written.
 pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
+    if let (Some(only), Some(iterations)) = (&args.only, args.iterations) {
+        return match args.what {
+            BenchWhat::Walk => walks::count(named(only)?, iterations, out),
+            BenchWhat::Walkers => walkers::count(named(only)?, iterations, out),
+        };
+    }
+    let groups = match args.what {
+        BenchWhat::Walk => WALK_GROUPS,
+        BenchWhat::Walkers => walkers::GROUPS,
+    };
     // Shown on a terminal only.
-    let bar = ProgressBar::new(u64::from(args.samples) * GROUPS);
+    let bar = ProgressBar::new(u64::from(args.samples) * groups);
     let effort = Effort { samples: args.samples, seconds: args.seconds, bar };
     let mut report = Report {
         schema: "hugewalk-bench/1",
@@ -89,14 +125,12 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
     };
     match args.what {
         BenchWhat::Walk => {
-            if let (Some(only), Some(iterations)) = (args.only, args.iterations) {
-                return walks::count(only, iterations, out);
-            }
             report.groups.extend(walks::groups(&effort)?);
             report.groups.extend(faults::groups(&effort)?);
-            effort.bar.finish_and_clear();
         }
+        BenchWhat::Walkers => report.groups.extend(walkers::groups(&effort)?),
     }
+    effort.bar.finish_and_clear();
     match args.format {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &report).map_err(io::Error::from)?;
@@ -105,6 +139,15 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
         Format::Text => print(&report, out)?,
     }
     Ok(())
+}
+
+/// The case of this name.
+fn named<W: ValueEnum>(name: &str) -> Result<W, BenchError> {
+    W::from_str(name, false).map_err(|_| {
+        let known = W::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let known: Vec<_> = known.map(|value| value.get_name().to_owned()).collect();
+        BenchError::NoCase { name: name.to_owned(), known: known.join(", ") }
+    })
 }
 
 fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -117,8 +160,12 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for group in &report.groups {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_header(["", "median", "least", &format!("of {}", group.baseline)]);
-        for index in 1..4 {
+        let mut header =
+            vec![String::new(), "median".into(), "least".into(), format!("of {}", group.baseline)];
+        let unshared = group.cases.iter().any(|case| case.unshares_per_second.is_some());
+        header.extend(unshared.then(|| "unshared".to_owned()));
+        table.set_header(header);
+        for index in 1..5 {
             if let Some(column) = table.column_mut(index) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -126,9 +173,15 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let base = group.cases.iter().find(|case| case.name == group.baseline).map(|case| case.median_ns);
         for case in &group.cases {
             let ratio = base.map_or(String::new(), |base| format!("{:.2}", case.median_ns / base));
-            table.add_row([case.name.clone(), duration(case.median_ns), duration(case.least_ns), ratio]);
+            let mut row = vec![case.name.clone(), duration(case.median_ns), duration(case.least_ns), ratio];
+            row.extend(case.unshares_per_second.map(|rate| format!("{:.0}/ms", rate / 1e3)));
+            table.add_row(row);
         }
-        writeln!(out, "\n{}\n{table}", group.title)?;
+        writeln!(out, "\n{}", group.title)?;
+        if let Some(note) = &group.note {
+            writeln!(out, "({note})")?;
+        }
+        writeln!(out, "{table}")?;
     }
     Ok(())
 }

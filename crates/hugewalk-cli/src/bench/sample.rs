@@ -16,28 +16,41 @@ pub struct Effort {
     pub bar: ProgressBar,
 }
 
+/// What came of doing something so many times.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    pub(super) took: Duration,
+    /// If somebody unshared meanwhile: how often, and in which time.
+    pub(super) unshared: Option<(u64, Duration)>,
+}
+
+impl From<Duration> for Sample {
+    fn from(took: Duration) -> Self {
+        Self { took, unshared: None }
+    }
+}
+
 /// One thing to measure.
 pub(super) struct Case<'a> {
     /// Its name.
     name: String,
     /// Does it so many times, and says how long that took.
-    work: Box<dyn FnMut(u64) -> Duration + 'a>,
+    work: Box<dyn FnMut(u64) -> Sample + 'a>,
 }
 
 impl<'a> Case<'a> {
     /// A case that is timed from outside.
     pub(super) fn new(name: &str, mut work: impl FnMut(u64) + 'a) -> Self {
-        let timed = move |iterations| {
+        Self::timed(name, move |iterations| {
             let start = Instant::now();
             work(iterations);
             start.elapsed()
-        };
-        Self { name: name.to_owned(), work: Box::new(timed) }
+        })
     }
 
     /// A case that times itself, leaving out what it prepares.
-    pub(super) fn timed(name: &str, work: impl FnMut(u64) -> Duration + 'a) -> Self {
-        Self { name: name.to_owned(), work: Box::new(work) }
+    pub(super) fn timed<S: Into<Sample>>(name: &str, mut work: impl FnMut(u64) -> S + 'a) -> Self {
+        Self { name: name.to_owned(), work: Box::new(move |iterations| work(iterations).into()) }
     }
 }
 
@@ -52,6 +65,9 @@ pub struct Measured {
     pub least_ns: f64,
     /// The greatest.
     pub greatest_ns: f64,
+    /// How often somebody gave a table up and took it up again meanwhile, if there was somebody who did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unshares_per_second: Option<f64>,
 }
 
 /// Measures the cases in turn: one sample of each, then the next of each.
@@ -62,18 +78,17 @@ pub(super) fn measure(effort: &Effort, mut cases: Vec<Case<'_>>) -> Vec<Measured
     for _ in 0..effort.samples {
         effort.bar.inc(1);
         for ((case, &iterations), samples) in cases.iter_mut().zip(&iterations).zip(&mut samples) {
-            let took = (case.work)(iterations);
-            samples.push(took.as_secs_f64() * 1e9 / iterations as f64);
+            samples.push((iterations, (case.work)(iterations)));
         }
     }
-    cases.iter().zip(samples).map(|(case, samples)| summarise(&case.name, samples)).collect()
+    cases.iter().zip(samples).map(|(case, samples)| summarise(&case.name, &samples)).collect()
 }
 
 /// How many iterations take about `seconds`.
 fn calibrate(case: &mut Case<'_>, seconds: f64) -> u64 {
     let mut iterations = 1;
     loop {
-        let took = (case.work)(iterations).as_secs_f64();
+        let took = (case.work)(iterations).took.as_secs_f64();
         if took >= seconds / 4.0 || iterations >= 1 << 30 {
             return ((iterations as f64 * seconds / took.max(1e-9)) as u64).max(1);
         }
@@ -81,14 +96,21 @@ fn calibrate(case: &mut Case<'_>, seconds: f64) -> u64 {
     }
 }
 
-fn summarise(name: &str, mut samples: Vec<f64>) -> Measured {
-    samples.sort_by(f64::total_cmp);
-    let at = |index: usize| samples.get(index).copied().unwrap_or(f64::NAN);
+fn summarise(name: &str, samples: &[(u64, Sample)]) -> Measured {
+    let each =
+        samples.iter().map(|(iterations, sample)| sample.took.as_secs_f64() * 1e9 / *iterations as f64);
+    let mut each: Vec<f64> = each.collect();
+    each.sort_by(f64::total_cmp);
+    let at = |index: usize| each.get(index).copied().unwrap_or(f64::NAN);
+    let unshared = samples.iter().filter_map(|(_, sample)| sample.unshared);
+    let unshared =
+        unshared.reduce(|(times, seconds), (more, longer)| (times + more, seconds.saturating_add(longer)));
     Measured {
         name: name.to_owned(),
-        median_ns: at(samples.len() / 2),
+        median_ns: at(each.len() / 2),
         least_ns: at(0),
-        greatest_ns: at(samples.len().saturating_sub(1)),
+        greatest_ns: at(each.len().saturating_sub(1)),
+        unshares_per_second: unshared.map(|(times, took)| times as f64 / took.as_secs_f64()),
     }
 }
 
@@ -105,5 +127,16 @@ mod tests {
         let measured = measure(&Effort { samples: 3, seconds: 1e-6, bar: ProgressBar::hidden() }, cases);
         assert!((measured[0].median_ns - 10.0).abs() < 1e-6);
         assert!((measured[1].median_ns - 30.0).abs() < 1e-6);
+    }
+    #[test]
+    fn unsharing_is_counted_over_all_samples_of_a_case() {
+        let sample = |times| Sample {
+            took: Duration::from_millis(1),
+            unshared: Some((times, Duration::from_millis(10))),
+        };
+        let measured = summarise("one", &[(1, sample(10)), (1, sample(30))]);
+        assert!(measured.unshares_per_second.is_some_and(|rate| (rate - 2000.0).abs() < 1e-6));
+        let undisturbed = summarise("other", &[(1, Duration::from_millis(1).into())]);
+        assert_eq!(undisturbed.unshares_per_second, None);
     }
 }

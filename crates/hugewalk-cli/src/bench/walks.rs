@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::io::Write;
-use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -17,6 +16,7 @@ use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Contents, Host, HostConfig};
 
 use super::chase::chase;
+use super::crowd::together;
 use super::sample::{Case, Effort, measure};
 use super::{BenchError, Group};
 
@@ -142,21 +142,11 @@ impl Setting {
         }
     }
 
-    /// The same on two threads at once; the time of the slower one.
-    fn on_two_threads(&self, way: Way, iterations: u64) -> Duration {
-        let start = Barrier::new(2);
-        let one = || {
-            let Ok(mut task) = Task::new(&self.hugetlb) else { return Duration::ZERO };
-            start.wait();
-            let began = Instant::now();
-            self.run(way, &mut task, iterations);
-            began.elapsed()
-        };
-        std::thread::scope(|scope| {
-            let other = scope.spawn(one);
-            let mine = one();
-            other.join().map_or(mine, |theirs| mine.max(theirs))
-        })
+    /// So often on a thread of its own beside others; how long that took.
+    fn timed(&self, way: Way, task: &mut Task<Host>, iterations: u64) -> Duration {
+        let began = Instant::now();
+        self.run(way, task, iterations);
+        began.elapsed()
     }
 }
 
@@ -177,10 +167,17 @@ pub(super) fn groups(effort: &Effort) -> Result<Vec<Group>, BenchError> {
     let alone = measure(effort, alone.collect());
     let both = Way::value_variants().iter();
     let setting = &setting;
-    let both = both.map(|&way| Case::timed(way.name(), move |n| setting.on_two_threads(way, n)));
+    let both = both.map(|&way| {
+        Case::timed(way.name(), move |n| together(&setting.hugetlb, 2, |task, _| setting.timed(way, task, n)))
+    });
     let both = measure(effort, both.collect());
     let baseline = Way::Bare.name();
-    let group = |title: &str, cases| Group { title: title.to_owned(), baseline: baseline.to_owned(), cases };
+    let group = |title: &str, cases| Group {
+        title: title.to_owned(),
+        note: None,
+        baseline: baseline.to_owned(),
+        cases,
+    };
     Ok(vec![group("One walk to a 2 MiB entry, 1 thread", alone), group("The same, 2 threads at once", both)])
 }
 

@@ -1,0 +1,65 @@
+//! `hugewalk bench`, as long as it takes to see that all of it is there.
+
+mod common;
+
+use assert_cmd::Command;
+use common::{json, run};
+
+const BRIEF: [&str; 6] = ["--samples", "1", "--seconds", "0.002", "--format", "json"];
+
+#[test]
+fn each_walker_is_measured_with_one_and_two_threads_alone_and_disturbed() {
+    let ran = run(&[&["bench", "walkers"][..], &BRIEF].concat());
+    assert_eq!(ran.code, Some(0));
+    let report = json(&ran);
+    assert_eq!(report["schema"], "hugewalk-bench/1");
+    let groups = report["groups"].as_array().expect("a list");
+    assert_eq!(groups.len(), 8 * 4);
+    for group in groups {
+        let title = group["title"].as_str().expect("a title");
+        let disturbed = title.contains("unshares all the while");
+        let cases = group["cases"].as_array().expect("a list");
+        assert!(cases.iter().any(|case| case["name"] == group["baseline"]), "{title}");
+        for case in cases {
+            let [median, least, greatest] = ["median_ns", "least_ns", "greatest_ns"]
+                .map(|figure| case[figure].as_f64().expect("a number"));
+            assert!(0.0 < least && least <= median && median <= greatest, "{title}: {case}");
+            assert_eq!(case["unshares_per_second"].as_f64().is_some(), disturbed, "{title}: {case}");
+        }
+    }
+}
+
+#[test]
+fn more_threads_than_processors_are_said() {
+    let report = json(&run(&[&["bench", "walkers"][..], &BRIEF].concat()));
+    let processors = report["processors"].as_u64().expect("a number");
+    for group in report["groups"].as_array().expect("a list") {
+        let title = group["title"].as_str().expect("a title");
+        let threads = 1
+            + u64::from(title.contains("2 threads"))
+            + u64::from(title.contains("unshares"))
+            + u64::from(title.contains("userfaultfd"));
+        assert_eq!(group["note"].is_string(), threads > processors, "{title}");
+    }
+}
+
+#[test]
+fn one_case_is_done_as_often_as_it_is_asked_for() {
+    for (what, case) in [("walk", "rcu"), ("walkers", "gup-fast"), ("walkers", "handled")] {
+        let ran = run(&["bench", what, "--only", case, "--iterations", "3"]);
+        assert!(ran.text.ends_with(": 3 times\n"), "{}", ran.text);
+    }
+}
+
+#[test]
+fn a_case_that_is_none_is_answered_with_those_that_are() {
+    let mut command = Command::cargo_bin("hugewalk").expect("the command");
+    let output =
+        command.args(["bench", "walk", "--only", "gup-fast", "--iterations", "3"]).output().expect("it ran");
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+    let expected =
+        "hugewalk: there is no case gup-fast to be done by itself; there are bare, rcu, vma-lock\n";
+    assert_eq!(error, expected);
+}
