@@ -9,11 +9,12 @@ use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::{GupFlags, PinnedPage, SystemRef};
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+use hugewalk::platform::Platform;
 use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
 use hugewalk_host::{Host, HostConfig};
 
-use stepped::{Stepped, Steps, interrupt};
+use stepped::{Footprint, Stepped, Steps, footprint, interrupt};
 
 type Hugetlb = hugewalk::Hugetlb<Stepped>;
 type AddressSpace = hugewalk::AddressSpace<Stepped>;
@@ -307,4 +308,70 @@ fn what_is_stored_after_a_pin_that_met_a_move_is_seen_through_the_pin() {
             assert!(!forked || found == 0, "nobody has it to himself");
         }
     }
+}
+
+/// What two threads do at once is as fast as alone if neither writes a cache line that the other touches.
+#[test]
+fn looks_at_two_pages_of_one_table_write_no_cache_line_that_both_touch() {
+    let footprints = two_looks(HERE, HERE + 1);
+    assert_eq!(contended(&footprints), Vec::<usize>::new());
+    for (page, footprint) in &footprints {
+        // The slot in which a task says that it is in a read section; a line of its own, for the other did not touch it.
+        let mut others: Vec<_> = footprint.written.iter().map(|&word| line(word)).collect();
+        others.retain(|&written| written != line(*page));
+        others.dedup();
+        assert_eq!(others.len(), 1);
+    }
+}
+
+#[test]
+fn looks_at_one_page_contend_for_its_count_alone() {
+    let footprints = two_looks(HERE, HERE);
+    assert_eq!(contended(&footprints), [line(footprints[0].0)]);
+}
+
+/// Two tasks look at a page each and let go of it; where the record of its page lies, and what they touched.
+fn two_looks(first: u64, second: u64) -> [(usize, Footprint); 2] {
+    let hugetlb = system();
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = File::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    file.truncate(&mut task, PUD_SIZE).unwrap();
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&space, &mut task, &file);
+    for page in [first, second] {
+        space.fault(&mut task, at(page), Access::Write).unwrap();
+    }
+    // The table is shared, so that there is something to confirm.
+    let sharer = space.fork(&mut task).unwrap();
+    sharer.fault(&mut task, at(first), Access::Read).unwrap();
+    // Both tasks are there before the first look, so that neither has the slot that the other had.
+    let lookers = [first, second].map(|page| (page, Task::new(&hugetlb).unwrap()));
+    let looked = lookers.map(|(page, task)| {
+        footprint(|| {
+            let page = space.pin_page_fast(&task, at(page), GupFlags::PIN | GupFlags::WRITE);
+            let page = page.expect("it is mapped");
+            hugetlb.platform().page_record(page.frame()).addr().get()
+        })
+    });
+    sharer.exit(&mut task);
+    space.exit(&mut task);
+    looked
+}
+
+fn line(address: usize) -> usize {
+    address / 64
+}
+
+/// The cache lines that one writes and the other touches.
+fn contended([(_, one), (_, other)]: &[(usize, Footprint); 2]) -> Vec<usize> {
+    let touched = |by: &Footprint| by.read.union(&by.written).map(|&word| line(word)).collect::<Vec<_>>();
+    let meets = |one: &Footprint, other: &Footprint| {
+        let touched = touched(other);
+        let written = one.written.iter().map(|&word| line(word));
+        written.filter(|line| touched.contains(line)).collect::<Vec<_>>()
+    };
+    let mut lines = [meets(one, other), meets(other, one)].concat();
+    lines.sort_unstable();
+    lines.dedup();
+    lines
 }

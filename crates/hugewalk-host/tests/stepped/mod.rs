@@ -8,6 +8,7 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -29,6 +30,42 @@ thread_local! {
     static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
     static AT_LOCKS: Cell<bool> = const { Cell::new(false) };
     static TURN: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// Words of the engine by their address.
+#[derive(Debug, Default)]
+pub(crate) struct Footprint {
+    pub(crate) read: BTreeSet<usize>,
+    pub(crate) written: BTreeSet<usize>,
+}
+
+thread_local! {
+    static FOOTPRINT: RefCell<Option<Footprint>> = const { RefCell::new(None) };
+}
+
+/// Runs `work`, and notes which words it reads and which it writes; what of both, counts as written.
+pub(crate) fn footprint<R>(work: impl FnOnce() -> R) -> (R, Footprint) {
+    FOOTPRINT.set(Some(Footprint::default()));
+    let result = work();
+    (result, FOOTPRINT.take().expect("set above"))
+}
+
+fn reads(word: &SteppedWord) {
+    step();
+    note(|footprint| &mut footprint.read, word);
+}
+
+fn writes(word: &SteppedWord) {
+    step();
+    note(|footprint| &mut footprint.written, word);
+}
+
+fn note(side: impl FnOnce(&mut Footprint) -> &mut BTreeSet<usize>, word: &SteppedWord) {
+    FOOTPRINT.with_borrow_mut(|footprint| {
+        if let Some(footprint) = footprint {
+            side(footprint).insert(core::ptr::from_ref(word).addr());
+        }
+    });
 }
 
 fn step() {
@@ -104,31 +141,31 @@ unsafe impl Word for SteppedWord {
         Self(AtomicU64::new(value))
     }
     fn load(&self, order: Ordering) -> u64 {
-        step();
+        reads(self);
         self.0.load(order)
     }
     fn store(&self, value: u64, order: Ordering) {
-        step();
+        writes(self);
         self.0.store(value, order);
     }
     fn swap(&self, value: u64, order: Ordering) -> u64 {
-        step();
+        writes(self);
         self.0.swap(value, order)
     }
     fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        step();
+        writes(self);
         self.0.fetch_add(value, order)
     }
     fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-        step();
+        writes(self);
         self.0.fetch_sub(value, order)
     }
     fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
-        step();
+        writes(self);
         self.0.fetch_or(value, order)
     }
     fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
-        step();
+        writes(self);
         self.0.fetch_and(value, order)
     }
     fn compare_exchange(
@@ -138,7 +175,7 @@ unsafe impl Word for SteppedWord {
         success: Ordering,
         failure: Ordering,
     ) -> Result<u64, u64> {
-        step();
+        writes(self);
         self.0.compare_exchange(current, new, success, failure)
     }
 }
