@@ -32,18 +32,24 @@ pub enum RemapTo {
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// Moves or shrinks a mapping, and returns its address. Lengths are rounded up to whole pages. Shared tables are not
-    /// moved but unshared: the range takes them up again at its new place as it is touched. Sleeps.
+    /// Moves or shrinks a mapping, and returns its address. A move to a fixed place that keeps the length may go over several
+    /// mappings and over holes behind the first: each mapping keeps its distance from the start. Shared tables are not moved
+    /// but unshared: the range takes them up again at its new place as it is touched. Sleeps.
+    ///
+    /// Lengths are rounded up to 4 KiB, and to whole pages of the mapping once it has been found; whether a move keeps the
+    /// length is decided before that.
     ///
     /// Takes the mmap lock in write, and the VMA lock and `i_mmap` of what it moves or unmaps, both in write.
     ///
-    /// Linux: `mremap(2)`, `move_hugetlb_page_tables()` in mm/hugetlb.c.
+    /// Linux: `mremap(2)` from 6.17 on, `move_hugetlb_page_tables()` in mm/hugetlb.c.
     ///
     /// # Errors
     ///
-    /// [`MapError::BadAddress`] if nothing is mapped at `old`, or no single mapping holds the range to be moved,
-    /// [`MapError::Grows`], [`MapError::Overlaps`], [`MapError::Unaligned`], [`MapError::OutOfMemory`]. Nothing was changed then, except that what lay at a fixed new
-    /// place may be gone, and so may the tail that was to be cut off.
+    /// [`MapError::BadAddress`] if nothing is mapped at `old`, if what is to be moved reaches past its mapping (and the length
+    /// changes), or if one of several mappings has a userfaultfd handler; [`MapError::Grows`], [`MapError::Overlaps`],
+    /// [`MapError::ZeroLength`], [`MapError::Unaligned`], [`MapError::UnalignedAddress`], [`MapError::Overflow`],
+    /// [`MapError::OutOfMemory`]. Nothing was changed then, except that what lay at a fixed new place may be gone, and so may
+    /// the tail that was to be cut off; and of several mappings the first may have moved.
     pub fn mremap(
         &self,
         task: &mut Task<P>,
@@ -53,71 +59,159 @@ impl<P: Platform> AddressSpace<P> {
         to: RemapTo,
     ) -> Result<VirtAddr, MapError> {
         task.check(self.mm().hugetlb())?;
+        let request = Request::new(old, old_length, new_length, to, self.mm().levels().task_size())?;
+        let mut events = RemapEvents::new();
+        let mut mmap = self.mmap_write(task);
+        let remapped = match to {
+            RemapTo::Fixed(new) if request.old_length == request.new_length => {
+                move_each(&mut mmap, &request, new, &mut events, task)
+            }
+            _ => match mmap.vmas.find(old).cloned() {
+                Some(vma) => remap(&mut mmap, request, &vma, &mut events, task),
+                None => Err(MapError::BadAddress { address: old }),
+            },
+        };
+        drop(mmap);
+        events.target.tell(task);
+        events.moved.tell(task);
+        events.source.tell(task);
+        remapped
+    }
+}
+
+/// What is asked for, with lengths in whole pages: of 4 KiB first, then of the mapping.
+#[derive(Clone, Copy)]
+struct Request {
+    old: VirtAddr,
+    old_length: u64,
+    new_length: u64,
+    to: RemapTo,
+}
+
+impl Request {
+    /// Refuses what makes no sense whatever is mapped. A length that wraps in rounding counts as 0, and an end that wraps as
+    /// before everything.
+    ///
+    /// Linux: `check_mremap_params()` in mm/mremap.c.
+    fn new(
+        old: VirtAddr,
+        old_length: u64,
+        new_length: u64,
+        to: RemapTo,
+        top: VirtAddr,
+    ) -> Result<Self, MapError> {
+        let whole = |length: u64| length.checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);
+        let (old_length, new_length) = (whole(old_length), whole(new_length));
         if !old.as_u64().is_multiple_of(PAGE_SIZE) {
             return Err(MapError::UnalignedAddress { address: old });
         }
         if new_length == 0 {
             return Err(MapError::ZeroLength);
         }
-        let mut events = RemapEvents::new();
-        let remapped = self.remap(task, old, old_length, new_length, to, &mut events);
-        events.target.tell(task);
-        events.moved.tell(task);
-        events.source.tell(task);
-        remapped
+        let last = top.as_u64().checked_sub(new_length).ok_or(MapError::Overflow)?;
+        if let RemapTo::Fixed(new) = to {
+            if new.as_u64() > last {
+                return Err(MapError::Overflow);
+            }
+            if !new.as_u64().is_multiple_of(PAGE_SIZE) {
+                return Err(MapError::UnalignedAddress { address: new });
+            }
+            // Also where the old length is 0: then its place must not lie inside the new range.
+            let old_end = old.as_u64().wrapping_add(old_length);
+            if new.as_u64() < old_end && old.as_u64() < new.as_u64() + new_length {
+                return Err(MapError::Overlaps);
+            }
+        }
+        Ok(Self { old, old_length, new_length, to })
     }
 
-    fn remap(
-        &self,
-        task: &mut Task<P>,
-        old: VirtAddr,
-        old_length: u64,
-        new_length: u64,
-        to: RemapTo,
-        events: &mut RemapEvents<P>,
-    ) -> Result<VirtAddr, MapError> {
-        let mut mmap = self.mmap_write(task);
-        let vma = mmap.vmas.find(old).cloned().ok_or(MapError::BadAddress { address: old })?;
+    /// The request with the lengths in pages of the mapping that holds its start. Only what moves has to lie in it.
+    ///
+    /// Linux: `check_prep_vma()` in mm/mremap.c.
+    fn of<P: Platform>(self, vma: &Vma<P>) -> Result<Self, MapError> {
         let size = vma.size();
-        let old_length = size.round_up(old_length).ok_or(MapError::Overflow)?;
-        let new_length = size.round_up(new_length).ok_or(MapError::Overflow)?;
-        align_error(size, old.as_u64())?;
-        if let RemapTo::Fixed(new) = to {
+        let whole = |length: u64| size.round_up(length).unwrap_or(0);
+        let (old_length, new_length) = (whole(self.old_length), whole(self.new_length));
+        align_error(size, self.old.as_u64())?;
+        if let RemapTo::Fixed(new) = self.to {
             align_error(size, new.as_u64())?;
         }
         if new_length > old_length {
             return Err(MapError::Grows);
         }
-        let source = old..old.checked_add(old_length).ok_or(MapError::Overflow)?;
-        let kept = old..old.plus(new_length);
-        match to {
-            RemapTo::InPlace | RemapTo::Anywhere => {
-                // As Linux, the tail is unmapped whatever it belongs to, and nobody asks whether what stays is one
-                // mapping.
-                if new_length < old_length {
-                    if source.end > self.mm().levels().task_size() {
-                        return Err(MapError::Overflow);
-                    }
-                    unmap_range(&mut mmap, &(kept.end..source.end), &mut events.source, task)?;
-                }
-                Ok(old)
-            }
-            RemapTo::Fixed(new) => {
-                let target = page_range(new, new_length)?;
-                if target.end > self.mm().levels().task_size() {
-                    return Err(MapError::Overflow);
-                }
-                if target.start < source.end && source.start < target.end {
-                    return Err(MapError::Overlaps);
-                }
-                if source.end > vma.end() {
-                    return Err(MapError::BadAddress { address: old });
-                }
-                move_range(&mut mmap, &source, &kept, &target, events, task)?;
-                Ok(new)
-            }
+        if matches!(self.to, RemapTo::Fixed(_)) && new_length > vma.end().offset_from(self.old) {
+            return Err(MapError::BadAddress { address: self.old });
         }
+        Ok(Self { old_length, new_length, ..self })
     }
+}
+
+/// Moves what is mapped in a range, mapping by mapping. Nobody is told of the moves of many, so mappings whose faults have a
+/// handler move alone.
+///
+/// Linux: `remap_move()` in mm/mremap.c.
+fn move_each<P: Platform>(
+    mmap: &mut MmapWriteGuard<'_, P>,
+    request: &Request,
+    new: VirtAddr,
+    events: &mut RemapEvents<P>,
+    task: &mut Task<P>,
+) -> Result<VirtAddr, MapError> {
+    let refused = MapError::BadAddress { address: request.old };
+    let (start, end) = (request.old, request.old.checked_add(request.old_length).ok_or(refused)?);
+    if mmap.vmas.find(start).is_none() {
+        return Err(refused);
+    }
+    let mut next = start;
+    loop {
+        let Some(vma) = mmap.vmas.overlapping(&(next..end)).next().cloned() else {
+            return Ok(new);
+        };
+        if vma.flags().intersects(VmaFlags::UFFD) && (next > start || vma.end() < end) {
+            return Err(refused);
+        }
+        let old = vma.start().max(start);
+        let length = vma.end().min(end).offset_from(old);
+        let to = RemapTo::Fixed(new.plus(old.offset_from(start)));
+        remap(mmap, Request { old, old_length: length, new_length: length, to }, &vma, events, task)?;
+        next = vma.end();
+    }
+}
+
+/// Moves or shrinks one mapping.
+///
+/// Linux: `mremap_to()` and `mremap_at()` in mm/mremap.c.
+fn remap<P: Platform>(
+    mmap: &mut MmapWriteGuard<'_, P>,
+    request: Request,
+    vma: &Vma<P>,
+    events: &mut RemapEvents<P>,
+    task: &mut Task<P>,
+) -> Result<VirtAddr, MapError> {
+    let Request { old, old_length, new_length, to } = request.of(vma)?;
+    let top = mmap.mm.levels().task_size();
+    if let RemapTo::Fixed(new) = to {
+        // What lies there goes before the tail is looked at.
+        let target = page_range(new, new_length)?;
+        if target.end > top {
+            return Err(MapError::Overflow);
+        }
+        unmap_range(mmap, &target, &mut events.target, task)?;
+    }
+    let source = old..old.checked_add(old_length).unwrap_or(VirtAddr::new(u64::MAX));
+    let kept = old..old.checked_add(new_length).ok_or(MapError::Overflow)?;
+    if new_length < old_length {
+        // The tail is unmapped whatever it belongs to, and nobody asks whether what stays in place is one mapping.
+        if source.end > top {
+            return Err(MapError::Overflow);
+        }
+        unmap_range(mmap, &(kept.end..source.end), &mut events.source, task)?;
+    }
+    if let RemapTo::Fixed(new) = to {
+        move_range(mmap, &source, &kept, new, events, task)?;
+        return Ok(new);
+    }
+    Ok(old)
 }
 
 /// What handlers are told of a move, in this order. Linux: `uf_unmap_early`, `uf` and `uf_unmap`.
@@ -135,18 +229,16 @@ impl<P: Platform> RemapEvents<P> {
     }
 }
 
+/// Moves `kept`, what is left of `source`, which lies in one mapping, to a place that is free.
 fn move_range<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
     source: &Range<VirtAddr>,
     kept: &Range<VirtAddr>,
-    target: &Range<VirtAddr>,
+    to: VirtAddr,
     events: &mut RemapEvents<P>,
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
-    unmap_range(mmap, target, &mut events.target, task)?;
-    if kept.end < source.end {
-        unmap_range(mmap, &(kept.end..source.end), &mut events.source, task)?;
-    }
+    let target = to..to.plus(kept.end.offset_from(kept.start));
     let split = Split::at_ends(mmap, kept, task)?;
     mmap.vmas.prepare(5)?;
     let Some(whole) = mmap.vmas.find(kept.start).cloned() else {
@@ -169,7 +261,7 @@ fn move_range<P: Platform>(
         .and_then(|()| move_vma(mmap, kept.start, &new, task));
     if moved.is_err() {
         mmap.vmas.remove(&new);
-        free_tables(mmap, target.clone(), task);
+        free_tables(mmap, target, task);
     } else {
         events.moved.done();
         events.source.done();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use hugewalk::addr::VirtAddr;
 use hugewalk::fault::Access;
 use hugewalk::mm::{MapFlags, Placement, RemapTo};
 use hugewalk::vma::Protection;
@@ -255,6 +256,7 @@ impl Model {
         if end < range.end { Err(Refused("ENOMEM", Why::NotMapped)) } else { Ok(()) }
     }
 
+    /// As kernels do from 6.17 on.
     pub(super) fn remap(
         &mut self,
         process: usize,
@@ -263,12 +265,54 @@ impl Model {
         new_length: u64,
         to: RemapTo,
     ) -> Result<u64, Refused> {
+        let (old_length, new_length) = (old_length.next_multiple_of(PAGE), new_length.next_multiple_of(PAGE));
         if !old.is_multiple_of(PAGE) {
             return Err(einval(Why::UnalignedAddress));
         }
         if new_length == 0 {
             return Err(einval(Why::ZeroLength));
         }
+        if let RemapTo::Fixed(new) = to {
+            let new = new.as_u64();
+            if !new.is_multiple_of(PAGE) {
+                return Err(einval(Why::UnalignedAddress));
+            }
+            if new < old + old_length && old < new + new_length {
+                return Err(einval(Why::Overlaps));
+            }
+            if old_length == new_length {
+                return self.move_each(process, old..old + old_length, new);
+            }
+        }
+        let address = self.remap_one(process, old, old_length, new_length, to)?;
+        self.drop_unused_files();
+        Ok(address)
+    }
+
+    /// Each mapping of a range moves by itself, and holes stay holes, but not the first.
+    fn move_each(&mut self, process: usize, source: Range<u64>, new: u64) -> Result<u64, Refused> {
+        if self.process(process).find(source.start).is_none() {
+            return Err(Refused("EFAULT", Why::BadAddress));
+        }
+        for start in self.process(process).overlapping(&source) {
+            let vma = self.process(process).find(start).expect("moves take away what they move alone");
+            let (from, to) = (start.max(source.start), vma.end.min(source.end));
+            let target = RemapTo::Fixed(VirtAddr::new(new + (from - source.start)));
+            let moved = self.remap_one(process, from, to - from, to - from, target);
+            self.drop_unused_files();
+            moved?;
+        }
+        Ok(new)
+    }
+
+    fn remap_one(
+        &mut self,
+        process: usize,
+        old: u64,
+        old_length: u64,
+        new_length: u64,
+        to: RemapTo,
+    ) -> Result<u64, Refused> {
         let Some(vma) = self.process(process).find(old).cloned() else {
             return Err(Refused("EFAULT", Why::BadAddress));
         };
@@ -290,21 +334,17 @@ impl Model {
             // Whatever lies there; and nobody asks whether what is kept is one mapping, or one at all.
             if !tail.is_empty() {
                 self.unmap_free(process, &tail)?;
-                self.drop_unused_files();
             }
             return Ok(old);
         };
-        let target = new..new + (kept.end - kept.start);
-        if target.start < source.end && source.start < target.end {
-            return Err(einval(Why::Overlaps));
-        }
-        // Here: as kernels do from 6.17 on, this is found out before anything is unmapped.
-        if source.end > vma.end {
+        if kept.end > vma.end {
             return Err(Refused("EFAULT", Why::BadAddress));
         }
-        self.may_cut(process, &target)?;
-        self.unmap_range(process, &target);
-        self.unmap_range(process, &tail);
+        let target = new..new + (kept.end - kept.start);
+        self.unmap_free(process, &target)?;
+        if !tail.is_empty() {
+            self.unmap_free(process, &tail)?;
+        }
         self.cut(process, &kept);
         let process = self.process(process);
         let mut vma = process.vmas.remove(&old).expect("it was cut out just now");
@@ -312,7 +352,6 @@ impl Model {
         process.vmas.insert(new, vma);
         let moved: Vec<_> = process.private.extract_if(kept.clone(), |_, _| true).collect();
         process.private.extend(moved.into_iter().map(|(address, entry)| (address - old + new, entry)));
-        self.drop_unused_files();
         Ok(new)
     }
 }

@@ -1,7 +1,7 @@
 //! Mappings: cut, moved, filled, counted.
 
 use super::World;
-use super::common::{GIB, M2, RW, at};
+use super::common::{AddressSpace, GIB, M2, RW, at};
 use hugewalk::addr::HugeSize;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, MapError, MapFlags, RemapTo};
@@ -49,8 +49,111 @@ fn mremap_in_place_of_the_same_length_asks_nothing_of_what_it_keeps() {
     world.map(&space, &file, HERE, 2 * M2, SHARED);
     let stays = space.mremap(&mut world.task, at(HERE), 9 * M2, 9 * M2, RemapTo::InPlace);
     assert_eq!(stays, Ok(at(HERE)));
-    let moves = space.mremap(&mut world.task, at(HERE), 9 * M2, 9 * M2, RemapTo::Fixed(at(8 * GIB)));
-    assert_eq!(moves, Err(MapError::BadAddress { address: at(HERE) }));
+    let bounds = bounds(&mut world, &space);
+    assert_eq!(bounds, [(HERE, 2, 0)]);
+}
+
+/// Start, pages and offset of each mapping.
+fn bounds(world: &mut World, space: &AddressSpace) -> Vec<(u64, u64, u64)> {
+    let mmap = space.mmap_read(&mut world.task);
+    mmap.vmas().map(|vma| (vma.start().as_u64(), vma.pages(), vma.offset())).collect()
+}
+
+const THERE: RemapTo = RemapTo::Fixed(hugewalk::addr::VirtAddr::new(9 * GIB));
+
+#[test]
+fn a_move_that_keeps_the_length_goes_over_several_mappings_and_the_holes_behind_the_first() {
+    let mut world = World::new(8);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, SHARED);
+    world.map(&space, &file, HERE + 3 * M2, 3 * M2, MapFlags::empty());
+    world.store(&space, HERE, 1);
+    world.store(&space, HERE + 4 * M2, 2);
+    // What lies in the way of a mapping goes, what lies in the way of a hole stays.
+    world.map(&space, &file, 9 * GIB, 4 * M2, SHARED);
+    // The holes count, also the last one; 4 KiB less than a page takes the page along.
+    let length = 5 * M2 - 0x1000;
+    assert_eq!(space.mremap(&mut world.task, at(HERE), length, length, THERE), Ok(at(9 * GIB)));
+    let there = 9 * GIB;
+    let expected = [(HERE + 5 * M2, 1, 2), (there, 2, 0), (there + 2 * M2, 1, 2), (there + 3 * M2, 2, 0)];
+    assert_eq!(bounds(&mut world, &space), expected);
+    assert_eq!((world.load(&space, there), world.load(&space, there + 4 * M2)), (1, 2));
+    let back = space.mremap(&mut world.task, at(there), GIB, GIB, RemapTo::Fixed(at(HERE)));
+    assert_eq!(back, Ok(at(HERE)));
+    drop((space, file));
+    world.finish();
+}
+
+#[test]
+fn a_move_over_several_mappings_keeps_the_length_in_4_kib_pages_or_is_refused() {
+    let mut world = World::new(8);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, SHARED);
+    world.map(&space, &file, HERE + 2 * M2, 2 * M2, MapFlags::empty());
+    let before = bounds(&mut world, &space);
+    let task = &mut world.task;
+    let bad = |address| Err(MapError::BadAddress { address: at(address) });
+    // The same in huge pages, but not in those of 4 KiB: one mapping alone may be moved then.
+    assert_eq!(space.mremap(task, at(HERE), 3 * M2 + 0x1000, 4 * M2, THERE), bad(HERE));
+    assert_eq!(space.mremap(task, at(HERE), 4 * M2, 3 * M2, THERE), bad(HERE));
+    // A hole in front.
+    assert_eq!(space.mremap(task, at(HERE - M2), 3 * M2, 3 * M2, THERE), bad(HERE - M2));
+    assert_eq!(bounds(&mut world, &space), before);
+    let task = &mut world.task;
+    assert_eq!(space.mremap(task, at(HERE), M2 + 0x1000, 2 * M2, THERE), Ok(at(9 * GIB)));
+}
+
+#[test]
+fn a_move_that_shrinks_may_name_more_than_the_mapping_and_unmaps_all_of_that() {
+    let mut world = World::new(8);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, SHARED);
+    world.map(&space, &file, HERE + 4 * M2, 2 * M2, MapFlags::empty());
+    assert_eq!(space.mremap(&mut world.task, at(HERE), 5 * M2, M2, THERE), Ok(at(9 * GIB)));
+    assert_eq!(bounds(&mut world, &space), [(HERE + 5 * M2, 1, 1), (9 * GIB, 1, 0)]);
+}
+
+#[test]
+fn mremap_finds_out_what_makes_no_sense_before_it_looks_what_is_mapped() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, 9 * GIB, 2 * M2, SHARED);
+    let task = &mut world.task;
+    let (nothing, top) = (at(HERE), space.mm().levels().task_size());
+    let fixed = |address| RemapTo::Fixed(at(address));
+    let unaligned = |address| MapError::UnalignedAddress { address: at(address) };
+    let there = 9 * GIB;
+    for (old_length, new_length, to, refused) in [
+        (M2, 0, THERE, MapError::ZeroLength),
+        (M2, M2, fixed(there + 1), unaligned(there + 1)),
+        (M2, M2, fixed(HERE), MapError::Overlaps),
+        (0, 2 * M2, fixed(HERE - M2), MapError::Overlaps),
+        (M2, M2, fixed(top.as_u64()), MapError::Overflow),
+        (M2, 1 << 60, RemapTo::Anywhere, MapError::Overflow),
+        (M2, u64::MAX, RemapTo::InPlace, MapError::ZeroLength),
+        // All this depends on what is mapped.
+        (0, M2, THERE, MapError::BadAddress { address: nothing }),
+        (M2, M2, fixed(there + 0x1000), MapError::BadAddress { address: nothing }),
+        (M2, 2 * M2, THERE, MapError::BadAddress { address: nothing }),
+    ] {
+        assert_eq!(space.mremap(task, nothing, old_length, new_length, to), Err(refused));
+    }
+    let mapped = at(there);
+    for (old_length, to) in [(0, RemapTo::InPlace), (0, fixed(HERE)), (M2, fixed(HERE))] {
+        assert_eq!(space.mremap(task, mapped, old_length, 2 * M2, to), Err(MapError::Grows));
+    }
+    assert_eq!(bounds(&mut world, &space), [(there, 2, 0)]);
+}
+
+#[test]
+fn a_move_whose_tail_makes_no_sense_has_unmapped_its_target() {
+    let mut world = World::new(8);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, SHARED);
+    world.map(&space, &file, 9 * GIB, 2 * M2, SHARED);
+    let moved = space.mremap(&mut world.task, at(9 * GIB), 1 << 60, M2, RemapTo::Fixed(at(HERE)));
+    assert_eq!(moved, Err(MapError::Overflow));
+    assert_eq!(bounds(&mut world, &space), [(HERE + M2, 1, 1), (9 * GIB, 2, 0)]);
 }
 
 #[test]
@@ -70,11 +173,7 @@ fn mremap_shrinks_moves_and_never_grows() {
     assert_eq!(space.mremap(task, at(HERE + M2), 3 * M2, 2 * M2, to), Ok(at(9 * GIB)));
     assert_eq!((world.load(&space, 9 * GIB), world.load(&space, 9 * GIB + M2)), (2, 3));
     assert_eq!(world.load(&space, HERE), 1);
-    let bounds: Vec<_> = {
-        let mmap = space.mmap_read(&mut world.task);
-        mmap.vmas().map(|vma| (vma.start().as_u64(), vma.pages(), vma.offset())).collect()
-    };
-    assert_eq!(bounds, [(HERE, 1, 0), (9 * GIB, 2, 1)]);
+    assert_eq!(bounds(&mut world, &space), [(HERE, 1, 0), (9 * GIB, 2, 1)]);
     drop((space, file));
     world.finish();
 }
