@@ -2,6 +2,10 @@
 
 mod pages;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use hugewalk::Task;
 use hugewalk::addr::{PMD_SIZE, VirtAddr};
 use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
@@ -11,7 +15,7 @@ use hugewalk::pool::PoolCounters;
 use hugewalk::rmap::{PageError, Recovery};
 use hugewalk::uffd::{CopyMode, Features, Modes, Userfault};
 
-use pages::{SMALL, START, assert_unused, counters, cpu, file, frame, map, page, space, system};
+use pages::{SMALL, START, StopAtEnd, assert_unused, counters, cpu, file, frame, map, page, space, system};
 
 const SHARED: MapFlags = MapFlags::SHARED.union(MapFlags::NORESERVE);
 const PRIVATE: MapFlags = MapFlags::NORESERVE;
@@ -171,6 +175,57 @@ fn without_a_page_to_move_to_a_page_stays_in_use() {
     assert_eq!(refused.errno(), Errno::ENOMEM);
     assert_eq!(cpu.load(&mut task, page(0)), Ok(3));
     assert_eq!(counters(&hugetlb), PoolCounters { total: 1, ..PoolCounters::default() });
+}
+
+/// Pages are taken out of use again and again, and found sound, under threads that store to them.
+#[test]
+fn stores_are_not_lost_while_pages_are_taken_out_of_use_under_them() {
+    const PAGES: u64 = 3;
+    const ROUNDS: u64 = 200;
+    for kind in [SHARED, PRIVATE] {
+        let (hugetlb, mut task) = system(8);
+        let file = file(&mut task, PAGES);
+        let space = space(&hugetlb);
+        map(&mut task, &space, &file, kind);
+        let over = AtomicBool::new(false);
+        let taken = thread::scope(|scope| {
+            let stop = StopAtEnd(&over);
+            for number in 0..PAGES {
+                let (hugetlb, space, over) = (&hugetlb, &space, &over);
+                scope.spawn(move || {
+                    let mut task = Task::new(hugetlb).unwrap();
+                    let mut cpu = cpu(space);
+                    let mut count = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        count += 1;
+                        cpu.store_u64(&mut task, page(number), count).unwrap();
+                        assert_eq!(cpu.load_u64(&mut task, page(number)), Ok(count));
+                    }
+                });
+            }
+            let mut taken = 0;
+            for round in 0..ROUNDS {
+                let at = page(round % PAGES);
+                let frame = space.follow_page(&task, at, GupFlags::empty()).unwrap().map(|page| page.frame());
+                match space.madvise(&mut task, at, PMD_SIZE, Advice::SoftOffline) {
+                    Ok(()) => taken += 1,
+                    // Somebody had hold of it for a moment.
+                    Err(MapError::Page(PageError::Held { .. } | PageError::OnItsWay)) => {}
+                    Err(other) => panic!("{other:?}"),
+                }
+                if let Some(frame) = frame
+                    && counters(&hugetlb).total < 8
+                {
+                    hugetlb.unpoison(frame).unwrap();
+                }
+            }
+            drop(stop);
+            taken
+        });
+        assert!(taken > ROUNDS / 2, "{taken}");
+        drop((space, file));
+        assert_unused(&hugetlb, &mut task);
+    }
 }
 
 /// A page that a handler has brought belongs to its mapping as any other does.

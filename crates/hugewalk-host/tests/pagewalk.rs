@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::arch::Entry;
 use hugewalk::fault::{Access, FaultError};
+use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement};
 use hugewalk::pagewalk::{Found, Next, PageMap, Resched, SleepingVisitor, Visitor};
 use hugewalk::sync::Arc;
@@ -222,6 +223,29 @@ fn mincore_finds_mapped_pages_and_those_in_the_page_cache() {
     assert_eq!(resident, [(page(2), false), (page(3), true), (page(4), false)]);
     let hole = child.mincore(&mut task, page(510)..page(514));
     assert_eq!(hole, Err(MapError::NotMapped { address: page(512) }));
+    // With a table of its own, though not with this page in it, the child is asked what it maps.
+    child.mprotect(&mut task, page(0), page(512).offset_from(page(0)), Protection::READ).unwrap();
+    child.fault(&mut task, page(4), Access::Read).unwrap();
+    let resident = child.mincore(&mut task, page(2)..page(5)).unwrap();
+    assert_eq!(resident, [(page(2), false), (page(3), false), (page(4), true)]);
+}
+
+#[test]
+fn mincore_finds_pages_of_the_file_that_a_private_mapping_has_not_touched() {
+    let (hugetlb, mut task) = system(16);
+    let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    file.write_at(&mut task, PMD_SIZE, &[1]).unwrap();
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    let request = MapRequest {
+        placement: Placement::Fixed(page(0)),
+        length: 3 * PMD_SIZE,
+        protection: READ_WRITE,
+        flags: MapFlags::empty(),
+        backing: Backing::File { file: &file, offset: 0 },
+    };
+    space.mmap(&mut task, &request).unwrap();
+    let resident = space.mincore(&mut task, page(0)..page(3)).unwrap();
+    assert_eq!(resident, [(page(0), false), (page(1), true), (page(2), false)]);
 }
 
 #[test]

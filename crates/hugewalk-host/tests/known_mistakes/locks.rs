@@ -133,13 +133,10 @@ fn a_move_to_where_tables_are_shared_comes_to_an_end() {
     cpu(&partner).load(&mut task, target).unwrap();
     partner.mprotect(&mut task, target, PUD_SIZE, RW).unwrap();
     assert_eq!((users(&mut task, &mover), users(&mut task, &partner)), (1, 1));
-    let moving = {
-        let mover = mover.clone();
-        Worker::start(&hugetlb, move |task| {
-            mover.mremap(task, page(0), PUD_SIZE, PUD_SIZE, RemapTo::Fixed(target))
-        })
-    };
-    assert_eq!(moving.result(), Ok(target));
+    let watchdog = Watchdog::new("a move");
+    let moved = mover.mremap(&mut task, page(0), PUD_SIZE, PUD_SIZE, RemapTo::Fixed(target));
+    drop(watchdog);
+    assert_eq!(moved, Ok(target));
     // Its own table has moved along.
     assert_eq!(users(&mut task, &mover), 1);
     assert_eq!(cpu(&mover).load(&mut task, VirtAddr::new(target.as_u64() + PMD_SIZE)), Ok(1));
@@ -202,7 +199,7 @@ fn truncation_and_faults_that_share_come_to_an_end() {
     let (hugetlb, mut task) = system(8);
     let file = file(&mut task, 1024);
     let spaces = [space(&hugetlb), space(&hugetlb), space(&hugetlb)];
-    let watchdog = Watchdog::new();
+    let _watchdog = Watchdog::new("truncation against faults that share");
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let stop = StopAtEnd(&over);
@@ -225,7 +222,6 @@ fn truncation_and_faults_that_share_come_to_an_end() {
         }
         for round in 0..ROUNDS {
             file.truncate(&mut task, if round % 2 == 0 { 0 } else { 2 * PUD_SIZE }).unwrap();
-            watchdog.look("truncation against faults");
         }
         drop(stop);
     });
@@ -258,7 +254,8 @@ fn pages_are_unmapped_moved_and_punched_out_at_once() {
     };
     let works: [&(dyn Fn(&mut Task<Host>) + Sync); 3] = [&unmap, &migrate, &touch];
     let (over, done) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 3]);
-    let (begin, watchdog) = (Instant::now(), Watchdog::new());
+    let _watchdog = Watchdog::new("unmapping, moving and punching out a page");
+    let begin = Instant::now();
     thread::scope(|scope| {
         let stop = StopAtEnd(&over);
         for (work, done) in works.into_iter().zip(&done) {
@@ -277,7 +274,6 @@ fn pages_are_unmapped_moved_and_punched_out_at_once() {
             if let Entry::Leaf(leaf) = entry(&task, &spaces[0], page(0)) {
                 named.store(leaf.frame.0, Ordering::Relaxed);
             }
-            watchdog.look("unmapping, moving and punching");
         }
         drop(stop);
     });

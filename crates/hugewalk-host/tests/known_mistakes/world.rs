@@ -1,6 +1,8 @@
 //! Two processes that share the table of a gigabyte of a file, on the stepped host.
 
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
 use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use hugewalk::fault::Access;
@@ -88,15 +90,22 @@ pub(crate) fn users(space: &AddressSpace, task: &mut Task) -> u64 {
     space.tables(task).unwrap().first().map_or(0, |table| table.users)
 }
 
-/// Fails the test if something takes too long, which may be for ever.
-pub(crate) struct Watchdog(Instant);
+/// Ends the tests if what it watches takes too long, which is for ever: threads that wait for each other could not even be
+/// dropped.
+pub(crate) struct Watchdog {
+    _over: Sender<()>,
+}
 
 impl Watchdog {
-    pub(crate) fn new() -> Self {
-        Self(Instant::now())
-    }
-
-    pub(crate) fn look(&self, what: &str) {
-        assert!(self.0.elapsed() < Duration::from_secs(60), "{what} comes to no end");
+    pub(crate) fn new(what: &'static str) -> Self {
+        let (over, ended) = channel();
+        thread::spawn(move || {
+            // Ends when the sender is dropped.
+            if ended.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{what} comes to no end");
+                std::process::abort();
+            }
+        });
+        Self { _over: over }
     }
 }

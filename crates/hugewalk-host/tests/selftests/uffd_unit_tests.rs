@@ -211,9 +211,11 @@ fn pagemap_shows_protections_of_pages_that_are_there_and_of_pages_that_are_not()
         // Mapped by a load, it is protected all the same.
         load(&mut cpu, &mut world.task, 2).unwrap();
         assert_eq!(bits(&mut world), [true, true, true, false]);
-        // So is what was dropped.
+        // So is what was dropped, though there is no page.
         world.space.madvise(&mut world.task, BASE, MIB2, Advice::DontNeed).unwrap();
         assert_eq!(bits(&mut world), [true, true, true, false]);
+        let resident = world.space.mincore(&mut world.task, BASE..at(3, 0)).unwrap();
+        assert_eq!(resident.iter().map(|&(_, resident)| resident).collect::<Vec<_>>(), [false, true, true]);
         world.uffd.write_protect(&mut world.task, BASE, 2 * MIB2, OFF).unwrap();
         assert_eq!(bits(&mut world), [false, false, true, false]);
         // A child without the handler has none of it.

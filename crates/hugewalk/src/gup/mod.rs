@@ -289,6 +289,6 @@ fn check_rights<P: Platform>(vma: &Vma<P>, address: VirtAddr, flags: GupFlags) -
 }
 
 /// Would a fault find the page in the file, rather than make one? Linux: `hugetlbfs_pagecache_present()`.
-fn is_cached<P: Platform>(vma: &Vma<P>, address: VirtAddr) -> bool {
+pub(crate) fn is_cached<P: Platform>(vma: &Vma<P>, address: VirtAddr) -> bool {
     vma.file().find_page(vma.offset_of(address)).is_some()
 }

@@ -9,6 +9,7 @@ use super::{Found, Visitor};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::{Entry, LeafFlags};
 use crate::error::OutOfMemory;
+use crate::gup::is_cached;
 use crate::mm::{AddressSpace, MapError};
 use crate::platform::Platform;
 use crate::sync::try_push;
@@ -65,8 +66,8 @@ impl<P: Platform> AddressSpace<P> {
         Ok(list.into_pages()?)
     }
 
-    /// For each page in a range whether it is resident: mapped, or, where there is no table, in the file's page cache.
-    /// Sleeps.
+    /// For each page in a range whether it is resident: mapped, or, where there is no table, in the file's page cache (of a
+    /// private mapping too). Sleeps.
     ///
     /// Takes what [`walk_range`](Self::walk_range) takes. Linux: `mincore(2)`, mm/mincore.c.
     ///
@@ -84,7 +85,8 @@ impl<P: Platform> AddressSpace<P> {
         let start = range.start;
         let end = range.end.as_u64().checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);
         let range = start..VirtAddr::new(end);
-        let judge = |found: &Found<'_, P>| !found.entry().is_none();
+        // Holes give nothing.
+        let judge = |found: &Found<'_, P>| Some(!matches!(found.entry(), Entry::None | Entry::Marker));
         let mut list = List { pages: Vec::new(), full: false, judge };
         let hole = match self.walk_range(task, range, &mut list) {
             Err(MapError::Overflow) => Some(start),
@@ -93,13 +95,14 @@ impl<P: Platform> AddressSpace<P> {
         if let Some(address) = hole {
             return Err(MapError::NotMapped { address });
         }
-        let mut pages = list.into_pages()?;
+        let found = list.into_pages()?;
+        let mut pages = Vec::new();
+        pages.try_reserve_exact(found.len()).map_err(OutOfMemory::from)?;
         let mmap = self.mmap_read(task);
-        for (address, resident) in &mut pages {
-            if !*resident && let Some(vma) = mmap.find(*address) {
-                *resident = vma.is_shared() && vma.file().find_page(vma.offset_of(*address)).is_some();
-            }
-        }
+        let in_file = |address| mmap.find(address).is_some_and(|vma| is_cached(vma, address));
+        let judged =
+            |(address, mapped): (_, Option<bool>)| (address, mapped.unwrap_or_else(|| in_file(address)));
+        pages.extend(found.into_iter().map(judged));
         Ok(pages)
     }
 
