@@ -228,3 +228,20 @@ fn nothing_is_done_to_ranges_of_length_0() {
     world.file.write_at(&mut world.task, u64::MAX, &[]).unwrap();
     assert_eq!(world.look(), before);
 }
+
+/// mmap(2) is older than the checks of its flags.
+#[test]
+fn a_mapping_with_unknown_rights_and_flags_is_one_without_them() {
+    let World { mut task, space, file, .. } = World::new();
+    let request = MapRequest {
+        placement: Placement::Fixed(page(20)),
+        length: PMD_SIZE,
+        protection: RW | Protection::from_bits_retain(1 << 7),
+        flags: MapFlags::SHARED | MapFlags::from_bits_retain(1 << 30),
+        backing: Backing::File { file: &file, offset: 0 },
+    };
+    space.mmap(&mut task, &request).unwrap();
+    let mmap = space.mmap_read(&mut task);
+    let (known, unknown) = (mmap.find(page(0)).unwrap(), mmap.find(page(20)).unwrap());
+    assert_eq!((known.protection(), known.flags()), (unknown.protection(), unknown.flags()));
+}

@@ -63,6 +63,10 @@ pub(crate) const CASES: &[Case] = &[
     ("protecting a hole", ENOMEM, |world| {
         errno!(world.space.mprotect(&mut world.task, page(HOLE), PMD_SIZE, RW))
     }),
+    ("unknown rights", EINVAL, |world| {
+        let rights = RW | Protection::from_bits_retain(1 << 7);
+        errno!(world.space.mprotect(&mut world.task, page(0), PMD_SIZE, rights))
+    }),
     ("advice from an odd start", EINVAL, |world| advise(world, odd(0, 1), PMD_SIZE)),
     ("advice for a range that wraps", EINVAL, |world| advise(world, page(0), !4095)),
     ("dropping from inside a page", EINVAL, |world| one(world, odd(0, 4096), PMD_SIZE, Advice::DontNeed)),

@@ -195,15 +195,15 @@ fn a_hole_waits_for_a_fault_on_a_private_mapping() {
 /// and finds pages in the other gigabyte of the same mapping.
 #[test]
 fn truncation_and_faults_that_share_come_to_an_end() {
-    const ROUNDS: u64 = 200;
+    const ROUNDS: u64 = 300;
     let (hugetlb, mut task) = system(8);
     let file = file(&mut task, 1024);
     let spaces = [space(&hugetlb), space(&hugetlb), space(&hugetlb)];
     let _watchdog = Watchdog::new("truncation against faults that share");
-    let over = AtomicBool::new(false);
+    let (over, done) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 3]);
     thread::scope(|scope| {
         let stop = StopAtEnd(&over);
-        for space in &spaces {
+        for (space, done) in spaces.iter().zip(&done) {
             map(&mut task, space, &file, SHARED);
             let (hugetlb, over) = (&hugetlb, &over);
             scope.spawn(move || {
@@ -217,11 +217,14 @@ fn truncation_and_faults_that_share_come_to_an_end() {
                     }
                     // So that it shares, or looks for somebody to share with, again.
                     space.madvise(&mut task, page(512), PUD_SIZE, Advice::DontNeed).unwrap();
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        for round in 0..ROUNDS {
+        let mut round = 0;
+        while round < ROUNDS || done.iter().any(|done| done.load(Ordering::Relaxed) < ROUNDS) {
             file.truncate(&mut task, if round % 2 == 0 { 0 } else { 2 * PUD_SIZE }).unwrap();
+            round += 1;
         }
         drop(stop);
     });

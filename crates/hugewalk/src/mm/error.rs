@@ -62,6 +62,9 @@ pub enum MapError {
     /// A huge-page mapping cannot grow.
     #[error("a huge-page mapping cannot grow")]
     Grows,
+    /// Rights that are not known.
+    #[error("unknown rights")]
+    UnknownRights,
     /// Source and destination of a move overlap.
     #[error("source and destination overlap")]
     Overlaps,
@@ -109,6 +112,7 @@ impl MapError {
             | Self::Grows
             | Self::Overlaps
             | Self::NotAllowed
+            | Self::UnknownRights
             | Self::WrongSystem(_) => Errno::EINVAL,
             Self::NoRoom { .. } | Self::NotMapped { .. } | Self::NoPage(_) | Self::OutOfMemory(_) => {
                 Errno::ENOMEM

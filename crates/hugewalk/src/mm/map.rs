@@ -66,7 +66,7 @@ pub struct MapRequest<'a, P: Platform> {
     pub placement: Placement,
     /// How many bytes; rounded up to whole pages.
     pub length: u64,
-    /// With which rights.
+    /// With which rights. What is none of them is ignored, as it is among the flags.
     pub protection: Protection,
     /// How.
     pub flags: MapFlags,
@@ -132,7 +132,7 @@ impl<P: Platform> AddressSpace<P> {
             start,
             end: range.end,
             offset: offset >> size.shift(),
-            protection: request.protection,
+            protection: request.protection & Protection::all(),
             flags,
         };
         let mut events = Announcements::new();

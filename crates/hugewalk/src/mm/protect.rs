@@ -23,7 +23,7 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Unaligned`] if the range would cut a huge page in two, [`MapError::NotMapped`] if there is a hole in
+    /// [`MapError::UnknownRights`]; [`MapError::Unaligned`] if the range would cut a huge page in two, [`MapError::NotMapped`] if there is a hole in
     /// it: what lies before the hole has the new rights then.
     pub fn mprotect(
         &self,
@@ -33,6 +33,10 @@ impl<P: Platform> AddressSpace<P> {
         protection: Protection,
     ) -> Result<(), MapError> {
         task.check(self.mm().hugetlb())?;
+        // Linux: arch_validate_prot(). mmap, which is older than that check, ignores what it does not know.
+        if !Protection::all().contains(protection) {
+            return Err(MapError::UnknownRights);
+        }
         if length == 0 && address.as_u64().is_multiple_of(crate::addr::PAGE_SIZE) {
             return Ok(());
         }
