@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use hugewalk::Task;
-use hugewalk::fault::FaultError;
+use hugewalk::fault::{Access, FaultError};
 use hugewalk::mm::{Advice, Backing, MapError, MapRequest, Placement};
+use hugewalk::{AddressSpace, Hugetlb, Task};
+use hugewalk_host::{Contents, Host, HostConfig};
 
 use crate::pages::{RW, SMALL, StopAtEnd};
 use crate::setup::{BASE, MIB2, Machine, PRIVATE, SHARED, at, cpu};
+use crate::stepped::{Stepped, Steps, interrupt};
 
 const ROUNDS: u64 = 3000;
 
@@ -39,6 +41,41 @@ fn who_touches_a_page_that_another_thread_drops_finds_one_even_if_it_is_the_only
         });
         drop(space);
         machine.end();
+    }
+}
+
+/// The same, with the page touched between any two steps of dropping it.
+#[test]
+fn at_whatever_step_of_dropping_the_only_page_it_is_touched_there_is_one() {
+    for flags in [PRIVATE, SHARED] {
+        for number in 0.. {
+            let config = HostConfig::new().huge_bytes(MIB2).max_tables(20).contents(Contents::Nothing);
+            let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
+            hugetlb.resize_pool(SMALL, 1);
+            let mut task = Task::new(&hugetlb).unwrap();
+            let space = AddressSpace::new(&hugetlb).unwrap();
+            let request = MapRequest {
+                placement: Placement::Fixed(BASE),
+                length: MIB2,
+                protection: RW,
+                flags,
+                backing: Backing::Anonymous(SMALL),
+            };
+            space.mmap(&mut task, &request).unwrap();
+            space.fault(&mut task, BASE, Access::Write).unwrap();
+            let mut touched = None;
+            let turn = || touched = Some(space.fault(&mut Task::new(&hugetlb).unwrap(), BASE, Access::Write));
+            let (dropped, interrupted) = interrupt(number, Steps::WordsAndLocks, turn, || {
+                space.madvise(&mut task, BASE, MIB2, Advice::DontNeed)
+            });
+            assert_eq!(dropped, Ok(()));
+            assert!(touched.is_none_or(|touched| touched.is_ok()), "{touched:?} at step {number}");
+            space.exit(&mut task);
+            if !interrupted {
+                assert!(number > 10, "{number}");
+                break;
+            }
+        }
     }
 }
 

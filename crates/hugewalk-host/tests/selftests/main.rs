@@ -56,6 +56,8 @@ mod pages;
 mod races;
 mod reservations;
 mod setup;
+#[path = "../stepped/mod.rs"]
+mod stepped;
 mod thuge_gen;
 #[allow(dead_code, reason = "made for another test")]
 #[path = "../uffd/setup.rs"]
