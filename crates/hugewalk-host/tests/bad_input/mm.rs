@@ -7,7 +7,7 @@ use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement, RemapTo};
 use hugewalk::vma::Protection;
 
 use crate::pages::{RW, page};
-use crate::{Case, HOLE, READ_ONLY, UNTOUCHABLE, World, errno};
+use crate::{Case, HANDLED, HOLE, READ_ONLY, UNTOUCHABLE, World, errno};
 
 pub(crate) const ADVICE: [Advice; 6] = [
     Advice::DontNeed,
@@ -109,8 +109,16 @@ pub(crate) const CASES: &[Case] = &[
         remap(world, page(0), PMD_SIZE, PMD_SIZE, RemapTo::Fixed(odd(20, 4096)))
     }),
     ("moving a hole", EFAULT, |world| remap(world, page(HOLE), PMD_SIZE, PMD_SIZE, RemapTo::Fixed(page(20)))),
-    ("moving more than is mapped", EFAULT, |world| {
-        remap(world, page(0), 3 * PMD_SIZE, 3 * PMD_SIZE, RemapTo::Fixed(page(20)))
+    ("shrinking to more than is mapped", EFAULT, |world| {
+        remap(world, page(0), 4 * PMD_SIZE, 3 * PMD_SIZE, RemapTo::Fixed(page(20)))
+    }),
+    ("moving a mapping with a handler and another", EFAULT, |world| {
+        let pages = HANDLED + 2 - UNTOUCHABLE;
+        // The first moves, for the handler of the second is met only then.
+        let moved =
+            remap(world, page(UNTOUCHABLE), pages * PMD_SIZE, pages * PMD_SIZE, RemapTo::Fixed(page(20)));
+        remap(world, page(20), PMD_SIZE, PMD_SIZE, RemapTo::Fixed(page(UNTOUCHABLE)));
+        moved
     }),
     ("growing", EINVAL, |world| remap(world, page(0), PMD_SIZE, 2 * PMD_SIZE, RemapTo::Anywhere)),
     ("shrinking to nothing", EINVAL, |world| remap(world, page(0), PMD_SIZE, 0, RemapTo::InPlace)),
