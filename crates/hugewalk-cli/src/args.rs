@@ -39,6 +39,10 @@ pub enum Command {
     /// pages at the recorded addresses, and checks every result against the recorded one. Then it reports which mappings
     /// share their page tables and which cannot and why, what the tables cost, what broke the sharing and what that
     /// would have cost under three protocols, and what there is to gain.
+    ///
+    /// Handlers of faults (userfaultfd) are performed too: a fault that is the handler's waits until the recorded handler
+    /// resolves it. For that strace has to print what an ioctl is about: version 6.1 prints UFFDIO_CONTINUE and
+    /// UFFDIO_WRITEPROTECT as addresses only, and those are passed over and counted.
     #[command(after_help = RECORDING, after_long_help = RECORDING)]
     Replay(ReplayArgs),
     /// Run the engine under every interleaving of each scenario, by each locking protocol, and say which of them race
@@ -103,7 +107,7 @@ const RECORDING: &str = "\
 To record a program:
   perf record -k CLOCK_REALTIME -e page-faults -c 1 -d -a -o x.perf &
   CALLS=memory,process,ipc,openat,close,dup,dup2,dup3,fcntl,unlink,memfd_create
-  CALLS=$CALLS,ftruncate,fallocate,userfaultfd,ioctl,mount
+  CALLS=$CALLS,ftruncate,fallocate,userfaultfd,ioctl,mount,process_vm_readv,process_vm_writev
   strace -f -y -ttt -o x.strace -e trace=$CALLS PROGRAM
   perf script -i x.perf --ns -F pid,tid,time,event,addr > x.faults
 

@@ -46,6 +46,28 @@ fn every_kind_of_damage_to_a_trace_is_named_with_its_line() {
         ("7 5.1 munmap(0x1000) = 0\n", "t.strace:1: munmap: argument 2 (length) is missing"),
         ("7 5.1 munmap(0x1000, 4096) = ok\n", "t.strace:1: result of munmap is `ok`"),
         ("7 12:00:01.5 munmap(0x1000, 4096) = 0\n", "t.strace:1: no time in seconds at `7 12:00:01.5"),
+        (
+            "7 5.1 userfaultfd(O_CLOEXEC) = 3\n7 5.2 ioctl(3, UFFDIO_COPY, {dst=0x1000, src=0x1000, mode=0}) = 0\n",
+            "t.strace:2: ioctl: argument 3 (range) is `{dst=0x1000, src=0x1000, mode=0}`",
+        ),
+        (
+            "7 5.1 ioctl(3, UFFDIO_WAKE, {start=here, len=0x1000}) = 0\n",
+            "t.strace:1: ioctl: argument 3 (range) is `{start=here, len=0x1000}`",
+        ),
+        (
+            "7 5.1 ioctl(3, UFFDIO_API, {api=0xaa}) = 0\n",
+            "t.strace:1: ioctl: argument 3 (features) is `{api=0xaa}`",
+        ),
+        ("7 5.1 ioctl(3, UFFDIO_REGISTER) = 0\n", "t.strace:1: ioctl: argument 3 (structure) is missing"),
+        ("7 5.1 userfaultfd() = 3\n", "t.strace:1: userfaultfd: argument 1 (flags) is missing"),
+        (
+            "7 5.1 process_vm_readv(9, [{iov_base=\"\", iov_len=8}], 1, [{iov_base=0x1000}], 1, 0) = 8\n",
+            "t.strace:1: process_vm_readv: argument 4 (ranges) is `[{iov_base=0x1000}]`",
+        ),
+        (
+            "7 5.1 process_vm_writev(x, [], 0, [], 0, 0) = 0\n",
+            "t.strace:1: process_vm_writev: argument 1 (process) is `x`",
+        ),
         ("7 5.1 hello\n", "t.strace:1: not a line of strace: `hello`"),
         ("7 5.1 brk(0 <unfinished ...>\n", "t.strace:1: brk of task 7 never returns"),
         (

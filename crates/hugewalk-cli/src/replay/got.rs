@@ -6,7 +6,9 @@ use hugewalk::addr::VirtAddr;
 use hugewalk::error::{Errno, OutOfMemory};
 use hugewalk::fault::FaultError;
 use hugewalk::file::FileError;
+use hugewalk::gup::TransferError;
 use hugewalk::mm::MapError;
+use hugewalk::uffd::{Stopped, UserfaultError};
 
 use crate::trace::Outcome;
 
@@ -55,6 +57,30 @@ impl From<Result<(), FileError>> for Got {
             Ok(()) => Self::Value(0),
             Err(error) => Self::Failed(error.errno(), error.to_string()),
         }
+    }
+}
+
+impl From<Result<(), UserfaultError>> for Got {
+    fn from(result: Result<(), UserfaultError>) -> Self {
+        match result {
+            Ok(()) => Self::Value(0),
+            Err(error) => Self::Failed(error.errno(), error.to_string()),
+        }
+    }
+}
+
+impl From<Result<(), Stopped>> for Got {
+    fn from(result: Result<(), Stopped>) -> Self {
+        match result {
+            Ok(()) => Self::Value(0),
+            Err(stopped) => Self::Failed(stopped.errno(), stopped.to_string()),
+        }
+    }
+}
+
+impl From<TransferError> for Got {
+    fn from(error: TransferError) -> Self {
+        Self::Failed(error.errno(), error.to_string())
     }
 }
 

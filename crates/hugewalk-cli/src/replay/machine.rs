@@ -1,26 +1,27 @@
 //! The engine at work on a plan: its address spaces and files, for each copy of the processes.
 
 use std::collections::HashMap;
+use std::sync::mpsc::channel;
 
 use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::error::OutOfMemory;
-use hugewalk::fault::{Access, Fault, FaultError};
+use hugewalk::fault::FaultError;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Backing, MapError, MapFlags, MapRequest, Placement, RemapTo};
 use hugewalk::platform::Event;
 use hugewalk::sync::Arc;
+use hugewalk::uffd::Userfault;
 use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Contents, Host, HostConfig, HostError, Tracing};
 
 use super::got::Got;
+use super::handlers::{Handlers, Performed};
+use super::handling::fault_in;
 use super::plan::{Act, Change, FileAct, FileId, Map, MappingId, MoveTo, Plan, Space};
 use crate::trace::flags::Prot;
 
 const GIB: u64 = 1 << 30;
-
-/// How often an access is tried anew before it is given up.
-const ATTEMPTS: u32 = 8;
 
 /// The engine, with what a plan made on it so far.
 pub struct Machine {
@@ -32,8 +33,11 @@ pub struct Machine {
     copies: u32,
     /// Files to let go of when all copies have got as far.
     forgotten: Vec<FileId>,
-    task: Task<Host>,
-    hugetlb: Arc<Hugetlb<Host>>,
+    pub(super) handlers: Handlers,
+    /// Handlers of forked children, and whose child it is each.
+    pub(super) born: Vec<(FileId, Userfault<Host>)>,
+    pub(super) task: Task<Host>,
+    pub(super) hugetlb: Arc<Hugetlb<Host>>,
 }
 
 /// Why the engine could not be set up.
@@ -102,6 +106,8 @@ impl Machine {
             sharable: HashMap::new(),
             copies,
             forgotten: Vec::new(),
+            handlers: Handlers::default(),
+            born: Vec::new(),
             task: Task::new(&hugetlb)?,
             hugetlb,
         })
@@ -143,21 +149,28 @@ impl Machine {
         }
     }
 
-    /// Performs one operation for one copy. None if there is nothing to say about how it ended.
-    pub fn perform(&mut self, copy: u32, act: &Act) -> Option<Got> {
-        self.try_perform(copy, act).unwrap_or_else(|error| Some(error.into()))
+    /// Performs one operation for one copy.
+    pub fn perform(&mut self, copy: u32, act: &Act) -> Performed {
+        self.try_perform(copy, act).unwrap_or_else(|error| Performed::Done(Some(error.into())))
     }
 
-    fn try_perform(&mut self, copy: u32, act: &Act) -> Result<Option<Got>, OutOfMemory> {
-        Ok(match act {
+    fn try_perform(&mut self, copy: u32, act: &Act) -> Result<Performed, OutOfMemory> {
+        let done = match act {
             Act::Map(map) => Some(self.map(copy, map)?),
             Act::Unmap { space, at } => {
-                let (space, task) = self.made(copy, *space)?;
-                Some(space.munmap(task, VirtAddr::new(at.start), at.end - at.start).into())
+                let (of, at) = ((copy, *space), at.clone());
+                let range = at.clone();
+                let performed = self.work(of, None, move |space, task| {
+                    Some(space.munmap(task, VirtAddr::new(at.start), at.end - at.start).into())
+                });
+                self.handlers.woken(copy, *space, &range);
+                return performed;
             }
             Act::Protect { space, parts, prot } => {
-                let (space, task) = self.made(copy, *space)?;
-                Some(each(parts, |at, length| space.mprotect(task, at, length, protection(*prot))))
+                let (parts, prot) = (parts.clone(), protection(*prot));
+                return self.work((copy, *space), None, move |space, task| {
+                    Some(each(&parts, |at, length| space.mprotect(task, at, length, prot)))
+                });
             }
             Act::Remap { space, address, old_length, new_length, to } => {
                 let to = match to {
@@ -165,50 +178,59 @@ impl Machine {
                     MoveTo::Anywhere => RemapTo::Anywhere,
                     MoveTo::Here(address) => RemapTo::Fixed(VirtAddr::new(*address)),
                 };
-                let (space, task) = self.made(copy, *space)?;
-                Some(space.mremap(task, VirtAddr::new(*address), *old_length, *new_length, to).into())
+                let (address, old, new) = (VirtAddr::new(*address), *old_length, *new_length);
+                return self.work((copy, *space), None, move |space, task| {
+                    Some(space.mremap(task, address, old, new, to).into())
+                });
             }
             Act::Advise { space, parts, advice } => {
-                let (space, task) = self.made(copy, *space)?;
-                Some(each(parts, |at, length| space.madvise(task, at, length, *advice)))
+                let (parts, advice) = (parts.clone(), *advice);
+                return self.work((copy, *space), None, move |space, task| {
+                    Some(each(&parts, |at, length| space.madvise(task, at, length, advice)))
+                });
             }
             Act::Populate { space, parts } => {
-                for (part, step, access) in parts {
-                    let mut address = part.start;
-                    while address < part.end && self.fault(copy, *space, address, *access).is_ok() {
-                        address += step;
+                let parts = parts.clone();
+                return self.work((copy, *space), None, move |space, task| {
+                    for (part, step, access) in &parts {
+                        let mut address = part.start;
+                        while address < part.end && fault_in(space, task, address, *access).is_ok() {
+                            address += step;
+                        }
                     }
-                }
-                None
+                    None
+                });
             }
-            Act::Fork { parent, child } => {
-                let (space, task) = self.made(copy, *parent)?;
-                match space.fork(task) {
-                    Ok(forked) => {
-                        self.put(copy, *child, Some(forked));
-                        Some(Got::Value(0))
-                    }
-                    Err(error) => Some(Err::<(), _>(error).into()),
-                }
-            }
+            Act::Fork { parent, child, handlers } => return self.fork(copy, (*parent, *child), handlers),
             Act::End { space } => {
                 if let Some(ending) = self.space(copy, *space).cloned() {
                     ending.exit(&mut self.task);
+                    self.handlers.woken(copy, *space, &(0..u64::MAX));
                 }
                 self.put(copy, *space, None);
                 None
             }
             Act::Fault { space, address, access } => {
-                self.fault(copy, *space, *address, *access).err().map(Got::from)
+                let (address, access) = (*address, *access);
+                if self.space(copy, *space).is_none() {
+                    let error = FaultError::NotMapped { address: VirtAddr::new(address) };
+                    return Ok(Performed::Done(Some(error.into())));
+                }
+                return self.work((copy, *space), Some(address), move |space, task| {
+                    fault_in(space, task, address, access).err().map(Got::from)
+                });
             }
+            Act::Transfer { space, write, parts } => return self.transfer(copy, *space, *write, parts),
+            Act::Handler(act) => self.handle(copy, act)?,
             // Copies run on the same files: what is done to one is done once.
             Act::File(act) if copy == 0 => self.change(act)?,
             Act::File(_) => None,
-        })
+        };
+        Ok(Performed::Done(done))
     }
 
     /// An address space, made if it has not held anything before, and the task to work on it with.
-    fn made(
+    pub(super) fn made(
         &mut self,
         copy: u32,
         space: Space,
@@ -220,7 +242,7 @@ impl Machine {
         Ok((made, &mut self.task))
     }
 
-    fn put(&mut self, copy: u32, space: Space, value: Option<Arc<AddressSpace<Host>>>) {
+    pub(super) fn put(&mut self, copy: u32, space: Space, value: Option<Arc<AddressSpace<Host>>>) {
         if let Some(place) = self.spaces.get_mut(copy as usize).and_then(|all| all.get_mut(space.0 as usize))
         {
             *place = value;
@@ -241,19 +263,22 @@ impl Machine {
         } else {
             None
         };
-        let backing = match &file {
-            Some(file) => Backing::File { file, offset: map.offset },
-            None => Backing::Anonymous(size),
-        };
-        let request = MapRequest {
-            placement: map.place,
-            length: map.length,
-            protection: protection(map.prot),
-            flags: map.flags,
-            backing,
-        };
+        let (placement, length, prot, flags) = (map.place, map.length, protection(map.prot), map.flags);
+        let offset = map.offset;
+        let (give, take) = channel();
+        // What it replaces may have a handler who wants to know. It faults nothing in that has one.
+        self.work((copy, map.space), None, move |space, task| {
+            let backing = match &file {
+                Some(file) => Backing::File { file, offset },
+                None => Backing::Anonymous(size),
+            };
+            let request = MapRequest { placement, length, protection: prot, flags, backing };
+            // The one who takes it waits for this to end.
+            let _ = give.send(space.mmap(task, &request));
+            None
+        })?;
+        let result = take.try_recv().map_err(|_| OutOfMemory)?;
         let (space, task) = self.made(copy, map.space)?;
-        let result = space.mmap(task, &request);
         match (result, map.mapping) {
             (Ok(start), Some(mapping)) if copy == 0 => {
                 let sharable = sharable_ranges(&space, task, start, map.length);
@@ -266,19 +291,6 @@ impl Machine {
             _ => {}
         }
         Ok(result.into())
-    }
-
-    fn fault(&mut self, copy: u32, space: Space, address: u64, access: Access) -> Result<(), FaultError> {
-        let address = VirtAddr::new(address);
-        let Some(space) = self.spaces[copy as usize][space.0 as usize].as_ref() else {
-            return Err(FaultError::NotMapped { address });
-        };
-        for _ in 0..ATTEMPTS {
-            if space.fault(&mut self.task, address, access)? != Fault::Raced {
-                break;
-            }
-        }
-        Ok(())
     }
 
     fn file(&mut self, id: FileId, shift: u32) -> Result<Arc<HugeFile<Host>>, OutOfMemory> {

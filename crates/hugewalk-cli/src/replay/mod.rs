@@ -6,6 +6,10 @@
 //! stores, for a load or an instruction fetch otherwise. For a shared mapping that makes no difference to tables, pages
 //! or counters; in a private one a load of a page that a fork left to both is taken for the store that copies it.
 //!
+//! Nor does it show the messages that a handler of faults (userfaultfd) reads, or the descriptors that it gets with them. It is
+//! taken to read each as soon as there is one, and the first ioctl on a descriptor that nothing opened is taken to be on
+//! the userfaultfd of the first forked child that has none yet.
+//!
 //! With `--clones N` every process of the recording runs N times over, on the same files: what the first copy maps of
 //! anonymous shared memory is what the others map, and what is done to a file is done once. Private memory is each copy's
 //! own.
@@ -13,6 +17,8 @@
 mod account;
 mod advice;
 mod got;
+mod handlers;
+mod handling;
 mod machine;
 mod observe;
 pub mod plan;

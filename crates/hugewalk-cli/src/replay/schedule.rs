@@ -11,7 +11,8 @@ use std::ops::Range;
 use hugewalk::platform::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::got::agree;
+use super::got::{Got, agree};
+use super::handlers::{Performed, Ticket};
 use super::machine::Machine;
 use super::observe::{Snapshot, snapshot};
 use super::plan::{Act, Op, Plan};
@@ -46,6 +47,7 @@ pub(super) fn perform(plan: &Plan, machine: &mut Machine, copies: u32) -> Record
         record: Record::default(),
         differing: BTreeSet::new(),
         places: HashMap::new(),
+        waiting: Vec::new(),
         since_look: 0,
         bar: progress_bar(plan.ops.len() as u64 * u64::from(copies)),
     };
@@ -90,21 +92,31 @@ fn progress_bar(length: u64) -> ProgressBar {
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-struct Run<'m> {
+struct Run<'m, 'p> {
     machine: &'m mut Machine,
     record: Record,
     /// Lines whose difference is noted already.
     differing: BTreeSet<(bool, u32)>,
     /// Where the entry of a line and a process lies.
     places: HashMap<(u32, u32), usize>,
+    /// What waits for the handler of its faults.
+    waiting: Vec<Waiting<'p>>,
     since_look: u64,
     bar: ProgressBar,
 }
 
-impl Run<'_> {
-    fn perform(&mut self, op: &Op, copy: u32) {
+/// An operation that waits.
+struct Waiting<'p> {
+    ticket: Ticket,
+    copy: u32,
+    op: &'p Op,
+}
+
+impl<'p> Run<'_, 'p> {
+    fn perform(&mut self, op: &'p Op, copy: u32) {
+        self.thread_goes_on(op, copy);
         let is_fault = matches!(op.act, Act::Fault { .. });
-        let got = self.machine.perform(copy, &op.act);
+        let performed = self.machine.perform(copy, &op.act);
         self.since_look += 1;
         if is_fault {
             self.record.faults += 1;
@@ -115,14 +127,49 @@ impl Run<'_> {
             let events = self.machine.take_events();
             self.unshared(op, &events);
         }
-        // What is done to a file is done once, by the first copy.
-        let compared = copy == 0 || !matches!(op.act, Act::File(_));
+        match performed {
+            Performed::Done(got) => self.compare(op, copy, got.as_ref()),
+            Performed::Waits(ticket) => self.waiting.push(Waiting { ticket, copy, op }),
+        }
+        for (ticket, got) in self.machine.take_finished() {
+            if let Some(place) = self.waiting.iter().position(|waiting| waiting.ticket == ticket) {
+                let ended = self.waiting.swap_remove(place);
+                // With the process its waiting has come to an end, of which there is nothing to say.
+                if !matches!(op.act, Act::End { .. }) {
+                    self.compare(ended.op, ended.copy, got.as_ref());
+                }
+            }
+        }
+    }
+
+    /// A thread that does something has got over what it waited for; where it still waits, that is a difference.
+    fn thread_goes_on(&mut self, op: &Op, copy: u32) {
+        let is_its = |waiting: &Waiting<'_>| waiting.copy == copy && waiting.op.tid == op.tid;
+        // An end is the end of waiting, too.
+        if matches!(op.act, Act::End { .. }) {
+            return;
+        }
+        while let Some(place) = self.waiting.iter().position(is_its) {
+            let waits = self.waiting.swap_remove(place).op;
+            self.differs(waits, "waits for the handler of the fault".to_owned());
+        }
+    }
+
+    fn compare(&mut self, op: &Op, copy: u32, got: Option<&Got>) {
+        // What is done to a file is done once, by the first copy; what its handler brought is there when the others bring it.
+        let compared = copy == 0 || !matches!(op.act, Act::File(_) | Act::Handler(_));
         let recorded = op.recorded.as_ref().filter(|_| compared);
         self.record.calls += u64::from(recorded.is_some());
-        if !agree(recorded, got.as_ref()) && self.differing.insert((is_fault, op.line)) {
+        if compared && !agree(recorded, got) {
+            self.differs(op, got.map_or_else(|| "not performed".to_owned(), ToString::to_string));
+        }
+    }
+
+    fn differs(&mut self, op: &Op, replayed: String) {
+        let is_fault = matches!(op.act, Act::Fault { .. });
+        if self.differing.insert((is_fault, op.line)) {
             let text = |outcome: &Outcome| outcome.to_string();
-            let recorded = recorded.map_or_else(|| "resolved".to_owned(), text);
-            let replayed = got.map_or_else(|| "not performed".to_owned(), |got| got.to_string());
+            let recorded = op.recorded.as_ref().map_or_else(|| "resolved".to_owned(), text);
             let call = op.call.to_owned();
             self.record.differences.push(Difference { line: op.line, pid: op.pid, call, recorded, replayed });
         }

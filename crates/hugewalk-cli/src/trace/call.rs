@@ -1,8 +1,10 @@
 //! The calls that make, change and end mappings, with their arguments as numbers.
 
+use std::ops::Range;
+
 use super::flags::{
     CloneFlags, FallocateFlags, MapFlags, MemfdFlags, MlockFlags, MlockallFlags, MremapFlags, OpenFlags,
-    Prot, ShmFlags, ShmatFlags, UffdModes,
+    Prot, ShmFlags, ShmatFlags, UffdContinueMode, UffdCopyMode, UffdFeatures, UffdModes, UffdProtectMode,
 };
 
 /// A descriptor, with the path that `strace -y` prints beside it.
@@ -130,17 +132,27 @@ pub enum Call {
         path: Box<str>,
         length: u64,
     },
-    Userfaultfd,
-    UffdRegister {
-        fd: i32,
-        start: u64,
-        length: u64,
-        modes: UffdModes,
+    /// `userfaultfd`, and `USERFAULTFD_IOC_NEW` of /dev/userfaultfd.
+    Userfaultfd {
+        cloexec: bool,
     },
-    UffdUnregister {
-        fd: i32,
+    UffdApi {
+        fd: Descriptor,
+        features: UffdFeatures,
+    },
+    /// What is done with a userfaultfd to a range.
+    Uffd {
+        fd: Descriptor,
         start: u64,
         length: u64,
+        handling: Handling,
+    },
+    /// `process_vm_readv` and `process_vm_writev`; `length` is that of the local ranges, all told.
+    ProcessVm {
+        write: bool,
+        pid: u32,
+        length: u64,
+        remote: Vec<Range<u64>>,
     },
 }
 
@@ -173,11 +185,40 @@ impl Call {
             Self::Fallocate { .. } => "fallocate",
             Self::Ftruncate { .. } => "ftruncate",
             Self::Truncate { .. } => "truncate",
-            Self::Userfaultfd => "userfaultfd",
-            Self::UffdRegister { .. } => "ioctl(UFFDIO_REGISTER)",
-            Self::UffdUnregister { .. } => "ioctl(UFFDIO_UNREGISTER)",
+            Self::Userfaultfd { .. } => "userfaultfd",
+            Self::UffdApi { .. } => "ioctl(UFFDIO_API)",
+            Self::Uffd { handling, .. } => match handling {
+                Handling::Register(_) => "ioctl(UFFDIO_REGISTER)",
+                Handling::Unregister => "ioctl(UFFDIO_UNREGISTER)",
+                Handling::Copy(_) => "ioctl(UFFDIO_COPY)",
+                Handling::Continue(_) => "ioctl(UFFDIO_CONTINUE)",
+                Handling::Zeropage => "ioctl(UFFDIO_ZEROPAGE)",
+                Handling::Writeprotect(_) => "ioctl(UFFDIO_WRITEPROTECT)",
+                Handling::Wake => "ioctl(UFFDIO_WAKE)",
+            },
+            Self::ProcessVm { write: false, .. } => "process_vm_readv",
+            Self::ProcessVm { write: true, .. } => "process_vm_writev",
         }
     }
+}
+
+/// What the handler of faults does to a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handling {
+    /// `UFFDIO_REGISTER`
+    Register(UffdModes),
+    /// `UFFDIO_UNREGISTER`
+    Unregister,
+    /// `UFFDIO_COPY`
+    Copy(UffdCopyMode),
+    /// `UFFDIO_CONTINUE`
+    Continue(UffdContinueMode),
+    /// `UFFDIO_ZEROPAGE`
+    Zeropage,
+    /// `UFFDIO_WRITEPROTECT`
+    Writeprotect(UffdProtectMode),
+    /// `UFFDIO_WAKE`
+    Wake,
 }
 
 /// What `madvise` advises.

@@ -6,6 +6,7 @@ use super::error::Problem;
 use super::flags::{CloneFlags, OpenFlags};
 use super::ranges;
 use super::syntax::{self, RawCall};
+use super::userfault;
 
 /// Reads the call; none if it is one that this program does not perform.
 pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
@@ -56,8 +57,12 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
             Some(&"IPC_RMID") => Call::ShmctlRemove { id: of("shmctl").small(0, "identifier")? },
             _ => return Ok(None),
         },
-        "ioctl" => return ioctl(raw),
-        "userfaultfd" => Call::Userfaultfd,
+        "ioctl" => return userfault::ioctl(raw),
+        "userfaultfd" => {
+            let flags: OpenFlags = of("userfaultfd").flags(0, "flags")?;
+            Call::Userfaultfd { cloexec: flags.contains(OpenFlags::O_CLOEXEC) }
+        }
+        "process_vm_readv" | "process_vm_writev" => return userfault::process_vm(raw),
         "mmap" | "mmap2" | "munmap" | "mprotect" | "pkey_mprotect" | "mremap" | "madvise" | "mlock"
         | "mlock2" | "mlockall" | "fallocate" | "ftruncate" | "ftruncate64" | "truncate" | "truncate64" => {
             return ranges::decode(raw).map(Some);
@@ -110,33 +115,6 @@ fn mount(arguments: &Arguments<'_>) -> Result<Call, Problem> {
     Ok(Call::Mount { target: arguments.path(1)?, kind: optional(2).into(), options: optional(4).into() })
 }
 
-fn ioctl(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
-    let arguments = Arguments { call: "ioctl", list: &raw.arguments };
-    let range = |structure: &str| -> Result<(u64, u64), Problem> {
-        let of = |name| syntax::field(structure, name).and_then(|text| syntax::number(text, |_| None));
-        of("start").zip(of("len")).ok_or_else(|| arguments.bad(2, "range", structure))
-    };
-    Ok(Some(match raw.arguments.get(1) {
-        Some(&"UFFDIO_REGISTER") => {
-            let structure = arguments.text(2, "userfaultfd range")?;
-            let inner =
-                syntax::field(structure, "range").ok_or_else(|| arguments.bad(2, "range", structure))?;
-            let (start, length) = range(inner)?;
-            Call::UffdRegister {
-                fd: arguments.fd(0)?.number,
-                start,
-                length,
-                modes: arguments.field_flags(2, "mode")?,
-            }
-        }
-        Some(&"UFFDIO_UNREGISTER") => {
-            let (start, length) = range(arguments.text(2, "userfaultfd range")?)?;
-            Call::UffdUnregister { fd: arguments.fd(0)?.number, start, length }
-        }
-        _ => return Ok(None),
-    }))
-}
-
 /// Reads what stands after the `=`.
 pub(crate) fn outcome(raw: &RawCall<'_>) -> Result<Outcome, Problem> {
     let (value, explanation) = raw.result.split_once(char::is_whitespace).unwrap_or((raw.result, ""));
@@ -162,7 +140,6 @@ pub(crate) fn outcome(raw: &RawCall<'_>) -> Result<Outcome, Problem> {
 #[cfg(test)]
 mod tests {
     use super::super::call::Descriptor;
-    use super::super::flags::UffdModes;
     use super::*;
 
     fn call(text: &str) -> Option<Call> {
@@ -203,17 +180,6 @@ mod tests {
         };
         assert_eq!(call(text), Some(expected));
         assert_eq!(ended(text), Outcome::Returned(3));
-    }
-
-    #[test]
-    fn a_userfaultfd_registration_is_read_from_its_structure() {
-        let text = "ioctl(4, UFFDIO_REGISTER, {range={start=0x7f0000000000, len=0x200000}, mode=UFFDIO_REGISTER_MODE_WP, ioctls=1<<_UFFDIO_WAKE}) = 0";
-        let modes = UffdModes::UFFDIO_REGISTER_MODE_WP;
-        assert_eq!(
-            call(text),
-            Some(Call::UffdRegister { fd: 4, start: 0x7f00_0000_0000, length: 0x20_0000, modes })
-        );
-        assert_eq!(call("ioctl(1, TCGETS, 0x7f) = -1 ENOTTY (x)"), None);
     }
 
     #[test]

@@ -82,6 +82,18 @@ flag_words! {
     UffdModes: u64 {
         UFFDIO_REGISTER_MODE_MISSING = 1; UFFDIO_REGISTER_MODE_WP = 2; UFFDIO_REGISTER_MODE_MINOR = 4;
     }
+    /// What a userfaultfd is asked to do besides; what concerns other memory than huge pages is left out.
+    UffdFeatures: u64 {
+        UFFD_FEATURE_EVENT_FORK = 1 << 1; UFFD_FEATURE_EVENT_REMAP = 1 << 2; UFFD_FEATURE_EVENT_REMOVE = 1 << 3;
+        UFFD_FEATURE_EVENT_UNMAP = 1 << 6; UFFD_FEATURE_SIGBUS = 1 << 7; UFFD_FEATURE_THREAD_ID = 1 << 8;
+        UFFD_FEATURE_EXACT_ADDRESS = 1 << 11;
+    }
+    /// Modes of `UFFDIO_COPY`.
+    UffdCopyMode: u64 { UFFDIO_COPY_MODE_DONTWAKE = 1; UFFDIO_COPY_MODE_WP = 2; }
+    /// Modes of `UFFDIO_CONTINUE`.
+    UffdContinueMode: u64 { UFFDIO_CONTINUE_MODE_DONTWAKE = 1; UFFDIO_CONTINUE_MODE_WP = 2; }
+    /// Modes of `UFFDIO_WRITEPROTECT`.
+    UffdProtectMode: u64 { UFFDIO_WRITEPROTECT_MODE_WP = 1; UFFDIO_WRITEPROTECT_MODE_DONTWAKE = 2; }
     /// Flags of `mlock2`.
     MlockFlags: u32 { MLOCK_ONFAULT = 1; }
     /// Flags of `mlockall`.

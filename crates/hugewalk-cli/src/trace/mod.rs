@@ -11,11 +11,12 @@ mod ranges;
 pub mod strace;
 mod syntax;
 pub mod time;
+mod userfault;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub use call::{Advice, Call, Descriptor, Outcome};
+pub use call::{Advice, Call, Descriptor, Handling, Outcome};
 pub use error::{Place, Problem, TraceError};
 pub use faults::Fault;
 pub use strace::{Action, Event};

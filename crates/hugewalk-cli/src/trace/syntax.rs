@@ -207,6 +207,31 @@ pub(crate) fn field<'a>(structure: &'a str, wanted: &str) -> Option<&'a str> {
     }
 }
 
+/// The elements of `[one, other]`; none if it is no array.
+pub(crate) fn elements(array: &str) -> Option<Vec<&str>> {
+    let inner = array.strip_prefix('[')?.strip_suffix(']')?;
+    let mut list = Vec::new();
+    let mut input = inner;
+    let mut depth = 0_usize;
+    let mut start = inner;
+    while !input.is_empty() {
+        let text = &start[..start.len() - input.len()];
+        match token(&mut input).ok()? {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth = depth.checked_sub(1)?,
+            "," if depth == 0 => {
+                list.push(text.trim());
+                start = input;
+            }
+            _ => {}
+        }
+    }
+    if !(list.is_empty() && start.trim().is_empty()) {
+        list.push(start.trim());
+    }
+    (depth == 0).then_some(list)
+}
+
 /// The value in `name=value`, if the name is `wanted`.
 pub(crate) fn named<'a>(text: &'a str, wanted: &str) -> Option<&'a str> {
     text.strip_prefix(wanted)?.strip_prefix('=')

@@ -62,11 +62,15 @@ impl Planner {
             self.held.iter().copied().filter(|file| !self.files.is_reachable(*file)).collect();
         for file in gone {
             self.held.remove(&file);
+            if self.close_handler(file, event, call) {
+                continue;
+            }
             let act = FileAct { file, shift: self.huge(file).unwrap_or(21), change: Change::Forget };
             self.push_op(Op {
                 time: event.time,
                 line: event.line,
                 pid: event.tid,
+                tid: event.tid,
                 call,
                 recorded: None,
                 act: Act::File(act),

@@ -104,6 +104,29 @@ impl Files {
         file
     }
 
+    /// A userfaultfd was made as `fd`.
+    pub fn userfaultfd(&mut self, table: TableId, fd: i32, cloexec: bool) -> FileId {
+        let file = self.userfaultfd_of_child();
+        self.tables.entry(table).or_default().insert(fd, Open { file, cloexec });
+        file
+    }
+
+    /// A userfaultfd came to be, for which nobody has a descriptor yet.
+    pub fn userfaultfd_of_child(&mut self) -> FileId {
+        self.add("userfaultfd".to_owned(), None)
+    }
+
+    /// The file that the recording has shown a descriptor to be open on.
+    #[must_use]
+    pub fn opened(&self, table: TableId, fd: i32) -> Option<FileId> {
+        self.tables.get(&table)?.get(&fd).map(|open| open.file)
+    }
+
+    /// The descriptor turns out to be open on this file.
+    pub fn bind(&mut self, table: TableId, fd: i32, file: FileId) {
+        self.tables.entry(table).or_default().insert(fd, Open { file, cloexec: false });
+    }
+
     /// The file of this path, which is a new one if the path was not seen before or has been unlinked.
     pub fn named(&mut self, path: &str) -> FileId {
         if let Some(file) = self.names.get(path) {

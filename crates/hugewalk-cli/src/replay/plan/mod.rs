@@ -14,6 +14,7 @@ mod ranges;
 mod segments;
 mod sharing;
 pub mod tasks;
+mod userfault;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -70,8 +71,10 @@ pub struct Op {
     pub time: Time,
     /// The line, of the fault file for a fault, else of the strace file.
     pub line: u32,
-    /// Who did it.
+    /// The process that did it.
     pub pid: u32,
+    /// The thread of it.
+    pub tid: u32,
     /// The call, or `fault`, or `exit`.
     pub call: &'static str,
     /// How it ended; none if that is not known, or the operation is only a consequence of the call.
@@ -136,6 +139,19 @@ pub enum Act {
         parent: Space,
         /// The child's.
         child: Space,
+        /// Handlers that want to know, and for each the one of the child's faults.
+        handlers: Vec<(FileId, FileId)>,
+    },
+    /// Something is done by who handles the faults of an address space.
+    Handler(HandlerAct),
+    /// `process_vm_readv` and `process_vm_writev`
+    Transfer {
+        /// Whose memory.
+        space: Space,
+        /// Whether it is written.
+        write: bool,
+        /// The parts that concern huge pages.
+        parts: Vec<Range<u64>>,
     },
     /// An address space ends.
     End {
@@ -153,6 +169,33 @@ pub enum Act {
     },
     /// Something is done to a file.
     File(FileAct),
+}
+
+/// What the handler of an address space's faults does.
+#[derive(Debug)]
+pub struct HandlerAct {
+    /// Whose faults.
+    pub space: Space,
+    /// The handler.
+    pub handler: FileId,
+    /// What it was asked to tell.
+    pub features: hugewalk::uffd::Features,
+    /// What it does.
+    pub what: ToHandler,
+}
+
+/// What a handler does.
+#[derive(Debug)]
+pub enum ToHandler {
+    /// Something to ranges.
+    Handle {
+        /// Address and length, as they were passed, or the parts that concern huge pages.
+        parts: Vec<Range<u64>>,
+        /// What.
+        handling: crate::trace::Handling,
+    },
+    /// It leaves.
+    Close,
 }
 
 /// What is done to a file.

@@ -8,6 +8,7 @@ use hugewalk::fault::Access;
 use super::files::{FileId, Files, Mount};
 use super::memory::{Memory, Piece};
 use super::tasks::{Left, SpaceId, Tasks, Thread};
+use super::userfault::Userfaults;
 use super::{Act, Op, Plan, Space};
 use crate::trace::flags::{CloneFlags, Prot};
 use crate::trace::{Action, Call, Event, Fault, Outcome, Step, Time, Trace};
@@ -33,7 +34,8 @@ pub(super) struct Planner {
     pub(super) held: BTreeSet<FileId>,
     /// Files whose size the recording shows.
     pub(super) sized: HashSet<FileId>,
-    tasks: Tasks,
+    pub(super) userfaults: Userfaults,
+    pub(super) tasks: Tasks,
     memories: HashMap<SpaceId, Memory>,
     /// How many address spaces hold each mapping now.
     holders: Vec<u64>,
@@ -61,6 +63,14 @@ impl Actor<'_> {
     pub(super) fn succeeded(&self) -> bool {
         self.outcome.value().is_some()
     }
+
+    /// The name of the call.
+    pub(super) fn call(&self) -> &'static str {
+        match &self.event.action {
+            Action::Call(call, _) => call.name(),
+            Action::Ended { .. } => "exit",
+        }
+    }
 }
 
 impl Planner {
@@ -71,6 +81,7 @@ impl Planner {
             plan: Plan::default(),
             held: BTreeSet::new(),
             sized: HashSet::new(),
+            userfaults: Userfaults::default(),
             tasks: Tasks::default(),
             memories: HashMap::new(),
             holders: Vec::new(),
@@ -139,6 +150,9 @@ impl Planner {
             Call::Fallocate { .. } | Call::Ftruncate { .. } | Call::Truncate { .. } => {
                 self.file_sizes(call, actor);
             }
+            Call::Userfaultfd { .. } | Call::UffdApi { .. } | Call::Uffd { .. } | Call::ProcessVm { .. } => {
+                self.userfault(call, actor);
+            }
             // Taken care of where the recording is put together.
             Call::Exit { .. } => {}
             _ => self.ranges(call, actor),
@@ -179,7 +193,8 @@ impl Planner {
         self.memories.insert(child, memory);
         if let Some(parent) = from.filter(|_| huge) {
             let space = self.space(child);
-            self.push(actor, Some(Outcome::Returned(0)), Act::Fork { parent, child: space });
+            let handlers = self.fork_handlers(actor.thread.space, child);
+            self.push(actor, Some(Outcome::Returned(0)), Act::Fork { parent, child: space, handlers });
             for at in left_out {
                 if self.memory(child).touches_huge(&at) {
                     self.push(actor, None, Act::Unmap { space, at: at.clone() });
@@ -199,6 +214,7 @@ impl Planner {
                         time: event.time,
                         line: event.line,
                         pid: event.tid,
+                        tid: event.tid,
                         call,
                         recorded: None,
                         act: Act::End { space },
@@ -233,6 +249,7 @@ impl Planner {
             time: fault.time,
             line: fault.line,
             pid: fault.pid,
+            tid: fault.tid,
             call: "fault",
             recorded: None,
             act: Act::Fault { space, address: fault.address, access: access(&piece) },
@@ -258,12 +275,8 @@ impl Planner {
     }
 
     pub(super) fn push(&mut self, actor: &Actor<'_>, recorded: Option<Outcome>, act: Act) {
-        let Event { time, line, action, .. } = actor.event;
-        let call = match action {
-            Action::Call(call, _) => call.name(),
-            Action::Ended { .. } => "exit",
-        };
-        self.push_op(Op { time: *time, line: *line, pid: actor.thread.pid, call, recorded, act });
+        let Event { time, line, tid, .. } = *actor.event;
+        self.push_op(Op { time, line, pid: actor.thread.pid, tid, call: actor.call(), recorded, act });
     }
 
     pub(super) fn push_op(&mut self, op: Op) {

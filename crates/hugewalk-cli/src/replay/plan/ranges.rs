@@ -9,8 +9,9 @@ use super::memory::Piece;
 use super::ordinary::pages;
 use super::planner::{Actor, Planner, access};
 use super::sharing::{self, Later};
+use super::tasks::SpaceId;
 use super::{Act, Change, FileAct, FileId, Made, Map, MappingId, MoveTo};
-use crate::trace::flags::{MapFlags, MlockFlags, MlockallFlags, MremapFlags, Prot, UffdModes};
+use crate::trace::flags::{MapFlags, MlockFlags, MlockallFlags, MremapFlags, Prot};
 use crate::trace::{Advice, Call, Outcome};
 
 /// Which file to map, and how.
@@ -61,14 +62,6 @@ impl Planner {
                     self.populate(&(0..u64::MAX), actor);
                 }
             }
-            Call::Userfaultfd => self.skip(call.name().to_owned()),
-            Call::UffdRegister { start, length, modes, .. } => {
-                self.skip(call.name().to_owned());
-                if actor.succeeded() {
-                    self.uffd_register(&pages(*start, *length), *modes, actor);
-                }
-            }
-            Call::UffdUnregister { .. } => self.skip(call.name().to_owned()),
             _ => {}
         }
     }
@@ -312,7 +305,7 @@ impl Planner {
             }
         };
         if matches!(advice, mm::Advice::PopulateRead | mm::Advice::PopulateWrite) {
-            self.need_all(&range, actor);
+            self.need_all(id, &range);
         }
         let (mut parts, space) = (self.memory(id).parts(&range), self.space(id));
         // As it was passed, with an address that may be no multiple of anything.
@@ -330,7 +323,7 @@ impl Planner {
     /// Pages are locked in memory, which brings them there.
     fn populate(&mut self, range: &Range<u64>, actor: &Actor<'_>) {
         let id = actor.thread.space;
-        self.need_all(range, actor);
+        self.need_all(id, range);
         let parts: Vec<_> = self
             .memory(id)
             .pieces(range)
@@ -345,8 +338,7 @@ impl Planner {
     }
 
     /// All pages of the range come to be used.
-    fn need_all(&mut self, range: &Range<u64>, actor: &Actor<'_>) {
-        let id = actor.thread.space;
+    pub(super) fn need_all(&mut self, id: SpaceId, range: &Range<u64>) {
         for (part, piece) in self.memory(id).pieces(range) {
             let pages = (part.end - part.start).div_ceil(1 << piece.shift);
             if piece.private {
@@ -356,20 +348,16 @@ impl Planner {
         }
     }
 
-    fn uffd_register(&mut self, range: &Range<u64>, modes: UffdModes, actor: &Actor<'_>) {
-        if modes.contains(UffdModes::UFFDIO_REGISTER_MODE_WP) {
-            self.note(range, Later::UserfaultWriteProtect, actor);
-        }
-        if modes.contains(UffdModes::UFFDIO_REGISTER_MODE_MINOR) {
-            self.note(range, Later::UserfaultMinor, actor);
-        }
-    }
-
     /// Notes what a call takes away from sharing in the mappings that lie in the range.
     fn note(&mut self, range: &Range<u64>, later: Later, actor: &Actor<'_>) {
+        self.note_in(actor.thread.space, range, later, actor);
+    }
+
+    /// The same in an address space that need not be the caller's.
+    pub(super) fn note_in(&mut self, id: SpaceId, range: &Range<u64>, later: Later, actor: &Actor<'_>) {
         let (pid, line) = (actor.thread.pid, actor.event.line);
         let mut touched: Vec<(MappingId, Range<u64>)> = Vec::new();
-        for (part, piece) in self.memory(actor.thread.space).pieces(range) {
+        for (part, piece) in self.memory(id).pieces(range) {
             if matches!(later, Later::Protect(prot) if prot == piece.prot) {
                 continue;
             }
