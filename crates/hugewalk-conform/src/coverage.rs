@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::guard::Guard;
+use crate::known::Known;
 use crate::observe::Outcome;
 use crate::program::{Call, MapFlags, Step, To};
 
@@ -17,6 +18,8 @@ pub struct Coverage {
     pub both: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     /// Flags and variants of operations.
     pub flags: BTreeMap<String, u64>,
+    /// Differences that were met and are meant.
+    pub known: BTreeMap<&'static str, u64>,
     /// Steps that a guard kept from being carried out.
     pub guarded: BTreeMap<&'static str, u64>,
 }
@@ -29,6 +32,12 @@ impl Coverage {
         }
         for flag in flags(step) {
             *self.flags.entry(flag).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn known(&mut self, known: Option<&'static Known>) {
+        if let Some(known) = known {
+            *self.known.entry(known.name).or_default() += 1;
         }
     }
 

@@ -22,6 +22,7 @@ pub mod coverage;
 pub mod engine;
 pub mod guard;
 pub mod kernel;
+pub mod known;
 pub mod observe;
 pub mod program;
 pub mod run;

@@ -7,6 +7,7 @@ use crate::coverage::Coverage;
 use crate::engine::{Engine, EngineError};
 use crate::guard::{Guard, Guards};
 use crate::kernel::{Kernel, KernelError};
+use crate::known::{self, KNOWN, Known};
 use crate::observe::{Outcome, Pool};
 use crate::program::{
     Bytes, Call, FileKind, LONGEST_MINCORE, LONGEST_READ, PAGE, Places, Program, Step, WINDOW_SIZE,
@@ -75,13 +76,15 @@ pub struct Report {
     pub steps: Vec<(Step, Ran)>,
     /// What differs after the last of them; nothing if the sides agree.
     pub differences: Vec<Difference>,
+    /// What differs is meant to: the program ended there.
+    pub known: Option<&'static Known>,
 }
 
 impl Report {
-    /// Do both sides agree?
+    /// Do both sides agree, or differ where they are meant to?
     #[must_use]
     pub fn is_equal(&self) -> bool {
-        self.differences.is_empty()
+        self.differences.is_empty() || self.known.is_some()
     }
 
     /// What differs first: what stays the same while a program is made shorter.
@@ -122,7 +125,7 @@ impl Sides {
     ///
     /// [`RunError`]: nothing more can be run then.
     pub fn run(&mut self, program: &Program) -> Result<Report, RunError> {
-        let mut report = Report { steps: Vec::new(), differences: Vec::new() };
+        let mut report = Report { steps: Vec::new(), differences: Vec::new(), known: None };
         let places = program.places();
         let mut guards = Guards::default();
         // Every program starts with an empty pool, unless it sets the size at once.
@@ -141,8 +144,7 @@ impl Sides {
         self.engine.begin()?;
         for step in &program.steps {
             let number = report.steps.len();
-            let ran =
-                self.both(step, &places, &mut guards, &mut report.differences).map_err(in_program(number))?;
+            let ran = self.both(step, &places, &mut guards, &mut report).map_err(in_program(number))?;
             report.steps.push((step.clone(), ran));
             if !report.differences.is_empty() {
                 break;
@@ -152,13 +154,31 @@ impl Sides {
             && let Some(step) = self.closing(&guards)
         {
             let number = report.steps.len();
-            let ran = self
-                .both(&step, &places, &mut guards, &mut report.differences)
-                .map_err(in_program(number))?;
+            let ran = self.both(&step, &places, &mut guards, &mut report).map_err(in_program(number))?;
             report.steps.push((step, ran));
         }
         self.finish(program, &guards)?;
         Ok(report)
+    }
+
+    /// Looks whether each difference that is meant is still there. Those that are not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    pub fn check_known(&mut self) -> Result<Vec<&'static Known>, RunError> {
+        let mut outdated = Vec::new();
+        for known in KNOWN {
+            let report = match known.example.parse::<Program>() {
+                Ok(example) => self.run(&example)?,
+                Err(_) => continue,
+            };
+            if report.known.is_none_or(|found| found.name != known.name) {
+                outdated.push(known);
+            }
+        }
+        self.coverage = Coverage::default();
+        Ok(outdated)
     }
 
     /// One step on both sides.
@@ -167,7 +187,7 @@ impl Sides {
         step: &Step,
         places: &Places,
         guards: &mut Guards,
-        differences: &mut Vec<Difference>,
+        report: &mut Report,
     ) -> Result<Ran, KernelError> {
         if !self.applies(step) {
             return Ok(Ran::Idle);
@@ -181,7 +201,11 @@ impl Sides {
         let (engine, engine_faults) = self.engine.step(step);
         let seen_on_kernel = self.kernel.observe(places, kernel.clone(), kernel_faults)?;
         let seen_on_engine = self.engine.observe(places, engine.clone(), engine_faults);
-        differences.extend(self.comparison.compare(&seen_on_kernel, &seen_on_engine));
+        report.differences = self.comparison.compare(&seen_on_kernel, &seen_on_engine);
+        if !report.differences.is_empty() {
+            report.known = known::find(step, &seen_on_kernel, &seen_on_engine);
+            self.coverage.known(report.known);
+        }
         self.coverage.step(step, &kernel, &engine);
         Ok(Ran::Done { kernel, engine })
     }
@@ -202,6 +226,7 @@ impl Sides {
             }
             Step::Read { file, length, .. } => files[file].is_some() && length <= LONGEST_READ,
             Step::Close { file }
+            | Step::Write { file, .. }
             | Step::Truncate { file, .. }
             | Step::Allocate { file, .. }
             | Step::Punch { file, .. } => files[file].is_some(),

@@ -5,6 +5,7 @@ mod report;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use hugewalk_conform::known::Known;
 use hugewalk_conform::program::generate::Generator;
 use hugewalk_conform::program::shrink::shrink;
 use hugewalk_conform::program::{Program, SyntaxError};
@@ -38,10 +39,12 @@ pub enum ConformError {
 pub fn run(args: &ConformArgs, out: &mut Vec<u8>) -> Result<bool, ConformError> {
     let replayed = args.replay.as_deref().map(str::parse::<Program>).transpose()?;
     let mut sides = Sides::new(Duration::from_secs(args.timeout))?;
-    let run = match replayed {
+    let outdated = if replayed.is_none() { sides.check_known()? } else { Vec::new() };
+    let mut run = match replayed {
         Some(program) => replay(&program, &mut sides)?,
         None => generated(args, &mut sides)?,
     };
+    run.outdated = outdated;
     match args.format {
         Format::Text => report::text(&run, out)?,
         Format::Json => {
@@ -49,7 +52,7 @@ pub fn run(args: &ConformArgs, out: &mut Vec<u8>) -> Result<bool, ConformError> 
             out.write_all(b"\n")?;
         }
     }
-    Ok(run.found.is_none())
+    Ok(run.found.is_none() && run.outdated.is_empty())
 }
 
 /// What a run came to.
@@ -61,6 +64,8 @@ struct Run {
     /// The program that the sides do not agree on, or the one that was replayed.
     shown: Option<(Program, hugewalk_conform::run::Report)>,
     found: Option<Found>,
+    /// Differences that are said to be meant, and are not there.
+    outdated: Vec<&'static Known>,
 }
 
 /// A program that the sides do not agree on.
@@ -78,6 +83,7 @@ fn replay(program: &Program, sides: &mut Sides) -> Result<Run, RunError> {
         coverage: sides.coverage.clone(),
         found: (!report.is_equal()).then_some(Found { seed: None }),
         shown: Some((program.clone(), report)),
+        outdated: Vec::new(),
     })
 }
 
@@ -114,7 +120,7 @@ fn generated(args: &ConformArgs, sides: &mut Sides) -> Result<Run, RunError> {
     }
     bar.finish_and_clear();
     let found = found.map(|(seed, ..)| Found { seed: Some(seed) });
-    Ok(Run { seed: Some(seed), programs, seconds, coverage, shown, found })
+    Ok(Run { seed: Some(seed), programs, seconds, coverage, shown, found, outdated: Vec::new() })
 }
 
 /// The shortest program that differs in the same figure.

@@ -26,6 +26,13 @@ pub(super) fn text(run: &Run, out: &mut Vec<u8>) -> io::Result<()> {
     } else {
         writeln!(out, "The sides agree.")?;
     }
+    for known in &run.outdated {
+        writeln!(
+            out,
+            "{} is listed among the differences that are meant ({}), and is not there: hugewalk conform --replay '{}'",
+            known.name, known.kernels, known.example
+        )?;
+    }
     if let Some(seed) = run.seed {
         let (programs, steps) = (run.programs as f64 / run.seconds, run.coverage.steps as f64 / run.seconds);
         writeln!(
@@ -63,7 +70,10 @@ fn listing(program: &Program, report: &Report, out: &mut Vec<u8>) -> io::Result<
             table.add_row([what, kernel, engine]);
         }
         writeln!(out, "{table}\n")?;
-        writeln!(out, "hugewalk conform --replay '{program}'\n")?;
+        match report.known {
+            Some(known) => writeln!(out, "{}: {}\n", known.name, known.reason)?,
+            None => writeln!(out, "hugewalk conform --replay '{program}'\n")?,
+        }
     }
     Ok(())
 }
@@ -86,6 +96,10 @@ fn coverage(coverage: &Coverage, out: &mut Vec<u8>) -> io::Result<()> {
     if !guarded.is_empty() {
         writeln!(out, "Kept back: {}", list(guarded))?;
     }
+    let known: Vec<_> = coverage.known.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    if !known.is_empty() {
+        writeln!(out, "Met and meant: {}", list(known))?;
+    }
     writeln!(out, "{} pairs of operation and outcome", coverage.pairs())
 }
 
@@ -105,6 +119,9 @@ pub(super) struct Json<'r> {
     program: Option<String>,
     steps: Vec<StepJson>,
     differences: &'r [Difference],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    known: Option<&'static str>,
+    outdated: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -130,7 +147,7 @@ pub(super) fn json(run: &Run) -> Json<'_> {
     let shown = run.shown.as_ref();
     Json {
         schema: SCHEMA,
-        equal: run.found.is_none(),
+        equal: run.found.is_none() && run.outdated.is_empty(),
         seed: run.seed,
         programs: run.programs,
         seconds: run.seconds,
@@ -139,6 +156,8 @@ pub(super) fn json(run: &Run) -> Json<'_> {
         coverage: &run.coverage,
         program: shown.map(|(program, _)| program.to_string()),
         steps: shown.map(|(_, report)| report.steps.iter().map(step).collect()).unwrap_or_default(),
+        known: shown.and_then(|(_, report)| report.known).map(|known| known.name),
+        outdated: run.outdated.iter().map(|known| known.name).collect(),
         differences: shown.map(|(_, report)| &*report.differences).unwrap_or_default(),
     }
 }

@@ -40,6 +40,16 @@ pub(crate) struct Process {
     cpu: Cpu,
 }
 
+impl Process {
+    /// Counts the faults of accesses as the kernel does: one that could not be resolved is none.
+    fn counted(&mut self, access: impl FnOnce(&mut Cpu) -> (Outcome, bool)) -> (Outcome, Option<u64>) {
+        let before = self.cpu.stats().faults;
+        let (outcome, resolved) = access(&mut self.cpu);
+        let faults = self.cpu.stats().faults - before;
+        (outcome, Some(faults - u64::from(!resolved)))
+    }
+}
+
 /// A file and the mount it lies on.
 pub(crate) struct File {
     pub(crate) file: Arc<HugeFile<Host>>,
@@ -138,6 +148,9 @@ impl Engine {
             Step::Punch { file, from, length } => {
                 self.on_file(file, |file, task| done(file.punch_hole(task, from.0, length.0), of_file))
             }
+            Step::Write { file, at, value } => {
+                self.on_file(file, |file, task| done(file.write_at(task, at.0, &[value]), of_file))
+            }
             Step::Read { file, from, length } => self.on_file(file, |file, _| {
                 let mut bytes = vec![0; length as usize];
                 let count = file.read_at(from.0, &mut bytes);
@@ -203,36 +216,29 @@ impl Engine {
             }
             Call::Mincore { at, length } => self.mincore(number, at, length),
             Call::Load { at } => {
-                let loaded = process.cpu.stats().faults;
-                let result = process.cpu.load(task, at_address(at));
-                let faults = process.cpu.stats().faults - loaded;
-                return match result {
-                    Ok(byte) => (Outcome::Number(u64::from(byte)), Some(faults)),
-                    Err(error) => (of_fault(&error, at, 0), Some(faults)),
-                };
+                return process.counted(|cpu| match cpu.load(task, at_address(at)) {
+                    Ok(byte) => (Outcome::Number(u64::from(byte)), true),
+                    Err(error) => (of_fault(&error, at, 0), false),
+                });
             }
             Call::Store { at, value } => {
-                let before = process.cpu.stats().faults;
-                let result = process.cpu.store(task, at_address(at), value);
-                let faults = process.cpu.stats().faults - before;
-                return match result {
-                    Ok(()) => (Outcome::Done, Some(faults)),
-                    Err(error) => (of_fault(&error, at, 0), Some(faults)),
-                };
+                return process.counted(|cpu| match cpu.store(task, at_address(at), value) {
+                    Ok(()) => (Outcome::Done, true),
+                    Err(error) => (of_fault(&error, at, 0), false),
+                });
             }
             Call::Sweep { at, length } => {
-                let before = process.cpu.stats().faults;
-                let mut done = 0;
-                let mut outcome = None;
-                while done * PAGE < length.0 && outcome.is_none() {
-                    let at = Bytes(at.0 + done * PAGE);
-                    match process.cpu.load(task, at_address(at)) {
-                        Ok(_) => done += 1,
-                        Err(error) => outcome = Some(of_fault(&error, at, done)),
+                return process.counted(|cpu| {
+                    let mut done = 0;
+                    while done * PAGE < length.0 {
+                        let at = Bytes(at.0 + done * PAGE);
+                        if let Err(error) = cpu.load(task, at_address(at)) {
+                            return (of_fault(&error, at, done), false);
+                        }
+                        done += 1;
                     }
-                }
-                let faults = process.cpu.stats().faults - before;
-                return (outcome.unwrap_or(Outcome::Number(done)), Some(faults));
+                    (Outcome::Number(done), true)
+                });
             }
         };
         (outcome, None)
@@ -267,8 +273,7 @@ impl Engine {
         let length = map.length.0;
         let request = MapRequest { placement, length, protection: protection(map.rights), flags, backing };
         match process.space.mmap(&mut self.task, &request) {
-            // A hint is rounded up.
-            Ok(got) if got.as_u64() == map.at.address().next_multiple_of(PAGE) => Outcome::Done,
+            Ok(got) if got.as_u64() == map.at.as_hint() => Outcome::Done,
             Ok(got) => {
                 let away = process.space.munmap(&mut self.task, got, length.next_multiple_of(PAGE));
                 away.map_or_else(|error| of_map(&error), |()| Outcome::Elsewhere)

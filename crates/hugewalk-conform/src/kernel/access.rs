@@ -106,12 +106,44 @@ pub(super) fn minor_faults() -> u64 {
     usage.ru_minflt.cast_unsigned()
 }
 
+/// Pages whose only use is that their translations can be taken away.
+static SCRATCH: Scratch = Scratch([const { AtomicU64::new(0) }; SCRATCH_WORDS]);
+
+/// More than the kernel flushes one by one (`tlb_single_page_flush_ceiling`).
+const SCRATCH_PAGES: usize = 64;
+const SCRATCH_WORDS: usize = SCRATCH_PAGES * 512;
+
+#[repr(align(4096))]
+struct Scratch([AtomicU64; SCRATCH_WORDS]);
+
+/// Gives the scratch pages contents, so that every fork copies their entries.
+pub(super) fn touch_scratch() {
+    for page in SCRATCH.0.chunks(512) {
+        page[0].store(1, Relaxed);
+    }
+}
+
+/// Has the kernel flush this process's translations. A huge page that got the right to write may lie in the TLB without it,
+/// in pieces of 4 KiB if that is what the machine under a virtual one has; the first store to each piece would count as a
+/// fault.
+fn flush_translations() {
+    let at = SCRATCH.0.as_ptr().cast_mut().cast();
+    let length = size_of_val(&SCRATCH);
+    for protection in [libc::PROT_NONE, libc::PROT_READ | libc::PROT_WRITE] {
+        // SAFETY: whole pages of our own that nobody touches meanwhile, and that are as they were afterwards.
+        unsafe { libc::mprotect(at, length, protection) };
+    }
+}
+
 /// Does an access and counts the faults it takes.
 pub(super) fn counted(address: u64, what: Access) -> (Result<u8, Met>, u64) {
     // Whatever the measuring itself touches is touched beforehand: the code, the stack, the variables above. After a fork
     // each of them costs a fault once.
+    flush_translations();
     let mut here = 0u8;
     let _ = access(&raw mut here as u64, what);
+    // What a signal touches as well: nothing is ever mapped in the first page.
+    let _ = access(0, what);
     let _ = minor_faults();
     let before = minor_faults();
     let result = access(address, what);

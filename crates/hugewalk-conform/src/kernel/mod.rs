@@ -260,6 +260,9 @@ impl Kernel {
                 let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
                 self.ask(KEEPER, op::ALLOCATE, &[file_fd(file), mode as u64, from.0, length.0])?
             }
+            Step::Write { file, at, value } => {
+                self.ask(KEEPER, op::WRITE, &[file_fd(file), at.0, u64::from(value)])?
+            }
             Step::Read { file, from, length } => {
                 let read = self.ask(KEEPER, op::READ, &[file_fd(file), from.0, length])?;
                 let bytes = read.more.iter().map(|&byte| byte as u8).collect();
@@ -373,8 +376,7 @@ impl Kernel {
         if mapped.value < 0 {
             return Ok(outcome(mapped.value));
         }
-        // A hint is rounded up.
-        if mapped.value.cast_unsigned() == at.next_multiple_of(PAGE) {
+        if mapped.value.cast_unsigned() == map.at.as_hint() {
             return Ok(Outcome::Done);
         }
         let away = [mapped.value.cast_unsigned(), length.next_multiple_of(PAGE)];

@@ -12,7 +12,9 @@ pub(super) fn mappings(pid: i32) -> io::Result<(Vec<Mapping>, u64)> {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let huge = status.lines().find_map(|line| kilobytes(line, "HugetlbPages:"));
-    Ok((parse(&smaps), huge.unwrap_or(0)))
+    // Who clears entries of a table it came to share did not count them when they were made: the count can fall below zero,
+    // and is printed wrapped around then. The engine says 0.
+    Ok((parse(&smaps), huge.filter(|pages| *pages < 1 << 40).unwrap_or(0)))
 }
 
 /// Does a page that was just written say so?

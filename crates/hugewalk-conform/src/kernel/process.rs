@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 use std::ptr;
 
-use super::access::{Access, Met, access, catch_signals, counted, minor_faults};
+use super::access::{Access, Met, access, catch_signals, counted, minor_faults, touch_scratch};
 use super::wire::{ABSENT, ANSWER, LONGEST, LOOKED, MIXED, NONE, PM_PRESENT, RESIDENT, UNMAPPED, op};
 use crate::program::{LONGEST_MINCORE, LONGEST_READ, PAGE};
 
@@ -108,6 +108,7 @@ extern "C" fn start(process: *mut libc::c_void) -> libc::c_int {
         // SAFETY: no handler of ours is replaced.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
         catch_signals();
+        touch_scratch();
     }
     process.serve()
 }
@@ -155,7 +156,7 @@ fn one_access(talk: &mut Talk, address: u64, what: Access) -> i64 {
 
 /// Loads from every `step`th byte, until that goes wrong. How many loads went well.
 fn sweep(talk: &mut Talk, from: u64, to: u64, step: u64) -> i64 {
-    let _ = counted(from, Access::Load);
+    let _ = counted(0, Access::Load);
     let before = minor_faults();
     let mut done = 0;
     let mut address = from;
@@ -266,6 +267,11 @@ fn on_file(talk: &mut Talk, operation: u64, [a, b, c, d]: [u64; 4]) -> i64 {
                 talk.more += 1;
             }
             result(got as i64)
+        }
+        op::WRITE => {
+            let byte = c as u8;
+            // SAFETY: writes the one byte there is.
+            result(unsafe { libc::pwrite(fd, (&raw const byte).cast(), 1, b.cast_signed()) } as i64)
         }
         op::STAT => {
             // SAFETY: all zeroes is a value of this type.

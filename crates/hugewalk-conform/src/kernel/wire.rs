@@ -45,9 +45,11 @@ pub(super) mod op {
     pub(in crate::kernel) const READ: u64 = 19;
     /// `descriptor`: size and blocks follow the answer
     pub(in crate::kernel) const STAT: u64 = 20;
-    /// Asks the guard for the first process of a program.
+    /// `descriptor, offset, byte`
+    pub(in crate::kernel) const WRITE: u64 = 23;
+    /// Asks the warden for the first process of a program.
     pub(in crate::kernel) const BEGIN: u64 = 21;
-    /// Asks the guard to end whatever is left of a program.
+    /// Asks the warden to end whatever is left of a program.
     pub(in crate::kernel) const END: u64 = 22;
 }
 

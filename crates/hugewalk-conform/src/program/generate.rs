@@ -370,6 +370,7 @@ impl Generator {
                 Step::Allocate { file, from, length: Bytes(length.0.min(6 * PAGE)), keep: self.one_in(2) }
             }
             15..21 => Step::Punch { file, from, length },
+            21 if self.one_in(6) => Step::Write { file, at: from, value: 7 },
             _ => Step::Read { file, from, length: self.rng.u64(0..20) },
         })
     }

@@ -48,6 +48,12 @@ impl Bytes {
         address.checked_sub(WINDOW).filter(|&offset| offset < WINDOW_SIZE).map(Self)
     }
 
+    /// Where something is mapped that is asked for here as a hint: cut to 4 KiB, then rounded up to a huge page.
+    #[must_use]
+    pub const fn as_hint(self) -> u64 {
+        (self.address() & !4095).next_multiple_of(PAGE)
+    }
+
     /// The start of the huge page it lies in.
     #[must_use]
     pub const fn page(self) -> Self {
@@ -136,6 +142,15 @@ pub enum Step {
         from: Bytes,
         /// How many bytes, [`LONGEST_READ`] at most.
         length: u64,
+    },
+    /// `pwrite(2)` of one byte.
+    Write {
+        /// Which file.
+        file: usize,
+        /// Where.
+        at: Bytes,
+        /// The byte.
+        value: u8,
     },
     /// A process does something.
     In {
@@ -397,6 +412,7 @@ impl Step {
             Self::Allocate { .. } => "allocate",
             Self::Punch { .. } => "punch",
             Self::Read { .. } => "read",
+            Self::Write { .. } => "write",
             Self::In { call, .. } => match call {
                 Call::Map(_) => "map",
                 Call::Unmap { .. } => "unmap",

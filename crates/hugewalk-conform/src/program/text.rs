@@ -45,6 +45,11 @@ impl<'t> Words<'t> {
         number(self.next(what)?, what)
     }
 
+    fn byte(&mut self) -> Result<u8, String> {
+        let value = self.number("the byte")?;
+        u8::try_from(value).map_err(|_| format!("{value} is no byte"))
+    }
+
     fn bytes(&mut self, what: &str) -> Result<Bytes, String> {
         self.next(what)?.parse()
     }
@@ -108,6 +113,9 @@ fn parse_step(text: &str) -> Result<Step, String> {
             from: words.bytes("the offset")?,
             length: words.number("the length")?,
         },
+        "write" => {
+            Step::Write { file: words.index('f', FILES)?, at: words.bytes("where")?, value: words.byte()? }
+        }
         process if process.starts_with('p') => {
             Step::In { process: index(process, 'p', PROCESSES)?, call: parse_call(&mut words)? }
         }
@@ -166,11 +174,7 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
         "fork" => Call::Fork { child: words.index('p', PROCESSES)? },
         "exit" => Call::Exit,
         "load" => Call::Load { at: words.bytes("where")? },
-        "store" => {
-            let at = words.bytes("where")?;
-            let value = words.number("the byte")?;
-            Call::Store { at, value: u8::try_from(value).map_err(|_| format!("{value} is no byte"))? }
-        }
+        "store" => Call::Store { at: words.bytes("where")?, value: words.byte()? },
         "sweep" => {
             let (at, length) = range(words)?;
             Call::Sweep { at, length }
@@ -343,6 +347,7 @@ impl fmt::Display for Step {
             }
             Self::Punch { file, from, length } => write!(f, "punch f{file} {from} {length}"),
             Self::Read { file, from, length } => write!(f, "read f{file} {from} {length}"),
+            Self::Write { file, at, value } => write!(f, "write f{file} {at} {value}"),
             Self::In { process, call } => write!(f, "p{process} {call}"),
         }
     }

@@ -1,0 +1,139 @@
+//! Differences that are meant: where the engine does otherwise than Linux, and why.
+//!
+//! This is the whole list. A program that meets one of them ends there, for afterwards the two sides are not in the same
+//! state any more. Each entry has a program that shows it, and a run looks whether it is still true.
+
+use crate::observe::{Mapping, Observation, Outcome};
+use crate::program::{Call, Rights, Step};
+
+/// A difference that is meant.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Its name.
+    pub name: &'static str,
+    /// Why the engine does otherwise.
+    pub reason: &'static str,
+    /// Which kernels are known to do it their way.
+    pub kernels: &'static str,
+    /// A program whose last step shows it.
+    pub example: &'static str,
+    /// Is it this?
+    meets: fn(&Step, &Observation, &Observation) -> bool,
+}
+
+/// All of them.
+pub const KNOWN: &[Known] = &[
+    Known {
+        name: "refused",
+        reason: "A munmap, mprotect or mremap that is refused with EINVAL, because its range ends in the middle of a huge page, \
+                 has split the mapping at the start of the range by then, and mprotect has given what lies before the last \
+                 mapping its new rights. On the engine what is refused changes nothing.",
+        kernels: "6.1 to 6.18",
+        example: "p0 map fresh at=1g+1p length=4p rights=rw shared fixed noreserve; p0 unmap 1g+3p 1p+4096",
+        meets: refused,
+    },
+    Known {
+        name: "write",
+        reason: "Linux has no write(2) for these files; the engine has, for kernels that load the memory of a guest.",
+        kernels: "all",
+        example: "pool 2; open f0 memory; truncate f0 1p; write f0 0 7",
+        meets: |step, _, _| matches!(step, Step::Write { .. }),
+    },
+    Known {
+        name: "robbed-stays-robbed",
+        reason: "A child whose page was taken away for the owner of its reservation gets SIGBUS there. On Linux its own child \
+                 does not, and finds a page of zeroes where there was something else; on the engine it gets SIGBUS too.",
+        kernels: "6.1 to 6.18",
+        example: "pool 1; p0 map fresh at=1g+1p length=1p rights=rw fixed; p0 store 1g+1p 7; p0 fork p1; p0 store 1g+1p 8; \
+                  pool 2; p1 fork p2; p2 load 1g+1p",
+        meets: robbed,
+    },
+];
+
+/// The difference that is known to be between what was observed after a step.
+#[must_use]
+pub fn find(step: &Step, kernel: &Observation, engine: &Observation) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| (known.meets)(step, kernel, engine))
+}
+
+/// Both refuse it, and the mappings differ in nothing but where they are split, and after mprotect in their rights.
+fn refused(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
+    let splits = matches!(
+        step,
+        Step::In { call: Call::Unmap { .. } | Call::Protect { .. } | Call::Remap { .. } | Call::Map(_), .. }
+    );
+    let is_refused = |seen: &Observation| seen.outcome == Outcome::Error("EINVAL");
+    let rest_equal = kernel.pool == engine.pool && kernel.files == engine.files;
+    let whole = |seen: &Observation| {
+        let protects = matches!(step, Step::In { call: Call::Protect { .. }, .. });
+        let mappings = |process: &crate::observe::ProcessState| whole(&process.mappings, protects);
+        seen.processes.each_ref().map(|process| process.as_ref().map(mappings))
+    };
+    splits && is_refused(kernel) && is_refused(engine) && rest_equal && whole(kernel) == whole(engine)
+}
+
+/// Mappings with those joined that one mapping could be, whatever their rights if `any_rights`. How many pages they have is
+/// left out: a split takes shared tables away.
+fn whole(mappings: &[Mapping], any_rights: bool) -> Vec<Mapping> {
+    let mut joined: Vec<Mapping> = Vec::new();
+    for mapping in mappings {
+        let mut mapping = Mapping { shared_pages: 0, private_pages: 0, ..mapping.clone() };
+        if any_rights {
+            mapping.rights = Rights::empty();
+        }
+        if let Some(last) = joined.last()
+            && (last.end, last.rights, last.shared) == (mapping.start, mapping.rights, mapping.shared)
+            && last.offset.0 + (last.end.0 - last.start.0) == mapping.offset.0
+        {
+            mapping = Mapping { end: mapping.end, ..last.clone() };
+            joined.pop();
+        }
+        joined.push(mapping);
+    }
+    joined
+}
+
+fn robbed(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
+    let access = matches!(
+        step,
+        Step::In {
+            call: Call::Load { .. } | Call::Store { .. } | Call::Sweep { .. } | Call::Advise { .. },
+            ..
+        }
+    );
+    let bus_error = |seen: &Observation| {
+        matches!(seen.outcome, Outcome::Signal { code: "BUS_ADRERR", .. } | Outcome::Error("EFAULT"))
+    };
+    access && !bus_error(kernel) && bus_error(engine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::{Bytes, PAGE, Program};
+
+    #[test]
+    fn each_example_can_be_read() {
+        for known in KNOWN {
+            assert!(known.example.parse::<Program>().is_ok(), "{}", known.name);
+        }
+    }
+
+    #[test]
+    fn only_what_one_mapping_could_be_is_joined() {
+        let mapping = |start, end, offset, rights| Mapping {
+            start: Bytes(start * PAGE),
+            end: Bytes(end * PAGE),
+            rights,
+            shared: true,
+            offset: Bytes(offset * PAGE),
+            shared_pages: 1,
+            private_pages: 0,
+        };
+        let (r, w) = (Rights::READ, Rights::WRITE);
+        let apart = [mapping(0, 2, 0, r), mapping(2, 3, 2, r), mapping(3, 4, 3, w), mapping(4, 5, 0, w)];
+        let ends: Vec<_> = whole(&apart, false).iter().map(|mapping| mapping.end.0 / PAGE).collect();
+        assert_eq!(ends, [3, 4, 5]);
+        assert_eq!(whole(&apart, true).len(), 2);
+    }
+}
