@@ -14,7 +14,8 @@
 //! - get_user_pages, fast and slow; pins that hold against copy-on-write; process_vm_readv and its like: [`gup`].
 //! - userfaultfd: faults on missing, unmapped and write-protected pages that another thread resolves: [`uffd`].
 //! - Read-copy-update of its own, or the host's: [`rcu`].
-//! - From a page to the entries that map it: a page in use is unmapped, moved, or lost to memory failure: [`rmap`].
+//! - From a page to the entries that map it: a page in use is unmapped, moved, lost to memory failure, or taken out of
+//!   use before it is: [`rmap`].
 //! - Walks over ranges, with visitors that sleep or do not: [`pagewalk`].
 //! - `no_std` with `alloc`; no global state; every allocation may fail, and then the operation returns an error.
 //!

@@ -1,7 +1,7 @@
 //! The kernel's side of a program: real processes, real mappings.
 //!
-//! Each process of a program is a child process behind a socket ([`process`]); a warden starts them and puts the pool
-//! back in the end ([`warden`]). Only one of them moves at a time. Whatever they are asked for has to be answered within a
+//! Each process of a program is a child process behind a socket (`process`); a warden starts them and puts the pool
+//! back in the end (`warden`). Only one of them moves at a time. Whatever they are asked for has to be answered within a
 //! time; if it is not, that is the end of the run.
 
 mod access;

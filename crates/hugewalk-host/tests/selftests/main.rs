@@ -18,7 +18,12 @@
 //! | `hugetlb-read-hwpoison` | [`hugetlb_read_hwpoison`] |
 //! | `userfaultfd hugetlb`, `userfaultfd hugetlb_shared`, `uffd-stress` | the stress part in `../uffd/stress.rs`, the rest in [`uffd_unit_tests`] |
 //! | `uffd-unit-tests` | [`uffd_unit_tests`], which says for each where it is |
-//! | `gup_test` | [`gup_test`]; what pins keep and refuse in `../gup` |
+//! | `gup_test`, `gup_longterm` | [`gup_test`]; what pins keep and refuse in `../gup` |
+//! | `cow` | `../gup/copying.rs`, `../gup/keeps.rs` |
+//! | `hugetlb_dio` | [`mappings`] |
+//! | `hugetlb-soft-offline` | `../inject_error.rs` |
+//! | `migration` | `../migrate.rs` |
+//! | `charge_reserved_hugetlb`, `hugetlb_reparenting_test` | none: there are no control groups |
 //!
 //! | LTP | here |
 //! |---|---|
