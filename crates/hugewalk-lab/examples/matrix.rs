@@ -5,6 +5,10 @@ use hugewalk_lab::explore::Options;
 use hugewalk_lab::lab::Settings;
 use hugewalk_lab::{check, replay, scenario, text};
 
+// SAFETY: the scenarios keep to themselves.
+#[global_allocator]
+static ALLOCATOR: hugewalk_lab::Allocator = unsafe { hugewalk_lab::Allocator::new() };
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let is_wanted =

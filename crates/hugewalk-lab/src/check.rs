@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::explore::{Chance, Coverage, DoesNotFit, Explorer, Options, Report, Schedule, Setup};
-use crate::lab::{self, Settings};
+use crate::lab::{self, MACHINE, Settings};
 use crate::scenario::{Bench, Scenario};
 use crate::story::Story;
 
@@ -66,7 +66,7 @@ fn program(scenario: &Scenario, settings: Settings) -> impl Fn(&mut Setup) {
 #[must_use]
 pub fn check(scenario: &Scenario, settings: Settings, options: &Options) -> Verdict {
     let program = program(scenario, settings);
-    let report = Explorer::new(&program).check(options);
+    let report = Explorer::new(&program).rewinding(MACHINE).check(options);
     Verdict { scenario: scenario.id, protocol: settings.name, report }
 }
 
@@ -91,6 +91,38 @@ pub fn replay(scenario: &Scenario, settings: Settings, schedule: &Schedule) -> R
 mod tests {
     use super::*;
     use crate::scenario;
+
+    /// What is found, and in how many runs, does not depend on how a run comes to where it parts from the one before.
+    #[test]
+    fn runs_that_are_set_back_are_those_that_are_started_anew() {
+        let options = Options {
+            executions: 1_000,
+            shortening: 1_000,
+            time: std::time::Duration::from_secs(600),
+            ..Options::default()
+        };
+        let mut compared = 0;
+        for scenario in scenario::all() {
+            for settings in [Settings::RFC, Settings::VMA_LOCK, Settings::HUGEWALK] {
+                let program = program(scenario, settings);
+                let anew = Explorer::new(&program).check(&options);
+                let back = Explorer::new(&program).rewinding(MACHINE).check(&options);
+                let what = format!("{} under {}", scenario.id, settings.name);
+                assert_eq!(back.executions, anew.executions, "{what}");
+                assert_eq!((back.asleep, back.contended), (anew.asleep, anew.contended), "{what}");
+                assert_eq!(back.coverage, anew.coverage, "{what}");
+                let told = |report: &Report| {
+                    report.counterexample.as_ref().map(|found| {
+                        let of = found.what.downcast_ref::<lab::Property>().copied();
+                        (found.text.clone(), found.schedule.to_string(), found.shortest, of)
+                    })
+                };
+                assert_eq!(told(&back), told(&anew), "{what}");
+                compared += anew.executions;
+            }
+        }
+        assert!(compared > 20_000, "{compared} runs compared only");
+    }
 
     /// Reduction runs one of each set of interleavings that differ only in the order of steps that commute. Which sets
     /// there are does not depend on where the scheduling points lie.

@@ -26,4 +26,10 @@ pub mod scenario;
 pub mod story;
 pub mod text;
 
+#[cfg(test)]
+#[global_allocator]
+// SAFETY: the scenarios keep to themselves; programs of tests that do not are not set back.
+static ALLOCATOR: Allocator = unsafe { Allocator::new() };
+
 pub use self::check::{Verdict, check, replay, sample};
+pub use self::explore::Allocator;

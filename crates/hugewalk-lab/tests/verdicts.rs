@@ -5,6 +5,10 @@ use hugewalk_lab::lab::{Property, Settings};
 use hugewalk_lab::scenario::Expected;
 use hugewalk_lab::{Verdict, check, replay, scenario};
 
+// SAFETY: the scenarios keep to themselves.
+#[global_allocator]
+static ALLOCATOR: hugewalk_lab::Allocator = unsafe { hugewalk_lab::Allocator::new() };
+
 fn verdict(id: &str, settings: Settings) -> Verdict {
     let options = Options { time: std::time::Duration::from_secs(600), ..Options::default() };
     check(scenario::named(id).expect("a scenario"), settings, &options)

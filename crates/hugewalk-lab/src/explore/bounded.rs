@@ -30,6 +30,8 @@ pub(crate) struct Bounded {
     nodes: Vec<Node>,
     depth: usize,
     preemptions: u32,
+    /// The choice that was made just now is a new one, and there are others.
+    branched: bool,
     /// The bound has cut something off.
     pub(crate) cut: bool,
 }
@@ -38,7 +40,7 @@ const NOBODY: u8 = u8::MAX;
 
 impl Bounded {
     pub(crate) fn new(bound: Bound) -> Self {
-        Self { bound, nodes: Vec::new(), depth: 0, preemptions: 0, cut: false }
+        Self { bound, nodes: Vec::new(), depth: 0, preemptions: 0, branched: false, cut: false }
     }
 
     pub(crate) fn set_step_limit(&mut self, steps: u32) {
@@ -68,6 +70,7 @@ impl Bounded {
 
 impl Strategy for Bounded {
     fn choose(&mut self, view: &View<'_>) -> Choice {
+        self.branched = false;
         if let Bound::Switches(most, steps) = self.bound
             && view.schedule.switches() >= most
         {
@@ -105,6 +108,20 @@ impl Strategy for Bounded {
         let preemptions = self.preemptions;
         self.nodes.push(Node { chosen, left, current, enabled: view.enabled, preemptions });
         self.depth += 1;
+        self.branched = left != 0;
         Choice::Run(usize::from(chosen))
+    }
+
+    fn repeats(&self) -> Option<usize> {
+        self.nodes.len().checked_sub(1)
+    }
+
+    fn returns_here(&self) -> Option<usize> {
+        self.branched.then(|| self.depth - 1)
+    }
+
+    fn return_to(&mut self, choice: usize) {
+        self.depth = choice;
+        self.preemptions = self.nodes.get(choice).map_or(0, |node| node.preemptions);
     }
 }

@@ -44,11 +44,13 @@ pub(crate) struct Dpor {
     depth: usize,
     /// The run that is under way, or the last, ended because everybody slept.
     pub(crate) slept: bool,
+    /// The choice that was made just now is a new one, and there may be others.
+    branched: bool,
 }
 
 impl Dpor {
     pub(crate) fn new() -> Self {
-        Self { nodes: Vec::new(), depth: 0, slept: false }
+        Self { nodes: Vec::new(), depth: 0, slept: false, branched: false }
     }
 
     /// Learns from the run that has ended, and moves on to the next; false if that was the last.
@@ -131,6 +133,7 @@ fn beginners(steps: &[Step], from: usize, to: usize, last: &Step) -> u8 {
 
 impl Strategy for Dpor {
     fn choose(&mut self, view: &View<'_>) -> Choice {
+        self.branched = false;
         if let Some(node) = self.nodes.get(self.depth) {
             self.depth += 1;
             return Choice::Run(usize::from(node.chosen));
@@ -165,6 +168,19 @@ impl Strategy for Dpor {
             pending,
         });
         self.depth += 1;
+        self.branched = !view.enabled.is_power_of_two();
         Choice::Run(chosen)
+    }
+
+    fn repeats(&self) -> Option<usize> {
+        self.nodes.len().checked_sub(1)
+    }
+
+    fn returns_here(&self) -> Option<usize> {
+        self.branched.then(|| self.depth - 1)
+    }
+
+    fn return_to(&mut self, choice: usize) {
+        self.depth = choice;
     }
 }

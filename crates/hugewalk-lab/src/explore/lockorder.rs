@@ -8,8 +8,29 @@ pub(crate) struct LockOrder {
     held: [Vec<usize>; MAX_THREADS],
     /// While the first was held, the second was waited for.
     edges: Vec<(usize, usize)>,
+    /// Used by `leads` alone.
+    reached: Vec<usize>,
     /// Nobody wants to know.
     pub(crate) ignored: bool,
+}
+
+impl Clone for LockOrder {
+    fn clone(&self) -> Self {
+        Self {
+            held: self.held.clone(),
+            edges: self.edges.clone(),
+            reached: Vec::new(),
+            ignored: self.ignored,
+        }
+    }
+
+    fn clone_from(&mut self, other: &Self) {
+        for (held, others) in self.held.iter_mut().zip(&other.held) {
+            held.clone_from(others);
+        }
+        self.edges.clone_from(&other.edges);
+        self.ignored = other.ignored;
+    }
 }
 
 impl LockOrder {
@@ -29,7 +50,7 @@ impl LockOrder {
                 continue;
             }
             self.edges.push((holds, lock));
-            if self.leads(lock, holds, self.edges.len()) {
+            if self.leads(lock, holds) {
                 return Some("lock order: two locks are taken in both orders".to_owned());
             }
         }
@@ -46,13 +67,20 @@ impl LockOrder {
         }
     }
 
-    /// Is there a way from one lock to another, by at most so many edges?
-    fn leads(&self, from: usize, to: usize, edges: usize) -> bool {
-        edges > 0
-            && self
-                .edges
-                .iter()
-                .any(|&(first, second)| first == from && (second == to || self.leads(second, to, edges - 1)))
+    /// Is there a way from one lock to another?
+    fn leads(&mut self, from: usize, to: usize) -> bool {
+        self.reached.clear();
+        self.reached.push(from);
+        let mut at = 0;
+        while let Some(&lock) = self.reached.get(at) {
+            for &(first, second) in &self.edges {
+                if first == lock && !self.reached.contains(&second) {
+                    self.reached.push(second);
+                }
+            }
+            at += 1;
+        }
+        self.reached.contains(&to)
     }
 }
 

@@ -16,6 +16,7 @@
 //! What is not covered: memory orderings weaker than sequential consistency, and threads that share anything which
 //! announces nothing.
 
+mod arena;
 mod bounded;
 mod chance;
 mod clock;
@@ -33,12 +34,15 @@ mod vm;
 use std::any::Any;
 use std::time::{Duration, Instant};
 
+pub use self::arena::Allocator;
 pub use self::clock::MAX_THREADS;
 pub use self::op::{Class, Kind, Object, Op, Wait};
 pub use self::schedule::{NotASchedule, Schedule};
 pub use self::sync::{Lock, RwLock, Shared};
 pub use self::vm::{Deadlock, LockCycle, Note, Setup, access, in_thread, is_judged, note, violation};
-pub(crate) use self::vm::{is_moving, is_tracing, lock_released, lock_taken, lock_wanted, quietly};
+pub(crate) use self::vm::{
+    Machine, is_moving, is_tracing, journal, lock_released, lock_taken, lock_wanted, quietly,
+};
 
 use self::bounded::{Bound, Bounded};
 use self::chance::{Dice, Pct, Random};
@@ -142,6 +146,8 @@ pub struct Replayed {
 pub struct Explorer<'p> {
     program: &'p dyn Fn(&mut Setup),
     vm: Vm,
+    /// Set if runs are set back rather than started anew.
+    machine: Option<Machine>,
     executions: u64,
     asleep: u64,
     deadline: Instant,
@@ -163,13 +169,19 @@ impl<'p> Explorer<'p> {
     /// An explorer for a program, which sets up its threads anew for each run, each time in the same way.
     #[must_use]
     pub fn new(program: &'p dyn Fn(&mut Setup)) -> Self {
-        Self { program, vm: Vm::new(), executions: 0, asleep: 0, deadline: Instant::now() }
+        Self { program, vm: Vm::new(), machine: None, executions: 0, asleep: 0, deadline: Instant::now() }
     }
 
     /// Makes every access a scheduling point, contended or not: slower, and to the same result.
     #[must_use]
     pub fn at_every_access(mut self) -> Self {
         self.vm.objects.all = true;
+        self
+    }
+
+    /// Sets runs back to where they part from the ones before, if [`Allocator`] is installed.
+    pub(crate) fn rewinding(mut self, machine: Machine) -> Self {
+        self.machine = arena::is_there().then_some(machine);
         self
     }
 
@@ -284,6 +296,7 @@ impl<'p> Explorer<'p> {
     pub fn replay(mut self, schedule: &Schedule, at_end: fn()) -> Result<Replayed, DoesNotFit> {
         self.deadline = Instant::now() + Duration::from_secs(60);
         self.learn();
+        self.machine = None;
         (self.vm.objects.all, self.vm.tracing, self.vm.at_end) = (true, true, Some(at_end));
         let mut replay = Replay::new(schedule);
         self.run(&mut replay);
@@ -297,7 +310,10 @@ impl<'p> Explorer<'p> {
 
     /// One run; true if it learned something.
     fn run(&mut self, strategy: &mut dyn Strategy) -> bool {
-        self.vm.execute(strategy, self.program);
+        match self.machine {
+            Some(machine) => self.vm.execute_rewinding(strategy, self.program, machine),
+            None => self.vm.execute(strategy, self.program),
+        }
         self.executions += 1;
         self.vm.objects.learned
     }
@@ -305,7 +321,9 @@ impl<'p> Explorer<'p> {
     fn learn(&mut self) {
         let mut since = 0;
         for seed in 0.. {
-            since = if self.run(&mut Random(Dice::new(seed))) { 0 } else { since + 1 };
+            // Started anew each time: whatever is made once and kept is made here.
+            self.vm.execute(&mut Random(Dice::new(seed)), self.program);
+            since = if self.vm.objects.learned { 0 } else { since + 1 };
             if since >= RANDOM_RUNS {
                 break;
             }
@@ -315,7 +333,20 @@ impl<'p> Explorer<'p> {
 
     fn counterexample(&mut self) -> Option<Counterexample> {
         let found = self.vm.found.take()?;
-        Some(Counterexample { text: found.text, what: found.what, schedule: found.schedule, shortest: false })
+        let what = if self.vm.is_rewinding() {
+            self.repeat(&found.schedule).unwrap_or(found.what)
+        } else {
+            found.what
+        };
+        Some(Counterexample { text: found.text, what, schedule: found.schedule, shortest: false })
+    }
+
+    /// What goes wrong in a run that is started anew: of one that is set back, nothing is left.
+    fn repeat(&mut self, schedule: &Schedule) -> Option<Box<dyn Any>> {
+        let all = std::mem::replace(&mut self.vm.objects.all, true);
+        self.vm.execute(&mut Replay::new(schedule), self.program);
+        self.vm.objects.all = all;
+        Some(self.vm.found.take()?.what)
     }
 
     fn is_over_budget(&self, budget: u64) -> bool {

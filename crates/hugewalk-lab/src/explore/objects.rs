@@ -73,9 +73,12 @@ const NAMED: u64 = 1 << 63;
 /// In place of a thread: before the threads start.
 const SETUP: u64 = MAX_THREADS as u64;
 
+#[derive(Clone, Copy)]
 struct Known {
     name: u64,
     contended: bool,
+    /// Where it is looked up: in `places`, or beyond them in `by_name`.
+    place: u32,
     /// Last write, and all that it had seen. Of an object that is not contended: only whose step it was.
     written: Clock,
     /// Reads since then.
@@ -91,6 +94,13 @@ struct Place {
     address: usize,
     run: u32,
     number: u32,
+}
+
+/// What a run had touched at some point.
+#[derive(Default)]
+pub(crate) struct Saved {
+    known: Vec<Known>,
+    touched: [u32; MAX_THREADS + 1],
 }
 
 /// What one run has touched.
@@ -133,6 +143,28 @@ impl Objects {
         self.learned = false;
     }
 
+    /// Copies what this run has touched so far.
+    pub(crate) fn save(&self, to: &mut Saved) {
+        to.known.clone_from(&self.known);
+        to.touched = self.touched;
+    }
+
+    /// Back to what it had touched then.
+    pub(crate) fn restore(&mut self, saved: &Saved) {
+        // In the reverse order, so that what is looked up by address is never cut off from where its search begins.
+        for known in self.known[saved.known.len()..].iter().rev() {
+            match self.places.get_mut(known.place as usize) {
+                Some(place) => {
+                    place.run = 0;
+                    self.placed -= 1;
+                }
+                None => self.by_name[known.place as usize - PLACES].0 = 0,
+            }
+        }
+        self.known.clone_from(&saved.known);
+        self.touched = saved.touched;
+    }
+
     /// The number of an object in this run.
     #[inline]
     fn number(&mut self, object: Object, thread: Option<usize>) -> u32 {
@@ -142,14 +174,14 @@ impl Objects {
                 return number;
             }
             self.by_name[name as usize] = (self.run, self.known.len() as u32);
-            return self.meet_first(NAMED | u64::from(name));
+            return self.meet_first(NAMED | u64::from(name), PLACES as u32 + name);
         }
         self.number_by_address(object, thread)
     }
 
-    fn meet_first(&mut self, name: u64) -> u32 {
+    fn meet_first(&mut self, name: u64, place: u32) -> u32 {
         let contended = self.all || self.contended.contains(name);
-        self.known.push(Known { name, contended, written: Clock::default(), read: Clock::default() });
+        self.known.push(Known { name, contended, place, written: Clock::default(), read: Clock::default() });
         self.known.len() as u32 - 1
     }
 
@@ -178,7 +210,7 @@ impl Objects {
                 thread << 32 | u64::from(*touched)
             }
         };
-        self.meet_first(name)
+        self.meet_first(name, (at & (PLACES - 1)) as u32)
     }
 
     /// Notes that an object exists, before the threads start.

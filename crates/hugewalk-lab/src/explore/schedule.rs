@@ -19,9 +19,19 @@ pub(crate) struct Segment {
 /// Written as a letter and a number for each turn: `A12B40A3` lets the first thread make 12 accesses, the second 40, the
 /// first 3. What it leaves open is decided by letting each thread run on. All accesses count, whether they are contended
 /// or not, so that a schedule means the same whatever an exploration has learned.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
     segments: Vec<Segment>,
+}
+
+impl Clone for Schedule {
+    fn clone(&self) -> Self {
+        Self { segments: self.segments.clone() }
+    }
+
+    fn clone_from(&mut self, other: &Self) {
+        self.segments.clone_from(&other.segments);
+    }
 }
 
 /// A text that is not a schedule.

@@ -9,23 +9,31 @@
 //!
 //! A run goes through these modes: *quiet* while it is set up (accesses are carried out at once), *running*, *draining*
 //! once its fate is decided (the strategy is not asked any more; the threads run to their ends so that nothing is left
-//! behind), and *dead* if they cannot: then their stacks are abandoned, and what lies on them leaks.
+//! behind), and *dead* if they cannot: then their stacks are abandoned, and what lies on them leaks. Runs that are set back
+//! (`vm/rewind.rs`) leave nothing behind, and just stop when they are decided.
 
 mod ambient;
+mod rewind;
 mod setup;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
+use std::sync::atomic::AtomicU64;
 
 pub use self::ambient::{Deadlock, LockCycle, Note, access, in_thread, is_judged, note, violation};
-pub(crate) use self::ambient::{is_moving, is_tracing, lock_released, lock_taken, lock_wanted, quietly};
+pub(crate) use self::ambient::{
+    is_moving, is_tracing, journal, lock_released, lock_taken, lock_wanted, quietly,
+};
+pub(crate) use self::rewind::Machine;
 pub use self::setup::Setup;
 
 use self::ambient::{MOVING, TRACING, VM, with};
-use corosensei::stack::DefaultStack;
+use self::rewind::Rewinding;
+use corosensei::stack::{DefaultStack, Stack as _};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
+use super::arena;
 use super::clock::{Clock, MAX_THREADS};
 use super::lockorder::LockOrder;
 use super::objects::Objects;
@@ -61,6 +69,19 @@ impl View<'_> {
 /// Who decides whose turn it is.
 pub(crate) trait Strategy {
     fn choose(&mut self, view: &View<'_>) -> Choice;
+
+    /// How many choices the next run makes as the last one did; `None` if the last one was not this strategy's.
+    fn repeats(&self) -> Option<usize> {
+        None
+    }
+
+    /// The number of the choice that was made just now, if another may be made there later.
+    fn returns_here(&self) -> Option<usize> {
+        None
+    }
+
+    /// The next choice is the one of this number.
+    fn return_to(&mut self, _choice: usize) {}
 }
 
 /// A step that was taken at a scheduling point.
@@ -95,6 +116,10 @@ pub(crate) struct Thread {
     early: u32,
     /// Accesses since the last scheduling point that was its own.
     tail: u32,
+    /// While it is suspended: all of its stack that is in use lies above.
+    low: usize,
+    /// The end of its stack.
+    base: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -112,13 +137,28 @@ enum Mode {
     Dead,
 }
 
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// Nobody has said.
+    Open,
+    /// This thread's, whose step is accounted for.
+    Taken(usize),
+    /// This thread's, whose step is not accounted for; the strategy may come back to this choice.
+    Chosen(usize, usize),
+    /// Nobody's any more.
+    Over,
+}
+
 /// The machine that the threads of one exploration run on; one for each OS thread.
 pub(crate) struct Vm {
     mode: Mode,
     /// The threads are on their way to their first scheduling points.
     starting: bool,
     current: usize,
-    turn: usize,
+    turn: Turn,
+    /// Who is about to suspend itself.
+    suspending: usize,
     pub(crate) threads: Vec<Thread>,
     pub(crate) objects: Objects,
     pub(crate) steps: Vec<Step>,
@@ -139,6 +179,10 @@ pub(crate) struct Vm {
     pub(crate) at_end: Option<fn()>,
     stacks: Vec<DefaultStack>,
     strategy: *mut dyn Strategy,
+    /// What was in the words that were written since the machine was wiped, in this order.
+    journal: Vec<(*const AtomicU64, u64)>,
+    /// Runs are set back instead of started anew.
+    rewinding: Option<Box<Rewinding>>,
 }
 
 impl Vm {
@@ -147,7 +191,8 @@ impl Vm {
             mode: Mode::Quiet,
             starting: false,
             current: 0,
-            turn: 0,
+            turn: Turn::Open,
+            suspending: 0,
             threads: Vec::new(),
             objects: Objects::new(),
             steps: Vec::new(),
@@ -164,43 +209,34 @@ impl Vm {
             at_end: None,
             stacks: Vec::new(),
             strategy: std::ptr::from_mut(&mut Nobody),
+            journal: Vec::new(),
+            rewinding: None,
         }
     }
 
     /// Sets a run up, runs its threads under the strategy, and ends it.
     pub(crate) fn execute(&mut self, strategy: &mut dyn Strategy, program: &dyn Fn(&mut Setup)) {
-        self.objects.begin_run();
-        self.locks.begin_run();
-        self.steps.clear();
-        self.still_to_come.clear();
-        self.threads.clear();
-        self.schedule.clear();
-        (self.found, self.gave_up, self.accesses, self.mode) = (None, false, 0, Mode::Quiet);
-        // SAFETY: the pointer is used until `execute` returns only, so the longer lifetime is never made use of.
-        self.strategy = unsafe {
-            std::mem::transmute::<*mut (dyn Strategy + '_), *mut (dyn Strategy + 'static)>(strategy)
-        };
+        self.end_rewinding();
+        self.begin_run(strategy);
         let vm: *mut Self = self;
         let before = VM.replace(vm);
         assert!(before.is_null(), "an exploration inside of an exploration");
         let mut setup = Setup { threads: Vec::new(), finally: Vec::new() };
         program(&mut setup);
-        // SAFETY: `vm` is `self`; coroutines reach it through `VM` while `run` resumes them, and `run` holds no
+        // SAFETY: `vm` is `self`; coroutines reach it through `VM` while `start` and `run` resume them, and those hold no
         // reference across that.
-        unsafe { Self::run(vm, setup.threads) };
-        MOVING.set(false);
-        TRACING.set(false);
+        unsafe { Self::start(vm, setup.threads) };
+        // SAFETY: as above.
+        unsafe { Self::run(vm) };
         // SAFETY: no coroutine is running; the reference is not used across what follows.
         let this = unsafe { &mut *vm };
         this.end();
+        this.clean_up();
         let (alive, judged) = (this.mode != Mode::Dead, !this.gave_up);
         if alive {
             this.mode = Mode::Quiet;
             for work in setup.finally {
-                let ended = catch_unwind(AssertUnwindSafe(|| work(judged)));
-                if let Err(panic) = ended {
-                    violation(format!("a panic at the end: {}", panic_text(&*panic)), ());
-                }
+                Self::finish(work, judged);
             }
         } else {
             // What they own may be in use on a stack that was abandoned.
@@ -209,16 +245,47 @@ impl Vm {
         VM.set(null_mut());
     }
 
+    fn finish(work: Box<dyn FnOnce(bool)>, judged: bool) {
+        let ended = catch_unwind(AssertUnwindSafe(|| work(judged)));
+        if let Err(panic) = ended {
+            violation(format!("a panic at the end: {}", panic_text(&*panic)), ());
+        }
+    }
+
+    fn begin_run(&mut self, strategy: &mut dyn Strategy) {
+        self.undo_to(0);
+        self.objects.begin_run();
+        self.locks.begin_run();
+        self.steps.clear();
+        self.still_to_come.clear();
+        self.threads.clear();
+        self.schedule.clear();
+        (self.found, self.gave_up, self.accesses, self.mode) = (None, false, 0, Mode::Quiet);
+        self.follow(strategy);
+    }
+
+    /// The strategy is asked from now on, until the run has ended.
+    fn follow(&mut self, strategy: &mut dyn Strategy) {
+        // SAFETY: the pointer is used until the run has ended only, and the strategy is lent for that long, so the longer
+        // lifetime is never made use of.
+        self.strategy = unsafe {
+            std::mem::transmute::<*mut (dyn Strategy + '_), *mut (dyn Strategy + 'static)>(strategy)
+        };
+    }
+
+    /// Makes the threads, and runs each to its first scheduling point.
+    ///
     /// # Safety
     ///
     /// `vm` is valid and nobody else holds a reference to it.
-    unsafe fn run(vm: *mut Self, threads: Vec<(String, Box<dyn FnOnce()>)>) {
+    unsafe fn start(vm: *mut Self, threads: Vec<(String, Box<dyn FnOnce()>)>) {
         // SAFETY: by this function's contract; no coroutine has been started yet.
         let this = unsafe { &mut *vm };
         assert!(threads.len() <= MAX_THREADS, "more than {MAX_THREADS} threads");
         for (name, body) in threads {
             let number = this.threads.len();
             let stack = this.stacks.pop().unwrap_or_else(|| DefaultStack::new(128 << 10).expect("a stack"));
+            let base = stack.base().get();
             let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
                 with(|vm| vm.threads[number].yielder = yielder);
                 let ended = catch_unwind(AssertUnwindSafe(body));
@@ -229,7 +296,7 @@ impl Vm {
             let mut clock = Clock::default();
             clock.tick(number);
             this.threads.push(Thread {
-                name,
+                name: arena::outside(|| name.as_str().to_owned()),
                 coroutine: Some(coroutine),
                 yielder: std::ptr::null(),
                 pending: None,
@@ -237,58 +304,79 @@ impl Vm {
                 done: false,
                 early: 0,
                 tail: 0,
+                low: base,
+                base,
             });
         }
         (this.mode, this.starting) = (Mode::Running, true);
         MOVING.set(true);
         TRACING.set(this.tracing);
         let count = this.threads.len();
-        // To the first scheduling point of each.
         for thread in 0..count {
             // SAFETY: by this function's contract; `this` is not used across it.
             unsafe { Self::resume(vm, thread) };
         }
         // SAFETY: as above.
         unsafe { (*vm).starting = false };
+    }
+
+    /// Lets the threads move until none can, or the run is decided and what is left of it does not matter.
+    ///
+    /// # Safety
+    ///
+    /// As for `start`.
+    unsafe fn run(vm: *mut Self) {
+        MOVING.set(true);
+        let mut turn = Turn::Open;
         loop {
+            // SAFETY: by the contract; the borrow ends before a coroutine runs.
+            let this = unsafe { &mut *vm };
+            let thread = match turn {
+                Turn::Open => {
+                    turn = this.next_turn();
+                    continue;
+                }
+                Turn::Over => break,
+                Turn::Taken(thread) => thread,
+                Turn::Chosen(thread, choice) => {
+                    this.keep(choice);
+                    this.commit(thread);
+                    thread
+                }
+            };
+            // Whoever suspends itself says whose turn it is.
+            this.turn = Turn::Open;
             // SAFETY: as above.
-            let turn = unsafe { (*vm).hand_over() };
-            let Some(turn) = turn else { break };
+            unsafe { Self::resume(vm, thread) };
             // SAFETY: as above.
-            unsafe { Self::resume(vm, turn) };
-            // Whoever suspended itself has said whose turn it is, and committed that step already.
-            // SAFETY: as above.
-            while let Some(turn) = unsafe { (*vm).said() } {
-                // SAFETY: as above.
-                unsafe { Self::resume(vm, turn) };
-            }
+            turn = unsafe { (*vm).turn };
         }
-        // SAFETY: as above.
-        unsafe { (*vm).clean_up() };
+        MOVING.set(false);
+        TRACING.set(false);
     }
 
     /// # Safety
     ///
-    /// As for `run`.
+    /// As for `start`.
     unsafe fn resume(vm: *mut Self, thread: usize) {
         // SAFETY: by the contract; the borrow ends before the coroutine runs.
         let this = unsafe { &mut *vm };
-        (this.current, this.turn) = (thread, usize::MAX);
+        this.current = thread;
         let mut coroutine = this.threads[thread].coroutine.take().expect("a thread that can run");
-        let result = coroutine.resume(());
+        let result = if this.rewinding.is_some() {
+            arena::within(thread, || coroutine.resume(()))
+        } else {
+            coroutine.resume(())
+        };
         // SAFETY: as above; the coroutine is suspended or done.
         let this = unsafe { &mut *vm };
-        if let CoroutineResult::Return(()) = result {
-            this.threads[thread].done = true;
+        let done = matches!(result, CoroutineResult::Return(()));
+        this.threads[thread].done = done;
+        if done && this.rewinding.is_none() {
             this.stacks.push(coroutine.into_stack());
         } else {
             this.threads[thread].coroutine = Some(coroutine);
         }
-    }
-
-    /// Whose turn the thread that suspended itself has chosen.
-    fn said(&mut self) -> Option<usize> {
-        (self.turn != usize::MAX && self.mode != Mode::Dead).then_some(self.turn)
     }
 
     /// A thread is about to do something.
@@ -297,20 +385,26 @@ impl Vm {
             self.objects.introduce(op.object);
             return None;
         }
-        if self.mode == Mode::Dead {
-            // Only a thread that is on its way to being abandoned: it never comes back.
-            return Some(self.threads[self.current].yielder);
-        }
         let thread = self.current;
+        self.suspending = thread;
+        if self.mode == Mode::Dead || self.is_over() {
+            // Only a thread that is on its way to being abandoned: it never comes back.
+            self.turn = Turn::Over;
+            return Some(self.threads[thread].yielder);
+        }
         self.accesses += 1;
         if self.accesses > self.access_limit {
             let limit = self.access_limit;
             self.report(format!("no end after {limit} accesses: a livelock"), Box::new(()));
             self.mode = Mode::Dead;
+            self.turn = Turn::Over;
             return Some(self.threads[thread].yielder);
         }
-        let (footprint, contended) = self.objects.footprint(op, thread);
         let blocked = op.wait.is_some_and(|wait| !wait.is_over());
+        if self.mode == Mode::Draining && !blocked {
+            return None;
+        }
+        let (footprint, contended) = self.objects.footprint(op, thread);
         if !contended && !blocked {
             if self.starting {
                 self.threads[thread].early += 1;
@@ -321,7 +415,7 @@ impl Vm {
             self.objects.carry_out(&footprint, thread, &mut self.threads[thread].clock);
             return None;
         }
-        if !contended {
+        if !contended && self.mode == Mode::Running {
             self.objects.learn(&footprint);
         }
         self.threads[thread].pending =
@@ -329,19 +423,25 @@ impl Vm {
         if self.starting {
             return Some(self.threads[thread].yielder);
         }
-        match self.hand_over() {
-            Some(turn) if turn == thread => None,
+        match self.next_turn() {
+            Turn::Taken(turn) if turn == thread => None,
             turn => {
-                self.turn = turn.unwrap_or(usize::MAX);
+                self.turn = turn;
                 Some(self.threads[thread].yielder)
             }
         }
     }
 
-    /// Whose turn it is now; its step is accounted for. `None` if no thread can move.
-    fn hand_over(&mut self) -> Option<usize> {
-        if self.mode == Mode::Dead {
-            return None;
+    /// Is the run decided, and does nothing that is left of it matter?
+    fn is_over(&self) -> bool {
+        // A panic is seen through, for the sake of what the system counts.
+        self.mode == Mode::Draining && self.rewinding.is_some() && !std::thread::panicking()
+    }
+
+    /// Whose turn it is now. If it is settled, that thread's step is accounted for.
+    fn next_turn(&mut self) -> Turn {
+        if self.mode == Mode::Dead || self.is_over() {
+            return Turn::Over;
         }
         let mut enabled = 0_u8;
         for (number, thread) in self.threads.iter().enumerate() {
@@ -360,14 +460,34 @@ impl Vm {
                 self.report(text, Box::new(Deadlock));
                 self.mode = Mode::Dead;
             }
-            return None;
+            return Turn::Over;
         }
         let turn = self.whose_turn(enabled);
+        if self.rewinding.is_some() {
+            if self.is_over() {
+                return Turn::Over;
+            }
+            // SAFETY: set by `follow`, whose caller lends the strategy for that long.
+            if self.mode == Mode::Running
+                && let Some(choice) = unsafe { (*self.strategy).returns_here() }
+                && !std::thread::panicking()
+            {
+                return Turn::Chosen(turn, choice);
+            }
+        }
+        self.commit(turn);
+        Turn::Taken(turn)
+    }
+
+    /// Accounts for the step that the thread is about to take.
+    fn commit(&mut self, turn: usize) {
         let this = &mut self.threads[turn];
         let pending = this.pending.take().expect("enabled");
         let before = this.clock;
         let mut clock = before;
-        self.objects.carry_out(&pending.footprint, turn, &mut clock);
+        if self.mode == Mode::Running {
+            self.objects.carry_out(&pending.footprint, turn, &mut clock);
+        }
         let after = clock;
         clock.tick(turn);
         this.clock = clock;
@@ -384,14 +504,13 @@ impl Vm {
             });
         }
         self.current = turn;
-        Some(turn)
     }
 
     fn whose_turn(&mut self, enabled: u8) -> usize {
         let current = self.schedule.last();
         if self.mode == Mode::Running {
             let view = View { enabled, current, threads: &self.threads, schedule: &self.schedule };
-            // SAFETY: set by `execute`, whose caller lends the strategy for that long.
+            // SAFETY: set by `follow`, whose caller lends the strategy for that long.
             match unsafe { (*self.strategy).choose(&view) } {
                 Choice::Run(thread) => {
                     assert!(enabled & 1 << thread != 0, "the strategy chose a thread that cannot move");
@@ -422,6 +541,10 @@ impl Vm {
             return;
         }
         self.end();
+        // What is told of a run that is set back must not lie in what is set back; `what` may.
+        let rewinds = self.rewinding.is_some();
+        let (text, is_cycle) = (text.as_str().to_owned(), what.is::<LockCycle>());
+        let what = if rewinds { Box::new(()) } else { what };
         let mut schedule = self.schedule.clone();
         if self.mode == Mode::Running {
             if let Some(thread) = self.threads.get(self.current) {
@@ -429,7 +552,7 @@ impl Vm {
             }
             // What the others did after their last contended accesses has nothing to do with it, but for the order in which
             // they took locks.
-            if !what.is::<LockCycle>() {
+            if !is_cycle {
                 for (number, thread) in self.threads.iter().enumerate() {
                     if number != self.current {
                         schedule.trim(number, thread.tail);
@@ -459,6 +582,13 @@ impl Vm {
             }
         }
         self.abandoned += u64::from(left);
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.end_rewinding();
+        self.undo_to(0);
     }
 }
 

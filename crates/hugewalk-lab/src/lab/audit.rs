@@ -24,30 +24,22 @@ pub(crate) struct Audit {
     pub(crate) files: RefCell<Vec<Arc<HugeFile<Lab>>>>,
 }
 
-thread_local! {
-    static AUDIT: RefCell<Option<Rc<Audit>>> = const { RefCell::new(None) };
-}
-
-pub(super) fn begin_run() {
-    // What a run that was given up has left behind is in use on a stack that was abandoned.
-    std::mem::forget(AUDIT.take());
-}
-
 impl Audit {
     /// From now on the files are looked at whenever their locks are let go.
     pub(crate) fn begin(self) {
-        AUDIT.set(Some(Rc::new(self)));
+        let before = world().audit.replace(Some(Rc::new(self)));
+        assert!(before.is_none(), "a run has one audit");
     }
 
     /// Not any more.
     pub(crate) fn end() {
-        drop(AUDIT.take());
+        drop(world().audit.take());
     }
 }
 
 /// A sleeping lock at this address is free.
 pub(super) fn released(address: usize) {
-    let Some(audit) = AUDIT.with_borrow(Option::clone) else { return };
+    let Some(audit) = world().audit.borrow().clone() else { return };
     let files = audit.files.borrow();
     let is_in = |file: &&Arc<HugeFile<Lab>>| {
         address.wrapping_sub(Arc::as_ptr(file).addr()) < size_of::<HugeFile<Lab>>()
@@ -70,7 +62,7 @@ struct Use {
 
 fn uses() -> Vec<Use> {
     let mut uses = Vec::new();
-    for &root in world().roots().iter() {
+    for root in world().roots() {
         let Some(pud) = world().peek(root, 0) else { continue };
         for gigabyte in MAPPED {
             let table = world().peek(pud, gigabyte);
@@ -108,7 +100,7 @@ fn look(file: &HugeFile<Lab>, task: &mut Task<Lab>) {
                 return Some((text, Property::I4));
             }
             let refused = users > 1 && may_share(this) != Some(true);
-            let whose = world().roots().iter().position(|&root| root == this.root).map_or(0, |at| at + 1);
+            let whose = world().roots().position(|root| root == this.root).map_or(0, |at| at + 1);
             refused.then(|| {
                 let text = format!("I5: P{whose} shares table {table}, and has no mapping that may");
                 (text, Property::I5)

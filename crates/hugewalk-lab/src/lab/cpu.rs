@@ -6,7 +6,7 @@
 //! acknowledgement of an inter-processor interrupt does. Within the instruction each entry that is read is an access of
 //! its own, so whatever changes tables without a flush can come between.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ops::Range;
 
 use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
@@ -49,7 +49,7 @@ impl Context {
 
 /// Something a processor has cached.
 #[derive(Clone, Copy, Debug)]
-struct Cached {
+pub(super) struct Cached {
     context: usize,
     root: TableFrame,
     /// Start of the range: of 1 GiB if it leads to a table, of 2 MiB if to a page.
@@ -62,14 +62,6 @@ enum To {
     Table(TableFrame),
     /// With the table that the entry lies in.
     Page(HugeFrame, TableFrame),
-}
-
-thread_local! {
-    static CACHES: RefCell<Vec<Cached>> = const { RefCell::new(Vec::new()) };
-}
-
-pub(super) fn begin_run() {
-    CACHES.with_borrow_mut(Vec::clear);
 }
 
 /// Something that a processor keeps, in words.
@@ -88,7 +80,7 @@ pub(super) fn kept() -> Vec<Kept> {
         };
         Kept { context: cached.context, range: cached.start..cached.start + size, to }
     };
-    CACHES.with_borrow(|caches| caches.iter().map(words).collect())
+    world().cached.borrow().iter().flatten().map(words).collect()
 }
 
 /// Takes what was cached of a range back.
@@ -97,26 +89,24 @@ pub(super) fn flush(context: &Context, range: &Range<VirtAddr>) {
     access(&Op::write(context.object()).waits(wait));
     let of = std::ptr::from_ref(context).addr();
     trace::flush(context.object(), of, range);
-    CACHES.with_borrow_mut(|caches| {
-        caches.retain(|cached| {
+    for place in world().cached.borrow_mut().iter_mut() {
+        place.take_if(|cached| {
             let size = if matches!(cached.to, To::Table(_)) { 1 << 30 } else { 1 << 21 };
-            cached.context != of
-                || cached.start + size <= range.start.as_u64()
-                || cached.start >= range.end.as_u64()
+            cached.context == of
+                && cached.start + size > range.start.as_u64()
+                && cached.start < range.end.as_u64()
         });
-    });
+    }
 }
 
 /// After a gather has flushed, and when `i_mmap` is released, no processor reaches a table that its address space has no entry
 /// for, nor a page that it found there (I6).
 pub(super) fn check_caches() {
-    let stale = CACHES.with_borrow(|caches| {
-        caches.iter().find_map(|cached| {
-            let (To::Table(table) | To::Page(_, table)) = cached.to;
-            let pud = world().peek(cached.root, cached.start >> 39);
-            let now = pud.and_then(|pud| world().peek(pud, cached.start >> 30));
-            (now != Some(table)).then_some((table, cached.to))
-        })
+    let stale = world().cached.borrow().iter().flatten().find_map(|cached| {
+        let (To::Table(table) | To::Page(_, table)) = cached.to;
+        let pud = world().peek(cached.root, cached.start >> 39);
+        let now = pud.and_then(|pud| world().peek(pud, cached.start >> 30));
+        (now != Some(table)).then_some((table, cached.to))
     });
     let Some((table, to)) = stale else { return };
     let by = if matches!(to, To::Page(..)) { "the TLB" } else { "a paging-structure cache" };
@@ -170,17 +160,17 @@ impl<'s> Cpu<'s> {
         let (root, at) = (self.space.mm().root_frame(), address.as_u64());
         let context = std::ptr::from_ref(self.space.mm().context()).addr();
         let find = |start: u64, page: bool| {
-            CACHES.with_borrow(|caches| {
-                let fits = |cached: &&Cached| {
-                    cached.context == context
-                        && cached.start == start
-                        && matches!(cached.to, To::Page(..)) == page
-                };
-                caches.iter().find(fits).map(|cached| cached.to)
-            })
+            let fits = |cached: &&Cached| {
+                cached.context == context
+                    && cached.start == start
+                    && matches!(cached.to, To::Page(..)) == page
+            };
+            world().cached.borrow().iter().flatten().find(fits).map(|cached| cached.to)
         };
         let keep = |start: u64, to: To| {
-            CACHES.with_borrow_mut(|caches| caches.push(Cached { context, root, start, to }));
+            let mut places = world().cached.borrow_mut();
+            let free = places.iter_mut().find(|place| place.is_none());
+            *free.expect("fewer translations in a run") = Some(Cached { context, root, start, to });
         };
         if let Some(To::Page(frame, _)) = find(at >> 21 << 21, true) {
             return Some(frame);

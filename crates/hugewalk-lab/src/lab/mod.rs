@@ -45,6 +45,7 @@ pub use self::speculate::Speculator;
 pub(crate) use self::trace::{end_run, tell};
 pub use self::walker::Walker;
 pub use self::word::Word;
+pub(crate) use self::world::MACHINE;
 pub use self::world::Property;
 
 use self::cpu::Context;
@@ -71,9 +72,6 @@ impl Lab {
         world().judged.set(judged.iter().fold(0, |mask, property| mask | 1 << *property as u16));
         trace::begin_run();
         protocol::select(&settings);
-        rcu::begin_run();
-        audit::begin_run();
-        cpu::begin_run();
         Self { run: world().run.get(), rcu: std::cell::Cell::new(std::ptr::null()) }
     }
 

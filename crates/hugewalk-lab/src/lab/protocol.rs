@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use hugewalk::platform::{Protocol, Step};
 
+use super::world::world;
 use crate::explore::in_thread;
 
 /// What a walker holds that is not GUP-fast.
@@ -178,20 +179,17 @@ impl Settings {
 /// This thread does not hold VMA locks in read from now on, or does again.
 pub(super) fn set_without_vma_lock(without: bool) {
     if let Some(thread) = in_thread() {
-        let (threads, this) = (UNLOCKED.get(), 1 << thread);
-        UNLOCKED.set(if without { threads | this } else { threads & !this });
+        let (threads, this) = (world().unlocked.get(), 1 << thread);
+        world().unlocked.set(if without { threads | this } else { threads & !this });
     }
 }
 
 thread_local! {
-    /// Threads that do not hold VMA locks in read.
-    static UNLOCKED: Cell<u8> = const { Cell::new(0) };
     static WITHOUT: Cell<u32> = const { Cell::new(0) };
     static UNDER_VMA_LOCK: Cell<bool> = const { Cell::new(false) };
 }
 
 pub(super) fn select(settings: &Settings) {
-    UNLOCKED.set(0);
     WITHOUT.set(settings.without);
     UNDER_VMA_LOCK.set(settings.walkers == Walkers::Vma);
 }
@@ -204,8 +202,8 @@ pub struct Chosen;
 // thread at a time.
 unsafe impl Protocol for Chosen {
     fn keeps(step: Step) -> bool {
-        if step == Step::VmaLock && UNLOCKED.get() != 0 {
-            return in_thread().is_none_or(|thread| UNLOCKED.get() & 1 << thread == 0);
+        if step == Step::VmaLock && world().unlocked.get() != 0 {
+            return in_thread().is_none_or(|thread| world().unlocked.get() & 1 << thread == 0);
         }
         WITHOUT.get() & bit(step) == 0
     }

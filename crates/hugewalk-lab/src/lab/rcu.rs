@@ -47,30 +47,21 @@ pub struct LabReader {
     dud: std::cell::Cell<bool>,
 }
 
-thread_local! {
-    /// Threads whose sections hold nobody off: walkers that are in none, in a protocol that does not ask for one.
-    static DUD: std::cell::Cell<u8> = const { std::cell::Cell::new(0) };
-    /// Threads whose sections are interrupts off.
-    static INTERRUPTS_OFF: std::cell::Cell<u8> = const { std::cell::Cell::new(0) };
-}
-
 /// The sections that this thread enters from now on are with interrupts off (or are not, again).
 pub(super) fn set_interrupts_off(off: bool) {
     if let Some(thread) = in_thread() {
-        INTERRUPTS_OFF.set(INTERRUPTS_OFF.get() & !(1 << thread) | u8::from(off) << thread);
+        let threads = &world().interrupts_off;
+        threads.set(threads.get() & !(1 << thread) | u8::from(off) << thread);
     }
 }
 
-/// The sections that this thread enters from now on are none (or are, again).
+/// The sections that this thread enters from now on are none (or are, again): those of a walker that is in none, in a
+/// protocol that does not ask for one.
 pub(super) fn set_dud(dud: bool) {
     if let Some(thread) = in_thread() {
-        DUD.set(DUD.get() & !(1 << thread) | u8::from(dud) << thread);
+        let duds = &world().dud;
+        duds.set(duds.get() & !(1 << thread) | u8::from(dud) << thread);
     }
-}
-
-pub(super) fn begin_run() {
-    DUD.set(0);
-    INTERRUPTS_OFF.set(0);
 }
 
 impl LabRcu {
@@ -97,7 +88,7 @@ impl LabRcu {
     }
 
     fn dud() -> bool {
-        in_thread().is_some_and(|thread| DUD.get() & 1 << thread != 0)
+        in_thread().is_some_and(|thread| world().dud.get() & 1 << thread != 0)
     }
 
     /// Waits for all processors that have interrupts off.
@@ -175,7 +166,7 @@ unsafe impl Rcu<Lab> for LabRcu {
         }
         access(&Op::read(self.entrance()));
         trace::section(self.entrance(), true);
-        let off = in_thread().is_some_and(|thread| INTERRUPTS_OFF.get() & 1 << thread != 0);
+        let off = in_thread().is_some_and(|thread| world().interrupts_off.get() & 1 << thread != 0);
         let mut state = self.state();
         state.open |= 1 << reader.number;
         state.interrupts_off |= u64::from(off) << reader.number;

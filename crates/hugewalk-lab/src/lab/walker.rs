@@ -170,7 +170,7 @@ impl<'s> Walker<'s> {
 
     fn told_page(page: Option<HugeFrame>) {
         if let (Some(page), Some(thread)) = (page, in_thread())
-            && world().foreign.get() == Some(page)
+            && world().foreign() == Some(page)
         {
             let letter = char::from(b'A' + thread as u8);
             let text =
@@ -200,6 +200,6 @@ impl<'s> Walker<'s> {
 
     /// The page that is mapped there now belongs to something else than what the watched walkers' mappings show.
     pub fn foreign(page: HugeFrame) {
-        world().foreign.set(Some(page));
+        world().set_foreign(page);
     }
 }

@@ -32,7 +32,7 @@ impl Word {
             return;
         }
         match world.place(address) {
-            place @ Place::Entry(..) => world.mark_dirty(place),
+            place @ Place::Entry(..) => world.journal(place),
             place @ Place::Elsewhere => access(&world.op(place, address, kind, false)),
             _ => {}
         }
@@ -67,7 +67,7 @@ impl Word {
         if let Place::Entry(frame, index) = place {
             world.check_own(frame, index, kind == Kind::Write);
             if kind == Kind::Write {
-                world.mark_dirty(place);
+                world.journal(place);
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
@@ -14,9 +15,11 @@ use hugewalk::page::Page;
 use hugewalk::platform::ENTRIES;
 use hugewalk::table::Table;
 
+use super::audit::Audit;
+use super::cpu::Cached;
 use super::protocol::Settings;
 use super::{Lab, Word, trace};
-use crate::explore::{Kind, MAX_THREADS, Object, Op, access, in_thread, violation};
+use crate::explore::{Kind, MAX_THREADS, Machine, Object, Op, access, in_thread, journal, violation};
 use crate::story::StepKind;
 
 /// Tables that the setup of a run may allocate, and that each thread may.
@@ -24,6 +27,11 @@ const OF_SETUP: usize = 32;
 const OF_THREAD: usize = 16;
 const TABLES: usize = OF_SETUP + OF_THREAD * MAX_THREADS;
 const PAGES: usize = 64;
+
+/// Processes that can be told apart in traces.
+const PROCESSES: usize = 16;
+/// Translations that all processors together can cache.
+const CACHED: usize = 32;
 
 /// Properties that a run is judged by; SCENARIOS has the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +79,7 @@ enum Life {
     Unused,
     Alive,
     /// Freed by this thread.
-    Dead(Option<usize>),
+    Dead(Option<u8>),
 }
 
 #[derive(Clone, Copy)]
@@ -107,13 +115,14 @@ impl std::ops::Deref for Flag {
 #[repr(C, align(4096))]
 struct TablePage([Word; ENTRIES]);
 
+/// What changes in it in a run lies in the struct itself, in the records, or is a journalled entry: so a run can be set back
+/// by copying (`World::pieces`).
 pub(super) struct World {
     pages: Box<[UnsafeCell<TablePage>]>,
     records: Box<[UnsafeCell<std::mem::MaybeUninit<Table<Lab>>>]>,
     page_records: Box<[UnsafeCell<std::mem::MaybeUninit<Page<Lab>>>]>,
-    state: RefCell<Vec<TableState>>,
+    state: RefCell<[TableState; TABLES]>,
     allocated: RefCell<[usize; MAX_THREADS + 1]>,
-    dirty: RefCell<Vec<u32>>,
     next_page: Cell<usize>,
     /// Aligned, as an object of the explorer.
     no_memory: Flag,
@@ -123,8 +132,18 @@ pub(super) struct World {
     pub(super) watch: RefCell<[Watch; MAX_THREADS]>,
     pub(super) atomic: RefCell<[u32; MAX_THREADS]>,
     /// A page that the watched walkers' mappings do not show.
-    pub(super) foreign: Cell<Option<HugeFrame>>,
-    roots: RefCell<Vec<TableFrame>>,
+    foreign: Cell<Option<HugeFrame>>,
+    roots: RefCell<[Option<TableFrame>; PROCESSES]>,
+    /// What processors have cached.
+    pub(super) cached: RefCell<[Option<Cached>; CACHED]>,
+    /// Threads whose read sections hold nobody off.
+    pub(super) dud: Cell<u8>,
+    /// Threads whose sections are interrupts off.
+    pub(super) interrupts_off: Cell<u8>,
+    /// Threads that do not hold VMA locks in read.
+    pub(super) unlocked: Cell<u8>,
+    /// What is looked at whenever a lock is let go.
+    pub(super) audit: RefCell<Option<Rc<Audit>>>,
     /// A number that no other run has, of whatever OS thread.
     pub(super) run: Cell<u64>,
 }
@@ -143,6 +162,10 @@ pub(super) fn world() -> &'static World {
 pub(super) const GENERATION: usize = 3;
 pub(super) const USERS: usize = 4;
 
+/// The machine, for who sets its runs back.
+pub(crate) const MACHINE: Machine =
+    Machine { wipe: || world().begin_run(Settings::HUGEWALK), pieces: |each| world().pieces(each) };
+
 /// Where a word lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -159,9 +182,8 @@ impl World {
             pages: (0..TABLES).map(zero).collect(),
             records: (0..TABLES).map(|_| UnsafeCell::new(std::mem::MaybeUninit::zeroed())).collect(),
             page_records: (0..PAGES).map(|_| UnsafeCell::new(std::mem::MaybeUninit::zeroed())).collect(),
-            state: RefCell::new(vec![TableState { life: Life::Unused, lock: Life::Unused }; TABLES]),
+            state: RefCell::new([TableState { life: Life::Unused, lock: Life::Unused }; TABLES]),
             allocated: RefCell::default(),
-            dirty: RefCell::default(),
             next_page: Cell::new(0),
             no_memory: Flag::default(),
             live_pages: Cell::new(0),
@@ -170,18 +192,18 @@ impl World {
             watch: RefCell::default(),
             atomic: RefCell::default(),
             foreign: Cell::new(None),
-            roots: RefCell::default(),
+            roots: RefCell::new([None; PROCESSES]),
+            cached: RefCell::new([None; CACHED]),
+            dud: Cell::new(0),
+            interrupts_off: Cell::new(0),
+            unlocked: Cell::new(0),
+            audit: RefCell::new(None),
             run: Cell::new(0),
         }
     }
 
-    /// Wipes what the run before has left.
+    /// Forgets the run before. The entries it wrote are wiped by whoever journalled them.
     pub(super) fn begin_run(&self, settings: Settings) {
-        for place in self.dirty.borrow_mut().drain(..) {
-            let (table, index) = (place as usize / ENTRIES, place as usize % ENTRIES);
-            // SAFETY: the page is there as long as the world; its words are atomics.
-            unsafe { (&(*self.pages[table].get()).0)[index].raw().store(0, Ordering::Relaxed) };
-        }
         self.state.borrow_mut().fill(TableState { life: Life::Unused, lock: Life::Unused });
         *self.allocated.borrow_mut() = Default::default();
         self.next_page.set(0);
@@ -191,7 +213,13 @@ impl World {
         *self.watch.borrow_mut() = Default::default();
         *self.atomic.borrow_mut() = Default::default();
         self.foreign.set(None);
-        self.roots.borrow_mut().clear();
+        *self.roots.borrow_mut() = [None; PROCESSES];
+        *self.cached.borrow_mut() = [None; CACHED];
+        self.dud.set(0);
+        self.interrupts_off.set(0);
+        self.unlocked.set(0);
+        // What a run that was given up has left behind is in use on a stack that was abandoned.
+        std::mem::forget(self.audit.take());
         static RUNS: AtomicU64 = AtomicU64::new(1);
         self.run.set(RUNS.fetch_add(1, Ordering::Relaxed));
     }
@@ -216,6 +244,17 @@ impl World {
             ("memory".to_owned(), what.to_owned())
         });
         self.no_memory.set(!there_is);
+    }
+
+    /// The page that watched walkers must not be given. A step, if a thread ever says so.
+    pub(super) fn foreign(&self) -> Option<HugeFrame> {
+        access(&Op::read(Object::at(&raw const self.foreign)));
+        self.foreign.get()
+    }
+
+    pub(super) fn set_foreign(&self, page: HugeFrame) {
+        access(&Op::write(Object::at(&raw const self.foreign)));
+        self.foreign.set(Some(page));
     }
 
     /// Has this page been allocated?
@@ -247,7 +286,7 @@ impl World {
         access(&Op::write(self.life_of(frame)));
         trace::event(None, StepKind::Free, || (format!("T{}", frame.0), format!("frees T{}", frame.0)));
         trace::freed(frame);
-        self.state.borrow_mut()[frame.0 as usize].life = Life::Dead(in_thread());
+        self.state.borrow_mut()[frame.0 as usize].life = Life::Dead(in_thread().map(|thread| thread as u8));
     }
 
     /// The lock of a table dies, if it has not died before: with its table, or while the table lives on.
@@ -259,7 +298,8 @@ impl World {
                 (format!("lock of T{}", frame.0), format!("frees the lock of T{}", frame.0))
             });
             trace::lock_freed(frame);
-            self.state.borrow_mut()[frame.0 as usize].lock = Life::Dead(in_thread());
+            self.state.borrow_mut()[frame.0 as usize].lock =
+                Life::Dead(in_thread().map(|thread| thread as u8));
         }
     }
 
@@ -293,8 +333,8 @@ impl World {
     }
 
     /// The roots of the processes that have been named.
-    pub(super) fn roots(&self) -> std::cell::Ref<'_, [TableFrame]> {
-        std::cell::Ref::map(self.roots.borrow(), Vec::as_slice)
+    pub(super) fn roots(&self) -> impl Iterator<Item = TableFrame> {
+        self.roots.borrow().into_iter().flatten()
     }
 
     /// The count of further users of a table.
@@ -306,12 +346,13 @@ impl World {
 
     /// The next process that is named has this root.
     pub(super) fn add_process(&self, root: TableFrame) {
-        self.roots.borrow_mut().push(root);
+        let mut roots = self.roots.borrow_mut();
+        *roots.iter_mut().find(|place| place.is_none()).expect("fewer processes") = Some(root);
     }
 
     /// What an entry is called: `P1.pud[4]`, or `T3[0]` in a table of leaves.
     pub(super) fn name_of(&self, frame: TableFrame, index: usize) -> String {
-        for (number, &root) in self.roots.borrow().iter().enumerate() {
+        for (number, &root) in self.roots.borrow().iter().flatten().enumerate() {
             if root == frame {
                 return format!("P{}.pgd[{index}]", number + 1);
             }
@@ -409,7 +450,7 @@ impl World {
             && let Some(thread) = in_thread()
         {
             let letter = |thread: usize| char::from(b'A' + thread as u8);
-            let by = by.map_or_else(|| "the setup".to_owned(), |by| format!("thread {}", letter(by)));
+            let by = by.map_or_else(|| "the setup".to_owned(), |by| format!("thread {}", letter(by.into())));
             let part = if lock { "the lock of table" } else { "table" };
             trace::is_about(frame, lock);
             self.violated(
@@ -423,7 +464,7 @@ impl World {
     pub(super) fn check_own(&self, frame: TableFrame, index: usize, writes: bool) {
         let Some(thread) = in_thread() else { return };
         let watch = self.watch.borrow()[thread];
-        if watch.on && !writes && (watch.root == Some(frame) || self.roots().contains(&frame)) {
+        if watch.on && !writes && (watch.root == Some(frame) || self.roots().any(|root| root == frame)) {
             // A walk begins.
             let root = if watch.everywhere { Some(frame) } else { watch.root };
             self.watch.borrow_mut()[thread] = Watch { root, own: None, ..watch };
@@ -476,11 +517,26 @@ impl World {
         unsafe { (*word).load(Ordering::Relaxed) }
     }
 
-    /// An entry of a table has been written.
+    /// An entry of a table is about to be written.
     #[inline]
-    pub(super) fn mark_dirty(&self, place: Place) {
+    pub(super) fn journal(&'static self, place: Place) {
         if let Place::Entry(frame, index) = place {
-            self.dirty.borrow_mut().push((frame.0 as usize * ENTRIES + index) as u32);
+            // SAFETY: the page is there as long as the world; its words are atomics.
+            let words = unsafe { &(*self.pages[frame.0 as usize].get()).0 };
+            journal(words[index].raw());
+        }
+    }
+
+    /// All that changes in a run and is not an entry of a table: the world itself, and the records that are in use.
+    fn pieces(&'static self, each: &mut dyn FnMut(*mut u8, usize)) {
+        each(std::ptr::from_ref(self).cast_mut().cast(), size_of::<Self>());
+        let allocated = *self.allocated.borrow();
+        for (owner, &count) in allocated.iter().enumerate().filter(|&(_, &count)| count > 0) {
+            let first = if owner == MAX_THREADS { 1 } else { OF_SETUP + owner * OF_THREAD };
+            each(self.records[first].get().cast(), count * size_of::<Table<Lab>>());
+        }
+        if self.next_page.get() > 0 {
+            each(self.page_records[0].get().cast(), self.next_page.get() * size_of::<Page<Lab>>());
         }
     }
 }

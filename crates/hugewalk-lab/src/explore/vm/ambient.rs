@@ -3,8 +3,12 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use corosensei::Yielder;
 
 use super::{Mode, Vm};
+use crate::explore::arena;
 use crate::explore::op::{Object, Op};
 
 thread_local! {
@@ -23,7 +27,7 @@ pub(crate) fn is_moving() -> bool {
 pub(super) fn with<R>(work: impl FnOnce(&mut Vm) -> R) -> Option<R> {
     // SAFETY: the pointer was set by `Vm::execute`, which keeps the machine alive meanwhile and touches it only while no
     // coroutine is inside `with`; `work` neither switches nor calls back, so this is the only reference.
-    unsafe { VM.get().as_mut() }.map(work)
+    unsafe { VM.get().as_mut() }.map(|vm| arena::outside(|| work(vm)))
 }
 
 /// Announces an operation, and returns when it is this thread's turn to carry it out.
@@ -34,11 +38,28 @@ pub fn access(op: &Op) {
         return;
     }
     // SAFETY: as in `with`.
-    let switch = unsafe { (*vm).arrive(op) };
+    let switch = arena::outside(|| unsafe { (*vm).arrive(op) });
     if let Some(yielder) = switch {
-        // SAFETY: the yielder lives on the stack of this very coroutine.
-        unsafe { (*yielder).suspend(()) };
+        suspend(yielder);
     }
+}
+
+/// More than suspending takes of the stack.
+const MARGIN: usize = 1024;
+
+#[inline(never)]
+fn suspend(yielder: *const Yielder<(), ()>) {
+    let here = 0_u8;
+    let low = (&raw const here).addr() - MARGIN;
+    with(|vm| vm.threads[vm.suspending].low = low);
+    // SAFETY: the yielder lives on the stack of this very coroutine.
+    unsafe { (*yielder).suspend(()) };
+}
+
+/// A word is about to be written that is wiped, or set back, by writing what was in it.
+#[inline]
+pub(crate) fn journal(word: &'static AtomicU64) {
+    with(|vm| vm.journal.push((word, word.load(Ordering::Relaxed))));
 }
 
 /// Is this code run by a thread of a program that is being explored?

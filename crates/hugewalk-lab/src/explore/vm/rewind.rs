@@ -1,0 +1,431 @@
+//! Runs that are set back to where they part from the one before, instead of started anew.
+//!
+//! # Protocol
+//!
+//! All that a run changes lies in a few pieces of memory: the arena, the stacks of its threads, and what the machine that
+//! it runs on has (`Machine`); besides, the words that are written through [`journal`](super::ambient::journal), and what
+//! the explorer itself knows of the run. Where the strategy makes a choice that it may come back to, all of that is copied
+//! while every thread is suspended: a checkpoint. To come back, it is copied back, to the same addresses; so pointers
+//! into it, on stacks and elsewhere, are right again, and the run goes on as the first time, up to the choice.
+//!
+//! That is sound as long as nothing else refers to what was allocated in the run, and the run changes nothing else: the
+//! promise of [`Allocator`](crate::Allocator), and the reason for `arena::outside` around all that the explorer keeps. A
+//! run that goes wrong is repeated without any of this, and what is reported comes from there.
+//!
+//! # Ends that have been seen
+//!
+//! What is done and checked when all threads have ended depends on the same memory alone. If it is what it was at the
+//! end of another run, byte for byte, where nothing was found, it is not done again.
+
+use std::collections::HashMap;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use corosensei::Coroutine;
+use corosensei::stack::DefaultStack;
+
+use super::ambient::{MOVING, VM};
+use super::{Clock, Mode, Pending, Setup, Strategy, Turn, Vm};
+use crate::explore::arena::{self, AREAS, OF_SETUP};
+use crate::explore::lockorder::LockOrder;
+use crate::explore::objects;
+use crate::explore::schedule::Schedule;
+
+/// Memory that the threads of a program use and that is not theirs.
+#[derive(Clone, Copy)]
+pub(crate) struct Machine {
+    /// Makes it such that nothing in it was allocated.
+    pub(crate) wipe: fn(),
+    /// Its pieces. What lies outside of them does not change in a run, or is journalled.
+    pub(crate) pieces: fn(&mut dyn FnMut(*mut u8, usize)),
+}
+
+type Routine = Option<Coroutine<(), (), (), DefaultStack>>;
+
+struct Standing {
+    /// A copy: the stack is owned by the original.
+    coroutine: MaybeUninit<Routine>,
+    pending: Option<Pending>,
+    clock: Clock,
+    done: bool,
+    early: u32,
+    tail: u32,
+    low: usize,
+}
+
+/// All there is to know of a run at one of its choices.
+#[derive(Default)]
+struct Checkpoint {
+    choice: usize,
+    marks: [usize; AREAS],
+    pieces: Vec<(*mut u8, usize)>,
+    bytes: Vec<MaybeUninit<u8>>,
+    threads: Vec<Standing>,
+    objects: objects::Saved,
+    locks: LockOrder,
+    schedule: Schedule,
+    steps: usize,
+    journal: usize,
+    accesses: u32,
+}
+
+/// A program that has been set up, and is set back for each run.
+pub(super) struct Rewinding {
+    machine: Machine,
+    /// What was in the machine before.
+    before: Checkpoint,
+    finally: ManuallyDrop<Vec<Box<dyn FnOnce(bool)>>>,
+    /// Along the run that is under way, or the last one; the first is before the first choice.
+    checkpoints: Vec<Checkpoint>,
+    /// For use again.
+    spare: Vec<Checkpoint>,
+    /// Ends at which nothing was found, by what the threads have allocated.
+    good: HashMap<u64, Vec<Vec<u64>>>,
+    kept: usize,
+    /// The end of the last run that was looked up.
+    end: End,
+}
+
+/// Ends that are remembered.
+const MOST_ENDS: usize = 2_000;
+/// Accesses that take as long as a checkpoint.
+const WORTH_IT: u32 = 8;
+/// Checkpoints along one run.
+const MOST_CHECKPOINTS: usize = 256;
+
+impl Checkpoint {
+    fn copy_in(&mut self, piece: *mut u8, len: usize) {
+        self.pieces.push((piece, len));
+        let at = self.bytes.len();
+        self.bytes.reserve(len);
+        // SAFETY: the piece is memory of the run, and no thread is moving; there is room for it.
+        unsafe { piece.copy_to_nonoverlapping(self.bytes.as_mut_ptr().add(at).cast(), len) };
+        // SAFETY: reserved above; whatever the bytes are, they may be uninitialised.
+        unsafe { self.bytes.set_len(at + len) };
+    }
+
+    fn copy_back(&self) {
+        let mut at = 0;
+        for &(piece, len) in &self.pieces {
+            // SAFETY: the bytes are those that lay there before, and no thread is moving.
+            unsafe { piece.copy_from_nonoverlapping(self.bytes.as_ptr().add(at).cast(), len) };
+            at += len;
+        }
+    }
+}
+
+impl Vm {
+    /// As `execute`, but set back to where it parts from the run before, if there was one.
+    pub(crate) fn execute_rewinding(
+        &mut self,
+        strategy: &mut dyn Strategy,
+        program: &dyn Fn(&mut Setup),
+        machine: Machine,
+    ) {
+        let vm: *mut Self = self;
+        if self.rewinding.is_none() {
+            // SAFETY: nobody else holds a reference.
+            unsafe { Self::begin_rewinding(vm, strategy, program, machine) };
+            if self.found.is_some() || self.mode == Mode::Dead || self.objects.learned {
+                // Before the first choice: every run is like that, and this one is as good as any.
+                return self.execute(strategy, program);
+            }
+        }
+        let repeats = strategy.repeats();
+        self.follow(strategy);
+        let choice = self.set_back(repeats);
+        strategy.return_to(choice);
+        (self.found, self.gave_up, self.mode) = (None, false, Mode::Running);
+        self.objects.learned = false;
+        self.still_to_come.clear();
+        let before = VM.replace(vm);
+        assert!(before.is_null(), "an exploration inside of an exploration");
+        // SAFETY: `vm` is `self`, whose reference is not used meanwhile.
+        unsafe { Self::run(vm) };
+        // SAFETY: no coroutine is running; the reference is not used across what follows.
+        let this = unsafe { &mut *vm };
+        if this.mode == Mode::Running && !this.end_is_good() {
+            this.mode = Mode::Quiet;
+            let end = this.rewinding.as_ref().expect("it rewinds").end.list();
+            let works = this.rewinding.as_ref().expect("it rewinds").finally.as_ptr();
+            let count = this.rewinding.as_ref().expect("it rewinds").finally.len();
+            for number in 0..count {
+                // SAFETY: in bounds. Each run takes the box anew: what it points to is set back together with the arena.
+                let work = unsafe { works.add(number).read() };
+                arena::within(OF_SETUP, || Self::finish(work, true));
+            }
+            // SAFETY: as above.
+            let this = unsafe { &mut *vm };
+            if this.found.is_none() {
+                this.remember(end);
+            }
+        }
+        VM.set(null_mut());
+        // SAFETY: as above.
+        let this = unsafe { &mut *vm };
+        if this.objects.learned {
+            this.end_rewinding();
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for `start`.
+    unsafe fn begin_rewinding(
+        vm: *mut Self,
+        strategy: &mut dyn Strategy,
+        program: &dyn Fn(&mut Setup),
+        machine: Machine,
+    ) {
+        // SAFETY: by the contract; the borrow ends before a coroutine runs.
+        let this = unsafe { &mut *vm };
+        this.begin_run(strategy);
+        (machine.wipe)();
+        let mut before = Checkpoint::default();
+        (machine.pieces)(&mut |piece, len| before.copy_in(piece, len));
+        arena::reset();
+        let outer = VM.replace(vm);
+        assert!(outer.is_null(), "an exploration inside of an exploration");
+        let mut setup = arena::within(OF_SETUP, || {
+            let mut setup = Setup { threads: Vec::new(), finally: Vec::new() };
+            program(&mut setup);
+            setup
+        });
+        // The list itself stays; the boxes in it are the arena's.
+        let mut finally = Vec::with_capacity(setup.finally.len());
+        finally.append(&mut setup.finally);
+        // SAFETY: as above.
+        let this = unsafe { &mut *vm };
+        this.rewinding = Some(Box::new(Rewinding {
+            machine,
+            before,
+            finally: ManuallyDrop::new(finally),
+            checkpoints: Vec::new(),
+            spare: Vec::new(),
+            good: HashMap::new(),
+            kept: 0,
+            end: End::default(),
+        }));
+        // SAFETY: by the contract.
+        unsafe { Self::start(vm, setup.threads) };
+        MOVING.set(false);
+        VM.set(outer);
+        // SAFETY: as above.
+        unsafe { (*vm).keep(0) };
+    }
+
+    /// Ends a series of runs that are set back. Nothing of them is left.
+    pub(crate) fn end_rewinding(&mut self) {
+        let Some(rewinding) = self.rewinding.take() else { return };
+        self.undo_to(0);
+        rewinding.before.copy_back();
+        for thread in &mut self.threads {
+            if let Some(mut coroutine) = thread.coroutine.take() {
+                // SAFETY: what lies on the stack belongs to the run, which is forgotten as a whole.
+                unsafe { coroutine.force_reset() };
+                self.stacks.push(coroutine.into_stack());
+            }
+        }
+        self.threads.clear();
+        arena::reset();
+    }
+
+    pub(crate) fn is_rewinding(&self) -> bool {
+        self.rewinding.is_some()
+    }
+
+    /// Undoes the journal down to this length.
+    pub(super) fn undo_to(&mut self, len: usize) {
+        for (word, before) in self.journal.drain(len..).rev() {
+            // SAFETY: journalled words are there for ever.
+            let word: &AtomicU64 = unsafe { &*word };
+            word.store(before, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes a checkpoint before the choice of this number, unless it is not worth it.
+    pub(super) fn keep(&mut self, choice: usize) {
+        let mut rewinding = self.rewinding.take().expect("it rewinds");
+        let last = rewinding.checkpoints.last().map(|last| last.accesses + WORTH_IT);
+        if last.is_none_or(|least| self.accesses >= least) && rewinding.checkpoints.len() < MOST_CHECKPOINTS {
+            let mut checkpoint = rewinding.spare.pop().unwrap_or_default();
+            self.save(&mut checkpoint, rewinding.machine);
+            checkpoint.choice = choice;
+            rewinding.checkpoints.push(checkpoint);
+        }
+        self.rewinding = Some(rewinding);
+    }
+
+    fn save(&self, to: &mut Checkpoint, machine: Machine) {
+        to.pieces.clear();
+        to.bytes.clear();
+        to.marks = arena::marks();
+        for (area, used) in arena::areas() {
+            if used > 0 {
+                to.copy_in(area, used);
+            }
+        }
+        (machine.pieces)(&mut |piece, len| to.copy_in(piece, len));
+        to.threads.clear();
+        for thread in &self.threads {
+            if !thread.done {
+                to.copy_in(std::ptr::with_exposed_provenance_mut(thread.low), thread.base - thread.low);
+            }
+            let mut copy = MaybeUninit::uninit();
+            // SAFETY: both are valid for one coroutine, as bytes: the copy is never used as one, nor dropped.
+            unsafe { (&raw const thread.coroutine).copy_to_nonoverlapping(copy.as_mut_ptr(), 1) };
+            to.threads.push(Standing {
+                coroutine: copy,
+                pending: thread.pending,
+                clock: thread.clock,
+                done: thread.done,
+                early: thread.early,
+                tail: thread.tail,
+                low: thread.low,
+            });
+        }
+        self.objects.save(&mut to.objects);
+        to.locks.clone_from(&self.locks);
+        to.schedule.clone_from(&self.schedule);
+        (to.steps, to.journal, to.accesses) = (self.steps.len(), self.journal.len(), self.accesses);
+    }
+
+    /// To the last checkpoint that comes before the first choice that differs; to the first one of all, before any step, if
+    /// nothing is repeated. Returns the number of the next choice.
+    fn set_back(&mut self, repeats: Option<usize>) -> usize {
+        let mut rewinding = self.rewinding.take().expect("it rewinds");
+        while rewinding.checkpoints.len() > 1
+            && rewinding
+                .checkpoints
+                .last()
+                .is_some_and(|last| repeats.is_none_or(|repeats| last.choice > repeats))
+        {
+            rewinding.spare.extend(rewinding.checkpoints.pop());
+        }
+        let checkpoint = rewinding.checkpoints.last().expect("the first one stays");
+        self.undo_to(checkpoint.journal);
+        checkpoint.copy_back();
+        arena::set_back(&checkpoint.marks);
+        for (thread, standing) in self.threads.iter_mut().zip(&checkpoint.threads) {
+            let to = &raw mut thread.coroutine;
+            // SAFETY: the bytes are those of this very coroutine, whose stack is as it was then.
+            unsafe { to.copy_from_nonoverlapping(standing.coroutine.as_ptr(), 1) };
+            thread.pending = standing.pending;
+            thread.clock = standing.clock;
+            (thread.done, thread.early, thread.tail) = (standing.done, standing.early, standing.tail);
+            thread.low = standing.low;
+        }
+        self.objects.restore(&checkpoint.objects);
+        self.locks.clone_from(&checkpoint.locks);
+        self.schedule.clone_from(&checkpoint.schedule);
+        self.steps.truncate(checkpoint.steps);
+        (self.accesses, self.turn) = (checkpoint.accesses, Turn::Open);
+        let choice = checkpoint.choice;
+        self.rewinding = Some(rewinding);
+        choice
+    }
+
+    /// Has a run ended in this very state before?
+    fn end_is_good(&mut self) -> bool {
+        let mut rewinding = self.rewinding.take().expect("it rewinds");
+        self.collect_end(&mut rewinding);
+        let Rewinding { end, good, .. } = &*rewinding;
+        let good = good.get(&end.hash).is_some_and(|ends| ends.iter().any(|good| end.is(good)));
+        self.rewinding = Some(rewinding);
+        good
+    }
+
+    /// Looks up all of the memory of the run, now that the threads have ended.
+    fn collect_end(&self, rewinding: &mut Rewinding) {
+        let End { pieces, words, sorted, hash } = &mut rewinding.end;
+        pieces.clear();
+        pieces.extend(arena::areas());
+        (rewinding.machine.pieces)(&mut |piece, len| pieces.push((piece, len)));
+        let first = rewinding.checkpoints[0].journal;
+        sorted.clear();
+        sorted.extend(self.journal[first..].iter().map(|&(word, _)| word));
+        sorted.sort_unstable();
+        sorted.dedup();
+        words.clear();
+        for &word in &*sorted {
+            // SAFETY: journalled words are there for ever.
+            let word: &AtomicU64 = unsafe { &*word };
+            words.extend([std::ptr::from_ref(word).addr() as u64, word.load(Ordering::Relaxed)]);
+        }
+        *hash = pieces.iter().fold(fold(0, words), |hash, &(piece, len)| {
+            // What the setup has allocated is much, and seldom differs where all else is the same.
+            let len = if piece == arena::areas()[OF_SETUP].0 { 0 } else { len };
+            // SAFETY: memory of the run, aligned words, in which nobody writes now. Padding in it was handed out zeroed, and is
+            // whatever it is: if it differs, the ends do.
+            fold(hash, unsafe { std::slice::from_raw_parts(piece.cast::<u64>(), len / 8) })
+        });
+    }
+
+    /// Nothing was found at the end that was looked up last, and is remembered as it was then.
+    fn remember(&mut self, end: Vec<u64>) {
+        let rewinding = self.rewinding.as_mut().expect("it rewinds");
+        if rewinding.kept < MOST_ENDS {
+            rewinding.kept += 1;
+            rewinding.good.entry(rewinding.end.hash).or_default().push(end);
+        }
+    }
+}
+
+/// The state in which a run has ended: pieces of memory, and words that were written with what is in them.
+#[derive(Default)]
+struct End {
+    pieces: Vec<(*mut u8, usize)>,
+    words: Vec<u64>,
+    sorted: Vec<*const AtomicU64>,
+    hash: u64,
+}
+
+impl End {
+    /// All of it in one list: lengths, then contents.
+    fn list(&self) -> Vec<u64> {
+        let mut list = vec![self.words.len() as u64];
+        list.extend_from_slice(&self.words);
+        for &(piece, len) in &self.pieces {
+            list.push(len as u64);
+            // SAFETY: as in `collect_end`.
+            list.extend_from_slice(unsafe { std::slice::from_raw_parts(piece.cast::<u64>(), len / 8) });
+        }
+        list
+    }
+
+    /// Is this its list?
+    fn is(&self, list: &[u64]) -> bool {
+        let Some(mut rest) = list
+            .strip_prefix(&[self.words.len() as u64])
+            .and_then(|rest| rest.strip_prefix(self.words.as_slice()))
+        else {
+            return false;
+        };
+        for &(piece, len) in &self.pieces {
+            // SAFETY: as in `collect_end`.
+            let now = unsafe { std::slice::from_raw_parts(piece.cast::<u64>(), len / 8) };
+            match rest.strip_prefix(&[len as u64]).and_then(|rest| rest.strip_prefix(now)) {
+                Some(more) => rest = more,
+                None => return false,
+            }
+        }
+        rest.is_empty()
+    }
+}
+
+/// Mixes words into a number, by four sums, so that the processor need not wait for one multiplication before the next.
+fn fold(into: u64, words: &[u64]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut lanes = [into, 1, 2, 3];
+    let (chunks, rest) = words.as_chunks::<4>();
+    for chunk in chunks {
+        for (lane, word) in lanes.iter_mut().zip(chunk) {
+            *lane = (*lane ^ word).wrapping_mul(ODD).rotate_left(29);
+        }
+    }
+    for word in rest {
+        lanes[0] = (lanes[0] ^ word).wrapping_mul(ODD).rotate_left(29);
+    }
+    lanes.into_iter().fold(0, |hash, lane| (hash ^ lane).wrapping_mul(ODD).rotate_left(31))
+}
