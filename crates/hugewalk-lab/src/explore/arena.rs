@@ -108,8 +108,10 @@ unsafe impl GlobalAlloc for Allocator {
             // SAFETY: not from the arena, so from the system.
             return unsafe { System.realloc(memory, layout, size) };
         }
-        // SAFETY: passed on to the caller; the alignment is that of a valid layout.
-        let new = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
+        // SAFETY: the caller sees to it that it is one.
+        let larger = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        // SAFETY: passed on to the caller.
+        let new = unsafe { self.alloc(larger) };
         if !new.is_null() {
             // SAFETY: both are at least as long, and a new allocation does not overlap an old one.
             unsafe { new.copy_from_nonoverlapping(memory, layout.size().min(size)) };

@@ -395,7 +395,7 @@ impl Vm {
         self.accesses += 1;
         if self.accesses > self.access_limit {
             let limit = self.access_limit;
-            self.report(format!("no end after {limit} accesses: a livelock"), Box::new(()));
+            self.report(&format!("no end after {limit} accesses: a livelock"), Box::new(()));
             self.mode = Mode::Dead;
             self.turn = Turn::Over;
             return Some(self.threads[thread].yielder);
@@ -457,21 +457,19 @@ impl Vm {
                     self.threads.iter().filter(|thread| !thread.done).map(|thread| &*thread.name).collect();
                 let text =
                     format!("deadlock: {} wait for each other, or for what never comes", who.join(", "));
-                self.report(text, Box::new(Deadlock));
+                self.report(&text, Box::new(Deadlock));
                 self.mode = Mode::Dead;
             }
             return Turn::Over;
         }
         let turn = self.whose_turn(enabled);
-        if self.rewinding.is_some() {
-            if self.is_over() {
-                return Turn::Over;
-            }
+        if self.is_over() {
+            return Turn::Over;
+        }
+        if self.rewinding.is_some() && self.mode == Mode::Running && !std::thread::panicking() {
             // SAFETY: set by `follow`, whose caller lends the strategy for that long.
-            if self.mode == Mode::Running
-                && let Some(choice) = unsafe { (*self.strategy).returns_here() }
-                && !std::thread::panicking()
-            {
+            let returns = unsafe { (*self.strategy).returns_here() };
+            if let Some(choice) = returns {
                 return Turn::Chosen(turn, choice);
             }
         }
@@ -536,14 +534,14 @@ impl Vm {
         }
     }
 
-    fn report(&mut self, text: String, what: Box<dyn Any>) {
+    fn report(&mut self, text: &str, what: Box<dyn Any>) {
         if self.found.is_some() || self.gave_up {
             return;
         }
         self.end();
         // What is told of a run that is set back must not lie in what is set back; `what` may.
         let rewinds = self.rewinding.is_some();
-        let (text, is_cycle) = (text.as_str().to_owned(), what.is::<LockCycle>());
+        let (text, is_cycle) = (text.to_owned(), what.is::<LockCycle>());
         let what = if rewinds { Box::new(()) } else { what };
         let mut schedule = self.schedule.clone();
         if self.mode == Mode::Running {

@@ -122,7 +122,7 @@ pub fn is_judged() -> bool {
 /// If no exploration is under way.
 pub fn violation<V: Any>(text: impl Into<String>, what: V) {
     let text = text.into();
-    with(move |vm| vm.report(text, Box::new(what))).expect("a violation outside of an exploration");
+    with(move |vm| vm.report(&text, Box::new(what))).expect("a violation outside of an exploration");
 }
 
 /// Notes that the thread is about to wait for a lock.

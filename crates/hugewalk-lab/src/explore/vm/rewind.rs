@@ -99,8 +99,9 @@ impl Checkpoint {
         self.pieces.push((piece, len));
         let at = self.bytes.len();
         self.bytes.reserve(len);
+        let room = self.bytes.spare_capacity_mut().as_mut_ptr();
         // SAFETY: the piece is memory of the run, and no thread is moving; there is room for it.
-        unsafe { piece.copy_to_nonoverlapping(self.bytes.as_mut_ptr().add(at).cast(), len) };
+        unsafe { piece.copy_to_nonoverlapping(room.cast(), len) };
         // SAFETY: reserved above; whatever the bytes are, they may be uninitialised.
         unsafe { self.bytes.set_len(at + len) };
     }
@@ -109,7 +110,7 @@ impl Checkpoint {
         let mut at = 0;
         for &(piece, len) in &self.pieces {
             // SAFETY: the bytes are those that lay there before, and no thread is moving.
-            unsafe { piece.copy_from_nonoverlapping(self.bytes.as_ptr().add(at).cast(), len) };
+            unsafe { piece.copy_from_nonoverlapping(self.bytes[at..][..len].as_ptr().cast(), len) };
             at += len;
         }
     }
@@ -151,8 +152,9 @@ impl Vm {
             let works = this.rewinding.as_ref().expect("it rewinds").finally.as_ptr();
             let count = this.rewinding.as_ref().expect("it rewinds").finally.len();
             for number in 0..count {
+                let work = works.wrapping_add(number);
                 // SAFETY: in bounds. Each run takes the box anew: what it points to is set back together with the arena.
-                let work = unsafe { works.add(number).read() };
+                let work = unsafe { work.read() };
                 arena::within(OF_SETUP, || Self::finish(work, true));
             }
             // SAFETY: as above.
