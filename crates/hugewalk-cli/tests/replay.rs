@@ -87,6 +87,17 @@ fn a_replay_stops_where_it_is_told_to() {
 }
 
 #[test]
+fn faults_that_a_thread_resolved_for_another_are_resolved_by_it_again() {
+    let ran = replay("userfault", &["--format", "json"]);
+    let report = json(&ran);
+    assert_all_as_recorded(&report);
+    assert_eq!(report["recording"]["calls"], 11);
+    assert_eq!(report["recording"]["huge_faults"], 2);
+    // Two by the handler's thread, one beforehand.
+    assert_eq!(report["peak"]["tables"]["pages_faulted"], 3);
+}
+
+#[test]
 fn the_mremap_selftest_ends_as_recorded_and_shows_what_unshared() {
     let report = json(&replay("selftest-mremap", &["--format", "json", "--cpus", "196"]));
     assert_all_as_recorded(&report);
