@@ -191,3 +191,28 @@ fn a_mount_may_be_named_on_the_command_line() {
     assert_eq!(named["mappings"][0]["backing"], "/srv/pages/a");
     assert_eq!(pool(&named), [2, 2, 2]);
 }
+
+#[test]
+fn what_is_left_out_of_dumps_and_forks_is_part_of_the_engine() {
+    let strace = "10 1.000001 mmap(NULL, 2147483648, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0) = 0x7e0000000000\n\
+         10 1.000002 madvise(0x7e0040000000, 1073741824, MADV_DONTFORK) = 0\n\
+         10 1.000003 madvise(0x7e0000000000, 2147483648, MADV_DONTDUMP) = 0\n\
+         10 1.000004 madvise(0x7e0000001000, 4096, MADV_DODUMP) = -1 EINVAL (Invalid argument)\n\
+         10 1.000005 clone(child_stack=NULL, flags=SIGCHLD) = 11\n\
+         11 1.000010 munmap(0x7e0040000000, 1073741824) = 0\n\
+         10 1.000011 madvise(0x7e0000000000, 2147483648, MADV_DODUMP) = 0\n";
+    let touched = [(10, 6, 0x7e00_0000_0000), (11, 7, 0x7e00_0000_0000), (10, 8, 0x7e00_4000_0000)];
+    let report = report(strace, &faults(&touched), &[]);
+    assert_all_as_recorded(&report);
+    assert_eq!(report["skipped"], json!({}));
+    assert_eq!(report["tables"]["by_users"], json!({"1": 1, "2": 1}));
+}
+
+#[test]
+fn a_segment_that_the_pool_has_not_the_pages_for_fails_as_recorded() {
+    let strace = "10 1.000001 shmget(IPC_PRIVATE, 8388608, IPC_CREAT|SHM_HUGETLB|0600) = -1 ENOMEM (Cannot allocate memory)\n\
+         10 1.000002 shmget(IPC_PRIVATE, 4194304, IPC_CREAT|SHM_HUGETLB|0600) = 4\n";
+    let report = report(strace, "", &["--pool", "3"]);
+    assert_all_as_recorded(&report);
+    assert_eq!(pool(&report), [3, 3, 2]);
+}

@@ -7,7 +7,7 @@ use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::error::OutOfMemory;
 use hugewalk::fault::FaultError;
 use hugewalk::file::HugeFile;
-use hugewalk::mm::{Backing, MapError, MapFlags, MapRequest, Placement, RemapTo};
+use hugewalk::mm::{Backing, MapError, MapFlags, MapRequest, RemapTo};
 use hugewalk::platform::Event;
 use hugewalk::sync::Arc;
 use hugewalk::uffd::Userfault;
@@ -311,7 +311,7 @@ impl Machine {
                 file.allocate(&mut self.task, offset, length, keep_size).into()
             }
             Change::PunchHole { offset, length } => file.punch_hole(&mut self.task, offset, length).into(),
-            Change::Segment { length, reserved } => self.segment(&file, length, reserved)?,
+            Change::Segment { length, reserved } => self.segment(&file, length, reserved),
             Change::Forget => {
                 self.forgotten.push(act.file);
                 return Ok(None);
@@ -319,30 +319,15 @@ impl Machine {
         }))
     }
 
-    /// A segment reserves its pages when it is made: so does a mapping, and what it reserved outlives it.
-    fn segment(
-        &mut self,
-        file: &Arc<HugeFile<Host>>,
-        length: u64,
-        reserved: bool,
-    ) -> Result<Got, OutOfMemory> {
+    /// A segment reserves its pages when it is made.
+    fn segment(&mut self, file: &Arc<HugeFile<Host>>, length: u64, reserved: bool) -> Got {
         if let Err(error) = file.truncate(&mut self.task, length) {
-            return Ok(Err::<(), _>(error).into());
+            return Err::<(), _>(error).into();
         }
         if !reserved {
-            return Ok(Got::Value(0));
+            return Got::Value(0);
         }
-        let space = AddressSpace::new(&self.hugetlb)?;
-        let request = MapRequest {
-            placement: Placement::Anywhere,
-            length,
-            protection: Protection::READ,
-            flags: MapFlags::SHARED,
-            backing: Backing::File { file, offset: 0 },
-        };
-        let mapped = space.mmap(&mut self.task, &request);
-        space.exit(&mut self.task);
-        Ok(mapped.map(|_| ()).into())
+        file.reserve(&mut self.task, 0, length).into()
     }
 }
 

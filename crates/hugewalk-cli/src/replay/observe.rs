@@ -97,11 +97,7 @@ pub(super) fn processes(machine: &mut Machine, plan: &Plan) -> Vec<Process> {
                 private_hugetlb_kb: kilobytes(residency.private),
             });
         });
-        let size = {
-            let mmap = space.mmap_read(task);
-            mmap.vmas().next().map_or(HugeSize::Size2M, |vma| vma.size())
-        };
-        let hugetlb_pages_kb = space.mm().resident() * (size.bytes() >> 10);
+        let hugetlb_pages_kb = space.mm().resident_bytes() >> 10;
         processes.insert(*pid, Process { pid: *pid, hugetlb_pages_kb, mappings });
     }
     processes.into_values().collect()

@@ -232,6 +232,14 @@ pub enum Advice {
     PopulateRead,
     /// `MADV_POPULATE_WRITE`
     PopulateWrite,
+    /// `MADV_DONTDUMP`
+    DontDump,
+    /// `MADV_DODUMP`
+    DoDump,
+    /// `MADV_DONTFORK`
+    DontFork,
+    /// `MADV_DOFORK`
+    DoFork,
     /// Any other, by name: it moves no huge page.
     Other(Box<str>),
 }

@@ -87,6 +87,10 @@ fn advice(text: &str) -> Advice {
         "MADV_REMOVE" => Advice::Remove,
         "MADV_POPULATE_READ" => Advice::PopulateRead,
         "MADV_POPULATE_WRITE" => Advice::PopulateWrite,
+        "MADV_DONTDUMP" => Advice::DontDump,
+        "MADV_DODUMP" => Advice::DoDump,
+        "MADV_DONTFORK" => Advice::DontFork,
+        "MADV_DOFORK" => Advice::DoFork,
         other => Advice::Other(other.into()),
     }
 }

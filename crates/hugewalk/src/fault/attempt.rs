@@ -184,7 +184,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             flags |= LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         }
         self.mm().hugetlb().page(frame).add_mapping();
-        self.mm().add_resident(1);
+        self.mm().add_resident(self.vma().size());
         locked.set(Entry::Leaf(Leaf { frame, flags }));
         true
     }

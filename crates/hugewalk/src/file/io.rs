@@ -1,13 +1,16 @@
 //! Reading, writing and preallocating a file's pages.
 
+use core::ops::Range;
+
 use thiserror::Error;
 
 use super::HugeFile;
 use crate::error::{Errno, OutOfMemory, WrongSystem};
+use crate::mm::MapError;
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
-use crate::reserve::{NewPage, NoPage, Promises, SubPoolFull};
+use crate::reserve::{NewPage, NoPage, Promises, SubPoolFull, release_range, reserve_range};
 use crate::task::Task;
 
 /// Why an operation on a file failed.
@@ -85,6 +88,82 @@ pub(super) fn range_end(offset: u64, length: u64) -> Result<u64, FileError> {
 }
 
 impl<P: Platform> HugeFile<P> {
+    /// Promises the file the pages of a byte range that it has neither got nor been promised, mapped or not: who maps the range
+    /// later needs no promise any more, and its faults find pages. The size stays. Sleeps.
+    ///
+    /// What is promised stays with the file, as what a mapping promised does: until the pages come, [`unreserve`](Self::unreserve)
+    /// gives it back, the range is cut or punched off, or the file goes.
+    ///
+    /// Takes the inode lock.
+    ///
+    /// Linux: `hugetlb_reserve_pages()` in mm/hugetlb.c, as `hugetlb_file_setup()` calls it for `shmget(SHM_HUGETLB)` and
+    /// `memfd_create(MFD_HUGETLB)`.
+    ///
+    /// # Errors
+    ///
+    /// As of a mapping that reserves: [`MapError::ZeroLength`], [`MapError::Overflow`] past the largest file,
+    /// [`MapError::NoPage`], [`MapError::OutOfMemory`], [`MapError::WrongSystem`]. Nothing was promised then.
+    pub fn reserve(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), MapError> {
+        task.check(self.hugetlb())?;
+        let pages = self.pages_of(offset, length).map_err(|error| match error {
+            FileError::ZeroLength => MapError::ZeroLength,
+            _ => MapError::Overflow,
+        })?;
+        let inode_lock = self.lock_inode(task);
+        let map = Some(self.promises());
+        let promised =
+            reserve_range(self.hugetlb(), self.size_class(), map, self.subpool(), pages.start, pages.end);
+        drop(inode_lock);
+        Ok(promised?)
+    }
+
+    /// Gives back what the file was promised in a byte range and has no pages for, whoever had it promised: by
+    /// [`reserve`](Self::reserve), or by mapping the range. A later fault there takes a page that is free, if one is. Sleeps.
+    ///
+    /// Takes the inode lock, and the fault mutex of each page.
+    ///
+    /// Linux: `hugetlb_unreserve_pages()` in mm/hugetlb.c.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::ZeroLength`], [`FileError::TooLarge`]; [`FileError::OutOfMemory`] if there is no memory to note what is not
+    /// promised any more: what lies before is given back then.
+    pub fn unreserve(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
+        task.check(self.hugetlb())?;
+        let pages = self.pages_of(offset, length)?;
+        let inode_lock = self.lock_inode(task);
+        let mut next = pages.start;
+        while let Some(index) = self.next_promised(next..pages.end) {
+            // A fault that has found the promise takes its page before it lets this go, or not at all.
+            let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
+            if self.find_page(index).is_none() {
+                let given_back = {
+                    let mut promises = self.promises().lock();
+                    promises.prepare(1)?;
+                    promises.del(index, index + 1)?
+                };
+                release_range(self.hugetlb(), self.size_class(), self.subpool(), given_back);
+            }
+            drop(mutex);
+            next = index + 1;
+        }
+        drop(inode_lock);
+        Ok(())
+    }
+
+    /// The first page of a range that is promised, or has come.
+    fn next_promised(&self, pages: Range<u64>) -> Option<u64> {
+        let promises = self.promises().lock();
+        let next = promises.iter().find(|promised| promised.end > pages.start)?.start.max(pages.start);
+        (next < pages.end).then_some(next)
+    }
+
+    /// The pages that a byte range touches.
+    fn pages_of(&self, offset: u64, length: u64) -> Result<Range<u64>, FileError> {
+        let end = range_end(offset, length)?;
+        Ok(offset >> self.size_class().shift()..end.div_ceil(self.size_class().bytes()))
+    }
+
     /// Gives the file pages of zeroes in a byte range where it has none, and makes it long enough for the range unless
     /// `keep_size`. Sleeps.
     ///

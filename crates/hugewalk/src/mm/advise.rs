@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::unmap::page_range;
-use super::{AddressSpace, MapError, MmapReadGuard, Zap, align_error, zap_range};
+use super::{AddressSpace, MapError, MmapReadGuard, Zap, align_error, exchange_range, zap_range};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::fault::{Access, FaultError};
 use crate::gather::Gather;
@@ -15,7 +15,7 @@ use crate::rmap::PageError;
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Announcement;
-use crate::vma::{Protection, Vma};
+use crate::vma::{Protection, Shape, Vma, VmaFlags};
 
 /// What is said about a range. Linux: `MADV_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +35,23 @@ pub enum Advice {
     /// Take the pages out of use, with their contents moved elsewhere (`MADV_SOFT_OFFLINE`), as
     /// [`Hugetlb::soft_offline`](crate::Hugetlb::soft_offline) does.
     SoftOffline,
+    /// Leave the mapping out of core dumps (`MADV_DONTDUMP`). Like every flag of a mapping it keeps it from sharing tables
+    /// with mappings that are without; a table that it shares already stays shared.
+    DontDump,
+    /// Do not (`MADV_DODUMP`).
+    DoDump,
+    /// Leave the mapping out of forked children (`MADV_DONTFORK`). For sharing it counts like `DontDump`.
+    DontFork,
+    /// Do not (`MADV_DOFORK`).
+    DoFork,
 }
 
 impl<P: Platform> AddressSpace<P> {
     /// Carries advice out. Sleeps.
     ///
-    /// Takes the mmap lock in read; to drop pages, also the VMA lock and `i_mmap` of each mapping, both in write; to punch
+    /// Takes the mmap lock in read, or in write to change what a mapping is left out of; to drop pages, also the VMA lock and `i_mmap` of each mapping, both in write; to punch
     /// holes, populate or inject errors, what [`HugeFile::punch_hole`](crate::file::HugeFile::punch_hole), faults, and memory
-    /// failure or migration take, with the mmap lock dropped.
+    /// failure or migration take, with the mmap lock dropped. To change flags of mappings, the VMA lock and `i_mmap` in write.
     ///
     /// Linux: `madvise(2)`, mm/madvise.c.
     ///
@@ -67,6 +76,10 @@ impl<P: Platform> AddressSpace<P> {
         match advice {
             Advice::DontNeed => self.each_mapping(task, &range, dont_need),
             Advice::Remove => self.each_mapping(task, &range, remove),
+            Advice::DontDump => self.change_flags(task, &range, VmaFlags::DONTDUMP, true),
+            Advice::DoDump => self.change_flags(task, &range, VmaFlags::DONTDUMP, false),
+            Advice::DontFork => self.change_flags(task, &range, VmaFlags::DONTFORK, true),
+            Advice::DoFork => self.change_flags(task, &range, VmaFlags::DONTFORK, false),
             Advice::PopulateRead => self.populate_range(task, &range, Access::Read),
             Advice::PopulateWrite => self.populate_range(task, &range, Access::Write),
             Advice::Hwpoison => self
@@ -75,6 +88,40 @@ impl<P: Platform> AddressSpace<P> {
                 self.inject_errors(task, &range, |hugetlb, page, task| hugetlb.soft_offline_page(task, page))
             }
         }
+    }
+
+    /// Gives the mappings of a range a flag, or takes it from them; splits those that reach out of it, which unshares the
+    /// tables at the ends. Entries stay as they are. Holes are reported at the end.
+    ///
+    /// Linux: `madvise_vma_behavior()` and `madvise_update_vma()` in mm/madvise.c.
+    fn change_flags(
+        &self,
+        task: &mut Task<P>,
+        range: &Range<VirtAddr>,
+        flag: VmaFlags,
+        on: bool,
+    ) -> Result<(), MapError> {
+        let mut mmap = self.mmap_write(task);
+        exchange_range(
+            &mut mmap,
+            range,
+            |vma| vma.flags().contains(flag) != on,
+            |vma, shape| {
+                let mut flags = shape.flags;
+                flags.set(flag, on);
+                vma.successor(Shape { flags, ..shape })
+            },
+            |_, _, _, _, _| {},
+            task,
+        )?;
+        let mut mapped = range.start;
+        for vma in mmap.vmas.overlapping(range) {
+            if vma.start() > mapped {
+                break;
+            }
+            mapped = vma.end();
+        }
+        if mapped < range.end { Err(MapError::NotMapped { address: mapped }) } else { Ok(()) }
     }
 
     /// Works on each mapping in a range, and reports the first hole at the end.

@@ -61,6 +61,9 @@ fn copy_vmas<P: Platform>(
     // Nobody else knows the child yet; its lock is taken as the proof that the walks below ask for.
     let mut into = child.mmap_write(task);
     for old in parent.vmas.iter() {
+        if old.flags().contains(VmaFlags::DONTFORK) {
+            continue;
+        }
         let mut shape = old.shape();
         shape.flags -= VmaFlags::LOCKED;
         let userfault = contexts.of_copy(old, child, task)?;
@@ -161,7 +164,7 @@ impl<'a, P: Platform> PinnedCopy<'a, P> {
     fn install(self, target: &LockedSlot<'_, P>, vma: &Vma<P>, protected: bool) {
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         self.copy.page().add_mapping();
-        vma.mm().add_resident(1);
+        vma.mm().add_resident(vma.size());
         let mut flags = leaf_flags(vma, !protected) | used;
         flags.set(LeafFlags::UFFD_WP, protected);
         target.set(Entry::Leaf(Leaf { frame: self.copy.frame(), flags }));
@@ -194,14 +197,14 @@ fn copy_table<'n, P: Platform>(
             }
             (Entry::Leaf(leaf), _) if new.is_shared() => {
                 mm.hugetlb().page(leaf.frame).add_mapping();
-                mm.add_resident(1);
+                mm.add_resident(size);
                 target.set(Entry::Leaf(leaf));
             }
             (Entry::Leaf(leaf), _) => {
                 if let Err(pinned) = make_shared(source, mm.hugetlb(), leaf, size) {
                     return Some(pinned);
                 }
-                mm.add_resident(1);
+                mm.add_resident(size);
                 target.set(Entry::Leaf(leaf.without(LeafFlags::WRITE)));
             }
             (Entry::Hwpoison(frame), _) => target.set(Entry::Hwpoison(frame)),

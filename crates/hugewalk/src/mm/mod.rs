@@ -64,8 +64,8 @@ pub struct Mm<P: Platform> {
     root: TableFrame,
     context: P::MmContext,
     /// Leaves installed less leaves cleared by this address space, as Linux counts them: a signed number, for who
-    /// clears the leaves of a table it came to share did not install them.
-    resident: P::Word,
+    /// clears the leaves of a table it came to share did not install them. Those of 2 MiB, and those of 1 GiB.
+    resident: [P::Word; 2],
     /// Threads that wait for faults to handle, by the handler they serve. They may outlive the mappings.
     handlers: WaitQueue<P, u64>,
     exited: P::Word,
@@ -85,7 +85,7 @@ impl<P: Platform> Mm<P> {
             levels,
             root: root.into_frame(),
             context,
-            resident: <P as Barriers>::Word::new(0),
+            resident: [<P as Barriers>::Word::new(0), <P as Barriers>::Word::new(0)],
             handlers: WaitQueue::new(),
             exited: <P as Barriers>::Word::new(0),
         })
@@ -124,12 +124,33 @@ impl<P: Platform> Mm<P> {
         self.root
     }
 
-    /// Leaves that this address space installed itself: pages it has faulted in, less those it unmapped. A page reached
-    /// through a shared table that somebody else filled is not counted. Linux: `HugetlbPages` in /proc/PID/status.
+    /// Leaves that this address space installed itself, of all sizes: see [`resident_of`](Self::resident_of).
     #[must_use]
     pub fn resident(&self) -> u64 {
+        HugeSize::ALL.into_iter().fold(0, |pages: u64, size| pages.saturating_add(self.resident_of(size)))
+    }
+
+    /// Leaves of one size that this address space installed itself: pages it has faulted in, less those it unmapped. A page
+    /// reached through a shared table that somebody else filled is not counted.
+    #[must_use]
+    pub fn resident_of(&self, size: HugeSize) -> u64 {
         // Below zero when it cleared what others had installed.
-        self.resident.load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
+        self.resident_word(size).load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
+    }
+
+    /// The same in bytes, all sizes together. Linux: `HugetlbPages` in /proc/PID/status.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let bytes = HugeSize::ALL.map(|size| self.resident_of(size).saturating_mul(size.bytes()));
+        bytes.into_iter().fold(0, u64::saturating_add)
+    }
+
+    fn resident_word(&self, size: HugeSize) -> &P::Word {
+        let [small, large] = &self.resident;
+        match size {
+            HugeSize::Size2M => small,
+            HugeSize::Size1G => large,
+        }
     }
 
     pub(crate) fn handlers(&self) -> &WaitQueue<P, u64> {
@@ -152,12 +173,14 @@ impl<P: Platform> Mm<P> {
         unsafe { TableRef::from_frame(self.hugetlb.platform(), self.root) }
     }
 
-    pub(crate) fn add_resident(&self, pages: u64) {
-        self.resident.fetch_add(pages, Ordering::Relaxed);
+    /// A leaf of this size more.
+    pub(crate) fn add_resident(&self, size: HugeSize) {
+        self.resident_word(size).fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn sub_resident(&self, pages: u64) {
-        self.resident.fetch_sub(pages, Ordering::Relaxed);
+    /// A leaf of this size less.
+    pub(crate) fn sub_resident(&self, size: HugeSize) {
+        self.resident_word(size).fetch_sub(1, Ordering::Relaxed);
     }
 }
 

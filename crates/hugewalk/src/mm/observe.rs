@@ -3,14 +3,15 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::AddressSpace;
 use super::unmap::by_table;
-use super::{AddressSpace, Mm};
 use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::{Entry, Level};
 use crate::error::OutOfMemory;
+use crate::pagewalk::{Found, Visitor, walk_table};
 use crate::platform::{ENTRIES, Platform};
 use crate::sync::try_push;
-use crate::table::{Slot, Stable, index_of};
+use crate::table::{Slot, Stable};
 use crate::task::Task;
 use crate::vma::{Vma, VmaReadGuard};
 use crate::walk::huge_pte_offset;
@@ -22,6 +23,14 @@ pub struct Residency {
     pub shared: u64,
     /// Pages that this process alone reaches.
     pub private: u64,
+}
+
+impl<P: Platform> Visitor<P> for Residency {
+    fn entry(&mut self, found: &Found<'_, P>) {
+        if matches!(found.entry(), Entry::Leaf(_)) {
+            *(if found.is_page_shared() { &mut self.shared } else { &mut self.private }) += 1;
+        }
+    }
 }
 
 /// One table of leaves of an address space.
@@ -40,28 +49,19 @@ pub struct TableUse {
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// Counts the pages that each mapping reaches, and calls `visit` with it. Sleeps.
+    /// Counts the pages that each mapping reaches, of the size that its pages have, and calls `visit` with it. Sleeps.
     ///
-    /// Takes the mmap lock and the VMA locks in read, and holds them while it calls `visit`: that must not call back into
-    /// the address space.
+    /// Takes the mmap lock in read, and holds it while it calls `visit`: that must not call back into the address space. Walks
+    /// under RCU, so whatever others do meanwhile to a table is counted as it was found.
+    ///
+    /// Linux: `smaps_hugetlb_range()` in fs/proc/task_mmu.c.
     pub fn residency(&self, task: &mut Task<P>, mut visit: impl FnMut(&Vma<P>, Residency)) {
         let mmap = self.mmap_read(task);
         for vma in mmap.vmas() {
-            let Some(locked) = mmap.lock_vma(vma, task) else {
-                continue;
-            };
             let mut residency = Residency::default();
-            each_table(&locked, |part, slot| {
-                let shared_table = slot.sharers() > 0;
-                let shift = Level::of_leaf(vma.size()).shift();
-                // The table may hold leaves of other mappings too.
-                let first = index_of(part.start, shift);
-                let count = (part.end.offset_from(part.start) >> shift) as usize;
-                for_each_leaf(vma.mm(), slot, first..first + count, |mapcount| {
-                    let shared = shared_table || mapcount > 1;
-                    *(if shared { &mut residency.shared } else { &mut residency.private }) += 1;
-                });
-            });
+            for part in by_table(vma.start()..vma.end(), vma.size()) {
+                walk_table(task, vma, part, &mut residency);
+            }
             visit(vma, residency);
         }
     }
@@ -107,7 +107,8 @@ impl<P: Platform> AddressSpace<P> {
                 let (identity, users) = (slot.table_identity(), slot.sharers() + 1);
                 let mut leaves = 0;
                 if wanted(identity, users) {
-                    for_each_leaf(vma.mm(), slot, 0..ENTRIES, |_| leaves += 1);
+                    let is_leaf = |index: &usize| matches!(slot.read_beside(*index), Entry::Leaf(_));
+                    leaves = (0..ENTRIES).filter(is_leaf).count() as u64;
                 }
                 let table = TableUse { start, size, identity, users, leaves };
                 if let Err(error) = try_push(&mut found, table) {
@@ -127,20 +128,6 @@ fn each_table<P: Platform>(
     for part in by_table(vma.start()..vma.end(), vma.size()) {
         if let Ok(Some(slot)) = huge_pte_offset(locked, vma.mm(), part.start, vma.size()) {
             visit(part, &slot);
-        }
-    }
-}
-
-/// The leaves among these entries of a table, with how often each page is mapped.
-fn for_each_leaf<P: Platform>(
-    mm: &Mm<P>,
-    slot: &Slot<'_, P, Stable>,
-    entries: Range<usize>,
-    mut visit: impl FnMut(u64),
-) {
-    for index in entries {
-        if let Entry::Leaf(leaf) = slot.read_beside(index) {
-            visit(mm.hugetlb().page(leaf.frame).mapcount());
         }
     }
 }

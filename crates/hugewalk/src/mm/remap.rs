@@ -7,7 +7,7 @@ use super::split::Split;
 use super::unlisted::Unlisted;
 use super::unmap::{by_table, drop_entry, page_range, unmap_range};
 use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error, free_tables};
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
 use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
@@ -361,7 +361,7 @@ fn move_entries<P: Platform>(
     each_own_entry(locked, i_mmap, source.clone(), gather, task, |from, address, gather| {
         if !from.raw().is_none() {
             let to = huge_pte_offset(&target, mm, moved(address, &source, new), size);
-            move_entry(mm, address, from, to.ok().flatten(), protected, gather, task);
+            move_entry((mm, size), address, from, to.ok().flatten(), protected, gather, task);
         }
     });
 }
@@ -370,7 +370,7 @@ fn move_entries<P: Platform>(
 /// its page is the file's, and a fault finds it there. Write protections of userfaultfd go along if the new place is
 /// registered for them (`protected`).
 fn move_entry<P: Platform>(
-    mm: &Mm<P>,
+    (mm, size): (&Mm<P>, HugeSize),
     address: VirtAddr,
     from: &LockedSlot<'_, P>,
     to: Option<Slot<'_, P, Stable>>,
@@ -387,7 +387,7 @@ fn move_entry<P: Platform>(
             to.lock_beside(from, task, |to| to.set(entry));
         }
         None => {
-            drop_entry(mm, address, entry, gather);
+            drop_entry(mm, size, address, entry, gather);
         }
     }
 }

@@ -193,6 +193,7 @@ pub(crate) fn zap_range<P: Platform>(
 ) -> u64 {
     let mm: &Mm<P> = vma.vma().mm();
     let mut cleared = 0;
+    let size = vma.vma().size();
     each_own_entry(vma, i_mmap, range, gather, task, |locked, address, gather| {
         let here = locked.raw();
         if here.is_none() || !zap.wants(here.decode()) {
@@ -203,7 +204,7 @@ pub(crate) fn zap_range<P: Platform>(
             vma.vma().set_robbed();
         }
         let before = locked.exchange(|entry| zap.trace_of(entry));
-        cleared += u64::from(drop_entry(mm, address, before, gather));
+        cleared += u64::from(drop_entry(mm, size, address, before, gather));
     });
     cleared
 }
@@ -212,13 +213,14 @@ pub(crate) fn zap_range<P: Platform>(
 /// for a page.
 pub(super) fn drop_entry<P: Platform>(
     mm: &Mm<P>,
+    size: HugeSize,
     address: VirtAddr,
     entry: Entry,
     gather: &mut Gather<'_, P>,
 ) -> bool {
     match entry {
         Entry::Leaf(leaf) => {
-            mm.sub_resident(1);
+            mm.sub_resident(size);
             gather.unmapped(address, leaf.frame);
             true
         }

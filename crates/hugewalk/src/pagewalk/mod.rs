@@ -251,7 +251,7 @@ enum Pause {
 }
 
 /// The part of a walk that lies in one table, however often that is exchanged meanwhile.
-fn walk_table<P: Platform>(
+pub(crate) fn walk_table<P: Platform>(
     task: &Task<P>,
     vma: &Arc<Vma<P>>,
     part: Range<VirtAddr>,

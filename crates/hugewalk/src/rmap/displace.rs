@@ -169,7 +169,7 @@ impl<P: Platform> LockedPage<'_, P> {
             page.remove_migration();
             return ControlFlow::Break(Pinned);
         }
-        mm.sub_resident(1);
+        mm.sub_resident(self.page.size());
         gather.unmapped(address, frame);
         ControlFlow::Continue(Outcome::Changed)
     }

@@ -237,7 +237,8 @@ impl<P: Platform> LockedPage<'_, P> {
                     return;
                 };
                 to.page().add_mapping();
-                mapped.vma.vma().mm().add_resident(1);
+                let vma = mapped.vma.vma();
+                vma.mm().add_resident(vma.size());
                 locked.set(Entry::Leaf(arrived(migration, to.frame(), mapped.vma.vma())));
                 old.remove_migration();
             });

@@ -227,7 +227,7 @@ impl<P: Platform> Place<'_, '_, P> {
         flags |= LeafFlags::SOFT_DIRTY;
         flags.set(LeafFlags::UFFD_WP, protect);
         vma.mm().hugetlb().page(frame).add_mapping();
-        vma.mm().add_resident(1);
+        vma.mm().add_resident(vma.size());
         locked.set(Entry::Leaf(Leaf { frame, flags }));
         true
     }

@@ -63,8 +63,10 @@ bitflags! {
         const UFFD_WP = 1 << 5;
         /// userfaultfd handles faults of some kind.
         const UFFD = Self::UFFD_MISSING.bits() | Self::UFFD_MINOR.bits() | Self::UFFD_WP.bits();
-        /// Any other property, kept by the host, that keeps mappings apart (`VM_DONTDUMP`, a memory policy).
-        const HOST = 1 << 31;
+        /// Left out of core dumps (`VM_DONTDUMP`).
+        const DONTDUMP = 1 << 6;
+        /// Left out of forked children (`VM_DONTCOPY`).
+        const DONTFORK = 1 << 7;
     }
 }
 

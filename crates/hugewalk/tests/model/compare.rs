@@ -52,13 +52,16 @@ impl Engine {
             }
         }
         let mut residencies = BTreeMap::new();
+        let mut bytes = 0;
         space.residency(&mut self.task, |vma, residency| {
             residencies.insert(vma.start().as_u64(), residency);
+            bytes += (residency.shared + residency.private) * vma.size().bytes();
         });
         // Whose leaves they are cannot be told from the tables once one has been shared.
         if !self.has_shared {
             let reached = residencies.values().map(|residency| residency.shared + residency.private);
             assert_eq!(space.mm().resident(), reached.sum::<u64>(), "pages that the process has installed");
+            assert_eq!(space.mm().resident_bytes(), bytes, "bytes that the process has installed");
         }
         for vma in expected.values() {
             self.compare_contents(space, model, process, vma, residencies[&vma.start]);

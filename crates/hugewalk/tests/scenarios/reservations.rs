@@ -33,6 +33,49 @@ fn a_shared_mapping_is_promised_the_holes_of_its_range_once() {
 }
 
 #[test]
+fn a_file_is_promised_pages_without_being_mapped_and_gives_back_those_that_never_came() {
+    let mut world = World::new(10);
+    let (file, space) = (world.file(), world.process());
+    file.allocate(&mut world.task, M2, M2, false).unwrap();
+    file.reserve(&mut world.task, 0, 4 * M2).unwrap();
+    assert_eq!(world.counters(), (10, 9, 3, 0));
+    // Who maps the range needs no more; bytes are rounded to the pages that they touch.
+    world.map(&space, &file, HERE, 4 * M2, SHARED);
+    file.reserve(&mut world.task, 4 * M2 - 1, 2).unwrap();
+    assert_eq!(world.counters(), (10, 9, 4, 0));
+    world.store(&space, HERE, 1);
+    assert_eq!(world.counters(), (10, 8, 3, 0));
+    file.unreserve(&mut world.task, 0, 3 * M2).unwrap();
+    assert_eq!(world.counters(), (10, 8, 2, 0));
+    assert_eq!(file.pages(), 2, "pages that have come stay");
+    // What was given back is had again by who asks for it, and a fault takes a free page without.
+    world.store(&space, HERE + 2 * M2, 1);
+    assert_eq!(world.counters(), (10, 7, 2, 0));
+    file.unreserve(&mut world.task, 0, 1 << 62).unwrap();
+    assert_eq!(world.counters(), (10, 7, 0, 0));
+    file.reserve(&mut world.task, 0, 8 * M2).unwrap();
+    assert_eq!(world.counters(), (10, 7, 5, 0));
+    drop((space, file));
+    world.finish();
+}
+
+#[test]
+fn a_promise_that_cannot_be_kept_is_not_made() {
+    let mut world = World::new(4);
+    let (file, other) = (world.file(), world.file());
+    other.reserve(&mut world.task, 0, M2).unwrap();
+    let error = file.reserve(&mut world.task, 0, 4 * M2).unwrap_err();
+    assert!(matches!(error, MapError::NoPage(NoPage::PoolEmpty(_))), "{error:?}");
+    assert_eq!(error.errno().name(), "ENOMEM");
+    assert_eq!(world.counters(), (4, 4, 1, 0));
+    assert_eq!(file.reserve(&mut world.task, 0, 0), Err(MapError::ZeroLength));
+    assert_eq!(file.reserve(&mut world.task, M2, u64::MAX), Err(MapError::Overflow));
+    assert_eq!(world.counters(), (4, 4, 1, 0));
+    drop((file, other));
+    world.finish();
+}
+
+#[test]
 fn private_mappings_are_promised_pages_of_their_own_and_give_back_what_they_did_not_use() {
     let mut world = World::new(10);
     let file = world.file();

@@ -5,7 +5,7 @@ use super::common::{GIB, M2, RW, at};
 use hugewalk::addr::HugeSize;
 use hugewalk::fault::{Access, Fault};
 use hugewalk::file::HugeFile;
-use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
+use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement};
 use hugewalk::platform::Event;
 use hugewalk::vma::Protection;
 
@@ -191,4 +191,53 @@ fn tables_of_both_sizes_are_listed_once() {
     let found: Vec<_> =
         tables.iter().map(|table| (table.start.as_u64() / GIB, table.size, table.leaves)).collect();
     assert_eq!(found, [(512, HugeSize::Size2M, 1), (512, HugeSize::Size1G, 2), (514, HugeSize::Size2M, 1)]);
+}
+
+#[test]
+fn a_mapping_left_out_of_dumps_or_forks_shares_with_those_that_are_too() {
+    for (on, off) in [(Advice::DontDump, Advice::DoDump), (Advice::DontFork, Advice::DoFork)] {
+        let mut world = World::new(512);
+        let file = world.file();
+        let spaces = [world.process(), world.process(), world.process()];
+        for (space, marked) in spaces.iter().zip([false, true, true]) {
+            world.map(space, &file, 4 * GIB, GIB, NORESERVE);
+            if marked {
+                space.madvise(&mut world.task, at(4 * GIB), GIB, on).unwrap();
+            }
+            world.store(space, 4 * GIB, 1);
+        }
+        assert_eq!(spaces.each_ref().map(|space| world.users(space)), [[1], [2], [2]]);
+        // Taken off again: the table stays as it is, and the next one who comes finds both.
+        spaces[1].madvise(&mut world.task, at(4 * GIB), GIB, off).unwrap();
+        assert_eq!(world.users(&spaces[1]), [2]);
+        // A part of the gigabyte alone: it is split, and what is split shares no table.
+        spaces[2].madvise(&mut world.task, at(4 * GIB), M2, off).unwrap();
+        assert_eq!(spaces.each_ref().map(|space| world.users(space)).concat(), [1, 1]);
+        let hole = spaces[0].madvise(&mut world.task, at(4 * GIB), 2 * GIB, on);
+        assert_eq!(hole, Err(MapError::NotMapped { address: at(5 * GIB) }));
+        let cut = spaces[0].madvise(&mut world.task, at(4 * GIB), 4096, off);
+        assert!(matches!(cut, Err(MapError::Unaligned { .. })), "{cut:?}");
+        drop((spaces, file));
+        world.finish();
+    }
+}
+
+#[test]
+fn a_mapping_left_out_of_forks_is_not_the_childs() {
+    let mut world = World::new(8);
+    let (file, parent) = (world.file(), world.process());
+    world.map(&parent, &file, 4 * GIB, 4 * M2, SHARED);
+    parent.madvise(&mut world.task, at(4 * GIB + M2), M2, Advice::DontFork).unwrap();
+    let child = parent.fork(&mut world.task).unwrap();
+    let mapped = |space: &super::common::AddressSpace, task: &mut super::common::Task| {
+        let mmap = space.mmap_read(task);
+        (0..4).map(|page| mmap.find(at(4 * GIB + page * M2)).is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(mapped(&child, &mut world.task), [true, false, true, true]);
+    assert_eq!(mapped(&parent, &mut world.task), [true; 4]);
+    parent.madvise(&mut world.task, at(4 * GIB), 4 * M2, Advice::DoFork).unwrap();
+    let second = parent.fork(&mut world.task).unwrap();
+    assert_eq!(mapped(&second, &mut world.task), [true; 4]);
+    drop((second, child, parent, file));
+    world.finish();
 }

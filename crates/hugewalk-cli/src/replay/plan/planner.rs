@@ -196,9 +196,6 @@ impl Planner {
             let handlers = self.fork_handlers(actor.thread.space, child);
             self.push(actor, Some(Outcome::Returned(0)), Act::Fork { parent, child: space, handlers });
             for at in left_out {
-                if self.memory(child).touches_huge(&at) {
-                    self.push(actor, None, Act::Unmap { space, at: at.clone() });
-                }
                 self.memory(child).unmap(at);
             }
         }

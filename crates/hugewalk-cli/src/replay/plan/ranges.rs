@@ -295,15 +295,20 @@ impl Planner {
             Advice::Remove => mm::Advice::Remove,
             Advice::PopulateRead => mm::Advice::PopulateRead,
             Advice::PopulateWrite => mm::Advice::PopulateWrite,
+            Advice::DontDump => mm::Advice::DontDump,
+            Advice::DoDump => mm::Advice::DoDump,
+            Advice::DontFork => mm::Advice::DontFork,
+            Advice::DoFork => mm::Advice::DoFork,
             Advice::Other(name) => {
-                match &**name {
-                    "MADV_DONTFORK" if actor.succeeded() => self.memory(id).dont_fork.insert(range),
-                    "MADV_DOFORK" if actor.succeeded() => self.memory(id).dont_fork.remove(range),
-                    _ => self.skip(format!("madvise({name})")),
-                }
+                self.skip(format!("madvise({name})"));
                 return;
             }
         };
+        match advice {
+            mm::Advice::DontFork if actor.succeeded() => self.memory(id).dont_fork.insert(range.clone()),
+            mm::Advice::DoFork if actor.succeeded() => self.memory(id).dont_fork.remove(range.clone()),
+            _ => {}
+        }
         if matches!(advice, mm::Advice::PopulateRead | mm::Advice::PopulateWrite) {
             self.need_all(id, &range);
         }
