@@ -50,6 +50,10 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
 
+    /// Write a page to look at, too: the matrix, and each race with the page tables beside its steps
+    #[arg(long, value_name = "FILE", conflicts_with = "replay")]
+    pub html: Option<PathBuf>,
+
     /// How to print the report
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -105,6 +109,10 @@ pub struct MergeArgs {
     /// A finished checkpoint of each part
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
+
+    /// Write a page to look at, too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 
     /// How to print the report
     #[arg(long, value_enum, default_value_t)]

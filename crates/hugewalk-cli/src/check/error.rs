@@ -117,7 +117,7 @@ pub enum CheckError {
         /// What it is now.
         here: String,
     },
-    /// A checkpoint cannot be written.
+    /// A checkpoint, or a page, cannot be written.
     #[error("{}: cannot be written: {error}", file.display())]
     Unwritable {
         /// The file.

@@ -4,6 +4,7 @@
 pub mod args;
 mod campaign;
 pub mod error;
+pub mod html;
 pub mod outcome;
 mod plan;
 mod select;
@@ -11,6 +12,7 @@ mod text;
 mod work;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -45,6 +47,8 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
     if let Some(schedule) = &args.replay {
         return one_schedule(&selection, schedule, args.format, out);
     }
+    // Better now than after minutes of work.
+    args.html.as_deref().map_or(Ok(()), page_can_be_written)?;
     let shard = args.shard.as_deref().map_or(Ok(Shard::WHOLE), Shard::parse)?;
     let options = Options {
         scenarios: selection.scenarios.iter().map(|scenario| scenario.id.to_owned()).collect(),
@@ -60,7 +64,11 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
     let mut keeper = Keeper::open(args.checkpoint.clone(), &mut campaign)?;
     explore(&selection.cases, &units, &mine, jobs, &mut campaign, &mut keeper)?;
     let document = document(&selection, &units, &campaign, jobs, start);
-    report(&document, shard, args.format, out)
+    report(&document, shard, args.format, args.html.as_deref(), out)
+}
+
+fn page_can_be_written(file: &Path) -> Result<(), CheckError> {
+    html::file::try_at(file).map_err(|error| CheckError::Unwritable { file: file.to_owned(), error })
 }
 
 fn jobs(wanted: Option<u32>) -> u32 {
@@ -194,8 +202,13 @@ fn report(
     document: &Document,
     shard: Shard,
     format: Format,
+    page: Option<&Path>,
     out: &mut dyn Write,
 ) -> Result<ExitCode, CheckError> {
+    if let Some(file) = page {
+        let unwritable = |error| CheckError::Unwritable { file: file.to_owned(), error };
+        html::page(document).and_then(|text| html::file::write(file, &text)).map_err(unwritable)?;
+    }
     match format {
         Format::Json => json(document, out)?,
         Format::Text => text::report(document, shard, out)?,
@@ -210,6 +223,7 @@ fn json(value: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
 
 /// `hugewalk check merge`
 fn joined(args: &MergeArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError> {
+    args.html.as_deref().map_or(Ok(()), page_can_be_written)?;
     let start = Instant::now();
     let campaign = campaign::merge(&args.files)?;
     let selection = Selection::of(&campaign.options)?;
@@ -219,7 +233,7 @@ fn joined(args: &MergeArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError>
         return Err(CheckError::NotACheckpoint { file: args.files[0].clone(), why });
     }
     let document = document(&selection, &units, &campaign, jobs(None), start);
-    report(&document, Shard::WHOLE, args.format, out)
+    report(&document, Shard::WHOLE, args.format, args.html.as_deref(), out)
 }
 
 /// `hugewalk check SCENARIO --protocol NAME --replay SCHEDULE`

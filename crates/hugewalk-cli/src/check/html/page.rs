@@ -1,0 +1,178 @@
+//! What the page is told: the report, arranged as the page shows it.
+
+use hugewalk_lab::lab::{Broadcast, Settings, Walkers};
+use hugewalk_lab::story::Story;
+use serde::Serialize;
+
+use crate::check::outcome::{self, Document, Explored, Kind, Race};
+
+/// The whole of it.
+#[derive(Serialize)]
+pub(super) struct Page<'d> {
+    schema: &'static str,
+    version: &'static str,
+    unexpected: usize,
+    executions: u64,
+    seconds: f64,
+    /// The columns.
+    protocols: Vec<Protocol<'d>>,
+    rows: Vec<Row<'d>>,
+    /// Steps of our protocol that were left out in turn.
+    steps: Vec<Step<'d>>,
+    /// The runs that verdicts refer to, each in an element of its own.
+    #[serde(skip)]
+    pub(super) stories: Vec<&'d Story>,
+}
+
+#[derive(Serialize)]
+struct Protocol<'d> {
+    name: &'d str,
+    what: String,
+}
+
+/// A scenario. Those of the same line of the table of scenarios stand together.
+#[derive(Serialize)]
+struct Row<'d> {
+    id: &'static str,
+    line: &'static str,
+    /// The walker in it, or the mistake that is made.
+    variant: &'static str,
+    what: &'static str,
+    verdicts: Vec<Verdict<'d>>,
+}
+
+#[derive(Serialize)]
+struct Step<'d> {
+    step: &'static str,
+    /// What has a race without it.
+    races: Vec<Verdict<'d>>,
+    /// How many scenarios do not need it.
+    safe: usize,
+}
+
+#[derive(Serialize)]
+struct Verdict<'d> {
+    scenario: &'static str,
+    protocol: &'static str,
+    left_out: Option<&'static str>,
+    verdict: Kind,
+    expected: Option<Kind>,
+    as_expected: Option<bool>,
+    why: Option<&'static str>,
+    explored: Option<Explored>,
+    race: Option<&'d Race>,
+    /// The command that runs the race again.
+    replay: Option<String>,
+    /// The run: its place among the page's.
+    story: Option<usize>,
+}
+
+impl<'d> Page<'d> {
+    pub(super) fn of(document: &'d Document) -> Self {
+        let mut stories = Vec::new();
+        let mut verdicts: Vec<Option<Verdict<'d>>> =
+            document.verdicts.iter().map(|each| Some(verdict(each, document, &mut stories))).collect();
+        let mut taken = |wanted: &dyn Fn(&Verdict<'d>) -> bool| -> Vec<Verdict<'d>> {
+            verdicts.iter_mut().filter_map(|each| each.take_if(|each| wanted(each))).collect()
+        };
+        let rows = document.scenarios.iter().map(|line| Row {
+            id: line.id,
+            line: line.id.split(['/', ':']).next().unwrap_or(line.id),
+            variant: line.id.split_once(['/', ':']).map_or("", |(_, variant)| variant),
+            what: line.what,
+            verdicts: taken(&|each| each.scenario == line.id && each.left_out.is_none()),
+        });
+        let rows = rows.collect();
+        let steps = document.steps.iter().map(|line| {
+            let all = taken(&|each| each.left_out == Some(line.step));
+            let (races, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|each| each.race.is_some());
+            let safe = rest.iter().filter(|each| each.verdict == Kind::Safe).count();
+            Step { step: line.step, races, safe }
+        });
+        Self {
+            schema: document.schema,
+            version: document.version,
+            unexpected: document.unexpected,
+            executions: document.executions,
+            seconds: document.milliseconds as f64 / 1000.0,
+            protocols: document.options.protocols.iter().map(|name| protocol(name, document)).collect(),
+            steps: steps.collect(),
+            rows,
+            stories,
+        }
+    }
+}
+
+fn verdict<'d>(
+    verdict: &'d outcome::Verdict,
+    document: &Document,
+    stories: &mut Vec<&'d Story>,
+) -> Verdict<'d> {
+    let outcome::Verdict { scenario, protocol, left_out, expected, as_expected, why, explored, .. } =
+        *verdict;
+    let replay = verdict.race.as_ref().map(|race| {
+        let steps = document.options.without.iter().map(String::as_str).chain(left_out);
+        let without: String = steps.map(|step| format!(" --without {step}")).collect();
+        let at_once = if document.options.freed_at_once { " --freed-at-once" } else { "" };
+        format!(
+            "hugewalk check {scenario} --protocol {protocol}{without}{at_once} --replay {}",
+            race.schedule
+        )
+    });
+    let story = verdict.story.as_ref().map(|story| {
+        stories.push(story);
+        stories.len() - 1
+    });
+    Verdict {
+        scenario,
+        protocol,
+        left_out,
+        verdict: verdict.verdict,
+        expected,
+        as_expected,
+        why,
+        explored,
+        race: verdict.race.as_ref(),
+        replay,
+        story,
+    }
+}
+
+/// A protocol in a sentence.
+fn protocol<'d>(name: &'d str, document: &Document) -> Protocol<'d> {
+    let Some(settings) = Settings::named(name) else {
+        return Protocol { name, what: String::new() };
+    };
+    let from = match name {
+        "legacy" => "Linux up to 6.0: ",
+        "rfc" => "The RFC of October 2022 as posted: ",
+        "rfc-ptl" => "The RFC with the table lock freed together with its table: ",
+        "vma-lock" => "Linux 6.3: ",
+        "ipi-each" => "The fix of 2025: ",
+        "ipi-last" => "The rework of 2026: ",
+        "hugewalk" => "This engine: ",
+        _ => "",
+    };
+    let walkers = match settings.walkers {
+        Walkers::Mmap => "walkers hold the mmap lock",
+        Walkers::Rcu if settings.has("revalidate") => {
+            "walkers hold RCU, look again after locking, and confirm what they read"
+        }
+        Walkers::Rcu => "walkers hold RCU",
+        Walkers::Vma => "walkers hold the VMA lock, GUP-fast nothing",
+    };
+    let lock = if settings.lock_dies_at_once { "at once" } else { "with its table" };
+    let waits = match settings.broadcast {
+        Broadcast::None => "unsharing waits for nobody",
+        Broadcast::Each => "unsharing broadcasts to all processors each time",
+        Broadcast::Last => "a gather broadcasts to all processors once, if a table in it has one user left",
+    };
+    let mut what = format!("{from}{walkers}; a table lock is freed {lock}; {waits}.");
+    for step in &document.options.without {
+        what += &format!(" Without {step}.");
+    }
+    if document.options.freed_at_once {
+        what += " On a machine that frees tables as soon as they are handed to RCU.";
+    }
+    Protocol { name, what }
+}

@@ -1,0 +1,80 @@
+// What is known of the step that is looked at, in words; and the report at the end.
+
+let stackOpen = false;
+
+function aboutStep(story, lanes, at, state) {
+  const step = story.steps[at];
+  const visible = lanes.visible();
+  const move = (by, label, mark) => make("button", { type: "button", title: label, "aria-label": label, onclick: () => lanes.move(by) }, mark);
+  const position = at < 0 ? "Before the first step" : [`Step ${number(at + 1)} of ${number(story.steps.length)}, `, make("b", { style: { "--cpu": CPU(step.cpu) } }, `CPU ${story.cpus[step.cpu].letter}`), `, ${story.cpus[step.cpu].name}`];
+  const about = make("section", { class: "about", "aria-label": "The step" },
+    make("p", { class: "where" }, make("span", {}, position),
+      make("span", { class: "buttons" }, move(-1, "A step back", "‹"), " ", move(1, "A step forth", "›"))));
+  if (at >= 0) {
+    const wrong = story.report && at + 1 === story.steps.length;
+    about.append(make("h2", { class: wrong ? "wrong" : null }, arrows(step.text)));
+    if (wrong) about.append(make("p", {}, story.report.what));
+  }
+  const before = visible[visible.indexOf(at) - 1] ?? -1;
+  about.append(make("dl", {},
+    at >= 0 && [
+      step.kernel && [make("dt", {}, "Linux"), make("dd", { class: "mono" }, `${step.kernel}()`)],
+      step.source && [make("dt", {}, "Here"), make("dd", { class: "mono" }, `${step.source.function}  ${step.source.file}:${step.source.line}`)],
+      make("dt", {}, "Changed"), make("dd", {}, changes(story, before, at)),
+    ],
+    make("dt", {}, "Held"), make("dd", {}, held(story, state))));
+  const stack = at >= 0 && stackOf(story, step);
+  if (stack?.length > 1) {
+    about.append(make("details", { open: stackOpen, ontoggle: (event) => { stackOpen = event.target.open; } },
+      make("summary", {}, "Called by"), frames(stack.slice(1))));
+  }
+  return about;
+}
+
+const stackOf = (story, step) => (Number.isInteger(step.stack) ? story.stacks?.[step.stack] : step.stack) ?? [];
+
+/** What the step changed, and what changed in the folded steps before it. */
+function changes(story, before, at) {
+  const lines = (from, to) => story.steps.slice(from, to).flatMap((step) => step.changes);
+  const own = lines(at, at + 1);
+  const folded = lines(before + 1, at);
+  if (own.length + folded.length === 0) return make("span", { class: "soft" }, "nothing");
+  return make("ul", {},
+    own.map((line) => make("li", {}, make("mark", {}, arrows(line)))),
+    folded.length > 0 && make("li", { class: "soft" }, `in the ${plural(at - before - 1, "folded step")} before: `, arrows(shorten(folded).join("; "))));
+}
+
+const shorten = (lines) => (lines.length > 6 ? [...lines.slice(0, 5), `${lines.length - 5} more`] : lines);
+
+/** Who holds which locks. */
+function held(story, state) {
+  if (state.holds.length === 0) return make("span", { class: "soft" }, "nothing");
+  return make("ul", { class: "held" }, state.holds.map(({ cpu, locks }) => make("li", {},
+    make("span", { class: "holder", style: { "--cpu": CPU(cpu) } }, story.cpus[cpu].letter),
+    locks.map((lock) => make("span", {}, lock)))));
+}
+
+function frames(stack) {
+  return make("ol", { class: "frames" }, stack.map((source) => make("li", {},
+    make("span", {}, source.function, source.kernel && make("span", { class: "kernel" }, `  ${source.kernel}()`)),
+    make("span", { class: "place" }, `${source.file}:${source.line}`))));
+}
+
+/** The report, in the manner of KASAN. */
+function report(story, verdict) {
+  const told = story.report;
+  if (!told) return null;
+  const by = (cpu) => (cpu === null || cpu === undefined ? "the setup" : `CPU ${story.cpus[cpu].letter}, ${story.cpus[cpu].name}`);
+  const event = (name, what) => what && [
+    make("h3", {}, `${what.object} ${name} by ${by(what.cpu)}`), frames(what.stack)];
+  return make("section", { class: "report", "aria-label": "What went wrong" },
+    make("h2", {}, `BUG: ${told.title}`),
+    make("p", {}, `${told.property}: ${told.what}`),
+    told.stack?.length > 0 && [make("h3", {}, told.cpu === null ? "Where" : `By ${by(told.cpu)}`), frames(told.stack)],
+    event("was allocated", told.allocated),
+    event("was freed", told.freed),
+    told.waits?.length > 0 && [make("h3", {}, "Who waits for what"), make("ul", {}, told.waits.map(([cpu, text]) => make("li", {},
+      make("span", { class: "holder", style: { "--cpu": CPU(cpu) } }, story.cpus[cpu].letter), text)))],
+    make("h3", {}, "Schedule"),
+    make("p", {}, make("code", {}, told.schedule), `: ${plural(told.switches, "switch", "switches")}, ${plural(told.steps, "step")}${verdict.race.shortest ? ", a shortest one" : ""}`));
+}

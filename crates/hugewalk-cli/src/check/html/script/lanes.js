@@ -1,0 +1,206 @@
+// The lanes: a column for each processor, time downwards. Steps on what nobody races for are folded.
+
+const CPU = (number) => `var(--cpu-${number % 8})`;
+
+class Lanes {
+  /** `onlook` is called with the number of a step, -1 for the state before all, when another one is looked at. */
+  constructor(story, onlook) {
+    this.story = story;
+    this.onlook = onlook;
+    this.chosen = -1;
+    this.items = new Map();
+    this.folds = [];
+    this.element = this.build();
+    this.follow();
+  }
+
+  build() {
+    const { cpus, steps } = this.story;
+    const start = make("li", { class: "step start", "data-step": -1, tabindex: -1 }, make("span", { class: "text" }, "Before the first step"));
+    this.items.set(-1, start);
+    const turns = turnsOf(steps).map((turn, at, all) => make("li", {
+      class: `turn${at > 0 ? " switched" : ""}`,
+      style: { "--lane": turn.cpu, "--from": at > 0 ? all[at - 1].cpu : turn.cpu, "--cpu": CPU(turn.cpu) },
+    }, make("ol", { "aria-label": `CPU ${cpus[turn.cpu].letter}` }, this.parts(turn))));
+    const lines = cpus.map((_, number) => make("i", { class: "lane-line", style: { "--lane": number } }));
+    const width = Math.max(34, Math.min(100, Math.round(276 / cpus.length)));
+    const folds = this.folds.length;
+    this.all = make("button", { type: "button", "aria-pressed": "false", onclick: () => this.foldAll() }, "");
+    this.nameAll();
+    return make("div", { class: "lanes", style: { "--width": `${width}px` } },
+      make("div", { class: "lanes-head" },
+        cpus.map((cpu, number) => make("div", { class: "cpu", style: { "--cpu": CPU(number) } },
+          make("b", {}, `CPU ${cpu.letter}`), cpu.process ? ` in ${cpu.process}` : null, make("span", {}, cpu.name))),
+        folds > 0 && make("div", { class: "fold" }, this.all)),
+      make("div", { style: { position: "relative" } }, lines,
+        make("ol", { class: "turns", "aria-label": "Steps, in the order in which they happened" }, make("li", {}, make("ol", {}, start)), turns)));
+  }
+
+  /** Steps of a turn, those in between that nobody races for folded. */
+  parts(turn) {
+    const parts = [];
+    for (let at = turn.first; at <= turn.last;) {
+      if (this.isShown(at)) {
+        parts.push(this.item(at));
+        at += 1;
+        continue;
+      }
+      let end = at;
+      while (end < turn.last && !this.isShown(end + 1)) end += 1;
+      parts.push(this.fold(at, end));
+      at = end + 1;
+    }
+    return parts;
+  }
+
+  isShown(at) {
+    return this.story.steps[at].contended || at + 1 === this.story.steps.length;
+  }
+
+  item(at) {
+    const step = this.story.steps[at];
+    const { source, kernel } = step;
+    const violation = this.story.report && at + 1 === this.story.steps.length;
+    const item = make("li", {
+      class: `step${step.contended ? "" : " quiet"}${violation ? " violation" : ""}`,
+      id: `step-${at + 1}`, "data-step": at, "data-kind": step.kind, tabindex: -1,
+      style: { "--cpu": CPU(step.cpu) },
+    },
+    sign(step.kind),
+    make("span", { class: "text" }, arrows(step.text)),
+    kernel && make("span", { class: "kernel", title: `${kernel}() of Linux does this` }, `${kernel}()`),
+    source && make("span", { class: "source", title: `${source.function}, ${source.file}:${source.line}` }, `${fileName(source.file)}:${source.line}`));
+    this.items.set(at, item);
+    return item;
+  }
+
+  fold(first, last) {
+    const list = make("ol", { hidden: true });
+    for (let at = first; at <= last; at += 1) list.append(this.item(at));
+    const says = make("span", {});
+    const button = make("button", { type: "button", title: "steps on what nobody races for", "aria-expanded": "false", onclick: () => this.setFold(fold, list.hidden) }, says);
+    const fold = { first, last, list, button, says };
+    this.folds.push(fold);
+    this.nameFold(fold);
+    return make("li", { class: "folded" }, button, list);
+  }
+
+  nameFold({ first, last, list, says }) {
+    says.textContent = `${list.hidden ? "▸" : "▾"} ${plural(last - first + 1, "quiet step")}`;
+  }
+
+  nameAll() {
+    const open = this.folds.some((fold) => !fold.list.hidden);
+    const hidden = this.folds.reduce((sum, fold) => sum + fold.last - fold.first + 1, 0);
+    this.all.textContent = open ? "Fold quiet steps" : `Show ${plural(hidden, "quiet step")}`;
+    this.all.setAttribute("aria-pressed", String(open));
+  }
+
+  setFold(fold, open) {
+    fold.list.hidden = !open;
+    fold.button.setAttribute("aria-expanded", String(open));
+    this.nameFold(fold);
+    this.nameAll();
+    if (!open && this.chosen >= fold.first && this.chosen <= fold.last) this.choose(this.before(fold.first));
+  }
+
+  foldAll() {
+    const open = !this.folds.some((fold) => !fold.list.hidden);
+    for (const fold of this.folds) this.setFold(fold, open);
+    this.items.get(this.chosen).scrollIntoView({ block: "nearest" });
+  }
+
+  /** Numbers of the steps that can be seen, the state before all first. */
+  visible() {
+    const folded = (at) => this.folds.some((fold) => fold.list.hidden && at >= fold.first && at <= fold.last);
+    return [...this.items.keys()].sort((a, b) => a - b).filter((at) => !folded(at));
+  }
+
+  /** The visible step before this one; -1 if there is none. */
+  before(at) {
+    return this.visible().findLast((other) => other < at) ?? -1;
+  }
+
+  choose(at, { focus = true } = {}) {
+    const fold = this.folds.find((each) => each.list.hidden && at >= each.first && at <= each.last);
+    if (fold) this.setFold(fold, true);
+    const old = this.items.get(this.chosen);
+    old.classList.remove("chosen");
+    old.removeAttribute("aria-current");
+    old.tabIndex = -1;
+    this.chosen = at;
+    const item = this.items.get(at);
+    item.classList.add("chosen");
+    item.setAttribute("aria-current", "step");
+    item.tabIndex = 0;
+    if (focus) item.focus({ preventScroll: true });
+    item.scrollIntoView({ block: "nearest" });
+    this.look(at);
+  }
+
+  look(at) {
+    this.near?.classList.remove("near");
+    this.near = at === this.chosen ? null : this.items.get(at);
+    this.near?.classList.add("near");
+    this.onlook(at);
+  }
+
+  move(by) {
+    const visible = this.visible();
+    const to = visible.indexOf(this.chosen) + by;
+    this.choose(visible[Math.max(0, Math.min(visible.length - 1, to))]);
+  }
+
+  moveToEnd(last) {
+    const visible = this.visible();
+    this.choose(last ? visible.at(-1) : visible[0]);
+  }
+
+  /** To the next or previous step of the same processor. */
+  moveOnCpu(by) {
+    const visible = this.visible();
+    const { steps } = this.story;
+    const cpu = steps[this.chosen]?.cpu ?? steps[0].cpu;
+    for (let at = visible.indexOf(this.chosen) + by; at > 0 && at < visible.length; at += by) {
+      if (steps[visible[at]].cpu === cpu) return this.choose(visible[at]);
+    }
+    return undefined;
+  }
+
+  /** Follows the pointer. A page that scrolls under a pointer at rest is not the pointer's doing. */
+  follow() {
+    let last = "";
+    this.element.addEventListener("pointermove", (event) => {
+      const place = `${event.clientX},${event.clientY}`;
+      if (place === last || event.pointerType === "touch") return;
+      last = place;
+      const item = event.target.closest("[data-step]");
+      const at = item ? Number(item.dataset.step) : this.chosen;
+      if (at !== this.looked()) this.look(at);
+    });
+    this.element.addEventListener("pointerleave", () => this.looked() !== this.chosen && this.look(this.chosen));
+    this.element.addEventListener("click", (event) => {
+      const item = event.target.closest("[data-step]");
+      if (item) this.choose(Number(item.dataset.step));
+    });
+    this.element.addEventListener("focusin", (event) => {
+      const item = event.target.closest("[data-step]");
+      if (item && Number(item.dataset.step) !== this.chosen) this.choose(Number(item.dataset.step), { focus: false });
+    });
+  }
+
+  looked() {
+    return this.near ? Number(this.near.dataset.step) : this.chosen;
+  }
+}
+
+/** Runs of steps of one processor. */
+function turnsOf(steps) {
+  const turns = [];
+  steps.forEach((step, at) => {
+    const last = turns.at(-1);
+    if (last?.cpu === step.cpu) last.last = at;
+    else turns.push({ cpu: step.cpu, first: at, last: at });
+  });
+  return turns;
+}

@@ -1,0 +1,177 @@
+// The matrix of verdicts: scenarios and walkers down, protocols across. It is the index of the page.
+
+const hiddenProtocols = new Set();
+let sought = "";
+
+function showMatrix(place, focused) {
+  const shown = said.protocols.filter((protocol) => !hiddenProtocols.has(protocol.name));
+  place.replaceChildren(heading(), filters(place), verdictTable(shown), steps(), legend(shown), footer());
+  const cells = [...place.querySelectorAll(".cell")];
+  const first = cells.find((cell) => cell.hash === focused) ?? cells[0];
+  if (first) first.tabIndex = 0;
+  if (focused && first) first.focus();
+}
+
+function heading() {
+  const verdicts = said.rows.flatMap((row) => row.verdicts);
+  const count = (sort) => verdicts.filter((verdict) => verdict.verdict === sort).length;
+  return make("header", {},
+    make("h1", {}, "hugewalk check"),
+    make("p", { class: "summary" },
+      make("strong", {}, plural(count("race"), "race")), " and ",
+      make("strong", {}, `${number(count("safe"))} safe`),
+      ` in ${plural(said.rows.length, "scenario")} under ${plural(said.protocols.length, "protocol")}. `,
+      said.unexpected > 0
+        ? make("span", { class: "bad" }, `${plural(said.unexpected, "verdict is", "verdicts are")} not as expected.`)
+        : "All verdicts are as expected.",
+      " Open one to see what is behind it; ", make("kbd", {}, "?"), " lists the keys."));
+}
+
+function filters(place) {
+  const again = (focus) => {
+    showMatrix(place);
+    place.querySelector(focus)?.focus();
+  };
+  const boxes = said.protocols.map((protocol) => make("label", { title: protocol.what },
+    make("input", {
+      type: "checkbox",
+      value: protocol.name,
+      checked: !hiddenProtocols.has(protocol.name),
+      onchange: (event) => {
+        if (event.target.checked) hiddenProtocols.delete(protocol.name);
+        else hiddenProtocols.add(protocol.name);
+        again(`input[value="${CSS.escape(protocol.name)}"]`);
+      },
+    }),
+    make("span", { class: "mono" }, protocol.name)));
+  const search = make("input", {
+    type: "search", placeholder: "S9, gup, unshare…", value: sought, "aria-label": "Show scenarios with these words",
+    oninput: (event) => {
+      sought = event.target.value;
+      const at = event.target.selectionStart;
+      again("input[type=search]");
+      place.querySelector("input[type=search]").setSelectionRange(at, at);
+    },
+  });
+  return make("div", { class: "filters" }, make("fieldset", {}, make("legend", {}, "Protocols"), boxes), search);
+}
+
+function verdictTable(shown) {
+  const words = sought.toLowerCase().split(/\s+/).filter(Boolean);
+  const fits = (row) => words.every((word) => `${row.id} ${row.what}`.toLowerCase().includes(word));
+  const rows = said.rows.filter(fits);
+  if (rows.length === 0) return make("p", { class: "soft" }, "No scenario has these words.");
+  const variants = rows.some((row) => row.variant);
+  const body = [...grouped(rows).values()].flatMap((group) => group.map((row, at) => make("tr", { class: variants && at + 1 === group.length ? "last" : null },
+    at === 0 && make("th", { class: "id", scope: "rowgroup", rowspan: group.length > 1 ? group.length : null }, row.line),
+    variants && make("th", { class: "variant", scope: "row" }, row.variant),
+    make("th", { class: "what", scope: "row" }, row.what),
+    shown.map((protocol) => cell(row, row.cells.get(protocol.name))))));
+  return make("table", { class: "verdicts", onkeydown: moveAmongCells },
+    make("thead", {}, make("tr", {},
+      make("th", { scope: "col", class: "id" }, make("span", { class: "unseen" }, "Scenario")),
+      variants && make("th", { class: "variant", scope: "col" }, make("span", { class: "unseen" }, "Walker or mistake")),
+      make("th", {}, make("span", { class: "unseen" }, "What happens")),
+      shown.map((protocol) => make("th", { class: "protocol", scope: "col", title: protocol.what }, protocol.name)))),
+    make("tbody", {}, body));
+}
+
+function grouped(rows) {
+  const groups = new Map();
+  for (const row of rows) groups.set(row.line, [...(groups.get(row.line) ?? []), row]);
+  return groups;
+}
+
+function cell(row, verdict) {
+  if (!verdict) return make("td", { class: "empty" }, make("span", { class: "unseen" }, "not in this report"));
+  const wrong = verdict.as_expected === false;
+  return make("td", {}, make("a", {
+    class: `cell ${verdict.verdict}${wrong ? " wrong" : ""}`, href: addressOf(verdict), tabindex: -1,
+    title: `${row.id} under ${verdict.under}: ${inWords(verdict)}`,
+  },
+  make("span", { class: "sign", "aria-hidden": "true" }, SIGNS[verdict.verdict]),
+  verdict.verdict === "does_not_apply" ? make("span", { class: "unseen" }, inAWord(verdict)) : inAWord(verdict),
+  make("span", { class: "more" }, inShort(verdict)),
+  wrong && make("span", { class: "expected" }, `expected: ${verdict.expected.replaceAll("_", " ")}`)));
+}
+
+const inAWord = (verdict) => verdict.verdict.replaceAll("_", " ");
+
+function inShort(verdict) {
+  if (verdict.race) return plural(verdict.race.switches, "switch", "switches");
+  if (!verdict.explored) return null;
+  const { kind, preemptions } = coverage(verdict);
+  const bound = { everything: "all", preemptions: `≤ ${preemptions}`, some: "some" }[kind];
+  return `${number(verdict.explored.executions)}, ${bound}`;
+}
+
+function inWords(verdict) {
+  if (verdict.race) return `a race after ${plural(verdict.race.switches, "switch", "switches")}: ${verdict.race.text}`;
+  if (!verdict.explored) return `does not apply: ${verdict.why ?? "there is nothing to find out"}`;
+  return `safe: ${exploredInWords(verdict)}`;
+}
+
+/** How much of a scenario was explored. */
+function coverage(verdict) {
+  const told = verdict.explored.coverage;
+  if (typeof told === "string") return { kind: told };
+  return { kind: "preemptions", preemptions: told.preemptions };
+}
+
+function exploredInWords(verdict) {
+  const { kind, preemptions } = coverage(verdict);
+  const runs = plural(verdict.explored.executions, "execution");
+  return {
+    everything: `${runs}, which stand for every interleaving`,
+    preemptions: `${runs}: every one with up to ${plural(preemptions, "preemption")}`,
+    some: `${runs}, which are not all`,
+    up_to_the_race: `${runs}, up to the race`,
+  }[kind];
+}
+
+/** Each step of our protocol, and what goes wrong without it. */
+function steps() {
+  if (said.steps.length === 0) return null;
+  const race = (verdict) => [make("a", { class: "race", href: addressOf(verdict), title: inWords(verdict) }, make("span", { class: "sign", "aria-hidden": "true" }, SIGNS.race), verdict.scenario), " "];
+  return make("section", { class: "steps" },
+    make("h2", {}, "Without a step of hugewalk"),
+    make("p", { class: "soft" }, "Each step of the protocol left out in turn, and what has a race without it."),
+    make("dl", {}, said.steps.map((step) => [
+      make("dt", {}, step.step),
+      make("dd", {}, step.races.length > 0 ? step.races.map(race) : make("span", { class: "bad" }, "nothing: no scenario shows what it is there for"))])));
+}
+
+function legend(shown) {
+  return make("dl", { class: "legend", "aria-label": "Protocols" },
+    shown.map((protocol) => [make("dt", {}, protocol.name), make("dd", {}, protocol.what)]),
+    make("dt", {}, "✗ race"),
+    make("dd", {}, "A schedule breaks it; the number is that of its switches from one processor to another, the fewest there are."),
+    make("dt", {}, "✓ safe"),
+    make("dd", {}, "No schedule breaks it. The number is that of executions: “all” if they stand for every interleaving, “≤ N” if every one with up to N preemptions was run."));
+}
+
+function footer() {
+  return make("footer", {}, [`hugewalk ${said.version}`, said.schema, plural(said.executions, "execution"), `${number(Math.round(said.seconds))} s`].join(" · "));
+}
+
+/** Arrow keys go from cell to cell, as in a table of figures. */
+function moveAmongCells(event) {
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], h: [-1, 0], l: [1, 0], k: [0, -1], j: [0, 1] }[event.key];
+  const from = event.target.closest("td");
+  if (!step || !from || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  const rows = [...event.currentTarget.tBodies[0].rows].map((row) => [...row.querySelectorAll("td")]);
+  let y = rows.findIndex((row) => row.includes(from));
+  let x = rows[y].indexOf(from);
+  for (;;) {
+    [x, y] = [x + step[0], y + step[1]];
+    const next = rows[y]?.[x];
+    if (!next) return;
+    const link = next.querySelector(".cell");
+    if (!link) continue;
+    from.firstElementChild.tabIndex = -1;
+    link.tabIndex = 0;
+    link.focus();
+    return;
+  }
+}

@@ -1,0 +1,81 @@
+// One verdict: its run as lanes with the tables beside them, or what was explored if there is no run to tell.
+
+let open = null;
+
+async function showStory(place, verdict, step) {
+  const mine = { verdict, lanes: null };
+  open = mine;
+  place.replaceChildren(storyHead(verdict));
+  if (verdict.story === null) {
+    place.append(explored(verdict));
+    place.querySelector("a").focus();
+    return;
+  }
+  const story = await storyOf(verdict);
+  // Somebody may have gone on meanwhile.
+  if (open !== mine) return;
+  const layout = arrange(story);
+  const feet = footsteps(story, layout);
+  const drawn = make("figure", { "aria-label": "Page tables" });
+  const about = make("div", {});
+  const stateAt = (at) => story.states[at < 0 ? 0 : story.steps[at].state];
+  const lanes = new Lanes(story, (at) => {
+    const state = stateAt(at);
+    drawn.replaceChildren(drawTables(story, layout, {
+      state, before: at < 0 ? state : stateAt(lanes.before(at)), step: story.steps[at] ?? null, feet: feet[at] ?? [],
+    }));
+    about.replaceChildren(aboutStep(story, lanes, at, state));
+    announce(story, at);
+    remember(verdict, lanes.chosen);
+  });
+  open.lanes = lanes;
+  place.append(
+    make("div", { class: "pane" }, lanes.element, report(story, verdict)),
+    make("aside", { class: "pane tables", "aria-label": "The tables at this step", tabindex: 0 }, drawn, about));
+  const wanted = Number.isInteger(step) ? Math.max(-1, Math.min(story.steps.length - 1, step - 1)) : -1;
+  lanes.choose(wanted);
+}
+
+function storyHead(verdict) {
+  const { row } = verdict;
+  const others = [...said.protocols.map((protocol) => row.cells.get(protocol.name)).filter(Boolean), ...row.stepless];
+  return make("header", {},
+    make("h1", {}, make("a", { class: "back", href: "#", title: "Esc" }, "All verdicts"), `${row.id} under ${verdict.under}`,
+      make("span", { class: `verdict ${verdict.verdict}` }, `${SIGNS[verdict.verdict]} ${inAWord(verdict)}`)),
+    make("p", { class: "what" }, row.what),
+    make("p", { class: "command" }, verdict.replay && make("code", {}, verdict.replay),
+      make("button", { type: "button", title: "Keys and signs", "aria-label": "Keys and signs", onclick: () => showHelp(document.getElementById("help")) }, "?")),
+    make("nav", { class: "row", "aria-label": "The same scenario under other protocols" },
+      others.map((other) => make("a", {
+        class: other.verdict, href: addressOf(other), "aria-current": other === verdict ? "page" : null, title: inWords(other),
+      }, make("span", { class: "sign" }, SIGNS[other.verdict]), other.left_out ? `−${other.left_out}` : other.protocol))));
+}
+
+/** What was done to find nothing. */
+function explored(verdict) {
+  const found = verdict.explored;
+  const facts = [
+    found && ["Explored", exploredInWords(verdict)],
+    found && ["Objects that threads race for", number(found.contended)],
+    found && ["Time", `${(found.milliseconds / 1000).toFixed(2)} s`],
+    verdict.expected && ["Expected", verdict.expected.replaceAll("_", " ")],
+  ].filter(Boolean);
+  const says = {
+    safe: "No schedule that was run violates anything that this scenario is judged by.",
+    race: `${verdict.race?.text}. Its run could not be told.`,
+    does_not_apply: `This scenario says nothing about this protocol: ${verdict.why ?? "there is nothing to find out"}.`,
+  }[verdict.verdict];
+  return make("div", { class: "pane told" }, make("section", { class: "explored" },
+    make("p", {}, says),
+    make("dl", {}, facts.map(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
+    verdict.verdict === "safe" && make("p", { class: "soft" }, "Memory is sequentially consistent here; what depends on weaker orderings is checked elsewhere.")));
+}
+
+/** Says in words what the eye sees. */
+function announce(story, at) {
+  const step = story.steps[at];
+  const text = step
+    ? `Step ${at + 1}, CPU ${story.cpus[step.cpu].letter}: ${step.text}. ${step.changes.length > 0 ? `Changed: ${step.changes.join("; ")}` : "Nothing changed"}.`
+    : "Before the first step.";
+  document.getElementById("live").textContent = text.replaceAll("->", "to");
+}

@@ -1,0 +1,320 @@
+//! The page of `hugewalk check --html`, opened from disk in a real browser.
+
+mod browser;
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use assert_cmd::Command;
+use browser::Browser;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const ASKED: &str =
+    "check S1 S8 S9 S11 S11:no-flush --protocol legacy --protocol vma-lock --protocol hugewalk";
+
+/// The page of a few scenarios, and the report that it shows.
+struct Checked {
+    page: String,
+    report: Value,
+}
+
+static CHECKED: LazyLock<Checked> = LazyLock::new(|| {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("page.html");
+    let mut command = Command::cargo_bin("hugewalk").expect("the command");
+    command.args(ASKED.split_whitespace()).args(["--format", "json", "--html"]).arg(&file);
+    let output = command.output().expect("it ran");
+    assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
+    let report = serde_json::from_slice(&output.stdout).expect("JSON");
+    Checked { page: fs::read_to_string(&file).expect("the page"), report }
+});
+
+fn story(scenario: &str, protocol: &str) -> &'static Value {
+    let verdicts = CHECKED.report["verdicts"].as_array().expect("verdicts");
+    let fits = |verdict: &&Value| verdict["scenario"] == scenario && verdict["protocol"] == protocol;
+    &verdicts.iter().find(fits).expect("a verdict")["story"]
+}
+
+fn steps(story: &Value) -> &Vec<Value> {
+    story["steps"].as_array().expect("steps")
+}
+
+/// The state after so many steps.
+fn state(story: &Value, after: usize) -> &Value {
+    let number = if after == 0 { 0 } else { steps(story)[after - 1]["state"].as_u64().expect("a number") };
+    &story["states"][number as usize]
+}
+
+/// The page in a browser.
+struct Opened {
+    browser: Browser,
+    directory: TempDir,
+}
+
+impl Opened {
+    /// `None`, with a line that says so, on a machine without a browser.
+    fn at(hash: &str) -> Option<Self> {
+        let Some(browser) = Browser::start() else {
+            // Past the harness, which would keep it to itself.
+            writeln!(std::io::stderr(), "tests/html.rs: no browser here, the page is not looked at").ok();
+            return None;
+        };
+        let directory = TempDir::new().expect("a directory");
+        let mut opened = Self { browser, directory };
+        fs::write(opened.file(), &CHECKED.page).expect("written");
+        opened.browser.look(1280, 800, "light");
+        opened.open(hash);
+        Some(opened)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("page.html")
+    }
+
+    /// Opens the page there, and waits until it shows what it has to.
+    fn open(&mut self, hash: &str) {
+        let file = self.file();
+        self.browser.open(&file, hash);
+        self.browser.wait_until("document.querySelector('[aria-current=step], .explored, .cell') !== null");
+    }
+
+    fn assert_quiet(&self) {
+        assert_eq!(self.browser.complaints(), [""; 0]);
+        assert_eq!(self.browser.requests(), [""; 0]);
+    }
+
+    /// The number of the step that is chosen: 0 before the first one.
+    fn chosen(&mut self) -> usize {
+        let at = self.browser.value("Number(document.querySelector('[aria-current=step]').dataset.step) + 1");
+        at.as_u64().expect("a number") as usize
+    }
+
+    fn drawn(&mut self) -> Value {
+        serde_json::from_str(self.browser.value(DRAWN).as_str().expect("text")).expect("JSON")
+    }
+
+    /// Does the drawing show this state, and nothing else?
+    fn assert_drawn(&mut self, state: &Value, at: usize) {
+        let drawn = self.drawn();
+        let mut expected: Vec<[String; 2]> = Vec::new();
+        for (list, entries) in [("processes", "pud"), ("tables", "entries")] {
+            for owner in state[list].as_array().expect("a list") {
+                for entry in owner[entries].as_array().expect("a list") {
+                    let place = if list == "processes" { "pud" } else { "" };
+                    let name = format!("{} {place}[{}]", text(&owner["name"]), entry["index"]);
+                    expected.push([name, text(&entry["entry"]).to_owned()]);
+                }
+            }
+        }
+        let entries = drawn["entries"].as_array().expect("a list").iter();
+        let mut shown: Vec<[String; 2]> =
+            entries.map(|pair| [0, 1].map(|part| text(&pair[part]).to_owned())).collect();
+        shown.retain(|[_, holds]| holds != "none");
+        expected.sort();
+        shown.sort();
+        assert_eq!(shown, expected, "step {at}");
+        for table in state["tables"].as_array().expect("tables") {
+            let name = &table["name"];
+            let lock = match (table["lock_freed"] == true, table["lock"].as_str()) {
+                (true, _) => "lock freed".to_owned(),
+                (false, holder) => format!("lock {}", holder.unwrap_or("–")),
+            };
+            let (users, generation) = (&table["users"], &table["generation"]);
+            let expected =
+                json!([name, table["life"], format!("users {users}"), format!("gen {generation}"), lock]);
+            let shown = drawn["tables"].as_array().expect("tables").iter().find(|shown| shown[0] == *name);
+            assert_eq!(shown, Some(&expected), "step {at}");
+        }
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("text")
+}
+
+/// All that is drawn, in the words of the data: who points where, and what has become of the tables.
+const DRAWN: &str = "JSON.stringify({
+    entries: [...document.querySelectorAll('[data-entry]')].map((row) => [row.dataset.entry, row.dataset.holds]),
+    tables: [...document.querySelectorAll('[data-table]')].map((table) => [table.dataset.table, table.dataset.life,
+        ...[...table.querySelectorAll('[data-part]')].map((part) => part.firstChild.data)]),
+})";
+
+#[test]
+fn keys_go_through_a_run_and_the_tables_beside_it_are_those_of_each_step() {
+    let Some(mut page) = Opened::at("#S1/legacy") else { return };
+    let story = story("S1", "legacy");
+    let count = steps(story).len();
+    assert_eq!(page.chosen(), 0);
+    page.assert_drawn(state(story, 0), 0);
+
+    let is_shown = |at: &usize| steps(story)[at - 1]["contended"] == true || *at == count;
+    let shown: Vec<usize> = (1..=count).filter(is_shown).collect();
+    let mut differing = 0;
+    for &at in &shown {
+        let before = page.drawn();
+        page.browser.press(if at % 2 == 0 { "j" } else { "ArrowDown" });
+        assert_eq!(page.chosen(), at);
+        page.assert_drawn(state(story, at), at);
+        differing += usize::from(page.drawn() != before);
+    }
+    assert!(shown.len() > 10 && differing > 5, "{} steps, {differing} of them change something", shown.len());
+    let freed = page.browser.value("document.querySelectorAll('[data-life=freed]').length");
+    assert!(freed.as_u64() > Some(0), "the table of a use after free is drawn as gone");
+
+    page.browser.press("k");
+    assert_eq!(page.chosen(), shown[shown.len() - 2]);
+    page.browser.press("Home");
+    assert_eq!(page.chosen(), 0);
+    page.browser.press("End");
+    assert_eq!(page.chosen(), count);
+    assert_eq!(page.browser.value("location.hash"), format!("#S1/legacy?step={count}"));
+    page.assert_quiet();
+}
+
+#[test]
+fn a_key_goes_to_the_next_step_of_the_same_processor() {
+    let Some(mut page) = Opened::at("#S9/vma-lock?step=9999") else { return };
+    let steps = steps(story("S9", "vma-lock"));
+    let last = steps.last().expect("a step");
+    assert_eq!(page.chosen(), steps.len());
+    for key in ["p", "p", "p", "n"] {
+        page.browser.press(key);
+        let at = page.chosen();
+        assert_eq!(steps[at - 1]["cpu"], last["cpu"], "{key}: step {at}");
+    }
+    assert!(page.chosen() < steps.len());
+    page.assert_quiet();
+}
+
+#[test]
+fn quiet_steps_unfold_and_fold() {
+    const VISIBLE: &str =
+        "[...document.querySelectorAll('[id^=step-]')].filter((step) => step.offsetHeight > 0).length";
+    let Some(mut page) = Opened::at("#S9/vma-lock") else { return };
+    let steps = steps(story("S9", "vma-lock"));
+    let contended = steps.iter().filter(|step| step["contended"] == true).count() as u64;
+    let folded = page.browser.value(VISIBLE).as_u64().expect("a number");
+    assert!((contended..=contended + 1).contains(&folded), "{folded}");
+    page.browser.press("f");
+    assert_eq!(page.browser.value(VISIBLE), steps.len());
+    page.browser.press("j");
+    assert_eq!(page.chosen(), 1);
+    page.browser.press("f");
+    assert_eq!(page.browser.value(VISIBLE), folded);
+    page.assert_quiet();
+}
+
+#[test]
+fn the_tables_are_those_of_the_step_under_the_pointer() {
+    let Some(mut page) = Opened::at("#S8/legacy") else { return };
+    let story = story("S8", "legacy");
+    let last = steps(story).len();
+    assert_ne!(state(story, last), state(story, 0));
+    page.browser.point_at(&format!("#step-{last}"));
+    page.assert_drawn(state(story, last), last);
+    assert_eq!(page.chosen(), 0, "what is looked at is not chosen");
+    page.browser.point_at("h1");
+    page.assert_drawn(state(story, 0), 0);
+    page.assert_quiet();
+}
+
+#[test]
+fn what_a_tlb_keeps_is_drawn_and_stale_if_its_process_has_lost_it() {
+    let Some(mut page) = Opened::at("#S11:no-flush/hugewalk?step=9999") else { return };
+    let story = story("S11:no-flush", "hugewalk");
+    let end = state(story, steps(story).len());
+    assert!(!end["tlb"].as_array().expect("a list").is_empty(), "{end}");
+    let stale = page.browser.value("document.querySelectorAll('.edge.tlb.stale').length");
+    assert!(stale.as_u64() > Some(0));
+    page.assert_quiet();
+}
+
+#[test]
+fn the_matrix_leads_to_each_verdict_and_escape_leads_back() {
+    let Some(mut page) = Opened::at("") else { return };
+    let verdicts = CHECKED.report["verdicts"].as_array().expect("verdicts");
+    let cells = page.browser.value("[...document.querySelectorAll('.cell')].map((cell) => cell.hash + ' ' + cell.innerText.slice(0, 6).trim()).join()");
+    let sign = |verdict: &Value| match text(&verdict["verdict"]) {
+        "race" => "✗ race",
+        "safe" => "✓ safe",
+        _ => "– does",
+    };
+    let address = |verdict: &Value| format!("#{}/{}", text(&verdict["scenario"]), text(&verdict["protocol"]));
+    let squeezed = |text: &str| text.split_whitespace().collect::<String>();
+    let expected: Vec<String> =
+        verdicts.iter().map(|verdict| format!("{} {}", address(verdict), sign(verdict))).collect();
+    assert_eq!(squeezed(text(&cells)), squeezed(&expected.join(",")));
+
+    page.browser.value("document.querySelector('.cell').focus()");
+    page.browser.press("ArrowDown");
+    page.browser.press("Enter");
+    assert_eq!(page.browser.value("location.hash"), "#S8/legacy");
+    page.browser.wait_until("document.querySelector('[aria-current=step]') !== null");
+    page.browser.press("]");
+    assert_eq!(page.browser.value("location.hash"), "#S9/legacy");
+    page.browser.press("Escape");
+    assert_eq!(page.browser.value("document.getElementById('story').hidden"), true);
+    assert_eq!(page.browser.value("document.activeElement.hash"), "#S9/legacy");
+
+    page.browser.value("document.querySelector('input[value=legacy]').click()");
+    let left = verdicts.iter().filter(|verdict| verdict["protocol"] != "legacy").count();
+    assert_eq!(page.browser.value("document.querySelectorAll('.cell').length"), left);
+    page.open("#S1/hugewalk");
+    let text = page.browser.value("document.querySelector('.explored').innerText");
+    assert!(text.as_str().is_some_and(|text| text.contains("every interleaving")), "{text}");
+    page.assert_quiet();
+}
+
+#[test]
+fn an_address_that_means_nothing_shows_the_matrix() {
+    let Some(mut page) = Opened::at("#S1/no-such-protocol") else { return };
+    for hash in ["#nonsense", "#%", "#S1/legacy/x?step=y", "#S77/legacy"] {
+        assert_eq!(page.browser.value("document.getElementById('matrix').hidden"), false, "{hash}");
+        page.open(hash);
+    }
+    page.open("#S1/legacy?step=x");
+    assert_eq!(page.chosen(), 0);
+    page.assert_quiet();
+}
+
+#[test]
+fn the_page_fits_its_window_in_both_colour_schemes() {
+    let Some(mut page) = Opened::at("") else { return };
+    for (width, height) in [(1280, 800), (1920, 1080), (800, 1000)] {
+        for scheme in ["light", "dark"] {
+            page.browser.look(width, height, scheme);
+            let shown = [
+                ("", "matrix"),
+                ("#S1/legacy?step=9999", "story"),
+                ("#S9/vma-lock?step=60", "middle"),
+                ("#S1/hugewalk", "safe"),
+            ];
+            for (hash, name) in shown {
+                page.open(hash);
+                page.browser.picture(&format!("{name}-{width}-{scheme}"));
+                let sides = page.browser.value("document.documentElement.scrollWidth - innerWidth");
+                assert!(sides.as_i64() <= Some(0), "{name} at {width}: {sides} pixels too wide");
+            }
+        }
+    }
+    page.assert_quiet();
+}
+
+#[test]
+fn a_page_that_cannot_be_written_is_refused_before_the_work_with_exit_code_2() {
+    let directory = TempDir::new().expect("a directory");
+    let mut command = Command::cargo_bin("hugewalk").expect("the command");
+    let output = command
+        .current_dir(&directory)
+        .args(["check", "--html", "no/page.html"])
+        .timeout(std::time::Duration::from_secs(20))
+        .output()
+        .expect("it ran");
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!((output.status.code(), error.lines().count()), (Some(2), 1), "{error}");
+    assert!(error.contains("no/page.html: cannot be written"), "{error}");
+    assert!(output.stdout.is_empty());
+}
