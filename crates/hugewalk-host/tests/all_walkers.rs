@@ -15,13 +15,15 @@ use hugewalk::fault::{Access, FaultError};
 use hugewalk::gup::{GupError, GupFlags};
 use hugewalk::mm::{Advice, MapFlags, RemapTo};
 use hugewalk::pagewalk::{Found, Visitor};
+use hugewalk::platform::Levels;
 use hugewalk::rmap::PageError;
 use hugewalk::uffd::{Features, Modes, Userfault};
 use hugewalk::vma::Protection;
 use hugewalk_host::Host;
 
 use pages::{
-    File, RW, Space, StopAtEnd, System, assert_unused, counters, cpu, file, map, map_at, page, space, system,
+    File, RW, Space, StopAtEnd, System, assert_unused, counters, cpu, file, map, map_at, page, space,
+    system_with,
 };
 
 const POOL: u64 = 48;
@@ -277,7 +279,16 @@ impl World {
 
 #[test]
 fn all_walkers_at_once_lose_nothing() {
-    let (hugetlb, mut task) = system(POOL);
+    all_at_once(Levels::Four);
+}
+
+#[test]
+fn nor_on_tables_of_five_levels() {
+    all_at_once(Levels::Five);
+}
+
+fn all_at_once(levels: Levels) {
+    let (hugetlb, mut task) = system_with(levels, POOL);
     let file = file(&mut task, 512);
     let (spaces, restless) = ([space(&hugetlb), space(&hugetlb)], space(&hugetlb));
     for space in spaces.iter().chain([&restless]) {

@@ -10,6 +10,7 @@ use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::arch::{Entry, Leaf};
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
+use hugewalk::platform::Levels;
 use hugewalk::pool::PoolCounters;
 use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
@@ -28,7 +29,13 @@ pub(crate) const START: u64 = 4 * PUD_SIZE;
 
 /// A system with so many pages of 2 MiB, and a task of it.
 pub(crate) fn system(pages: u64) -> (System, Task<Host>) {
-    let config = HostConfig::new().huge_bytes(4 * PUD_SIZE).max_tables(10_000).tracing(Tracing::Count);
+    system_with(Levels::Four, pages)
+}
+
+/// The same with tables of so many levels.
+pub(crate) fn system_with(levels: Levels, pages: u64) -> (System, Task<Host>) {
+    let config =
+        HostConfig::new().levels(levels).huge_bytes(4 * PUD_SIZE).max_tables(10_000).tracing(Tracing::Count);
     let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
     assert_eq!(hugetlb.resize_pool(SMALL, pages), pages);
     let task = Task::new(&hugetlb).unwrap();
