@@ -52,6 +52,8 @@ pub enum Errno {
     ENOSPC,
     /// Access not permitted.
     EACCES,
+    /// Too large for what it is to be stored in (here: an offset in a file).
+    EOVERFLOW,
     /// Not supported.
     EOPNOTSUPP,
     /// Input or output error (here: the page a handler would map has a hardware error).
@@ -77,6 +79,7 @@ impl Errno {
             Self::EINVAL => "EINVAL",
             Self::ENOSPC => "ENOSPC",
             Self::EACCES => "EACCES",
+            Self::EOVERFLOW => "EOVERFLOW",
             Self::EOPNOTSUPP => "EOPNOTSUPP",
             Self::EIO => "EIO",
             Self::EHWPOISON => "EHWPOISON",

@@ -31,9 +31,15 @@ pub enum MapError {
         /// The address.
         address: VirtAddr,
     },
-    /// A range that wraps, or an offset past what a file can have.
-    #[error("the range does not fit the address space or the file")]
+    /// A range that wraps, or that does not fit the address space.
+    #[error("the range does not fit the address space")]
     Overflow,
+    /// The mapping would end past what a file can have.
+    #[error("the mapping would reach past the largest file, from offset {offset:#x}")]
+    OffsetOverflow {
+        /// The offset in bytes.
+        offset: u64,
+    },
     /// No room for the range below the end of user addresses.
     #[error("no free range of {length:#x} bytes")]
     NoRoom {
@@ -118,6 +124,7 @@ impl MapError {
                 Errno::ENOMEM
             }
             Self::Exists { .. } => Errno::EEXIST,
+            Self::OffsetOverflow { .. } => Errno::EOVERFLOW,
             Self::BadAddress { .. } => Errno::EFAULT,
             Self::AccessDenied => Errno::EACCES,
             Self::Fault(error) => error.errno(),

@@ -84,8 +84,9 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// Any [`MapError`] but those of faults. Nothing was mapped or unmapped then; only with [`MapError::NoPage`], what
-    /// was to be replaced is gone, since its promises had to be given up before that could be known.
+    /// Any [`MapError`] but those of faults. Nothing was mapped or unmapped then; only with [`MapError::NoPage`], and with
+    /// [`MapError::Unaligned`] for an offset that is a multiple of 4 KiB alone, what was to be replaced is gone: its promises
+    /// had to be given up before the former could be known, and Linux finds out about the latter as late.
     pub fn mmap(&self, task: &mut Task<P>, request: &MapRequest<'_, P>) -> Result<VirtAddr, MapError> {
         task.check(self.mm().hugetlb())?;
         if let Backing::File { file, .. } = request.backing
@@ -94,27 +95,29 @@ impl<P: Platform> AddressSpace<P> {
             // Its frames are those of another platform.
             return Err(WrongSystem.into());
         }
-        if request.length == 0 {
-            return Err(MapError::ZeroLength);
-        }
         let (size, offset) = match request.backing {
             Backing::File { file, offset } => (file.size_class(), offset),
             Backing::Anonymous(size) => (size, 0),
         };
+        // The order of what follows is that of Linux: who makes two mistakes is told of the same one.
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(MapError::Unaligned { value: offset, size });
+        }
+        if request.length == 0 {
+            return Err(MapError::ZeroLength);
+        }
         let length = size.round_up(request.length).ok_or(MapError::Overflow)?;
         if length > self.mm().levels().task_size().as_u64() {
             return Err(MapError::NoRoom { length });
         }
-        align_error(size, offset)?;
-        let end =
-            offset.checked_add(length).filter(|&end| end <= i64::MAX as u64).ok_or(MapError::Overflow)?;
-
         let mut mmap = self.mmap_write(task);
         if mmap.vmas.exited {
             return Err(MapError::Exited);
         }
         let start = place(&mmap, request.placement, length, size)?;
         let range = start..start.plus(length);
+        let end = offset.checked_add(length).filter(|&end| end <= i64::MAX as u64);
+        let end = end.ok_or(MapError::OffsetOverflow { offset })?;
         let anonymous;
         let file = match request.backing {
             Backing::File { file, .. } => file,
@@ -137,7 +140,11 @@ impl<P: Platform> AddressSpace<P> {
         };
         let mut events = Announcements::new();
         events.unmap(mmap.vmas.overlapping(&range), &range, task)?;
-        let mapped = map_file(&mut mmap, file, shape, end, task);
+        let mapped = match align_error(size, offset) {
+            Ok(()) => map_file(&mut mmap, file, shape, end, task),
+            // Linux makes room before it asks the file whether it can be mapped.
+            Err(error) => make_room(&mut mmap, &range, task).and(Err(error)),
+        };
         if mapped.is_ok() || mmap.vmas.overlapping(&range).next().is_none() {
             events.done();
         }
@@ -187,10 +194,10 @@ fn place<P: Platform>(
             if start.as_u64() % PAGE_SIZE != 0 {
                 return Err(MapError::UnalignedAddress { address: start });
             }
+            align_error(size, start.as_u64())?;
             if !fits(start) {
                 return Err(MapError::NoRoom { length });
             }
-            align_error(size, start.as_u64())?;
             if let (Placement::FixedNoReplace(_), Some(vma)) = (placement, taken(start)) {
                 return Err(MapError::Exists { address: vma.start().max(start) });
             }
@@ -205,6 +212,15 @@ fn place<P: Platform>(
         }
         Placement::Anywhere => mmap.vmas.gap_below(top, length, size).ok_or(MapError::NoRoom { length }),
     }
+}
+
+/// Unmaps what lies at the place of a mapping that will not be made after all.
+fn make_room<P: Platform>(
+    mmap: &mut MmapWriteGuard<'_, P>,
+    range: &Range<VirtAddr>,
+    task: &mut Task<P>,
+) -> Result<(), MapError> {
+    Unmap::prepare(mmap, range, task)?.apply(mmap, task)
 }
 
 /// Promises the pages, makes room at the place, and maps. What can fail comes first.

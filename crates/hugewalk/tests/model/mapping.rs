@@ -29,20 +29,25 @@ pub(super) fn page_range(address: u64, length: u64) -> Result<Range<u64>, Refuse
 
 impl Model {
     pub(super) fn map(&mut self, process: usize, map: &Map) -> Result<u64, Refused> {
-        if map.length == 0 {
-            return Err(einval(Why::ZeroLength));
-        }
         let (size, offset) = match map.what {
             What::File { slot, offset } => (self.files[self.slot(slot)].size_class, offset),
             What::Anonymous(size) => (size, 0),
         };
-        let length = map.length.next_multiple_of(size.bytes());
-        if !size.is_aligned(offset) {
+        if !offset.is_multiple_of(PAGE) {
             return Err(einval(Why::Unaligned));
         }
+        if map.length == 0 {
+            return Err(einval(Why::ZeroLength));
+        }
+        let length = map.length.next_multiple_of(size.bytes());
         let start = self.place(process, map.placement, length, size.bytes())?;
         let range = start..start + length;
         self.may_cut(process, &range)?;
+        if !size.is_aligned(offset) {
+            self.unmap_range(process, &range);
+            self.drop_unused_files();
+            return Err(einval(Why::Unaligned));
+        }
         let file = match map.what {
             What::File { slot, .. } => self.slot(slot),
             What::Anonymous(size) => self.new_file(size, None, true),
@@ -126,11 +131,11 @@ impl Model {
                 if !start.is_multiple_of(PAGE) {
                     return Err(einval(Why::UnalignedAddress));
                 }
-                if start + length > self.top {
-                    return Err(Refused("ENOMEM", Why::NoRoom));
-                }
                 if !start.is_multiple_of(size) {
                     return Err(einval(Why::Unaligned));
+                }
+                if start + length > self.top {
+                    return Err(Refused("ENOMEM", Why::NoRoom));
                 }
                 if matches!(placement, Placement::FixedNoReplace(_)) && !is_free(start) {
                     return Err(Refused("EEXIST", Why::Exists));

@@ -4,7 +4,7 @@ use super::World;
 use super::common::{AddressSpace, GIB, M2, RW, at};
 use hugewalk::addr::HugeSize;
 use hugewalk::file::HugeFile;
-use hugewalk::mm::{Advice, MapError, MapFlags, RemapTo};
+use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement, RemapTo};
 use hugewalk::vma::Protection;
 
 const HERE: u64 = 4 * GIB;
@@ -227,4 +227,38 @@ fn a_page_of_a_gib_is_not_cut_by_a_mapping_with_smaller_pages() {
     assert!(matches!(refused, Err(MapError::Unaligned { size: HugeSize::Size1G, .. })));
     world.map(&space, &file, HERE, GIB, SHARED | MapFlags::NORESERVE);
     assert_eq!(space.mmap_read(&mut world.task).vmas().count(), 1);
+}
+
+#[test]
+fn who_makes_two_mistakes_in_a_mapping_is_told_of_the_one_that_linux_finds_first() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, SHARED);
+    let (exists, top) = (MapError::Exists { address: at(HERE) }, (1u64 << 47) - 0x1000);
+    let unaligned = |value| MapError::Unaligned { value, size: HugeSize::Size2M };
+    let far = (1 << 63) - M2;
+    let keep = |address| Placement::FixedNoReplace(at(address));
+    let replace = |address| Placement::Fixed(at(address));
+    for (placement, length, offset, refused) in [
+        (keep(HERE), 0, 17, unaligned(17)),
+        (keep(HERE), 0, 0x1000, MapError::ZeroLength),
+        (replace(HERE + 1), 1 << 48, 0x1000, MapError::NoRoom { length: 1 << 48 }),
+        (replace(top), M2, 0, unaligned(top)),
+        (replace(top.next_multiple_of(M2) - M2), M2, 0x1000, MapError::NoRoom { length: M2 }),
+        (keep(HERE), M2, 0x1000, exists),
+        (keep(HERE), M2, far, exists),
+        (replace(HERE), M2, far, MapError::OffsetOverflow { offset: far }),
+        (replace(HERE), M2, far + 0x1000, MapError::OffsetOverflow { offset: far + 0x1000 }),
+    ] {
+        let backing = Backing::File { file: &file, offset };
+        let request = MapRequest { placement, length, protection: RW, flags: SHARED, backing };
+        assert_eq!(space.mmap(&mut world.task, &request), Err(refused), "{placement:x?}, {offset:#x}");
+        assert_eq!(bounds(&mut world, &space), [(HERE, 2, 0)]);
+    }
+    // Found last, when room has been made.
+    let refused = super::common::map(&space, &mut world.task, &file, 0x1000, HERE, M2, SHARED);
+    assert_eq!(refused, Err(unaligned(0x1000)));
+    assert_eq!(bounds(&mut world, &space), [(HERE + M2, 1, 1)]);
+    drop((space, file));
+    world.finish();
 }
