@@ -98,7 +98,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             if vma.asks_handler(Reason::Minor) {
                 return Ok(self.ask(slot, empty, Reason::Minor, task));
             }
-            return self.map_cached(slot, &page, task).map(Attempt::Done);
+            return self.map_cached(slot, empty, &page, task).map(Attempt::Done);
         }
         if !vma.file().has_index(self.index) {
             return Err(FaultError::BeyondEof { index: self.index });
@@ -124,6 +124,10 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     /// Maps a fresh page.
     fn fresh(&self, slot: &Slot<'_, P, Stable>, task: &Task<P>) -> Result<Fault, FaultError> {
         let vma = self.vma();
+        if !vma.is_shared() {
+            // Even if there is no page, as in Linux.
+            vma.set_anon();
+        }
         let page = self.new_page(false)?;
         self.mm().hugetlb().platform().zero_huge(page.frame(), vma.size());
         if vma.is_shared() {
@@ -146,19 +150,28 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         }
     }
 
-    /// Maps a page of the file's page cache, or a copy of it for a store to a private mapping.
+    /// Maps a page of the file's page cache, or a copy of it for a store to a private mapping. Where there is no page for the
+    /// copy, the file's is mapped for reading all the same; and where a handler has protected the place, for it comes first.
+    ///
+    /// Linux maps the page and goes on to copy it from there.
     fn map_cached(
         &self,
         slot: &Slot<'_, P, Stable>,
+        empty: Entry,
         page: &PageRef<'_, P>,
         task: &Task<P>,
     ) -> Result<Fault, FaultError> {
-        if self.vma().is_shared() || !self.is_write() {
+        if self.vma().is_shared() || !self.is_write() || empty == Entry::Marker {
             let done = self.install(slot, page.frame(), self.vma().is_shared(), task);
             return Ok(if done { Fault::Mapped } else { Fault::Raced });
         }
-        // Linux maps the page first and copies it at once; nobody can tell.
-        let copy = self.new_page(false)?;
+        let copy = match self.new_page(false) {
+            Ok(copy) => copy,
+            Err(NoPage::OutOfMemory(error)) => return Err(error.into()),
+            Err(error) if self.install(slot, page.frame(), false, task) => return Err(error.into()),
+            Err(_) => return Ok(Fault::Raced),
+        };
+        self.vma().set_anon();
         copy.set_private(self.vma().file());
         self.mm().hugetlb().platform().copy_huge(page.frame(), copy.frame(), self.vma().size());
         if self.install(slot, copy.frame(), true, task) {
@@ -180,7 +193,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         let protected = empty == Entry::Marker;
         let mut flags = leaf_flags(self.vma(), writable && !protected) | LeafFlags::ACCESSED;
         flags.set(LeafFlags::UFFD_WP, protected);
-        if self.is_write() && !protected {
+        if self.is_write() && writable && !protected {
             flags |= LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         }
         self.mm().hugetlb().page(frame).add_mapping();
@@ -249,7 +262,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             }
             Err(error) => return Err(error.into()),
         };
-        copy.set_private(self.vma().file());
+        vma.set_anon();
+        copy.set_private(vma.file());
         hugetlb.platform().copy_huge(old.frame(), copy.frame(), vma.size());
         let locked = slot.lock(task);
         let now = match locked.read() {

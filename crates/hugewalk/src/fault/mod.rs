@@ -184,7 +184,8 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`FaultError`]; nothing was changed then, apart from tables that may have been made on the way.
+    /// [`FaultError`]; nothing was changed then, apart from tables that may have been made on the way, and that a page of the
+    /// file may be mapped for reading where there was none for a copy of it.
     pub fn fault(&self, task: &mut Task<P>, address: VirtAddr, access: Access) -> Result<Fault, FaultError> {
         self.resolve(task, address, access, false)
     }

@@ -21,7 +21,7 @@ use crate::walk::huge_pte_offset;
 
 impl<P: Platform> AddressSpace<P> {
     /// A copy of the address space. Shared mappings are mapped but not filled: the copy takes tables up, or pages, as it
-    /// touches them. Private ones are copied entry by entry, and both sides lose the right to write until one of them
+    /// touches them, and so are private ones that never had a page of their own. The others are copied entry by entry, and both sides lose the right to write until one of them
     /// copies the page; but a page that somebody has pinned (see [`gup`](crate::gup)) stays the parent's as it is, and the
     /// copy gets a page of its own at once. Reservations stay with the parent. Sleeps.
     ///
@@ -72,8 +72,9 @@ fn copy_vmas<P: Platform>(
         // In the tree before the entries are copied: truncation then finds the original or the copy of each.
         old.file().i_mmap_write(task).insert_after(old, new.clone())?;
         into.vmas.insert(new.clone())?;
-        // Write protections are nowhere but in the entries. Linux: vma_needs_copy().
-        if !old.is_shared() || new.flags().contains(VmaFlags::UFFD_WP) {
+        // What the file has the child finds there; pages of one's own and write protections are nowhere but in the entries.
+        // Linux: vma_needs_copy().
+        if old.is_anon() || new.flags().contains(VmaFlags::UFFD_WP) {
             copy_entries(parent, old, &into, &new, task)?;
             // After the entries: a page that was taken away from the parent before it was copied is missed by the child as
             // well, which must not find zeroes in its place. (Linux forgets it here, and the child does.)

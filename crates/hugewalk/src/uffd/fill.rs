@@ -156,6 +156,9 @@ fn fill_page<P: Platform>(
     let guard = mmap.lock_vma(vma, task).ok_or(UserfaultError::NotRegistered { address })?;
     let slot = huge_pte_alloc(&guard, vma, address, Some(&guard), task)?;
     let place = Place { guard: &guard, slot, address };
+    if !vma.is_shared() {
+        vma.set_anon();
+    }
     let filled = match filling {
         Filling::Bytes(bytes, protect) => place.copy(bytes, protect, task),
         Filling::OfFile => place.take_up(task),

@@ -93,6 +93,8 @@ pub struct Vma<P: Platform> {
     /// A page was taken away to serve the reservation's owner: touching a missing one is an error from now on.
     /// Linux: `HPAGE_RESV_UNMAPPED`.
     robbed: AtomicBool,
+    /// A page of its own has been made for it, or was about to be. Linux: `anon_vma`.
+    anon: AtomicBool,
     /// Its place among the VMAs of the same offset in the file's tree. Guarded by `i_mmap`.
     rank: AtomicU64,
 }
@@ -144,6 +146,7 @@ impl<P: Platform> Vma<P> {
             reserve,
             userfault,
             robbed: AtomicBool::new(false),
+            anon: AtomicBool::new(false),
             rank: AtomicU64::new(0),
         })
     }
@@ -176,6 +179,9 @@ impl<P: Platform> Vma<P> {
     pub(crate) fn succeed(&self, old: &Self) {
         if old.is_robbed() {
             self.set_robbed();
+        }
+        if old.is_anon() {
+            self.set_anon();
         }
     }
 
@@ -347,6 +353,16 @@ impl<P: Platform> Vma<P> {
     /// The caller holds `i_mmap` in write.
     pub(crate) fn set_rank(&self, rank: u64) {
         self.rank.store(rank, Ordering::Relaxed);
+    }
+
+    /// Has a private mapping ever had a page of its own?
+    pub(crate) fn is_anon(&self) -> bool {
+        self.anon.load(Ordering::Relaxed)
+    }
+
+    /// A private mapping gets a page of its own. The caller holds the mmap lock in read at least; who asks holds it in write.
+    pub(crate) fn set_anon(&self) {
+        self.anon.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_robbed(&self) -> bool {

@@ -112,9 +112,16 @@ impl Model {
                     self.process(process).private.insert(address, Entry::OfFile);
                     Ok(())
                 }
-                Some(bytes) => self.new_private(process, vma, address, bytes),
+                Some(bytes) => {
+                    // Without a page for the copy the file's is mapped all the same.
+                    self.process(process).private.insert(address, Entry::OfFile);
+                    self.new_private(process, vma, address, bytes)
+                }
                 None if beyond => Err(Why::BeyondEof),
-                None => self.new_private(process, vma, address, BTreeMap::new()),
+                None => {
+                    self.process(process).find_mut(address).expect("the fault found it").anon = true;
+                    self.new_private(process, vma, address, BTreeMap::new())
+                }
             },
         }
     }
@@ -128,7 +135,9 @@ impl Model {
         } else {
             self.spare_page(size, mount)?
         };
-        self.process(process).private.insert(address, Entry::Own { frame, bytes });
+        let process = self.process(process);
+        process.find_mut(address).expect("the fault found it").anon = true;
+        process.private.insert(address, Entry::Own { frame, bytes });
         Ok(())
     }
 

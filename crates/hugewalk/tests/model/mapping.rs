@@ -64,6 +64,7 @@ impl Model {
             locked: map.flags.contains(MapFlags::LOCKED),
             promised: None,
             robbed: false,
+            anon: false,
         };
         if let What::Anonymous(_) = map.what {
             self.files[file].size = length;

@@ -3,10 +3,14 @@
 use super::state::{Entry, Model, Process};
 
 impl Model {
-    /// The child has the private pages as they are, and none of the promises. What is shared it finds in the file.
+    /// The child has the private pages as they are, and none of the promises. What is shared it finds in the file, and so it
+    /// does all of a private mapping that never had a page of its own.
     pub(super) fn fork(&mut self, from: usize, to: usize) {
         let parent = self.process(from);
         let mut child = Process { vmas: parent.vmas.clone(), private: parent.private.clone() };
+        for vma in parent.vmas.values().filter(|vma| !vma.anon) {
+            child.private.retain(|address, _| !(vma.start..vma.end).contains(address));
+        }
         for vma in child.vmas.values_mut() {
             // Here: a robbed mapping stays so in the child. (Linux forgets it, and the grandchild finds zeroes.)
             vma.promised = None;

@@ -108,6 +108,8 @@ pub(crate) struct Vma {
     /// The pages of the file that are promised to this private mapping and were not taken up, if the process made it.
     pub(crate) promised: Option<BTreeSet<u64>>,
     pub(crate) robbed: bool,
+    /// It has had a page of its own, or was about to.
+    pub(crate) anon: bool,
 }
 
 impl Vma {

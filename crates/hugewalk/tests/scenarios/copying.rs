@@ -2,6 +2,7 @@
 
 use super::World;
 use super::common::{GIB, M2, at, cpu};
+use hugewalk::arch::LeafFlags;
 use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::mm::{Advice, MapFlags};
 
@@ -115,6 +116,45 @@ fn a_copy_by_the_owner_leaves_its_other_promises_alone() {
     assert_eq!(world.counters(), (4, 3, 1, 0));
     assert_eq!(world.faults(&parent, HERE, Access::Write), [Fault::Copied]);
     assert_eq!(world.counters(), (4, 2, 1, 0));
+    drop((parent, child, file));
+    world.finish();
+}
+
+#[test]
+fn a_store_that_finds_no_page_for_a_copy_leaves_the_files_page_mapped_for_reading() {
+    let mut world = World::new(1);
+    let (file, space) = (world.file(), world.process());
+    file.write_at(&mut world.task, 0, &[7]).unwrap();
+    file.truncate(&mut world.task, M2).unwrap();
+    world.map(&space, &file, HERE, M2, MapFlags::NORESERVE);
+    let refused = cpu::store(&space, &mut world.task, at(HERE), 1);
+    assert!(matches!(refused, Err(FaultError::PoolEmpty(_))));
+    let (leaf, _) = cpu::peek(&space, &world.task, at(HERE)).unwrap();
+    assert!(!leaf.is_writable() && !leaf.flags.contains(LeafFlags::DIRTY));
+    assert_eq!((space.mm().resident(), world.faults_to_read(&space, HERE, M2)), (1, 0));
+    assert_eq!(world.load(&space, HERE), 7);
+    drop((space, file));
+    world.finish();
+}
+
+#[test]
+fn fork_copies_a_private_mapping_only_if_it_ever_had_a_page_of_its_own() {
+    let mut world = World::new(4);
+    let (file, parent) = (world.file(), world.process());
+    file.write_at(&mut world.task, 0, &[1]).unwrap();
+    file.allocate(&mut world.task, 0, 2 * M2, false).unwrap();
+    world.map(&parent, &file, HERE, 2 * M2, PRIVATE);
+    world.load(&parent, HERE);
+    let child = parent.fork(&mut world.task).unwrap();
+    assert_eq!((parent.mm().resident(), child.mm().resident()), (1, 0));
+    assert_eq!(world.faults_to_read(&child, HERE, M2), 1);
+    child.exit(&mut world.task);
+    // It counts for the whole mapping, also when the page is gone again.
+    world.store(&parent, HERE + M2, 1);
+    parent.madvise(&mut world.task, at(HERE + M2), M2, Advice::DontNeed).unwrap();
+    parent.mprotect(&mut world.task, at(HERE), M2, hugewalk::vma::Protection::READ).unwrap();
+    let child = parent.fork(&mut world.task).unwrap();
+    assert_eq!((child.mm().resident(), world.faults_to_read(&child, HERE, M2)), (1, 0));
     drop((parent, child, file));
     world.finish();
 }
