@@ -20,6 +20,8 @@ use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::file::{HugeFile, IMmapWriteGuard};
 use crate::mm::Mm;
 use crate::platform::{Event, Platform, Protocol, Step};
+use crate::reserve::PrivateReserve;
+use crate::sync::Arc;
 use crate::table::{Retired, TableRef};
 use crate::vma::Vma;
 
@@ -27,6 +29,14 @@ use crate::vma::Vma;
 const INLINE: usize = 8;
 /// Pages a batch holds at most.
 const BATCH: usize = 512;
+
+/// A page whose mapping and reference are owed.
+#[derive(Clone, Copy)]
+struct Owed {
+    frame: HugeFrame,
+    /// If that was the last reference, the page's promise comes back with it.
+    promised: bool,
+}
 
 /// Flushes and frees that are owed. Linux: `struct mmu_gather`.
 #[must_use = "dropping a gather at once flushes nothing of what comes later"]
@@ -36,9 +46,11 @@ pub struct Gather<'g, P: Platform> {
     i_mmap: Option<&'g IMmapWriteGuard<'g, P>>,
     size: HugeSize,
     range: Option<Range<VirtAddr>>,
-    inline: [HugeFrame; INLINE],
+    inline: [Owed; INLINE],
     inline_len: usize,
-    more: Vec<HugeFrame>,
+    more: Vec<Owed>,
+    /// To whom the promises of pages come back.
+    reserve: Option<Arc<PrivateReserve<P>>>,
     retired: Retired,
     unshared: u64,
     last: u64,
@@ -74,9 +86,10 @@ impl<'g, P: Platform> Gather<'g, P> {
             i_mmap: None,
             size,
             range: None,
-            inline: [HugeFrame(0); INLINE],
+            inline: [Owed { frame: HugeFrame(0), promised: false }; INLINE],
             inline_len: 0,
             more: Vec::new(),
+            reserve: None,
             retired: Retired::new(),
             unshared: 0,
             last: 0,
@@ -101,16 +114,36 @@ impl<'g, P: Platform> Gather<'g, P> {
 
     /// The leaf at `address` was cleared; what it held on the page, a mapping and a reference, is owed.
     pub(crate) fn unmapped(&mut self, address: VirtAddr, frame: HugeFrame) {
+        self.owe(address, Owed { frame, promised: false });
+    }
+
+    /// As [`unmapped`](Self::unmapped), of a private page of the mapping that made these promises. If nobody else holds the
+    /// page it goes back to the pool as one that is promised: the next touch finds it, whoever else wants pages. The caller
+    /// holds the lock of `reserve` in write until the gather is finished.
+    pub(crate) fn unmapped_promised(
+        &mut self,
+        address: VirtAddr,
+        frame: HugeFrame,
+        reserve: &Arc<PrivateReserve<P>>,
+    ) {
+        if !self.reserve.as_ref().is_some_and(|known| Arc::ptr_eq(known, reserve)) {
+            self.flush();
+            self.reserve = Some(reserve.clone());
+        }
+        self.owe(address, Owed { frame, promised: true });
+    }
+
+    fn owe(&mut self, address: VirtAddr, owed: Owed) {
         self.changed(address..address.plus(self.size.bytes()));
         if let Some(place) = self.inline.get_mut(self.inline_len) {
-            *place = frame;
+            *place = owed;
             self.inline_len += 1;
         } else if self.more.len() < BATCH && self.more.try_reserve(1).is_ok() {
-            self.more.push(frame);
+            self.more.push(owed);
         } else {
             self.flush();
             // After the flush nothing else is owed for this page.
-            self.put(frame);
+            self.put(owed);
         }
     }
 
@@ -158,12 +191,12 @@ impl<'g, P: Platform> Gather<'g, P> {
             }
         }
         (self.unshared, self.last) = (0, 0);
-        for &frame in self.inline.iter().take(self.inline_len) {
-            self.put(frame);
+        for &owed in self.inline.iter().take(self.inline_len) {
+            self.put(owed);
         }
         self.inline_len = 0;
-        for frame in core::mem::take(&mut self.more) {
-            self.put(frame);
+        for owed in core::mem::take(&mut self.more) {
+            self.put(owed);
         }
         self.retired.free_after_grace_period(hugetlb, self.mm.id());
     }
@@ -173,11 +206,15 @@ impl<'g, P: Platform> Gather<'g, P> {
         drop(self);
     }
 
-    fn put(&self, frame: HugeFrame) {
+    fn put(&self, Owed { frame, promised }: Owed) {
+        let hugetlb = self.mm.hugetlb();
         // Only after the flush: who finds the page mapped once takes it for its own and writes to it, while a processor
         // of this address space could still read it.
-        self.mm.hugetlb().page(frame).remove_mapping();
-        self.mm.hugetlb().put_page(frame, self.size);
+        hugetlb.page(frame).remove_mapping();
+        match self.reserve.as_ref().filter(|_| promised) {
+            Some(reserve) => hugetlb.put_page_promised(frame, self.size, |index| reserve.restore(index)),
+            None => hugetlb.put_page(frame, self.size),
+        }
     }
 }
 

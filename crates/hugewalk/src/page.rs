@@ -320,22 +320,39 @@ impl<P: Platform> Hugetlb<P> {
 
     /// Gives one reference up. The last one puts the page back into its pool. Does not sleep.
     pub(crate) fn put_page(&self, frame: HugeFrame, size: HugeSize) {
-        self.put(frame, size, REFERENCE);
+        self.put(frame, size, REFERENCE, |_| false);
+    }
+
+    /// As [`put_page`](Self::put_page); if it was the last reference to a private page, `restore` is asked whether the page
+    /// is promised again, by the offset that it was taken for. Does not sleep.
+    ///
+    /// Linux: `folio_set_hugetlb_restore_reserve()` in `__unmap_hugepage_range()`, which decides before it knows.
+    pub(crate) fn put_page_promised(
+        &self,
+        frame: HugeFrame,
+        size: HugeSize,
+        restore: impl FnOnce(u64) -> bool,
+    ) {
+        self.put(frame, size, REFERENCE, restore);
     }
 
     /// Gives a pin up with its reference. Linux: `unpin_user_page()`.
     pub(crate) fn unpin_page(&self, frame: HugeFrame, size: HugeSize) {
-        self.put(frame, size, PIN + REFERENCE);
+        self.put(frame, size, PIN + REFERENCE, |_| false);
     }
 
-    fn put(&self, frame: HugeFrame, size: HugeSize, weight: u64) {
+    fn put(&self, frame: HugeFrame, size: HugeSize, weight: u64, restore: impl FnOnce(u64) -> bool) {
         let page = self.page(frame);
         // AcqRel: the uses of all holders come before the page's next life.
         if page.refs.fetch_sub(weight, Ordering::AcqRel) != weight {
             return;
         }
+        // SAFETY: that was the last reference, so the owner is ours to look at.
+        let index = unsafe { (*page.owner.get()).index };
+        let promised = page.is_anon() && restore(index);
         // SAFETY: that was the last reference.
-        let (subpool, restore, file) = unsafe { page.strip() };
+        let (subpool, unused, file) = unsafe { page.strip() };
+        let restore = unused || promised;
         // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation up and was never used brings it back
         // as it is; else the sub-pool may want it to keep its minimum.
         match &subpool {

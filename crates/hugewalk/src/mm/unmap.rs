@@ -12,7 +12,7 @@ use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::{Levels, Platform, Protocol, Step};
-use crate::reserve::release_range;
+use crate::reserve::{PrivateReserve, release_range};
 use crate::share::detach;
 use crate::sync::Arc;
 use crate::task::Task;
@@ -204,9 +204,27 @@ pub(crate) fn zap_range<P: Platform>(
             vma.vma().set_robbed();
         }
         let before = locked.exchange(|entry| zap.trace_of(entry));
-        cleared += u64::from(drop_entry(mm, size, address, before, gather));
+        cleared += u64::from(match (before, promised_to(vma.vma(), before)) {
+            (Entry::Leaf(leaf), Some(reserve)) => {
+                mm.sub_resident(size);
+                gather.unmapped_promised(address, leaf.frame, reserve);
+                true
+            }
+            _ => drop_entry(mm, size, address, before, gather),
+        });
     });
     cleared
+}
+
+/// To whom the promise of an entry's page comes back when the page goes: who made the private mapping, with promises, and
+/// has the page for itself. Not while there are surplus pages, which go first of all.
+///
+/// Linux: `__unmap_hugepage_range()` in mm/hugetlb.c, from 6.12 on.
+fn promised_to<P: Platform>(vma: &Vma<P>, entry: Entry) -> Option<&Arc<PrivateReserve<P>>> {
+    let hugetlb = vma.mm().hugetlb();
+    let reserve = vma.reserve()?;
+    let is_own = matches!(entry, Entry::Leaf(leaf) if hugetlb.page(leaf.frame).is_anon());
+    (is_own && hugetlb.pool(vma.size()).counters().surplus == 0).then_some(reserve)
 }
 
 /// Gives up what an entry stood for that has been taken out of its table, with the table still locked. True if it stood

@@ -39,6 +39,14 @@ impl<P: Platform> PrivateReserve<P> {
     pub(crate) fn new() -> Result<Arc<Self>, OutOfMemory> {
         Arc::try_new(Self { lock: RwSem::new(()), used: SpinLock::<P, _>::new(RegionMap::new()) })
     }
+
+    /// The page that was taken for an offset goes back to the pool: true if its promise was used up for it, and is there
+    /// again. Without memory to note that, it stays used up.
+    ///
+    /// Linux: `vma_needs_reservation()` and `vma_add_reservation()` in `__unmap_hugepage_range()`, from 6.12 on.
+    pub(crate) fn restore(&self, index: u64) -> bool {
+        self.used.lock().del(index, index.saturating_add(1)) == Ok(1)
+    }
 }
 
 /// Whose promises a fault may use.

@@ -47,22 +47,21 @@ impl Model {
         self.give_back(self.files[file].mount, promises);
     }
 
-    /// Takes pages of a file out of every private mapping, copies included.
+    /// Takes pages of a file out of every private mapping, copies included, one mapping after the other.
     fn zap_offsets(&mut self, file: usize, offsets: &Range<u64>) {
-        for process in 0..self.processes.len() {
-            let Some(found) = &self.processes[process] else { continue };
-            let vmas = found.vmas.values().filter(|vma| vma.file == file && !vma.shared);
-            let parts: Vec<_> = vmas
-                .filter_map(|vma| {
-                    let own = vma.offsets();
-                    let (from, to) = (own.start.max(offsets.start), own.end.min(offsets.end));
-                    let address = |index: u64| vma.start + ((index - vma.offset) << vma.size.shift());
-                    (from < to).then(|| address(from)..address(to))
-                })
-                .collect();
-            for part in parts {
-                self.zap(process, &part);
-            }
+        let mut parts = Vec::new();
+        for (process, found) in self.processes.iter().enumerate() {
+            let vmas = found.iter().flat_map(|process| process.vmas.values());
+            parts.extend(vmas.filter(|vma| vma.file == file && !vma.shared).filter_map(|vma| {
+                let own = vma.offsets();
+                let (from, to) = (own.start.max(offsets.start), own.end.min(offsets.end));
+                let address = |index: u64| vma.start + ((index - vma.offset) << vma.size.shift());
+                (from < to).then(|| (vma.offset, vma.turn.clone(), process, address(from)..address(to)))
+            }));
+        }
+        parts.sort_by(|one, two| (one.0, &one.1).cmp(&(two.0, &two.1)));
+        for (_, _, process, part) in parts {
+            self.zap(process, &part);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use hugewalk::addr::VirtAddr;
+use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::fault::Access;
 use hugewalk::mm::{MapFlags, Placement, RemapTo};
 use hugewalk::vma::Protection;
@@ -65,6 +65,7 @@ impl Model {
             promised: None,
             robbed: false,
             anon: false,
+            turn: self.last_turn(),
         };
         if let What::Anonymous(_) = map.what {
             self.files[file].size = length;
@@ -193,11 +194,13 @@ impl Model {
 
     /// Cuts the VMAs that reach across the ends of a range, which can be cut there.
     fn cut(&mut self, process: usize, range: &Range<u64>) {
-        let process = self.process(process);
         for point in [range.start, range.end] {
-            if let Some(vma) = process.find(point).filter(|vma| vma.start < point).cloned() {
-                process.vmas.insert(vma.start, vma.part(vma.start, point));
-                process.vmas.insert(point, vma.part(point, vma.end));
+            let found = self.process(process).find(point);
+            if let Some(vma) = found.filter(|vma| vma.start < point).cloned() {
+                for (start, end) in [(vma.start, point), (point, vma.end)] {
+                    let part = Vma { turn: self.last_turn(), ..vma.part(start, end) };
+                    self.process(process).vmas.insert(start, part);
+                }
             }
         }
     }
@@ -219,13 +222,24 @@ impl Model {
         }
     }
 
-    /// Takes what private mappings have away.
+    /// Takes what private mappings have away. Who made the mapping with promises has that of a page back which it had for
+    /// itself, as in kernels from 6.12 on; but not while there are surplus pages.
     pub(super) fn zap(&mut self, process: usize, range: &Range<u64>) {
         let private = &mut self.process(process).private;
         let gone: Vec<_> = private.extract_if(range.clone(), |_, _| true).collect();
-        for (_, entry) in gone {
-            if let super::state::Entry::Own { frame, .. } = entry {
-                self.put_page(frame);
+        let surplus = HugeSize::ALL.map(|size| self.counters(size).surplus);
+        for (address, entry) in gone {
+            let super::state::Entry::Own { frame, .. } = entry else { continue };
+            let alone = self.frames[&frame].holders == 1;
+            let vma = self.process(process).find_mut(address).expect("what is mapped has a mapping");
+            let (index, size) = (vma.index(address), vma.size);
+            match &mut vma.promised {
+                // Here: if others hold the page, its promise is used up. (Linux brings it back when they let go.)
+                Some(promised) if alone && surplus[usize::from(size == HugeSize::Size1G)] == 0 => {
+                    assert!(promised.insert(index), "the page was promised once");
+                    self.frames.remove(&frame);
+                }
+                _ => self.put_page(frame),
             }
         }
     }
@@ -352,9 +366,10 @@ impl Model {
             self.unmap_free(process, &tail)?;
         }
         self.cut(process, &kept);
+        let turn = self.last_turn();
         let process = self.process(process);
         let mut vma = process.vmas.remove(&old).expect("it was cut out just now");
-        (vma.start, vma.end) = (target.start, target.end);
+        (vma.start, vma.end, vma.turn) = (target.start, target.end, turn);
         process.vmas.insert(new, vma);
         let moved: Vec<_> = process.private.extract_if(kept.clone(), |_, _| true).collect();
         process.private.extend(moved.into_iter().map(|(address, entry)| (address - old + new, entry)));

@@ -6,6 +6,8 @@ impl Model {
     /// The child has the private pages as they are, and none of the promises. What is shared it finds in the file, and so it
     /// does all of a private mapping that never had a page of its own.
     pub(super) fn fork(&mut self, from: usize, to: usize) {
+        self.next_turn += 1;
+        let behind = u64::MAX - self.next_turn;
         let parent = self.process(from);
         let mut child = Process { vmas: parent.vmas.clone(), private: parent.private.clone() };
         for vma in parent.vmas.values().filter(|vma| !vma.anon) {
@@ -15,6 +17,7 @@ impl Model {
             // Here: a robbed mapping stays so in the child. (Linux forgets it, and the grandchild finds zeroes.)
             vma.promised = None;
             vma.locked = false;
+            vma.turn.push(behind);
         }
         for entry in child.private.values() {
             if let Entry::Own { frame, .. } = entry {

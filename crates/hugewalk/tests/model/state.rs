@@ -30,6 +30,7 @@ pub(crate) struct Model {
     /// Huge pages in use.
     pub(super) frames: BTreeMap<u64, Frame>,
     pub(super) next_frame: u64,
+    pub(super) next_turn: u64,
     /// Promised to a private mapping on a mount that is about to be made.
     pub(super) pending: Option<(usize, u64)>,
 }
@@ -110,6 +111,9 @@ pub(crate) struct Vma {
     pub(crate) robbed: bool,
     /// It has had a page of its own, or was about to.
     pub(crate) anon: bool,
+    /// When its turn comes among those of the same offset: a number for each that came last, and one more, falling, for each
+    /// copy right behind its original.
+    pub(super) turn: Vec<u64>,
 }
 
 impl Vma {
@@ -161,6 +165,12 @@ impl Model {
             Levels::Five => 56,
         };
         Self { top: (1 << bits) - 4096, ..Self::default() }
+    }
+
+    /// The turn of who comes last.
+    pub(super) fn last_turn(&mut self) -> Vec<u64> {
+        self.next_turn += 1;
+        vec![self.next_turn]
     }
 
     pub(crate) fn process(&mut self, process: usize) -> &mut Process {

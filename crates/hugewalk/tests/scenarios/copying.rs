@@ -148,7 +148,7 @@ fn fork_copies_a_private_mapping_only_if_it_ever_had_a_page_of_its_own() {
     let child = parent.fork(&mut world.task).unwrap();
     assert_eq!((parent.mm().resident(), child.mm().resident()), (1, 0));
     assert_eq!(world.faults_to_read(&child, HERE, M2), 1);
-    child.exit(&mut world.task);
+    drop(child);
     // It counts for the whole mapping, also when the page is gone again.
     world.store(&parent, HERE + M2, 1);
     parent.madvise(&mut world.task, at(HERE + M2), M2, Advice::DontNeed).unwrap();

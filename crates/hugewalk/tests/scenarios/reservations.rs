@@ -95,14 +95,84 @@ fn private_mappings_are_promised_pages_of_their_own_and_give_back_what_they_did_
 }
 
 #[test]
-fn a_private_page_that_is_dropped_has_used_its_promise_up() {
+fn a_private_page_that_its_owner_drops_is_promised_to_it_again() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, PRIVATE);
+    for _ in 0..3 {
+        world.store(&space, HERE, 1);
+        assert_eq!(world.counters(), (4, 3, 1, 0));
+        space.madvise(&mut world.task, at(HERE), M2, Advice::DontNeed).unwrap();
+        assert_eq!(world.counters(), (4, 4, 2, 0));
+    }
+    // So nobody else gets what it needs for the next touch.
+    let other = world.process();
+    let refused = map(&other, &mut world.task, &file, 0, HERE, 3 * M2, PRIVATE);
+    assert!(matches!(refused, Err(MapError::NoPage(NoPage::PoolEmpty(_)))));
+    drop((space, other, file));
+    world.finish();
+}
+
+#[test]
+fn a_hole_in_the_file_gives_owners_of_copies_their_promises_back() {
     let mut world = World::new(4);
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, HERE, 2 * M2, PRIVATE);
     world.store(&space, HERE, 1);
-    space.madvise(&mut world.task, at(HERE), M2, Advice::DontNeed).unwrap();
-    assert_eq!(world.counters(), (4, 4, 1, 0));
+    world.store(&space, HERE + M2, 1);
+    file.punch_hole(&mut world.task, 0, M2).unwrap();
+    assert_eq!(world.counters(), (4, 3, 1, 0));
+    file.truncate(&mut world.task, 0).unwrap();
+    assert_eq!(world.counters(), (4, 4, 2, 0));
     drop((space, file));
+    world.finish();
+}
+
+#[test]
+fn a_private_page_that_a_child_has_too_leaves_its_promise_used_up() {
+    let mut world = World::new(4);
+    let (file, parent) = (world.file(), world.process());
+    world.map(&parent, &file, HERE, 2 * M2, PRIVATE);
+    world.store(&parent, HERE, 1);
+    let child = parent.fork(&mut world.task).unwrap();
+    parent.madvise(&mut world.task, at(HERE), M2, Advice::DontNeed).unwrap();
+    assert_eq!(world.counters(), (4, 3, 1, 0));
+    child.exit(&mut world.task);
+    assert_eq!(world.counters(), (4, 4, 1, 0));
+    world.store(&parent, HERE, 1);
+    assert_eq!(world.counters(), (4, 3, 1, 0));
+    drop((parent, child, file));
+    world.finish();
+}
+
+#[test]
+fn while_there_are_surplus_pages_a_private_page_that_is_dropped_is_promised_to_nobody() {
+    let mut world = World::new(1);
+    world.hugetlb.pool(SMALL).set_overcommit(1);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, PRIVATE);
+    world.store(&space, HERE, 1);
+    assert_eq!(world.counters(), (2, 1, 1, 1));
+    space.madvise(&mut world.task, at(HERE), M2, Advice::DontNeed).unwrap();
+    assert_eq!(world.counters(), (1, 1, 1, 0));
+    drop((space, file));
+    world.finish();
+}
+
+#[test]
+fn a_promise_that_comes_back_stays_charged_to_the_mount() {
+    let mut world = World::new(8);
+    let mount = SubPool::new(&world.hugetlb, SMALL, Some(3), Some(1)).unwrap();
+    let file = HugeFile::new(&world.hugetlb, SMALL, Some(&mount)).unwrap();
+    let space = world.process();
+    world.map(&space, &file, HERE, 2 * M2, PRIVATE);
+    world.store(&space, HERE, 1);
+    let before = mount.usage();
+    space.madvise(&mut world.task, at(HERE), M2, Advice::DontNeed).unwrap();
+    assert_eq!((world.counters(), mount.usage()), ((8, 8, 2, 0), before));
+    drop((space, file));
+    assert_eq!((world.counters(), mount.usage()), ((8, 8, 1, 0), (0, 1)));
+    drop(mount);
     world.finish();
 }
 
