@@ -280,6 +280,17 @@ fn an_address_that_means_nothing_shows_the_matrix() {
     page.assert_quiet();
 }
 
+/// Text in the page that is what a script makes of something that was not there.
+const NO_TEXT: &str = "(() => {
+    const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    let count = 0;
+    while (walk.nextNode()) {
+        const outside = walk.currentNode.parentElement.closest('script') === null;
+        count += outside && /^(null|undefined|true|false|NaN)$|\\[object/.test(walk.currentNode.data.trim());
+    }
+    return count;
+})()";
+
 #[test]
 fn the_page_fits_its_window_in_both_colour_schemes() {
     let Some(mut page) = Opened::at("") else { return };
@@ -297,6 +308,7 @@ fn the_page_fits_its_window_in_both_colour_schemes() {
                 page.browser.picture(&format!("{name}-{width}-{scheme}"));
                 let sides = page.browser.value("document.documentElement.scrollWidth - innerWidth");
                 assert!(sides.as_i64() <= Some(0), "{name} at {width}: {sides} pixels too wide");
+                assert_eq!(page.browser.value(NO_TEXT), 0, "{name}: a value shows that is no text");
             }
         }
     }

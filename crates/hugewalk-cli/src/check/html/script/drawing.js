@@ -23,7 +23,7 @@ function drawProcess(pen, box) {
   const old = pen.before.processes.find((process) => process.name === box.name);
   const group = draw("g", { class: now ? "process" : "process absent", "data-process": box.name }, frame(box));
   const runs = pen.story.cpus.filter((cpu) => cpu.process === box.name).map((cpu) => cpu.letter);
-  group.append(
+  put(group,
     draw("text", { class: "name", x: box.x + 13, y: box.y + HEAD / 2 }, box.name),
     runs.length > 0 && draw("text", { class: "caption", x: box.x + box.width - 9, y: box.y + HEAD / 2, "text-anchor": "end" }, `run by ${runs.join(", ")}`));
   box.rows.forEach((index, row) => {

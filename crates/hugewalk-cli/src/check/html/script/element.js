@@ -17,8 +17,18 @@ function fill(element, attributes, children) {
     else if (name === "style") for (const [key, of] of Object.entries(value)) element.style.setProperty(key, of);
     else element.setAttribute(name, value === true ? "" : value);
   }
+  return put(element, children);
+}
+
+/** Adds children, leaving out what is null, undefined or false. */
+function put(element, ...children) {
   element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
+}
+
+/** Text in which the name of a CVE is not broken over lines. */
+function prose(text) {
+  return text.split(/(CVE-\d+-\d+\)?)/).map((part, at) => (at % 2 === 1 ? make("span", { class: "whole" }, part) : part));
 }
 
 const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;

@@ -16,7 +16,7 @@ function arrange(story) {
     rows: table.entries.map((entry) => entry.index),
   }));
   const pages = new Set();
-  let [processChars, tableChars] = [17, 27];
+  let [processChars, tableChars] = [17, 29];
   for (const state of story.states) {
     for (const process of state.processes) {
       for (const entry of process.pud) {

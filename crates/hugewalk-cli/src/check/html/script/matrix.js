@@ -5,7 +5,8 @@ let sought = "";
 
 function showMatrix(place, focused) {
   const shown = said.protocols.filter((protocol) => !hiddenProtocols.has(protocol.name));
-  place.replaceChildren(heading(), filters(place), verdictTable(shown), steps(), legend(shown), footer());
+  place.replaceChildren();
+  put(place, heading(), filters(place), verdictTable(shown), steps(), legend(shown), footer());
   const cells = [...place.querySelectorAll(".cell")];
   const first = cells.find((cell) => cell.hash === focused) ?? cells[0];
   if (first) first.tabIndex = 0;
@@ -65,7 +66,7 @@ function verdictTable(shown) {
   const body = [...grouped(rows).values()].flatMap((group) => group.map((row, at) => make("tr", { class: variants && at + 1 === group.length ? "last" : null },
     at === 0 && make("th", { class: "id", scope: "rowgroup", rowspan: group.length > 1 ? group.length : null }, row.line),
     variants && make("th", { class: "variant", scope: "row" }, row.variant),
-    make("th", { class: "what", scope: "row" }, row.what),
+    make("th", { class: "what", scope: "row" }, prose(row.what)),
     shown.map((protocol) => cell(row, row.cells.get(protocol.name))))));
   return make("table", { class: "verdicts", onkeydown: moveAmongCells },
     make("thead", {}, make("tr", {},

@@ -8,7 +8,7 @@ async function showStory(place, verdict, step) {
   place.replaceChildren(storyHead(verdict));
   if (verdict.story === null) {
     place.append(explored(verdict));
-    place.querySelector("a").focus();
+    place.querySelector("h1").focus();
     return;
   }
   const story = await storyOf(verdict);
@@ -29,7 +29,7 @@ async function showStory(place, verdict, step) {
     remember(verdict, lanes.chosen);
   });
   open.lanes = lanes;
-  place.append(
+  put(place,
     make("div", { class: "pane" }, lanes.element, report(story, verdict)),
     make("aside", { class: "pane tables", "aria-label": "The tables at this step", tabindex: 0 }, drawn, about));
   const wanted = Number.isInteger(step) ? Math.max(-1, Math.min(story.steps.length - 1, step - 1)) : -1;
@@ -40,9 +40,9 @@ function storyHead(verdict) {
   const { row } = verdict;
   const others = [...said.protocols.map((protocol) => row.cells.get(protocol.name)).filter(Boolean), ...row.stepless];
   return make("header", {},
-    make("h1", {}, make("a", { class: "back", href: "#", title: "Esc" }, "All verdicts"), `${row.id} under ${verdict.under}`,
+    make("h1", { tabindex: -1 }, make("a", { class: "back", href: "#", title: "Esc" }, "All verdicts"), make("span", { class: "slash", "aria-hidden": "true" }, "/"), `${row.id} under ${verdict.under}`,
       make("span", { class: `verdict ${verdict.verdict}` }, `${SIGNS[verdict.verdict]} ${inAWord(verdict)}`)),
-    make("p", { class: "what" }, row.what),
+    make("p", { class: "what" }, prose(row.what)),
     make("p", { class: "command" }, verdict.replay && make("code", {}, verdict.replay),
       make("button", { type: "button", title: "Keys and signs", "aria-label": "Keys and signs", onclick: () => showHelp(document.getElementById("help")) }, "?")),
     make("nav", { class: "row", "aria-label": "The same scenario under other protocols" },
