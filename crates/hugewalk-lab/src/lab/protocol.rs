@@ -145,7 +145,9 @@ impl Settings {
     /// Does the protocol have the step of this name?
     #[must_use]
     pub fn has(&self, step: &str) -> bool {
-        STEPS.iter().any(|&(name, of)| name == step && self.without & bit(of) == 0)
+        // Who does not broadcast once for a gather does not ask who was the last.
+        let asks = |of| of != Step::CountThenTell || self.broadcast == Broadcast::Last;
+        STEPS.iter().any(|&(name, of)| name == step && self.without & bit(of) == 0 && asks(of))
     }
 
     /// The same protocol without one step; `None` if there is no step of this name.
@@ -159,7 +161,7 @@ impl Settings {
     #[must_use]
     pub fn freed_at_once(self) -> Self {
         // Who does not wait for the grace period by itself relies on the machine to make it wait.
-        Self { freed_at_once: self.without & UNCHECKED != 0, ..self }
+        Self { freed_at_once: self.without & UNCHECKED == UNCHECKED, ..self }
     }
 
     /// On a machine that has no memory for the batch of tables to be freed: it broadcasts to all processors, which waits for
