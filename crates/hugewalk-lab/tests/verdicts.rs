@@ -1,7 +1,7 @@
 //! The verdicts that the scenarios must have.
 
 use hugewalk_lab::explore::{Coverage, Options};
-use hugewalk_lab::lab::{Property, Settings};
+use hugewalk_lab::lab::{Property, Settings, Speculator};
 use hugewalk_lab::scenario::Expected;
 use hugewalk_lab::{Verdict, check, replay, scenario};
 
@@ -130,6 +130,77 @@ fn no_turn_of_a_counterexample_is_longer_than_it_must_be() {
         let run = replay(wrong_table, Settings::RFC_PTL, &shorter.parse().expect("a schedule"));
         let races = run.is_ok_and(|run| run.report.is_some());
         assert!(!races, "{shorter} does it too, and {text} was found");
+    }
+}
+
+#[test]
+fn each_judge_can_say_no() {
+    let says = [
+        ("I1", "S1", Settings::LEGACY, "use after free: A reads table"),
+        ("I1", "S2", Settings::RFC, "use after free: A locks the lock of table"),
+        ("I1", "S28:two-loads", Settings::HUGEWALK, "which is none"),
+        ("I2", "S8", Settings::RFC_PTL, "writes to table"),
+        ("I3", "S7", Settings::RFC_PTL, "not its own when it was read"),
+        ("I3", "S9/gup-fast", Settings::VMA_LOCK, "its mapping has no right to"),
+        ("I4", "S18:two-locks", Settings::HUGEWALK, "its count says"),
+        ("I5", "S14:unshare-early", Settings::HUGEWALK, "has no mapping that may"),
+        ("I6", "S11:late-flush", Settings::HUGEWALK, "a paging-structure cache of a processor still reaches"),
+        ("I6", "S11:narrow-flush", Settings::HUGEWALK, "the TLB of a processor still reaches"),
+        ("I7", "S25:no-trylock", Settings::HUGEWALK, "lock order"),
+        ("I7", "S26:write-lock", Settings::HUGEWALK, "waits for a lock that it holds itself"),
+        ("I8", "S19:look-first", Settings::HUGEWALK, "deadlock"),
+        ("I8", "S24:shared-lock-only", Settings::HUGEWALK, "livelock"),
+        ("I9", "S16:page-reference", Settings::HUGEWALK, "left at the end"),
+        ("I9", "S32:no-wait", Settings::HUGEWALK, "of files that are empty"),
+        ("I10", "S6:sleeping-visitor", Settings::RFC, "sleeping in an atomic section"),
+    ];
+    for (property, id, settings, words) in says {
+        let verdict = verdict(id, settings);
+        let found = verdict.report.counterexample.as_ref().map_or("nothing", |found| &found.text);
+        assert!(found.contains(words), "{property}: {verdict}");
+    }
+}
+
+#[test]
+fn a_count_that_is_right_at_the_end_must_be_right_whenever_i_mmap_is_free() {
+    let scenario = scenario::Scenario {
+        id: "for a moment",
+        what: "the count of users is wrong for a moment, and somebody has i_mmap",
+        judged: &[],
+        build: |bench| {
+            bench.protocol(|settings| Some(settings.counting_references()));
+            let file = bench.file();
+            let process = bench.process(&file, &[0]);
+            let same = process.clone();
+            bench.cpu("get_page", move |task| Speculator::new(&same, scenario::page(0)).hold(task));
+            bench.cpu("VmPTE", move |task| {
+                // The explorer goes where threads meet: at the count.
+                let _ = process.tables(task);
+                drop(file.i_mmap_read(task));
+            });
+        },
+    };
+    let found =
+        check(&scenario, Settings::HUGEWALK, &Options::default()).report.counterexample.expect("a count");
+    assert!(found.text.starts_with("I4: 1 entries point to table"), "{}", found.text);
+}
+
+#[test]
+fn each_walker_is_in_the_walkers_role_somewhere() {
+    let walkers = [
+        "maps-page",
+        "must-wait",
+        "page-walk",
+        "sleeping-walk",
+        "rmap",
+        "follow-page",
+        "gup-range",
+        "first-look",
+        "gup-fast",
+    ];
+    for walker in walkers {
+        let lines: Vec<_> = scenario::all().filter(|scenario| scenario.walker() == Some(walker)).collect();
+        assert!(!lines.is_empty(), "{walker}");
     }
 }
 

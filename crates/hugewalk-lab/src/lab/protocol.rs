@@ -172,6 +172,12 @@ impl Settings {
         self.freed_at_once()
     }
 
+    /// The same protocol with the users of a table counted by references to its page.
+    #[must_use]
+    pub fn counting_references(self) -> Self {
+        Self { users_are_references: true, ..self }
+    }
+
     /// Is an entry that is returned promised to have been the walker's own when it was read?
     pub(crate) fn promises_own_entry(&self) -> bool {
         self.without & UNCHECKED != UNCHECKED

@@ -151,6 +151,12 @@ impl<'s> Walker<'s> {
         found
     }
 
+    /// Do walkers of this protocol hold the VMA lock?
+    #[must_use]
+    pub fn holds_vma_lock(&self) -> bool {
+        world().settings.get().walkers == Walkers::Vma
+    }
+
     /// The walker that is watched is told of an entry, and of the page it names if it does (I3). The last entry it has read
     /// is judged.
     pub fn told(&self, entry: Option<Option<HugeFrame>>) {

@@ -26,6 +26,8 @@ pub(super) struct Row {
 pub(super) enum Verdicts {
     /// These protocols have the race, all others are safe.
     Races(&'static [&'static str]),
+    /// The first have the race; of the second there is nothing to be said, because of this; all others are safe.
+    RacesBut(&'static [&'static str], &'static [&'static str], &'static str),
     /// A mistake: these protocols have the race with it; it is nothing that the others could make, or do otherwise.
     Mistake(&'static [&'static str]),
 }
@@ -42,7 +44,8 @@ impl Verdicts {
     fn under(self, protocol: &str) -> Expected {
         let races = |race| if race { Expected::Race } else { Expected::Safe };
         match self {
-            Self::Races(racing) => races(racing.contains(&protocol)),
+            Self::RacesBut(_, not, because) if not.contains(&protocol) => Expected::DoesNotApply(because),
+            Self::Races(racing) | Self::RacesBut(racing, ..) => races(racing.contains(&protocol)),
             Self::Mistake(racing) if racing.contains(&protocol) => Expected::Race,
             Self::Mistake(_) => Expected::DoesNotApply(NOT_ITS_MISTAKE),
         }

@@ -8,7 +8,7 @@ use super::Scenario;
 use super::bench::{BASE, Bench, dont_need, page};
 use super::expected::{MISTAKE, NONE, Row};
 use super::other::{USUAL, fault};
-use crate::lab::{Lab, Property, Settings, Speculator, Walker};
+use crate::lab::{Lab, Property, Speculator, Walker};
 
 pub(super) const ROWS: &[Row] = &[
     Row {
@@ -26,7 +26,7 @@ pub(super) const ROWS: &[Row] = &[
             what: "S16, and users of a table are counted by references to its page",
             judged: USUAL,
             build: |bench| {
-                bench.protocol(|settings| Some(Settings { users_are_references: true, ..settings }));
+                bench.protocol(|settings| Some(settings.counting_references()));
                 speculate(bench);
             },
         },

@@ -42,6 +42,7 @@ mod memory;
 mod other;
 mod races;
 mod waits;
+mod walkers;
 
 pub use self::bench::{BASE, Bench, File, LabTask, Process, dont_need, map, page};
 pub use self::expected::{Expected, expected};
@@ -85,7 +86,7 @@ impl Scenario {
 }
 
 fn rows() -> impl Iterator<Item = &'static Row> {
-    races::ROWS.iter().chain(other::ROWS).chain(waits::ROWS).chain(memory::ROWS)
+    races::ROWS.iter().chain(walkers::ROWS).chain(other::ROWS).chain(waits::ROWS).chain(memory::ROWS)
 }
 
 /// All scenarios.

@@ -9,9 +9,9 @@ use super::expected::{MISTAKE, NONE, Row, Verdicts};
 use crate::lab::{Broadcast, Cpu, Property, Settings, Walker};
 
 /// Who trusts a table that was found under RCU, or the mmap lock, to be still its own.
-const STALE: &[&str] = &["legacy", "rfc", "rfc-ptl"];
+pub(super) const STALE: &[&str] = &["legacy", "rfc", "rfc-ptl"];
 /// Who lets GUP-fast do that.
-const FAST: &[&str] = &["legacy", "rfc", "rfc-ptl", "vma-lock"];
+pub(super) const FAST: &[&str] = &["legacy", "rfc", "rfc-ptl", "vma-lock"];
 
 /// In this order in the table of verdicts.
 pub(super) const ROWS: &[Row] = &[
