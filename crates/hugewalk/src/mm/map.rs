@@ -204,7 +204,8 @@ fn place<P: Platform>(
             Ok(start)
         }
         Placement::Hint(hint) => {
-            let hint = size.round_up(hint.as_u64()).map(VirtAddr::new);
+            // Down to a small page first, then up to a huge one. Linux: `round_hint_to_min()` in mm/mmap.c.
+            let hint = size.round_up(hint.as_u64() & !(PAGE_SIZE - 1)).map(VirtAddr::new);
             match hint.filter(|&start| start > VirtAddr::default() && fits(start) && taken(start).is_none()) {
                 Some(start) => Ok(start),
                 None => place(mmap, Placement::Anywhere, length, size),
@@ -220,7 +221,7 @@ fn make_room<P: Platform>(
     range: &Range<VirtAddr>,
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
-    Unmap::prepare(mmap, range, task)?.apply(mmap, task)
+    Unmap::prepare(mmap, range, task)?.apply(mmap, task).map(drop)
 }
 
 /// Promises the pages, makes room at the place, and maps. What can fail comes first.
@@ -260,11 +261,11 @@ fn map_file<P: Platform>(
         if in_the_way.is_none() || matches!(error, NoPage::OutOfMemory(_)) {
             return Err(error.into());
         }
-        // What is to be replaced may hold the very promises that are missing, so it goes first, as it does in Linux.
-        if let Some(unmap) = unmap.take() {
-            unmap.apply(mmap, task)?;
-        }
+        // What is to be replaced may hold the very promises that are missing, so it goes first, as it does in Linux. But the
+        // files it mapped are let go of afterwards: what they were promised is theirs until then.
+        let replaced = unmap.take().map(|unmap| unmap.apply(mmap, task)).transpose()?;
         reserve()?;
+        drop(replaced);
     }
     if let Some(unmap) = unmap {
         unmap.apply(mmap, task).inspect_err(unreserve)?;

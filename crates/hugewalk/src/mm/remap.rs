@@ -8,13 +8,14 @@ use super::unlisted::Unlisted;
 use super::unmap::{by_table, drop_entry, page_range, unmap_range};
 use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error, free_tables};
 use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
+use crate::arch::Level;
 use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
-use crate::platform::{Platform, Protocol, Step};
+use crate::platform::{ENTRIES, Platform, Protocol, Step};
 use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
-use crate::table::{LockedSlot, Slot, Stable};
+use crate::table::{LockedSlot, Slot, Stable, index_of};
 use crate::task::Task;
 use crate::uffd::{Announcements, Features};
 use crate::vma::{Shape, Vma, VmaFlags, VmaReadGuard, VmaWriteGuard};
@@ -291,12 +292,22 @@ fn make_tables<P: Platform>(
             continue;
         };
         // What is shared will be unshared, and the place of its table is left free for another to share.
-        if slot.sharers() == 0 {
-            // The part may straddle a table's boundary at its new place.
-            let last = VirtAddr::new(part.end.as_u64() - old.size().bytes());
-            for address in [part.start, last] {
-                huge_pte_alloc(&to, new, moved(address, source, new), None, task)?;
+        if slot.sharers() > 0 {
+            continue;
+        }
+        // For entries alone, as in Linux: mincore tells a table of nothing from no table. Nothing is filled in meanwhile, for
+        // faults are kept out. The part may straddle a table's boundary at its new place.
+        let level = Level::of_leaf(old.size());
+        let span = level.entry_size() * ENTRIES as u64;
+        let (mut address, mut made) = (part.start, None);
+        while address < part.end {
+            let target = moved(address, source, new);
+            let table = Some(target.as_u64() / span);
+            if made != table && !slot.read_beside(index_of(address, level.shift())).is_none() {
+                huge_pte_alloc(&to, new, target, None, task)?;
+                made = table;
             }
+            address = address.plus(old.size().bytes());
         }
     }
     Ok(())

@@ -91,19 +91,20 @@ impl<P: Platform> Unmap<P> {
         Ok(Self { range: range.clone(), split, doomed })
     }
 
-    /// Unmaps. Fails as [`Split::apply`] does, and has unmapped nothing then.
+    /// Unmaps, and returns the VMAs that are gone: they keep their files. Fails as [`Split::apply`] does, and has unmapped
+    /// nothing then.
     pub(super) fn apply(
         mut self,
         mmap: &mut MmapWriteGuard<'_, P>,
         task: &mut Task<P>,
-    ) -> Result<(), MapError> {
+    ) -> Result<Vec<Arc<Vma<P>>>, MapError> {
         self.split.apply(mmap, task)?;
         self.doomed.extend(mmap.vmas.overlapping(&self.range).cloned());
         for vma in &self.doomed {
             unmap_vma(mmap, vma, task);
             free_tables(mmap, vma.start()..vma.end(), task);
         }
-        Ok(())
+        Ok(self.doomed)
     }
 }
 

@@ -76,7 +76,7 @@ impl Model {
             promised = self.promise(&mut vma);
             if promised.is_err() {
                 self.unmap_range(process, &range);
-                self.drop_unused_files();
+                // What was promised to the files of the old ones is theirs until the call is over.
                 promised = self.promise(&mut vma);
             }
         }
@@ -145,7 +145,7 @@ impl Model {
                 Ok(start)
             }
             Placement::Hint(hint) => {
-                let start = hint.as_u64().next_multiple_of(size);
+                let start = (hint.as_u64() & !(PAGE - 1)).next_multiple_of(size);
                 if start > 0 && start + length <= self.top && is_free(start) {
                     return Ok(start);
                 }

@@ -1,7 +1,7 @@
 //! Mappings: cut, moved, filled, counted.
 
 use super::World;
-use super::common::{AddressSpace, GIB, M2, RW, at};
+use super::common::{AddressSpace, Bench, GIB, M2, RW, at};
 use hugewalk::addr::HugeSize;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement, RemapTo};
@@ -261,4 +261,50 @@ fn who_makes_two_mistakes_in_a_mapping_is_told_of_the_one_that_linux_finds_first
     assert_eq!(bounds(&mut world, &space), [(HERE + M2, 1, 1)]);
     drop((space, file));
     world.finish();
+}
+
+#[test]
+fn a_move_makes_a_table_only_where_there_is_something_to_move() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, SHARED);
+    world.store(&space, HERE, 1);
+    space.madvise(&mut world.task, at(HERE), M2, Advice::DontNeed).unwrap();
+    assert_eq!(space.mremap(&mut world.task, at(HERE), 2 * M2, 2 * M2, THERE), Ok(at(9 * GIB)));
+    assert_eq!(space.tables(&mut world.task), Ok(vec![]));
+    // Across a boundary at the new place: the part behind it has an entry, the part before it has none.
+    world.store(&space, 9 * GIB + M2, 1);
+    let across = RemapTo::Fixed(at(5 * GIB - M2));
+    space.mremap(&mut world.task, at(9 * GIB), 2 * M2, 2 * M2, across).unwrap();
+    let tables = space.tables(&mut world.task).unwrap();
+    let found: Vec<_> = tables.iter().map(|table| (table.start, table.leaves)).collect();
+    assert_eq!(found, [(at(5 * GIB), 1)]);
+}
+
+/// A request for fresh pages.
+fn fresh(placement: Placement, pages: u64) -> MapRequest<'static, Bench> {
+    let backing = Backing::Anonymous(HugeSize::Size2M);
+    MapRequest { placement, length: pages * M2, protection: RW, flags: SHARED, backing }
+}
+
+#[test]
+fn a_hint_is_cut_to_4_kib_and_then_rounded_up_to_a_huge_page() {
+    let mut world = World::new(4);
+    let space = world.process();
+    for (hint, place) in [(HERE + 0xfff, HERE), (HERE + 0x1000, HERE + M2), (HERE + 2 * M2, HERE + 2 * M2)] {
+        let placement = Placement::Hint(at(hint));
+        assert_eq!(space.mmap(&mut world.task, &fresh(placement, 1)), Ok(at(place)));
+    }
+}
+
+#[test]
+fn what_is_replaced_keeps_what_was_promised_to_its_file_until_the_new_mapping_is_decided() {
+    let mut world = World::new(2);
+    let space = world.process();
+    space.mmap(&mut world.task, &fresh(Placement::Fixed(at(HERE)), 1)).unwrap();
+    let refused = space.mmap(&mut world.task, &fresh(Placement::Fixed(at(HERE)), 2));
+    assert!(matches!(refused, Err(MapError::NoPage(_))), "{refused:?}");
+    // It is gone all the same, and the promise with it.
+    assert_eq!(bounds(&mut world, &space), []);
+    assert_eq!(space.mmap(&mut world.task, &fresh(Placement::Fixed(at(HERE)), 2)), Ok(at(HERE)));
 }
