@@ -18,6 +18,10 @@ pub struct Coverage {
     pub both: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     /// Flags and variants of operations.
     pub flags: BTreeMap<String, u64>,
+    /// Tables that a process took up from another.
+    pub shared: u64,
+    /// Shared tables that a process gave up.
+    pub unshared: u64,
     /// Differences that were met and are meant.
     pub known: BTreeMap<&'static str, u64>,
     /// Steps that a guard kept from being carried out.

@@ -140,6 +140,7 @@ impl Sides {
             self.kernel.step(step).map_err(in_program(0))?;
             self.engine.step(step);
         }
+        let (shared, unshared) = self.engine.sharing();
         self.kernel.begin().map_err(in_program(0))?;
         self.engine.begin()?;
         for step in &program.steps {
@@ -157,6 +158,9 @@ impl Sides {
             let ran = self.both(&step, &places, &mut guards, &mut report).map_err(in_program(number))?;
             report.steps.push((step, ran));
         }
+        let sharing = self.engine.sharing();
+        self.coverage.shared += sharing.0 - shared;
+        self.coverage.unshared += sharing.1 - unshared;
         self.finish(program, &guards)?;
         Ok(report)
     }

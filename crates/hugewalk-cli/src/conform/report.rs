@@ -92,6 +92,7 @@ fn coverage(coverage: &Coverage, out: &mut Vec<u8>) -> io::Result<()> {
     };
     let flags = coverage.flags.iter().map(|(name, count)| (name.clone(), *count)).collect();
     writeln!(out, "With: {}", list(flags))?;
+    writeln!(out, "Tables shared: {}, given up: {}", coverage.shared, coverage.unshared)?;
     let guarded: Vec<_> = coverage.guarded.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
     if !guarded.is_empty() {
         writeln!(out, "Kept back: {}", list(guarded))?;

@@ -13,7 +13,7 @@ use hugewalk::reserve::SubPool;
 use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
 use hugewalk::{Hugetlb, Task};
-use hugewalk_host::{Cpu, Host, HostConfig, HostError};
+use hugewalk_host::{Cpu, Host, HostConfig, HostError, Tracing};
 
 use self::outcome::{of_fault, of_file, of_map, of_mount};
 use crate::observe::Outcome;
@@ -71,7 +71,7 @@ impl Engine {
     ///
     /// [`EngineError`].
     pub fn new() -> Result<Self, EngineError> {
-        let config = HostConfig::new().huge_bytes(8 << 30).max_tables(1 << 16);
+        let config = HostConfig::new().huge_bytes(8 << 30).max_tables(1 << 16).tracing(Tracing::Count);
         let hugetlb = Hugetlb::new(Host::new(&config)?)?;
         Ok(Self {
             processes: array::from_fn(|_| None),
@@ -91,6 +91,13 @@ impl Engine {
         let space = AddressSpace::new(&self.hugetlb)?;
         self.processes[0] = Some(Process { cpu: Cpu::new(&space)?, space });
         Ok(())
+    }
+
+    /// How often a table was taken up from another process, and how often one was given up, since the engine was made.
+    #[must_use]
+    pub fn sharing(&self) -> (u64, u64) {
+        let counts = self.hugetlb.platform().event_counts();
+        (counts.shared, counts.unshared)
     }
 
     /// Tables that are in use: none once a program is over, for those that were freed have had their grace period.
