@@ -1,7 +1,7 @@
 //! Files: made, truncated, punched, preallocated, written.
 
 use hugewalk::addr::{HugeSize, PMD_SIZE};
-use hugewalk::error::Errno::{self, EINVAL};
+use hugewalk::error::Errno::{self, EINVAL, ENOMEM};
 use hugewalk::file::HugeFile;
 use hugewalk::reserve::SubPool;
 
@@ -41,6 +41,23 @@ pub(crate) const CASES: &[Case] = &[
     }),
     ("allocating by a task of another system", EINVAL, |world| {
         errno!(world.file.allocate(&mut world.foreign.task, 0, 1, false))
+    }),
+    ("reserving nothing", EINVAL, |world| errno!(world.file.reserve(&mut world.task, 0, 0))),
+    ("reserving a range that wraps", EINVAL, |world| {
+        errno!(world.file.reserve(&mut world.task, PMD_SIZE, u64::MAX))
+    }),
+    ("reserving more than there is", ENOMEM, |world| {
+        errno!(world.file.reserve(&mut world.task, 0, 100 * PMD_SIZE))
+    }),
+    ("reserving by a task of another system", EINVAL, |world| {
+        errno!(world.file.reserve(&mut world.foreign.task, 0, PMD_SIZE))
+    }),
+    ("giving nothing back", EINVAL, |world| errno!(world.file.unreserve(&mut world.task, 0, 0))),
+    ("giving back a range that wraps", EINVAL, |world| {
+        errno!(world.file.unreserve(&mut world.task, 1, u64::MAX))
+    }),
+    ("giving back by a task of another system", EINVAL, |world| {
+        errno!(world.file.unreserve(&mut world.foreign.task, 0, PMD_SIZE))
     }),
     ("writing past the largest file", EINVAL, |world| {
         errno!(world.file.write_at(&mut world.task, LARGEST, &[1]))

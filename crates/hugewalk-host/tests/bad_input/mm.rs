@@ -9,13 +9,17 @@ use hugewalk::vma::Protection;
 use crate::pages::{RW, page};
 use crate::{Case, HANDLED, HOLE, READ_ONLY, UNTOUCHABLE, World, errno};
 
-pub(crate) const ADVICE: [Advice; 6] = [
+pub(crate) const ADVICE: [Advice; 10] = [
     Advice::DontNeed,
     Advice::Remove,
     Advice::PopulateRead,
     Advice::PopulateWrite,
     Advice::Hwpoison,
     Advice::SoftOffline,
+    Advice::DontDump,
+    Advice::DoDump,
+    Advice::DontFork,
+    Advice::DoFork,
 ];
 /// The ways to unmap or change a range.
 fn change(world: &mut World, start: VirtAddr, length: u64) -> Option<Errno> {
@@ -30,7 +34,7 @@ fn change(world: &mut World, start: VirtAddr, length: u64) -> Option<Errno> {
 
 fn advise(world: &mut World, start: VirtAddr, length: u64) -> Option<Errno> {
     let errors = ADVICE.map(|advice| errno!(world.space.madvise(&mut world.task, start, length, advice)));
-    assert_eq!(errors, [errors[0]; 6]);
+    assert_eq!(errors, [errors[0]; ADVICE.len()]);
     errors[0]
 }
 
@@ -71,6 +75,8 @@ pub(crate) const CASES: &[Case] = &[
     ("advice for a range that wraps", EINVAL, |world| advise(world, page(0), !4095)),
     ("dropping from inside a page", EINVAL, |world| one(world, odd(0, 4096), PMD_SIZE, Advice::DontNeed)),
     ("dropping a hole", ENOMEM, |world| one(world, page(HOLE), PMD_SIZE, Advice::DontNeed)),
+    ("leaving a hole out of forks", ENOMEM, |world| one(world, page(HOLE), PMD_SIZE, Advice::DontFork)),
+    ("leaving part of a page out of dumps", EINVAL, |world| one(world, page(0), 4096, Advice::DontDump)),
     ("removing a hole", ENOMEM, |world| one(world, page(HOLE), PMD_SIZE, Advice::Remove)),
     ("removing what is private", EACCES, |world| one(world, page(READ_ONLY), PMD_SIZE, Advice::Remove)),
     ("populating a hole", ENOMEM, |world| one(world, page(HOLE), PMD_SIZE, Advice::PopulateRead)),
@@ -155,7 +161,7 @@ pub(crate) const CASES: &[Case] = &[
         ];
         assert_eq!(errors, [errors[0]; 6]);
         let advised = ADVICE.map(|advice| errno!(space.madvise(task, page(0), PMD_SIZE, advice)));
-        assert_eq!(advised, [errors[0]; 6]);
+        assert_eq!(advised, [errors[0]; ADVICE.len()]);
         errors[0]
     }),
 ];

@@ -17,10 +17,7 @@ const PAGES: u64 = LENGTH / MIB2;
 /// `shmget(IPC_PRIVATE, length, SHM_HUGETLB)`.
 fn shmget(machine: &mut Machine, length: u64) -> Result<File, MapError> {
     let segment = machine.file(length.div_ceil(MIB2));
-    // What a mapping reserves of a file outlives it.
-    let nobody = machine.process();
-    shmat(machine, &nobody, &segment, Placement::Anywhere)?;
-    nobody.exit(&mut machine.task);
+    segment.reserve(&mut machine.task, 0, length)?;
     Ok(segment)
 }
 

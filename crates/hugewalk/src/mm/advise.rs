@@ -49,9 +49,10 @@ pub enum Advice {
 impl<P: Platform> AddressSpace<P> {
     /// Carries advice out. Sleeps.
     ///
-    /// Takes the mmap lock in read, or in write to change what a mapping is left out of; to drop pages, also the VMA lock and `i_mmap` of each mapping, both in write; to punch
-    /// holes, populate or inject errors, what [`HugeFile::punch_hole`](crate::file::HugeFile::punch_hole), faults, and memory
-    /// failure or migration take, with the mmap lock dropped. To change flags of mappings, the VMA lock and `i_mmap` in write.
+    /// Takes the mmap lock in read, or in write to change what a mapping is left out of; for that and to drop pages, also the
+    /// VMA lock and `i_mmap` of each mapping, both in write; to punch holes, populate or inject errors, what
+    /// [`HugeFile::punch_hole`](crate::file::HugeFile::punch_hole), faults, and memory failure or migration take, with the mmap
+    /// lock dropped.
     ///
     /// Linux: `madvise(2)`, mm/madvise.c.
     ///

@@ -244,6 +244,12 @@ const NEED_MEMORY: &[Operation] = &[
     ("a hole with many pages in it", Leaves::Nothing, |world| {
         done(world.shared.punch_hole(&mut world.task, 20 * M2, 20 * M2))
     }),
+    ("reserving pages of a file", Leaves::Nothing, |world| {
+        done(world.shared.reserve(&mut world.task, 100 * M2, 3 * M2))
+    }),
+    ("leaving a part out of forks", Leaves::Nothing, |world| {
+        done(world.space.madvise(&mut world.task, at(SHARED + 2 * M2), 3 * M2, Advice::DontFork))
+    }),
     ("a handler's handle", Leaves::Nothing, |world| done(Userfault::new(&world.space, Features::empty()))),
     ("registering a part", Leaves::Nothing, |world| {
         done(world.uffd.register(&mut world.task, at(SHARED + 2 * M2), 3 * M2, Modes::WP))
