@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const ASKED: &str =
-    "check S1 S8 S9 S11 S11:no-flush --protocol legacy --protocol vma-lock --protocol hugewalk";
+    "check S1 S8 S9 S11 S11:no-flush S30/page-walk --protocol legacy --protocol vma-lock --protocol hugewalk";
 
 /// The page of a few scenarios, and the report that it shows.
 struct Checked {
@@ -262,6 +262,11 @@ fn the_matrix_leads_to_each_verdict_and_escape_leads_back() {
     page.browser.value("document.querySelector('input[value=legacy]').click()");
     let left = verdicts.iter().filter(|verdict| verdict["protocol"] != "legacy").count();
     assert_eq!(page.browser.value("document.querySelectorAll('.cell').length"), left);
+    page.open("#S30/page-walk/legacy?step=1");
+    assert_eq!(
+        page.browser.value("document.querySelector('h1').innerText.includes('S30/page-walk under legacy')"),
+        true
+    );
     page.open("#S1/hugewalk");
     let text = page.browser.value("document.querySelector('.explored').innerText");
     assert!(text.as_str().is_some_and(|text| text.contains("every interleaving")), "{text}");

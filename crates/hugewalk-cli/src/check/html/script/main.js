@@ -108,6 +108,8 @@ function showHelp(dialog) {
       make("dt", {}, "dotted arrow"), make("dd", {}, "what a TLB or a paging-structure cache still knows; red if it is stale")),
     make("form", { method: "dialog" }, make("button", { autofocus: true }, "Close")));
   dialog.showModal();
+  // The focus is on the button at the end.
+  dialog.scrollTop = 0;
 }
 
 addEventListener("hashchange", show);

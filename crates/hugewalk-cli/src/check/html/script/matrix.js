@@ -146,7 +146,7 @@ function legend(shown) {
   return make("dl", { class: "legend", "aria-label": "Protocols" },
     shown.map((protocol) => [make("dt", {}, protocol.name), make("dd", {}, protocol.what)]),
     make("dt", {}, "✗ race"),
-    make("dd", {}, "A schedule breaks it; the number is that of its switches from one processor to another, the fewest there are."),
+    make("dd", {}, "A schedule breaks it; the number is that of its switches from one processor to another, the fewest that were found."),
     make("dt", {}, "✓ safe"),
     make("dd", {}, "No schedule breaks it. The number is that of executions: “all” if they stand for every interleaving, “≤ N” if every one with up to N preemptions was run."));
 }

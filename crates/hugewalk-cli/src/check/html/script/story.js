@@ -6,6 +6,7 @@ async function showStory(place, verdict, step) {
   const mine = { verdict, lanes: null };
   open = mine;
   place.replaceChildren(storyHead(verdict));
+  place.querySelector(".row [aria-current]").scrollIntoView({ inline: "nearest", block: "nearest" });
   if (verdict.story === null) {
     place.append(explored(verdict));
     place.querySelector("h1").focus();
