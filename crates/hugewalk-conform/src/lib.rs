@@ -17,6 +17,7 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("the kernel's side is written for Linux on x86-64");
 
+pub mod c_program;
 pub mod compare;
 pub mod coverage;
 pub mod engine;

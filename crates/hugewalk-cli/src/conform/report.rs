@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use comfy_table::{Table, presets};
+use hugewalk_conform::c_program;
 use hugewalk_conform::compare::Difference;
 use hugewalk_conform::coverage::Coverage;
 use hugewalk_conform::program::Program;
@@ -22,6 +23,9 @@ pub(super) fn text(run: &Run, out: &mut Vec<u8>) -> io::Result<()> {
         writeln!(out, "The sides do not agree.")?;
         if let Some(seed) = found.seed {
             writeln!(out, "The program was found with --seed {seed} --programs 1, and then made shorter.")?;
+        }
+        if let Some((_, report)) = &run.shown {
+            writeln!(out, "\nThe same in C, for the kernel alone:\n\n{}", c_program::of_report(report))?;
         }
     } else {
         writeln!(out, "The sides agree.")?;
@@ -122,6 +126,9 @@ pub(super) struct Json<'r> {
     differences: &'r [Difference],
     #[serde(skip_serializing_if = "Option::is_none")]
     known: Option<&'static str>,
+    /// What differs, for the kernel alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    c_program: Option<String>,
     outdated: Vec<&'static str>,
 }
 
@@ -158,6 +165,7 @@ pub(super) fn json(run: &Run) -> Json<'_> {
         program: shown.map(|(program, _)| program.to_string()),
         steps: shown.map(|(_, report)| report.steps.iter().map(step).collect()).unwrap_or_default(),
         known: shown.and_then(|(_, report)| report.known).map(|known| known.name),
+        c_program: run.found.as_ref().and(shown).map(|(_, report)| c_program::of_report(report)),
         outdated: run.outdated.iter().map(|known| known.name).collect(),
         differences: shown.map(|(_, report)| &*report.differences).unwrap_or_default(),
     }

@@ -102,6 +102,16 @@ struct Running {
     ended: OwnedFd,
 }
 
+/// Takes the right to use the kernel's pool, which one process of the machine has at a time, for as long as this lives.
+///
+/// # Errors
+///
+/// [`KernelError::Running`].
+pub fn only_run() -> Result<UnixListener, KernelError> {
+    let name = SocketAddr::from_abstract_name("hugewalk conform");
+    name.and_then(|name| UnixListener::bind_addr(&name)).map_err(|_| KernelError::Running)
+}
+
 /// The running kernel, its pool taken over for as long as this lives.
 pub struct Kernel {
     pool: PoolFiles,
@@ -121,8 +131,7 @@ impl Kernel {
     ///
     /// [`KernelError`].
     pub fn take(timeout: Duration) -> Result<Self, KernelError> {
-        let name = SocketAddr::from_abstract_name("hugewalk conform");
-        let only = name.and_then(|name| UnixListener::bind_addr(&name)).map_err(|_| KernelError::Running)?;
+        let only = only_run()?;
         let pool = PoolFiles::open()?;
         let saved = pool.save()?;
         let mut pairs = Vec::new();
@@ -473,7 +482,7 @@ fn error_name(number: i64) -> &'static str {
     known.map_or("an error of another kind", |(_, name)| name)
 }
 
-const NAMES: [(i32, &str); 19] = [
+const NAMES: [(i32, &str); 20] = [
     (libc::E2BIG, "E2BIG"),
     (libc::EACCES, "EACCES"),
     (libc::EAGAIN, "EAGAIN"),
@@ -491,6 +500,7 @@ const NAMES: [(i32, &str); 19] = [
     (libc::ENOMEM, "ENOMEM"),
     (libc::ENOSPC, "ENOSPC"),
     (libc::EOPNOTSUPP, "EOPNOTSUPP"),
+    (libc::EOVERFLOW, "EOVERFLOW"),
     (libc::EPERM, "EPERM"),
     (libc::ESRCH, "ESRCH"),
 ];

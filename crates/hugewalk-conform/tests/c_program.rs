@@ -1,0 +1,72 @@
+//! A program in C, compiled and run, prints what the kernel's side of the comparison has seen.
+
+use std::io::Write;
+use std::process::Command;
+use std::time::Duration;
+
+use hugewalk_conform::c_program::{of_program, printed};
+use hugewalk_conform::kernel::{Kernel, KernelError, only_run};
+use hugewalk_conform::program::{Places, Program, Step};
+
+/// One of each kind of step, results and errors and signals.
+const PROGRAMS: &[&str] = &[
+    "pool 12; open f0 memory; truncate f0 4p; p0 map f0 at=1g length=4p rights=rw shared fixed; p0 store 1g 7; \
+     p0 fork p1; p1 load 1g; p1 store 1g+1p+5 9; read f0 2097152 8; p0 sweep 1g 4p; p0 mincore 1g 4p; \
+     punch f0 0 1p; p1 sweep 1g 4p; p0 protect 1g 1p none; p0 load 1g; p0 remap 1g+1p 2p 2p to=3g+5p; p0 load 1g+1p; \
+     truncate f0 1p; p1 load 1g+2p; p1 advise 1g 1p dontneed; p1 exit; close f0; p0 unmap 1g+4096 1p; p0 exit",
+    "pool 8; overcommit 1; mount m0 size=8; open f1 m0; allocate f1 0 1p; p0 map f1 at=1p length=3p rights=rw fixed; \
+     p0 store 1p 1; p0 store 2p 2; p0 map fresh at=2g length=1p rights=rw noreplace; \
+     p0 map fresh at=2g length=12p rights=rw fixed shared; p0 fork p2; p2 fork p3; p3 store 1p 3; p2 load 1p; p3 exit; \
+     p2 exit; p0 exit; close f1; unmount m0; overcommit 0; pool 2",
+];
+
+fn on_the_kernel(program: &Program) -> Result<String, KernelError> {
+    let mut kernel = Kernel::take(Duration::from_secs(10))?;
+    kernel.step(&Step::Overcommit { pages: 0 })?;
+    kernel.step(&Step::Pool { pages: 0 })?;
+    kernel.begin()?;
+    let mut text = String::new();
+    for step in &program.steps {
+        let (outcome, faults) = kernel.step(step)?;
+        let seen = kernel.observe(&Places::default(), outcome, faults)?;
+        text += &format!("{}\n", printed(&seen.outcome, seen.faults, seen.pool));
+    }
+    kernel.end()?;
+    Ok(text)
+}
+
+fn compiled(program: &Program, name: &str) -> std::path::PathBuf {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (source, binary) = (folder.join(format!("{name}.c")), folder.join(name));
+    std::fs::write(&source, of_program(program)).unwrap();
+    let cc = Command::new("cc")
+        .args(["-O1", "-Wall", "-Werror", "-o"])
+        .arg(&binary)
+        .arg(&source)
+        .output()
+        .unwrap();
+    assert!(cc.status.success(), "{}", String::from_utf8_lossy(&cc.stderr));
+    binary
+}
+
+#[test]
+fn it_compiles_without_a_warning_and_prints_what_the_kernels_side_has_seen() {
+    for (number, text) in PROGRAMS.iter().enumerate() {
+        let program: Program = text.parse().unwrap();
+        let binary = compiled(&program, &format!("program{number}"));
+        let expected = match on_the_kernel(&program) {
+            Ok(expected) => expected,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "compiled, but not run on the kernel: {error}");
+                continue;
+            }
+        };
+        // The program in C asks nobody whether it may.
+        let Ok(_only) = only_run() else { continue };
+        let ran = Command::new(binary).output().unwrap();
+        let printed = String::from_utf8(ran.stdout).unwrap();
+        // After the last step it shows all there is; that is more than is asked for here.
+        let lines: Vec<_> = printed.lines().take(expected.lines().count()).collect();
+        assert_eq!(lines, expected.lines().collect::<Vec<_>>(), "{text}");
+    }
+}
