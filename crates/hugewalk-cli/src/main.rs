@@ -6,6 +6,10 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use hugewalk_cli::args::{Cli, in_one_line};
 
+// SAFETY: scenarios keep to themselves: they are all the lab's own.
+#[global_allocator]
+static ALLOCATOR: hugewalk_lab::Allocator = unsafe { hugewalk_lab::Allocator::new() };
+
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => hugewalk_cli::run(&cli),
