@@ -17,7 +17,7 @@
 //! ```
 //!
 //! What the lab cannot see: memory orderings weaker than sequential consistency, which `loom` covers where the engine
-//! relies on them.
+//! relies on them (`loom_rcu.rs` and `loom_table.rs` in the engine's tests).
 
 pub mod check;
 pub mod explore;
