@@ -76,11 +76,11 @@ impl Ground {
         self.page(0, 0)..self.page(self.gigabytes, 0)
     }
 
-    /// All pages of the first `gigabytes`, in an order no prefetcher guesses.
-    pub(super) fn addresses(&self, gigabytes: u64) -> Vec<VirtAddr> {
-        let pages = gigabytes * PAGES;
+    /// All pages of some gigabytes, a power of two of them, in an order no prefetcher guesses.
+    pub(super) fn addresses(&self, gigabytes: Range<u64>) -> Vec<VirtAddr> {
+        let pages = (gigabytes.end - gigabytes.start) * PAGES;
         // The multiplier is odd, so every page comes once before one comes again.
-        (0..pages).map(|n| self.page(0, (n * 40_503) % pages)).collect()
+        (0..pages).map(|n| self.page(gigabytes.start, (n * 40_503) % pages)).collect()
     }
 
     /// The frame that is mapped at an address.

@@ -37,7 +37,11 @@ impl Operations {
     pub(super) fn new() -> Result<Self, BenchError> {
         let ground = Ground::new(GIGABYTES + 1)?;
         let mut task = Task::new(&ground.hugetlb)?;
-        let addresses = ground.addresses(GIGABYTES);
+        // Gigabytes of its own for each thread: processors fetch cache lines in pairs, and the records of two neighbouring
+        // pages are a pair.
+        let each = GIGABYTES / THREADS;
+        let addresses: Vec<_> =
+            (0..THREADS).flat_map(|thread| ground.addresses(thread * each..(thread + 1) * each)).collect();
         let frames = addresses.iter().filter_map(|&address| ground.frame(&task, address)).collect();
         let failed = ground.page(GIGABYTES, 100);
         if let Some(frame) = ground.frame(&task, failed) {
@@ -95,10 +99,11 @@ impl Operations {
     #[inline]
     fn each(&self, thread: usize, iterations: u64, mut walk: impl FnMut(usize, VirtAddr) -> u64) {
         let nothing = black_box(0u64);
-        let mask = self.addresses.len() as u64 / THREADS - 1;
+        let each = self.addresses.len() as u64 / THREADS;
+        let mask = each - 1;
         let mut depends = 0;
         for n in 0..iterations {
-            let place = (((n ^ depends) & mask) * THREADS + thread as u64) as usize;
+            let place = (((n ^ depends) & mask) + thread as u64 * each) as usize;
             let Some(&address) = self.addresses.get(place) else { return };
             depends = walk(place, address) & nothing;
         }
