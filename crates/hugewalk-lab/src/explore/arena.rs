@@ -140,9 +140,10 @@ unsafe impl GlobalAlloc for Allocator {
 pub(super) fn is_there() -> bool {
     ARENA.with(|arena| {
         if arena.base.get().is_null() {
+            // No more aligned than the system does by itself: else the standard library writes the zeroes.
             // SAFETY: the layout is not zero-sized.
             let base =
-                unsafe { System.alloc_zeroed(Layout::from_size_align(AREA * AREAS, 4096).expect("fits")) };
+                unsafe { System.alloc_zeroed(Layout::from_size_align(AREA * AREAS, 16).expect("fits")) };
             arena.base.set(base);
         }
         if arena.base.get().is_null() {
