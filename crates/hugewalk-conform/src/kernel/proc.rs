@@ -12,9 +12,7 @@ pub(super) fn mappings(pid: i32) -> io::Result<(Vec<Mapping>, u64)> {
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let huge = status.lines().find_map(|line| kilobytes(line, "HugetlbPages:"));
-    // Who clears entries of a table it came to share did not count them when they were made: the count can fall below zero,
-    // and is printed wrapped around then. The engine says 0.
-    Ok((parse(&smaps), huge.filter(|pages| *pages < 1 << 40).unwrap_or(0)))
+    Ok((parse(&smaps), huge.unwrap_or(0)))
 }
 
 /// Does a page that was just written say so?
@@ -69,15 +67,27 @@ fn header(line: &str) -> Option<Mapping> {
     })
 }
 
-/// A figure in KiB, in huge pages.
+/// A figure in KiB, in huge pages. Who clears entries of a table it came to share did not count them when they were made: so
+/// `HugetlbPages` can fall below zero, and is printed wrapped around then. The engine says 0, and so does this.
 fn kilobytes(line: &str, name: &str) -> Option<u64> {
     let figure = line.strip_prefix(name)?.trim().strip_suffix("kB")?;
-    figure.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024 / PAGE)
+    figure
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kilobytes| kilobytes.cast_signed().max(0).cast_unsigned() / (PAGE / 1024))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_figure_below_zero_counts_as_zero() {
+        let line = "HugetlbPages:\t18446744073709549568 kB";
+        assert_eq!(kilobytes(line, "HugetlbPages:"), Some(0));
+        assert_eq!(kilobytes("HugetlbPages:\t    4096 kB", "HugetlbPages:"), Some(2));
+    }
 
     #[test]
     fn mappings_of_the_window_are_found_with_their_figures() {
