@@ -105,7 +105,7 @@ mod tests {
         for scenario in scenario::all() {
             for settings in [Settings::RFC, Settings::VMA_LOCK, Settings::HUGEWALK] {
                 let program = program(scenario, settings);
-                let anew = Explorer::new(&program).check(&options);
+                let anew = Explorer::new(&program).anew(MACHINE).check(&options);
                 let back = Explorer::new(&program).rewinding(MACHINE).check(&options);
                 let what = format!("{} under {}", scenario.id, settings.name);
                 assert_eq!(back.executions, anew.executions, "{what}");

@@ -148,6 +148,8 @@ pub struct Explorer<'p> {
     vm: Vm,
     /// Set if runs are set back rather than started anew.
     machine: Option<Machine>,
+    /// Nevertheless they are started anew, in the same memory.
+    anew: bool,
     executions: u64,
     asleep: u64,
     deadline: Instant,
@@ -169,7 +171,15 @@ impl<'p> Explorer<'p> {
     /// An explorer for a program, which sets up its threads anew for each run, each time in the same way.
     #[must_use]
     pub fn new(program: &'p dyn Fn(&mut Setup)) -> Self {
-        Self { program, vm: Vm::new(), machine: None, executions: 0, asleep: 0, deadline: Instant::now() }
+        Self {
+            program,
+            vm: Vm::new(),
+            machine: None,
+            anew: false,
+            executions: 0,
+            asleep: 0,
+            deadline: Instant::now(),
+        }
     }
 
     /// Makes every access a scheduling point, contended or not: slower, and to the same result.
@@ -182,6 +192,15 @@ impl<'p> Explorer<'p> {
     /// Sets runs back to where they part from the ones before, if [`Allocator`] is installed.
     pub(crate) fn rewinding(mut self, machine: Machine) -> Self {
         self.machine = arena::is_there().then_some(machine);
+        self
+    }
+
+    /// Starts each run anew, at the addresses that it has when it is set back: what an allocator hands out twice would be one
+    /// object to the explorer.
+    #[cfg(test)]
+    pub(crate) fn anew(mut self, machine: Machine) -> Self {
+        self = self.rewinding(machine);
+        self.anew = true;
         self
     }
 
@@ -310,6 +329,9 @@ impl<'p> Explorer<'p> {
 
     /// One run; true if it learned something.
     fn run(&mut self, strategy: &mut dyn Strategy) -> bool {
+        if self.anew {
+            self.vm.end_rewinding();
+        }
         match self.machine {
             Some(machine) => self.vm.execute_rewinding(strategy, self.program, machine),
             None => self.vm.execute(strategy, self.program),
