@@ -5,10 +5,14 @@
 //! - Memory: sequentially consistent. Tables and pages are never handed out twice within a run; a late access to a table
 //!   or to its lock is a violation (`world.rs`).
 //! - Locks: spinning ones, and sleeping ones in which writers queue (`locks.rs`).
-//! - RCU: grace periods end as early as they may (`rcu.rs`). Interrupts off are a section too.
+//! - RCU: grace periods end as early as they may (`rcu.rs`). Interrupts off are a section too, and the only one that holds a
+//!   broadcast up.
 //! - Processors with a TLB and a paging-structure cache that keep what they have until it is flushed (`cpu.rs`).
 //! - The protocols of other times and of other people: what walkers hold, when table locks die, whom unsharing waits
 //!   for (`protocol.rs`).
+//!
+//! What holds whenever `i_mmap` is free is looked at in the step that lets it go (`audit.rs`): by nobody, so the reduction of the
+//! unbounded stage does not go out of its way to find a moment for it.
 //!
 //! # What is no scheduling point
 //!

@@ -28,7 +28,40 @@
 //! assert!(hugewalk_lab::check(&scenario, Settings::HUGEWALK, &Default::default()).is_safe());
 //! assert!(!hugewalk_lab::check(&scenario, Settings::RFC, &Default::default()).is_safe());
 //! ```
-
+//!
+//! A walker of the engine is watched while it walks, and says what it is told; a mistake is a step of the protocol left out,
+//! of those that [`Settings::steps`](crate::lab::Settings::steps) names:
+//!
+//! ```
+//! # use hugewalk_lab::lab::{Property, Settings, Walker};
+//! # use hugewalk_lab::scenario::{Bench, Scenario, dont_need, page};
+//! use hugewalk::gup::GupFlags;
+//!
+//! fn pin_while_unsharing(bench: &mut Bench<'_>) {
+//!     bench.without("revalidate");
+//!     let file = bench.file();
+//!     let _other = bench.process(&file, &[0]);
+//!     let process = bench.process(&file, &[0]);
+//!     let same = process.clone();
+//!     bench.cpu("follow_page", move |task| {
+//!         let walker = Walker::new(&process, page(0));
+//!         walker.watch(|| {
+//!             let found = process.follow_page(task, page(0), GupFlags::empty()).expect("no error");
+//!             walker.told(found.as_ref().map(|page| Some(page.frame())));
+//!         });
+//!     });
+//!     bench.cpu("madvise", move |task| dont_need(task, &same));
+//! }
+//!
+//! # let scenario = Scenario { id: "mine", what: "", judged: &[Property::I3], build: pin_while_unsharing };
+//! assert!(!hugewalk_lab::check(&scenario, Settings::HUGEWALK, &Default::default()).is_safe());
+//! ```
+//!
+//! # What is judged
+//!
+//! What a scenario names ([`Scenario::judged`]); and always: deadlocks and livelocks (I8), the order of locks (I7), panics,
+//! counts of users and who shares with whom whenever `i_mmap` of a file is free (I4, I5), and what is left at the end (I9).
+//!
 //! # Names
 //!
 //! A name such as `S1` is that of a line in the table of scenarios, with the lab's own [`Walker`](crate::lab::Walker) in the
