@@ -62,6 +62,9 @@ impl Generator {
     #[must_use]
     pub fn program(mut self) -> Program {
         self.opening();
+        if self.kind == Kind::Giant && !self.one_in(4) {
+            self.family();
+        }
         let steps = self.rng.usize(6..32);
         for _ in 0..steps {
             let step = self.step();
@@ -109,6 +112,32 @@ impl Generator {
                 };
                 self.steps.push(Step::Truncate { file, size: Bytes(size) });
             }
+        }
+    }
+
+    /// A process with an aligned shared mapping that has pages, and children that have touched it: their tables are shared.
+    fn family(&mut self) {
+        let (read_write, shared) = (Rights::READ | Rights::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+        let (at, length) = (self.rng.u64(1..4) * GIB, self.rng.u64(1..=2) * GIB + self.rng.u64(0..3) * PAGE);
+        let file = if self.one_in(3) { None } else { self.open_file().map(|file| (file, Bytes(0))) };
+        let flags = shared | MapFlags::NO_RESERVE;
+        let map = Map { file, at: Bytes(at), length: Bytes(length), rights: read_write, flags };
+        self.steps.push(Step::In { process: 0, call: Call::Map(map) });
+        self.processes[0].get_or_insert_default().insert(0, Mapped { at, length });
+        let touch = |generator: &mut Self, process| {
+            for _ in 0..generator.rng.usize(1..5) {
+                let page = generator.rng.u64(0..3) * PAGE + generator.rng.u64(0..length / GIB) * GIB;
+                let call = Call::Store { at: Bytes(at + page), value: generator.rng.u8(1..) };
+                generator.steps.push(Step::In { process, call });
+            }
+        };
+        touch(self, 0);
+        for _ in 0..self.rng.usize(1..PROCESSES) {
+            let parent = self.living().unwrap_or_default();
+            let Some(call) = self.fork(parent) else { break };
+            let Call::Fork { child } = call else { break };
+            self.steps.push(Step::In { process: parent, call });
+            touch(self, child);
         }
     }
 
