@@ -191,6 +191,10 @@ fn in_process(call: &Call) -> String {
                 Advice::Remove => "MADV_REMOVE",
                 Advice::PopulateRead => "MADV_POPULATE_READ",
                 Advice::PopulateWrite => "MADV_POPULATE_WRITE",
+                Advice::DontDump => "MADV_DONTDUMP",
+                Advice::DoDump => "MADV_DODUMP",
+                Advice::DontFork => "MADV_DONTFORK",
+                Advice::DoFork => "MADV_DOFORK",
             };
             format!("done(madvise(AT({:#x}), {:#x}, {advice}));", at.0, length.0)
         }

@@ -25,7 +25,7 @@ pub struct Known {
 pub const KNOWN: &[Known] = &[
     Known {
         name: "refused",
-        reason: "A munmap, mprotect or mremap that is refused with EINVAL, because its range ends in the middle of a huge page, \
+        reason: "A munmap, mprotect, madvise or mremap that is refused with EINVAL, because its range ends in the middle of a huge page, \
                  has split the mapping at the start of the range by then, and mprotect has given what lies before the last \
                  mapping its new rights. On the engine what is refused changes nothing.",
         kernels: "6.1 to 6.18",
@@ -60,7 +60,14 @@ pub fn find(step: &Step, kernel: &Observation, engine: &Observation) -> Option<&
 fn refused(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
     let splits = matches!(
         step,
-        Step::In { call: Call::Unmap { .. } | Call::Protect { .. } | Call::Remap { .. } | Call::Map(_), .. }
+        Step::In {
+            call: Call::Unmap { .. }
+                | Call::Protect { .. }
+                | Call::Remap { .. }
+                | Call::Advise { .. }
+                | Call::Map(_),
+            ..
+        }
     );
     let is_refused = |seen: &Observation| seen.outcome == Outcome::Error("EINVAL");
     let rest_equal = kernel.pool == engine.pool && kernel.files == engine.files;

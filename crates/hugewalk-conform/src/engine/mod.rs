@@ -203,6 +203,10 @@ impl Engine {
                     Advice::Remove => mm::Advice::Remove,
                     Advice::PopulateRead => mm::Advice::PopulateRead,
                     Advice::PopulateWrite => mm::Advice::PopulateWrite,
+                    Advice::DontDump => mm::Advice::DontDump,
+                    Advice::DoDump => mm::Advice::DoDump,
+                    Advice::DontFork => mm::Advice::DontFork,
+                    Advice::DoFork => mm::Advice::DoFork,
                 };
                 done(space.madvise(task, at_address(at), length.0, advice), of_map)
             }

@@ -306,6 +306,10 @@ impl Kernel {
                     Advice::Remove => libc::MADV_REMOVE,
                     Advice::PopulateRead => libc::MADV_POPULATE_READ,
                     Advice::PopulateWrite => libc::MADV_POPULATE_WRITE,
+                    Advice::DontDump => libc::MADV_DONTDUMP,
+                    Advice::DoDump => libc::MADV_DODUMP,
+                    Advice::DontFork => libc::MADV_DONTFORK,
+                    Advice::DoFork => libc::MADV_DOFORK,
                 };
                 self.ask(process, op::ADVISE, &[at.address(), length.0, advice as u64])?
             }

@@ -348,7 +348,9 @@ impl Generator {
 
     fn advise(&mut self, process: usize) -> Option<Call> {
         let (at, mut length) = self.part(process)?;
-        let advice = match self.rng.u8(0..10) {
+        let advice = match self.rng.u8(0..12) {
+            10 => self.pick(&[Advice::DontDump, Advice::DoDump]),
+            11 => self.pick(&[Advice::DontFork, Advice::DoFork]),
             0..5 => Advice::DontNeed,
             5..7 => Advice::Remove,
             7 => Advice::PopulateRead,

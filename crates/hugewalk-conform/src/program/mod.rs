@@ -324,6 +324,14 @@ pub enum Advice {
     PopulateRead,
     /// `MADV_POPULATE_WRITE`
     PopulateWrite,
+    /// `MADV_DONTDUMP`
+    DontDump,
+    /// `MADV_DODUMP`
+    DoDump,
+    /// `MADV_DONTFORK`
+    DontFork,
+    /// `MADV_DOFORK`
+    DoFork,
 }
 
 /// The most places that are looked at after each step.

@@ -187,11 +187,15 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
     })
 }
 
-const ADVICE: [(&str, Advice); 4] = [
+const ADVICE: [(&str, Advice); 8] = [
     ("dontneed", Advice::DontNeed),
     ("remove", Advice::Remove),
     ("populate-read", Advice::PopulateRead),
     ("populate-write", Advice::PopulateWrite),
+    ("dontdump", Advice::DontDump),
+    ("dodump", Advice::DoDump),
+    ("dontfork", Advice::DontFork),
+    ("dofork", Advice::DoFork),
 ];
 
 const MAP_FLAGS: [(&str, MapFlags); 6] = [
