@@ -24,7 +24,7 @@ fn main() {
             println!("{verdict}");
             if let Some(found) = verdict.report.counterexample.filter(|_| draws) {
                 let run = replay(scenario, settings, &found.schedule).expect("its own schedule");
-                print!("\n{}\n{}", scenario.what, text::draw(&run, 110));
+                print!("\n{}\n{}", scenario.what, text::draw(&run, &Default::default()));
             }
         }
     }

@@ -93,6 +93,11 @@ pub struct Step {
     pub object: String,
     /// What was done, in words: `P2.pud[4]: T3 -> none`.
     pub text: String,
+    /// The same as it would be written in Linux: `pud_clear(P2.pud[4])`.
+    pub call: String,
+    /// How many accesses it stands for: entries of one table that were read one after the other and are all the same are
+    /// one step, `T3[1..511] = none`.
+    pub count: u32,
     /// The function of Linux that does this.
     pub kernel: Option<&'static str>,
     /// Where our code does it.

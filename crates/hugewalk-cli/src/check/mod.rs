@@ -256,7 +256,7 @@ fn one_schedule(
     })?;
     match format {
         Format::Json => json(&story, out)?,
-        Format::Text => out.write_all(hugewalk_lab::text::draw(&story, text::WIDTH).as_bytes())?,
+        Format::Text => text::schedule(case.scenario, case.settings.name, &story, out)?,
     }
     Ok(ExitCode::SUCCESS)
 }

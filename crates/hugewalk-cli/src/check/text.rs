@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use hugewalk_lab::lab::Settings;
-use hugewalk_lab::scenario;
-use hugewalk_lab::text::draw;
+use hugewalk_lab::scenario::{self, Scenario};
+use hugewalk_lab::story::Story;
+use hugewalk_lab::text::{Drawing, draw};
 
 use super::outcome::{Coverage, Document, Effort, Kind, Verdict};
 use super::plan::Shard;
@@ -64,13 +65,30 @@ fn one(document: &Document, verdict: &Verdict, out: &mut dyn Write) -> io::Resul
     let what = what.map_or("", |scenario| scenario.what);
     writeln!(out, "{HEADING}{} under {}{HEADING:#}: {what}\n", verdict.scenario, verdict.protocol)?;
     match (&verdict.race, &verdict.story, &verdict.explored) {
-        (Some(_), Some(story), _) => out.write_all(draw(story, WIDTH).as_bytes())?,
+        (Some(_), Some(story), _) => {
+            out.write_all(draw(story, &Drawing { width: WIDTH, all: false, colour: true }).as_bytes())?
+        }
         (Some(race), None, _) => writeln!(out, "{BAD}race{BAD:#}: {} [{}]", race.text, race.schedule)?,
         (None, _, Some(explored)) => {
             let executions = counted(explored.executions, "execution", "executions");
             writeln!(out, "{GOOD}safe{GOOD:#} {}: {executions}", bound(explored.coverage))?;
         }
         (None, _, None) => writeln!(out, "does not apply: {}", verdict.why.unwrap_or("nothing to find out"))?,
+    }
+    Ok(())
+}
+
+/// Prints a run under one schedule, with every step.
+pub(super) fn schedule(
+    scenario: &Scenario,
+    protocol: &str,
+    story: &Story,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, "{HEADING}{} under {protocol}{HEADING:#}: {}\n", scenario.id, scenario.what)?;
+    out.write_all(draw(story, &Drawing { width: WIDTH, all: true, colour: true }).as_bytes())?;
+    if story.report.is_none() {
+        writeln!(out, "\nnothing goes wrong under this schedule")?;
     }
     Ok(())
 }

@@ -92,7 +92,7 @@ const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {
         lock_dies_at_once: true,
         freed_at_once: false,
         users_are_references: false,
-        without: UNCHECKED,
+        without: UNCHECKED | bit(Step::BumpGeneration),
     }
 }
 

@@ -104,7 +104,7 @@ impl LabRcu {
     fn wait_for(&self, whom: fn(&State) -> u64) {
         access(&self.waits());
         trace::event(Some(self.exit()), StepKind::Broadcast, || {
-            ("all CPUs".to_owned(), "waits for all CPUs".to_owned())
+            ["all CPUs", "waits for all CPUs", "tlb_remove_table_sync_one()"].map(str::to_owned)
         });
         let mut state = self.state();
         let open = whom(&state);
@@ -204,7 +204,8 @@ unsafe impl Rcu<Lab> for LabRcu {
         }
         access(&self.waits());
         trace::event(Some(self.entrance()), StepKind::CallRcu, || {
-            (format!("T{}", frame.0), format!("call_rcu(T{})", frame.0))
+            let (table, call) = (format!("T{}", frame.0), format!("call_rcu(T{})", frame.0));
+            [table, call.clone(), call]
         });
         trace::retired(frame);
         let mut state = self.state();

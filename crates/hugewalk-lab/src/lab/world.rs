@@ -284,7 +284,10 @@ impl World {
     pub(super) fn free_table(&self, frame: TableFrame) {
         self.kill_lock(frame);
         access(&Op::write(self.life_of(frame)));
-        trace::event(None, StepKind::Free, || (format!("T{}", frame.0), format!("frees T{}", frame.0)));
+        trace::event(None, StepKind::Free, || {
+            let table = format!("T{}", frame.0);
+            [table.clone(), format!("frees {table}"), format!("free_page({table})")]
+        });
         trace::freed(frame);
         self.state.borrow_mut()[frame.0 as usize].life = Life::Dead(in_thread().map(|thread| thread as u8));
     }
@@ -295,7 +298,8 @@ impl World {
         let before = self.state.borrow()[frame.0 as usize].lock;
         if before == Life::Alive {
             trace::event(None, StepKind::FreeLock, || {
-                (format!("lock of T{}", frame.0), format!("frees the lock of T{}", frame.0))
+                let lock = format!("lock of T{}", frame.0);
+                [lock.clone(), format!("frees the {lock}"), format!("ptlock_free(T{})", frame.0)]
             });
             trace::lock_freed(frame);
             self.state.borrow_mut()[frame.0 as usize].lock =

@@ -170,11 +170,13 @@ impl<'p, P: Platform> Slot<'p, P, Alive> {
     pub fn peek(&self) -> Result<Unconfirmed<'_, P>, Unshared> {
         // The generation first, then the parent: an unshare that has counted up is then seen at the parent, and one
         // that counts up later is seen at the end.
-        let first = P::Protocol::keeps(Step::NoteGenerationFirst).then(|| self.place.table.generation());
+        let confirmed = P::Protocol::keeps(Step::ConfirmGeneration);
+        let note = || if confirmed { self.place.table.generation() } else { 0 };
+        let first = P::Protocol::keeps(Step::NoteGenerationFirst).then(note);
         if P::Protocol::keeps(Step::ConfirmParent) && !self.place.is_attached() {
             return Err(Unshared);
         }
-        let generation = first.unwrap_or_else(|| self.place.table.generation());
+        let generation = first.unwrap_or_else(note);
         let entry = self.place.table.read(self.place.index);
         Ok(Unconfirmed { place: &self.place, generation, entry })
     }

@@ -2,6 +2,8 @@
 //!
 //! Of a run under [`replay`](crate::replay) the setup is recorded too: which lock is whose, and where the tables come from.
 
+mod call;
+mod condense;
 mod kernel;
 mod names;
 mod snapshot;
@@ -44,6 +46,7 @@ struct Raw {
     kind: StepKind,
     object: String,
     text: String,
+    call: String,
     stack: usize,
     state: usize,
 }
@@ -144,18 +147,26 @@ fn happening(object: String) -> Event {
     Event { object, cpu: in_thread(), stack: stack::capture() }
 }
 
+/// What a step does.
+struct Done {
+    kind: StepKind,
+    object: String,
+    text: String,
+    call: String,
+}
+
 /// Records a step, if the run is told: first the state before it, then what `make` says of it. Without an `object` it is
 /// always shown. `make` may change what the record says of locks; that belongs to the state after the step.
 #[inline]
-fn step(object: Option<Object>, make: impl FnOnce(&mut Record, usize, &Stack) -> (StepKind, String, String)) {
+fn step(object: Option<Object>, make: impl FnOnce(&mut Record, usize, &Stack) -> Done) {
     note(object, || {
         RECORD.with_borrow_mut(|record| {
             record.look();
             let cpu = in_thread().expect("a step is a thread's");
             let stack = stack::capture();
-            let (kind, object, text) = make(record, cpu, &stack);
+            let Done { kind, object, text, call } = make(record, cpu, &stack);
             let (state, stack) = (record.states.len() - 1, record.number_of(stack));
-            record.steps.push(Raw { cpu, kind, object, text: text.clone(), stack, state });
+            record.steps.push(Raw { cpu, kind, object, text: text.clone(), call, stack, state });
             text
         })
     });
@@ -172,7 +183,8 @@ pub(super) fn word(object: Object, place: Place, kind: Kind, values: impl FnOnce
             Kind::Read => (StepKind::Read, format!("{name} = {}", show(before))),
             Kind::Write => (StepKind::Write, format!("{name}: {} -> {}", show(before), show(after))),
         };
-        (kind, name, text)
+        let call = call::word(kind, &name, &show(before), &show(after));
+        Done { kind, object: name, text, call }
     });
 }
 
@@ -186,16 +198,17 @@ pub(super) fn section(object: Object, begins: bool) {
         } else {
             (StepKind::RcuUnlock, "rcu_read_unlock()")
         };
-        (kind, "RCU".to_owned(), text.to_owned())
+        Done { kind, object: "RCU".to_owned(), text: text.to_owned(), call: text.to_owned() }
     });
 }
 
-/// Something is done to an object. Without an `at` it is always shown.
+/// Something is done to an object: its name, what is done in words, and how it would be written in Linux. Without an `at` it
+/// is always shown.
 #[inline]
-pub(super) fn event(at: Option<Object>, kind: StepKind, what: impl FnOnce() -> (String, String)) {
+pub(super) fn event(at: Option<Object>, kind: StepKind, what: impl FnOnce() -> [String; 3]) {
     step(at, |_, _, _| {
-        let (object, text) = what();
-        (kind, object, text)
+        let [object, text, call] = what();
+        Done { kind, object, text, call }
     });
 }
 
@@ -206,7 +219,8 @@ pub(super) fn flush(object: Object, context: usize, range: &Range<VirtAddr>) {
         let of = record.processes.iter().position(|process| process.context == context);
         let of = of.map_or_else(|| "TLB".to_owned(), |number| format!("TLB of P{}", number + 1));
         let text = format!("flushes {:x}-{:x} from the {of}", range.start.as_u64(), range.end.as_u64());
-        (StepKind::Flush, of, text)
+        let call = format!("flush_tlb_range({})", of.trim_start_matches("TLB of "));
+        Done { kind: StepKind::Flush, object: of, text, call }
     });
 }
 
@@ -228,7 +242,8 @@ pub(super) fn lock_taken(object: Object, address: usize, place: Place, mode: Mod
     step(Some(object), |record, cpu, stack| {
         let name = record.take(cpu, address, place, mode, stack);
         let text = format!("takes {name}");
-        (StepKind::Lock, name, text)
+        let call = call::lock(StepKind::Lock, &name);
+        Done { kind: StepKind::Lock, object: name, text, call }
     });
 }
 
@@ -237,7 +252,8 @@ pub(super) fn lock_refused(object: Object, address: usize, place: Place, mode: M
     step(Some(object), |record, cpu, stack| {
         let name = record.name_lock(address, place, mode, stack, cpu);
         let text = format!("tries {name}: taken");
-        (StepKind::TryLock, name, text)
+        let call = call::lock(StepKind::TryLock, &name);
+        Done { kind: StepKind::TryLock, object: name, text, call }
     });
 }
 
@@ -249,7 +265,8 @@ pub(super) fn lock_released(object: Object, address: usize) {
     step(Some(object), |record, cpu, _| {
         let name = record.release(cpu, address);
         let text = format!("releases {name}");
-        (StepKind::Unlock, name, text)
+        let call = call::lock(StepKind::Unlock, &name);
+        Done { kind: StepKind::Unlock, object: name, text, call }
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::condense::condense;
 use super::snapshot::letter;
 use super::{RECORD, Raw, Record, stack};
 use crate::explore::{Counterexample, Deadlock, LockCycle, Replayed};
@@ -31,11 +32,11 @@ pub(crate) fn tell(run: &Replayed) -> Story {
         .collect();
     let report = run.counterexample.as_ref().map(|found| report(&record, found));
     let Record { states, stacks, .. } = record;
-    Story { cpus, steps, states, stacks, report }
+    Story { cpus, steps: condense(steps), states, stacks, report }
 }
 
 fn step(record: &Record, raw: &Raw, before: usize, contended: bool) -> Step {
-    let Raw { cpu, kind, ref object, ref text, stack, state } = *raw;
+    let Raw { cpu, kind, ref object, ref text, ref call, stack, state } = *raw;
     let is_lock = matches!(kind, StepKind::Lock | StepKind::TryLock | StepKind::Unlock);
     let frames = &record.stacks[stack];
     let changes =
@@ -45,6 +46,8 @@ fn step(record: &Record, raw: &Raw, before: usize, contended: bool) -> Step {
         kind,
         object: object.clone(),
         text: text.clone(),
+        call: call.clone(),
+        count: 1,
         kernel: frames.iter().find_map(|source| source.kernel),
         source: stack::source(frames, is_lock).cloned(),
         stack,

@@ -1,0 +1,122 @@
+//! A run as text: a column for each processor, time downwards, as commit messages of the kernel draw races; below it a
+//! report in the manner of KASAN.
+
+mod lane;
+mod report;
+mod state;
+
+use std::fmt::Write as _;
+
+use crate::story::{Step, StepKind, Story};
+
+/// How to draw.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawing {
+    /// Columns of the terminal, or of the message that it goes into.
+    pub width: usize,
+    /// Every step, also those on what nobody races for.
+    pub all: bool,
+    /// With escape sequences for bold and faint letters. Nothing is told by them alone.
+    pub colour: bool,
+}
+
+impl Default for Drawing {
+    fn default() -> Self {
+        Self { width: 100, all: false, colour: false }
+    }
+}
+
+/// Letters that stand out, or stand back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Bold,
+    Faint,
+}
+
+impl Drawing {
+    fn styled(&self, style: Style, text: &str) -> String {
+        if !self.colour || text.is_empty() {
+            return text.to_owned();
+        }
+        let code = if style == Style::Bold { 1 } else { 2 };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// Columns from one processor's to the next one's.
+    fn offset(&self, cpus: usize) -> usize {
+        match cpus {
+            0 | 1 => 0,
+            // The last one needs room for its steps, and for where they are in the source.
+            more => (self.width.saturating_sub(54) / (more - 1)).clamp(4, 40),
+        }
+    }
+}
+
+/// Draws a run.
+#[must_use]
+pub fn draw(story: &Story, drawing: &Drawing) -> String {
+    let mut out = String::new();
+    if let Some(start) = story.states.first() {
+        let _ = writeln!(out, "{}", drawing.styled(Style::Faint, &state::at_first(start, drawing.width)));
+    }
+    let shown: Vec<&Step> = story.steps.iter().filter(|step| drawing.all || is_shown(story, step)).collect();
+    let shown = without_repetitions(&shown);
+    out += &lane::lanes(story, &shown, drawing);
+    let accesses = |steps: &[&Step]| steps.iter().map(|step| step.count).sum::<u32>();
+    let left_out = accesses(&story.steps.iter().collect::<Vec<_>>()) - accesses(&shown);
+    if left_out > 0 {
+        let text = format!("({left_out} steps on what nobody races for are not shown)");
+        let _ = writeln!(out, "\n{}", drawing.styled(Style::Faint, &text));
+    }
+    if let Some(found) = &story.report {
+        let _ = write!(out, "\n{}", report::report(story, found, drawing));
+    }
+    out
+}
+
+/// Does a reader need the step to understand what goes wrong?
+fn is_shown(story: &Story, step: &Step) -> bool {
+    let last = story.steps.last().is_some_and(|last| std::ptr::eq(last, step));
+    if last && story.report.is_some() {
+        return true;
+    }
+    let about =
+        |name: &str| story.states.iter().any(|state| state.tables.iter().any(|table| table.name == name));
+    match step.kind {
+        // Of the tables above, and of the lists of the engine, only who uses them knows.
+        StepKind::Free | StepKind::CallRcu | StepKind::RcuLock | StepKind::RcuUnlock => {
+            about(&step.object) || step.object == "RCU"
+        }
+        StepKind::FreeLock => about(step.object.trim_start_matches("lock of ")),
+        StepKind::Lock | StepKind::TryLock | StepKind::Unlock => match step.object.strip_prefix("lock of ") {
+            Some(table) => about(table),
+            None => {
+                let is_large =
+                    ["mmap", "VMA", "i_mmap", "fault"].iter().any(|start| step.object.starts_with(start));
+                step.contended || step.kind == StepKind::Lock && is_large
+            }
+        },
+        StepKind::Write => {
+            step.contended || step.changes.iter().any(|change| change.starts_with(&step.object))
+        }
+        StepKind::Flush | StepKind::Broadcast => true,
+        StepKind::Read | StepKind::Access | StepKind::Wait => step.contended,
+    }
+}
+
+/// Who reads the same word twice in a row has read it once.
+fn without_repetitions<'s>(steps: &[&'s Step]) -> Vec<&'s Step> {
+    let mut told: Vec<&Step> = Vec::new();
+    for step in steps {
+        let again = told.last().is_some_and(|last| {
+            last.kind == StepKind::Read
+                && step.kind == StepKind::Read
+                && last.cpu == step.cpu
+                && last.text == step.text
+        });
+        if !again {
+            told.push(step);
+        }
+    }
+    told
+}

@@ -1,0 +1,90 @@
+//! The report, in the manner of KASAN.
+
+use std::fmt::Write as _;
+
+use super::{Drawing, Style, lane};
+use crate::story::{Event, Life, Report, Source, Story};
+
+pub(super) fn report(story: &Story, found: &Report, drawing: &Drawing) -> String {
+    let bar = "=".repeat(66.min(drawing.width));
+    let mut out = format!("{bar}\n");
+    let who = |cpu: Option<usize>| match cpu.and_then(|cpu| story.cpus.get(cpu)) {
+        Some(cpu) => lane::title(cpu),
+        None => "the setup".to_owned(),
+    };
+    let title = format!("BUG: hugewalk: {}", found.title);
+    let _ = writeln!(out, "{}", drawing.styled(Style::Bold, &title));
+    let _ = writeln!(out, "{}: {}", found.property, found.what);
+    if found.cpu.is_some() {
+        let _ = writeln!(out, "\n{}:", who(found.cpu));
+        stack(&found.stack, drawing, &mut out);
+    }
+    for (cpu, lock) in &found.waits {
+        let _ = writeln!(out, "\n{} waits for: {lock}", who(Some(*cpu)));
+    }
+    let mut event = |what: &str, event: &Option<Event>| {
+        if let Some(event) = event {
+            let object = event
+                .object
+                .strip_prefix("lock")
+                .map_or_else(|| format!("Table {}", event.object), |of| format!("Lock{of}"));
+            let _ = writeln!(out, "\n{object} was {what} by {}:", who(event.cpu));
+            stack(&event.stack, drawing, &mut out);
+        }
+    };
+    event("allocated", &found.allocated);
+    event("freed", &found.freed);
+    if let Some(end) = story.states.last() {
+        let held: Vec<String> = end
+            .holds
+            .iter()
+            .map(|held| format!(" {}: {}", char::from(b'A' + held.cpu as u8), held.locks.join(", ")))
+            .collect();
+        if !held.is_empty() {
+            let _ = writeln!(out, "\nLocks held:\n{}", held.join("\n"));
+        }
+        if !end.tables.is_empty() {
+            let _ = writeln!(out, "\nTables:");
+        }
+        for table in &end.tables {
+            let life = match table.life {
+                Life::Alive => "alive",
+                Life::Retired => "waits for the grace period",
+                Life::Freed => "freed",
+            };
+            let parents: Vec<String> = end
+                .processes
+                .iter()
+                .flat_map(|process| {
+                    let fits = process.pud.iter().filter(|entry| entry.entry == table.name);
+                    fits.map(|entry| format!("{}.pud[{}]", process.name, entry.index)).collect::<Vec<_>>()
+                })
+                .collect();
+            let parents = if parents.is_empty() { "no parent entry".to_owned() } else { parents.join(", ") };
+            let _ = writeln!(out, " {}: {life}; pt_share_count {}; {parents}", table.name, table.users);
+        }
+    }
+    let _ = writeln!(
+        out,
+        "\nSchedule {}: {} {}, {} accesses\n{bar}",
+        found.schedule,
+        found.switches,
+        if found.switches == 1 { "switch" } else { "switches" },
+        found.steps
+    );
+    out
+}
+
+fn stack(stack: &[Source], drawing: &Drawing, out: &mut String) {
+    // What a scenario calls is its own; how its processors are started is nobody's business.
+    let told: Vec<&Source> = stack.iter().filter(|source| !source.file.ends_with("/bench.rs")).collect();
+    let place = |source: &Source| format!("{}:{}", source.file, source.line);
+    let name_width = told.iter().map(|source| source.function.len()).max().unwrap_or(0);
+    let place_width = told.iter().map(|source| place(source).len()).max().unwrap_or(0);
+    for source in told {
+        let kernel = source.kernel.map(|kernel| format!("{kernel}()")).unwrap_or_default();
+        let line = format!(" {:name_width$}  {:place_width$}  ", source.function, place(source));
+        let line = format!("{line}{}", drawing.styled(Style::Faint, &kernel));
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+}
