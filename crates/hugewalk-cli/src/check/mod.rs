@@ -25,7 +25,7 @@ pub use self::error::CheckError;
 
 use self::args::{CheckAction, CheckArgs, MergeArgs};
 use self::campaign::{Campaign, Keeper};
-use self::outcome::{Document, Effort, Kind, Options, Outcome, SCHEMA, ScenarioLine, StepLine, Verdict};
+use self::outcome::{Document, Effort, Kind, Options, Outcome, SCHEMA, ScenarioLine, Verdict};
 use self::plan::{Shard, Unit, units};
 use self::select::{Case, Selection, select};
 use crate::args::Format;
@@ -129,7 +129,6 @@ fn document(
         .filter(|(case, outcome)| outcome.is_some() || case.does_not_apply().is_some())
         .map(|(case, outcome)| verdict(case, outcome, by_chance))
         .collect();
-    let steps = if campaign.shard == Shard::WHOLE { steps(&verdicts) } else { Vec::new() };
     Document {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
@@ -139,29 +138,12 @@ fn document(
             .iter()
             .map(|scenario| ScenarioLine { id: scenario.id, what: scenario.what })
             .collect(),
-        unexpected: verdicts.iter().filter(|verdict| verdict.as_expected == Some(false)).count()
-            + steps.iter().filter(|step| step.races_in.is_empty()).count(),
-        steps,
+        unexpected: verdicts.iter().filter(|verdict| verdict.as_expected == Some(false)).count(),
         executions: campaign.done.values().map(|outcome| outcome.explored.executions).sum(),
         verdicts,
         milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         jobs,
     }
-}
-
-/// What was found of each step that was left out.
-fn steps(verdicts: &[Verdict]) -> Vec<StepLine> {
-    let mut steps: Vec<StepLine> = Vec::new();
-    for verdict in verdicts {
-        let Some(step) = verdict.left_out else { continue };
-        if steps.last().is_none_or(|last| last.step != step) {
-            steps.push(StepLine { step, races_in: Vec::new() });
-        }
-        if verdict.race.is_some() {
-            steps.last_mut().expect("just pushed").races_in.push(verdict.scenario);
-        }
-    }
-    steps
 }
 
 fn verdict(case: &Case, outcome: Option<Outcome>, by_chance: bool) -> Verdict {

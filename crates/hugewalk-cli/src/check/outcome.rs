@@ -22,9 +22,7 @@ pub struct Document {
     pub scenarios: Vec<ScenarioLine>,
     /// A verdict for each scenario under each protocol: scenario by scenario.
     pub verdicts: Vec<Verdict>,
-    /// The steps of our protocol, each left out in turn; only if everything was checked.
-    pub steps: Vec<StepLine>,
-    /// How many verdicts are not the expected ones, and how many steps are there without need.
+    /// How many verdicts are not the expected ones.
     pub unexpected: usize,
     /// Runs of all cases together.
     pub executions: u64,
@@ -89,15 +87,6 @@ pub struct ScenarioLine {
     pub id: &'static str,
     /// What happens in it.
     pub what: &'static str,
-}
-
-/// A step of our protocol that was left out.
-#[derive(Debug, Serialize)]
-pub struct StepLine {
-    /// Its name.
-    pub step: &'static str,
-    /// The scenarios that have a race without it. There must be one.
-    pub races_in: Vec<&'static str>,
 }
 
 /// What came of a case, or should.

@@ -73,16 +73,12 @@ impl Selection {
             .flat_map(|&scenario| protocols.iter().map(move |&settings| case(scenario, settings)))
             .collect();
         if named.is_empty() && under.is_empty() && left_out.is_empty() && !freed_at_once {
-            // All there is: then each step of ours is put to the proof as well, by the scenarios that are safe with it.
-            let safe = |scenario: &&&'static Scenario| {
-                scenario::expected(scenario.id, &Settings::HUGEWALK) == Some(Expected::Safe)
-            };
-            let ours = Settings::steps().filter(|step| Settings::HUGEWALK.has(step));
-            cases.extend(ours.flat_map(|step| {
-                let settings = Settings::HUGEWALK.without(step).expect("a step of ours");
-                let left_out = Some(step);
-                let case = move |&scenario| Case { scenario, settings, left_out, expected: None };
-                scenarios.iter().filter(safe).map(case)
+            // All there is: then each step of ours is put to the proof as well.
+            cases.extend(scenario::PROOFS.iter().map(|&(step, id, settings)| Case {
+                scenario: scenario::named(id).expect("a scenario of the table"),
+                settings: settings.without(step).expect("a step of the table"),
+                left_out: Some(step),
+                expected: Some(Expected::Race),
             }));
         }
         if let [case] = &cases[..]

@@ -34,8 +34,13 @@ pub(super) fn report(document: &Document, shard: Shard, out: &mut dyn Write) -> 
 pub(super) fn list(out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{HEADING}Scenarios{HEADING:#}")?;
     let mut table = plain();
+    table.set_width(WIDTH as u16);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     for scenario in scenario::all() {
         table.add_row([scenario.id, scenario.what]);
+    }
+    if let Some(names) = table.column_mut(0) {
+        names.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
     }
     print(&table, out)?;
     let names = |names: Vec<&str>| names.join(", ");
@@ -48,8 +53,6 @@ pub(super) fn list(out: &mut dyn Write) -> io::Result<()> {
 fn plain() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_width(WIDTH as u16);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     table
 }
 
@@ -66,7 +69,7 @@ fn one(document: &Document, verdict: &Verdict, out: &mut dyn Write) -> io::Resul
     writeln!(out, "{HEADING}{} under {}{HEADING:#}: {what}\n", verdict.scenario, verdict.protocol)?;
     match (&verdict.race, &verdict.story, &verdict.explored) {
         (Some(_), Some(story), _) => {
-            out.write_all(draw(story, &Drawing { width: WIDTH, all: false, colour: true }).as_bytes())?
+            out.write_all(draw(story, &Drawing { width: WIDTH, all: false, colour: true }).as_bytes())?;
         }
         (Some(race), None, _) => writeln!(out, "{BAD}race{BAD:#}: {} [{}]", race.text, race.schedule)?,
         (None, _, Some(explored)) => {
@@ -107,7 +110,8 @@ fn matrix(document: &Document, out: &mut dyn Write) -> io::Result<()> {
     let without: String = document.options.without.iter().map(|step| format!(" -{step}")).collect();
     let protocols = &document.options.protocols;
     table.set_header(std::iter::once(without.trim_start()).chain(protocols.iter().map(String::as_str)));
-    for scenario in &document.scenarios {
+    let rows = document.scenarios.iter().filter(|scenario| !scenario.id.contains(':'));
+    for scenario in rows {
         let of = |protocol: &String| {
             document.verdicts.iter().find(|verdict| {
                 verdict.scenario == scenario.id && verdict.protocol == *protocol && verdict.left_out.is_none()
@@ -138,24 +142,44 @@ fn matrix(document: &Document, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, ". !: not as expected. -: does not apply.")?;
+    mistakes(document, out)?;
     steps(document, out)
 }
 
-fn steps(document: &Document, out: &mut dyn Write) -> io::Result<()> {
-    if document.steps.is_empty() {
-        return Ok(());
-    }
-    writeln!(out, "\n{HEADING}hugewalk with a step left out{HEADING:#}")?;
+/// Scenarios with a mistake in them: each says something of a protocol or two.
+fn mistakes(document: &Document, out: &mut dyn Write) -> io::Result<()> {
     let mut table = plain();
-    for step in &document.steps {
-        let found = if step.races_in.is_empty() {
-            "no race: what is it there for?".to_owned()
-        } else {
-            format!("race in {}", step.races_in.join(", "))
-        };
-        table.add_row([step.step.to_owned(), found]);
+    for verdict in &document.verdicts {
+        if verdict.scenario.contains(':') && verdict.verdict != Kind::DoesNotApply {
+            table.add_row([
+                verdict.scenario.to_owned(),
+                format!("under {}", verdict.protocol),
+                cell(verdict),
+            ]);
+        }
     }
-    print(&table, out)
+    if table.row_count() > 0 {
+        writeln!(out, "\n{HEADING}Mistakes{HEADING:#}")?;
+        print(&table, out)?;
+    }
+    Ok(())
+}
+
+fn steps(document: &Document, out: &mut dyn Write) -> io::Result<()> {
+    let mut table = plain();
+    for verdict in &document.verdicts {
+        let Some(step) = verdict.left_out else { continue };
+        table.add_row([
+            step.to_owned(),
+            format!("{} under {}", verdict.scenario, verdict.protocol),
+            cell(verdict),
+        ]);
+    }
+    if table.row_count() > 0 {
+        writeln!(out, "\n{HEADING}Each step left out in turn{HEADING:#}")?;
+        print(&table, out)?;
+    }
+    Ok(())
 }
 
 fn cell(verdict: &Verdict) -> String {
@@ -194,9 +218,13 @@ fn unexpected(document: &Document, out: &mut dyn Write) -> io::Result<()> {
     };
     writeln!(out)?;
     for verdict in document.verdicts.iter().filter(|verdict| verdict.as_expected == Some(false)) {
-        let Verdict { scenario, protocol, expected, verdict, .. } = verdict;
+        let Verdict { scenario, protocol, left_out, expected, verdict, .. } = verdict;
         let (found, expected) = (kind(Some(*verdict)), kind(*expected));
-        writeln!(out, "{BAD}{scenario} under {protocol}: {found}, where {expected} is expected{BAD:#}")?;
+        let without = left_out.map(|step| format!(" without {step}")).unwrap_or_default();
+        writeln!(
+            out,
+            "{BAD}{scenario} under {protocol}{without}: {found}, where {expected} is expected{BAD:#}"
+        )?;
     }
     Ok(())
 }

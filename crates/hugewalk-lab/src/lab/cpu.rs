@@ -116,7 +116,7 @@ pub(super) fn check_caches() {
 }
 
 /// An access to memory, in words.
-fn trace_load(address: VirtAddr, how: String) -> [String; 3] {
+fn trace_load(address: VirtAddr, how: &str) -> [String; 3] {
     let address = format!("{:x}", address.as_u64());
     let text = format!("load from {address} {how}");
     [address, text.clone(), text]
@@ -141,7 +141,7 @@ impl<'s> Cpu<'s> {
         let context = self.space.mm().context();
         access(&Op::write(context.object()));
         trace::works_in(self.space.mm().root_frame());
-        trace::event(Some(context.object()), StepKind::Access, || trace_load(address, "begins".to_owned()));
+        trace::event(Some(context.object()), StepKind::Access, || trace_load(address, "begins"));
         context.busy.set(context.busy.get() + 1);
         let found = self.translate(address);
         if let Some(frame) = found {
@@ -155,7 +155,7 @@ impl<'s> Cpu<'s> {
         access(&Op::write(context.object()).releases());
         trace::event(Some(context.object()), StepKind::Access, || {
             let found = found.map_or_else(|| "a fault".to_owned(), |frame| format!("page {}", frame.0 >> 9));
-            trace_load(address, format!("ends: {found}"))
+            trace_load(address, &format!("ends: {found}"))
         });
         context.busy.set(context.busy.get() - 1);
         found

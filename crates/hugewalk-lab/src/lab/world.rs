@@ -241,7 +241,7 @@ impl World {
         access(&Op::write(Object::at(&raw const self.no_memory)));
         trace::event(None, StepKind::Write, || {
             let what = if there_is { "there is memory again" } else { "there is no memory" };
-            ("memory".to_owned(), what.to_owned())
+            ["memory".to_owned(), what.to_owned(), what.to_owned()]
         });
         self.no_memory.set(!there_is);
     }

@@ -59,3 +59,34 @@ pub fn expected(id: &str, settings: &Settings) -> Option<Expected> {
     let row = super::rows().find(|row| row.scenario.id == id)?;
     Settings::ALL.contains(settings).then(|| row.verdicts.under(settings.name))
 }
+
+/// For each step of the engine's protocol that can be left out, the scenario that has a race without it, and the protocol:
+/// no step is there without one.
+pub const PROOFS: [(&str, &str, Settings); 25] = [
+    ("rcu-free", "S1", Settings::HUGEWALK),
+    ("revalidate", "S8", Settings::HUGEWALK),
+    ("confirm-parent", "S7", Settings::HUGEWALK),
+    ("confirm-generation", "S30", Settings::HUGEWALK),
+    ("bump-generation", "S30", Settings::HUGEWALK),
+    ("flush", "S11", Settings::HUGEWALK),
+    ("note-generation-first", "S30", Settings::HUGEWALK),
+    ("confirm-parent-first", "S30", Settings::HUGEWALK),
+    ("bump-after-clear", "S30", Settings::HUGEWALK),
+    ("confirm-entry", "S31", Settings::HUGEWALK),
+    ("detach-locked", "S8", Settings::HUGEWALK),
+    ("flush-whole-table", "S11", Settings::HUGEWALK),
+    ("flush-under-i-mmap", "S11", Settings::HUGEWALK),
+    ("vma-lock", "S13", Settings::HUGEWALK),
+    ("try-vma-lock", "S25", Settings::HUGEWALK),
+    ("reserve-lock", "S24", Settings::HUGEWALK),
+    ("populate-lock", "S18", Settings::HUGEWALK),
+    ("load-once", "S28", Settings::HUGEWALK),
+    ("exchange-under-i-mmap", "S14", Settings::HUGEWALK),
+    ("leave-under-i-mmap", "S22", Settings::HUGEWALK),
+    ("share-without-i-mmap", "S23", Settings::HUGEWALK),
+    ("queue-then-look", "S19", Settings::HUGEWALK),
+    ("mutex-first", "S27", Settings::HUGEWALK),
+    ("wait-for-faults", "S32", Settings::HUGEWALK),
+    // Only who broadcasts wants to know who was the last.
+    ("count-then-tell", "S10", Settings::IPI_LAST),
+];

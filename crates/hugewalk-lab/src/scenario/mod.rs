@@ -78,7 +78,7 @@ mod waits;
 mod walkers;
 
 pub use self::bench::{BASE, Bench, File, LabTask, Process, dont_need, map, page};
-pub use self::expected::{Expected, expected};
+pub use self::expected::{Expected, PROOFS, expected};
 
 use self::expected::Row;
 

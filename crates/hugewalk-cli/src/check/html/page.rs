@@ -83,11 +83,17 @@ impl<'d> Page<'d> {
             verdicts: taken(&|each| each.scenario == line.id && each.left_out.is_none()),
         });
         let rows = rows.collect();
-        let steps = document.steps.iter().map(|line| {
-            let all = taken(&|each| each.left_out == Some(line.step));
+        let mut names: Vec<&'static str> = Vec::new();
+        for step in document.verdicts.iter().filter_map(|each| each.left_out) {
+            if !names.contains(&step) {
+                names.push(step);
+            }
+        }
+        let steps = names.into_iter().map(|step| {
+            let all = taken(&|each| each.left_out == Some(step));
             let (races, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|each| each.race.is_some());
             let safe = rest.iter().filter(|each| each.verdict == Kind::Safe).count();
-            Step { step: line.step, races, safe }
+            Step { step, races, safe }
         });
         Self {
             schema: document.schema,
