@@ -59,7 +59,8 @@ impl Word {
             }
             _ => access(&op),
         }
-        trace::word(op.object(), place, kind, || {
+        // What a watched walk reads is worth telling if what it depends on is raced for.
+        trace::word(parent.unwrap_or_else(|| op.object()), place, kind, || {
             let before = self.0.load(Ordering::Relaxed);
             (before, then(before))
         });
