@@ -145,19 +145,19 @@ impl World {
             };
             if round % 4 < 2 {
                 let pins = self.spaces[0].pin_pages_fast(task, hot(number), 8, flags).unwrap();
-                look(&|offset, into| pins.pages()[0].read(offset, into));
+                look(&|offset, into| pins.page(0).unwrap().read(offset, into));
             } else {
                 let pins = self.spaces[0].pin_pages(task, hot(number), 8, flags).unwrap();
-                look(&|offset, into| pins.pages()[0].read(offset, into));
+                look(&|offset, into| pins.page(0).unwrap().read(offset, into));
                 if flags.contains(GupFlags::PIN | GupFlags::WRITE) {
                     // However often others fork meanwhile, the process goes on using the page that is pinned.
                     let device = VirtAddr::new(hot(number).as_u64() + 2 * MARKER);
-                    pins.pages()[0].write(2 * MARKER, &round.to_le_bytes()).unwrap();
+                    pins.page(0).unwrap().write(2 * MARKER, &round.to_le_bytes()).unwrap();
                     thread::yield_now();
                     assert_eq!(cpu.load_u64(task, device), Ok(round));
                     cpu.store_u64(task, device, !round).unwrap();
                     let mut bytes = [0; 8];
-                    pins.pages()[0].read(2 * MARKER, &mut bytes);
+                    pins.page(0).unwrap().read(2 * MARKER, &mut bytes);
                     assert_eq!(
                         u64::from_le_bytes(bytes),
                         !round,

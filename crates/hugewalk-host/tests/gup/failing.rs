@@ -15,7 +15,7 @@ fn a_page_with_a_hardware_error_is_an_error_of_its_own_in_every_way_to_ask() {
     }
     let held = world.pin(1, PIN).unwrap();
     let World { hugetlb, task, space } = &mut world;
-    hugetlb.memory_failure(task, held.pages()[0].frame()).unwrap_err();
+    hugetlb.memory_failure(task, held.page(0).unwrap().frame()).unwrap_err();
     let error = GupError::Hwpoison { address: at(1, 0), size: HugeSize::Size2M };
     assert_eq!(error.errno(), Errno::EHWPOISON);
     assert_eq!(space.pin_pages(task, at(1, 5), 1, PIN).unwrap_err(), error);
@@ -39,7 +39,7 @@ fn a_pinned_page_does_not_move_and_one_that_moved_is_pinned_where_it_is() {
     world.cpu().store(&mut world.task, BASE, 6).unwrap();
     for flags in [GET, PIN, PIN | LONGTERM | WRITE] {
         let pins = world.pin(0, flags).unwrap();
-        let frame = pins.pages()[0].frame();
+        let frame = pins.page(0).unwrap().frame();
         let refused = world.hugetlb.migrate(&mut world.task, frame).unwrap_err();
         assert_eq!(refused.errno(), Errno::EBUSY);
         world.cpu().store(&mut world.task, BASE, 7).unwrap();
@@ -47,6 +47,6 @@ fn a_pinned_page_does_not_move_and_one_that_moved_is_pinned_where_it_is() {
         drop(pins);
         let moved = world.hugetlb.migrate(&mut world.task, frame).unwrap();
         let pins = world.pin(0, flags).unwrap();
-        assert_eq!((pins.pages()[0].frame(), byte(&pins)), (moved, 7));
+        assert_eq!((pins.page(0).unwrap().frame(), byte(&pins)), (moved, 7));
     }
 }

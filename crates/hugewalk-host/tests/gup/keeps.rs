@@ -16,7 +16,7 @@ fn a_pinned_page_survives_unmapping_truncation_fork_exit_and_the_end_of_all_who_
     map(&space, &mut task, &file, BASE, MapFlags::SHARED).unwrap();
     Cpu::new(&space).unwrap().store(&mut task, BASE, 7).unwrap();
     let pins = space.pin_pages(&mut task, BASE, 1, PIN | WRITE).unwrap();
-    let frame = pins.pages()[0].frame();
+    let frame = pins.page(0).unwrap().frame();
 
     space.munmap(&mut task, BASE, 2 * MIB2).unwrap();
     assert_eq!(byte(&pins), 7);
@@ -47,10 +47,10 @@ fn a_pinned_page_keeps_its_system_alive() {
     map_anonymous(&space, &mut task, 1, BOTH);
     let pins = space.pin_pages(&mut task, BASE, 1, PIN | WRITE).unwrap();
     let fast = space.pin_pages_fast(&mut task, BASE, 1, PIN | WRITE).unwrap();
-    let [fast] = fast.into_pages().try_into().unwrap();
+    let [fast] = fast.into_pages().collect::<Vec<_>>().try_into().unwrap();
     let fast = fast.into_owned();
     drop((hugetlb, task, space));
-    assert_eq!(pins.pages()[0].write(5, &[1, 2]), Ok(2));
+    assert_eq!(pins.page(0).unwrap().write(5, &[1, 2]), Ok(2));
     let mut bytes = [0; 3];
     assert_eq!(fast.read(5, &mut bytes), 3);
     assert_eq!(bytes, [1, 2, 0]);
@@ -64,7 +64,7 @@ fn contents_are_read_and_written_up_to_the_end_of_the_page_and_no_further() {
     let mut world = World::new();
     world.map_private(2);
     let pins = world.pin(0, PIN | WRITE).unwrap();
-    let page = &pins.pages()[0];
+    let page = pins.page(0).unwrap();
     assert_eq!(page.write(MIB2 - 2, &[1, 2, 3]), Ok(2));
     let mut bytes = [9; 4];
     assert_eq!(page.read(MIB2 - 3, &mut bytes), 3);
@@ -74,8 +74,8 @@ fn contents_are_read_and_written_up_to_the_end_of_the_page_and_no_further() {
         assert_eq!(page.write(offset, &bytes), Ok(0));
     }
     let read_only = world.pin(0, PIN).unwrap();
-    assert_eq!(read_only.pages()[0].write(0, &[1]), Err(NotPinnedForWriting));
-    assert!(!read_only.pages()[0].is_writable());
+    assert_eq!(read_only.page(0).unwrap().write(0, &[1]), Err(NotPinnedForWriting));
+    assert!(!read_only.page(0).unwrap().is_writable());
 }
 
 #[test]
@@ -84,7 +84,8 @@ fn pins_and_references_are_counted_apart_and_both_given_back() {
     world.map_private(1);
     let pinned = world.pin(0, PIN | WRITE).unwrap();
     let got = world.pin(0, GET).unwrap();
-    let page = got.pages()[0].page();
+    let held = got.page(0).unwrap();
+    let page = held.page();
     assert_eq!((page.pins(), page.references(), page.mapcount()), (1, 3, 1));
     drop(pinned);
     assert_eq!((page.pins(), page.references()), (0, 2));
@@ -92,4 +93,24 @@ fn pins_and_references_are_counted_apart_and_both_given_back() {
     assert_eq!((page.pins(), page.references(), page.mapcount()), (0, 1, 0));
     drop(got);
     assert_eq!(world.counters(), PoolCounters { total: POOL, free: POOL, reserved: 0, surplus: 0 });
+}
+
+#[test]
+fn pages_that_are_not_taken_out_of_a_range_are_given_back_with_it() {
+    let mut world = World::new();
+    world.map_private(4);
+    let pins = world.space.pin_pages(&mut world.task, BASE, 4 * MIB2, PIN | WRITE).unwrap();
+    let frames: Vec<_> = pins.pages().map(|page| page.frame()).collect();
+    let mut pages = pins.into_pages();
+    assert_eq!(pages.len(), 4);
+    let (first, second) = (pages.next().unwrap(), pages.next().unwrap());
+    assert_eq!([first.frame(), second.frame()], frames[..2]);
+    drop((first, pages));
+    let pins_of =
+        |page| world.space.follow_page(&world.task, at(page, 0), GET).unwrap().unwrap().page().pins();
+    assert_eq!([0, 1, 2, 3].map(pins_of), [0, 1, 0, 0]);
+    world.space.exit(&mut world.task);
+    assert_eq!(world.counters().free, POOL - 1);
+    drop(second);
+    assert_eq!(world.counters().free, POOL);
 }

@@ -113,12 +113,13 @@ fn a_pin_for_reading_that_cannot_copy_is_an_error_and_the_page_stays_shared() {
     let error = child.pin_pages(&mut world.task, BASE, 1, PIN).unwrap_err();
     assert!(matches!(error, GupError::Fault(FaultError::PoolEmpty(_))), "{error:?}");
     let got = child.pin_pages(&mut world.task, BASE, 1, GET).unwrap();
-    let page = got.pages()[0].page();
+    let held = got.page(0).unwrap();
+    let page = held.page();
     assert_eq!((page.mapcount(), page.pins(), page.references()), (2, 0, 3));
     assert_eq!(world.counters(), before);
     // The owner of the reservation takes the page from the child, as for a store.
     let pins = world.pin(0, PIN).unwrap();
-    assert_eq!((byte(&pins), pins.pages()[0].page().mapcount()), (1, 1));
+    assert_eq!((byte(&pins), pins.page(0).unwrap().page().mapcount()), (1, 1));
     let error = child.pin_pages(&mut world.task, BASE, 1, PIN).unwrap_err();
     assert_eq!(error, GupError::Fault(FaultError::TakenAway { address: BASE }));
 }

@@ -20,7 +20,7 @@ fn a_range_gives_as_many_pages_as_it_touches() {
     assert_eq!((pins.pages().len(), pins.bytes(), pins.stopped_by()), (3, MIB2 + 2, None));
     assert_eq!(pins.small_pages(), 1 + 512 + 1);
     assert_eq!(pins.start(), at(0, MIB2 - 1));
-    let frames: Vec<_> = pins.pages().iter().map(|page| page.frame()).collect();
+    let frames: Vec<_> = pins.pages().map(|page| page.frame()).collect();
     for (page, frame) in (0..).zip(frames) {
         let found = world.space.follow_page(&world.task, at(page, 99), GET).unwrap().unwrap();
         assert_eq!(found.frame(), frame);
@@ -77,7 +77,7 @@ fn a_page_of_a_gigabyte_is_pinned_as_one() {
     };
     space.mmap(&mut task, &request).unwrap();
     let pins = space.pin_pages(&mut task, at(3, 1), GIB - 3 * MIB2 - 1, PIN | WRITE).unwrap();
-    assert_eq!((pins.pages().len(), pins.pages()[0].size()), (1, HugeSize::Size1G));
+    assert_eq!((pins.pages().len(), pins.page(0).unwrap().size()), (1, HugeSize::Size1G));
     assert!(space.pin_page_fast(&task, at(511, MIB2 - 1), PIN | WRITE).is_some());
     space.exit(&mut task);
     let free = || hugetlb.pool(HugeSize::Size1G).counters().free;
@@ -181,7 +181,7 @@ fn a_range_can_be_had_in_pieces_of_any_size_and_counts_as_pinned_until_it_is_giv
                     fast.push(pins);
                 }
                 for (slow, fast) in slow.iter().zip(&fast) {
-                    for (slow, fast) in slow.pages().iter().zip(fast.pages()) {
+                    for (slow, fast) in slow.pages().zip(fast.pages()) {
                         assert_eq!(slow.frame(), fast.frame());
                         assert_eq!(slow.page().pins() > 0, flags.contains(PIN));
                     }

@@ -117,6 +117,6 @@ where
     H: core::ops::Deref<Target = Hugetlb<Host>>,
 {
     let mut byte = [0];
-    assert_eq!(pins.pages()[0].read(0, &mut byte), 1);
+    assert_eq!(pins.page(0).unwrap().read(0, &mut byte), 1);
     byte[0]
 }

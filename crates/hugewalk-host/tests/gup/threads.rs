@@ -127,7 +127,7 @@ fn what_is_stored_after_the_pin_is_seen_through_the_pin_however_often_others_for
                     value += 1;
                     cpu.store_u64(task, BASE, value).unwrap();
                     let mut bytes = [0; 8];
-                    pinned.pages()[0].read(0, &mut bytes);
+                    pinned.page(0).unwrap().read(0, &mut bytes);
                     assert_eq!(u64::from_ne_bytes(bytes), value);
                 }
             }
@@ -165,7 +165,7 @@ fn what_is_stored_after_the_pin_is_seen_through_the_pin_however_often_others_mov
                 value += 1;
                 cpu.store_u64(task, BASE, value).unwrap();
                 let mut bytes = [0; 8];
-                pinned.pages()[0].read(0, &mut bytes);
+                pinned.page(0).unwrap().read(0, &mut bytes);
                 assert_eq!(u64::from_ne_bytes(bytes), value);
             }
             drop(pinned);

@@ -33,16 +33,16 @@ fn in_pieces(
     while done < LENGTH {
         let length = piece.min(LENGTH - done);
         let at = after(BASE, done);
-        let pins = if fast {
+        let pages: Vec<_> = if fast {
             let pins = space.pin_pages_fast(task, at, length, flags).unwrap();
             assert_eq!(pins.small_pages(), length / 4096);
-            pins.into_pages().into_iter().map(hugewalk::gup::PinnedPage::into_owned).collect()
+            pins.into_pages().map(hugewalk::gup::PinnedPage::into_owned).collect()
         } else {
             let pins: Pins<Host> = space.pin_pages(task, at, length, flags).unwrap();
             assert_eq!(pins.small_pages(), length / 4096);
-            pins.into_pages()
+            pins.into_pages().collect()
         };
-        look(done, length, &pins);
+        look(done, length, &pages);
         done += length;
     }
 }

@@ -199,13 +199,13 @@ fn what_comes_past_the_page_tables_is_seen_by_the_process_and_the_other_way_roun
         let mut cpu = cpu(&space);
         let device = GupFlags::PIN | GupFlags::WRITE;
         let pins = space.pin_pages(&mut machine.task, BASE, 2 * MIB2, device).unwrap();
-        assert_eq!(pins.pages()[1].write(100, b"disk"), Ok(4));
+        assert_eq!(pins.page(1).unwrap().write(100, b"disk"), Ok(4));
         let mut seen = [0; 4];
         cpu.read_bytes(&mut machine.task, after(at(1), 100), &mut seen).unwrap();
         assert_eq!(&seen, b"disk");
         cpu.write_bytes(&mut machine.task, at(1), b"memory").unwrap();
         let mut out = [0; 6];
-        pins.pages()[1].read(0, &mut out);
+        pins.page(1).unwrap().read(0, &mut out);
         assert_eq!(&out, b"memory");
         drop(pins);
         // Across the boundary of two pages.

@@ -256,7 +256,7 @@ fn a_pinned_page_is_protected_in_the_child_if_the_handler_has_the_child_too() {
             let mut child_cpu = hugewalk_host::Cpu::new(&child).unwrap();
             assert_eq!(load(&mut child_cpu, &mut world.task, 0), Ok(7));
             let mut seen = [0];
-            pins.pages()[0].read(5, &mut seen);
+            pins.page(0).unwrap().read(5, &mut seen);
             assert_eq!(seen, [7]);
             if let Some(handle) = &handle {
                 handle.write_protect(&mut world.task, BASE, MIB2, OFF).unwrap();

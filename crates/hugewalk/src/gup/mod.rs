@@ -40,17 +40,14 @@ mod follow;
 mod pinned;
 mod transfer;
 
-use core::ops::Deref;
-
 use bitflags::bitflags;
 
 pub use self::error::{GupError, NotPinnedForWriting, TransferError};
-pub use self::pinned::{PinnedPage, Pins, SystemRef};
+pub use self::pinned::{PinnedPage, PinnedRef, Pins, SystemRef};
 
 use self::follow::{Follow, Want};
 use crate::addr::VirtAddr;
 use crate::fault::{Access, Fault};
-use crate::hugetlb::Hugetlb;
 use crate::mm::AddressSpace;
 use crate::page::PageRef;
 use crate::platform::Platform;
@@ -94,8 +91,9 @@ impl<P: Platform> AddressSpace<P> {
         flags: GupFlags,
     ) -> Result<Pins<P>, GupError> {
         self.check(task, flags)?;
-        let mut pins = Pins::new(address, length);
-        pins.fill(|at| self.pin_page(task, self.mm().hugetlb().clone(), at, flags))?;
+        let hugetlb = self.mm().hugetlb();
+        let mut pins = Pins::new(hugetlb.clone(), address, length, Want::of(flags));
+        pins.fill(|at| self.pin_page(task, SystemRef(hugetlb), at, flags))?;
         Ok(pins)
     }
 
@@ -116,14 +114,15 @@ impl<P: Platform> AddressSpace<P> {
         flags: GupFlags,
     ) -> Result<Pins<P>, GupError> {
         self.check(task, flags)?;
-        let mut pins = Pins::new(address, length);
+        let hugetlb = self.mm().hugetlb();
+        let mut pins = Pins::new(hugetlb.clone(), address, length, Want::of(flags));
         let Some(mmap) = self.mmap_try_read(task) else {
             return if length == 0 { Ok(pins) } else { Err(GupError::WouldSleep) };
         };
         pins.fill(|at| {
             let vma = mmap.find(at).ok_or(GupError::NotMapped { address: at })?;
             check_rights(vma, at, flags)?;
-            match self.follow(task, self.mm().hugetlb().clone(), at, Want::of(flags))? {
+            match self.follow(task, SystemRef(hugetlb), at, Want::of(flags))? {
                 Follow::Page(page) => Ok(page),
                 Follow::Hole if flags.contains(GupFlags::DUMP) && !is_cached(vma, at) => {
                     Err(GupError::NoPage { address: at })
@@ -164,7 +163,7 @@ impl<P: Platform> AddressSpace<P> {
             return Err(GupError::OutOfRange { address, length });
         }
         let system = SystemRef(self.mm().hugetlb());
-        let mut pins = Pins::new(address, length);
+        let mut pins = Pins::new(system, address, length, Want::of(flags));
         pins.fill(|at| match self.follow_fast(task, system, at, Want::of(flags)) {
             Some(page) => Ok(page),
             None => self.pin_page(task, system, at, flags),
@@ -216,22 +215,19 @@ impl<P: Platform> AddressSpace<P> {
     }
 
     /// The page at `address`, faulted in if it must be. Sleeps.
-    fn pin_page<H>(
+    fn pin_page<'h>(
         &self,
         task: &mut Task<P>,
-        system: H,
+        system: SystemRef<'h, P>,
         address: VirtAddr,
         flags: GupFlags,
-    ) -> Result<PinnedPage<P, H>, GupError>
-    where
-        H: Deref<Target = Hugetlb<P>> + Clone,
-    {
+    ) -> Result<PinnedPage<P, SystemRef<'h, P>>, GupError> {
         loop {
             let mmap = self.mmap_read(task);
             let vma = mmap.find(address).ok_or(GupError::NotMapped { address })?;
             check_rights(vma, address, flags)?;
             let locked = VmaReadGuard::beside_section(&mmap, vma, task);
-            let followed = self.follow(task, system.clone(), address, Want::of(flags))?;
+            let followed = self.follow(task, system, address, Want::of(flags))?;
             drop(locked);
             let unshare = match followed {
                 Follow::Page(page) => return Ok(page),

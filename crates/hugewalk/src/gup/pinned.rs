@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::ops::Deref;
 
 use super::follow::Want;
@@ -141,11 +142,7 @@ impl<'h, P: Platform> PinnedPage<P, SystemRef<'h, P>> {
 impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Drop for PinnedPage<P, H> {
     #[inline]
     fn drop(&mut self) {
-        if self.want.pin {
-            self.system.unpin_page(self.frame, self.size);
-        } else {
-            self.system.put_page(self.frame, self.size);
-        }
+        give_back(&self.system, self.frame, self.size, self.want);
     }
 }
 
@@ -159,31 +156,47 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> fmt::Debug for PinnedPage<P, H>
     }
 }
 
-/// The pages of a range of addresses, or of the first part of it, one after the other.
+/// The pages of a range of addresses, or of the first part of it, one after the other. They are held until this is dropped,
+/// which does not sleep, unless it is all that is left of the system.
+///
+/// `H` is how it holds the system, as for [`PinnedPage`]; once for all pages, so that a page costs its own count and no more.
+///
+/// # Invariants
+///
+/// Each of `pages` has a reference that this value owns, and a pin if `want.pin`. They are pages of `system`, which always
+/// dereferences to the same system.
+#[must_use = "the pages are given back when this is dropped"]
 pub struct Pins<P: Platform, H: Deref<Target = Hugetlb<P>> = Arc<Hugetlb<P>>> {
+    system: H,
+    want: Want,
     start: VirtAddr,
     length: u64,
     bytes: u64,
-    pages: Vec<PinnedPage<P, H>>,
+    pages: Vec<(HugeFrame, HugeSize)>,
     stopped_by: Option<GupError>,
 }
 
 impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
-    pub(super) const fn new(start: VirtAddr, length: u64) -> Self {
-        Self { start, length, bytes: 0, pages: Vec::new(), stopped_by: None }
+    pub(super) const fn new(system: H, start: VirtAddr, length: u64, want: Want) -> Self {
+        Self { system, want, start, length, bytes: 0, pages: Vec::new(), stopped_by: None }
     }
 
-    /// Takes one page after the other until the range is full or `page_at` fails.
-    pub(super) fn fill(
+    /// Takes one page after the other until the range is full or `page_at`, which gives pages of this system, fails.
+    pub(super) fn fill<'h>(
         &mut self,
-        mut page_at: impl FnMut(VirtAddr) -> Result<PinnedPage<P, H>, GupError>,
-    ) -> Result<(), GupError> {
+        mut page_at: impl FnMut(VirtAddr) -> Result<PinnedPage<P, SystemRef<'h, P>>, GupError>,
+    ) -> Result<(), GupError>
+    where
+        P: 'h,
+    {
         while self.bytes < self.length {
             // What lies after the last page of the number range is not mapped.
             let at = self.start.checked_add(self.bytes).unwrap_or(VirtAddr::new(u64::MAX));
             let next = page_at(at).and_then(|page| {
                 let left = page.size().bytes() - (at.as_u64() & (page.size().bytes() - 1));
-                try_push(&mut self.pages, page)?;
+                try_push(&mut self.pages, (page.frame, page.size))?;
+                // INVARIANT: the reference, and the pin, pass over.
+                core::mem::forget(page);
                 Ok(left)
             });
             match next {
@@ -226,14 +239,38 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
     }
 
     /// The pages, by address.
-    pub fn pages(&self) -> &[PinnedPage<P, H>] {
-        &self.pages
+    pub fn pages(&self) -> impl ExactSizeIterator<Item = PinnedRef<'_, P>> {
+        self.pages.iter().map(|&page| self.look_at(page))
     }
 
-    /// The pages, by address, each to be kept as long as it is needed.
+    /// One of the pages, the first being 0.
     #[must_use]
-    pub fn into_pages(self) -> Vec<PinnedPage<P, H>> {
-        self.pages
+    pub fn page(&self, index: usize) -> Option<PinnedRef<'_, P>> {
+        self.pages.get(index).map(|&page| self.look_at(page))
+    }
+
+    /// The pages, by address, each to be kept as long as it is needed, with the system held for each. Those that are not asked
+    /// for are given back with the iterator.
+    pub fn into_pages(mut self) -> impl ExactSizeIterator<Item = PinnedPage<P, H>>
+    where
+        H: Clone,
+    {
+        self.pages.reverse();
+        IntoPages(self)
+    }
+
+    fn look_at(&self, (frame, size): (HugeFrame, HugeSize)) -> PinnedRef<'_, P> {
+        // SAFETY: by the type invariants there is a reference; the value made of it is never dropped, so it stays ours.
+        let page = unsafe { PinnedPage::from_raw(&*self.system, frame, size, self.want) };
+        PinnedRef(ManuallyDrop::new(page))
+    }
+}
+
+impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Drop for Pins<P, H> {
+    fn drop(&mut self) {
+        for (frame, size) in self.pages.drain(..) {
+            give_back(&self.system, frame, size, self.want);
+        }
     }
 }
 
@@ -242,8 +279,48 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> fmt::Debug for Pins<P, H> {
         f.debug_struct("Pins")
             .field("start", &self.start)
             .field("bytes", &self.bytes)
+            .field("want", &self.want)
             .field("pages", &self.pages)
             .field("stopped_by", &self.stopped_by)
             .finish_non_exhaustive()
+    }
+}
+
+/// A page that [`Pins`] hold.
+#[derive(Debug)]
+pub struct PinnedRef<'a, P: Platform>(ManuallyDrop<PinnedPage<P, &'a Hugetlb<P>>>);
+
+impl<'a, P: Platform> Deref for PinnedRef<'a, P> {
+    type Target = PinnedPage<P, &'a Hugetlb<P>>;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// The last page comes first in here.
+struct IntoPages<P: Platform, H: Deref<Target = Hugetlb<P>>>(Pins<P, H>);
+
+impl<P: Platform, H: Deref<Target = Hugetlb<P>> + Clone> Iterator for IntoPages<P, H> {
+    type Item = PinnedPage<P, H>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (frame, size) = self.0.pages.pop()?;
+        // SAFETY: by the invariants of `Pins`; what it owned of the page passes over.
+        Some(unsafe { PinnedPage::from_raw(self.0.system.clone(), frame, size, self.0.want) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.0.pages.len(), Some(self.0.pages.len()))
+    }
+}
+
+impl<P: Platform, H: Deref<Target = Hugetlb<P>> + Clone> ExactSizeIterator for IntoPages<P, H> {}
+
+#[inline]
+fn give_back<P: Platform>(system: &Hugetlb<P>, frame: HugeFrame, size: HugeSize, want: Want) {
+    if want.pin {
+        system.unpin_page(frame, size);
+    } else {
+        system.put_page(frame, size);
     }
 }
