@@ -9,8 +9,9 @@ use std::thread;
 use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::arch::{Entry, LeafFlags};
 use hugewalk::error::Errno;
-use hugewalk::gup::GupFlags;
-use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement, RemapTo};
+use hugewalk::gup::{GupError, GupFlags};
+use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement, RemapTo, Residency};
+use hugewalk::pagewalk::PageMap;
 use hugewalk::rmap::PageError;
 use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
@@ -351,6 +352,54 @@ fn faults_that_wait_for_a_moving_page_hold_nothing_and_wake_when_it_has_arrived(
         assert_eq!(waiter.result(), Ok(6));
     }
     assert_eq!(frame(&task, &space, page(0)), moved);
+}
+
+/// Who may sleep waits for it and pins it where it arrives; who must not is told so.
+#[test]
+fn a_page_that_moves_is_pinned_where_it_arrives_and_not_before() {
+    let (hugetlb, mut task) = system(8);
+    let file = file(&mut task, 1);
+    let space = space(&hugetlb);
+    map(&mut task, &space, &file, MapFlags::SHARED);
+    cpu(&space).store(&mut task, page(0), 6).unwrap();
+    let mut waiters = Vec::new();
+    let moved = catch_under_way(&hugetlb, &mut task, &file, &space, |task| {
+        for flags in [GupFlags::empty(), GupFlags::PIN, GupFlags::PIN | GupFlags::WRITE] {
+            assert!(space.follow_page(task, page(0), flags).unwrap().is_none());
+            assert!(space.pin_page_fast(task, page(0), flags).is_none());
+            let refused = space.pin_pages_nowait(task, page(0), 1, flags).unwrap_err();
+            assert_eq!(refused, GupError::WouldSleep);
+            let slow = space.clone();
+            waiters.push(Worker::start(&hugetlb, move |task| {
+                slow.pin_pages(task, page(0), 1, flags).unwrap().page(0).unwrap().frame()
+            }));
+            let fast = space.clone();
+            waiters.push(Worker::start(&hugetlb, move |task| {
+                fast.pin_pages_fast(task, page(0), 1, flags).unwrap().page(0).unwrap().frame()
+            }));
+        }
+        assert!(waiters.iter().all(Worker::is_waiting));
+    });
+    for waiter in waiters {
+        assert_eq!(waiter.result(), moved);
+    }
+}
+
+#[test]
+fn a_page_that_moves_is_reported_as_there_and_as_moving() {
+    let (hugetlb, mut task) = system(8);
+    let file = file(&mut task, 1);
+    let space = space(&hugetlb);
+    map(&mut task, &space, &file, MapFlags::SHARED);
+    cpu(&space).store(&mut task, page(0), 6).unwrap();
+    catch_under_way(&hugetlb, &mut task, &file, &space, |task| {
+        let map = space.pagemap(task, page(0)..page(1)).unwrap();
+        assert_eq!(map, [(page(0), PageMap::SWAP | PageMap::SOFT_DIRTY)]);
+        assert_eq!(space.mincore(task, page(0)..page(1)).unwrap(), [(page(0), true)]);
+        let mut found = Vec::new();
+        space.residency(task, |_, residency| found.push(residency));
+        assert_eq!(found, [Residency { shared: 0, private: 1 }]);
+    });
 }
 
 #[test]

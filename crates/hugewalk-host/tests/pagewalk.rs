@@ -7,7 +7,7 @@ use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::arch::Entry;
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::file::HugeFile;
-use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement};
+use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement, Residency};
 use hugewalk::pagewalk::{Found, Next, PageMap, Resched, SleepingVisitor, Visitor};
 use hugewalk::sync::Arc;
 use hugewalk::vma::{Protection, Vma};
@@ -145,6 +145,56 @@ fn a_visitor_that_faults_comes_back_to_the_same_entry() {
     assert!(mirror.failed.is_empty());
 }
 
+/// Wants every page of a range whose tables others keep taking away.
+#[derive(Default)]
+struct Eager {
+    seen: Vec<VirtAddr>,
+    faults: u32,
+}
+
+impl SleepingVisitor<Host> for Eager {
+    fn entry(
+        &mut self,
+        _resched: &mut Resched<'_, Host>,
+        _vma: &Vma<Host>,
+        address: VirtAddr,
+        entry: Entry,
+    ) -> Next {
+        if entry == Entry::None {
+            self.faults += 1;
+            return Next::Fault(Access::Read);
+        }
+        self.seen.push(address);
+        Next::Go
+    }
+}
+
+#[test]
+fn a_visitor_that_faults_neither_misses_nor_repeats_an_entry_while_its_table_is_unshared() {
+    let (hugetlb, mut task) = system(512);
+    let parent = AddressSpace::new(&hugetlb).unwrap();
+    map(&mut task, &parent, page(0), 512, MapFlags::SHARED | MapFlags::POPULATE);
+    let child = parent.fork(&mut task).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut task = Task::new(&hugetlb).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                child.madvise(&mut task, page(7), PMD_SIZE, Advice::DontNeed).unwrap();
+            }
+        });
+        let mut taken_away_within = 0;
+        while taken_away_within < 20 {
+            let mut eager = Eager::default();
+            child.walk_range_sleeping(&mut task, page(0)..page(512), &mut eager).unwrap();
+            assert_eq!(eager.seen, (0..512).map(page).collect::<Vec<_>>());
+            // Once may be at the first entry.
+            taken_away_within += u32::from(eager.faults > 1);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
 #[test]
 fn a_visitor_learns_of_the_fault_that_failed_and_goes_on_behind_it() {
     let (hugetlb, mut task) = system(2);
@@ -173,6 +223,44 @@ fn pagemap_tells_present_exclusive_and_file_pages_apart() {
     let forked = space.pagemap(&mut task, page(1)..page(2)).unwrap();
     assert_eq!(forked, [(page(1), PageMap::PRESENT)]);
     drop(child);
+}
+
+#[test]
+fn a_page_is_shared_that_other_entries_map_or_that_lies_in_a_table_of_others() {
+    let (hugetlb, mut task) = system(1024);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&mut task, &space, page(0), 512, MapFlags::SHARED);
+    map(&mut task, &space, page(512), 2, MapFlags::POPULATE);
+    space.fault(&mut task, page(3), Access::Write).unwrap();
+    let smaps = |space: &AddressSpace<Host>, task: &mut Task<Host>| {
+        let mut found = Vec::new();
+        space.residency(task, |_, Residency { shared, private }| found.push((shared, private)));
+        found
+    };
+    let exclusive = |space: &AddressSpace<Host>, task: &mut Task<Host>| {
+        space.pagemap(task, page(3)..page(4)).unwrap()[0].1.contains(PageMap::EXCLUSIVE)
+    };
+    assert_eq!(smaps(&space, &mut task), [(0, 1), (0, 2)]);
+    assert!(exclusive(&space, &mut task));
+    // The child's entries map the private pages too; of the shared one it has no entry yet.
+    let child = space.fork(&mut task).unwrap();
+    assert_eq!(smaps(&space, &mut task), [(0, 1), (2, 0)]);
+    assert_eq!(smaps(&child, &mut task), [(0, 0), (2, 0)]);
+    // It takes the table up: one entry, two processes.
+    child.fault(&mut task, page(3), Access::Read).unwrap();
+    let one_entry = space.numa_maps(&mut task, page(0)..page(512)).unwrap();
+    assert_eq!((one_entry.pages, one_entry.mapmax), (1, 1));
+    for either in [&space, &child] {
+        assert_eq!(smaps(either, &mut task)[0], (1, 0));
+        assert!(!exclusive(either, &mut task));
+    }
+    // It gives the table up, and then has an entry of its own.
+    child.mprotect(&mut task, page(3), PMD_SIZE, Protection::READ).unwrap();
+    assert_eq!((smaps(&space, &mut task)[0], exclusive(&space, &mut task)), ((0, 1), true));
+    child.fault(&mut task, page(3), Access::Read).unwrap();
+    assert_eq!(smaps(&space, &mut task)[0], (1, 0));
+    assert_eq!(space.numa_maps(&mut task, page(0)..page(512)).unwrap().mapmax, 2);
+    assert!(!exclusive(&space, &mut task) && !exclusive(&child, &mut task));
 }
 
 #[test]

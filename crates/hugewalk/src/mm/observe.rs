@@ -27,7 +27,8 @@ pub struct Residency {
 
 impl<P: Platform> Visitor<P> for Residency {
     fn entry(&mut self, found: &Found<'_, P>) {
-        if matches!(found.entry(), Entry::Leaf(_)) {
+        // A page that is on its way elsewhere is counted too.
+        if found.entry().page().is_some() {
             *(if found.is_page_shared() { &mut self.shared } else { &mut self.private }) += 1;
         }
     }

@@ -66,8 +66,8 @@ impl<'s, P: Platform> Found<'s, P> {
     /// Do other processes reach the page: through the same table, or another entry? False if there is no page.
     #[must_use]
     pub fn is_page_shared(&self) -> bool {
-        let Entry::Leaf(leaf) = self.entry else { return false };
-        self.sharers > 0 || self.vma.mm().hugetlb().page(leaf.frame).mapcount() > 1
+        let Some(frame) = self.entry.page() else { return false };
+        self.sharers > 0 || self.vma.mm().hugetlb().page(frame).mapcount() > 1
     }
 
     /// Locks the table, to look at the entry anew and mark it. Spins.
@@ -81,6 +81,10 @@ impl<'s, P: Platform> Found<'s, P> {
 }
 
 /// Visits entries without ever sleeping.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no visitor for a walk under RCU",
+    note = "a visitor that may sleep, a `SleepingVisitor`, walks under the VMA lock: `AddressSpace::walk_range_sleeping`"
+)]
 pub trait Visitor<P: Platform> {
     /// There is a table; this is the entry, which may be none.
     fn entry(&mut self, found: &Found<'_, P>);
@@ -128,6 +132,10 @@ impl<P: Platform> Resched<'_, P> {
 }
 
 /// Visits entries and may sleep over them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no visitor for a walk under the VMA lock",
+    note = "a visitor that never sleeps, a `Visitor`, walks under RCU: `AddressSpace::walk_range`"
+)]
 pub trait SleepingVisitor<P: Platform> {
     /// The entry at an address, or [`Entry::None`] where there is no table.
     fn entry(&mut self, resched: &mut Resched<'_, P>, vma: &Vma<P>, address: VirtAddr, entry: Entry) -> Next;

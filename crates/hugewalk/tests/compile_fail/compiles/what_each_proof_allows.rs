@@ -5,6 +5,7 @@ use hugewalk::arch::Entry;
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gather::Gather;
+use hugewalk::gup::GupFlags;
 use hugewalk::mm::Mm;
 use hugewalk::platform::{Hugewalk, Platform, Protocol, Step};
 use hugewalk::share::{Unsharing, huge_pmd_unshare};
@@ -92,6 +93,16 @@ fn walks_and_faults<P: Platform>(task: &mut Task<P>, space: &AddressSpace<P>, ad
         }
     };
     !empty || space.fault(task, address, Access::Read).is_ok()
+}
+
+/// Who must not sleep has ways that do not: no more than a shared borrow of the task is asked for.
+fn pins_in_a_read_section<P: Platform>(task: &Task<P>, space: &AddressSpace<P>, address: VirtAddr) -> bool {
+    let read_section = task.rcu_read_lock();
+    let flags = GupFlags::PIN | GupFlags::WRITE;
+    let fast = space.pin_page_fast(task, address, flags).is_some();
+    let locked = space.pin_pages_nowait(task, address, 1, flags).is_ok();
+    drop(read_section);
+    fast || locked
 }
 
 /// What crosses threads is the address space; each thread has a task of its own.
