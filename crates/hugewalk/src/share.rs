@@ -167,7 +167,7 @@ pub(crate) fn huge_pte_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
 ) -> Result<Slot<'p, P, Stable>, OutOfMemory> {
     let mm: &'p Mm<P> = vma.mm();
     debug_assert!(proof.covers(mm, address), "the proof is for another VMA");
-    let pud = pud_alloc(mm, address, task)?;
+    let pud = pud_alloc(proof, mm, address, task)?;
     if vma.size() == HugeSize::Size1G {
         return Ok(Slot::new(pud));
     }
@@ -176,17 +176,19 @@ pub(crate) fn huge_pte_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     {
         share(guard, address, pud, task);
     }
-    Ok(Slot::new(populate(mm, pud, address, Level::Pmd, task)?))
+    Ok(Slot::new(populate(proof, mm, pud, address, Level::Pmd, task)?))
 }
 
 /// The place of the PUD entry for `address`, with the tables above it made where they are missing.
-fn pud_alloc<'p, P: Platform>(
+///
+/// Holds: what `proof` stands for, which is for the VMA at `address`.
+fn pud_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
+    proof: &'p W,
     mm: &'p Mm<P>,
     address: VirtAddr,
     task: &Task<P>,
 ) -> Result<Place<'p, P>, OutOfMemory> {
-    // SAFETY: the caller holds the mmap lock with the VMA at `address`, or its VMA lock, under which tables above PMDs
-    // are not freed.
+    // SAFETY: the proof keeps the tables at `address` where they are.
     if let Some(place) = unsafe { descend(mm, address, Level::Pud) } {
         return Ok(place);
     }
@@ -197,20 +199,23 @@ fn pud_alloc<'p, P: Platform>(
     };
     let above = match mm.levels() {
         Levels::Four => in_root(Level::P4d.shift()),
-        Levels::Five => populate(mm, in_root(Level::Pgd.shift()), address, Level::P4d, task)?,
+        Levels::Five => populate(proof, mm, in_root(Level::Pgd.shift()), address, Level::P4d, task)?,
     };
-    populate(mm, above, address, Level::Pud, task)
+    populate(proof, mm, above, address, Level::Pud, task)
 }
 
 /// From an entry to the table behind it, which is made if the entry is empty.
-fn populate<'p, P: Platform>(
+///
+/// Holds: what `_proof` stands for, which is for the VMA at `address`.
+fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
+    _proof: &'p W,
     mm: &'p Mm<P>,
     above: Place<'p, P>,
     address: VirtAddr,
     level: Level,
     task: &Task<P>,
 ) -> Result<Place<'p, P>, OutOfMemory> {
-    // SAFETY: as for the walk that found `above`.
+    // SAFETY: the proof keeps the tables at `address` where they are.
     if let Some(place) = unsafe { step_down(mm, above, address, level) } {
         return Ok(place);
     }

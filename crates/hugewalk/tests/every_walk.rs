@@ -8,70 +8,164 @@ use std::fs;
 use std::path::Path;
 
 /// The calls that walk.
-const WALKS: [&str; 5] = ["huge_pte_offset", "leaf_offset", "huge_pte_alloc", "descend", "step_down"];
+const WALKS: [&str; 6] =
+    ["huge_pte_offset", "leaf_offset", "huge_pte_alloc", "descend", "step_down", "from_frame"];
 
-/// Where, in which function, by which call, with which proof.
-const KNOWN: &[(&str, &str, &str, &str)] = &[
-    ("walk.rs", "huge_pte_offset", "descend", "the proof that the caller gives"),
-    ("walk.rs", "leaf_offset", "descend", "the proof that the caller gives"),
-    ("walk.rs", "leaf_offset", "step_down", "the proof that the caller gives"),
-    ("walk.rs", "descend", "step_down", "unsafe: the caller's"),
-    ("share.rs", "huge_pmd_unshare", "huge_pte_offset", "VMA lock in write, and i_mmap in write"),
+/// Where the proof of a walk is to be read.
+enum Proof {
+    /// In the signature of the function that walks.
+    Signature(&'static str),
+    /// In its body: it takes the proof itself.
+    Taken(&'static str),
+}
+use Proof::{Signature, Taken};
+
+/// Where, in which function, by which call, with which proof, and why that one.
+const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
+    ("walk.rs", "huge_pte_offset", "descend", Signature("W: Proof<P>"), "what the caller gives"),
+    ("walk.rs", "leaf_offset", "descend", Signature("W: Proof<P>"), "what the caller gives"),
+    ("walk.rs", "leaf_offset", "step_down", Signature("W: Proof<P>"), "what the caller gives"),
+    ("walk.rs", "descend", "step_down", Signature("unsafe fn"), "the caller's"),
+    ("walk.rs", "step_down", "from_frame", Signature("unsafe fn"), "the caller's"),
+    ("mm/mod.rs", "root", "from_frame", Signature("&self"), "the root lives as long as the address space"),
     (
         "share.rs",
-        "pud_alloc",
-        "descend",
-        "the proof of huge_pte_alloc: tables above PMDs stay under the mmap lock",
+        "huge_pmd_unshare",
+        "huge_pte_offset",
+        Signature("V: VmaLockedForWrite<P>"),
+        "VMA lock in write, and i_mmap in write",
     ),
-    ("share.rs", "populate", "step_down", "the proof of huge_pte_alloc"),
+    ("share.rs", "pud_alloc", "descend", STABLE, "the proof of huge_pte_alloc"),
+    ("share.rs", "populate", "step_down", STABLE, "the proof of huge_pte_alloc"),
+    ("share.rs", "share", "from_frame", Taken("i_mmap_read("), "counted as a user under i_mmap, still held"),
     (
         "share.rs",
         "partner_table",
         "descend",
+        Signature("FileProof<'p, P>"),
         "i_mmap in read, the VMA found in its tree: walks another address space",
     ),
-    ("fault/mod.rs", "first_look", "leaf_offset", "RCU: looks once, keeps nothing"),
-    ("fault/mod.rs", "wait_for_migration", "leaf_offset", "RCU: looks between queueing and sleeping"),
-    ("fault/attempt.rs", "attempt", "huge_pte_alloc", "VMA lock in read; shares"),
-    ("gup/follow.rs", "follow", "leaf_offset", "RCU: locked and revalidated"),
-    ("gup/follow.rs", "follow_fast", "leaf_offset", "RCU: re-read and confirmed, no lock"),
-    ("pagewalk/mod.rs", "walk_until_fault", "huge_pte_offset", "VMA lock in read: the visitor sleeps"),
-    ("pagewalk/mod.rs", "walk_table", "huge_pte_offset", "RCU: the visitor does not sleep"),
-    ("rmap/walk.rs", "place", "huge_pte_offset", "i_mmap, the VMA found in its tree"),
-    ("file/truncate.rs", "maps_any", "huge_pte_offset", "i_mmap in write, the VMA found in its tree"),
-    ("mm/entries.rs", "each_own_entry", "huge_pte_offset", "VMA lock and i_mmap in write"),
-    ("mm/unmap.rs", "free_table", "descend", "mmap lock in write, no VMA left in the range"),
-    ("mm/remap.rs", "make_tables", "huge_pte_offset", "VMA lock in read, of the old place"),
+    ("fault/mod.rs", "first_look", "leaf_offset", RCU, "looks once, keeps nothing"),
+    ("fault/mod.rs", "wait_for_migration", "leaf_offset", RCU, "looks between queueing and sleeping"),
+    ("fault/attempt.rs", "attempt", "huge_pte_alloc", Taken("self.guard"), "VMA lock in read; shares"),
+    ("gup/follow.rs", "follow", "leaf_offset", RCU, "locked and revalidated"),
+    ("gup/follow.rs", "follow_fast", "leaf_offset", RCU, "re-read and confirmed, no lock"),
+    (
+        "pagewalk/mod.rs",
+        "walk_until_fault",
+        "huge_pte_offset",
+        Taken("mmap.lock_vma("),
+        "VMA lock in read: the visitor sleeps",
+    ),
+    ("pagewalk/mod.rs", "walk_table", "huge_pte_offset", RCU, "the visitor does not sleep"),
+    ("rmap/walk.rs", "place", "huge_pte_offset", Signature("FileProof<'_, P>"), "i_mmap, found in its tree"),
+    (
+        "file/truncate.rs",
+        "maps_any",
+        "huge_pte_offset",
+        Signature("FileProof<'_, P>"),
+        "i_mmap in write, the VMA found in its tree",
+    ),
+    (
+        "mm/entries.rs",
+        "each_own_entry",
+        "huge_pte_offset",
+        Signature("VmaWriteGuard<'_, P>"),
+        "VMA lock and i_mmap in write",
+    ),
+    (
+        "mm/unmap.rs",
+        "free_table",
+        "descend",
+        Signature("MmapWriteGuard<'_, P>"),
+        "mmap lock in write, no VMA left in the range",
+    ),
+    (
+        "mm/remap.rs",
+        "make_tables",
+        "huge_pte_offset",
+        Taken("VmaReadGuard::lock("),
+        "VMA lock in read, of the old place",
+    ),
     (
         "mm/remap.rs",
         "make_tables",
         "huge_pte_alloc",
+        Taken("Unlisted::new("),
         "mmap lock in write, the new VMA unlisted; does not share (S23)",
     ),
-    ("mm/remap.rs", "move_vma", "huge_pte_alloc", "none: for a protocol that shares where it must not (S23)"),
+    (
+        "mm/remap.rs",
+        "move_vma",
+        "huge_pte_alloc",
+        Taken("VmaReadGuard::lock("),
+        "for a protocol that shares where it must not (S23)",
+    ),
     (
         "mm/remap.rs",
         "move_entries",
         "huge_pte_offset",
+        Taken("Unlisted::new("),
         "the new place: mmap lock in write, the new VMA unlisted",
     ),
     (
         "mm/fork.rs",
         "copy_entries",
         "huge_pte_offset",
-        "the parent's: private, its reservation's lock or the mmap lock",
+        Taken("VmaReadGuard::lock(parent, "),
+        "the parent's: VMA lock in read, or the mmap lock where there is none",
     ),
     (
         "mm/fork.rs",
         "copy_entries",
         "huge_pte_alloc",
-        "the child's: private, nobody else knows it; does not share",
+        Taken("VmaReadGuard::lock(child, "),
+        "the child's, which nobody else knows; does not share",
     ),
-    ("mm/observe.rs", "each_table", "huge_pte_offset", "VMA lock in read"),
-    ("uffd/fault.rs", "must_wait", "huge_pte_offset", "RCU: looks between queueing and sleeping (S19)"),
-    ("uffd/fill.rs", "fill_page", "huge_pte_alloc", "VMA lock in read; shares"),
-    ("uffd/protect.rs", "make_tables", "huge_pte_alloc", "VMA lock in write; does not share"),
+    ("mm/observe.rs", "each_table", "huge_pte_offset", Signature("VmaReadGuard<'_, P>"), "VMA lock in read"),
+    ("uffd/fault.rs", "must_wait", "huge_pte_offset", RCU, "looks between queueing and sleeping (S19)"),
+    ("uffd/fill.rs", "fill_page", "huge_pte_alloc", Taken("mmap.lock_vma("), "VMA lock in read; shares"),
+    (
+        "uffd/protect.rs",
+        "make_tables",
+        "huge_pte_alloc",
+        Signature("VmaWriteGuard<'_, P>"),
+        "VMA lock in write; does not share",
+    ),
 ];
+
+const RCU: Proof = Taken("rcu_read_lock()");
+const STABLE: Proof = Signature("W: Proof<P, Kind = Stable>");
+
+/// The callers at rest, which work on entries with locks held: what the signature of each says that it holds.
+const AT_REST: &[(&str, &str, &[&str])] = &[
+    // fork
+    ("mm/fork.rs", "copy_entries", &["MmapWriteGuard<'_, P>"]),
+    ("mm/fork.rs", "copy_range", &["source: &Slot<'_, P, Stable>", "target: &Slot<'_, P, Stable>"]),
+    // mremap
+    ("mm/remap.rs", "make_tables", &["MmapWriteGuard<'_, P>"]),
+    ("mm/remap.rs", "move_entries", &["MmapWriteGuard<'_, P>", VMA_WRITE, I_MMAP_WRITE]),
+    // munmap, MADV_DONTNEED, truncation, hole punch
+    ("mm/unmap.rs", "zap_range", &[VMA_WRITE, I_MMAP_WRITE]),
+    ("mm/unmap.rs", "free_tables", &["MmapWriteGuard<'_, P>"]),
+    // mprotect, and clearing of soft-dirty
+    ("mm/protect.rs", "change_entries", &[VMA_WRITE, I_MMAP_WRITE]),
+    ("mm/soft_dirty.rs", "clear_vma", &[VMA_WRITE, I_MMAP_WRITE]),
+    // Copy-on-write: the slot is that of the fault, found under the VMA lock in read.
+    ("fault/attempt.rs", "copy", &["slot: &Slot<'_, P, Stable>"]),
+    // Sharing of tables
+    ("share.rs", "share", &["VmaReadGuard<'_, P>"]),
+    ("share.rs", "partner_table", &["FileProof<'p, P>"]),
+    // Unsharing for userfaultfd and splits
+    ("uffd/register.rs", "unshare_all", &[VMA_WRITE, I_MMAP_WRITE]),
+    ("mm/split.rs", "unshare_at_cuts", &[VMA_WRITE, I_MMAP_WRITE]),
+    // UFFDIO_COPY and UFFDIO_CONTINUE: the VMA lock in read, taken under this.
+    ("uffd/fill.rs", "fill_page", &["MmapReadGuard<'_, P>"]),
+    ("uffd/protect.rs", "protect_entries", &[VMA_WRITE, I_MMAP_WRITE]),
+];
+
+const VMA_WRITE: &str = "VmaWriteGuard<'_, P>";
+const I_MMAP_WRITE: &str = "IMmapWriteGuard<'_, P>";
 
 fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -95,6 +189,57 @@ fn begins_function(line: &str) -> Option<&str> {
     is_definition.then(|| &rest.1[..end])
 }
 
+/// The functions of a source text that name a walk, and which: whether they call it, pass it on or rename it.
+fn walks_in(source: &str) -> BTreeSet<(String, String)> {
+    let mut walks = BTreeSet::new();
+    let mut function = String::new();
+    let mut importing = false;
+    for line in source.lines() {
+        let code = line.split("//").next().unwrap_or_default();
+        let begins = code.trim_start();
+        importing |= begins.starts_with("use ") || (begins.starts_with("pub") && begins.contains(" use "));
+        let defined = begins_function(code);
+        if let Some(defined) = defined {
+            defined.clone_into(&mut function);
+        }
+        for walk in WALKS {
+            let named = code.match_indices(walk).any(|(at, _)| {
+                let of_a_name = |c: char| c.is_alphanumeric() || c == '_';
+                let rest = &code[at + walk.len()..];
+                let whole = !code[..at].ends_with(of_a_name) && !rest.starts_with(of_a_name);
+                whole && (!importing || rest.starts_with(" as "))
+            });
+            if named && defined != Some(walk) {
+                walks.insert((function.clone(), walk.to_owned()));
+            }
+        }
+        importing &= !code.contains(';');
+    }
+    walks
+}
+
+/// Signature and body of the functions of this name in a file, without comments.
+fn functions(file: &str, name: &str) -> Vec<(String, String)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file);
+    let mut found: Vec<(String, String)> = Vec::new();
+    let (mut inside, mut in_body) = (false, false);
+    for line in fs::read_to_string(path).unwrap().lines() {
+        let code = line.split("//").next().unwrap_or_default();
+        if let Some(defined) = begins_function(code) {
+            (inside, in_body) = (defined == name, false);
+            if inside {
+                found.push((String::new(), String::new()));
+            }
+        }
+        let Some((signature, body)) = found.last_mut().filter(|_| inside) else { continue };
+        let part = if in_body { body } else { signature };
+        part.push_str(code);
+        part.push('\n');
+        in_body |= code.contains('{');
+    }
+    found
+}
+
 fn walks() -> BTreeSet<(String, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -102,24 +247,8 @@ fn walks() -> BTreeSet<(String, String, String)> {
     let mut walks = BTreeSet::new();
     for file in files {
         let name = file.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
-        let mut function = String::new();
-        for line in fs::read_to_string(&file).unwrap().lines() {
-            if line.trim_start().starts_with("//") {
-                continue;
-            }
-            let defined = begins_function(line);
-            if let Some(defined) = defined {
-                defined.clone_into(&mut function);
-            }
-            for walk in WALKS {
-                let called = line
-                    .find(&format!("{walk}("))
-                    .is_some_and(|at| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
-                if called && defined != Some(walk) {
-                    walks.insert((name.clone(), function.clone(), walk.to_owned()));
-                }
-            }
-        }
+        let found = walks_in(&fs::read_to_string(&file).unwrap());
+        walks.extend(found.into_iter().map(|(function, walk)| (name.clone(), function, walk)));
     }
     walks
 }
@@ -128,7 +257,7 @@ fn walks() -> BTreeSet<(String, String, String)> {
 fn every_walk_is_listed_with_its_proof() {
     let known: BTreeSet<_> = KNOWN
         .iter()
-        .map(|(file, function, walk, _)| ((*file).to_owned(), (*function).to_owned(), (*walk).to_owned()))
+        .map(|(file, function, walk, ..)| ((*file).to_owned(), (*function).to_owned(), (*walk).to_owned()))
         .collect();
     let found = walks();
     let new: Vec<_> = found.difference(&known).collect();
@@ -138,4 +267,45 @@ fn every_walk_is_listed_with_its_proof() {
         "walks that are not listed; say which proof each has, and why it is the right one: {new:#?}"
     );
     assert!(gone.is_empty(), "listed, but not there any more: {gone:#?}");
+}
+
+#[test]
+fn each_proof_is_where_the_list_says() {
+    for (file, function, walk, proof, _) in KNOWN {
+        let holds = |(signature, body): &(String, String)| match proof {
+            Signature(proof) => signature.contains(proof),
+            Taken(proof) => body.contains(proof),
+        };
+        let proven = functions(file, function).iter().any(holds);
+        assert!(proven, "{walk} in {function} of {file} does not have the proof it is listed with");
+    }
+    for (file, function, held) in AT_REST {
+        let states = |(signature, _): &(String, String)| held.iter().all(|held| signature.contains(held));
+        let stated = functions(file, function).iter().any(states);
+        assert!(stated, "the signature of {function} in {file} does not say that it holds {held:?}");
+    }
+}
+
+#[test]
+fn a_walk_is_found_however_it_is_written() {
+    let found = |source: &str| walks_in(source).into_iter().next();
+    let walks = [
+        "fn f() {\n    let slot = huge_pte_offset(&proof, mm, at, size);\n}",
+        "fn f() {\n    let slot = walk::huge_pte_offset::<P, _>(&proof, mm, at, size);\n}",
+        "pub(crate) unsafe fn f<P>() {\n    let slot =\n        huge_pte_offset\n            (&proof, mm, at, size);\n}",
+        "const fn f() {\n    places.map(huge_pte_offset)\n}",
+        "fn f() {\n    use walk::huge_pte_offset as other;\n}",
+    ];
+    for source in walks {
+        assert_eq!(found(source), Some(("f".to_owned(), "huge_pte_offset".to_owned())), "{source}");
+    }
+    let others = [
+        "use crate::walk::{\n    Proof,\n    huge_pte_offset,\n};\nfn f() {}",
+        "/// As [`huge_pte_offset`].\nfn f() {\n    work(); // not huge_pte_offset()\n}",
+        "pub fn huge_pte_offset<'p>() {}",
+        "fn f() {\n    my_huge_pte_offset(huge_pte_offsets);\n}",
+    ];
+    for source in others {
+        assert_eq!(found(source), None, "{source}");
+    }
 }

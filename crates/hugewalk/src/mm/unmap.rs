@@ -291,7 +291,7 @@ pub(crate) fn free_tables<P: Platform>(mmap: &MmapWriteGuard<'_, P>, range: Rang
             let covered = start..VirtAddr::new(start.as_u64().saturating_add(span));
             start = covered.end;
             if is_unused(&mmap.vmas, &covered) {
-                free_table(mm, level, covered, &mut gather, task);
+                free_table(mmap, level, covered, &mut gather, task);
             }
         }
     }
@@ -301,16 +301,18 @@ fn is_unused<P: Platform>(vmas: &VmaSet<P>, covered: &Range<VirtAddr>) -> bool {
     vmas.overlapping(covered).next().is_none()
 }
 
-/// Detaches and retires the table of `level` that covers a range, if there is one.
+/// Detaches and retires the table of `level` that covers a range, if there is one. No VMA is left in the range.
+///
+/// Holds: the mmap lock in write. Takes the table lock. Does not sleep.
 fn free_table<P: Platform>(
-    mm: &Mm<P>,
+    mmap: &MmapWriteGuard<'_, P>,
     level: Level,
     covered: Range<VirtAddr>,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
 ) {
     // SAFETY: the mmap lock is held in write and no VMA is left in the range, so nobody else detaches here.
-    let Some(place) = (unsafe { descend(mm, covered.start, level) }) else {
+    let Some(place) = (unsafe { descend(mmap.mm, covered.start, level) }) else {
         return;
     };
     let locked = place.lock(task);
