@@ -30,6 +30,12 @@ const HANDLED: u64 = 12 * GIB;
 /// Shared pages of a fourth file, which nobody has touched: there is not even a table.
 const UNTOUCHED: u64 = 520 * GIB;
 
+/// Pages of the first file that nobody touches and that are left out of dumps and forks.
+const LEFT_OUT: u64 = 16 * GIB;
+/// The first file is promised a page at every tenth index from here on, three pages at a time: so many promises that its
+/// list of them is full.
+const PROMISED: u64 = 300;
+
 const PIN: GupFlags = GupFlags::PIN;
 const WRITE: GupFlags = GupFlags::PIN.union(GupFlags::WRITE);
 
@@ -87,6 +93,13 @@ impl World {
         }
         let child = space.fork(&mut task).unwrap();
         cpu::store(&space, &mut task, at(PRIVATE + M2), 11).unwrap();
+        map(&space, &mut task, &shared, 400 * M2, LEFT_OUT, 8 * M2, noreserve).unwrap();
+        for advice in [Advice::DontDump, Advice::DontFork] {
+            space.madvise(&mut task, at(LEFT_OUT), 8 * M2, advice).unwrap();
+        }
+        for number in 0..5 {
+            shared.reserve(&mut task, (PROMISED + 10 * number) * M2, 3 * M2).unwrap();
+        }
         let uffd = Userfault::new(&space, Features::empty()).unwrap();
         uffd.register(&mut task, at(HANDLED), 4 * M2, Modes::all()).unwrap();
         Self { hugetlb, task, shared, handled, space, child, uffd }
@@ -247,8 +260,20 @@ const NEED_MEMORY: &[Operation] = &[
     ("reserving pages of a file", Leaves::Nothing, |world| {
         done(world.shared.reserve(&mut world.task, 100 * M2, 3 * M2))
     }),
+    ("giving the promise of a page back", Leaves::Nothing, |world| {
+        done(world.shared.unreserve(&mut world.task, (PROMISED + 1) * M2, M2))
+    }),
     ("leaving a part out of forks", Leaves::Nothing, |world| {
         done(world.space.madvise(&mut world.task, at(SHARED + 2 * M2), 3 * M2, Advice::DontFork))
+    }),
+    ("leaving a part out of dumps", Leaves::Nothing, |world| {
+        done(world.space.madvise(&mut world.task, at(SHARED + 2 * M2), 3 * M2, Advice::DontDump))
+    }),
+    ("taking a part back into forks", Leaves::Nothing, |world| {
+        done(world.space.madvise(&mut world.task, at(LEFT_OUT + 2 * M2), 3 * M2, Advice::DoFork))
+    }),
+    ("taking a part back into dumps", Leaves::Nothing, |world| {
+        done(world.space.madvise(&mut world.task, at(LEFT_OUT + 2 * M2), 3 * M2, Advice::DoDump))
     }),
     ("a handler's handle", Leaves::Nothing, |world| done(Userfault::new(&world.space, Features::empty()))),
     ("registering a part", Leaves::Nothing, |world| {
