@@ -209,6 +209,23 @@ fn what_is_left_out_of_dumps_and_forks_is_part_of_the_engine() {
 }
 
 #[test]
+fn pages_that_are_made_to_fail_or_taken_out_of_use_are_lost_to_the_pool() {
+    let strace = "10 1.000001 mmap(NULL, 8388608, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0) = 0x7e0000000000\n\
+         10 1.000003 madvise(0x7e0000000000, 2097152, MADV_HWPOISON) = 0\n\
+         10 1.000004 madvise(0x7e0000400000, 2097152, MADV_SOFT_OFFLINE) = 0\n\
+         10 1.000005 madvise(0x7e0000600000, 2097152, MADV_HWPOISON) = -1 EPERM (Operation not permitted)\n";
+    let touched = faults(&[(10, 2, 0x7e00_0000_0000), (10, 2, 0x7e00_0020_0000)]);
+    let tight = report(strace, &touched, &["--pool", "10"]);
+    assert_all_as_recorded(&tight);
+    assert_eq!(tight["skipped"], json!({}));
+    // Two pages are lost. In use are the one that was touched only, and the one that took the place of the one taken out; the
+    // last is promised still.
+    assert_eq!(pool(&tight), [8, 6, 1]);
+    // Nobody says how many there are: enough for those that are lost, too.
+    assert_all_as_recorded(&report(strace, &touched, &[]));
+}
+
+#[test]
 fn a_segment_that_the_pool_has_not_the_pages_for_fails_as_recorded() {
     let strace = "10 1.000001 shmget(IPC_PRIVATE, 8388608, IPC_CREAT|SHM_HUGETLB|0600) = -1 ENOMEM (Cannot allocate memory)\n\
          10 1.000002 shmget(IPC_PRIVATE, 4194304, IPC_CREAT|SHM_HUGETLB|0600) = 4\n";

@@ -240,6 +240,10 @@ pub enum Advice {
     DontFork,
     /// `MADV_DOFORK`
     DoFork,
+    /// `MADV_HWPOISON`: the pages fail.
+    Hwpoison,
+    /// `MADV_SOFT_OFFLINE`: the pages are taken out of use.
+    SoftOffline,
     /// Any other, by name: it moves no huge page.
     Other(Box<str>),
 }

@@ -91,6 +91,8 @@ fn advice(text: &str) -> Advice {
         "MADV_DODUMP" => Advice::DoDump,
         "MADV_DONTFORK" => Advice::DontFork,
         "MADV_DOFORK" => Advice::DoFork,
+        "MADV_HWPOISON" => Advice::Hwpoison,
+        "MADV_SOFT_OFFLINE" => Advice::SoftOffline,
         other => Advice::Other(other.into()),
     }
 }

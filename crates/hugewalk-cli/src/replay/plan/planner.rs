@@ -64,6 +64,11 @@ impl Actor<'_> {
         self.outcome.value().is_some()
     }
 
+    /// Did the kernel refuse because the caller had not the privilege?
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed(errno) if &**errno == "EPERM")
+    }
+
     /// The name of the call.
     pub(super) fn call(&self) -> &'static str {
         match &self.event.action {

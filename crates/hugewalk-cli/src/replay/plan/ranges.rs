@@ -299,6 +299,10 @@ impl Planner {
             Advice::DoDump => mm::Advice::DoDump,
             Advice::DontFork => mm::Advice::DontFork,
             Advice::DoFork => mm::Advice::DoFork,
+            // The engine leaves it to its host who may ask for that; the kernel refused.
+            Advice::Hwpoison | Advice::SoftOffline if actor.is_refused() => return,
+            Advice::Hwpoison => mm::Advice::Hwpoison,
+            Advice::SoftOffline => mm::Advice::SoftOffline,
             Advice::Other(name) => {
                 self.skip(format!("madvise({name})"));
                 return;
@@ -309,7 +313,14 @@ impl Planner {
             mm::Advice::DoFork if actor.succeeded() => self.memory(id).dont_fork.remove(range.clone()),
             _ => {}
         }
-        if matches!(advice, mm::Advice::PopulateRead | mm::Advice::PopulateWrite) {
+        let loses_pages = matches!(advice, mm::Advice::Hwpoison | mm::Advice::SoftOffline);
+        if loses_pages {
+            // Each page is lost to the pool, and another may come in its place.
+            for (part, piece) in self.memory(id).pieces(&range) {
+                self.plan.need.private(piece.shift, (part.end - part.start).div_ceil(1 << piece.shift));
+            }
+        }
+        if loses_pages || matches!(advice, mm::Advice::PopulateRead | mm::Advice::PopulateWrite) {
             self.need_all(id, &range);
         }
         let (mut parts, space) = (self.memory(id).parts(&range), self.space(id));
