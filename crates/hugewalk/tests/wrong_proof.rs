@@ -1,0 +1,87 @@
+//! A proof is for the VMAs of one address space: the types prove the kind of lock, the walk checks whose it is.
+
+use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::file::HugeFile;
+use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
+use hugewalk::sync::Arc;
+use hugewalk::vma::Protection;
+use hugewalk::walk::{Proof, WrongProof, huge_pte_offset, leaf_offset};
+use hugewalk::{AddressSpace, Hugetlb, Task};
+use hugewalk_host::{Host, HostConfig};
+
+const START: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
+
+fn after(pages: u64) -> VirtAddr {
+    VirtAddr::new(START.as_u64() + pages * PMD_SIZE)
+}
+
+fn system() -> (Arc<Hugetlb<Host>>, Task<Host>) {
+    let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()).unwrap();
+    let task = Task::new(&hugetlb).unwrap();
+    (hugetlb, task)
+}
+
+/// One page of a file, shared, at [`START`], and a hole behind it.
+fn space(
+    hugetlb: &Arc<Hugetlb<Host>>,
+    task: &mut Task<Host>,
+    file: &Arc<HugeFile<Host>>,
+) -> Arc<AddressSpace<Host>> {
+    let space = AddressSpace::new(hugetlb).unwrap();
+    let request = MapRequest {
+        placement: Placement::Fixed(START),
+        length: PMD_SIZE,
+        protection: Protection::READ,
+        flags: MapFlags::SHARED | MapFlags::NORESERVE,
+        backing: Backing::File { file, offset: 0 },
+    };
+    space.mmap(task, &request).unwrap();
+    space
+}
+
+fn is_refused<W: Proof<Host>>(proof: &W, space: &AddressSpace<Host>, address: VirtAddr) -> bool {
+    let refused = matches!(huge_pte_offset(proof, space.mm(), address, HugeSize::Size2M), Err(WrongProof));
+    assert_eq!(refused, matches!(leaf_offset(proof, space.mm(), address), Err(WrongProof)));
+    refused
+}
+
+#[test]
+fn a_lock_of_another_address_space_or_of_another_vma_is_no_proof() {
+    let (hugetlb, mut task) = system();
+    let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let (space, other) = (space(&hugetlb, &mut task, &file), space(&hugetlb, &mut task, &file));
+    let mmap = space.mmap_read(&mut task);
+    let vma = mmap.find(START).unwrap();
+    {
+        let locked = mmap.lock_vma(vma, &mut task).unwrap();
+        assert!(!is_refused(&locked, &space, START));
+        assert!(is_refused(&locked, &other, START));
+        assert!(is_refused(&locked, &space, after(1)));
+    }
+    {
+        let locked = mmap.lock_vma_write(vma, &mut task).unwrap();
+        assert!(!is_refused(&locked, &space, START));
+        assert!(is_refused(&locked, &other, START));
+        assert!(is_refused(&locked, &space, after(1)));
+    }
+    let i_mmap = file.i_mmap_read(&mut task);
+    let proofs: Vec<_> = i_mmap.vmas(0..1).collect();
+    assert_eq!(proofs.len(), 2);
+    for proof in &proofs {
+        assert_ne!(is_refused(proof, &space, START), is_refused(proof, &other, START));
+        assert!(is_refused(proof, &space, after(1)) && is_refused(proof, &other, after(1)));
+    }
+    // Nor is a VMA of another address space locked through this one.
+    let others = other.mmap_read(&mut task);
+    assert!(others.lock_vma(vma, &mut task).is_none() && others.lock_vma_write(vma, &mut task).is_none());
+}
+
+#[test]
+fn a_read_section_of_another_system_is_no_proof() {
+    let (hugetlb, mut task) = system();
+    let (_foreign, stranger) = system();
+    let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let space = space(&hugetlb, &mut task, &file);
+    assert!(!is_refused(&task.rcu_read_lock(), &space, START));
+    assert!(is_refused(&stranger.rcu_read_lock(), &space, START));
+}
