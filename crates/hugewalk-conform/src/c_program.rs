@@ -203,6 +203,8 @@ fn in_process(call: &Call) -> String {
         Call::Load { at } => format!("touch({:#x}, 1, -1, 0);", at.0),
         Call::Store { at, value } => format!("touch({:#x}, 1, {value}, 0);", at.0),
         Call::Sweep { at, length } => format!("touch({:#x}, {:#x}, -1, 1);", at.0, length.0),
+        Call::Peek { of, at, length } => format!("peek({of}, {:#x}, {length});", at.0),
+        Call::Poke { of, at, length, value } => format!("poke({of}, {:#x}, {length}, {value});", at.0),
         Call::Mincore { at, length } => format!("resident({:#x}, {:#x});", at.0, length.0),
     }
 }

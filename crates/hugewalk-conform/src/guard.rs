@@ -142,7 +142,12 @@ impl Guards {
                 pages(length)
             }
             Step::In { process, ref call } => {
+                let process = match *call {
+                    Call::Peek { of, .. } | Call::Poke { of, .. } => of,
+                    _ => process,
+                };
                 let (at, length) = match *call {
+                    Call::Peek { at, length, .. } | Call::Poke { at, length, .. } => (at, Bytes(length)),
                     Call::Load { at } | Call::Store { at, .. } => (at, Bytes(1)),
                     Call::Sweep { at, length } => (at, length),
                     Call::Advise { at, length, advice: Advice::PopulateRead | Advice::PopulateWrite } => {

@@ -104,7 +104,12 @@ fn robbed(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
     let access = matches!(
         step,
         Step::In {
-            call: Call::Load { .. } | Call::Store { .. } | Call::Sweep { .. } | Call::Advise { .. },
+            call: Call::Load { .. }
+                | Call::Store { .. }
+                | Call::Sweep { .. }
+                | Call::Advise { .. }
+                | Call::Peek { .. }
+                | Call::Poke { .. },
             ..
         }
     );

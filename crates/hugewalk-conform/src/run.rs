@@ -241,6 +241,7 @@ impl Sides {
                 let there = match *call {
                     Call::Fork { child } => processes[child].is_none(),
                     Call::Map(ref map) => map.file.is_none_or(|(file, _)| files[file].is_some()),
+                    Call::Peek { length, .. } | Call::Poke { length, .. } => length <= LONGEST_READ,
                     Call::Mincore { length, .. } => length.0 <= LONGEST_MINCORE,
                     _ => true,
                 };

@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define PAGE (2ul << 20)
@@ -75,6 +76,25 @@ void shown(int fd, long from, long length) {
     printf("bytes");
     for (long at = 0; at < got; at++) printf(" %02x", bytes[at]);
     printf("\n");
+}
+
+// Between the caller and another: the number of one that is not there is 0, which no process has.
+void peek(int process, unsigned long at, unsigned long length) {
+    unsigned char bytes[64];
+    struct iovec here = {bytes, length}, there = {AT(at), length};
+    long got = process_vm_readv(all->pid[process], &here, 1, &there, 1, 0);
+    if (got < 0) { done(-1); return; }
+    printf("bytes");
+    for (long each = 0; each < got; each++) printf(" %02x", bytes[each]);
+    printf("\n");
+}
+
+void poke(int process, unsigned long at, unsigned long length, int value) {
+    unsigned char bytes[64];
+    struct iovec here = {bytes, length}, there = {AT(at), length};
+    memset(bytes, value, sizeof bytes);
+    long put = process_vm_writev(all->pid[process], &here, 1, &there, 1, 0);
+    if (put < 0) done(-1); else printf("%ld\n", put);
 }
 
 void child(int number) {

@@ -8,6 +8,7 @@ use std::array;
 use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::error::OutOfMemory;
 use hugewalk::file::HugeFile;
+use hugewalk::gup::TransferError;
 use hugewalk::mm::{self, AddressSpace, Backing, MapRequest, Placement, RemapTo};
 use hugewalk::reserve::SubPool;
 use hugewalk::sync::Arc;
@@ -58,6 +59,8 @@ pub(crate) struct File {
 /// The engine, with what a program made on it so far.
 pub struct Engine {
     pub(crate) processes: [Option<Process>; PROCESSES],
+    /// The address spaces of those that have exited: who has kept hold of one is told so.
+    gone: [Option<Arc<AddressSpace<Host>>>; PROCESSES],
     pub(crate) files: [Option<File>; FILES],
     pub(crate) mounts: [Option<Arc<SubPool<Host>>>; MOUNTS],
     pub(crate) task: Task<Host>,
@@ -75,6 +78,7 @@ impl Engine {
         let hugetlb = Hugetlb::new(Host::new(&config)?)?;
         Ok(Self {
             processes: array::from_fn(|_| None),
+            gone: array::from_fn(|_| None),
             files: array::from_fn(|_| None),
             mounts: array::from_fn(|_| None),
             task: Task::new(&hugetlb)?,
@@ -88,6 +92,7 @@ impl Engine {
     ///
     /// [`EngineError`].
     pub fn begin(&mut self) -> Result<(), EngineError> {
+        self.gone = array::from_fn(|_| None);
         let space = AddressSpace::new(&self.hugetlb)?;
         self.processes[0] = Some(Process { cpu: Cpu::new(&space)?, space });
         Ok(())
@@ -222,8 +227,23 @@ impl Engine {
             },
             Call::Exit => {
                 space.exit(task);
-                self.processes[number] = None;
+                self.gone[number] = self.processes[number].take().map(|process| process.space);
                 Outcome::Done
+            }
+            Call::Peek { of, at, length } => {
+                let mut bytes = vec![0; length as usize];
+                self.transfer(of, |space, task| {
+                    let count = space.read_bytes(task, at_address(at), &mut bytes)?;
+                    bytes.truncate(count);
+                    Ok(Outcome::Bytes(bytes))
+                })
+            }
+            Call::Poke { of, at, length, value } => {
+                let bytes = vec![value; length as usize];
+                self.transfer(of, |space, task| {
+                    let count = space.write_bytes(task, at_address(at), &bytes)?;
+                    Ok(Outcome::Number(count as u64))
+                })
             }
             Call::Mincore { at, length } => self.mincore(number, at, length),
             Call::Load { at } => {
@@ -253,6 +273,22 @@ impl Engine {
             }
         };
         (outcome, None)
+    }
+
+    /// Reaches into the memory of a process, whoever asks.
+    fn transfer(
+        &mut self,
+        of: usize,
+        work: impl FnOnce(&AddressSpace<Host>, &mut Task<Host>) -> Result<Outcome, TransferError>,
+    ) -> Outcome {
+        let living = self.processes[of].as_ref().map(|process| &process.space);
+        match living.or(self.gone[of].as_ref()) {
+            Some(space) => {
+                let done = work(space, &mut self.task);
+                done.unwrap_or_else(|error| Outcome::Error(error.errno().name()))
+            }
+            None => Outcome::Error(TransferError::Exited.errno().name()),
+        }
     }
 
     fn map(&mut self, number: usize, map: &Map) -> Outcome {

@@ -332,6 +332,20 @@ impl Kernel {
                     Some(asked.faults),
                 ));
             }
+            Call::Peek { of, at, length } => {
+                let asked = self.ask(process, op::PEEK, &[self.number(of), at.address(), length])?;
+                let bytes = asked.more.iter().map(|&byte| byte as u8).collect();
+                return Ok((
+                    if asked.value < 0 { outcome(asked.value) } else { Outcome::Bytes(bytes) },
+                    None,
+                ));
+            }
+            Call::Poke { of, at, length, value } => {
+                let arguments = [self.number(of), at.address(), length, u64::from(value)];
+                let asked = self.ask(process, op::POKE, &arguments)?;
+                let written = Outcome::Number(asked.value.cast_unsigned());
+                return Ok((if asked.value < 0 { outcome(asked.value) } else { written }, None));
+            }
             Call::Mincore { at, length } => {
                 let asked = self.ask(process, op::MINCORE, &[at.address(), length.0])?;
                 if asked.value == 0 {
@@ -344,6 +358,12 @@ impl Kernel {
             }
         };
         Ok((outcome(asked.value), None))
+    }
+
+    /// The number of a process. Of one that is not there, a number that none can have: one that has exited may be somebody
+    /// else's by now.
+    fn number(&self, process: usize) -> u64 {
+        self.running[process].as_ref().map_or(i32::MAX, |running| running.pid) as u64
     }
 
     /// As [`step`](Self::step), for the end of a program: what is not there on this side is no error.

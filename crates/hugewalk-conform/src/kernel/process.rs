@@ -92,6 +92,7 @@ impl Process {
             op::STORE => one_access(talk, a, Access::Store(b as u8)),
             op::SWEEP => sweep(talk, a, b, c),
             op::MINCORE => mincore(talk, a, b),
+            op::PEEK | op::POKE => transfer(talk, operation, [a, b, c, d]),
             op::LOOK => look(talk, a as usize, b as usize),
             _ => on_file(talk, operation, [a, b, c, d]),
         }
@@ -140,6 +141,27 @@ fn on_memory(operation: u64, [a, b, c, d, e, f]: [u64; 6]) -> i64 {
         _ => i64::from(unsafe { libc::madvise(at, length, c as i32) }),
     };
     result(value)
+}
+
+/// `process_vm_readv(2)` or `process_vm_writev(2)`, between a buffer of this process and the window of another.
+fn transfer(talk: &mut Talk, operation: u64, [pid, address, length, value]: [u64; 4]) -> i64 {
+    let mut bytes = [value as u8; LONGEST_READ as usize];
+    let length = (length as usize).min(bytes.len());
+    let here = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: length };
+    let there = libc::iovec { iov_base: address as *mut _, iov_len: length };
+    let (pid, here, there) = (pid as i32, &raw const here, &raw const there);
+    if operation == op::POKE {
+        // SAFETY: reads from the buffer, no more than it has. What it writes is in the window of a process of the program.
+        return result(unsafe { libc::process_vm_writev(pid, here, 1, there, 1, 0) } as i64);
+    }
+    // SAFETY: writes to the buffer, no more than it has room for.
+    let got = unsafe { libc::process_vm_readv(pid, here, 1, there, 1, 0) };
+    let read = &bytes[..usize::try_from(got).unwrap_or(0)];
+    for (word, byte) in talk.words[ANSWER..].iter_mut().zip(read) {
+        *word = u64::from(*byte);
+        talk.more += 1;
+    }
+    result(got as i64)
 }
 
 fn one_access(talk: &mut Talk, address: u64, what: Access) -> i64 {

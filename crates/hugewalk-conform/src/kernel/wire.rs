@@ -47,6 +47,10 @@ pub(super) mod op {
     pub(in crate::kernel) const STAT: u64 = 20;
     /// `descriptor, offset, byte`
     pub(in crate::kernel) const WRITE: u64 = 23;
+    /// `process, address, length`: `process_vm_readv(2)`; the bytes follow the answer, one a word
+    pub(in crate::kernel) const PEEK: u64 = 40;
+    /// `process, address, length, byte`: `process_vm_writev(2)`
+    pub(in crate::kernel) const POKE: u64 = 41;
     /// Asks the warden for the first process of a program.
     pub(in crate::kernel) const BEGIN: u64 = 21;
     /// Asks the warden to end whatever is left of a program.

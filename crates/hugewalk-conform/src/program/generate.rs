@@ -176,7 +176,8 @@ impl Generator {
         let call = match roll {
             0..16 => self.map(process)?,
             16..36 => Call::Store { at: self.spot(process)?, value: self.rng.u8(1..) },
-            36..48 => Call::Load { at: self.spot(process)? },
+            36..45 => Call::Load { at: self.spot(process)? },
+            45..48 => self.transfer()?,
             48..55 => self.fork(process)?,
             55..58 => {
                 self.processes[process] = None;
@@ -203,6 +204,23 @@ impl Generator {
             }
         };
         Some(Step::In { process, call })
+    }
+
+    /// One process reads or writes the memory of another, or of itself; of one that is not there now and then.
+    fn transfer(&mut self) -> Option<Call> {
+        let of = self.living()?;
+        let mut at = self.spot(of)?;
+        // Up to the end of a page, and over it.
+        if self.one_in(3) {
+            at.0 = (at.0 + PAGE - 4).max(PAGE) - PAGE;
+        }
+        let of = if self.one_in(12) { self.rng.usize(0..PROCESSES) } else { of };
+        let length = self.rng.u64(0..12);
+        Some(if self.one_in(2) {
+            Call::Peek { of, at, length }
+        } else {
+            Call::Poke { of, at, length, value: self.rng.u8(1..) }
+        })
     }
 
     fn fork(&mut self, process: usize) -> Option<Call> {

@@ -243,6 +243,26 @@ pub enum Call {
         /// How much.
         length: Bytes,
     },
+    /// `process_vm_readv(2)`: the process reads another's memory, or its own.
+    Peek {
+        /// Whose memory.
+        of: usize,
+        /// From where on.
+        at: Bytes,
+        /// How many bytes, [`LONGEST_READ`] at most.
+        length: u64,
+    },
+    /// `process_vm_writev(2)`: the process writes to another's memory, or to its own.
+    Poke {
+        /// Whose memory.
+        of: usize,
+        /// From where on.
+        at: Bytes,
+        /// How many bytes, [`LONGEST_READ`] at most.
+        length: u64,
+        /// What each of them becomes.
+        value: u8,
+    },
     /// `mincore(2)`
     Mincore {
         /// From where on.
@@ -361,6 +381,9 @@ impl Program {
                     offsets.insert(byte(*at));
                 }
                 Step::In { call, .. } => {
+                    if let Call::Poke { at, .. } = call {
+                        offsets.insert(byte(*at));
+                    }
                     for (at, length) in call.ranges() {
                         let last = at.0.saturating_add(length.0.saturating_sub(1));
                         pages.extend([at.page(), Bytes(last).page()]);
@@ -400,6 +423,7 @@ impl Call {
                 To::InPlace | To::Anywhere => vec![(at, length)],
             },
             Self::Load { at } | Self::Store { at, .. } => vec![(at, Bytes(1))],
+            Self::Peek { at, length, .. } | Self::Poke { at, length, .. } => vec![(at, Bytes(length))],
             Self::Fork { .. } | Self::Exit => Vec::new(),
         }
     }
@@ -433,6 +457,8 @@ impl Step {
                 Call::Store { .. } => "store",
                 Call::Sweep { .. } => "sweep",
                 Call::Mincore { .. } => "mincore",
+                Call::Peek { .. } => "peek",
+                Call::Poke { .. } => "poke",
             },
         }
     }

@@ -115,6 +115,16 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
         Call::Sweep { at, length } => smaller(length).map(|length| Call::Sweep { at, length }).collect(),
         Call::Mincore { at, length } => smaller(length).map(|length| Call::Mincore { at, length }).collect(),
         Call::Store { at, .. } => vec![Call::Load { at }, Call::Store { at: at.page(), value: 1 }],
+        Call::Peek { of, at, length } => [1, length / 2]
+            .into_iter()
+            .filter(|&fewer| fewer < length)
+            .map(|length| Call::Peek { of, at, length })
+            .collect(),
+        Call::Poke { of, at, length, value } => [1, length / 2]
+            .into_iter()
+            .filter(|&fewer| fewer < length)
+            .map(|length| Call::Poke { of, at, length, value })
+            .collect(),
         Call::Load { at } => vec![Call::Load { at: at.page() }],
         Call::Remap { .. } | Call::Fork { .. } | Call::Exit => Vec::new(),
     }

@@ -179,6 +179,17 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
             let (at, length) = range(words)?;
             Call::Sweep { at, length }
         }
+        "peek" => Call::Peek {
+            of: words.index('p', PROCESSES)?,
+            at: words.bytes("where")?,
+            length: words.number("the length")?,
+        },
+        "poke" => Call::Poke {
+            of: words.index('p', PROCESSES)?,
+            at: words.bytes("where")?,
+            length: words.number("the length")?,
+            value: words.byte()?,
+        },
         "mincore" => {
             let (at, length) = range(words)?;
             Call::Mincore { at, length }
@@ -326,6 +337,8 @@ impl fmt::Display for Call {
             Self::Load { at } => write!(f, "load {at}"),
             Self::Store { at, value } => write!(f, "store {at} {value}"),
             Self::Sweep { at, length } => write!(f, "sweep {at} {length}"),
+            Self::Peek { of, at, length } => write!(f, "peek p{of} {at} {length}"),
+            Self::Poke { of, at, length, value } => write!(f, "poke p{of} {at} {length} {value}"),
             Self::Mincore { at, length } => write!(f, "mincore {at} {length}"),
         }
     }
