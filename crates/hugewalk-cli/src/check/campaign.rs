@@ -1,8 +1,8 @@
 //! Checkpoints: what has been done of a part of a check, in a file that is whole at any moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CheckError;
 use super::outcome::{Options, Outcome};
-use super::plan::Shard;
+use super::plan::{Shard, units};
+use super::select::Selection;
 
 /// The name of the schema of [`Campaign`].
 const SCHEMA: &str = "hugewalk-check-campaign/1";
@@ -46,7 +47,34 @@ impl Campaign {
         if read.schema != SCHEMA {
             return Err(damaged(format!("its schema is `{}`, not `{SCHEMA}`", read.schema)));
         }
+        if !(1..=read.shard.of).contains(&read.shard.number) {
+            return Err(damaged(format!("it is of shard {}", read.shard)));
+        }
+        // Scenarios of another version are other scenarios, even under the same names.
+        let here = env!("CARGO_PKG_VERSION");
+        if read.version != here {
+            let (there, here) = (read.version, here.to_owned());
+            return Err(CheckError::OtherOptions { file: file.to_owned(), what: "version", there, here });
+        }
         Ok(read)
+    }
+
+    /// Is all that it says it has done a part of it? Of the whole there are so many units.
+    fn belongs_to(&self, all: usize, file: &Path) -> Result<(), CheckError> {
+        let damaged = |why: String| Err(CheckError::NotACheckpoint { file: file.to_owned(), why });
+        let mine: BTreeSet<usize> = self.shard.of_units(all).collect();
+        if self.units != mine.len() {
+            return damaged(format!(
+                "it counts {} units, and shard {} has {}",
+                self.units,
+                self.shard,
+                mine.len()
+            ));
+        }
+        match self.done.keys().find(|number| !mine.contains(number)) {
+            Some(stray) => damaged(format!("it has unit {stray}, which is none of shard {}", self.shard)),
+            None => Ok(()),
+        }
     }
 
     /// Is the other one a part of the same check?
@@ -55,7 +83,6 @@ impl Campaign {
         let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(" ") };
         let effort = |options: &Options| serde_json::to_string(&options.effort).unwrap_or_default();
         let pairs = [
-            ("version", self.version.clone(), wanted.version.clone()),
             ("the scenarios", list(&mine.scenarios), list(&other.scenarios)),
             ("the protocols", list(&mine.protocols), list(&other.protocols)),
             ("--without", list(&mine.without), list(&other.without)),
@@ -74,12 +101,20 @@ impl Campaign {
         let mut name = file.as_os_str().to_owned();
         name.push(".new");
         let new = PathBuf::from(name);
-        let mut out = fs::File::create(&new)?;
+        // Whoever is killed here leaves the old file or the new one.
+        let written = self.write_all(&new).and_then(|()| fs::rename(&new, file));
+        if written.is_err() {
+            // Half a checkpoint is of no use to anybody; the error at hand is the one to tell.
+            let _ = fs::remove_file(&new);
+        }
+        written
+    }
+
+    fn write_all(&self, file: &Path) -> io::Result<()> {
+        let mut out = BufWriter::new(fs::File::create(file)?);
         serde_json::to_writer(&mut out, self)?;
         out.write_all(b"\n")?;
-        out.sync_all()?;
-        // Whoever is killed here leaves the old file or the new one.
-        fs::rename(&new, file)
+        out.into_inner()?.sync_all()
     }
 }
 
@@ -91,7 +126,12 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// A keeper, and what has been done already.
-    pub(super) fn open(file: Option<PathBuf>, campaign: &mut Campaign) -> Result<Self, CheckError> {
+    /// Of the whole check there are so many units.
+    pub(super) fn open(
+        file: Option<PathBuf>,
+        campaign: &mut Campaign,
+        all: usize,
+    ) -> Result<Self, CheckError> {
         if let Some(file) = &file {
             if file.exists() {
                 let before = Campaign::read(file)?;
@@ -105,6 +145,7 @@ impl Keeper {
                         here,
                     });
                 }
+                before.belongs_to(all, file)?;
                 campaign.done = before.done;
             }
             // Now rather than after an hour: can it be written?
@@ -132,6 +173,9 @@ pub(super) fn merge(files: &[PathBuf]) -> Result<Campaign, CheckError> {
     let mut seen = Vec::new();
     for file in files {
         let part = Campaign::read(file)?;
+        let selection = Selection::of(&part.options)
+            .map_err(|error| CheckError::NotACheckpoint { file: file.clone(), why: error.to_string() })?;
+        part.belongs_to(units(&selection.cases, &part.options.effort).len(), file)?;
         if part.done.len() < part.units {
             let (done, of) = (part.done.len(), part.units);
             return Err(CheckError::Unfinished { file: file.clone(), done, of });

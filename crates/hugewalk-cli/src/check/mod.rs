@@ -36,6 +36,7 @@ use crate::args::Format;
 ///
 /// [`CheckError`] if there is something wrong with what was asked for.
 pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError> {
+    work::keep_quiet_about_panics_of_scenarios();
     if let Some(CheckAction::Merge(merge)) = &args.action {
         return joined(merge, out);
     }
@@ -61,7 +62,7 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
     let units = units(&selection.cases, &options.effort);
     let mine: Vec<usize> = shard.of_units(units.len()).collect();
     let mut campaign = Campaign::new(options, shard, mine.len());
-    let mut keeper = Keeper::open(args.checkpoint.clone(), &mut campaign)?;
+    let mut keeper = Keeper::open(args.checkpoint.clone(), &mut campaign, units.len())?;
     explore(&selection.cases, &units, &mine, jobs, &mut campaign, &mut keeper)?;
     let document = document(&selection, &units, &campaign, jobs, start);
     report(&document, shard, args.format, args.html.as_deref(), out)
@@ -210,10 +211,6 @@ fn joined(args: &MergeArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError>
     let campaign = campaign::merge(&args.files)?;
     let selection = Selection::of(&campaign.options)?;
     let units = units(&selection.cases, &campaign.options.effort);
-    if let Some(stray) = campaign.done.keys().find(|&&number| number >= units.len()) {
-        let why = format!("it has a unit {stray}, and there are {}", units.len());
-        return Err(CheckError::NotACheckpoint { file: args.files[0].clone(), why });
-    }
     let document = document(&selection, &units, &campaign, jobs(None), start);
     report(&document, Shard::WHOLE, args.format, args.html.as_deref(), out)
 }

@@ -72,7 +72,9 @@ impl Selection {
             .iter()
             .flat_map(|&scenario| protocols.iter().map(move |&settings| case(scenario, settings)))
             .collect();
-        if named.is_empty() && under.is_empty() && left_out.is_empty() && !freed_at_once {
+        // By what was selected and not by what was named: a campaign that is merged names what it is of.
+        let all = scenarios.len() == scenario::all().count() && protocols.len() == Settings::ALL.len();
+        if all && left_out.is_empty() && !freed_at_once {
             // All there is: then each step of ours is put to the proof as well.
             cases.extend(scenario::PROOFS.iter().map(|&(step, id, settings)| Case {
                 scenario: scenario::named(id).expect("a scenario of the table"),
@@ -168,6 +170,16 @@ mod tests {
         let line = names(&["S1/*"]);
         assert!(line.contains(&"S1") && line.iter().all(|id| id.starts_with("S1") && !id.starts_with("S10")));
         assert_eq!(names(&["S9", "S1", "S9"]), ["S1", "S9"], "each once, in the order of the table");
+    }
+
+    #[test]
+    fn all_by_name_is_the_same_as_all() {
+        let all = Selection::new(&[], &[], &[], false).expect("all");
+        let ids: Vec<String> = all.scenarios.iter().map(|scenario| scenario.id.to_owned()).collect();
+        let protocols: Vec<String> = all.protocols.iter().map(|settings| settings.name.to_owned()).collect();
+        let named = Selection::new(&ids, &protocols, &[], false).expect("all");
+        assert_eq!(named.cases.len(), all.cases.len());
+        assert!(named.cases.iter().any(|case| case.left_out.is_some()));
     }
 
     #[test]

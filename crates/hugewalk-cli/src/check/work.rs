@@ -21,7 +21,6 @@ pub(super) fn perform<E>(
     jobs: u32,
     mut done: impl FnMut(usize, Outcome) -> Result<(), E>,
 ) -> Result<(), E> {
-    keep_quiet_about_panics_of_scenarios();
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
@@ -42,8 +41,8 @@ pub(super) fn perform<E>(
     })
 }
 
-/// A panic of what is explored is a finding, and reported as one.
-fn keep_quiet_about_panics_of_scenarios() {
+/// A panic of what is explored, or told again, is a finding, and reported as one.
+pub(super) fn keep_quiet_about_panics_of_scenarios() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();

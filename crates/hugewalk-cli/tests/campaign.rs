@@ -1,0 +1,240 @@
+//! `hugewalk check` in parts: on several machines, and across a kill.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn check(directory: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hugewalk"));
+    command.current_dir(directory).arg("check").args(arguments.split_whitespace());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(directory: &Path, arguments: &str) -> Output {
+    check(directory, arguments).output().expect("it ran")
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// Everything that a check finds, without the time that it took.
+fn found(output: &Output) -> Value {
+    let mut report = json(output);
+    for field in ["milliseconds", "jobs"] {
+        assert!(report.as_object_mut().expect("an object").remove(field).is_some());
+    }
+    for verdict in report["verdicts"].as_array_mut().expect("a list") {
+        if let Some(explored) = verdict["explored"].as_object_mut() {
+            explored.remove("milliseconds");
+        }
+    }
+    report
+}
+
+/// Refused: one line, exit code 2, nothing printed.
+fn complaint(directory: &Path, arguments: &str) -> String {
+    let output = run(directory, arguments);
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{arguments}: {error}");
+    assert_eq!(error.lines().count(), 1, "{arguments}: {error}");
+    error.trim_end().to_owned()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<String> = fs::read_dir(directory).unwrap().map(name).collect();
+    names.sort();
+    names
+}
+
+/// Runs the parts at the same time, as processes, and joins what they found.
+fn merged(directory: &Path, arguments: &str, parts: u32) -> Output {
+    let file = |number| format!("part-{number}");
+    let children: Vec<_> = (1..=parts)
+        .map(|number| {
+            let part = format!("{arguments} --shard {number}/{parts} --checkpoint {}", file(number));
+            check(directory, &part).spawn().expect("it runs")
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().expect("it ran");
+        assert!(output.status.code() < Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    // In any order.
+    let files: Vec<String> = (1..=parts).rev().map(file).collect();
+    run(directory, &format!("merge {} --format json", files.join(" ")))
+}
+
+#[test]
+fn parts_joined_are_the_whole() {
+    for (arguments, parts) in [
+        ("S1 S2 S8 S14/*", 3),
+        ("S1 S8 --without revalidate", 2),
+        ("S1 S8 --random 50000 --seed 7", 4),
+        ("S8 --protocol rfc --pct 45000 --changes 2 --seed 7", 2),
+        ("S1 --protocol legacy", 3),
+        ("S1 --protocol legacy --preemptions 0", 1),
+    ] {
+        let directory = TempDir::new().expect("a directory");
+        let whole = run(directory.path(), &format!("{arguments} --format json"));
+        let merged = merged(directory.path(), arguments, parts);
+        assert_eq!(found(&merged), found(&whole), "{arguments}");
+        assert_eq!(merged.status.code(), whole.status.code(), "{arguments}");
+    }
+}
+
+#[test]
+fn the_steps_left_out_in_turn_are_a_part_of_the_campaign_too() {
+    // Little effort: which cases there are is what counts.
+    let (directory, arguments) = (TempDir::new().expect("a directory"), "--random 20");
+    let whole = found(&run(directory.path(), &format!("{arguments} --format json")));
+    let merged = found(&merged(directory.path(), arguments, 3));
+    let left_out = |report: &Value| {
+        report["verdicts"].as_array().expect("a list").iter().filter(|one| !one["left_out"].is_null()).count()
+    };
+    assert!(left_out(&whole) > 0);
+    assert_eq!(merged, whole);
+}
+
+fn done(file: &Path) -> BTreeMap<String, Value> {
+    let text = fs::read(file).expect("a checkpoint");
+    let checkpoint: Value = serde_json::from_slice(&text).expect("a checkpoint is whole at any moment");
+    serde_json::from_value(checkpoint["done"].clone()).expect("units by number")
+}
+
+#[test]
+fn what_is_done_before_a_kill_is_not_done_again() {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("kept");
+    let arguments = "S8 --protocol hugewalk --random 160000 --seed 5 --jobs 1 --checkpoint kept";
+    let mut child = check(directory.path(), arguments).stdout(Stdio::null()).spawn().expect("it runs");
+    let start = Instant::now();
+    while !file.exists() || done(&file).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing was kept");
+        thread::sleep(Duration::from_millis(5));
+    }
+    // SIGKILL.
+    child.kill().expect("killed");
+    assert_eq!(child.wait().expect("it ended").code(), None, "it had finished before it was killed");
+    let before = done(&file);
+    let resumed = run(directory.path(), &format!("{arguments} --format json"));
+    let after = done(&file);
+    assert!(before.len() < after.len(), "{} of {}", before.len(), after.len());
+    for (number, outcome) in &before {
+        // With the time that it took: a second run of it would have taken another.
+        assert_eq!(after.get(number), Some(outcome), "unit {number}");
+    }
+    let whole = run(directory.path(), "S8 --protocol hugewalk --random 160000 --seed 5 --format json");
+    assert_eq!(found(&resumed), found(&whole));
+    // A third time there is nothing to do.
+    let third = run(directory.path(), &format!("{arguments} --format json"));
+    assert_eq!((found(&third), done(&file)), (found(&whole), after));
+    assert_eq!(names(directory.path()), ["kept"]);
+}
+
+#[test]
+fn a_checkpoint_that_does_not_belong_is_refused_and_stays_as_it_is() {
+    let directory = TempDir::new().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    assert!(run(directory.path(), "S8 --protocol rfc --checkpoint kept").status.success());
+    let kept = fs::read_to_string(at("kept")).expect("a checkpoint");
+    let changed = |from: &str, to: &str| {
+        assert!(kept.contains(from), "{from}: {kept}");
+        kept.replacen(from, to, 1)
+    };
+    fs::write(at("cut"), &kept[..kept.len() / 2]).expect("written");
+    fs::write(at("empty"), "").expect("written");
+    fs::write(at("bytes"), b"\xff\xfe").expect("written");
+    fs::write(at("newer"), changed("campaign/1", "campaign/2")).expect("written");
+    fs::write(at("version"), changed(env!("CARGO_PKG_VERSION"), "99.0.0")).expect("written");
+    fs::write(at("stray"), changed("\"done\":{\"0\"", "\"done\":{\"7\"")).expect("written");
+    fs::write(at("shard"), changed("\"number\":1", "\"number\":0")).expect("written");
+    fs::write(at("units"), changed("\"units\":1", "\"units\":2")).expect("written");
+    let before: BTreeMap<_, _> = names(directory.path())
+        .into_iter()
+        .map(|name| (name.clone(), fs::read(at(&name)).unwrap()))
+        .collect();
+    let none = |name: &str| format!("{name}: is no checkpoint of `hugewalk check`: ");
+    for (options, expected) in [
+        ("S8 --protocol rfc --checkpoint cut", none("cut")),
+        ("S8 --protocol rfc --checkpoint empty", none("empty")),
+        ("S8 --protocol rfc --checkpoint bytes", "bytes: cannot be read: ".to_owned()),
+        ("S8 --protocol rfc --checkpoint .", ".: cannot be read: ".to_owned()),
+        ("S8 --protocol rfc --checkpoint newer", none("newer")),
+        ("S8 --protocol rfc --checkpoint version", "version: was made with version 99.0.0, not ".to_owned()),
+        ("S8 --protocol rfc --checkpoint stray", none("stray")),
+        ("S8 --protocol rfc --checkpoint shard", none("shard")),
+        ("S8 --protocol rfc --checkpoint units", none("units")),
+        ("S9 --protocol rfc --checkpoint kept", "kept: was made with the scenarios S8, not S9".to_owned()),
+        (
+            "S8 --protocol legacy --checkpoint kept",
+            "kept: was made with the protocols rfc, not legacy".to_owned(),
+        ),
+        (
+            "S8 --protocol rfc --freed-at-once --checkpoint kept",
+            "kept: was made with --freed-at-once false, not true".to_owned(),
+        ),
+        ("S8 --protocol rfc --preemptions 1 --checkpoint kept", "kept: was made with the effort ".to_owned()),
+        ("S8 --protocol rfc --random 5 --checkpoint kept", "kept: was made with the effort ".to_owned()),
+        (
+            "S8 --protocol rfc --shard 1/2 --checkpoint kept",
+            "kept: was made with --shard 1/1, not 1/2".to_owned(),
+        ),
+        ("merge cut", none("cut")),
+        ("merge stray", none("stray")),
+        ("merge version", "version: was made with version 99.0.0, not ".to_owned()),
+        ("merge kept units", none("units")),
+        ("merge kept kept", "kept: is shard 1/1 again; name each once".to_owned()),
+    ] {
+        let line = complaint(directory.path(), options);
+        assert!(line.starts_with(&format!("hugewalk: {expected}")), "{options}: {line}");
+    }
+    let after: BTreeMap<_, _> = names(directory.path())
+        .into_iter()
+        .map(|name| (name.clone(), fs::read(at(&name)).unwrap()))
+        .collect();
+    assert_eq!(after, before, "nothing half written");
+}
+
+#[test]
+fn parts_that_are_no_whole_are_not_joined() {
+    let directory = TempDir::new().expect("a directory");
+    let run = |arguments: &str| assert!(run(directory.path(), arguments).status.code() < Some(2));
+    let complaint = |arguments: &str| complaint(directory.path(), arguments);
+    run("S8 --shard 1/2 --checkpoint one");
+    run("S8 --shard 2/2 --checkpoint two");
+    run("S8 --shard 2/3 --checkpoint third");
+    run("S9 --shard 2/2 --checkpoint other");
+    assert_eq!(complaint("merge one"), "hugewalk: shard 2/2 is missing; name the checkpoints of all 2");
+    assert_eq!(complaint("merge two"), "hugewalk: shard 1/2 is missing; name the checkpoints of all 2");
+    assert_eq!(complaint("merge one two two"), "hugewalk: two: is shard 2/2 again; name each once");
+    assert!(
+        complaint("merge one third").starts_with("hugewalk: third: was made with --shard K/N, N = 3, not 2")
+    );
+    assert!(
+        complaint("merge one other").starts_with("hugewalk: other: was made with the scenarios S9, not S8")
+    );
+    let text = fs::read_to_string(directory.path().join("two")).expect("a checkpoint");
+    let start = text.find("\"done\":").expect("units");
+    fs::write(directory.path().join("half"), format!("{}\"done\":{{}}}}", &text[..start])).expect("written");
+    assert!(complaint("merge one half").starts_with("hugewalk: half: 0 of "));
+    assert!(complaint("merge one half --html page.html").starts_with("hugewalk: half: 0 of "));
+    assert!(!directory.path().join("page.html").exists());
+}
+
+#[test]
+fn a_pipe_gets_no_progress_bar_and_no_colour() {
+    let directory = TempDir::new().expect("a directory");
+    let output = run(directory.path(), "S1 S8");
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    assert!(!output.stdout.contains(&b'\x1b') && !output.stdout.contains(&b'\r'));
+}
