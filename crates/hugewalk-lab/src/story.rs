@@ -205,6 +205,9 @@ pub struct Report {
     pub what: String,
     /// By which processor: an index. None if all of them together did it, as in a deadlock.
     pub cpu: Option<usize>,
+    /// The step that goes wrong: an index into the steps. Who is told of an entry that was not its own has read it a while
+    /// before it is told. None if it is not the fault of a step, as in a deadlock.
+    pub step: Option<usize>,
     /// Where.
     pub stack: Stack,
     /// Where the table that it is about was allocated.

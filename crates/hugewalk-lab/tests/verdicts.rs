@@ -113,10 +113,10 @@ fn no_turn_of_a_counterexample_is_longer_than_it_must_be() {
 #[test]
 fn each_judge_can_say_no() {
     let says = [
-        ("I1", "S1", Settings::LEGACY, "use after free: A reads table"),
-        ("I1", "S2", Settings::RFC, "use after free: A locks the lock of table"),
+        ("I1", "S1", Settings::LEGACY, "use after free: A reads T"),
+        ("I1", "S2", Settings::RFC, "use after free: A locks the lock of T"),
         ("I1", "S28:two-loads", Settings::HUGEWALK, "which is none"),
-        ("I2", "S8", Settings::RFC_PTL, "writes to table"),
+        ("I2", "S8", Settings::RFC_PTL, "writes to T"),
         ("I3", "S7", Settings::RFC_PTL, "not its own when it was read"),
         ("I3", "S9/gup-fast", Settings::VMA_LOCK, "its mapping has no right to"),
         ("I4", "S18:two-locks", Settings::HUGEWALK, "its count says"),

@@ -110,7 +110,7 @@ pub(super) fn check_caches() {
     });
     let Some((table, to)) = stale else { return };
     let by = if matches!(to, To::Page(..)) { "the TLB" } else { "a paging-structure cache" };
-    let text = format!("{by} of a processor still reaches table {}, which was unshared", table.0);
+    let text = format!("{by} of a processor still reaches T{}, which was unshared", table.0);
     trace::is_about(table, false);
     world().violated(Property::I6, &text);
 }

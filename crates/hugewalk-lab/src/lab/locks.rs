@@ -172,7 +172,9 @@ unsafe impl Parker for Token {
         world().told();
         let (world, address) = (world(), std::ptr::from_ref(self).addr());
         let wait = Wait::until(Self::is_put, std::ptr::from_ref(self).cast());
+        trace::sleeps(true);
         access(&world.op(world.place(address), address, Kind::Write, true).waits(wait));
+        trace::sleeps(false);
         self.put.store(false, Relaxed);
     }
 

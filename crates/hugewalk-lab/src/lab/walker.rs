@@ -179,8 +179,7 @@ impl<'s> Walker<'s> {
             && world().foreign() == Some(page)
         {
             let letter = char::from(b'A' + thread as u8);
-            let text =
-                format!("{letter} is given huge page {:#x}, which its mapping has no right to", page.0);
+            let text = format!("{letter} is given page {}, which its mapping has no right to", page.0 >> 9);
             world().violated(Property::I3, &text);
         }
     }

@@ -454,12 +454,12 @@ impl World {
             && let Some(thread) = in_thread()
         {
             let letter = |thread: usize| char::from(b'A' + thread as u8);
-            let by = by.map_or_else(|| "the setup".to_owned(), |by| format!("thread {}", letter(by.into())));
-            let part = if lock { "the lock of table" } else { "table" };
+            let by = by.map_or_else(|| "the setup".to_owned(), |by| format!("CPU {}", letter(by.into())));
+            let part = if lock { "the lock of T" } else { "T" };
             trace::is_about(frame, lock);
             self.violated(
                 Property::I1,
-                &format!("use after free: {} {what} {part} {}, freed by {by}", letter(thread), frame.0),
+                &format!("use after free: {} {what} {part}{}, freed by {by}", letter(thread), frame.0),
             );
         }
     }
@@ -483,7 +483,7 @@ impl World {
         if writes {
             if !own {
                 let letter = char::from(b'A' + thread as u8);
-                let text = format!("{letter} writes to table {}, which is not its own any more", frame.0);
+                let text = format!("{letter} writes to T{}, which is not its own any more", frame.0);
                 trace::is_about(frame, false);
                 self.violated(Property::I2, &text);
             }

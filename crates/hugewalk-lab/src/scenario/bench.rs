@@ -227,8 +227,7 @@ fn check_counts(processes: &[Process], task: &mut LabTask) {
     for table in &uses {
         let users = uses.iter().filter(|other| other.identity == table.identity).count() as u64;
         if users != table.users {
-            let text =
-                format!("I4: {users} use table {}, and its count says {}", table.identity, table.users);
+            let text = format!("I4: {users} use T{}, and its count says {}", table.identity, table.users);
             violation(text, Property::I4);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Drawing, Style, state};
+use super::{Drawing, Style, goes_wrong, state};
 use crate::story::{Cpu, Source, Step, StepKind, Story};
 
 /// `A (P2: walk)`
@@ -34,7 +34,7 @@ pub(super) fn lanes(story: &Story, steps: &[&Step], drawing: &Drawing) -> String
         for (depth, call) in calls.iter().enumerate().skip(common) {
             let _ = writeln!(out, "{:pad$}{call}()", "", pad = step.cpu * offset + 2 * depth);
         }
-        let wrong = story.report.is_some() && number + 1 == steps.len();
+        let wrong = goes_wrong(story, step);
         let text = format!("{:pad$}{}", "", step.call, pad = step.cpu * offset + 2 * calls.len());
         *above = calls;
         line(&text, step, wrong, drawing, &mut out);

@@ -60,7 +60,7 @@ pub fn draw(story: &Story, drawing: &Drawing) -> String {
         let _ = writeln!(out, "{}", drawing.styled(Style::Faint, &state::at_first(start, drawing.width)));
     }
     let shown: Vec<&Step> = story.steps.iter().filter(|step| drawing.all || is_shown(story, step)).collect();
-    let shown = without_repetitions(&shown);
+    let shown = without_repetitions(story, &shown);
     out += &lane::lanes(story, &shown, drawing);
     let accesses = |steps: &[&Step]| steps.iter().map(|step| step.count).sum::<u32>();
     let left_out = accesses(&story.steps.iter().collect::<Vec<_>>()) - accesses(&shown);
@@ -74,10 +74,15 @@ pub fn draw(story: &Story, drawing: &Drawing) -> String {
     out
 }
 
+/// Is this the step that the report is about?
+fn goes_wrong(story: &Story, step: &Step) -> bool {
+    let wrong = story.report.as_ref().and_then(|report| report.step).and_then(|wrong| story.steps.get(wrong));
+    wrong.is_some_and(|wrong| std::ptr::eq(wrong, step))
+}
+
 /// Does a reader need the step to understand what goes wrong?
 fn is_shown(story: &Story, step: &Step) -> bool {
-    let last = story.steps.last().is_some_and(|last| std::ptr::eq(last, step));
-    if last && story.report.is_some() {
+    if goes_wrong(story, step) {
         return true;
     }
     let about =
@@ -105,7 +110,7 @@ fn is_shown(story: &Story, step: &Step) -> bool {
 }
 
 /// Who reads the same word twice in a row has read it once.
-fn without_repetitions<'s>(steps: &[&'s Step]) -> Vec<&'s Step> {
+fn without_repetitions<'s>(story: &Story, steps: &[&'s Step]) -> Vec<&'s Step> {
     let mut told: Vec<&Step> = Vec::new();
     for step in steps {
         let again = told.last().is_some_and(|last| {
@@ -114,9 +119,12 @@ fn without_repetitions<'s>(steps: &[&'s Step]) -> Vec<&'s Step> {
                 && last.cpu == step.cpu
                 && last.text == step.text
         });
-        if !again {
-            told.push(step);
+        if again && goes_wrong(story, step) {
+            told.pop();
+        } else if again {
+            continue;
         }
+        told.push(step);
     }
     told
 }

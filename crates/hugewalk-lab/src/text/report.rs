@@ -61,7 +61,12 @@ pub(super) fn report(story: &Story, found: &Report, drawing: &Drawing) -> String
                 })
                 .collect();
             let parents = if parents.is_empty() { "no parent entry".to_owned() } else { parents.join(", ") };
-            let _ = writeln!(out, " {}: {life}; pt_share_count {}; {parents}", table.name, table.users);
+            let _ = writeln!(
+                out,
+                " {}: {life}; pt_share_count {}; {parents}",
+                table.name,
+                table.users.cast_signed()
+            );
         }
     }
     let _ = writeln!(

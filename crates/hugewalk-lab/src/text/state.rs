@@ -51,7 +51,7 @@ fn table_words(table: &Table) -> String {
         Life::Freed => "freed".to_owned(),
         Life::Retired if table.lock_freed => "waits for the grace period, its lock is freed".to_owned(),
         Life::Retired => "waits for the grace period".to_owned(),
-        Life::Alive => format!("pt_share_count {}", table.users),
+        Life::Alive => format!("pt_share_count {}", table.users.cast_signed()),
     }
 }
 

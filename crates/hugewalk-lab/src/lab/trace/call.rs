@@ -6,6 +6,8 @@ use crate::story::StepKind;
 pub(super) fn word(kind: StepKind, object: &str, before: &str, after: &str) -> String {
     let is_pud = object.contains(".pud[") || object.contains(".pgd[");
     let is_leaf = object.starts_with('T') && object.ends_with(']');
+    let counts_down =
+        || before.parse::<i64>().ok().zip(after.parse::<i64>().ok()).is_some_and(|(old, new)| new < old);
     let (owner, field) = object.split_once('.').unwrap_or((object, ""));
     match (kind, field) {
         (StepKind::Read, _) if is_pud => format!("pudp_get({object}) -> {before}"),
@@ -16,7 +18,7 @@ pub(super) fn word(kind: StepKind, object: &str, before: &str, after: &str) -> S
         (_, _) if is_pud => format!("pud_populate({object}, {after})"),
         (_, _) if is_leaf && after == "none" => format!("huge_ptep_get_and_clear({object})"),
         (_, _) if is_leaf => format!("set_huge_pte_at({object}, {after})"),
-        (_, "users") if after < before => format!("{owner}.pt_share_count--  // {before} -> {after}"),
+        (_, "users") if counts_down() => format!("{owner}.pt_share_count--  // {before} -> {after}"),
         (_, "users") => format!("{owner}.pt_share_count++  // {before} -> {after}"),
         _ => format!("{object}: {before} -> {after}"),
     }
@@ -56,6 +58,7 @@ mod tests {
         assert_eq!(word(Write, "P2.pud[4]", "T3", "none"), "pud_clear(P2.pud[4])  // was T3");
         assert_eq!(word(Read, "T3[0]", "page 4", "page 4"), "huge_ptep_get(T3[0]) -> page 4");
         assert_eq!(word(Write, "T3.users", "1", "0"), "T3.pt_share_count--  // 1 -> 0");
+        assert_eq!(word(Write, "T3.users", "9", "10"), "T3.pt_share_count++  // 9 -> 10");
         assert_eq!(lock(Lock, "i_mmap, write"), "i_mmap_lock_write()");
         assert_eq!(lock(Unlock, "mmap lock of P2, read"), "mmap_read_unlock(P2)");
         assert_eq!(lock(TryLock, "VMA lock of P1, write"), "hugetlb_vma_trylock_write(P1)  // fails");

@@ -178,7 +178,7 @@ pub(super) fn word(object: Object, place: Place, kind: Kind, values: impl FnOnce
     step(Some(object), |_, _, _| {
         let (before, after) = values();
         let (name, is_entry) = names::word(place);
-        let show = |bits| if is_entry { names::entry(bits) } else { bits.to_string() };
+        let show = |bits| if is_entry { names::entry(bits) } else { bits.cast_signed().to_string() };
         let (kind, text) = match kind {
             Kind::Read => (StepKind::Read, format!("{name} = {}", show(before))),
             Kind::Write => (StepKind::Write, format!("{name}: {} -> {}", show(before), show(after))),
@@ -230,6 +230,15 @@ pub(super) fn lock_wanted(address: usize, place: Place, mode: Mode) {
         if let Some(cpu) = in_thread() {
             let name = record.name_lock(address, place, mode, &stack::capture(), cpu);
             record.wants[cpu] = Some(name);
+        }
+    });
+}
+
+/// A task is about to sleep until it is woken, or has been.
+pub(super) fn sleeps(sleeps: bool) {
+    with(|record| {
+        if let Some(cpu) = in_thread() {
+            record.wants[cpu] = sleeps.then(|| "somebody to wake it".to_owned());
         }
     });
 }

@@ -30,9 +30,10 @@ pub(crate) fn tell(run: &Replayed) -> Story {
             step
         })
         .collect();
-    let report = run.counterexample.as_ref().map(|found| report(&record, found));
+    let steps = condense(steps);
+    let report = run.counterexample.as_ref().map(|found| report(&record, &steps, found));
     let Record { states, stacks, .. } = record;
-    Story { cpus, steps: condense(steps), states, stacks, report }
+    Story { cpus, steps, states, stacks, report }
 }
 
 fn step(record: &Record, raw: &Raw, before: usize, contended: bool) -> Step {
@@ -135,23 +136,27 @@ fn changes(before: &State, after: &State) -> Vec<String> {
     changes
 }
 
-fn report(record: &Record, found: &Counterexample) -> Report {
+fn report(record: &Record, steps: &[Step], found: &Counterexample) -> Report {
     let together = found.what.is::<Deadlock>();
-    let last = record.steps.last();
-    let cpu = last.map(|last| last.cpu).filter(|_| !together);
+    let property = found.what.downcast_ref::<Property>();
+    let nobody = together || property == Some(&Property::I9);
+    let cpu = record.steps.last().map(|last| last.cpu).filter(|_| !nobody);
+    let cycle = found.what.is::<LockCycle>();
+    let wrong = wrong_step(steps, cpu.filter(|_| !cycle), property);
     let has_engine = |stack: &&Stack| stack.iter().any(|source| source.file.starts_with("crates/hugewalk/"));
-    let of_last = last.map(|last| &record.stacks[last.stack]);
-    let stack = record.end.as_ref().filter(has_engine).or(of_last).cloned().unwrap_or_default();
-    let (property, sort) = match (found.what.downcast_ref::<Property>(), record.about) {
+    let of_step = wrong.map(|step| &record.stacks[steps[step].stack]);
+    let at_end = record.end.as_ref().filter(has_engine).filter(|_| property != Some(&Property::I3));
+    let stack = at_end.or(of_step).cloned().unwrap_or_default();
+    let (property, sort) = match (property, record.about) {
         (Some(property), about) => {
             (format!("{property:?}"), property.sort(about.is_some_and(|(_, lock)| lock)))
         }
         _ if together => ("deadlock".to_owned(), "deadlock"),
-        _ if found.what.is::<LockCycle>() => ("lock order".to_owned(), "circular locking"),
+        _ if cycle => ("lock order".to_owned(), "circular locking"),
         _ if found.text.contains("livelock") => ("livelock".to_owned(), "livelock"),
         _ => ("panic".to_owned(), "panic"),
     };
-    let place = stack.first().filter(|_| !together).map(place).unwrap_or_default();
+    let place = stack::source(&stack, true).filter(|_| !together).map(place).unwrap_or_default();
     let about = record.about.map(|(table, _)| table);
     let of = |events: &BTreeMap<_, _>| about.and_then(|table| events.get(&table).cloned());
     let lock = record.about.is_some_and(|(_, lock)| lock);
@@ -162,6 +167,7 @@ fn report(record: &Record, found: &Counterexample) -> Report {
         what: text.map_or(&*found.text, |(_, text)| text).to_owned(),
         property,
         cpu,
+        step: wrong,
         stack,
         allocated: of(&record.allocated),
         freed,
@@ -169,6 +175,19 @@ fn report(record: &Record, found: &Counterexample) -> Report {
         schedule: found.schedule.to_string(),
         switches: found.schedule.switches(),
         steps: found.schedule.steps(),
+    }
+}
+
+/// The step that goes wrong: the last one, or what was read last by who is told of an entry.
+fn wrong_step(steps: &[Step], cpu: Option<usize>, property: Option<&Property>) -> Option<usize> {
+    let is_read = |step: &Step| {
+        let leaf = step.object.starts_with('T') && step.object.ends_with(']');
+        step.kind == StepKind::Read && leaf && Some(step.cpu) == cpu
+    };
+    let last = steps.len().checked_sub(1).filter(|_| cpu.is_some());
+    match property {
+        Some(Property::I3) => steps.iter().rposition(is_read).or(last),
+        _ => last,
     }
 }
 
