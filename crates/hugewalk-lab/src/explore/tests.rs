@@ -32,8 +32,9 @@ fn the_number_of_interleavings_is_that_of_the_formula() {
     }
 }
 
+/// Seventeen million runs: not for code that is not optimised. `ci/release.sh` runs it.
+#[cfg(not(debug_assertions))]
 #[test]
-#[ignore = "seventeen million runs: some seconds, optimised"]
 fn the_number_of_interleavings_is_that_of_the_formula_also_when_it_is_large() {
     assert_eq!(Explorer::new(&increments(3, 3)).count_all(), 17_153_136);
 }
