@@ -97,6 +97,33 @@ fn a_protected_page_that_is_not_there_is_mapped_protected() {
     }
 }
 
+/// As Linux 6.18 counts: a mapping that is registered for protections gets the right to write from faults alone.
+#[test]
+fn unprotecting_and_mprotect_leave_the_right_to_write_to_the_next_store() {
+    for kind in KINDS {
+        let mut world = World::registered(2, kind, Modes::WP);
+        let mut cpu = world.cpu();
+        for page in 0..2 {
+            store(&mut cpu, &mut world.task, page, 1).unwrap();
+        }
+        let faults = |cpu: &mut Cpu, world: &mut World, page| {
+            let before = cpu.stats().faults;
+            store(cpu, &mut world.task, page, 2).unwrap();
+            cpu.stats().faults - before
+        };
+        protected(&mut world, 0);
+        // The second page was never protected, and loses the right all the same.
+        world.uffd.write_protect(&mut world.task, BASE, 2 * MIB2, OFF).unwrap();
+        assert_eq!([0, 1, 1].map(|page| faults(&mut cpu, &mut world, page)), [1, 1, 0]);
+        for rights in [Protection::READ, READ_WRITE] {
+            world.space.mprotect(&mut world.task, BASE, 2 * MIB2, rights).unwrap();
+        }
+        assert_eq!([1, 1].map(|page| faults(&mut cpu, &mut world, page)), [1, 0]);
+        drop(cpu);
+        world.end();
+    }
+}
+
 #[test]
 fn a_marker_goes_when_the_protection_is_taken_back() {
     let mut world = World::registered(2, MapFlags::SHARED, Modes::WP);
@@ -194,7 +221,7 @@ fn protections_move_along_only_if_the_handler_is_told_of_the_move() {
 }
 
 #[test]
-fn dropping_pages_remembers_their_protection_and_taking_them_away_for_good_does_not() {
+fn dropping_pages_remembers_their_protection_and_so_does_a_hole_but_not_truncation() {
     for kind in KINDS {
         let mut world = World::registered(4, kind, Modes::WP);
         let mut cpu = world.cpu();
@@ -207,7 +234,8 @@ fn dropping_pages_remembers_their_protection_and_taking_them_away_for_good_does_
         world.space.madvise(&mut world.task, BASE, MIB2, Advice::DontNeed).unwrap();
         assert_eq!(entry(&world, &world.space, BASE), Entry::Marker);
         world.file.punch_hole(&mut world.task, MIB2, MIB2).unwrap();
-        assert_eq!(entry(&world, &world.space, at(1, 0)), Entry::None);
+        world.file.punch_hole(&mut world.task, MIB2, MIB2).unwrap();
+        assert_eq!(entry(&world, &world.space, at(1, 0)), Entry::Marker);
         world.file.truncate(&mut world.task, 2 * MIB2).unwrap();
         assert_eq!(entry(&world, &world.space, at(2, 0)), Entry::None);
         let seen = if kind == MapFlags::SHARED { 1 } else { 0 };
@@ -311,6 +339,23 @@ fn a_child_keeps_protections_only_if_the_handler_has_it_too() {
     }
 }
 
+/// As Linux does since 6.4.
+#[test]
+fn protecting_goes_from_mapping_to_mapping_until_one_is_not_registered_for_it() {
+    let mut world = World::registered(4, MapFlags::SHARED, Modes::WP);
+    world.space.munmap(&mut world.task, at(1, 0), MIB2).unwrap();
+    // Over the hole, and beyond the end.
+    world.uffd.write_protect(&mut world.task, BASE, 6 * MIB2, ON).unwrap();
+    let seen = |world: &World| [0, 1, 2, 3].map(|page| entry(world, &world.space, at(page, 0)));
+    let (marker, none) = (Entry::Marker, Entry::None);
+    assert_eq!(seen(&world), [marker, none, marker, marker]);
+    world.uffd.unregister(&mut world.task, at(3, 0), MIB2).unwrap();
+    let stopped = world.uffd.write_protect(&mut world.task, BASE, 4 * MIB2, OFF);
+    assert_eq!(stopped, Err(UserfaultError::NotRegistered { address: at(3, 0) }));
+    assert_eq!(seen(&world), [none; 4]);
+    world.end();
+}
+
 #[test]
 fn bad_input_gives_the_error_of_linux() {
     let mut world = World::new(2, MapFlags::SHARED, Features::empty());
@@ -326,7 +371,7 @@ fn bad_input_gives_the_error_of_linux() {
         (at(0, 4096), MIB2, ON, Errno::EINVAL),
         (BASE, MIB2, ProtectMode::all(), Errno::EINVAL),
         (BASE, MIB2, ProtectMode::from_bits_retain(4), Errno::EINVAL),
-        (BASE, 3 * MIB2, ON, Errno::ENOENT),
+        (at(2, 0), MIB2, ON, Errno::ENOENT),
     ] {
         let result = uffd.write_protect(task, start, length, mode);
         assert_eq!(errno(result), expected, "{start:?} {length:#x} {mode:?}");

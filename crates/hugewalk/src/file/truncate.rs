@@ -81,7 +81,7 @@ impl<P: Platform> HugeFile<P> {
         if P::Protocol::keeps(Step::WaitForFaults) {
             self.hugetlb.wait_for_faults(task);
         }
-        self.unmap_offsets(gone.clone(), task, None);
+        self.unmap_offsets(gone.clone(), Zap::All, task, None);
         let mut freed = 0;
         while let Some(index) = self.next_page(&gone) {
             freed += u64::from(self.remove_page(index, task));
@@ -89,7 +89,7 @@ impl<P: Platform> HugeFile<P> {
         if freed > 0 {
             // A private mapping may have copied a page after the first look at it and before the page was out of the
             // cache. Linux unmaps twice as well, see `truncate_pagecache()` in mm/truncate.c.
-            self.unmap_offsets(gone.clone(), task, None);
+            self.unmap_offsets(gone.clone(), Zap::All, task, None);
         }
         let promised = self.promises.lock().del_to_end(gone.start);
         release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), promised - freed.min(promised));
@@ -124,7 +124,8 @@ impl<P: Platform> HugeFile<P> {
         self.promises.lock().prepare(usize::try_from(pages).unwrap_or(usize::MAX))?;
         self.zero_bytes(offset..inner.start, task);
         self.zero_bytes(inner.end..end, task);
-        self.unmap_offsets(hole.clone(), task, None);
+        // The range stays part of the file, and a handler's write protections stay with it.
+        self.unmap_offsets(hole.clone(), Zap::Pages, task, None);
         let mut next = hole.start;
         while let Some(index) = self.next_page(&(next..hole.end)) {
             self.punch_page(index, task)?;
@@ -149,7 +150,7 @@ impl<P: Platform> HugeFile<P> {
         let early = (!P::Protocol::keeps(Step::MutexFirst)).then(|| self.i_mmap_write(task));
         let mutex = self.hugetlb.fault_mutex(task, self.id, index);
         drop(early);
-        self.unmap_page(index, task);
+        self.unmap_page(index, Zap::All, task);
         let removed = self.evict(index);
         drop(mutex);
         removed
@@ -158,7 +159,7 @@ impl<P: Platform> HugeFile<P> {
     /// Takes one page out, with its reservation.
     fn punch_page(&self, index: u64, task: &mut Task<P>) -> Result<(), FileError> {
         let mutex = self.hugetlb.fault_mutex(task, self.id, index);
-        self.unmap_page(index, task);
+        self.unmap_page(index, Zap::Pages, task);
         {
             // Room was made before; somebody else may have used it. Then this page and what follows stays.
             let mut promises = self.promises.lock();
@@ -173,14 +174,14 @@ impl<P: Platform> HugeFile<P> {
     }
 
     /// Takes the page at `index` away from whoever maps it. The caller holds its fault mutex.
-    fn unmap_page(&self, index: u64, task: &mut Task<P>) {
+    fn unmap_page(&self, index: u64, zap: Zap, task: &mut Task<P>) {
         // With the fault mutex held nobody maps it anew, but by taking up a table that has it.
         while self.find_page(index).is_some_and(|page| page.page().mapcount() > 0) {
-            self.unmap_offsets(index..index + 1, task, None);
+            self.unmap_offsets(index..index + 1, zap, task, None);
         }
         // A page that memory failure hit since the range was unmapped is mapped by nobody, but has left its mark.
         if self.find_page(index).is_some_and(|page| page.page().is_hwpoison()) {
-            self.unmap_offsets(index..index + 1, task, None);
+            self.unmap_offsets(index..index + 1, zap, task, None);
         }
     }
 
@@ -203,11 +204,11 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// Takes `i_mmap` in write and tries VMA locks. Sleeps. Linux: `hugetlb_vmdelete_list()` and
     /// `hugetlb_unmap_file_folio()` in fs/hugetlbfs/inode.c.
-    fn unmap_offsets(&self, offsets: Range<u64>, task: &mut Task<P>, kept: Option<&Kept<'_, P>>) {
+    fn unmap_offsets(&self, offsets: Range<u64>, zap: Zap, task: &mut Task<P>, kept: Option<&Kept<'_, P>>) {
         loop {
             let busy = {
                 let i_mmap = self.i_mmap_write(task);
-                self.unmap_what_is_free(&i_mmap, &offsets, kept, task)
+                self.unmap_what_is_free(&i_mmap, &offsets, zap, kept, task)
             };
             let Some(vma) = busy else { return };
             // Waited for with nothing held but what comes before it in the lock order, and VMA locks of this file: nobody
@@ -219,10 +220,10 @@ impl<P: Platform> HugeFile<P> {
             let count = kept.map_or(0, |kept| kept.count) + 1;
             let more = Kept { vma: &vma, semaphore: &semaphore, before: kept, count };
             if count <= KEPT_LOCKS {
-                return self.unmap_offsets(offsets, task, Some(&more));
+                return self.unmap_offsets(offsets, zap, task, Some(&more));
             }
             let i_mmap = self.i_mmap_write(task);
-            self.unmap_what_is_free(&i_mmap, &offsets, Some(&more), task);
+            self.unmap_what_is_free(&i_mmap, &offsets, zap, Some(&more), task);
         }
     }
 
@@ -231,6 +232,7 @@ impl<P: Platform> HugeFile<P> {
         &self,
         i_mmap: &IMmapWriteGuard<'_, P>,
         offsets: &Range<u64>,
+        zap: Zap,
         kept: Option<&Kept<'_, P>>,
         task: &mut Task<P>,
     ) -> Option<Arc<Vma<P>>> {
@@ -242,7 +244,7 @@ impl<P: Platform> HugeFile<P> {
                 None => VmaWriteGuard::try_lock(i_mmap, vma),
             };
             match locked {
-                Some(locked) => self.unmap_from(&locked, i_mmap, offsets, task),
+                Some(locked) => self.unmap_from(&locked, i_mmap, offsets, zap, task),
                 None if maps_any(&proof, offsets) => busy = Some(vma.clone()),
                 None => {}
             }
@@ -255,12 +257,13 @@ impl<P: Platform> HugeFile<P> {
         locked: &VmaWriteGuard<'_, P>,
         i_mmap: &IMmapWriteGuard<'_, P>,
         offsets: &Range<u64>,
+        zap: Zap,
         task: &mut Task<P>,
     ) {
         let vma = locked.vma();
         if let Some(range) = vma.addresses_of(offsets) {
             let mut gather = Gather::new(vma.mm(), i_mmap);
-            zap_range(locked, i_mmap, range, Zap::All, &mut gather, task);
+            zap_range(locked, i_mmap, range, zap, &mut gather, task);
             gather.finish();
         }
     }

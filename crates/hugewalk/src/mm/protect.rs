@@ -12,7 +12,7 @@ use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::task::Task;
-use crate::vma::{Protection, Shape, Vma, VmaWriteGuard};
+use crate::vma::{Protection, Shape, Vma, VmaFlags, VmaWriteGuard};
 
 impl<P: Platform> AddressSpace<P> {
     /// Gives a range new rights. Shared tables in it are unshared. Sleeps.
@@ -108,9 +108,12 @@ fn change_entries<P: Platform>(
 }
 
 /// A leaf with the rights of another VMA. A page that may be shared with other processes stays write-protected: the
-/// next write decides.
+/// next write decides. So it does as long as a handler may protect pages of the mapping, as in Linux
+/// (`vma_wants_writenotify()`).
 fn reprotected<P: Platform>(leaf: Leaf, vma: &Vma<P>) -> Leaf {
     let rights = LeafFlags::ACCESS | LeafFlags::WRITE | LeafFlags::NO_EXECUTE;
-    let writable = vma.is_shared() && !leaf.flags.contains(LeafFlags::UFFD_WP);
+    let writable = vma.is_shared()
+        && !leaf.flags.contains(LeafFlags::UFFD_WP)
+        && !vma.flags().contains(VmaFlags::UFFD_WP);
     Leaf { frame: leaf.frame, flags: (leaf.flags - rights) | leaf_flags(vma, writable) }
 }

@@ -5,29 +5,30 @@ use core::ops::Range;
 use super::{ProtectMode, Userfault, UserfaultError, check_aligned};
 use crate::addr::VirtAddr;
 use crate::arch::{Entry, LeafFlags, Migration};
-use crate::fault::leaf_flags;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
-use crate::mm::{by_table, each_own_entry};
+use crate::mm::{MmapReadGuard, by_table, each_own_entry};
 use crate::platform::Platform;
 use crate::share::huge_pte_alloc;
+use crate::sync::Arc;
 use crate::task::Task;
 use crate::vma::{Vma, VmaFlags, VmaWriteGuard};
 
 impl<P: Platform> Userfault<P> {
-    /// Write-protects a range, so that stores to it are the handler's faults; or takes that back, and wakes the faults that
+    /// Write-protects the mappings in a range, so that stores to it are the handler's faults; or takes that back, and wakes the faults that
     /// wait for it. What is not mapped gets a marker, and is mapped write-protected when it is touched. Sleeps.
     ///
-    /// Takes the mmap lock in read, the VMA lock and `i_mmap` in write.
+    /// Takes the mmap lock in read, and for each VMA its lock and `i_mmap`, both in write.
     ///
-    /// Linux: `UFFDIO_WRITEPROTECT`, `mwriteprotect_range()` in mm/userfaultfd.c.
+    /// Linux: `UFFDIO_WRITEPROTECT`, `mwriteprotect_range()` in mm/userfaultfd.c, which wants the range in one mapping before
+    /// 6.4.
     ///
     /// # Errors
     ///
     /// [`UserfaultError::UnknownFlags`], [`UserfaultError::BadRange`], [`UserfaultError::Unaligned`],
-    /// [`UserfaultError::NotRegistered`] also if the range is registered for other modes only, [`UserfaultError::Changing`],
-    /// [`UserfaultError::Exited`], [`UserfaultError::OutOfMemory`]. Nothing was changed then, apart from tables that may
-    /// have been made.
+    /// [`UserfaultError::NotRegistered`] if there is no mapping in the range, or one that is registered for other modes
+    /// only, [`UserfaultError::Changing`], [`UserfaultError::Exited`], [`UserfaultError::OutOfMemory`]. The mappings before
+    /// the one it happened at are changed then, and nobody is woken.
     pub fn write_protect(
         &self,
         task: &mut Task<P>,
@@ -44,26 +45,43 @@ impl<P: Platform> Userfault<P> {
         }
         let mmap = self.space.mmap_read(task);
         self.check_alive()?;
-        let not_registered = UserfaultError::NotRegistered { address: start };
-        let vma = Self::find_registered(&mmap, &range)?;
-        if !vma.flags().contains(VmaFlags::UFFD_WP) {
-            return Err(not_registered);
+        let mut vmas = mmap.overlapping(&range).peekable();
+        if vmas.peek().is_none() {
+            return Err(UserfaultError::NotRegistered { address: start });
         }
-        check_aligned(vma, &range)?;
-        let locked = mmap.lock_vma_write(vma, task).ok_or(not_registered)?;
-        if on {
-            make_tables(&locked, &range, task)?;
+        for vma in vmas {
+            self.protect_vma(&mmap, vma, &range, on, task)?;
         }
-        let i_mmap = vma.file().i_mmap_write(task);
-        let mut gather = Gather::new(vma.mm(), &i_mmap);
-        protect_entries(&locked, &i_mmap, range.clone(), on, &mut gather, task);
-        gather.finish();
-        drop(i_mmap);
-        drop(locked);
         drop(mmap);
         if mode.is_empty() {
             self.context.wake(&range);
         }
+        Ok(())
+    }
+
+    /// The part of a range that lies in a VMA.
+    fn protect_vma(
+        &self,
+        mmap: &MmapReadGuard<'_, P>,
+        vma: &Arc<Vma<P>>,
+        range: &Range<VirtAddr>,
+        on: bool,
+        task: &mut Task<P>,
+    ) -> Result<(), UserfaultError> {
+        let part = range.start.max(vma.start())..range.end.min(vma.end());
+        let not_registered = UserfaultError::NotRegistered { address: part.start };
+        if !vma.flags().contains(VmaFlags::UFFD_WP) {
+            return Err(not_registered);
+        }
+        check_aligned(vma, range)?;
+        let locked = mmap.lock_vma_write(vma, task).ok_or(not_registered)?;
+        if on {
+            make_tables(&locked, &part, task)?;
+        }
+        let i_mmap = vma.file().i_mmap_write(task);
+        let mut gather = Gather::new(vma.mm(), &i_mmap);
+        protect_entries(&locked, &i_mmap, part, on, &mut gather, task);
+        gather.finish();
         Ok(())
     }
 }
@@ -98,27 +116,26 @@ pub(super) fn protect_entries<P: Platform>(
     // Never shared, since the VMA is registered for this; were it so, the others' entries would stay as they are.
     each_own_entry(locked, i_mmap, range, gather, task, |table, address, gather| {
         // In one step: a fault that looks whether it has to wait must not see the entry empty in between.
-        let before = table.exchange(|entry| protected(entry, vma, on));
+        let before = table.exchange(|entry| protected(entry, on));
         if matches!(before, Entry::Leaf(_)) {
             gather.changed(address..address.plus(size.bytes()));
         }
     });
 }
 
-fn protected<P: Platform>(entry: Entry, vma: &Vma<P>, on: bool) -> Entry {
+fn protected(entry: Entry, on: bool) -> Entry {
     match entry {
         Entry::None if on => Entry::Marker,
         Entry::Marker if !on => Entry::None,
-        Entry::Leaf(leaf) if on => Entry::Leaf(leaf.without(LeafFlags::WRITE).with(LeafFlags::UFFD_WP)),
-        Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::UFFD_WP) => {
-            // A private page may be another's too; the next store finds out.
-            let write = leaf_flags(vma, vma.is_shared()) & (LeafFlags::WRITE | LeafFlags::SOFT_DIRTY);
-            Entry::Leaf(leaf.without(LeafFlags::UFFD_WP).with(write))
+        // Either way the right to write goes, also of what was not protected, and comes back with the next store, by a fault: a
+        // private page may be another's too, and Linux keeps the right from all pages of a mapping that is registered for
+        // this (`vma_wants_writenotify()`).
+        Entry::Leaf(leaf) => {
+            let mut leaf = leaf.without(LeafFlags::WRITE);
+            leaf.flags.set(LeafFlags::UFFD_WP, on);
+            Entry::Leaf(leaf)
         }
-        Entry::Migration(migration) if on => {
-            Entry::Migration(Migration { write: false, uffd_wp: true, ..migration })
-        }
-        Entry::Migration(migration) => Entry::Migration(Migration { uffd_wp: false, ..migration }),
+        Entry::Migration(migration) => Entry::Migration(Migration { write: false, uffd_wp: on, ..migration }),
         same => same,
     }
 }
