@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::observe::{Outcome, Pool, Residency};
-use crate::program::{Advice, Call, FileKind, Map, MapFlags, Program, Rights, Step, To};
+use crate::program::{Advice, Call, FileKind, Handling, Map, MapFlags, OnRange, Program, Rights, Step, To};
 use crate::run::{Ran, Report};
 
 /// What every such program has.
@@ -45,6 +45,7 @@ pub fn printed(outcome: &Outcome, faults: Option<u64>, pool: Pool) -> String {
             format!("{all} {word}")
         }),
         Outcome::Error(name) => (*name).to_owned(),
+        Outcome::Stopped { error, after } => format!("{error} after {}", after.0),
         Outcome::Signal { signal, code, at, after } => {
             let at = at.map_or(0, |at| at.0);
             format!("{signal} {code} at +{at:#x} after {after}")
@@ -206,6 +207,41 @@ fn in_process(call: &Call) -> String {
         Call::Peek { of, at, length } => format!("peek({of}, {:#x}, {length});", at.0),
         Call::Poke { of, at, length, value } => format!("poke({of}, {:#x}, {length}, {value});", at.0),
         Call::Mincore { at, length } => format!("resident({:#x}, {:#x});", at.0, length.0),
+        Call::Userfault(ref handling) => handler(handling),
+    }
+}
+
+fn handler(handling: &Handling) -> String {
+    match *handling {
+        Handling::Open => "done(moved(handler(), UFFD + me));".to_owned(),
+        Handling::Close => "done(close(UFFD + me));".to_owned(),
+        Handling::Register { at, length, modes } => {
+            format!("registered({:#x}, {:#x}, {:#x});", at.0, length.0, modes.bits())
+        }
+        Handling::Copy { at, length, value, protected } => {
+            let mode = if protected { "UFFDIO_COPY_MODE_WP" } else { "0" };
+            format!("copied({:#x}, {:#x}, {value}, {mode});", at.0, length.0)
+        }
+        Handling::On { at, length, what } => {
+            let (at, length) = (at.0, length.0);
+            let range = format!("{{WINDOW + {at:#x}, {length:#x}}}");
+            match what {
+                OnRange::Unregister => {
+                    format!("done(ioctl(UFFD + me, UFFDIO_UNREGISTER, &(struct uffdio_range){range}));")
+                }
+                OnRange::Wake => {
+                    format!("done(ioctl(UFFD + me, UFFDIO_WAKE, &(struct uffdio_range){range}));")
+                }
+                OnRange::Protect | OnRange::Unprotect => {
+                    let mode = if what == OnRange::Protect { "UFFDIO_WRITEPROTECT_MODE_WP" } else { "0" };
+                    format!(
+                        "done(ioctl(UFFD + me, UFFDIO_WRITEPROTECT, &(struct uffdio_writeprotect){{{range}, {mode}}}));"
+                    )
+                }
+                OnRange::Continue => format!("continued({at:#x}, {length:#x});"),
+                OnRange::Zero => format!("zeroed({at:#x}, {length:#x});"),
+            }
+        }
     }
 }
 

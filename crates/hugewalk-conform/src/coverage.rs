@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::guard::Guard;
 use crate::known::Known;
 use crate::observe::Outcome;
-use crate::program::{Call, MapFlags, Step, To};
+use crate::program::{Call, Handling, MapFlags, Step, To};
 
 /// How often each outcome of each operation has been seen.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -73,6 +73,12 @@ fn flags(step: &Step) -> Vec<String> {
             To::Anywhere => "remap anywhere".to_owned(),
             To::Fixed(_) => "remap fixed".to_owned(),
         }],
+        Step::In { call: Call::Userfault(Handling::Register { modes, .. }), .. } => {
+            vec![format!("uffd register {modes}")]
+        }
+        Step::In { call: Call::Userfault(Handling::Copy { protected: true, .. }), .. } => {
+            vec!["uffd copy wp".to_owned()]
+        }
         Step::Allocate { keep: true, .. } => vec![format!("{operation} keep")],
         Step::Mount { size, min, .. } => {
             let size = size.map(|_| "mount size".to_owned());

@@ -11,7 +11,7 @@ use hugewalk_host::Host;
 
 use crate::engine::Engine;
 use crate::observe::Pool;
-use crate::program::{Advice, Bytes, Call, GIB, Map, MapFlags, PAGE, PROCESSES, Step, To, WINDOW};
+use crate::program::{Advice, Bytes, Call, GIB, Handling, Map, MapFlags, PAGE, PROCESSES, Step, To, WINDOW};
 
 /// The largest pool a program may ask for, surplus pages included.
 pub const LARGEST_POOL: u64 = 1600;
@@ -149,7 +149,9 @@ impl Guards {
                 let (at, length) = match *call {
                     Call::Peek { at, length, .. } | Call::Poke { at, length, .. } => (at, Bytes(length)),
                     Call::Load { at } | Call::Store { at, .. } => (at, Bytes(1)),
-                    Call::Sweep { at, length } => (at, length),
+                    Call::Sweep { at, length } | Call::Userfault(Handling::Copy { at, length, .. }) => {
+                        (at, length)
+                    }
                     Call::Advise { at, length, advice: Advice::PopulateRead | Advice::PopulateWrite } => {
                         (at, length)
                     }

@@ -4,7 +4,7 @@
 //! state any more. Each entry has a program that shows it, and a run looks whether it is still true.
 
 use crate::observe::{Mapping, Observation, Outcome};
-use crate::program::{Call, Rights, Step};
+use crate::program::{Call, Handling, Modes, OnRange, Rights, Step};
 
 /// A difference that is meant.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +25,9 @@ pub struct Known {
 pub const KNOWN: &[Known] = &[
     Known {
         name: "refused",
-        reason: "A munmap, mprotect, madvise or mremap that is refused with EINVAL, because its range ends in the middle of a huge page, \
+        reason: "A munmap, mprotect, madvise, mremap or UFFDIO_UNREGISTER that is refused with EINVAL, because its range ends in the middle of a huge page, \
                  has split the mapping at the start of the range by then, and mprotect has given what lies before the last \
-                 mapping its new rights. On the engine what is refused changes nothing.",
+                 mapping its new rights, as UFFDIO_UNREGISTER has unregistered it. On the engine what is refused changes nothing.",
         kernels: "6.1 to 6.18",
         example: "p0 map fresh at=1g+1p length=4p rights=rw shared fixed noreserve; p0 unmap 1g+3p 1p+4096",
         meets: refused,
@@ -48,6 +48,15 @@ pub const KNOWN: &[Known] = &[
                   pool 2; p1 fork p2; p2 load 1g+1p",
         meets: robbed,
     },
+    Known {
+        name: "no-page-to-copy-to",
+        reason: "A UFFDIO_COPY for which there is no page is refused with EEXIST, as if somebody else had just brought the page. \
+                 On the engine it is refused with ENOMEM, as manuals and Linux 6.1 say.",
+        kernels: "6.18",
+        example: "p0 map fresh at=1g+1p length=1p rights=rw shared fixed noreserve; p0 uffd open; \
+                  p0 uffd register 1g+1p 1p missing; p0 uffd copy 1g+1p 1p 7",
+        meets: no_page_to_copy_to,
+    },
 ];
 
 /// The difference that is known to be between what was observed after a step.
@@ -56,7 +65,8 @@ pub fn find(step: &Step, kernel: &Observation, engine: &Observation) -> Option<&
     KNOWN.iter().find(|known| (known.meets)(step, kernel, engine))
 }
 
-/// Both refuse it, and the mappings differ in nothing but where they are split, and after mprotect in their rights.
+/// Both refuse it, and the mappings differ in nothing but where they are split, and after mprotect or unregistering in their
+/// rights and what they are registered for.
 fn refused(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
     let splits = matches!(
         step,
@@ -65,31 +75,34 @@ fn refused(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
                 | Call::Protect { .. }
                 | Call::Remap { .. }
                 | Call::Advise { .. }
-                | Call::Map(_),
+                | Call::Map(_)
+                | Call::Userfault(Handling::On { what: OnRange::Unregister, .. }),
             ..
         }
     );
     let is_refused = |seen: &Observation| seen.outcome == Outcome::Error("EINVAL");
     let rest_equal = kernel.pool == engine.pool && kernel.files == engine.files;
     let whole = |seen: &Observation| {
-        let protects = matches!(step, Step::In { call: Call::Protect { .. }, .. });
-        let mappings = |process: &crate::observe::ProcessState| whole(&process.mappings, protects);
+        let changes = matches!(step, Step::In { call: Call::Protect { .. } | Call::Userfault(_), .. });
+        let mappings = |process: &crate::observe::ProcessState| whole(&process.mappings, changes);
         seen.processes.each_ref().map(|process| process.as_ref().map(mappings))
     };
     splits && is_refused(kernel) && is_refused(engine) && rest_equal && whole(kernel) == whole(engine)
 }
 
-/// Mappings with those joined that one mapping could be, whatever their rights if `any_rights`. How many pages they have is
+/// Mappings with those joined that one mapping could be, whatever their rights and handlers if `any_kind`. How many pages they have is
 /// left out: a split takes shared tables away.
-fn whole(mappings: &[Mapping], any_rights: bool) -> Vec<Mapping> {
+fn whole(mappings: &[Mapping], any_kind: bool) -> Vec<Mapping> {
     let mut joined: Vec<Mapping> = Vec::new();
     for mapping in mappings {
         let mut mapping = Mapping { shared_pages: 0, private_pages: 0, ..mapping.clone() };
-        if any_rights {
+        if any_kind {
             mapping.rights = Rights::empty();
+            mapping.handled = Modes::empty();
         }
         if let Some(last) = joined.last()
-            && (last.end, last.rights, last.shared) == (mapping.start, mapping.rights, mapping.shared)
+            && (last.end, last.rights, last.shared, last.handled)
+                == (mapping.start, mapping.rights, mapping.shared, mapping.handled)
             && last.offset.0 + (last.end.0 - last.start.0) == mapping.offset.0
         {
             mapping = Mapping { end: mapping.end, ..last.clone() };
@@ -119,6 +132,13 @@ fn robbed(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
     access && !bus_error(kernel) && bus_error(engine)
 }
 
+fn no_page_to_copy_to(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
+    let copies = matches!(step, Step::In { call: Call::Userfault(Handling::Copy { .. }), .. });
+    let outcomes = (&kernel.outcome, &engine.outcome);
+    let refused = outcomes == (&Outcome::Error("EEXIST"), &Outcome::Error("ENOMEM"));
+    copies && refused && kernel.pool == engine.pool && kernel.files == engine.files
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +159,7 @@ mod tests {
             rights,
             shared: true,
             offset: Bytes(offset * PAGE),
+            handled: Modes::empty(),
             shared_pages: 1,
             private_pages: 0,
         };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::program::{Bytes, FILES, PROCESSES, Rights};
+use crate::program::{Bytes, FILES, Modes, PROCESSES, Rights};
 
 /// What a step came to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,13 @@ pub enum Outcome {
     Resident(Vec<Residency>),
     /// An error, by its name.
     Error(&'static str),
+    /// An error that came when a part was done.
+    Stopped {
+        /// Its name.
+        error: &'static str,
+        /// What was done before.
+        after: Bytes,
+    },
     /// A signal, and where the access was that it is about; with the pages a sweep got through before.
     Signal {
         /// Its name.
@@ -38,6 +45,7 @@ impl Outcome {
     pub fn class(&self) -> &'static str {
         match self {
             Self::Error(name) => name,
+            Self::Stopped { .. } => "stopped",
             Self::Signal { code, .. } => code,
             Self::Elsewhere => "elsewhere",
             Self::Done | Self::Number(_) | Self::Bytes(_) | Self::Resident(_) => "ok",
@@ -54,6 +62,7 @@ impl fmt::Display for Outcome {
             Self::Elsewhere => f.write_str("mapped elsewhere"),
             Self::Resident(pages) => write!(f, "{pages:?}"),
             Self::Error(name) => f.write_str(name),
+            Self::Stopped { error, after } => write!(f, "{error} after {after}"),
             Self::Signal { signal, code, at, after } => {
                 write!(f, "{signal} {code}")?;
                 at.map_or(Ok(()), |at| write!(f, " at {at}"))?;
@@ -118,6 +127,8 @@ pub struct Mapping {
     pub shared: bool,
     /// Where it starts in its file.
     pub offset: Bytes,
+    /// What userfaultfd is registered for there.
+    pub handled: Modes,
     /// `Shared_Hugetlb`, in huge pages.
     pub shared_pages: u64,
     /// `Private_Hugetlb`, in huge pages.
@@ -128,7 +139,8 @@ impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.shared { "shared" } else { "private" };
         write!(f, "{}..{} {} {kind} from {}", self.start, self.end, self.rights, self.offset)?;
-        write!(f, ", pages shared {} private {}", self.shared_pages, self.private_pages)
+        write!(f, ", pages shared {} private {}", self.shared_pages, self.private_pages)?;
+        if self.handled.is_empty() { Ok(()) } else { write!(f, ", handled {}", self.handled) }
     }
 }
 

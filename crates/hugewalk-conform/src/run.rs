@@ -10,7 +10,8 @@ use crate::kernel::{Kernel, KernelError};
 use crate::known::{self, KNOWN, Known};
 use crate::observe::{Outcome, Pool};
 use crate::program::{
-    Bytes, Call, FileKind, LONGEST_MINCORE, LONGEST_READ, PAGE, Places, Program, Step, WINDOW_SIZE,
+    Bytes, Call, FileKind, Handling, LONGEST_COPY, LONGEST_MINCORE, LONGEST_READ, PAGE, Places, Program,
+    Step, WINDOW_SIZE,
 };
 
 /// Both sides.
@@ -245,7 +246,16 @@ impl Sides {
                     Call::Mincore { length, .. } => length.0 <= LONGEST_MINCORE,
                     _ => true,
                 };
-                processes[process].is_some() && there && call.ranges().iter().all(fits)
+                let handler = |there: bool| {
+                    processes[process].as_ref().is_some_and(|process| process.handler.is_some() == there)
+                };
+                let handled = match *call {
+                    Call::Userfault(Handling::Open) => handler(false),
+                    Call::Userfault(Handling::Copy { length, .. }) if length.0 > LONGEST_COPY => false,
+                    Call::Userfault(_) => handler(true),
+                    _ => true,
+                };
+                processes[process].is_some() && there && handled && call.ranges().iter().all(fits)
             }
         }
     }

@@ -19,6 +19,12 @@ const PROGRAMS: &[&str] = &[
      p0 store 1p 1; p0 store 2p 2; p0 map fresh at=2g length=1p rights=rw noreplace; \
      p0 map fresh at=2g length=12p rights=rw fixed shared; p0 fork p2; p2 fork p3; p3 store 1p 3; p2 load 1p; p3 exit; \
      p2 exit; p0 exit; close f1; unmount m0; overcommit 0; pool 2",
+    "pool 8; open f0 memory; truncate f0 6p; allocate f0 0 1p; p0 map f0 at=1g length=6p rights=rw shared fixed; \
+     p0 uffd open; p0 uffd register 1g 6p missing+wp+minor; p0 load 1g; p0 uffd continue 1g 2p; p0 uffd continue 1g 1p; \
+     p0 store 1g+1p 3; p0 uffd copy 1g+1p 2p 7; p0 load 1g+2p; p0 uffd copy 1g+3p 1p 8 wp; p0 store 1g+3p 4; \
+     p0 uffd protect 1g 2p; p0 store 1g 5; p0 uffd unprotect 1g 4p; p0 store 1g 5; p0 uffd zero 1g+4p 1p; \
+     p0 uffd wake 1g 1p; p0 uffd wake 1g 0; p0 uffd unregister 1g 2p; p0 uffd register 1g+4096 1p wp; p0 uffd close; \
+     p0 load 1g+4p; p0 exit; close f0",
 ];
 
 fn on_the_kernel(program: &Program) -> Result<String, KernelError> {

@@ -46,6 +46,22 @@ const TABLE: &[Row] = &[
     // A split anywhere else takes the table away, though nothing changes but whether the pages are dumped.
     Row { operation: "p1 advise 1g 1p dontdump", touched: &[(FIRST, 512), (SECOND, 0)], end: EXIT },
     Row { operation: "p1 advise 1g 1p dontneed", touched: &[(FIRST, 1), (SECOND, 0)], end: EXIT },
+    Row {
+        operation: "p1 uffd open; p1 uffd register 1g 2g missing",
+        touched: &[(FIRST, 0), (SECOND, 0)],
+        end: EXIT,
+    },
+    // From now on the child's entries are its own; so they stay while it is registered.
+    Row {
+        operation: "p1 uffd open; p1 uffd register 1g 2g wp",
+        touched: &[(FIRST, 512), (SECOND, 512)],
+        end: EXIT,
+    },
+    Row {
+        operation: "p1 uffd open; p1 uffd register 1g 2g minor; p1 uffd unregister 1g 2g",
+        touched: &[(FIRST, 1), (SECOND, 1)],
+        end: EXIT,
+    },
     // A move to where no table can be shared: each page is taken from the file again.
     Row {
         operation: "p1 remap 1g+1p 511p 511p to=5g+1p",

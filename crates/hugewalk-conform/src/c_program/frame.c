@@ -3,12 +3,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -22,6 +24,7 @@
 #define AT(offset) ((void *)(WINDOW + (offset)))
 #define MOUNT 300
 #define FILE_ 310
+#define UFFD 320
 #define PROCESSES 4
 #define KEEPER PROCESSES
 #define MFD_2MB (MFD_HUGETLB | 21u << 26)
@@ -95,6 +98,49 @@ void poke(int process, unsigned long at, unsigned long length, int value) {
     memset(bytes, value, sizeof bytes);
     long put = process_vm_writev(all->pid[process], &here, 1, &there, 1, 0);
     if (put < 0) done(-1); else printf("%ld\n", put);
+}
+
+// A userfaultfd that gives SIGBUS in place of messages.
+int handler(void) {
+    struct uffdio_api api = {UFFD_API, UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_HUGETLBFS | 1 << 9 | 1 << 12};
+    int fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || ioctl(fd, UFFDIO_API, &api) == 0) return fd;
+    close(fd);
+    return -1;
+}
+
+void registered(unsigned long at, unsigned long length, unsigned long modes) {
+    struct uffdio_register with = {{WINDOW + at, length}, modes};
+    if (ioctl(UFFD + me, UFFDIO_REGISTER, &with) == -1) { done(-1); return; }
+    // Wake, copy, write-protect, continue.
+    printf("%lu\n", (unsigned long)with.ioctls & (1 << 2 | 1 << 3 | 1 << 6 | 1 << 7));
+}
+
+void filled(int result, long bytes) {
+    if (result == 0) printf("%ld\n", bytes);
+    else if (bytes > 0) printf("%s after %ld\n", strerrorname_np(errno), bytes);
+    else done(-1);
+}
+
+void copied(unsigned long at, unsigned long length, int value, unsigned long mode) {
+    void *source = mmap(NULL, length + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(source, value, length + 1);
+    struct uffdio_copy with = {WINDOW + at, (unsigned long)source, length, mode};
+    int result = ioctl(UFFD + me, UFFDIO_COPY, &with);
+    filled(result, with.copy);
+    munmap(source, length + 1);
+}
+
+void continued(unsigned long at, unsigned long length) {
+    struct uffdio_continue with = {{WINDOW + at, length}};
+    int result = ioctl(UFFD + me, UFFDIO_CONTINUE, &with);
+    filled(result, with.mapped);
+}
+
+void zeroed(unsigned long at, unsigned long length) {
+    struct uffdio_zeropage with = {{WINDOW + at, length}};
+    int result = ioctl(UFFD + me, UFFDIO_ZEROPAGE, &with);
+    filled(result, with.zeropage);
 }
 
 void child(int number) {

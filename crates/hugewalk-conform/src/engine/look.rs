@@ -4,13 +4,13 @@ use std::array;
 
 use hugewalk::addr::VirtAddr;
 use hugewalk::pagewalk;
-use hugewalk::vma::Protection;
+use hugewalk::vma::{Protection, VmaFlags};
 
 use super::{Engine, SIZE, of_map};
 use crate::observe::{
     FileState, Mapping, Observation, Outcome, PageMap, PageState, Pool, ProcessState, Residency,
 };
-use crate::program::{Bytes, PAGE, Places, Rights, WINDOW};
+use crate::program::{Bytes, Modes, PAGE, Places, Rights, WINDOW};
 
 impl Engine {
     /// The counters of the pool.
@@ -43,6 +43,7 @@ impl Engine {
                 rights: rights(vma.protection()),
                 shared: vma.is_shared(),
                 offset: Bytes(vma.offset() * PAGE),
+                handled: handled(vma.flags()),
                 shared_pages: residency.shared,
                 private_pages: residency.private,
             });
@@ -124,6 +125,14 @@ fn rights(protection: Protection) -> Rights {
     rights.set(Rights::WRITE, protection.contains(Protection::WRITE));
     rights.set(Rights::EXECUTE, protection.contains(Protection::EXECUTE));
     rights
+}
+
+fn handled(flags: VmaFlags) -> Modes {
+    let mut modes = Modes::empty();
+    modes.set(Modes::MISSING, flags.contains(VmaFlags::UFFD_MISSING));
+    modes.set(Modes::WP, flags.contains(VmaFlags::UFFD_WP));
+    modes.set(Modes::MINOR, flags.contains(VmaFlags::UFFD_MINOR));
+    modes
 }
 
 fn page_map(map: pagewalk::PageMap) -> PageMap {

@@ -2,6 +2,7 @@
 
 mod look;
 mod outcome;
+mod userfault;
 
 use std::array;
 
@@ -12,6 +13,7 @@ use hugewalk::gup::TransferError;
 use hugewalk::mm::{self, AddressSpace, Backing, MapRequest, Placement, RemapTo};
 use hugewalk::reserve::SubPool;
 use hugewalk::sync::Arc;
+use hugewalk::uffd::Userfault;
 use hugewalk::vma::Protection;
 use hugewalk::{Hugetlb, Task};
 use hugewalk_host::{Cpu, Host, HostConfig, HostError, Tracing};
@@ -39,6 +41,8 @@ pub enum EngineError {
 pub(crate) struct Process {
     pub(crate) space: Arc<AddressSpace<Host>>,
     cpu: Cpu,
+    /// The handler of its own faults.
+    pub(crate) handler: Option<Userfault<Host>>,
 }
 
 impl Process {
@@ -94,7 +98,7 @@ impl Engine {
     pub fn begin(&mut self) -> Result<(), EngineError> {
         self.gone = array::from_fn(|_| None);
         let space = AddressSpace::new(&self.hugetlb)?;
-        self.processes[0] = Some(Process { cpu: Cpu::new(&space)?, space });
+        self.processes[0] = Some(Process { cpu: Cpu::new(&space)?, space, handler: None });
         Ok(())
     }
 
@@ -218,7 +222,7 @@ impl Engine {
             Call::Fork { child } => match space.fork(task) {
                 Ok(space) => match Cpu::new(&space) {
                     Ok(cpu) => {
-                        self.processes[child] = Some(Process { cpu, space });
+                        self.processes[child] = Some(Process { cpu, space, handler: None });
                         Outcome::Done
                     }
                     Err(error) => of_map(&error.into()),
@@ -249,6 +253,7 @@ impl Engine {
                 })
             }
             Call::Mincore { at, length } => self.mincore(number, at, length),
+            Call::Userfault(ref handling) => userfault::handle(process, handling, task),
             Call::Load { at } => {
                 return process.counted(|cpu| match cpu.load(task, at_address(at)) {
                     Ok(byte) => (Outcome::Number(u64::from(byte)), true),

@@ -9,6 +9,7 @@ mod mount;
 mod pool;
 mod proc;
 mod process;
+mod userfault;
 mod warden;
 mod wire;
 
@@ -118,6 +119,8 @@ pub struct Kernel {
     sockets: [OwnedFd; PLACES],
     running: [Option<Running>; PLACES],
     open: [bool; FILES],
+    /// Processes that have a userfaultfd.
+    handlers: [bool; PROCESSES],
     timeout: Duration,
     warden: Warden,
     /// Bound to a name: no second run at the same time.
@@ -148,6 +151,7 @@ impl Kernel {
             sockets: driver,
             running: array::from_fn(|_| None),
             open: [false; FILES],
+            handlers: [false; PROCESSES],
             timeout,
             warden,
             _only: only,
@@ -174,6 +178,7 @@ impl Kernel {
         self.ask_warden(op::END)?;
         self.running = array::from_fn(|_| None);
         self.open = [false; FILES];
+        self.handlers = [false; PROCESSES];
         Ok(())
     }
 
@@ -222,6 +227,11 @@ impl Kernel {
         if let Some(running) = self.running[place].take() {
             // Readable once the process has given up all it had.
             wait(running.ended.as_fd(), self.timeout)?;
+        }
+        // The descriptors are everybody's, so it outlives its process.
+        if let Some(handler @ true) = self.handlers.get_mut(place) {
+            *handler = false;
+            self.ask(KEEPER, op::CLOSE, &[userfault::descriptor(place)])?;
         }
         Ok(Outcome::Done)
     }
@@ -356,6 +366,7 @@ impl Kernel {
                 }
                 asked
             }
+            Call::Userfault(ref handling) => return Ok((self.handle(process, handling)?, None)),
         };
         Ok((outcome(asked.value), None))
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::observe::Mapping;
-use crate::program::{Bytes, PAGE, Rights};
+use crate::program::{Bytes, Modes, PAGE, Rights};
 
 /// The mappings in the window, and the huge pages that the process has mapped itself.
 pub(super) fn mappings(pid: i32) -> io::Result<(Vec<Mapping>, u64)> {
@@ -38,6 +38,8 @@ fn parse(smaps: &str) -> Vec<Mapping> {
                 mapping.shared_pages = pages;
             } else if let Some(pages) = kilobytes(line, "Private_Hugetlb:") {
                 mapping.private_pages = pages;
+            } else if let Some(flags) = line.strip_prefix("VmFlags:") {
+                mapping.handled = handled(flags);
             }
         }
     }
@@ -62,9 +64,21 @@ fn header(line: &str) -> Option<Mapping> {
         rights,
         shared: flags.ends_with('s'),
         offset: Bytes(offset),
+        handled: Modes::empty(),
         shared_pages: 0,
         private_pages: 0,
     })
+}
+
+/// Linux: Documentation/filesystems/proc.rst
+fn handled(flags: &str) -> Modes {
+    let mode = |flag| match flag {
+        "um" => Modes::MISSING,
+        "uw" => Modes::WP,
+        "ui" => Modes::MINOR,
+        _ => Modes::empty(),
+    };
+    flags.split_ascii_whitespace().map(mode).collect()
 }
 
 /// A figure in KiB, in huge pages. Who clears entries of a table it came to share did not count them when they were made: so
@@ -99,7 +113,7 @@ Shared_Hugetlb:       0 kB
 Size:               4096 kB
 Shared_Hugetlb:     2048 kB
 Private_Hugetlb:    4096 kB
-VmFlags: rd wr sh
+VmFlags: rd wr sh um uw
 7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0 [stack]
 Shared_Hugetlb:     6144 kB
 ";
@@ -109,6 +123,7 @@ Shared_Hugetlb:     6144 kB
             rights: Rights::READ | Rights::WRITE,
             shared: true,
             offset: Bytes(PAGE),
+            handled: Modes::MISSING | Modes::WP,
             shared_pages: 1,
             private_pages: 2,
         };

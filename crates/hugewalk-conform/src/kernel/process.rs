@@ -94,6 +94,8 @@ impl Process {
             op::MINCORE => mincore(talk, a, b),
             op::PEEK | op::POKE => transfer(talk, operation, [a, b, c, d]),
             op::LOOK => look(talk, a as usize, b as usize),
+            op::UFFD_OPEN => moved_to(super::userfault::open(), a as i32),
+            op::UFFD => userfault(talk, [a, b, c, d, e, f]),
             _ => on_file(talk, operation, [a, b, c, d]),
         }
     }
@@ -256,6 +258,14 @@ fn look(talk: &mut Talk, pages: usize, offsets: usize) -> i64 {
     // SAFETY: ours, opened above.
     unsafe { libc::close(pagemap) };
     0
+}
+
+/// An operation of a userfaultfd. What the kernel wrote into its argument follows the answer.
+fn userfault(talk: &mut Talk, [fd, operation, at, length, mode, value]: [u64; 6]) -> i64 {
+    let (value, written) = super::userfault::carry_out(fd as i32, operation, [at, length, mode], value as u8);
+    talk.words[ANSWER] = written;
+    talk.more = 1;
+    result(value)
 }
 
 fn on_file(talk: &mut Talk, operation: u64, [a, b, c, d]: [u64; 4]) -> i64 {

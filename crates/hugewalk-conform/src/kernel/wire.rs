@@ -51,6 +51,10 @@ pub(super) mod op {
     pub(in crate::kernel) const PEEK: u64 = 40;
     /// `process, address, length, byte`: `process_vm_writev(2)`
     pub(in crate::kernel) const POKE: u64 = 41;
+    /// `descriptor`: opens a userfaultfd there.
+    pub(in crate::kernel) const UFFD_OPEN: u64 = 50;
+    /// `descriptor, operation, words`: an operation of a userfaultfd, see `userfault.rs`
+    pub(in crate::kernel) const UFFD: u64 = 51;
     /// Asks the warden for the first process of a program.
     pub(in crate::kernel) const BEGIN: u64 = 21;
     /// Asks the warden to end whatever is left of a program.
@@ -77,6 +81,8 @@ pub(super) const MIXED: u64 = 3;
 /// The bit of pagemap that says that a page is there.
 pub(super) const PM_PRESENT: u64 = 1 << 63;
 
-/// Descriptors of a program: mounts from the first on, files from the second on.
+/// Descriptors of a program: mounts from the first on, files from the second on, the userfaultfd of each process from the
+/// third on.
 pub(super) const MOUNT_FD: i32 = 300;
 pub(super) const FILE_FD: i32 = 310;
+pub(super) const UFFD_FD: i32 = 320;

@@ -6,6 +6,7 @@
 pub mod generate;
 pub mod shrink;
 mod text;
+mod userfault;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,6 +14,7 @@ use std::fmt;
 use bitflags::bitflags;
 
 pub use self::text::SyntaxError;
+pub use self::userfault::{Handling, LONGEST_COPY, Modes, OnRange};
 
 /// Processes a program can have at a time. Process 0 is there from the start.
 pub const PROCESSES: usize = 4;
@@ -270,6 +272,8 @@ pub enum Call {
         /// How much, [`LONGEST_MINCORE`] at most.
         length: Bytes,
     },
+    /// `userfaultfd(2)`
+    Userfault(Handling),
 }
 
 /// The most that a program asks `mincore(2)` of at once.
@@ -424,6 +428,7 @@ impl Call {
             },
             Self::Load { at } | Self::Store { at, .. } => vec![(at, Bytes(1))],
             Self::Peek { at, length, .. } | Self::Poke { at, length, .. } => vec![(at, Bytes(length))],
+            Self::Userfault(ref handling) => handling.range().into_iter().collect(),
             Self::Fork { .. } | Self::Exit => Vec::new(),
         }
     }
@@ -459,6 +464,7 @@ impl Step {
                 Call::Mincore { .. } => "mincore",
                 Call::Peek { .. } => "peek",
                 Call::Poke { .. } => "poke",
+                Call::Userfault(handling) => handling.operation(),
             },
         }
     }

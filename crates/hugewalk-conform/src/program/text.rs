@@ -10,7 +10,7 @@ use std::str::{FromStr, SplitWhitespace};
 use thiserror::Error;
 
 use super::{Advice, Bytes, Call, FILES, FileKind, GIB, MOUNTS, Map, MapFlags, PAGE, PROCESSES, Program};
-use super::{Rights, Step, To};
+use super::{Handling, Rights, Step, To};
 
 /// What is wrong with the text of a program.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -194,6 +194,7 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
             let (at, length) = range(words)?;
             Call::Mincore { at, length }
         }
+        "uffd" => Call::Userfault(Handling::parse(|what| words.next(what))?),
         _ => return Err(format!("{verb}: no process does that")),
     })
 }
@@ -340,6 +341,7 @@ impl fmt::Display for Call {
             Self::Peek { of, at, length } => write!(f, "peek p{of} {at} {length}"),
             Self::Poke { of, at, length, value } => write!(f, "poke p{of} {at} {length} {value}"),
             Self::Mincore { at, length } => write!(f, "mincore {at} {length}"),
+            Self::Userfault(handling) => write!(f, "{handling}"),
         }
     }
 }
