@@ -12,7 +12,8 @@ use hugewalk::uffd::{
 use hugewalk_host::Cpu;
 
 use crate::setup::{
-    BASE, GIB, KINDS, MIB2, World, a_while, at, errno, load, map_at, page_of, read_fault, store, until,
+    BASE, GIB, KINDS, MIB2, World, a_while, at, errno, file_of, load, map_at, page_of, read_fault, store,
+    until,
 };
 
 const NONE: CopyMode = CopyMode::empty();
@@ -383,4 +384,25 @@ fn a_mapping_has_one_handler_and_faults_of_others_are_none_of_its() {
     });
     drop(second);
     world.end();
+}
+
+/// Seen by mincore, which asks the file about what no table covers: as on Linux 6.18.
+#[test]
+fn a_fork_copies_the_tables_of_a_private_mapping_to_which_a_handler_tried_to_copy() {
+    for tried in [false, true] {
+        let mut world = World::registered(2, MapFlags::SHARED, Modes::MISSING);
+        let other = file_of(&mut world.task, 1);
+        map_at(&world.space, &mut world.task, &other, at(5, 0), MapFlags::empty());
+        if tried {
+            let refused = world.uffd.copy(&mut world.task, at(5, 0), &page_of(1), NONE);
+            assert_eq!(refused.unwrap_err().error, UserfaultError::NotRegistered { address: at(5, 0) });
+        }
+        world.uffd.copy(&mut world.task, BASE, &page_of(1), NONE).unwrap();
+        let child = world.space.fork(&mut world.task).unwrap();
+        let resident = child.mincore(&mut world.task, BASE..at(1, 0)).unwrap();
+        assert_eq!(resident, [(BASE, !tried)]);
+        child.exit(&mut world.task);
+        drop((child, other));
+        world.end();
+    }
 }

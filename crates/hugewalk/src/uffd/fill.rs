@@ -116,6 +116,11 @@ impl<P: Platform> Userfault<P> {
         let mmap = self.space.mmap_read(task);
         // Again, now that no operation can begin to change the mappings.
         self.check_alive()?;
+        // Before it is known whether the mapping is registered, as Linux does since 6.9 (`uffd_lock_vma()`): a fork copies the
+        // entries of a private mapping from now on.
+        if let Some(vma) = mmap.find(range.start).filter(|vma| !vma.is_shared()) {
+            vma.set_anon();
+        }
         let vma = Self::find_registered(&mmap, range)?;
         let protect = matches!(filling, Filling::Bytes(_, true));
         if protect && !vma.flags().contains(VmaFlags::UFFD_WP) {
@@ -156,9 +161,6 @@ fn fill_page<P: Platform>(
     let guard = mmap.lock_vma(vma, task).ok_or(UserfaultError::NotRegistered { address })?;
     let slot = huge_pte_alloc(&guard, vma, address, Some(&guard), task)?;
     let place = Place { guard: &guard, slot, address };
-    if !vma.is_shared() {
-        vma.set_anon();
-    }
     let filled = match filling {
         Filling::Bytes(bytes, protect) => place.copy(bytes, protect, task),
         Filling::OfFile => place.take_up(task),

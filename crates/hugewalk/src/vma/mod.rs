@@ -360,7 +360,7 @@ impl<P: Platform> Vma<P> {
         self.anon.load(Ordering::Relaxed)
     }
 
-    /// A private mapping gets a page of its own. The caller holds the mmap lock in read at least; who asks holds it in write.
+    /// A private mapping gets a page of its own, or a handler tries to bring it one. The caller holds the mmap lock in read at least; who asks holds it in write.
     pub(crate) fn set_anon(&self) {
         self.anon.store(true, Ordering::Relaxed);
     }
