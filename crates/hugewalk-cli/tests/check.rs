@@ -134,3 +134,37 @@ fn everything_that_has_a_name_is_listed() {
         assert!(text.contains(name), "{name}: {text}");
     }
 }
+
+/// The names of all fields.
+fn fields(value: &Value, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                found.insert(name.clone());
+                fields(value, found);
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| fields(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_schema_explains_every_field() {
+    let schema = include_str!("../../../docs/check-schema.md");
+    let mut found = std::collections::BTreeSet::new();
+    for arguments in [
+        "S1 S9 S10:no-broadcast",
+        "S8 --without revalidate --preemptions 1",
+        "S11:late-flush --protocol hugewalk --pct 5000",
+        "S19:look-first --protocol hugewalk",
+    ] {
+        fields(&json(arguments), &mut found);
+    }
+    let missing: Vec<&String> = found.iter().filter(|name| !schema.contains(&format!("`{name}`"))).collect();
+    let missing: Vec<_> = missing.iter().filter(|name| !schema.contains(&format!("\"{name}\""))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for name in ["tlb", "waits", "allocated", "changes", "seed", "preemptions"] {
+        assert!(found.contains(name), "{name} is told nowhere");
+    }
+}

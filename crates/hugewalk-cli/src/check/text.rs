@@ -230,8 +230,10 @@ fn unexpected(document: &Document, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn footer(document: &Document, shard: Shard, out: &mut dyn Write) -> io::Result<()> {
-    let judged = document.verdicts.iter().filter(|verdict| verdict.as_expected.is_some()).count() as u64;
-    let verdicts = counted(document.verdicts.len() as u64, "verdict", "verdicts");
+    let found: Vec<_> =
+        document.verdicts.iter().filter(|verdict| verdict.verdict != Kind::DoesNotApply).collect();
+    let judged = found.iter().filter(|verdict| verdict.as_expected.is_some()).count();
+    let verdicts = counted(found.len() as u64, "verdict", "verdicts");
     let style = if document.unexpected == 0 { GOOD } else { BAD };
     let expected = match (judged, document.unexpected) {
         (0, _) => "nothing is known of what they should be".to_owned(),
