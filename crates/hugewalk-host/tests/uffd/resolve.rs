@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
-use hugewalk::mm::{Advice, MapFlags};
+use hugewalk::mm::{Advice, MapError, MapFlags};
 use hugewalk::uffd::{
-    ContinueMode, CopyMode, Features, Modes, Operations, PagefaultFlags, Stopped, Userfault, UserfaultError,
+    ContinueMode, CopyMode, Features, Modes, Operations, PagefaultFlags, ProtectMode, Stopped, Userfault,
+    UserfaultError,
 };
 use hugewalk_host::Cpu;
 
@@ -265,6 +266,33 @@ fn with_the_feature_the_fault_is_a_signal_and_no_message() {
         world.uffd.copy(&mut world.task, at(1, 0), &page_of(3), NONE).unwrap();
         assert_eq!(load(&mut cpu, &mut world.task, 1), Ok(3));
         drop(cpu);
+        world.end();
+    }
+}
+
+#[test]
+fn populating_for_stores_asks_the_handler_of_pages_that_come_protected() {
+    for kind in KINDS {
+        let mut world = World::new(2, kind, Features::SIGBUS);
+        world.register(Modes::WP);
+        world.uffd.write_protect(&mut world.task, at(1, 0), MIB2, ProtectMode::WP).unwrap();
+        let populated = world.space.madvise(&mut world.task, BASE, 2 * MIB2, Advice::PopulateWrite);
+        assert_eq!(populated, Err(MapError::Fault(FaultError::Userfault { address: at(1, 0) })));
+        world.uffd.write_protect(&mut world.task, at(1, 0), MIB2, ProtectMode::empty()).unwrap();
+        assert_eq!(world.space.madvise(&mut world.task, BASE, 2 * MIB2, Advice::PopulateWrite), Ok(()));
+        world.end();
+    }
+}
+
+#[test]
+fn what_is_not_registered_is_unregistered_wherever_in_it_the_range_ends() {
+    for kind in KINDS {
+        let mut world = World::new(2, kind, Features::empty());
+        let cut = MIB2 + 4096;
+        assert_eq!(world.uffd.unregister(&mut world.task, BASE, cut), Ok(()));
+        world.register(Modes::MISSING);
+        let refused = world.uffd.unregister(&mut world.task, BASE, cut);
+        assert!(matches!(refused, Err(UserfaultError::Unaligned { .. })), "{refused:?}");
         world.end();
     }
 }

@@ -58,7 +58,7 @@ impl<P: Platform> Userfault<P> {
         }
         let range = self.checked_range(start, length)?;
         let mut mmap = self.space.mmap_write(task);
-        check_range(&mmap, &range)?;
+        check_range(&mmap, &range, |_| true)?;
         let taken = |vma: &&Arc<Vma<P>>| {
             vma.userfault().is_some_and(|other| !self.is_mine(other) && !other.is_gone())
         };
@@ -107,7 +107,8 @@ impl<P: Platform> Userfault<P> {
         task.check(self.space.mm().hugetlb())?;
         let range = self.checked_range(start, length)?;
         let mut mmap = self.space.mmap_write(task);
-        check_range(&mmap, &range)?;
+        // What is not registered is passed over, wherever in it the range ends.
+        check_range(&mmap, &range, |last| last.userfault().is_some())?;
         unregister_where(&mut mmap, &range, |_| true, task)?;
         Ok(())
     }
@@ -151,10 +152,13 @@ fn unregister_where<P: Platform>(
     )
 }
 
+/// Whether the range can be worked on, where a mapping that it ends in is cut if `is_cut` says so.
+///
 /// Linux: the first loops of `userfaultfd_register()` and `userfaultfd_unregister()`.
 fn check_range<P: Platform>(
     mmap: &MmapWriteGuard<'_, P>,
     range: &Range<VirtAddr>,
+    is_cut: impl Fn(&Vma<P>) -> bool,
 ) -> Result<(), UserfaultError> {
     let start = range.start;
     let above = start..mmap.mm.levels().task_size();
@@ -164,12 +168,12 @@ fn check_range<P: Platform>(
     if first.start() >= range.end {
         return Err(UserfaultError::NothingMapped { start });
     }
-    // The start also if it lies in a hole before the first mapping; the end only if it lies in a mapping.
+    // The start also if it lies in a hole before the first mapping; the end only if it cuts a mapping.
     let unaligned = |value: VirtAddr, size: HugeSize| {
         let value = value.as_u64();
         (!size.is_aligned(value)).then_some(UserfaultError::Unaligned { value, size })
     };
-    let last = mmap.vmas.overlapping(range).last().filter(|vma| range.end <= vma.end());
+    let last = mmap.vmas.overlapping(range).last().filter(|vma| range.end <= vma.end() && is_cut(vma));
     let refused = unaligned(start, first.size()).or(last.and_then(|last| unaligned(range.end, last.size())));
     refused.map_or(Ok(()), Err)
 }
