@@ -1,5 +1,6 @@
 //! mmap: new mappings.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use bitflags::bitflags;
@@ -150,7 +151,9 @@ impl<P: Platform> AddressSpace<P> {
         }
         drop(mmap);
         events.tell(task);
-        mapped?;
+        // Let go of at the end: populating does without what the files of replaced mappings were promised (in Linux a file
+        // that nobody has any more goes when the call returns).
+        let _replaced = mapped?;
         if request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) {
             self.populate(task, range, request);
         }
@@ -224,14 +227,14 @@ fn make_room<P: Platform>(
     Unmap::prepare(mmap, range, task)?.apply(mmap, task).map(drop)
 }
 
-/// Promises the pages, makes room at the place, and maps. What can fail comes first.
+/// Promises the pages, makes room at the place, and maps. What can fail comes first. Returns what was replaced.
 fn map_file<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
     file: &Arc<HugeFile<P>>,
     shape: Shape,
     file_end: u64,
     task: &mut Task<P>,
-) -> Result<(), MapError> {
+) -> Result<Vec<Arc<Vma<P>>>, MapError> {
     let hugetlb = mmap.mm.hugetlb().clone();
     let (size, subpool) = (file.size_class(), file.subpool());
     let shared = shape.flags.contains(VmaFlags::SHARED);
@@ -256,6 +259,7 @@ fn map_file<P: Platform>(
         }
     };
     let mut unmap = Some(unmap);
+    let mut replaced = Vec::new();
     if promised && let Err(error) = reserve() {
         let in_the_way = mmap.vmas.overlapping(&(shape.start..shape.end)).next();
         if in_the_way.is_none() || matches!(error, NoPage::OutOfMemory(_)) {
@@ -263,12 +267,11 @@ fn map_file<P: Platform>(
         }
         // What is to be replaced may hold the very promises that are missing, so it goes first, as it does in Linux. But the
         // files it mapped are let go of afterwards: what they were promised is theirs until then.
-        let replaced = unmap.take().map(|unmap| unmap.apply(mmap, task)).transpose()?;
+        replaced = unmap.take().map(|unmap| unmap.apply(mmap, task)).transpose()?.unwrap_or_default();
         reserve()?;
-        drop(replaced);
     }
     if let Some(unmap) = unmap {
-        unmap.apply(mmap, task).inspect_err(unreserve)?;
+        replaced = unmap.apply(mmap, task).inspect_err(unreserve)?;
     }
     // Fails only if others have used the room that was made above.
     file.i_mmap_write(task).insert(vma.clone()).map_err(MapError::from).inspect_err(unreserve)?;
@@ -277,5 +280,5 @@ fn map_file<P: Platform>(
         file.grow_to(file_end);
     }
     drop(inode_lock);
-    Ok(())
+    Ok(replaced)
 }

@@ -308,3 +308,17 @@ fn what_is_replaced_keeps_what_was_promised_to_its_file_until_the_new_mapping_is
     assert_eq!(bounds(&mut world, &space), []);
     assert_eq!(space.mmap(&mut world.task, &fresh(Placement::Fixed(at(HERE)), 2)), Ok(at(HERE)));
 }
+
+#[test]
+fn what_is_replaced_keeps_what_was_promised_to_its_file_until_the_new_mapping_is_populated() {
+    let mut world = World::new(1);
+    let space = world.process();
+    space.mmap(&mut world.task, &fresh(Placement::Fixed(at(HERE)), 1)).unwrap();
+    let populated = SHARED | MapFlags::NORESERVE | MapFlags::POPULATE;
+    let again = MapRequest { flags: populated, ..fresh(Placement::Fixed(at(HERE)), 1) };
+    // The only page is still promised to the file that goes.
+    space.mmap(&mut world.task, &again).unwrap();
+    assert_eq!(space.mm().resident(), 0);
+    space.mmap(&mut world.task, &again).unwrap();
+    assert_eq!(space.mm().resident(), 1);
+}
