@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::observe::{Outcome, Pool, Residency};
+use crate::observe::{Outcome, Pool, Residency, nodes_line};
 use crate::program::{Advice, Call, FileKind, Handling, Map, MapFlags, OnRange, Program, Rights, Step, To};
 use crate::run::{Ran, Report};
 
@@ -44,6 +44,7 @@ pub fn printed(outcome: &Outcome, faults: Option<u64>, pool: Pool) -> String {
             };
             format!("{all} {word}")
         }),
+        Outcome::Nodes(nodes) => nodes_line(nodes),
         Outcome::Error(name) => (*name).to_owned(),
         Outcome::Stopped { error, after } => format!("{error} after {}", after.0),
         Outcome::Signal { signal, code, at, after } => {
@@ -207,6 +208,9 @@ fn in_process(call: &Call) -> String {
         Call::Peek { of, at, length } => format!("peek({of}, {:#x}, {length});", at.0),
         Call::Poke { of, at, length, value } => format!("poke({of}, {:#x}, {length}, {value});", at.0),
         Call::Mincore { at, length } => format!("resident({:#x}, {:#x});", at.0, length.0),
+        Call::Nodes { at, length, moved } => {
+            format!("nodes({:#x}, {:#x}, {});", at.0, length.0, u8::from(moved))
+        }
         Call::Userfault(ref handling) => handler(handling),
     }
 }

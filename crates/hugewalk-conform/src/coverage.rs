@@ -73,6 +73,7 @@ fn flags(step: &Step) -> Vec<String> {
             To::Anywhere => "remap anywhere".to_owned(),
             To::Fixed(_) => "remap fixed".to_owned(),
         }],
+        Step::In { call: Call::Nodes { moved: true, .. }, .. } => vec!["nodes moved".to_owned()],
         Step::In { call: Call::Userfault(Handling::Register { modes, .. }), .. } => {
             vec![format!("uffd register {modes}")]
         }

@@ -17,6 +17,8 @@ pub enum Outcome {
     Elsewhere,
     /// For each huge page, what mincore says.
     Resident(Vec<Residency>),
+    /// For each address, the node that its page is on, or an error.
+    Nodes(Vec<Result<u64, &'static str>>),
     /// An error, by its name.
     Error(&'static str),
     /// An error that came when a part was done.
@@ -48,7 +50,7 @@ impl Outcome {
             Self::Stopped { .. } => "stopped",
             Self::Signal { code, .. } => code,
             Self::Elsewhere => "elsewhere",
-            Self::Done | Self::Number(_) | Self::Bytes(_) | Self::Resident(_) => "ok",
+            Self::Done | Self::Number(_) | Self::Bytes(_) | Self::Resident(_) | Self::Nodes(_) => "ok",
         }
     }
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Outcome {
             Self::Bytes(bytes) => write!(f, "{} bytes {bytes:02x?}", bytes.len()),
             Self::Elsewhere => f.write_str("mapped elsewhere"),
             Self::Resident(pages) => write!(f, "{pages:?}"),
+            Self::Nodes(nodes) => write!(f, "{}", nodes_line(nodes)),
             Self::Error(name) => f.write_str(name),
             Self::Stopped { error, after } => write!(f, "{error} after {after}"),
             Self::Signal { signal, code, at, after } => {
@@ -70,6 +73,12 @@ impl fmt::Display for Outcome {
             }
         }
     }
+}
+
+pub(crate) fn nodes_line(nodes: &[Result<u64, &'static str>]) -> String {
+    let node =
+        |node: &Result<u64, &str>| node.map_or_else(|error| format!(" {error}"), |node| format!(" {node}"));
+    "nodes".to_owned() + &nodes.iter().map(node).collect::<String>()
 }
 
 /// What mincore says of a huge page.

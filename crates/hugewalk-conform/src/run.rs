@@ -10,8 +10,8 @@ use crate::kernel::{Kernel, KernelError};
 use crate::known::{self, KNOWN, Known};
 use crate::observe::{Outcome, Pool};
 use crate::program::{
-    Bytes, Call, FileKind, Handling, LONGEST_COPY, LONGEST_MINCORE, LONGEST_READ, PAGE, Places, Program,
-    Step, WINDOW_SIZE,
+    Bytes, Call, FileKind, Handling, LONGEST_COPY, LONGEST_MINCORE, LONGEST_NODES, LONGEST_READ, PAGE,
+    Places, Program, Step, WINDOW_SIZE,
 };
 
 /// Both sides.
@@ -244,6 +244,7 @@ impl Sides {
                     Call::Map(ref map) => map.file.is_none_or(|(file, _)| files[file].is_some()),
                     Call::Peek { length, .. } | Call::Poke { length, .. } => length <= LONGEST_READ,
                     Call::Mincore { length, .. } => length.0 <= LONGEST_MINCORE,
+                    Call::Nodes { length, .. } => length.0 <= LONGEST_NODES,
                     _ => true,
                 };
                 let handler = |there: bool| {

@@ -13,6 +13,7 @@ const PROGRAMS: &[&str] = &[
     "pool 12; open f0 memory; truncate f0 4p; p0 map f0 at=1g length=4p rights=rw shared fixed; p0 store 1g 7; \
      p0 fork p1; p1 load 1g; p1 store 1g+1p+5 9; read f0 2097152 8; p0 peek p1 1g 8; p1 poke p0 1g+4 4 8; \
      p0 peek p3 1g 8; p0 peek p1 1g+2097150+3p 8; p0 poke p1 9g 1 1; p0 sweep 1g 4p; p0 mincore 1g 4p; \
+     p0 nodes 1g+3p+4096 3p; p0 nodes 1g 6p moved; \
      punch f0 0 1p; p1 sweep 1g 4p; p0 protect 1g 1p none; p0 load 1g; p0 remap 1g+1p 2p 2p to=3g+5p; p0 load 1g+1p; \
      truncate f0 1p; p1 load 1g+2p; p1 advise 1g 1p dontneed; p1 exit; close f0; p0 unmap 1g+4096 1p; p0 exit",
     "pool 8; overcommit 1; mount m0 size=8; open f1 m0; allocate f1 0 1p; p0 map f1 at=1p length=3p rights=rw fixed; \

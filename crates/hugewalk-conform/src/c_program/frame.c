@@ -100,6 +100,20 @@ void poke(int process, unsigned long at, unsigned long length, int value) {
     if (put < 0) done(-1); else printf("%ld\n", put);
 }
 
+// On which node is the page at each address? Those that move go to node 0.
+void nodes(unsigned long at, unsigned long length, int move) {
+    void *pages[8];
+    int to[8] = {0}, status[8] = {0};
+    unsigned long count = (length + PAGE - 1) / PAGE;
+    for (int page = 0; page < 8; page++) pages[page] = AT(at + page * PAGE);
+    // 2: MPOL_MF_MOVE.
+    if (syscall(SYS_move_pages, 0, count, pages, move ? to : NULL, status, 2) == -1) { done(-1); return; }
+    printf("nodes");
+    for (unsigned long page = 0; page < count; page++)
+        if (status[page] < 0) printf(" %s", strerrorname_np(-status[page])); else printf(" %d", status[page]);
+    printf("\n");
+}
+
 // A userfaultfd that gives SIGBUS in place of messages.
 int handler(void) {
     struct uffdio_api api = {UFFD_API, UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_HUGETLBFS | 1 << 9 | 1 << 12};

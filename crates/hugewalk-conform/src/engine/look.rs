@@ -119,6 +119,30 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// `move_pages(2)` where there is one node: a page is there already, whether it is asked for or is to go there.
+    pub(super) fn nodes(&mut self, number: usize, at: Bytes, length: Bytes) -> Outcome {
+        let Some(process) = &self.processes[number] else { return Outcome::Done };
+        let node = |address: u64| {
+            let address = VirtAddr::new(address);
+            if process.space.mmap_read(&mut self.task).find(address).is_none() {
+                return Err("EFAULT");
+            }
+            // What the entry allows does not count here, so this is not a page that can be had without a fault.
+            let page = Bytes(address.as_u64() - WINDOW).page().address();
+            let range = VirtAddr::new(page)..VirtAddr::new(page + PAGE);
+            let found = process.space.pagemap(&mut self.task, range);
+            let present = |map: &pagewalk::PageMap| map.contains(pagewalk::PageMap::PRESENT);
+            match found.as_deref() {
+                Ok([(_, map), ..]) if present(map) => Ok(0),
+                _ => Err("ENOENT"),
+            }
+        };
+        let pages = (at.address()..at.address() + length.0).step_by(PAGE as usize);
+        Outcome::Nodes(pages.map(node).collect())
+    }
+}
+
 fn rights(protection: Protection) -> Rights {
     let mut rights = Rights::empty();
     rights.set(Rights::READ, protection.contains(Protection::READ));

@@ -253,6 +253,7 @@ impl Engine {
                 })
             }
             Call::Mincore { at, length } => self.mincore(number, at, length),
+            Call::Nodes { at, length, .. } => self.nodes(number, at, length),
             Call::Userfault(ref handling) => userfault::handle(process, handling, task),
             Call::Load { at } => {
                 return process.counted(|cpu| match cpu.load(task, at_address(at)) {

@@ -366,6 +366,15 @@ impl Kernel {
                 }
                 asked
             }
+            Call::Nodes { at, length, moved } => {
+                let asked = self.ask(process, op::NODES, &[at.address(), length.0, u64::from(moved)])?;
+                let node = |&word: &u64| {
+                    let status = word.cast_signed();
+                    u64::try_from(status).map_err(|_| error_name(-status))
+                };
+                let nodes = Outcome::Nodes(asked.more.iter().map(node).collect());
+                return Ok((if asked.value < 0 { outcome(asked.value) } else { nodes }, None));
+            }
             Call::Userfault(ref handling) => return Ok((self.handle(process, handling)?, None)),
         };
         Ok((outcome(asked.value), None))

@@ -10,7 +10,7 @@ use std::ptr;
 
 use super::access::{Access, Met, access, catch_signals, counted, minor_faults, touch_scratch};
 use super::wire::{ABSENT, ANSWER, LONGEST, LOOKED, MIXED, NONE, PM_PRESENT, RESIDENT, UNMAPPED, op};
-use crate::program::{LONGEST_MINCORE, LONGEST_READ, PAGE};
+use crate::program::{LONGEST_MINCORE, LONGEST_NODES, LONGEST_READ, PAGE};
 
 /// Bytes of a process's stack.
 pub(super) const STACK: usize = 256 << 10;
@@ -95,6 +95,7 @@ impl Process {
             op::PEEK | op::POKE => transfer(talk, operation, [a, b, c, d]),
             op::LOOK => look(talk, a as usize, b as usize),
             op::UFFD_OPEN => moved_to(super::userfault::open(), a as i32),
+            op::NODES => nodes(talk, [a, b, c]),
             op::UFFD => userfault(talk, [a, b, c, d, e, f]),
             _ => on_file(talk, operation, [a, b, c, d]),
         }
@@ -213,6 +214,31 @@ fn mincore(talk: &mut Talk, address: u64, length: u64) -> i64 {
             *word = residency(page);
             talk.more += 1;
         }
+    }
+    result(value)
+}
+
+/// `move_pages(2)` of one address in each huge page: the status of each, one a word.
+fn nodes(talk: &mut Talk, [address, length, moved]: [u64; 3]) -> i64 {
+    const MOST: usize = (LONGEST_NODES / PAGE) as usize;
+    // Linux: include/uapi/linux/mempolicy.h.
+    const MPOL_MF_MOVE: i32 = 1 << 1;
+    let mut pages = [0u64; MOST];
+    let count = (length.div_ceil(PAGE) as usize).min(MOST);
+    for (number, page) in pages.iter_mut().enumerate() {
+        *page = address.wrapping_add(number as u64 * PAGE);
+    }
+    let node_0 = [0i32; MOST];
+    let nodes = if moved == 1 { node_0.as_ptr() } else { ptr::null() };
+    let mut statuses = [0i32; MOST];
+    let (pages, statuses_to) = (pages.as_ptr(), statuses.as_mut_ptr());
+    // SAFETY: the three have room for as many as are said, or are null; the addresses may be anything, and nothing of this
+    // process that they could name leaves the only node that is asked for.
+    let value =
+        unsafe { libc::syscall(libc::SYS_move_pages, 0, count, pages, nodes, statuses_to, MPOL_MF_MOVE) };
+    for (word, status) in talk.words[ANSWER..].iter_mut().zip(&statuses[..count]) {
+        *word = i64::from(*status).cast_unsigned();
+        talk.more += 1;
     }
     result(value)
 }

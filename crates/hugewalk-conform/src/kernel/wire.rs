@@ -55,6 +55,8 @@ pub(super) mod op {
     pub(in crate::kernel) const UFFD_OPEN: u64 = 50;
     /// `descriptor, operation, words`: an operation of a userfaultfd, see `userfault.rs`
     pub(in crate::kernel) const UFFD: u64 = 51;
+    /// `address, length, 1 to move`: the statuses of `move_pages(2)` follow the answer
+    pub(in crate::kernel) const NODES: u64 = 60;
     /// Asks the warden for the first process of a program.
     pub(in crate::kernel) const BEGIN: u64 = 21;
     /// Asks the warden to end whatever is left of a program.

@@ -6,8 +6,8 @@
 use fastrand::Rng;
 
 use super::{
-    Advice, Bytes, Call, FILES, FileKind, GIB, Handling, LONGEST_COPY, LONGEST_MINCORE, MOUNTS, Map,
-    MapFlags, Modes, OnRange, PAGE, PROCESSES, Program, Rights, Step, To,
+    Advice, Bytes, Call, FILES, FileKind, GIB, Handling, LONGEST_COPY, LONGEST_MINCORE, LONGEST_NODES,
+    MOUNTS, Map, MapFlags, Modes, OnRange, PAGE, PROCESSES, Program, Rights, Step, To,
 };
 
 /// What kind of program.
@@ -241,6 +241,10 @@ impl Generator {
             }
             69..74 => self.remap(process)?,
             74..83 => self.advise(process)?,
+            83..86 if self.one_in(3) => {
+                let (at, length) = self.part(process)?;
+                Call::Nodes { at, length: Bytes(length.0.min(LONGEST_NODES)), moved: self.one_in(2) }
+            }
             83..86 => {
                 let (at, length) = self.part(process)?;
                 Call::Mincore { at, length: Bytes(length.0.min(LONGEST_MINCORE)) }

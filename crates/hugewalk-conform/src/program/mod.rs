@@ -274,10 +274,22 @@ pub enum Call {
     },
     /// `userfaultfd(2)`
     Userfault(Handling),
+    /// `move_pages(2)` of one address in each huge page of a range: on which node they are, or that they go to node 0.
+    Nodes {
+        /// From where on.
+        at: Bytes,
+        /// How much, [`LONGEST_NODES`] at most.
+        length: Bytes,
+        /// They go there, with `MPOL_MF_MOVE`.
+        moved: bool,
+    },
 }
 
 /// The most that a program asks `mincore(2)` of at once.
 pub const LONGEST_MINCORE: u64 = 4 * PAGE;
+
+/// The most that a program asks `move_pages(2)` of at once.
+pub const LONGEST_NODES: u64 = 8 * PAGE;
 
 /// What is mapped, where and how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -421,7 +433,8 @@ impl Call {
             | Self::Protect { at, length, .. }
             | Self::Advise { at, length, .. }
             | Self::Sweep { at, length }
-            | Self::Mincore { at, length } => vec![(at, length)],
+            | Self::Mincore { at, length }
+            | Self::Nodes { at, length, .. } => vec![(at, length)],
             Self::Remap { at, length, kept, to } => match to {
                 To::Fixed(to) => vec![(at, length), (to, kept)],
                 To::InPlace | To::Anywhere => vec![(at, length)],
@@ -462,6 +475,7 @@ impl Step {
                 Call::Store { .. } => "store",
                 Call::Sweep { .. } => "sweep",
                 Call::Mincore { .. } => "mincore",
+                Call::Nodes { .. } => "nodes",
                 Call::Peek { .. } => "peek",
                 Call::Poke { .. } => "poke",
                 Call::Userfault(handling) => handling.operation(),

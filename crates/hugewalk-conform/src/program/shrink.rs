@@ -114,6 +114,9 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
         }
         Call::Sweep { at, length } => smaller(length).map(|length| Call::Sweep { at, length }).collect(),
         Call::Mincore { at, length } => smaller(length).map(|length| Call::Mincore { at, length }).collect(),
+        Call::Nodes { at, length, moved } => {
+            smaller(length).map(|length| Call::Nodes { at, length, moved }).collect()
+        }
         Call::Store { at, .. } => vec![Call::Load { at }, Call::Store { at: at.page(), value: 1 }],
         Call::Peek { of, at, length } => [1, length / 2]
             .into_iter()

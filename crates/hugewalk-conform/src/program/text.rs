@@ -194,6 +194,15 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
             let (at, length) = range(words)?;
             Call::Mincore { at, length }
         }
+        "nodes" => {
+            let (at, length) = range(words)?;
+            let moved = match words.0.next() {
+                None => false,
+                Some("moved") => true,
+                Some(word) => return Err(format!("{word}: only `moved` is known")),
+            };
+            Call::Nodes { at, length, moved }
+        }
         "uffd" => Call::Userfault(Handling::parse(|what| words.next(what))?),
         _ => return Err(format!("{verb}: no process does that")),
     })
@@ -341,6 +350,9 @@ impl fmt::Display for Call {
             Self::Peek { of, at, length } => write!(f, "peek p{of} {at} {length}"),
             Self::Poke { of, at, length, value } => write!(f, "poke p{of} {at} {length} {value}"),
             Self::Mincore { at, length } => write!(f, "mincore {at} {length}"),
+            Self::Nodes { at, length, moved } => {
+                write!(f, "nodes {at} {length}{}", if *moved { " moved" } else { "" })
+            }
             Self::Userfault(handling) => write!(f, "{handling}"),
         }
     }
