@@ -7,11 +7,14 @@
 
 use std::ops::Range;
 
+use hugewalk::vma::VmaFlags;
 use hugewalk_host::Host;
 
 use crate::engine::Engine;
 use crate::observe::Pool;
-use crate::program::{Advice, Bytes, Call, GIB, Handling, Map, MapFlags, PAGE, PROCESSES, Step, To, WINDOW};
+use crate::program::{
+    Advice, Bytes, Call, GIB, Handling, Map, MapFlags, Modes, PAGE, PROCESSES, Step, To, WINDOW,
+};
 
 /// The largest pool a program may ask for, surplus pages included.
 pub const LARGEST_POOL: u64 = 1600;
@@ -29,18 +32,22 @@ pub enum Guard {
     Minimum,
     /// A page of a mount with limits is asked for that the pool may not have.
     LimitedAndEmpty,
+    /// A range that is registered for write protection by userfaultfd stops being so and keeps its protections: it is
+    /// registered anew, for other modes only, or moved.
+    ProtectionStays,
     /// More pages than the machine shall give.
     TooMany,
 }
 
 impl Guard {
     /// All there are.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::RemapAtGigabyte,
         Self::RemapOfPart,
         Self::OwnerDrops,
         Self::Minimum,
         Self::LimitedAndEmpty,
+        Self::ProtectionStays,
         Self::TooMany,
     ];
 
@@ -53,6 +60,7 @@ impl Guard {
             Self::OwnerDrops => "owner-drops",
             Self::Minimum => "minimum",
             Self::LimitedAndEmpty => "limited-and-empty",
+            Self::ProtectionStays => "protection-stays",
             Self::TooMany => "too-many",
         }
     }
@@ -66,6 +74,7 @@ struct Seen {
     owner: bool,
     file: u64,
     limited: bool,
+    protectable: bool,
 }
 
 /// The guards over one program.
@@ -112,6 +121,9 @@ impl Guards {
             if seen.iter().any(in_part) {
                 return Some(Guard::RemapOfPart);
             }
+        }
+        if seen.iter().any(|seen| leaves_protections(step, seen)) {
+            return Some(Guard::ProtectionStays);
         }
         if seen.iter().any(|seen_one| drops(engine, step, seen_one) && has_copy(&seen, seen_one)) {
             return Some(Guard::OwnerDrops);
@@ -194,10 +206,26 @@ fn see(engine: &mut Engine) -> Vec<Seen> {
             owner: vma.owns_reservation(),
             file: vma.file().id(),
             limited: vma.file().subpool().is_some(),
+            protectable: vma.flags().contains(VmaFlags::UFFD_WP),
         };
         seen.extend(mmap.vmas().map(|vma| see(vma)));
     }
     seen
+}
+
+/// May a step leave pages of a mapping protected for a handler that is not asked any more?
+fn leaves_protections(step: &Step, seen: &Seen) -> bool {
+    let Step::In { process, ref call } = *step else { return false };
+    let left = match *call {
+        Call::Userfault(Handling::Register { at, length, modes }) if !modes.contains(Modes::WP) => {
+            around(at, length)
+        }
+        Call::Remap { at, length, kept, to: To::Fixed(_) | To::Anywhere } => {
+            around(at, Bytes(length.0.max(kept.0)))
+        }
+        _ => return false,
+    };
+    seen.protectable && process == seen.process && overlap(&left, &seen.range)
 }
 
 /// Does a step drop pages of a mapping that has promises of its own?
@@ -238,4 +266,30 @@ fn drops(engine: &Engine, step: &Step, seen: &Seen) -> bool {
 fn has_copy(all: &[Seen], of: &Seen) -> bool {
     all.iter()
         .any(|other| other.process != of.process && other.file == of.file && !other.shared && !other.owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Program;
+
+    #[test]
+    fn a_range_does_not_stop_being_registered_for_protection_but_by_unregistering() {
+        let mut engine = Engine::new().unwrap();
+        engine.begin().unwrap();
+        let before = "pool 4; p0 map fresh at=1g length=2p rights=rw shared fixed; p0 uffd open; p0 uffd register 1g 1p wp";
+        for step in &before.parse::<Program>().unwrap().steps {
+            engine.step(step);
+        }
+        for (step, expected) in [
+            ("p0 uffd register 1g 2p missing", Some(Guard::ProtectionStays)),
+            ("p0 remap 1g 1p 1p to=3g+1p", Some(Guard::ProtectionStays)),
+            ("p0 uffd register 1g+1p 1p missing", None),
+            ("p0 uffd register 1g 2p missing+wp", None),
+            ("p0 uffd unregister 1g 2p", None),
+        ] {
+            let step = &step.parse::<Program>().unwrap().steps[0];
+            assert_eq!(Guards::default().check(&mut engine, step), expected, "{step}");
+        }
+    }
 }
