@@ -434,3 +434,17 @@ fn a_fork_copies_the_tables_of_a_private_mapping_to_which_a_handler_tried_to_cop
         world.end();
     }
 }
+
+#[test]
+fn populating_for_stores_meets_the_protection_of_what_was_not_there() {
+    for kind in KINDS {
+        let mut world = World::new(2, kind, Features::SIGBUS);
+        world.register(Modes::WP);
+        world.uffd.write_protect(&mut world.task, at(1, 0), MIB2, ProtectMode::WP).unwrap();
+        let refused = world.space.madvise(&mut world.task, BASE, 2 * MIB2, Advice::PopulateWrite);
+        assert_eq!(refused.unwrap_err().errno(), Errno::EFAULT);
+        world.space.madvise(&mut world.task, BASE, 2 * MIB2, Advice::PopulateRead).unwrap();
+        world.space.madvise(&mut world.task, BASE, MIB2, Advice::PopulateWrite).unwrap();
+        world.end();
+    }
+}

@@ -202,7 +202,7 @@ impl<P: Platform> AddressSpace<P> {
         self.resolve(task, address, Access::Read, true)
     }
 
-    /// Resolves a fault as often as it takes. May sleep.
+    /// Resolves a fault as often as it takes for the access to go on. May sleep.
     ///
     /// # Errors
     ///
@@ -216,6 +216,8 @@ impl<P: Platform> AddressSpace<P> {
         loop {
             match self.fault(task, address, access)? {
                 Fault::Raced => self.mm().hugetlb().platform().pause(),
+                // Perhaps write-protected, if its handler had protected the place: the next attempt finds out.
+                Fault::Mapped | Fault::Fresh if access == Access::Write => {}
                 done => return Ok(done),
             }
         }
