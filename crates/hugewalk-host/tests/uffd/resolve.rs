@@ -271,20 +271,6 @@ fn with_the_feature_the_fault_is_a_signal_and_no_message() {
 }
 
 #[test]
-fn populating_for_stores_asks_the_handler_of_pages_that_come_protected() {
-    for kind in KINDS {
-        let mut world = World::new(2, kind, Features::SIGBUS);
-        world.register(Modes::WP);
-        world.uffd.write_protect(&mut world.task, at(1, 0), MIB2, ProtectMode::WP).unwrap();
-        let populated = world.space.madvise(&mut world.task, BASE, 2 * MIB2, Advice::PopulateWrite);
-        assert_eq!(populated, Err(MapError::Fault(FaultError::Userfault { address: at(1, 0) })));
-        world.uffd.write_protect(&mut world.task, at(1, 0), MIB2, ProtectMode::empty()).unwrap();
-        assert_eq!(world.space.madvise(&mut world.task, BASE, 2 * MIB2, Advice::PopulateWrite), Ok(()));
-        world.end();
-    }
-}
-
-#[test]
 fn what_is_not_registered_is_unregistered_wherever_in_it_the_range_ends() {
     for kind in KINDS {
         let mut world = World::new(2, kind, Features::empty());

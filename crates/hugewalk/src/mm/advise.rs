@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::unmap::page_range;
 use super::{AddressSpace, MapError, MmapReadGuard, Zap, align_error, exchange_range, zap_range};
 use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::fault::{Access, Fault, FaultError};
+use crate::fault::{Access, FaultError};
 use crate::gather::Gather;
 use crate::gup::GupError;
 use crate::hugetlb::Hugetlb;
@@ -159,7 +159,7 @@ impl<P: Platform> AddressSpace<P> {
     ) -> Result<(), MapError> {
         let mut address = range.start;
         while address < range.end {
-            let (size, handled) = {
+            let size = {
                 let mmap = self.mmap_read(task);
                 let vma = mmap.find(address).ok_or(MapError::NotMapped { address })?;
                 // Write-only mappings can be read on x86-64, but Linux asks for the right by its name.
@@ -167,18 +167,12 @@ impl<P: Platform> AddressSpace<P> {
                 if !vma.protection().contains(right) {
                     return Err(MapError::NotAllowed);
                 }
-                (vma.size(), vma.userfault().is_some())
+                vma.size()
             };
-            loop {
-                let done = self.fault_in(task, address, access).map_err(|error| match error {
-                    FaultError::NotMapped { address } => MapError::NotMapped { address },
-                    error => MapError::Fault(error),
-                })?;
-                // A page can come protected for its handler, who has to be asked then.
-                if !handled || done == Fault::Present {
-                    break;
-                }
-            }
+            self.fault_in(task, address, access).map_err(|error| match error {
+                FaultError::NotMapped { address } => MapError::NotMapped { address },
+                error => MapError::Fault(error),
+            })?;
             address = address.huge_page(size).plus(size.bytes());
         }
         Ok(())
