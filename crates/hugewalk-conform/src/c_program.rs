@@ -96,6 +96,8 @@ int main(void) {
     long pages = pool(\"nr_hugepages\", -1), more = pool(\"nr_overcommit_hugepages\", -1);
     pool(\"nr_overcommit_hugepages\", 0);
     pool(\"nr_hugepages\", 0);
+    // Segments go with the last process that has this namespace.
+    if (unshare(CLONE_NEWIPC) == -1) perror(\"unshare\"), exit(1);
     child(0);
     for (int number = 0; number < steps; number++) {
         if (who[number] == me) {
@@ -117,6 +119,7 @@ int main(void) {
         if (pid != 0) kill(pid, SIGKILL);
         while (pid != 0 && kill(pid, 0) == 0) usleep(50);
     }
+    for (int number = 0; number < 3; number++) if (all->segment[number] != 0) closed(number);
     for (int fd = MOUNT; fd < FILE_ + 3; fd++) close(fd);
     pool(\"nr_overcommit_hugepages\", more);
     pool(\"nr_hugepages\", pages);
@@ -151,7 +154,14 @@ fn statement(step: &Step) -> String {
                 file(number)
             )
         }
-        Step::Close { file: number } => format!("done(close({}));", file(number)),
+        Step::Open { file: number, kind: FileKind::Segment { length, reserve } } => {
+            let flags = if reserve { "" } else { " | SHM_NORESERVE" };
+            format!(
+                "done((all->segment[{number}] = shmget(IPC_PRIVATE, {:#x}, SHM_2MB{flags}) + 1) == 0 ? -1 : 0);",
+                length.0
+            )
+        }
+        Step::Close { file: number } => format!("done(closed({number}));"),
         Step::Truncate { file: number, size } => format!("done(ftruncate({}, {:#x}));", file(number), size.0),
         Step::Allocate { file: number, from, length, keep } => {
             let mode = if keep { "FALLOC_FL_KEEP_SIZE" } else { "0" };
@@ -174,6 +184,12 @@ fn statement(step: &Step) -> String {
 fn in_process(call: &Call) -> String {
     match *call {
         Call::Map(ref map) => mapping(map),
+        Call::Attach { file, at, replace } => {
+            let flags = if replace { "SHM_REMAP" } else { "0" };
+            let at = at.0;
+            format!("done(shmat(all->segment[{file}] - 1, AT({at:#x}), {flags}) == (void *)-1 ? -1 : 0);")
+        }
+        Call::Detach { at } => format!("done(shmdt(AT({:#x})));", at.0),
         Call::Unmap { at, length } => format!("done(munmap(AT({:#x}), {:#x}));", at.0, length.0),
         Call::Protect { at, length, rights } => {
             format!("done(mprotect(AT({:#x}), {:#x}, {}));", at.0, length.0, protection(rights))

@@ -28,6 +28,8 @@ pub enum Guard {
     RemapOfPart,
     /// The process that made a private mapping drops pages of it, or exits, while a child has a copy of it.
     OwnerDrops,
+    /// A process moves its copy of a private mapping that another process has too.
+    CopyMoves,
     /// A `min_size` together with surplus pages, or a second one.
     Minimum,
     /// A page of a mount with limits is asked for that the pool may not have.
@@ -41,10 +43,11 @@ pub enum Guard {
 
 impl Guard {
     /// All there are.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::RemapAtGigabyte,
         Self::RemapOfPart,
         Self::OwnerDrops,
+        Self::CopyMoves,
         Self::Minimum,
         Self::LimitedAndEmpty,
         Self::ProtectionStays,
@@ -58,6 +61,7 @@ impl Guard {
             Self::RemapAtGigabyte => "remap-at-gigabyte",
             Self::RemapOfPart => "remap-of-part",
             Self::OwnerDrops => "owner-drops",
+            Self::CopyMoves => "copy-moves",
             Self::Minimum => "minimum",
             Self::LimitedAndEmpty => "limited-and-empty",
             Self::ProtectionStays => "protection-stays",
@@ -120,6 +124,18 @@ impl Guards {
             };
             if seen.iter().any(in_part) {
                 return Some(Guard::RemapOfPart);
+            }
+        }
+        if let Step::In { process, call: Call::Remap { at, length, to: To::Fixed(_) | To::Anywhere, .. } } =
+            *step
+        {
+            let moves = |one: &Seen| {
+                one.process == process && !one.shared && overlap(&one.range, &around(at, length))
+            };
+            let elsewhere =
+                |one: &Seen| seen.iter().any(|other| other.process != process && other.file == one.file);
+            if seen.iter().any(|one| moves(one) && elsewhere(one)) {
+                return Some(Guard::CopyMoves);
             }
         }
         if seen.iter().any(|seen| leaves_protections(step, seen)) {
@@ -243,6 +259,10 @@ fn drops(engine: &Engine, step: &Step, seen: &Seen) -> bool {
                 Call::Exit => return true,
                 Call::Unmap { at, length } | Call::Advise { at, length, advice: Advice::DontNeed } => {
                     [around(at, length), 0..0]
+                }
+                Call::Attach { file, at, replace: true } => {
+                    let size = engine.files[file].as_ref().map_or(0, |file| file.file.size());
+                    [around(at, Bytes(size)), 0..0]
                 }
                 Call::Map(Map { at, length, flags, .. }) if flags.contains(MapFlags::FIXED) => {
                     [around(at, length), 0..0]

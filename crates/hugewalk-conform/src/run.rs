@@ -218,6 +218,8 @@ impl Sides {
     /// Does everything a step names exist, and lies in the window?
     fn applies(&self, step: &Step) -> bool {
         let Engine { processes, files, mounts, .. } = &self.engine;
+        // A segment can be attached, and nothing else.
+        let plain = |file: usize| files[file].as_ref().is_some_and(|file| !file.segment);
         match *step {
             Step::Pool { .. } | Step::Overcommit { .. } => true,
             Step::Mount { mount, .. } => mounts[mount].is_none(),
@@ -225,23 +227,27 @@ impl Sides {
             Step::Open { file, kind } => {
                 let has_mount = match kind {
                     FileKind::Memory => true,
+                    FileKind::Segment { length, .. } => length.0 <= WINDOW_SIZE,
                     FileKind::On { mount } => mounts[mount].is_some(),
                 };
                 files[file].is_none() && has_mount
             }
-            Step::Read { file, length, .. } => files[file].is_some() && length <= LONGEST_READ,
-            Step::Close { file }
-            | Step::Write { file, .. }
+            Step::Read { file, length, .. } => plain(file) && length <= LONGEST_READ,
+            Step::Close { file } => files[file].is_some(),
+            Step::Write { file, .. }
             | Step::Truncate { file, .. }
             | Step::Allocate { file, .. }
-            | Step::Punch { file, .. } => files[file].is_some(),
+            | Step::Punch { file, .. } => plain(file),
             Step::In { process, ref call } => {
                 let fits = |&(at, length): &(Bytes, Bytes)| {
                     at.0.checked_add(length.0).is_some_and(|end| end + 2 * PAGE <= WINDOW_SIZE)
                 };
                 let there = match *call {
                     Call::Fork { child } => processes[child].is_none(),
-                    Call::Map(ref map) => map.file.is_none_or(|(file, _)| files[file].is_some()),
+                    Call::Map(ref map) => map.file.is_none_or(|(file, _)| plain(file)),
+                    Call::Attach { file, at, .. } => files[file]
+                        .as_ref()
+                        .is_some_and(|file| file.segment && fits(&(at, Bytes(file.file.size())))),
                     Call::Peek { length, .. } | Call::Poke { length, .. } => length <= LONGEST_READ,
                     Call::Mincore { length, .. } => length.0 <= LONGEST_MINCORE,
                     Call::Nodes { length, .. } => length.0 <= LONGEST_NODES,

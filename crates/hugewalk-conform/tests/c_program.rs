@@ -10,6 +10,9 @@ use hugewalk_conform::program::{Places, Program, Step};
 
 /// One of each kind of step, results and errors and signals.
 const PROGRAMS: &[&str] = &[
+    "pool 6; open f0 segment=4p; p0 attach f0 1g; p0 store 1g 7; p0 fork p1; p1 load 1g; p1 attach f0 1g; \
+     p1 attach f0 1g+1p replace; p1 detach 1g; p1 detach 1g; open f1 segment=4p; open f1 segment=4p noreserve; \
+     close f0; close f1; p1 load 1g+1p; p1 exit; p0 detach 1g; p0 exit",
     "pool 12; open f0 memory; truncate f0 4p; p0 map f0 at=1g length=4p rights=rw shared fixed; p0 store 1g 7; \
      p0 fork p1; p1 load 1g; p1 store 1g+1p+5 9; read f0 2097152 8; p0 peek p1 1g 8; p1 poke p0 1g+4 4 8; \
      p0 peek p3 1g 8; p0 peek p1 1g+2097150+3p 8; p0 poke p1 9g 1 1; p0 sweep 1g 4p; p0 mincore 1g 4p; \

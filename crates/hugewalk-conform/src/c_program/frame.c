@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -29,10 +30,11 @@
 #define KEEPER PROCESSES
 #define MFD_2MB (MFD_HUGETLB | 21u << 26)
 #define MAP_2MB (21 << 26)
+#define SHM_2MB (SHM_HUGETLB | 21 << 26 | 0600)
 #define SYSFS "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 
 // One process moves at a time. The keeper works on files, and looks at everything after each step.
-static struct { volatile int turn; volatile pid_t pid[PROCESSES], dying; } *all;
+static struct { volatile int turn; volatile pid_t pid[PROCESSES], dying; volatile int segment[3]; } *all;
 static int me = KEEPER;
 static sigjmp_buf back;
 static siginfo_t met;
@@ -70,6 +72,13 @@ int limited(int number, long size, long min) {
     close(context);
     errno = error;
     return result;
+}
+
+// A file, or a segment: their numbers are kept with one added.
+int closed(int number) {
+    int segment = all->segment[number];
+    all->segment[number] = 0;
+    return segment != 0 ? shmctl(segment - 1, IPC_RMID, NULL) : close(FILE_ + number);
 }
 
 void shown(int fd, long from, long length) {

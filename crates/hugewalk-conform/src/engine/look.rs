@@ -28,7 +28,7 @@ impl Engine {
     /// Looks at everything after a step.
     pub fn observe(&mut self, places: &Places, outcome: Outcome, faults: Option<u64>) -> Observation {
         let file = |file: &super::File| FileState { size: Bytes(file.file.size()), pages: file.file.pages() };
-        let files = self.files.each_ref().map(|open| open.as_ref().map(file));
+        let files = self.files.each_ref().map(|open| open.as_ref().filter(|open| !open.segment).map(file));
         let processes = array::from_fn(|process| self.look(process, places));
         Observation { outcome, faults, pool: self.pool(), files, processes }
     }

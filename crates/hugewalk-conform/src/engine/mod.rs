@@ -2,9 +2,11 @@
 
 mod look;
 mod outcome;
+mod segment;
 mod userfault;
 
 use std::array;
+use std::collections::BTreeSet;
 
 use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::error::OutOfMemory;
@@ -58,6 +60,7 @@ impl Process {
 /// A file and the mount it lies on.
 pub(crate) struct File {
     pub(crate) file: Arc<HugeFile<Host>>,
+    pub(crate) segment: bool,
 }
 
 /// The engine, with what a program made on it so far.
@@ -66,6 +69,8 @@ pub struct Engine {
     /// The address spaces of those that have exited: who has kept hold of one is told so.
     gone: [Option<Arc<AddressSpace<Host>>>; PROCESSES],
     pub(crate) files: [Option<File>; FILES],
+    /// The files that are or were segments, for some may still be attached.
+    segments: BTreeSet<u64>,
     pub(crate) mounts: [Option<Arc<SubPool<Host>>>; MOUNTS],
     pub(crate) task: Task<Host>,
     pub(crate) hugetlb: Arc<Hugetlb<Host>>,
@@ -84,6 +89,7 @@ impl Engine {
             processes: array::from_fn(|_| None),
             gone: array::from_fn(|_| None),
             files: array::from_fn(|_| None),
+            segments: BTreeSet::new(),
             mounts: array::from_fn(|_| None),
             task: Task::new(&hugetlb)?,
             hugetlb,
@@ -97,6 +103,7 @@ impl Engine {
     /// [`EngineError`].
     pub fn begin(&mut self) -> Result<(), EngineError> {
         self.gone = array::from_fn(|_| None);
+        self.segments.clear();
         let space = AddressSpace::new(&self.hugetlb)?;
         self.processes[0] = Some(Process { cpu: Cpu::new(&space)?, space, handler: None });
         Ok(())
@@ -138,14 +145,17 @@ impl Engine {
                 self.mounts[mount] = None;
                 Outcome::Done
             }
+            Step::Open { file, kind: FileKind::Segment { length, reserve } } => {
+                self.make_segment(file, length, reserve)
+            }
             Step::Open { file, kind } => {
                 let mount = match kind {
-                    FileKind::Memory => None,
+                    FileKind::Memory | FileKind::Segment { .. } => None,
                     FileKind::On { mount } => self.mounts[mount].as_ref(),
                 };
                 match HugeFile::new(&self.hugetlb, SIZE, mount) {
                     Ok(made) => {
-                        self.files[file] = Some(File { file: made });
+                        self.files[file] = Some(File { file: made, segment: false });
                         Outcome::Done
                     }
                     Err(error) => of_map(&error.into()),
@@ -193,6 +203,8 @@ impl Engine {
         let at_address = |at: Bytes| VirtAddr::new(at.address());
         let outcome = match *call {
             Call::Map(ref map) => self.map(number, map),
+            Call::Attach { file, at, replace } => self.attach(number, file, at, replace),
+            Call::Detach { at } => self.detach(number, at),
             Call::Unmap { at, length } => done(space.munmap(task, at_address(at), length.0), of_map),
             Call::Protect { at, length, rights } => {
                 done(space.mprotect(task, at_address(at), length.0, protection(rights)), of_map)

@@ -121,6 +121,8 @@ pub struct Kernel {
     open: [bool; FILES],
     /// Processes that have a userfaultfd.
     handlers: [bool; PROCESSES],
+    /// The kernel's numbers of the segments.
+    segments: [Option<u64>; FILES],
     timeout: Duration,
     warden: Warden,
     /// Bound to a name: no second run at the same time.
@@ -152,6 +154,7 @@ impl Kernel {
             running: array::from_fn(|_| None),
             open: [false; FILES],
             handlers: [false; PROCESSES],
+            segments: [None; FILES],
             timeout,
             warden,
             _only: only,
@@ -179,6 +182,7 @@ impl Kernel {
         self.running = array::from_fn(|_| None);
         self.open = [false; FILES];
         self.handlers = [false; PROCESSES];
+        self.segments = [None; FILES];
         Ok(())
     }
 
@@ -256,15 +260,28 @@ impl Kernel {
                 self.ask(KEEPER, op::MOUNT, &[mount_fd(mount), none(size), none(min)])?
             }
             Step::Unmount { mount } => self.ask(KEEPER, op::CLOSE, &[mount_fd(mount)])?,
+            Step::Open { file, kind: FileKind::Segment { length, reserve } } => {
+                let huge = libc::SHM_HUGETLB | libc::MAP_HUGE_2MB | 0o600;
+                let flags = if reserve { huge } else { huge | libc::SHM_NORESERVE };
+                let made = self.ask(KEEPER, op::SEGMENT, &[length.0, flags as u64])?;
+                self.segments[file] = u64::try_from(made.value).ok();
+                made
+            }
             Step::Open { file, kind } => {
                 let made = match kind {
-                    FileKind::Memory => self.ask(KEEPER, op::MEMFD, &[file_fd(file)])?,
+                    FileKind::Memory | FileKind::Segment { .. } => {
+                        self.ask(KEEPER, op::MEMFD, &[file_fd(file)])?
+                    }
                     FileKind::On { mount } => {
                         self.ask(KEEPER, op::CREATE, &[file_fd(file), mount_fd(mount)])?
                     }
                 };
                 self.open[file] = made.value == 0;
                 made
+            }
+            Step::Close { file } if self.segments[file].is_some() => {
+                let segment = self.segments[file].take().unwrap_or(NONE);
+                self.ask(KEEPER, op::REMOVE, &[segment])?
             }
             Step::Close { file } => {
                 self.open[file] = false;
@@ -296,6 +313,12 @@ impl Kernel {
             Call::Fork { child } => return Ok((self.fork(process, child)?, None)),
             Call::Exit => return Ok((self.exit(process)?, None)),
             Call::Map(ref map) => return Ok((self.map(process, map)?, None)),
+            Call::Attach { file, at, replace } => {
+                let flags = if replace { libc::SHM_REMAP } else { 0 };
+                let segment = self.segments[file].unwrap_or(NONE);
+                self.ask(process, op::ATTACH, &[segment, at.address(), flags as u64])?
+            }
+            Call::Detach { at } => self.ask(process, op::DETACH, &[at.address()])?,
             Call::Unmap { at, length } => self.ask(process, op::UNMAP, &[at.address(), length.0])?,
             Call::Protect { at, length, rights } => {
                 self.ask(process, op::PROTECT, &[at.address(), length.0, protection(rights)])?

@@ -7,6 +7,7 @@
 
 use std::ffi::CStr;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::access::{Access, Met, access, catch_signals, counted, minor_faults, touch_scratch};
 use super::wire::{ABSENT, ANSWER, LONGEST, LOOKED, MIXED, NONE, PM_PRESENT, RESIDENT, UNMAPPED, op};
@@ -92,6 +93,7 @@ impl Process {
             op::STORE => one_access(talk, a, Access::Store(b as u8)),
             op::SWEEP => sweep(talk, a, b, c),
             op::MINCORE => mincore(talk, a, b),
+            op::SEGMENT | op::REMOVE | op::ATTACH | op::DETACH => on_segment(operation, [a, b, c]),
             op::PEEK | op::POKE => transfer(talk, operation, [a, b, c, d]),
             op::LOOK => look(talk, a as usize, b as usize),
             op::UFFD_OPEN => moved_to(super::userfault::open(), a as i32),
@@ -111,6 +113,9 @@ extern "C" fn start(process: *mut libc::c_void) -> libc::c_int {
         unsafe { libc::setpgid(0, 0) };
         // SAFETY: no handler of ours is replaced.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        // Segments live in a namespace of the program's own: they go with its last process, however that ends.
+        // SAFETY: concerns this process, and those it forks.
+        OWN_SEGMENTS.store(unsafe { libc::unshare(libc::CLONE_NEWIPC) } == 0, Relaxed);
         catch_signals();
         touch_scratch();
     }
@@ -165,6 +170,25 @@ fn transfer(talk: &mut Talk, operation: u64, [pid, address, length, value]: [u64
         talk.more += 1;
     }
     result(got as i64)
+}
+
+/// Has the program a namespace for its segments? Without one it gets none.
+static OWN_SEGMENTS: AtomicBool = AtomicBool::new(false);
+
+fn on_segment(operation: u64, [a, b, c]: [u64; 3]) -> i64 {
+    if !OWN_SEGMENTS.load(Relaxed) {
+        return -i64::from(libc::ENOSYS);
+    }
+    match operation {
+        // SAFETY: takes numbers.
+        op::SEGMENT => result(unsafe { libc::shmget(libc::IPC_PRIVATE, a as usize, b as i32) }),
+        // SAFETY: this command looks at no buffer.
+        op::REMOVE => result(unsafe { libc::shmctl(a as i32, libc::IPC_RMID, ptr::null_mut()) }),
+        // SAFETY: concerns the program's window alone, as the calls above do.
+        op::ATTACH => result(unsafe { libc::shmat(a as i32, b as *const _, c as i32) } as i64),
+        // SAFETY: as said above.
+        _ => result(unsafe { libc::shmdt(a as *const _) }),
+    }
 }
 
 fn one_access(talk: &mut Talk, address: u64, what: Access) -> i64 {

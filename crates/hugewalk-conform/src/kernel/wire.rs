@@ -55,6 +55,14 @@ pub(super) mod op {
     pub(in crate::kernel) const UFFD_OPEN: u64 = 50;
     /// `descriptor, operation, words`: an operation of a userfaultfd, see `userfault.rs`
     pub(in crate::kernel) const UFFD: u64 = 51;
+    /// `length, flags`: `shmget(2)`; its number
+    pub(in crate::kernel) const SEGMENT: u64 = 42;
+    /// `number of the segment`: `IPC_RMID`
+    pub(in crate::kernel) const REMOVE: u64 = 43;
+    /// `number of the segment, address, flags`
+    pub(in crate::kernel) const ATTACH: u64 = 44;
+    /// `address`
+    pub(in crate::kernel) const DETACH: u64 = 45;
     /// `address, length, 1 to move`: the statuses of `move_pages(2)` follow the answer
     pub(in crate::kernel) const NODES: u64 = 60;
     /// Asks the warden for the first process of a program.

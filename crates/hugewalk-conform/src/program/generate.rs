@@ -35,6 +35,8 @@ pub struct Generator {
     steps: Vec<Step>,
     processes: [Option<Vec<Mapped>>; PROCESSES],
     files: [bool; FILES],
+    /// The lengths of those that are segments.
+    segments: [Option<u64>; FILES],
     mounts: [bool; MOUNTS],
     /// Faults have handlers in this program.
     handles: bool,
@@ -59,6 +61,7 @@ impl Generator {
             steps: Vec::new(),
             processes: [Some(Vec::new()), None, None, None],
             files: [false; FILES],
+            segments: [None; FILES],
             mounts: [false; MOUNTS],
             handles,
             handlers: [const { None }; PROCESSES],
@@ -113,9 +116,9 @@ impl Generator {
         let files = self.rng.usize(0..=FILES);
         for file in 0..files {
             let on = self.file_kind();
-            self.files[file] = true;
+            self.opened(file, on);
             self.steps.push(Step::Open { file, kind: on });
-            if !self.one_in(4) {
+            if self.segments[file].is_none() && !self.one_in(4) {
                 let size = match kind {
                     Kind::Giant if !self.one_in(4) => self.rng.u64(1..=2) * GIB + self.rng.u64(0..3) * PAGE,
                     _ => self.rng.u64(0..10) * PAGE,
@@ -193,11 +196,44 @@ impl Generator {
     }
 
     fn file_kind(&mut self) -> FileKind {
+        if self.one_in(5) {
+            let giant = self.kind == Kind::Giant;
+            let length = match self.rng.u8(0..12) {
+                0 => 0,
+                1 => PAGE + 4096,
+                _ if giant => self.rng.u64(1..=2) * GIB + self.rng.u64(0..2) * PAGE,
+                _ => self.rng.u64(1..8) * PAGE,
+            };
+            let reserve = if giant { self.one_in(4) } else { !self.one_in(4) };
+            return FileKind::Segment { length: Bytes(length), reserve };
+        }
         let mounts: Vec<usize> = (0..MOUNTS).filter(|&mount| self.mounts[mount]).collect();
         if mounts.is_empty() || self.one_in(5) {
             return FileKind::Memory;
         }
         FileKind::On { mount: self.pick(&mounts) }
+    }
+
+    fn opened(&mut self, file: usize, kind: FileKind) {
+        self.files[file] = true;
+        self.segments[file] = match kind {
+            FileKind::Segment { length, .. } => Some(length.0),
+            FileKind::Memory | FileKind::On { .. } => None,
+        };
+    }
+
+    /// A segment is attached, mostly at a place of its own.
+    fn attach(&mut self, process: usize) -> Option<Call> {
+        let segments: Vec<usize> = (0..FILES).filter(|&file| self.segments[file].is_some()).collect();
+        if segments.is_empty() || self.one_in(3) {
+            return None;
+        }
+        let file = self.pick(&segments);
+        let length = self.segments[file]?.next_multiple_of(PAGE);
+        let odd = if self.one_in(10) { self.pick(&[1, 4096]) } else { 0 };
+        let at = Bytes(self.place());
+        self.processes[process].as_mut()?.insert(0, Mapped { at: at.0, length });
+        Some(Call::Attach { file, at: Bytes(at.0 + odd), replace: self.one_in(3) })
     }
 
     fn living(&mut self) -> Option<usize> {
@@ -207,7 +243,8 @@ impl Generator {
     }
 
     fn open_file(&mut self) -> Option<usize> {
-        let open: Vec<usize> = (0..FILES).filter(|&file| self.files[file]).collect();
+        let open: Vec<usize> =
+            (0..FILES).filter(|&file| self.files[file] && self.segments[file].is_none()).collect();
         if open.is_empty() { None } else { Some(self.pick(&open)) }
     }
 
@@ -221,7 +258,14 @@ impl Generator {
             return Some(Step::In { process, call: Call::Userfault(self.handle(process)?) });
         }
         let call = match roll {
-            0..16 => self.map(process)?,
+            0..16 => match self.attach(process) {
+                Some(attach) => attach,
+                None => self.map(process)?,
+            },
+            // Now and then of what was never a segment.
+            58..60 if self.segments.iter().any(Option::is_some) => {
+                Call::Detach { at: Bytes(self.mapped(process)?.at) }
+            }
             16..36 => Call::Store { at: self.spot(process)?, value: self.rng.u8(1..) },
             36..45 => Call::Load { at: self.spot(process)? },
             45..48 => self.transfer()?,
@@ -501,8 +545,9 @@ impl Generator {
             }
             2 => {
                 let file = (0..FILES).find(|&file| !self.files[file])?;
-                self.files[file] = true;
-                return Some(Step::Open { file, kind: self.file_kind() });
+                let kind = self.file_kind();
+                self.opened(file, kind);
+                return Some(Step::Open { file, kind });
             }
             3 => {
                 let mount = self.rng.usize(0..MOUNTS);
@@ -513,6 +558,13 @@ impl Generator {
                 return (self.kind == Kind::Mounts).then(|| self.mount(mount));
             }
             _ => {}
+        }
+        if roll == 4
+            && let Some(file) = (0..FILES).find(|&file| self.segments[file].is_some())
+        {
+            self.files[file] = false;
+            self.segments[file] = None;
+            return Some(Step::Close { file });
         }
         let file = self.open_file()?;
         let from = self.extent();

@@ -176,6 +176,13 @@ pub enum FileKind {
         /// Which mount.
         mount: usize,
     },
+    /// A segment of System V: `shmget(2)` with `SHM_HUGETLB`. It is closed with `IPC_RMID`, and can only be attached.
+    Segment {
+        /// How large.
+        length: Bytes,
+        /// Without `SHM_NORESERVE`
+        reserve: bool,
+    },
 }
 
 /// What a process does.
@@ -183,6 +190,20 @@ pub enum FileKind {
 pub enum Call {
     /// `mmap(2)`
     Map(Map),
+    /// `shmat(2)` of a segment.
+    Attach {
+        /// Which.
+        file: usize,
+        /// Where.
+        at: Bytes,
+        /// `SHM_REMAP`
+        replace: bool,
+    },
+    /// `shmdt(2)`
+    Detach {
+        /// Where it was attached.
+        at: Bytes,
+    },
     /// `munmap(2)`
     Unmap {
         /// From where on.
@@ -439,6 +460,7 @@ impl Call {
                 To::Fixed(to) => vec![(at, length), (to, kept)],
                 To::InPlace | To::Anywhere => vec![(at, length)],
             },
+            Self::Attach { at, .. } | Self::Detach { at } => vec![(at, Bytes(1))],
             Self::Load { at } | Self::Store { at, .. } => vec![(at, Bytes(1))],
             Self::Peek { at, length, .. } | Self::Poke { at, length, .. } => vec![(at, Bytes(length))],
             Self::Userfault(ref handling) => handling.range().into_iter().collect(),
@@ -465,6 +487,8 @@ impl Step {
             Self::Write { .. } => "write",
             Self::In { call, .. } => match call {
                 Call::Map(_) => "map",
+                Call::Attach { .. } => "attach",
+                Call::Detach { .. } => "detach",
                 Call::Unmap { .. } => "unmap",
                 Call::Protect { .. } => "protect",
                 Call::Remap { .. } => "remap",

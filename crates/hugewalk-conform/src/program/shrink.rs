@@ -1,6 +1,6 @@
 //! Shorter programs that still do what a program does.
 
-use super::{Bytes, Call, MapFlags, PAGE, Program, Step};
+use super::{Bytes, Call, FileKind, MapFlags, PAGE, Program, Step};
 
 /// Makes a program as short as it gets while `still` says so of it. Asks `most` times at most.
 pub fn shrink(program: &Program, most: u32, mut still: impl FnMut(&Program) -> bool) -> Program {
@@ -61,6 +61,11 @@ fn simpler(step: &Step) -> Vec<Step> {
                 Step::Mount { mount, size: *size, min: None },
             ]);
         }
+        Step::Open { file, kind: FileKind::Segment { length, reserve } } => {
+            let (file, reserve) = (*file, *reserve);
+            let open = |length| Step::Open { file, kind: FileKind::Segment { length, reserve } };
+            found.extend(smaller(*length).map(open));
+        }
         Step::Truncate { file, size } => {
             found.extend(smaller(*size).map(|size| Step::Truncate { file: *file, size }));
         }
@@ -117,6 +122,8 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
         Call::Nodes { at, length, moved } => {
             smaller(length).map(|length| Call::Nodes { at, length, moved }).collect()
         }
+        Call::Attach { file, at, replace: true } => vec![Call::Attach { file, at, replace: false }],
+        Call::Attach { .. } | Call::Detach { .. } => Vec::new(),
         Call::Store { at, .. } => vec![Call::Load { at }, Call::Store { at: at.page(), value: 1 }],
         Call::Peek { of, at, length } => [1, length / 2]
             .into_iter()

@@ -87,6 +87,15 @@ fn parse_step(text: &str) -> Result<Step, String> {
             let file = words.index('f', FILES)?;
             let kind = match words.next("what kind of file")? {
                 "memory" => FileKind::Memory,
+                word if word.starts_with("segment=") => {
+                    let length = word.trim_start_matches("segment=").parse()?;
+                    let reserve = match words.0.next() {
+                        None => true,
+                        Some("noreserve") => false,
+                        Some(word) => return Err(format!("{word}: only `noreserve` is known")),
+                    };
+                    FileKind::Segment { length, reserve }
+                }
                 on => FileKind::On { mount: index(on, 'm', MOUNTS)? },
             };
             Step::Open { file, kind }
@@ -143,6 +152,16 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
     let range = |words: &mut Words<'_>| Ok::<_, String>((words.bytes("where")?, words.bytes("the length")?));
     Ok(match verb {
         "map" => Call::Map(parse_map(words)?),
+        "attach" => {
+            let (file, at) = (words.index('f', FILES)?, words.bytes("where")?);
+            let replace = match words.0.next() {
+                None => false,
+                Some("replace") => true,
+                Some(word) => return Err(format!("{word}: only `replace` is known")),
+            };
+            Call::Attach { file, at, replace }
+        }
+        "detach" => Call::Detach { at: words.bytes("where")? },
         "unmap" => {
             let (at, length) = range(words)?;
             Call::Unmap { at, length }
@@ -331,6 +350,10 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Map(map) => write!(f, "{map}"),
+            Self::Attach { file, at, replace } => {
+                write!(f, "attach f{file} {at}{}", if *replace { " replace" } else { "" })
+            }
+            Self::Detach { at } => write!(f, "detach {at}"),
             Self::Unmap { at, length } => write!(f, "unmap {at} {length}"),
             Self::Protect { at, length, rights } => write!(f, "protect {at} {length} {rights}"),
             Self::Remap { at, length, kept, to } => {
@@ -371,6 +394,9 @@ impl fmt::Display for Step {
             Self::Unmount { mount } => write!(f, "unmount m{mount}"),
             Self::Open { file, kind: FileKind::Memory } => write!(f, "open f{file} memory"),
             Self::Open { file, kind: FileKind::On { mount } } => write!(f, "open f{file} m{mount}"),
+            Self::Open { file, kind: FileKind::Segment { length, reserve } } => {
+                write!(f, "open f{file} segment={length}{}", if *reserve { "" } else { " noreserve" })
+            }
             Self::Close { file } => write!(f, "close f{file}"),
             Self::Truncate { file, size } => write!(f, "truncate f{file} {size}"),
             Self::Allocate { file, from, length, keep } => {

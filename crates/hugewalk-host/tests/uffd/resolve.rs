@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
-use hugewalk::mm::{Advice, MapError, MapFlags};
+use hugewalk::mm::{Advice, MapFlags};
 use hugewalk::uffd::{
     ContinueMode, CopyMode, Features, Modes, Operations, PagefaultFlags, ProtectMode, Stopped, Userfault,
     UserfaultError,
