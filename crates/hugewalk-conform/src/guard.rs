@@ -159,6 +159,11 @@ impl Guards {
         }
     }
 
+    /// Has there been a mount with a minimum?
+    pub(crate) const fn minimum(&self) -> bool {
+        self.minimum
+    }
+
     /// Pages that a step may ask of the pool for files on mounts with limits.
     fn limited_pages(&self, engine: &Engine, seen: &[Seen], step: &Step) -> u64 {
         let limited =

@@ -18,7 +18,17 @@ pub struct Known {
     /// A program whose last step shows it.
     pub example: &'static str,
     /// Is it this?
-    meets: fn(&Step, &Observation, &Observation) -> bool,
+    meets: fn(Met<'_>) -> bool,
+}
+
+/// A step, and what was observed after it.
+#[derive(Clone, Copy)]
+pub(crate) struct Met<'s> {
+    pub(crate) step: &'s Step,
+    /// Has there been a mount with `min_size`?
+    pub(crate) minimum: bool,
+    pub(crate) kernel: &'s Observation,
+    pub(crate) engine: &'s Observation,
 }
 
 /// All of them.
@@ -37,7 +47,7 @@ pub const KNOWN: &[Known] = &[
         reason: "Linux has no write(2) for these files; the engine has, for kernels that load the memory of a guest.",
         kernels: "all",
         example: "pool 2; open f0 memory; truncate f0 1p; write f0 0 7",
-        meets: |step, _, _| matches!(step, Step::Write { .. }),
+        meets: |met| matches!(met.step, Step::Write { .. }),
     },
     Known {
         name: "robbed-stays-robbed",
@@ -47,6 +57,16 @@ pub const KNOWN: &[Known] = &[
         example: "pool 1; p0 map fresh at=1g+1p length=1p rights=rw fixed; p0 store 1g+1p 7; p0 fork p1; p0 store 1g+1p 8; \
                   pool 2; p1 fork p2; p2 load 1g+1p",
         meets: robbed,
+    },
+    Known {
+        name: "promise-first",
+        reason: "A mapping that takes the place of another on a mount with min_size is promised its pages before the other gives its \
+                 own back, so that nothing is lost if there are none. The mount then holds more in reserve than on Linux, \
+                 which unmaps first, until it is unmounted.",
+        kernels: "6.1 to 6.18",
+        example: "pool 3; mount m0 min=1; open f0 m0; p0 map f0+0 at=1g+9p length=1p rights=rw fixed; \
+                  p0 map f0+0 at=1g+9p length=1p rights=rw fixed",
+        meets: promise_first,
     },
     Known {
         name: "no-page-to-copy-to",
@@ -61,13 +81,13 @@ pub const KNOWN: &[Known] = &[
 
 /// The difference that is known to be between what was observed after a step.
 #[must_use]
-pub fn find(step: &Step, kernel: &Observation, engine: &Observation) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| (known.meets)(step, kernel, engine))
+pub(crate) fn find(met: Met<'_>) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| (known.meets)(met))
 }
 
 /// Both refuse it, and the mappings differ in nothing but where they are split, and after mprotect or unregistering in their
 /// rights and what they are registered for.
-fn refused(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
+fn refused(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
     let splits = matches!(
         step,
         Step::In {
@@ -113,7 +133,7 @@ fn whole(mappings: &[Mapping], any_kind: bool) -> Vec<Mapping> {
     joined
 }
 
-fn robbed(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
+fn robbed(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
     let access = matches!(
         step,
         Step::In {
@@ -132,7 +152,15 @@ fn robbed(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
     access && !bus_error(kernel) && bus_error(engine)
 }
 
-fn no_page_to_copy_to(step: &Step, kernel: &Observation, engine: &Observation) -> bool {
+fn promise_first(Met { step, minimum, kernel, engine }: Met<'_>) -> bool {
+    let maps = matches!(step, Step::In { call: Call::Map(_) | Call::Attach { .. }, .. });
+    let more = engine.pool.reserved > kernel.pool.reserved;
+    let pool = crate::observe::Pool { reserved: kernel.pool.reserved, ..engine.pool };
+    let rest_equal = *kernel == Observation { pool, ..engine.clone() };
+    maps && minimum && more && rest_equal
+}
+
+fn no_page_to_copy_to(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
     let copies = matches!(step, Step::In { call: Call::Userfault(Handling::Copy { .. }), .. });
     let outcomes = (&kernel.outcome, &engine.outcome);
     let refused = outcomes == (&Outcome::Error("EEXIST"), &Outcome::Error("ENOMEM"));

@@ -7,7 +7,7 @@ use crate::coverage::Coverage;
 use crate::engine::{Engine, EngineError};
 use crate::guard::{Guard, Guards};
 use crate::kernel::{Kernel, KernelError};
-use crate::known::{self, KNOWN, Known};
+use crate::known::{self, KNOWN, Known, Met};
 use crate::observe::{Outcome, Pool};
 use crate::program::{
     Bytes, Call, FileKind, Handling, LONGEST_COPY, LONGEST_MINCORE, LONGEST_NODES, LONGEST_READ, PAGE,
@@ -208,7 +208,12 @@ impl Sides {
         let seen_on_engine = self.engine.observe(places, engine.clone(), engine_faults);
         report.differences = self.comparison.compare(&seen_on_kernel, &seen_on_engine);
         if !report.differences.is_empty() {
-            report.known = known::find(step, &seen_on_kernel, &seen_on_engine);
+            report.known = known::find(Met {
+                step,
+                minimum: guards.minimum(),
+                kernel: &seen_on_kernel,
+                engine: &seen_on_engine,
+            });
             self.coverage.known(report.known);
         }
         self.coverage.step(step, &kernel, &engine);
