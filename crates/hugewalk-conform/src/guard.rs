@@ -30,7 +30,7 @@ pub enum Guard {
     OwnerDrops,
     /// A process moves its copy of a private mapping that another process has too.
     CopyMoves,
-    /// A `min_size` together with surplus pages, or a second one.
+    /// A `min_size` together with surplus pages, or a second one, or with pages that a handler copies to its files.
     Minimum,
     /// A page of a mount with limits is asked for that the pool may not have.
     LimitedAndEmpty,
@@ -136,6 +136,14 @@ impl Guards {
                 |one: &Seen| seen.iter().any(|other| other.process != process && other.file == one.file);
             if seen.iter().any(|one| moves(one) && elsewhere(one)) {
                 return Some(Guard::CopyMoves);
+            }
+        }
+        if let Step::In { process, call: Call::Userfault(Handling::Copy { at, length, .. }) } = *step {
+            let limited = |one: &Seen| {
+                one.process == process && one.limited && overlap(&one.range, &around(at, length))
+            };
+            if self.minimum && seen.iter().any(limited) {
+                return Some(Guard::Minimum);
             }
         }
         if seen.iter().any(|seen| leaves_protections(step, seen)) {
