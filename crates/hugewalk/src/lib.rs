@@ -8,7 +8,7 @@
 //! # What there is
 //!
 //! - x86-64 tables of 4 and 5 levels, with leaves of 2 MiB and 1 GiB; the hardware can walk them.
-//! - mmap (shared, private, of files and anonymous), munmap, mprotect, mremap, madvise, fork, exit: [`mm`].
+//! - mmap (shared, private, of files and anonymous), munmap, mprotect, mremap, madvise, mlock, mbind, fork, exit: [`mm`].
 //! - Faults with copy-on-write and reservations: [`mod@fault`]. Files that can be truncated, punched, preallocated, read and
 //!   written: [`mod@file`]. Pools that are resized at run time, overcommit, mounts with limits: [`pool`], [`reserve`].
 //! - get_user_pages, fast and slow; pins that hold against copy-on-write; process_vm_readv and its like: [`gup`].

@@ -6,8 +6,12 @@ mod common;
 mod copying;
 #[path = "scenarios/files.rs"]
 mod files;
+#[path = "scenarios/locking.rs"]
+mod locking;
 #[path = "scenarios/mapping.rs"]
 mod mapping;
+#[path = "scenarios/policies.rs"]
+mod policies;
 #[path = "scenarios/reservations.rs"]
 mod reservations;
 #[path = "scenarios/sharing.rs"]

@@ -19,7 +19,7 @@ use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
 use hugewalk::pagewalk::PageMap;
 use hugewalk::pool::PoolCounters;
 use hugewalk::uffd::{Features, Modes, Userfault};
-use hugewalk::vma::{Protection, VmaFlags};
+use hugewalk::vma::{Nodes, Policy, Protection, VmaFlags};
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Host, HostConfig};
 
@@ -130,7 +130,10 @@ impl World {
             let mmap = space.mmap_read(task);
             let vmas: Vec<_> = mmap
                 .vmas()
-                .map(|vma| (vma.start(), vma.pages(), vma.offset(), vma.protection(), vma.flags()))
+                .map(|vma| {
+                    let place = (vma.start(), vma.pages(), vma.offset());
+                    (place, vma.protection(), vma.flags(), vma.policy())
+                })
                 .collect();
             drop(mmap);
             (vmas, space.pagemap(task, page(0)..page(512)).unwrap())
@@ -150,7 +153,7 @@ impl World {
     }
 }
 
-type Mapping = (VirtAddr, u64, u64, Protection, VmaFlags);
+type Mapping = ((VirtAddr, u64, u64), Protection, VmaFlags, Policy);
 
 /// What can be seen of a world.
 #[derive(Debug, PartialEq, Eq)]
@@ -224,6 +227,9 @@ fn nothing_is_done_to_ranges_of_length_0() {
             assert_eq!(space.madvise(task, at, 0, advice), Ok(()));
         }
         assert_eq!(space.mprotect(task, at, 0, Protection::empty()), Ok(()));
+        assert_eq!(space.mlock(task, at, 0), Ok(()));
+        assert_eq!(space.munlock(task, at, 0), Ok(()));
+        assert_eq!(space.mbind(task, at, 0, Policy::Bind(Nodes::empty())), Ok(()));
     }
     world.file.write_at(&mut world.task, u64::MAX, &[]).unwrap();
     assert_eq!(world.look(), before);

@@ -3,8 +3,8 @@
 use hugewalk::addr::{HugeSize, PMD_SIZE, VirtAddr};
 use hugewalk::error::Errno::{self, EACCES, EEXIST, EFAULT, EINVAL, ENOMEM};
 use hugewalk::fault::Access;
-use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement, RemapTo};
-use hugewalk::vma::Protection;
+use hugewalk::mm::{Advice, Backing, LockAll, MapFlags, MapRequest, Placement, RemapTo};
+use hugewalk::vma::{Nodes, Policy, Protection};
 
 use crate::pages::{RW, page};
 use crate::{Case, HANDLED, HOLE, READ_ONLY, UNTOUCHABLE, World, errno};
@@ -40,6 +40,20 @@ fn advise(world: &mut World, start: VirtAddr, length: u64) -> Option<Errno> {
 
 fn one(world: &mut World, start: VirtAddr, length: u64, advice: Advice) -> Option<Errno> {
     errno!(world.space.madvise(&mut world.task, start, length, advice))
+}
+
+/// Locks a range, or lets go of it.
+fn lock(world: &mut World, start: VirtAddr, length: u64) -> Option<Errno> {
+    let World { space, task, .. } = world;
+    let errors = [errno!(space.mlock(task, start, length)), errno!(space.munlock(task, start, length))];
+    assert_eq!(errors[0], errors[1]);
+    errors[0]
+}
+
+const BIND: Policy = Policy::Bind(Nodes::PRESENT);
+
+fn bind(world: &mut World, start: VirtAddr, length: u64, policy: Policy) -> Option<Errno> {
+    errno!(world.space.mbind(&mut world.task, start, length, policy))
 }
 
 fn map(world: &mut World, placement: Placement, length: u64, offset: u64) -> Option<Errno> {
@@ -89,6 +103,35 @@ pub(crate) const CASES: &[Case] = &[
     ("failing a hole", EFAULT, |world| one(world, page(HOLE), PMD_SIZE, Advice::Hwpoison)),
     ("failing what may not be read", EFAULT, |world| {
         one(world, page(UNTOUCHABLE), PMD_SIZE, Advice::SoftOffline)
+    }),
+    ("locking a range that wraps", EINVAL, |world| lock(world, odd(0, 1), !4094)),
+    ("locking a hole", ENOMEM, |world| lock(world, page(1), 2 * PMD_SIZE)),
+    ("locking what may not be touched", ENOMEM, |world| {
+        errno!(world.space.mlock(&mut world.task, page(UNTOUCHABLE), PMD_SIZE))
+    }),
+    ("locking neither what is nor what will be mapped", EINVAL, |world| {
+        errno!(world.space.mlockall(&mut world.task, LockAll::ONFAULT))
+    }),
+    ("locking by an unknown flag", EINVAL, |world| {
+        let what = LockAll::FUTURE | LockAll::from_bits_retain(1 << 7);
+        errno!(world.space.mlockall(&mut world.task, what))
+    }),
+    ("a policy from an odd start", EINVAL, |world| bind(world, odd(0, 1), PMD_SIZE, BIND)),
+    ("a policy for a range that wraps", EINVAL, |world| bind(world, page(0), !4095, BIND)),
+    ("a policy for a part of a page", EINVAL, |world| bind(world, page(0), 4096, BIND)),
+    ("a policy for a hole", EFAULT, |world| bind(world, page(HOLE), PMD_SIZE, BIND)),
+    ("a policy across a hole", EFAULT, |world| bind(world, page(1), 3 * PMD_SIZE, BIND)),
+    ("no policy for a hole", EFAULT, |world| bind(world, page(HOLE), PMD_SIZE, Policy::Default)),
+    ("a policy without nodes", EINVAL, |world| {
+        let none = Nodes::empty();
+        let errors = [Policy::Bind(none), Policy::Interleave(none), Policy::PreferredMany(none)]
+            .map(|policy| bind(world, page(0), PMD_SIZE, policy));
+        assert_eq!(errors, [errors[0]; 3]);
+        errors[0]
+    }),
+    ("a policy for nodes that are not there", EINVAL, |world| {
+        let other = Nodes::from_bits_retain(2);
+        bind(world, page(0), PMD_SIZE, Policy::Preferred(other))
     }),
     ("mapping nothing", EINVAL, |world| map(world, ANYWHERE, 0, 0)),
     ("mapping from inside a page of the file", EINVAL, |world| map(world, ANYWHERE, PMD_SIZE, 4096)),
@@ -158,8 +201,13 @@ pub(crate) const CASES: &[Case] = &[
             errno!(space.mremap(task, page(0), PMD_SIZE, PMD_SIZE, RemapTo::InPlace)),
             errno!(space.fork(task)),
             errno!(space.fault(task, page(1), Access::Write)),
+            errno!(space.mlock(task, page(1), PMD_SIZE)),
+            errno!(space.munlock(task, page(1), PMD_SIZE)),
+            errno!(space.mlockall(task, LockAll::FUTURE)),
+            errno!(space.munlockall(task)),
+            errno!(space.mbind(task, page(0), PMD_SIZE, BIND)),
         ];
-        assert_eq!(errors, [errors[0]; 6]);
+        assert_eq!(errors, [errors[0]; 11]);
         let advised = ADVICE.map(|advice| errno!(space.madvise(task, page(0), PMD_SIZE, advice)));
         assert_eq!(advised, [errors[0]; ADVICE.len()]);
         errors[0]

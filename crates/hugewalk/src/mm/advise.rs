@@ -115,13 +115,7 @@ impl<P: Platform> AddressSpace<P> {
             |_, _, _, _, _| {},
             task,
         )?;
-        let mut mapped = range.start;
-        for vma in mmap.vmas.overlapping(range) {
-            if vma.start() > mapped {
-                break;
-            }
-            mapped = vma.end();
-        }
+        let mapped = mmap.vmas.mapped_until(range);
         if mapped < range.end { Err(MapError::NotMapped { address: mapped }) } else { Ok(()) }
     }
 

@@ -89,6 +89,18 @@ pub enum MapError {
     /// Populating stopped at this fault; what came before it is there.
     #[error("populating stopped: {0}")]
     Fault(FaultError),
+    /// Locking stopped at this fault; what came before it is there.
+    #[error("locking stopped: {0}")]
+    Lock(FaultError),
+    /// The policy names no node that there is, or nodes where it has none.
+    #[error("the policy does not go with these nodes")]
+    BadNodes,
+    /// What there is of the range is not enough to give it a policy: there is a hole in it, or nothing at all.
+    #[error("{address:?} is not mapped, so the range has no policy")]
+    NoPolicy {
+        /// The first address that is not.
+        address: VirtAddr,
+    },
     /// The file did not do it.
     #[error(transparent)]
     File(FileError),
@@ -119,15 +131,22 @@ impl MapError {
             | Self::Overlaps
             | Self::NotAllowed
             | Self::UnknownRights
+            | Self::BadNodes
             | Self::WrongSystem(_) => Errno::EINVAL,
             Self::NoRoom { .. } | Self::NotMapped { .. } | Self::NoPage(_) | Self::OutOfMemory(_) => {
                 Errno::ENOMEM
             }
             Self::Exists { .. } => Errno::EEXIST,
             Self::OffsetOverflow { .. } => Errno::EOVERFLOW,
-            Self::BadAddress { .. } => Errno::EFAULT,
+            Self::BadAddress { .. } | Self::NoPolicy { .. } => Errno::EFAULT,
             Self::AccessDenied => Errno::EACCES,
             Self::Fault(error) => error.errno(),
+            // Linux: __mlock_posix_error_return() in mm/mlock.c.
+            Self::Lock(error) => match error.errno() {
+                Errno::EFAULT => Errno::ENOMEM,
+                Errno::ENOMEM => Errno::EAGAIN,
+                other => other,
+            },
             Self::File(error) => error.errno(),
             // Linux tells hardware errors apart for callers that ask for it, and madvise does not.
             Self::Gup(GupError::Hwpoison { .. }) => Errno::EFAULT,

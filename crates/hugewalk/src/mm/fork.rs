@@ -64,8 +64,7 @@ fn copy_vmas<P: Platform>(
         if old.flags().contains(VmaFlags::DONTFORK) {
             continue;
         }
-        let mut shape = old.shape();
-        shape.flags -= VmaFlags::LOCKED;
+        let shape = old.shape();
         let userfault = contexts.of_copy(old, child, task)?;
         let new = Vma::with_handler(child.mm(), old.file(), shape, None, userfault.as_ref())?;
         into.vmas.prepare(1)?;

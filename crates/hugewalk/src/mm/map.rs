@@ -9,14 +9,13 @@ use super::unmap::Unmap;
 use super::{AddressSpace, MapError, MmapWriteGuard, align_error};
 use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
 use crate::error::WrongSystem;
-use crate::fault::Access;
 use crate::file::HugeFile;
 use crate::platform::Platform;
 use crate::reserve::{NoPage, PrivateReserve, release_range, reserve_range};
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Announcements;
-use crate::vma::{Protection, Shape, Vma, VmaFlags};
+use crate::vma::{Policy, Protection, Shape, Vma, VmaFlags};
 
 bitflags! {
     /// How to map. Linux: `MAP_*`.
@@ -28,7 +27,8 @@ bitflags! {
         const NORESERVE = 1 << 1;
         /// Fault everything in at once, as far as that goes (`MAP_POPULATE`).
         const POPULATE = 1 << 2;
-        /// Lock in memory, which faults everything in too (`MAP_LOCKED`).
+        /// Lock in memory, which for huge pages means no more than to fault everything in too (`MAP_LOCKED`); see
+        /// [`mlock`](AddressSpace::mlock).
         const LOCKED = 1 << 3;
     }
 }
@@ -78,8 +78,9 @@ pub struct MapRequest<'a, P: Platform> {
 impl<P: Platform> AddressSpace<P> {
     /// Maps a file or fresh pages, and returns the address. Sleeps.
     ///
-    /// Takes the mmap lock in write, the file's inode lock, and `i_mmap` in write; with `POPULATE` or `LOCKED`, what faults
-    /// take, and a fault that fails ends the populating without an error.
+    /// Takes the mmap lock in write, the file's inode lock, and `i_mmap` in write; with `POPULATE` or `LOCKED`, and after
+    /// [`mlockall`](Self::mlockall) for what is to come, what faults take, and a fault that fails ends the populating without
+    /// an error.
     ///
     /// Linux: `mmap(2)`, `hugetlbfs_file_mmap()` in fs/hugetlbfs/inode.c.
     ///
@@ -131,14 +132,16 @@ impl<P: Platform> AddressSpace<P> {
         let mut flags = VmaFlags::empty();
         flags.set(VmaFlags::SHARED, request.flags.contains(MapFlags::SHARED));
         flags.set(VmaFlags::NORESERVE, request.flags.contains(MapFlags::NORESERVE));
-        flags.set(VmaFlags::LOCKED, request.flags.contains(MapFlags::LOCKED));
         let shape = Shape {
             start,
             end: range.end,
             offset: offset >> size.shift(),
             protection: request.protection & Protection::all(),
             flags,
+            policy: Policy::Default,
         };
+        let populates =
+            request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) || mmap.vmas.locks_new;
         let mut events = Announcements::new();
         events.unmap(mmap.vmas.overlapping(&range), &range, task)?;
         let mapped = match align_error(size, offset) {
@@ -154,29 +157,11 @@ impl<P: Platform> AddressSpace<P> {
         // Let go of at the end: populating does without what the files of replaced mappings were promised (in Linux a file
         // that nobody has any more goes when the call returns).
         let _replaced = mapped?;
-        if request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) {
-            self.populate(task, range, request);
+        if populates {
+            // As far as that goes; what the mapping is worth does not depend on it.
+            let _ = self.populate(task, range);
         }
         Ok(start)
-    }
-
-    /// Faults a range in, until a fault fails. Linux: `populate_vma_page_range()` in mm/gup.c.
-    fn populate(&self, task: &mut Task<P>, range: Range<VirtAddr>, request: &MapRequest<'_, P>) {
-        let private = !request.flags.contains(MapFlags::SHARED);
-        let access = match request.protection {
-            // A private page is copied at once rather than at the first store.
-            rights if rights.contains(Protection::WRITE) && private => Access::Write,
-            rights if rights.is_empty() => return,
-            _ => Access::Read,
-        };
-        let size = match request.backing {
-            Backing::File { file, .. } => file.size_class(),
-            Backing::Anonymous(size) => size,
-        };
-        let mut address = range.start;
-        while address < range.end && self.fault_in(task, address, access).is_ok() {
-            address = address.plus(size.bytes());
-        }
     }
 }
 

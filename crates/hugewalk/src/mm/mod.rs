@@ -12,11 +12,13 @@
 //! [`AddressSpace`] adds the set of VMAs.
 
 mod advise;
+mod bind;
 mod entries;
 mod error;
 mod exchange;
 mod exit;
 mod fork;
+mod lock;
 mod map;
 mod observe;
 mod protect;
@@ -36,6 +38,7 @@ pub use self::advise::Advice;
 pub(crate) use self::entries::each_own_entry;
 pub use self::error::MapError;
 pub(crate) use self::exchange::exchange_range;
+pub use self::lock::LockAll;
 pub use self::map::{Backing, MapFlags, MapRequest, Placement};
 pub use self::observe::{Residency, TableUse};
 pub use self::remap::RemapTo;

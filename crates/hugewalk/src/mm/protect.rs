@@ -42,24 +42,12 @@ impl<P: Platform> AddressSpace<P> {
         }
         let range = page_range(address, length)?;
         let mut mmap = self.mmap_write(task);
-        let mapped = range.start..mapped_until(&mmap, &range);
+        let mapped = range.start..mmap.vmas.mapped_until(&range);
         if !mapped.is_empty() {
             protect_range(&mut mmap, &mapped, protection, task)?;
         }
         if mapped.end < range.end { Err(MapError::NotMapped { address: mapped.end }) } else { Ok(()) }
     }
-}
-
-/// The end of the run of mappings that begins at the start of the range.
-fn mapped_until<P: Platform>(mmap: &MmapWriteGuard<'_, P>, range: &Range<VirtAddr>) -> VirtAddr {
-    let mut end = range.start;
-    for vma in mmap.vmas.overlapping(range) {
-        if vma.start() > end {
-            break;
-        }
-        end = vma.end();
-    }
-    end.min(range.end)
 }
 
 fn protect_range<P: Platform>(

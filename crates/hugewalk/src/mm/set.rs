@@ -21,11 +21,13 @@ pub(crate) struct VmaSet<P: Platform> {
     vmas: Vec<Arc<Vma<P>>>,
     /// No mapping can be made any more.
     pub(super) exited: bool,
+    /// What is mapped from now on is faulted in at once. Linux: `VM_LOCKED` in `def_flags`.
+    pub(super) locks_new: bool,
 }
 
 impl<P: Platform> VmaSet<P> {
     pub(crate) const fn new() -> Self {
-        Self { vmas: Vec::new(), exited: false }
+        Self { vmas: Vec::new(), exited: false, locks_new: false }
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Vma<P>>> {
@@ -52,6 +54,18 @@ impl<P: Platform> VmaSet<P> {
         let end = range.end;
         let rest = self.vmas.get(self.first_after(range.start)..).unwrap_or_default();
         rest.iter().take_while(move |vma| vma.start() < end)
+    }
+
+    /// The end of the run of VMAs that begins at the start of the range, or the end of the range if it reaches that.
+    pub(crate) fn mapped_until(&self, range: &Range<VirtAddr>) -> VirtAddr {
+        let mut end = range.start;
+        for vma in self.overlapping(range) {
+            if vma.start() > end {
+                break;
+            }
+            end = vma.end();
+        }
+        end.min(range.end)
     }
 
     /// Makes room for `more` VMAs: the next that are put in cannot fail.

@@ -13,6 +13,7 @@
 //! that fails; here it lies in the VMA.)
 
 mod guard;
+mod policy;
 
 use core::fmt;
 use core::ops::Range;
@@ -31,6 +32,7 @@ use crate::uffd::{Context, Reason};
 
 pub(crate) use self::guard::held;
 pub use self::guard::{VmaReadGuard, VmaWriteGuard};
+pub use self::policy::{Nodes, Policy};
 
 bitflags! {
     /// What a mapping allows. Linux: `PROT_*`.
@@ -53,8 +55,6 @@ bitflags! {
         const SHARED = 1 << 0;
         /// No pages are promised (`VM_NORESERVE`).
         const NORESERVE = 1 << 1;
-        /// Locked in memory (`VM_LOCKED`). Huge pages always are; sharing ignores it.
-        const LOCKED = 1 << 2;
         /// userfaultfd handles faults on missing pages.
         const UFFD_MISSING = 1 << 3;
         /// userfaultfd handles faults on pages that are in the file but not mapped.
@@ -84,6 +84,7 @@ pub struct Vma<P: Platform> {
     offset: u64,
     protection: Protection,
     flags: VmaFlags,
+    policy: Policy,
     /// The VMA lock, for what may be shared. It lies in the VMA: who waits for it holds the VMA, which may have left its
     /// file's tree by the time the lock is had (scenario S21).
     lock: Option<RwSem<P, ()>>,
@@ -108,6 +109,7 @@ pub(crate) struct Shape {
     pub(crate) offset: u64,
     pub(crate) protection: Protection,
     pub(crate) flags: VmaFlags,
+    pub(crate) policy: Policy,
 }
 
 impl<P: Platform> Vma<P> {
@@ -142,6 +144,7 @@ impl<P: Platform> Vma<P> {
             offset: shape.offset,
             protection: shape.protection,
             flags: shape.flags,
+            policy: shape.policy,
             lock,
             reserve,
             userfault,
@@ -192,6 +195,7 @@ impl<P: Platform> Vma<P> {
             offset: self.offset,
             protection: self.protection,
             flags: self.flags,
+            policy: self.policy,
         }
     }
 
@@ -223,6 +227,12 @@ impl<P: Platform> Vma<P> {
     #[must_use]
     pub fn flags(&self) -> VmaFlags {
         self.flags
+    }
+
+    /// From which nodes its pages are to come.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
     }
 
     /// The file it maps.
@@ -294,10 +304,11 @@ impl<P: Platform> Vma<P> {
             && self.end.offset_from(address.pud_floor()) >= PUD_SIZE
     }
 
-    /// Do two mappings of one file agree in all that has to be equal for sharing?
+    /// Do two mappings of one file agree in all that has to be equal for sharing? The policy is not among that.
+    ///
+    /// Linux: `page_table_shareable()` in mm/hugetlb.c.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
-        let apart_from_lock = |vma: &Self| (vma.flags - VmaFlags::LOCKED, vma.protection);
-        apart_from_lock(self) == apart_from_lock(other)
+        (self.flags, self.protection) == (other.flags, other.protection)
     }
 
     /// The lock in the VMA lock's role.

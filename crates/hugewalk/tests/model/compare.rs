@@ -178,7 +178,6 @@ fn flags(vma: &Vma) -> VmaFlags {
     let mut flags = VmaFlags::empty();
     flags.set(VmaFlags::SHARED, vma.shared);
     flags.set(VmaFlags::NORESERVE, vma.noreserve);
-    flags.set(VmaFlags::LOCKED, vma.locked);
     flags
 }
 

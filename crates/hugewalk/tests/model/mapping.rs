@@ -61,7 +61,6 @@ impl Model {
             rights: map.rights,
             shared: map.flags.contains(MapFlags::SHARED),
             noreserve: map.flags.contains(MapFlags::NORESERVE),
-            locked: map.flags.contains(MapFlags::LOCKED),
             promised: None,
             robbed: false,
             anon: false,

@@ -16,7 +16,6 @@ impl Model {
         for vma in child.vmas.values_mut() {
             // Here: a robbed mapping stays so in the child. (Linux forgets it, and the grandchild finds zeroes.)
             vma.promised = None;
-            vma.locked = false;
             vma.turn.push(behind);
         }
         for entry in child.private.values() {

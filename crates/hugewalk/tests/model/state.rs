@@ -105,7 +105,6 @@ pub(crate) struct Vma {
     pub(crate) rights: Protection,
     pub(crate) shared: bool,
     pub(crate) noreserve: bool,
-    pub(crate) locked: bool,
     /// The pages of the file that are promised to this private mapping and were not taken up, if the process made it.
     pub(crate) promised: Option<BTreeSet<u64>>,
     pub(crate) robbed: bool,

@@ -14,7 +14,7 @@ use hugewalk::sync::Arc;
 use hugewalk::uffd::{
     ContinueMode, CopyMode, Features, Modes, ProtectMode, Stopped, Userfault, UserfaultError,
 };
-use hugewalk::vma::{Protection, VmaFlags};
+use hugewalk::vma::{Nodes, Policy, Protection, VmaFlags};
 
 use crate::common::{
     AddressSpace, Bench, File, GIB, Hugetlb, M2, SMALL, Task, at, cpu, heap, inject, map, system,
@@ -49,7 +49,7 @@ struct World {
     uffd: Userfault<Bench>,
 }
 
-type Mapping = (VirtAddr, u64, u64, Protection, VmaFlags);
+type Mapping = ((VirtAddr, u64, u64), Protection, VmaFlags, Policy);
 
 /// What can be seen of a world.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl World {
         let task = &mut self.task;
         let mmap = self.space.mmap_read(task);
         let shape = |vma: &Arc<hugewalk::vma::Vma<Bench>>| {
-            (vma.start(), vma.pages(), vma.offset(), vma.protection(), vma.flags())
+            ((vma.start(), vma.pages(), vma.offset()), vma.protection(), vma.flags(), vma.policy())
         };
         let mappings = mmap.vmas().map(shape).collect();
         drop(mmap);
@@ -171,6 +171,7 @@ wants! {
     GupError: GupError::OutOfMemory(_) | GupError::Fault(FaultError::PoolEmpty(_)),
     TransferError: TransferError::NoPage(GupError::OutOfMemory(_) | GupError::Fault(FaultError::PoolEmpty(_))),
     MapError: MapError::OutOfMemory(_)
+        | MapError::Lock(FaultError::OutOfMemory(_) | FaultError::PoolEmpty(_))
         | MapError::NoPage(_)
         | MapError::Page(PageError::PoolEmpty(_))
         | MapError::Gup(GupError::Fault(FaultError::PoolEmpty(_))),
@@ -274,6 +275,12 @@ const NEED_MEMORY: &[Operation] = &[
     }),
     ("taking a part back into dumps", Leaves::Nothing, |world| {
         done(world.space.madvise(&mut world.task, at(LEFT_OUT + 2 * M2), 3 * M2, Advice::DoDump))
+    }),
+    ("another policy for a part", Leaves::Nothing, |world| {
+        done(world.space.mbind(&mut world.task, at(SHARED + 2 * M2), 3 * M2, Policy::Bind(Nodes::PRESENT)))
+    }),
+    ("locking what is not there", Leaves::Pages, |world| {
+        done(world.space.mlock(&mut world.task, at(UNTOUCHED), 2 * M2))
     }),
     ("a handler's handle", Leaves::Nothing, |world| done(Userfault::new(&world.space, Features::empty()))),
     ("registering a part", Leaves::Nothing, |world| {
@@ -406,6 +413,10 @@ const NEED_NONE: &[(&str, fn(&mut World))] = &[
     ("truncation", |world| world.shared.truncate(&mut world.task, 0).unwrap()),
     ("dropping pages", |world| {
         world.space.madvise(&mut world.task, at(SHARED), 512 * M2, Advice::DontNeed).unwrap();
+    }),
+    ("locking what is there", |world| {
+        world.space.mlock(&mut world.task, at(SHARED), 3 * M2).unwrap();
+        world.space.munlock(&mut world.task, at(SHARED), 512 * M2).unwrap();
     }),
     ("waking", |world| world.uffd.wake(at(HANDLED), 4 * M2).unwrap()),
     ("reading a message", |world| assert!(world.uffd.try_read_event().is_none())),

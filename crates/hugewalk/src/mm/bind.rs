@@ -1,0 +1,55 @@
+//! mbind: from which nodes the pages of a range are to come.
+
+use super::unmap::page_range;
+use super::{AddressSpace, MapError, exchange_range};
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::platform::Platform;
+use crate::task::Task;
+use crate::vma::{Policy, Shape};
+
+impl<P: Platform> AddressSpace<P> {
+    /// Gives the mappings of a range a policy. Those that reach out of it are split, which takes shared tables at the ends away;
+    /// those that have the policy already stay whole. Pages that are there stay where they are: there is one node. Sleeps.
+    ///
+    /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
+    ///
+    /// Linux: `mbind(2)` without flags, `do_mbind()` in mm/mempolicy.c.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::UnalignedAddress`], [`MapError::Overflow`]; [`MapError::BadNodes`]; [`MapError::NoPolicy`] if there is a hole in
+    /// the range, or, for [`Policy::Default`], nothing but a hole; [`MapError::Unaligned`] if a huge page would be cut in
+    /// two. Nothing was changed then. With [`MapError::OutOfMemory`] part of the range may have its policy.
+    pub fn mbind(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        length: u64,
+        policy: Policy,
+    ) -> Result<(), MapError> {
+        task.check(self.mm().hugetlb())?;
+        if length == 0 && address.as_u64().is_multiple_of(PAGE_SIZE) {
+            return Ok(());
+        }
+        let range = page_range(address, length)?;
+        let policy = policy.of_present_nodes().ok_or(MapError::BadNodes)?;
+        let mut mmap = self.mmap_write(task);
+        if policy == Policy::Default {
+            // Where nothing is mapped there is nothing to be had otherwise: holes are no mistake.
+            mmap.vmas.overlapping(&range).next().ok_or(MapError::NoPolicy { address: range.start })?;
+        } else {
+            let mapped = mmap.vmas.mapped_until(&range);
+            if mapped < range.end {
+                return Err(MapError::NoPolicy { address: mapped });
+            }
+        }
+        exchange_range(
+            &mut mmap,
+            &range,
+            |vma| vma.policy() != policy,
+            |vma, shape| vma.successor(Shape { policy, ..shape }),
+            |_, _, _, _, _| {},
+            task,
+        )
+    }
+}

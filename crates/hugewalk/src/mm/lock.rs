@@ -1,0 +1,154 @@
+//! mlock: huge pages are never taken away, so to lock them is to fault them in.
+
+use core::ops::Range;
+
+use bitflags::bitflags;
+
+use super::{AddressSpace, MapError};
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::fault::{Access, FaultError};
+use crate::platform::Platform;
+use crate::task::Task;
+use crate::vma::{Protection, Vma};
+
+bitflags! {
+    /// What [`mlockall`](AddressSpace::mlockall) is about. Linux: `MCL_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct LockAll: u32 {
+        /// What is mapped (`MCL_CURRENT`).
+        const CURRENT = 1 << 0;
+        /// What will be mapped (`MCL_FUTURE`).
+        const FUTURE = 1 << 1;
+        /// Each page when it is touched (`MCL_ONFAULT`): this makes no difference for huge pages, which are not marked.
+        const ONFAULT = 1 << 2;
+    }
+}
+
+impl<P: Platform> AddressSpace<P> {
+    /// Locks the pages of a range in memory: those that are missing are faulted in, for writing where a store would make a copy.
+    /// Nothing else changes: the mappings are neither marked nor split, and so keep the tables that they share. Sleeps.
+    ///
+    /// Whether the process may lock so much is the host's to decide; huge pages are not counted in Linux. Locking on fault
+    /// (`mlock2(2)` with `MLOCK_ONFAULT`) comes to the same.
+    ///
+    /// Takes the mmap lock in read, and what faults take.
+    ///
+    /// Linux: `mlock(2)`, `mlock_fixup()` in mm/mlock.c, `populate_vma_page_range()` in mm/gup.c.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Overflow`]; [`MapError::NotMapped`] if there is a hole in the range; [`MapError::Lock`] where a fault failed,
+    /// or the mapping allows nothing.
+    pub fn mlock(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
+        let range = self.lockable(task, address, length)?;
+        self.populate(task, range).map_err(MapError::Lock)
+    }
+
+    /// Lets go of the pages of a range that were locked in memory. They stay all the same. Sleeps.
+    ///
+    /// Takes the mmap lock in read.
+    ///
+    /// Linux: `munlock(2)`.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::Overflow`]; [`MapError::NotMapped`] if there is a hole in the range.
+    pub fn munlock(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
+        self.lockable(task, address, length).map(drop)
+    }
+
+    /// Locks all that is mapped in memory, as far as it can be faulted in, or all that will be mapped from now on, or both; without
+    /// [`LockAll::FUTURE`] the latter no more. A child that is forked starts without. Sleeps.
+    ///
+    /// Takes the mmap lock in write, and what faults take.
+    ///
+    /// Linux: `mlockall(2)`.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NotAllowed`] if neither is named, or an unknown flag; [`MapError::Exited`].
+    pub fn mlockall(&self, task: &mut Task<P>, what: LockAll) -> Result<(), MapError> {
+        task.check(self.mm().hugetlb())?;
+        if !LockAll::all().contains(what) || !what.intersects(LockAll::CURRENT | LockAll::FUTURE) {
+            return Err(MapError::NotAllowed);
+        }
+        let mut mmap = self.mmap_write(task);
+        if mmap.vmas.exited {
+            return Err(MapError::Exited);
+        }
+        mmap.vmas.locks_new = what.contains(LockAll::FUTURE);
+        let mut next = mmap.vmas.iter().next().map(|vma| vma.start()..vma.end());
+        drop(mmap);
+        while let Some(range) = next.filter(|_| what.contains(LockAll::CURRENT)) {
+            let end = range.end;
+            // What cannot be had of one mapping is left out.
+            let _ = self.populate(task, range);
+            let mmap = self.mmap_read(task);
+            let behind = end..self.mm().levels().task_size();
+            next = mmap.overlapping(&behind).next().map(|vma| vma.start().max(end)..vma.end());
+        }
+        Ok(())
+    }
+
+    /// Lets go of all that was locked in memory, and locks nothing that is mapped from now on. Sleeps.
+    ///
+    /// Takes the mmap lock in write.
+    ///
+    /// Linux: `munlockall(2)`.
+    ///
+    /// # Errors
+    ///
+    /// The task belongs to another system.
+    pub fn munlockall(&self, task: &mut Task<P>) -> Result<(), MapError> {
+        task.check(self.mm().hugetlb())?;
+        self.mmap_write(task).vmas.locks_new = false;
+        Ok(())
+    }
+
+    /// The range that is to be locked or let go of, in whole small pages; all of it is mapped.
+    ///
+    /// Linux: `do_mlock()` and `apply_vma_lock_flags()` in mm/mlock.c.
+    fn lockable(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        length: u64,
+    ) -> Result<Range<VirtAddr>, MapError> {
+        task.check(self.mm().hugetlb())?;
+        let inside = address.as_u64() % PAGE_SIZE;
+        let start = VirtAddr::new(address.as_u64() - inside);
+        let length = length.checked_add(inside).and_then(|length| length.checked_next_multiple_of(PAGE_SIZE));
+        let end = length.and_then(|length| start.checked_add(length)).ok_or(MapError::Overflow)?;
+        let mapped = self.mmap_read(task).vmas.mapped_until(&(start..end));
+        if mapped < end { Err(MapError::NotMapped { address: mapped }) } else { Ok(start..end) }
+    }
+
+    /// Faults in what is mapped in a range, until a fault fails. Takes what faults take.
+    ///
+    /// Linux: `__mm_populate()` and `populate_vma_page_range()` in mm/gup.c.
+    pub(super) fn populate(&self, task: &mut Task<P>, range: Range<VirtAddr>) -> Result<(), FaultError> {
+        let mut next = range.start;
+        while next < range.end {
+            let (address, size, access) = {
+                let mmap = self.mmap_read(task);
+                let Some(vma) = mmap.overlapping(&(next..range.end)).next() else { break };
+                let address = vma.start().max(next);
+                (address, vma.size(), populating(vma).ok_or(FaultError::Protection { address })?)
+            };
+            self.fault_in(task, address, access)?;
+            next = address.huge_page(size).plus(size.bytes());
+        }
+        Ok(())
+    }
+}
+
+/// How the pages of a mapping are faulted in before they are touched; `None` if nobody may.
+fn populating<P: Platform>(vma: &Vma<P>) -> Option<Access> {
+    match vma.protection() {
+        rights if rights.is_empty() => None,
+        // A private page is copied at once rather than at the first store.
+        rights if rights.contains(Protection::WRITE) && !vma.is_shared() => Some(Access::Write),
+        // What allows anything allows loads, as far as this goes: Linux asks for the page by force here.
+        _ => Some(Access::Read),
+    }
+}
