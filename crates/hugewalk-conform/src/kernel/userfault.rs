@@ -4,8 +4,9 @@
 
 use std::ptr;
 
+use super::answer::outcome;
 use super::wire::{UFFD_FD, op};
-use super::{Kernel, KernelError, outcome};
+use super::{Kernel, KernelError};
 use crate::observe::Outcome;
 use crate::program::{Bytes, Handling, OnRange};
 

@@ -3,6 +3,7 @@
 //! A program is a value; its text is one line that [`FromStr`](core::str::FromStr) reads again. Addresses are offsets into
 //! a *window* of the address space that both sides have free, so that a program says the same on both.
 
+mod call;
 pub mod generate;
 pub mod shrink;
 mod text;
@@ -11,8 +12,7 @@ mod userfault;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use bitflags::bitflags;
-
+pub use self::call::{Advice, Call, LONGEST_MINCORE, LONGEST_NODES, LONGEST_READ, Map, MapFlags, Rights, To};
 pub use self::text::SyntaxError;
 pub use self::userfault::{Handling, LONGEST_COPY, Modes, OnRange};
 
@@ -163,9 +163,6 @@ pub enum Step {
     },
 }
 
-/// The most that a program reads from a file at once.
-pub const LONGEST_READ: u64 = 64;
-
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileKind {
@@ -183,212 +180,6 @@ pub enum FileKind {
         /// Without `SHM_NORESERVE`
         reserve: bool,
     },
-}
-
-/// What a process does.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Call {
-    /// `mmap(2)`
-    Map(Map),
-    /// `shmat(2)` of a segment.
-    Attach {
-        /// Which.
-        file: usize,
-        /// Where.
-        at: Bytes,
-        /// `SHM_REMAP`
-        replace: bool,
-    },
-    /// `shmdt(2)`
-    Detach {
-        /// Where it was attached.
-        at: Bytes,
-    },
-    /// `munmap(2)`
-    Unmap {
-        /// From where on.
-        at: Bytes,
-        /// How much.
-        length: Bytes,
-    },
-    /// `mprotect(2)`
-    Protect {
-        /// From where on.
-        at: Bytes,
-        /// How much.
-        length: Bytes,
-        /// The new rights.
-        rights: Rights,
-    },
-    /// `mremap(2)`
-    Remap {
-        /// Where the range lies.
-        at: Bytes,
-        /// How much of it there is.
-        length: Bytes,
-        /// How much of it is to be left.
-        kept: Bytes,
-        /// Where it goes.
-        to: To,
-    },
-    /// `madvise(2)`
-    Advise {
-        /// From where on.
-        at: Bytes,
-        /// How much.
-        length: Bytes,
-        /// What is said.
-        advice: Advice,
-    },
-    /// `fork(2)`
-    Fork {
-        /// Which place for processes the child takes.
-        child: usize,
-    },
-    /// `_exit(2)`
-    Exit,
-    /// One byte is loaded.
-    Load {
-        /// From where.
-        at: Bytes,
-    },
-    /// One byte is stored.
-    Store {
-        /// Where.
-        at: Bytes,
-        /// The byte.
-        value: u8,
-    },
-    /// One byte of each huge page of a range is loaded, in order, until that goes wrong.
-    Sweep {
-        /// From where on.
-        at: Bytes,
-        /// How much.
-        length: Bytes,
-    },
-    /// `process_vm_readv(2)`: the process reads another's memory, or its own.
-    Peek {
-        /// Whose memory.
-        of: usize,
-        /// From where on.
-        at: Bytes,
-        /// How many bytes, [`LONGEST_READ`] at most.
-        length: u64,
-    },
-    /// `process_vm_writev(2)`: the process writes to another's memory, or to its own.
-    Poke {
-        /// Whose memory.
-        of: usize,
-        /// From where on.
-        at: Bytes,
-        /// How many bytes, [`LONGEST_READ`] at most.
-        length: u64,
-        /// What each of them becomes.
-        value: u8,
-    },
-    /// `mincore(2)`
-    Mincore {
-        /// From where on.
-        at: Bytes,
-        /// How much, [`LONGEST_MINCORE`] at most.
-        length: Bytes,
-    },
-    /// `userfaultfd(2)`
-    Userfault(Handling),
-    /// `move_pages(2)` of one address in each huge page of a range: on which node they are, or that they go to node 0.
-    Nodes {
-        /// From where on.
-        at: Bytes,
-        /// How much, [`LONGEST_NODES`] at most.
-        length: Bytes,
-        /// They go there, with `MPOL_MF_MOVE`.
-        moved: bool,
-    },
-}
-
-/// The most that a program asks `mincore(2)` of at once.
-pub const LONGEST_MINCORE: u64 = 4 * PAGE;
-
-/// The most that a program asks `move_pages(2)` of at once.
-pub const LONGEST_NODES: u64 = 8 * PAGE;
-
-/// What is mapped, where and how.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Map {
-    /// A file and the offset in it; fresh pages if `None`.
-    pub file: Option<(usize, Bytes)>,
-    /// Where.
-    pub at: Bytes,
-    /// How much.
-    pub length: Bytes,
-    /// With which rights.
-    pub rights: Rights,
-    /// How.
-    pub flags: MapFlags,
-}
-
-bitflags! {
-    /// `PROT_*`
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-    pub struct Rights: u8 {
-        /// `PROT_READ`
-        const READ = 1;
-        /// `PROT_WRITE`
-        const WRITE = 2;
-        /// `PROT_EXEC`
-        const EXECUTE = 4;
-    }
-}
-
-bitflags! {
-    /// `MAP_*`
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-    pub struct MapFlags: u8 {
-        /// `MAP_SHARED`; `MAP_PRIVATE` without it.
-        const SHARED = 1;
-        /// `MAP_FIXED`
-        const FIXED = 2;
-        /// `MAP_FIXED_NOREPLACE`
-        const NO_REPLACE = 4;
-        /// `MAP_NORESERVE`
-        const NO_RESERVE = 8;
-        /// `MAP_POPULATE`
-        const POPULATE = 16;
-        /// `MAP_LOCKED`
-        const LOCKED = 32;
-    }
-}
-
-/// Where `mremap(2)` puts a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum To {
-    /// No flags.
-    InPlace,
-    /// `MREMAP_MAYMOVE`
-    Anywhere,
-    /// `MREMAP_MAYMOVE | MREMAP_FIXED`
-    Fixed(Bytes),
-}
-
-/// `MADV_*`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Advice {
-    /// `MADV_DONTNEED`
-    DontNeed,
-    /// `MADV_REMOVE`
-    Remove,
-    /// `MADV_POPULATE_READ`
-    PopulateRead,
-    /// `MADV_POPULATE_WRITE`
-    PopulateWrite,
-    /// `MADV_DONTDUMP`
-    DontDump,
-    /// `MADV_DODUMP`
-    DoDump,
-    /// `MADV_DONTFORK`
-    DontFork,
-    /// `MADV_DOFORK`
-    DoFork,
 }
 
 /// The most places that are looked at after each step.
@@ -445,30 +236,6 @@ impl Program {
     }
 }
 
-impl Call {
-    /// The ranges it names.
-    pub(crate) fn ranges(&self) -> Vec<(Bytes, Bytes)> {
-        match *self {
-            Self::Map(Map { at, length, .. })
-            | Self::Unmap { at, length }
-            | Self::Protect { at, length, .. }
-            | Self::Advise { at, length, .. }
-            | Self::Sweep { at, length }
-            | Self::Mincore { at, length }
-            | Self::Nodes { at, length, .. } => vec![(at, length)],
-            Self::Remap { at, length, kept, to } => match to {
-                To::Fixed(to) => vec![(at, length), (to, kept)],
-                To::InPlace | To::Anywhere => vec![(at, length)],
-            },
-            Self::Attach { at, .. } | Self::Detach { at } => vec![(at, Bytes(1))],
-            Self::Load { at } | Self::Store { at, .. } => vec![(at, Bytes(1))],
-            Self::Peek { at, length, .. } | Self::Poke { at, length, .. } => vec![(at, Bytes(length))],
-            Self::Userfault(ref handling) => handling.range().into_iter().collect(),
-            Self::Fork { .. } | Self::Exit => Vec::new(),
-        }
-    }
-}
-
 impl Step {
     /// What the step is called, for counting.
     #[must_use]
@@ -485,25 +252,7 @@ impl Step {
             Self::Punch { .. } => "punch",
             Self::Read { .. } => "read",
             Self::Write { .. } => "write",
-            Self::In { call, .. } => match call {
-                Call::Map(_) => "map",
-                Call::Attach { .. } => "attach",
-                Call::Detach { .. } => "detach",
-                Call::Unmap { .. } => "unmap",
-                Call::Protect { .. } => "protect",
-                Call::Remap { .. } => "remap",
-                Call::Advise { .. } => "advise",
-                Call::Fork { .. } => "fork",
-                Call::Exit => "exit",
-                Call::Load { .. } => "load",
-                Call::Store { .. } => "store",
-                Call::Sweep { .. } => "sweep",
-                Call::Mincore { .. } => "mincore",
-                Call::Nodes { .. } => "nodes",
-                Call::Peek { .. } => "peek",
-                Call::Poke { .. } => "poke",
-                Call::Userfault(handling) => handling.operation(),
-            },
+            Self::In { call, .. } => call.operation(),
         }
     }
 }

@@ -1,0 +1,98 @@
+//! What processes do as the handlers of their own faults.
+
+use super::{Generator, Mapped};
+use crate::program::{
+    Bytes, Call, Handling, LONGEST_COPY, Map, MapFlags, Modes, OnRange, PAGE, Rights, Step,
+};
+
+impl Generator {
+    /// A process with a mapping of which it handles faults.
+    pub(super) fn handled(&mut self) {
+        let file = if self.one_in(4) { None } else { self.open_file().map(|file| (file, Bytes(0))) };
+        let Mapped { at, length } = match self.mapped(0) {
+            Some(mapped) => mapped,
+            None => {
+                let (at, length) = (self.place(), self.rng.u64(2..8) * PAGE);
+                let mut flags = MapFlags::FIXED;
+                flags.set(MapFlags::SHARED, !self.one_in(3));
+                flags.set(MapFlags::NO_RESERVE, self.one_in(5));
+                let rights = Rights::READ | Rights::WRITE;
+                let map = Map { file, at: Bytes(at), length: Bytes(length), rights, flags };
+                self.steps.push(Step::In { process: 0, call: Call::Map(map) });
+                self.processes[0].get_or_insert_default().insert(0, Mapped { at, length });
+                Mapped { at, length }
+            }
+        };
+        for _ in 0..self.rng.usize(0..3) {
+            let page = self.rng.u64(0..(length / PAGE).min(4));
+            let call = Call::Store { at: Bytes(at + page * PAGE), value: self.rng.u8(1..) };
+            self.steps.push(Step::In { process: 0, call });
+        }
+        self.handlers[0] = Some(vec![Mapped { at, length }]);
+        let register = Handling::Register { at: Bytes(at), length: Bytes(length), modes: self.modes() };
+        for handling in [Handling::Open, register] {
+            self.steps.push(Step::In { process: 0, call: Call::Userfault(handling) });
+        }
+    }
+
+    pub(super) fn modes(&mut self) -> Modes {
+        let (missing, wp, minor) = (Modes::MISSING, Modes::WP, Modes::MINOR);
+        self.pick(&[missing, missing, wp, wp, minor, missing | wp, missing | minor, wp | minor, Modes::all()])
+    }
+
+    pub(super) fn handle(&mut self, process: usize) -> Option<Handling> {
+        let Some(registered) = &self.handlers[process] else {
+            self.handlers[process] = Some(Vec::new());
+            return Some(Handling::Open);
+        };
+        let none = registered.is_empty();
+        let roll = self.rng.u8(0..32);
+        if roll == 0 {
+            self.handlers[process] = None;
+            return Some(Handling::Close);
+        }
+        if none || roll < 6 {
+            let (at, length) = self.part(process)?;
+            let modes = if self.one_in(40) { Modes::empty() } else { self.modes() };
+            let range = Mapped { at: at.page().0, length: length.0 };
+            self.handlers[process].as_mut()?.insert(0, range);
+            return Some(Handling::Register { at, length, modes });
+        }
+        // Mostly what was registered; now and then anything.
+        let (mut at, mut length) = self.part(process)?;
+        if !self.one_in(8) {
+            let count = self.handlers[process].as_ref()?.len();
+            let which = self.rng.usize(0..count).min(self.rng.usize(0..count));
+            let range = self.handlers[process].as_ref()?[which].clone();
+            let pages = (range.length / PAGE).max(1);
+            let first = self.rng.u64(0..pages.min(4));
+            at = Bytes(range.at + first * PAGE);
+            length = Bytes(self.rng.u64(1..=(pages - first).min(4)) * PAGE);
+            match self.rng.u8(0..30) {
+                0 => at.0 += 4096,
+                1 => length.0 += 4096,
+                2 => length.0 = 0,
+                3 => length = Bytes(range.length),
+                _ => {}
+            }
+        }
+        let what = match roll {
+            6..14 => {
+                let length = Bytes(length.0.min(LONGEST_COPY));
+                return Some(Handling::Copy {
+                    at,
+                    length,
+                    value: self.rng.u8(1..),
+                    protected: self.one_in(4),
+                });
+            }
+            14..20 => OnRange::Continue,
+            20..26 => OnRange::Protect,
+            26..29 => OnRange::Unprotect,
+            29 => OnRange::Unregister,
+            30 => OnRange::Zero,
+            _ => OnRange::Wake,
+        };
+        Some(Handling::On { at, length, what })
+    }
+}
