@@ -227,6 +227,23 @@ fn in_process(call: &Call) -> String {
         Call::Nodes { at, length, moved } => {
             format!("nodes({:#x}, {:#x}, {});", at.0, length.0, u8::from(moved))
         }
+        Call::Lock { at, length, on_fault: false } => {
+            format!("done(mlock(AT({:#x}), {:#x}));", at.0, length.0)
+        }
+        Call::Lock { at, length, on_fault: true } => {
+            format!("done(mlock2(AT({:#x}), {:#x}, MLOCK_ONFAULT));", at.0, length.0)
+        }
+        Call::Unlock { at, length } => format!("done(munlock(AT({:#x}), {:#x}));", at.0, length.0),
+        Call::LockNew { on_fault } => {
+            format!("done(mlockall(MCL_FUTURE{}));", if on_fault { " | MCL_ONFAULT" } else { "" })
+        }
+        Call::UnlockAll => "done(munlockall());".to_owned(),
+        Call::Bind { at, length, policy } => {
+            let (at, length, mode, nodes) = (at.0, length.0, policy.mode as u8, policy.nodes);
+            format!(
+                "done(syscall(SYS_mbind, AT({at:#x}), {length:#x}, {mode}, &(long){{{nodes}}}, 65, 0)); // {policy}"
+            )
+        }
         Call::Userfault(ref handling) => handler(handling),
     }
 }

@@ -73,6 +73,10 @@ fn flags(step: &Step) -> Vec<String> {
             To::Anywhere => "remap anywhere".to_owned(),
             To::Fixed(_) => "remap fixed".to_owned(),
         }],
+        Step::In { call: Call::Lock { on_fault: true, .. } | Call::LockNew { on_fault: true }, .. } => {
+            vec![format!("{operation} onfault")]
+        }
+        Step::In { call: Call::Bind { policy, .. }, .. } => vec![format!("{operation} {policy}")],
         Step::In { call: Call::Nodes { moved: true, .. }, .. } => vec!["nodes moved".to_owned()],
         Step::In { call: Call::Userfault(Handling::Register { modes, .. }), .. } => {
             vec![format!("uffd register {modes}")]

@@ -193,9 +193,8 @@ impl Guards {
                     Call::Sweep { at, length } | Call::Userfault(Handling::Copy { at, length, .. }) => {
                         (at, length)
                     }
-                    Call::Advise { at, length, advice: Advice::PopulateRead | Advice::PopulateWrite } => {
-                        (at, length)
-                    }
+                    Call::Advise { at, length, advice: Advice::PopulateRead | Advice::PopulateWrite }
+                    | Call::Lock { at, length, .. } => (at, length),
                     _ => return 0,
                 };
                 let touched = around(at, length);

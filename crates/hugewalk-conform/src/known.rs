@@ -35,7 +35,7 @@ pub(crate) struct Met<'s> {
 pub const KNOWN: &[Known] = &[
     Known {
         name: "refused",
-        reason: "A munmap, mprotect, madvise, mremap or UFFDIO_UNREGISTER that is refused with EINVAL, because its range ends in the middle of a huge page, \
+        reason: "A munmap, mprotect, madvise, mremap, mbind or UFFDIO_UNREGISTER that is refused with EINVAL, because its range ends in the middle of a huge page, \
                  has split the mapping at the start of the range by then, and mprotect has given what lies before the last \
                  mapping its new rights, as UFFDIO_UNREGISTER has unregistered it. On the engine what is refused changes nothing.",
         kernels: "6.1 to 6.18",
@@ -95,6 +95,7 @@ fn refused(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
                 | Call::Protect { .. }
                 | Call::Remap { .. }
                 | Call::Advise { .. }
+                | Call::Bind { .. }
                 | Call::Map(_)
                 | Call::Userfault(Handling::On { what: OnRange::Unregister, .. }),
             ..
@@ -140,6 +141,7 @@ fn robbed(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
             call: Call::Load { .. }
                 | Call::Store { .. }
                 | Call::Sweep { .. }
+                | Call::Lock { .. }
                 | Call::Advise { .. }
                 | Call::Peek { .. }
                 | Call::Poke { .. },
@@ -147,7 +149,11 @@ fn robbed(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
         }
     );
     let bus_error = |seen: &Observation| {
-        matches!(seen.outcome, Outcome::Signal { code: "BUS_ADRERR", .. } | Outcome::Error("EFAULT"))
+        // mlock has an error of its own for it.
+        matches!(
+            seen.outcome,
+            Outcome::Signal { code: "BUS_ADRERR", .. } | Outcome::Error("EFAULT" | "ENOMEM")
+        )
     };
     access && !bus_error(kernel) && bus_error(engine)
 }

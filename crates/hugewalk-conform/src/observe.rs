@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::program::{Bytes, FILES, Modes, PROCESSES, Rights};
+use crate::program::{Bytes, FILES, Modes, PROCESSES, Policy, PolicyMode, Rights};
 
 /// What a step came to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -181,6 +181,8 @@ pub struct PageState {
     pub map: PageMap,
     /// What mincore says.
     pub residency: Residency,
+    /// From which nodes it is to come, if something is mapped there.
+    pub policy: Option<Policy>,
     /// Some of its bytes, if it is there and can be read.
     pub bytes: Vec<Option<u8>>,
 }
@@ -194,6 +196,9 @@ impl fmt::Display for PageState {
             self.map.iter_names().map(|(name, _)| name).collect::<Vec<_>>(),
             self.residency
         )?;
+        if let Some(policy) = self.policy.filter(|policy| policy.mode != PolicyMode::Default) {
+            write!(f, " policy {policy}")?;
+        }
         if self.bytes.iter().any(Option::is_some) {
             let byte = |byte: &Option<u8>| byte.map_or("-".to_owned(), |byte| byte.to_string());
             write!(f, " bytes {}", self.bytes.iter().map(byte).collect::<Vec<_>>().join(" "))?;

@@ -29,6 +29,10 @@ const PROGRAMS: &[&str] = &[
      p0 uffd protect 1g 2p; p0 store 1g 5; p0 uffd unprotect 1g 4p; p0 store 1g 5; p0 uffd zero 1g+4p 1p; \
      p0 uffd wake 1g 1p; p0 uffd wake 1g 0; p0 uffd unregister 1g 2p; p0 uffd register 1g+4096 1p wp; p0 uffd close; \
      p0 load 1g+4p; p0 exit; close f0",
+    "pool 6; open f0 memory; truncate f0 4p; p0 map f0 at=1g length=4p rights=rw shared fixed; p0 mlock 1g+4095 1p; \
+     p0 mlock 1g+2p 1p onfault; p0 munlock 1g 4p; p0 mlock 1g+3p 2p; p0 mbind 1g+1p 2p bind:0; p0 mbind 1g 8p bind:0; \
+     p0 mbind 1g 1p preferred:1; p0 mbind 1g 4p local; p0 mlockall; p0 map f0 at=3g length=4p rights=rw fixed; \
+     p0 munlockall; p0 mlockall onfault; p0 fork p1; p1 map fresh at=5g length=1p rights=rw fixed; p1 exit; p0 exit; close f0",
 ];
 
 fn on_the_kernel(program: &Program) -> Result<String, KernelError> {

@@ -45,6 +45,11 @@ const TABLE: &[Row] = &[
     Row { operation: "p1 unmap 2g 1g", touched: &[(FIRST, 0)], end: EXIT },
     // A split anywhere else takes the table away, though nothing changes but whether the pages are dumped.
     Row { operation: "p1 advise 1g 1p dontdump", touched: &[(FIRST, 512), (SECOND, 0)], end: EXIT },
+    Row { operation: "p1 mbind 1g 1p bind:0", touched: &[(FIRST, 512), (SECOND, 0)], end: EXIT },
+    // A policy for all of it splits nothing, and has no say in who shares.
+    Row { operation: "p1 mbind 1g 2g bind:0", touched: &[(FIRST, 0), (SECOND, 0)], end: EXIT },
+    // Locking marks no mapping of huge pages, and so splits none.
+    Row { operation: "p1 mlock 1g 1p", touched: &[(FIRST, 0), (SECOND, 0)], end: EXIT },
     Row { operation: "p1 advise 1g 1p dontneed", touched: &[(FIRST, 1), (SECOND, 0)], end: EXIT },
     Row {
         operation: "p1 uffd open; p1 uffd register 1g 2g missing",

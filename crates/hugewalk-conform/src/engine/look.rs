@@ -10,7 +10,7 @@ use super::{Engine, SIZE, of_map};
 use crate::observe::{
     FileState, Mapping, Observation, Outcome, PageMap, PageState, Pool, ProcessState, Residency,
 };
-use crate::program::{Bytes, Modes, PAGE, Places, Rights, WINDOW};
+use crate::program::{Bytes, Modes, PAGE, Places, Policy, Rights, WINDOW};
 
 impl Engine {
     /// The counters of the pool.
@@ -58,6 +58,7 @@ impl Engine {
             at,
             map: PageMap::empty(),
             residency: self.residency(number, at),
+            policy: self.policy(number, at),
             bytes: vec![None; offsets.len()],
         };
         let Some(process) = self.processes[number].as_mut() else { return state };
@@ -87,6 +88,11 @@ impl Engine {
             Ok(_) => Residency::Absent,
             Err(_) => Residency::Unmapped,
         }
+    }
+
+    fn policy(&mut self, number: usize, at: Bytes) -> Option<Policy> {
+        let mmap = self.processes[number].as_ref()?.space.mmap_read(&mut self.task);
+        mmap.find(VirtAddr::new(at.address())).map(|vma| super::policy::of_mapping(vma.policy()))
     }
 
     /// `mincore(2)`

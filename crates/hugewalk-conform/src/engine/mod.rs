@@ -2,6 +2,7 @@
 
 mod look;
 mod outcome;
+mod policy;
 mod segment;
 mod userfault;
 
@@ -266,6 +267,17 @@ impl Engine {
             }
             Call::Mincore { at, length } => self.mincore(number, at, length),
             Call::Nodes { at, length, .. } => self.nodes(number, at, length),
+            Call::Lock { at, length, .. } => done(space.mlock(task, at_address(at), length.0), of_map),
+            Call::Unlock { at, length } => done(space.munlock(task, at_address(at), length.0), of_map),
+            Call::LockNew { on_fault } => {
+                let mut what = mm::LockAll::FUTURE;
+                what.set(mm::LockAll::ONFAULT, on_fault);
+                done(space.mlockall(task, what), of_map)
+            }
+            Call::UnlockAll => done(space.munlockall(task), of_map),
+            Call::Bind { at, length, policy } => {
+                done(space.mbind(task, at_address(at), length.0, policy::of_program(policy)), of_map)
+            }
             Call::Userfault(ref handling) => userfault::handle(process, handling, task),
             Call::Load { at } => {
                 return process.counted(|cpu| match cpu.load(task, at_address(at)) {

@@ -6,7 +6,7 @@ use super::process::KEEPER;
 use super::wire::{self, FILE_FD, LOOKED, op};
 use super::{Kernel, KernelError, proc};
 use crate::observe::{FileState, Observation, Outcome, PageMap, PageState, ProcessState, Residency};
-use crate::program::{Bytes, FILES, PAGE, PROCESSES, Places};
+use crate::program::{Bytes, FILES, PAGE, PROCESSES, Places, Policy};
 
 impl Kernel {
     /// Looks at everything after a step.
@@ -50,6 +50,7 @@ impl Kernel {
             at,
             map: page_map(words[0]),
             residency: residency(words[1]),
+            policy: Policy::of_numbers(words[2], words[3]),
             bytes: words[LOOKED..].iter().map(|&byte| u8::try_from(byte).ok()).collect(),
         });
         Ok(ProcessState { huge_pages, mappings, pages: pages.collect() })

@@ -7,6 +7,7 @@
 mod access;
 mod answer;
 mod look;
+mod policy;
 mod mount;
 mod pool;
 mod proc;

@@ -93,6 +93,8 @@ impl Process {
             op::STORE => one_access(talk, a, Access::Store(b as u8)),
             op::SWEEP => sweep(talk, a, b, c),
             op::MINCORE => mincore(talk, a, b),
+            op::LOCK | op::LOCK_ALL => lock(operation, [a, b, c]),
+            op::BIND => super::policy::bind([a, b, c, d]).map_or_else(error, |()| 0),
             op::SEGMENT | op::REMOVE | op::ATTACH | op::DETACH => on_segment(operation, [a, b, c]),
             op::PEEK | op::POKE => transfer(talk, operation, [a, b, c, d]),
             op::LOOK => look(talk, a as usize, b as usize),
@@ -149,6 +151,23 @@ fn on_memory(operation: u64, [a, b, c, d, e, f]: [u64; 6]) -> i64 {
         _ => i64::from(unsafe { libc::madvise(at, length, c as i32) }),
     };
     result(value)
+}
+
+/// The pages concerned are whichever the driver names: those of the program's window.
+fn lock(operation: u64, [a, b, c]: [u64; 3]) -> i64 {
+    let (at, length) = (a as *const libc::c_void, b as usize);
+    result(match (operation, c) {
+        // SAFETY: changes nothing but where pages are.
+        (op::LOCK, 0) => unsafe { libc::mlock(at, length) },
+        // SAFETY: as above.
+        (op::LOCK, 1) => unsafe { libc::mlock2(at, length, libc::MLOCK_ONFAULT) },
+        // SAFETY: as above.
+        (op::LOCK, _) => unsafe { libc::munlock(at, length) },
+        // SAFETY: as above.
+        _ if a == 0 => unsafe { libc::munlockall() },
+        // SAFETY: as above.
+        _ => unsafe { libc::mlockall(a as i32) },
+    })
 }
 
 /// `process_vm_readv(2)` or `process_vm_writev(2)`, between a buffer of this process and the window of another.
@@ -298,6 +317,7 @@ fn look(talk: &mut Talk, pages: usize, offsets: usize) -> i64 {
         let mapped = unsafe { libc::mincore(*page as *mut _, PAGE as usize, vector.as_mut_ptr()) } == 0;
         answer[0] = entry;
         answer[1] = if mapped { residency(&vector) } else { UNMAPPED };
+        [answer[2], answer[3]] = super::policy::of(*page).unwrap_or([NONE; 2]);
         for (offset, byte) in offsets.iter().zip(&mut answer[LOOKED..]) {
             let there = entry & PM_PRESENT != 0;
             let loaded = if there { access(page + offset, Access::Load).ok() } else { None };

@@ -167,6 +167,19 @@ impl Kernel {
                 let nodes = Outcome::Nodes(asked.more.iter().map(node).collect());
                 return Ok((if asked.value < 0 { outcome(asked.value) } else { nodes }, None));
             }
+            Call::Lock { at, length, on_fault } => {
+                self.ask(process, op::LOCK, &[at.address(), length.0, u64::from(on_fault)])?
+            }
+            Call::Unlock { at, length } => self.ask(process, op::LOCK, &[at.address(), length.0, 2])?,
+            Call::LockNew { on_fault } => {
+                let flags = if on_fault { libc::MCL_FUTURE | libc::MCL_ONFAULT } else { libc::MCL_FUTURE };
+                self.ask(process, op::LOCK_ALL, &[flags as u64])?
+            }
+            Call::UnlockAll => self.ask(process, op::LOCK_ALL, &[0])?,
+            Call::Bind { at, length, policy } => {
+                let arguments = [at.address(), length.0, policy.mode as u64, u64::from(policy.nodes)];
+                self.ask(process, op::BIND, &arguments)?
+            }
             Call::Userfault(ref handling) => return Ok((self.handle(process, handling)?, None)),
         };
         Ok((outcome(asked.value), None))

@@ -65,6 +65,12 @@ pub(super) mod op {
     pub(in crate::kernel) const DETACH: u64 = 45;
     /// `address, length, 1 to move`: the statuses of `move_pages(2)` follow the answer
     pub(in crate::kernel) const NODES: u64 = 60;
+    /// `address, length, 1 to lock on fault, 0 to lock, 2 to let go`: `mlock2(2)` or `munlock(2)`
+    pub(in crate::kernel) const LOCK: u64 = 61;
+    /// `flags, or 0 to let go`: `mlockall(2)` or `munlockall(2)`
+    pub(in crate::kernel) const LOCK_ALL: u64 = 62;
+    /// `address, length, mode, nodes`: `mbind(2)`
+    pub(in crate::kernel) const BIND: u64 = 63;
     /// Asks the warden for the first process of a program.
     pub(in crate::kernel) const BEGIN: u64 = 21;
     /// Asks the warden to end whatever is left of a program.
@@ -78,9 +84,9 @@ pub(super) const NONE: u64 = u64::MAX;
 /// minor faults.
 pub(super) const ANSWER: usize = 5;
 
-/// What a `LOOK` answers for each page: what pagemap says, what mincore says ([`RESIDENT`], [`ABSENT`] or [`UNMAPPED`]);
-/// then, for each offset, the byte there or [`NONE`].
-pub(super) const LOOKED: usize = 2;
+/// What a `LOOK` answers for each page: what pagemap says, what mincore says ([`RESIDENT`], [`ABSENT`] or [`UNMAPPED`]), the
+/// mode of its policy or [`NONE`], and the nodes of it; then, for each offset, the byte there or [`NONE`].
+pub(super) const LOOKED: usize = 4;
 
 pub(super) const ABSENT: u64 = 0;
 pub(super) const RESIDENT: u64 = 1;

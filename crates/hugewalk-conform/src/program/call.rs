@@ -2,7 +2,7 @@
 
 use bitflags::bitflags;
 
-use super::{Bytes, Handling, PAGE};
+use super::{Bytes, Handling, PAGE, Policy};
 
 /// What a process does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -111,6 +111,39 @@ pub enum Call {
         at: Bytes,
         /// How much, [`LONGEST_MINCORE`] at most.
         length: Bytes,
+    },
+    /// `mlock(2)`
+    Lock {
+        /// From where on.
+        at: Bytes,
+        /// How much.
+        length: Bytes,
+        /// `mlock2(2)` with `MLOCK_ONFAULT`
+        on_fault: bool,
+    },
+    /// `munlock(2)`
+    Unlock {
+        /// From where on.
+        at: Bytes,
+        /// How much.
+        length: Bytes,
+    },
+    /// `mlockall(2)` with `MCL_FUTURE`. What is mapped already is not asked for: that would be all of a process, most of which
+    /// is no part of the program.
+    LockNew {
+        /// `MCL_ONFAULT`
+        on_fault: bool,
+    },
+    /// `munlockall(2)`
+    UnlockAll,
+    /// `mbind(2)`
+    Bind {
+        /// From where on.
+        at: Bytes,
+        /// How much.
+        length: Bytes,
+        /// The policy.
+        policy: Policy,
     },
     /// `userfaultfd(2)`
     Userfault(Handling),
@@ -223,6 +256,9 @@ impl Call {
             | Self::Advise { at, length, .. }
             | Self::Sweep { at, length }
             | Self::Mincore { at, length }
+            | Self::Lock { at, length, .. }
+            | Self::Unlock { at, length }
+            | Self::Bind { at, length, .. }
             | Self::Nodes { at, length, .. } => vec![(at, length)],
             Self::Remap { at, length, kept, to } => match to {
                 To::Fixed(to) => vec![(at, length), (to, kept)],
@@ -232,7 +268,7 @@ impl Call {
             Self::Load { at } | Self::Store { at, .. } => vec![(at, Bytes(1))],
             Self::Peek { at, length, .. } | Self::Poke { at, length, .. } => vec![(at, Bytes(length))],
             Self::Userfault(ref handling) => handling.range().into_iter().collect(),
-            Self::Fork { .. } | Self::Exit => Vec::new(),
+            Self::Fork { .. } | Self::Exit | Self::LockNew { .. } | Self::UnlockAll => Vec::new(),
         }
     }
 
@@ -252,6 +288,11 @@ impl Call {
             Self::Store { .. } => "store",
             Self::Sweep { .. } => "sweep",
             Self::Mincore { .. } => "mincore",
+            Self::Lock { .. } => "mlock",
+            Self::Unlock { .. } => "munlock",
+            Self::LockNew { .. } => "mlockall",
+            Self::UnlockAll => "munlockall",
+            Self::Bind { .. } => "mbind",
             Self::Nodes { .. } => "nodes",
             Self::Peek { .. } => "peek",
             Self::Poke { .. } => "poke",

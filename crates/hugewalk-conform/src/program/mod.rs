@@ -5,6 +5,7 @@
 
 mod call;
 pub mod generate;
+mod policy;
 pub mod shrink;
 mod text;
 mod userfault;
@@ -13,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 pub use self::call::{Advice, Call, LONGEST_MINCORE, LONGEST_NODES, LONGEST_READ, Map, MapFlags, Rights, To};
+pub use self::policy::{Policy, PolicyMode};
 pub use self::text::SyntaxError;
 pub use self::userfault::{Handling, LONGEST_COPY, Modes, OnRange};
 

@@ -122,6 +122,14 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
         Call::Nodes { at, length, moved } => {
             smaller(length).map(|length| Call::Nodes { at, length, moved }).collect()
         }
+        Call::Lock { at, length, on_fault } => {
+            smaller(length).map(|length| Call::Lock { at, length, on_fault }).collect()
+        }
+        Call::Unlock { at, length } => smaller(length).map(|length| Call::Unlock { at, length }).collect(),
+        Call::Bind { at, length, policy } => {
+            smaller(length).map(|length| Call::Bind { at, length, policy }).collect()
+        }
+        Call::LockNew { on_fault: true } => vec![Call::LockNew { on_fault: false }],
         Call::Attach { file, at, replace: true } => vec![Call::Attach { file, at, replace: false }],
         Call::Attach { .. } | Call::Detach { .. } => Vec::new(),
         Call::Store { at, .. } => vec![Call::Load { at }, Call::Store { at: at.page(), value: 1 }],
@@ -140,7 +148,9 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
             let lengths = handling.range().into_iter().flat_map(|(_, length)| smaller(length));
             lengths.map(|length| Call::Userfault(handling.with_length(length))).collect()
         }
-        Call::Remap { .. } | Call::Fork { .. } | Call::Exit => Vec::new(),
+        Call::Remap { .. } | Call::Fork { .. } | Call::Exit | Call::LockNew { .. } | Call::UnlockAll => {
+            Vec::new()
+        }
     }
 }
 

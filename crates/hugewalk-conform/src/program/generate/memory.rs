@@ -1,7 +1,9 @@
 //! Calls on the memory of a process.
 
 use super::{Generator, Kind, Mapped};
-use crate::program::{Advice, Bytes, Call, FILES, GIB, Map, MapFlags, PAGE, PROCESSES, Rights, To};
+use crate::program::{
+    Advice, Bytes, Call, FILES, GIB, Map, MapFlags, PAGE, PROCESSES, Policy, PolicyMode, Rights, To,
+};
 
 impl Generator {
     /// A segment is attached, mostly at a place of its own.
@@ -168,6 +170,32 @@ impl Generator {
             }
         };
         Some(Call::Remap { at, length, kept, to })
+    }
+
+    /// Memory is locked, or bound to nodes.
+    pub(super) fn lock_or_bind(&mut self, process: usize) -> Option<Call> {
+        let (mut at, mut length) = self.part(process)?;
+        Some(match self.rng.u8(0..24) {
+            0..8 => {
+                // mlock takes what is odd as well.
+                if self.one_in(8) {
+                    at.0 += self.pick(&[1, 4095, 4096, PAGE - 1]);
+                }
+                length.0 = length.0.min(8 * PAGE);
+                Call::Lock { at, length, on_fault: self.one_in(5) }
+            }
+            8..10 => Call::Unlock { at, length },
+            10 if self.kind != Kind::Giant => Call::LockNew { on_fault: self.one_in(3) },
+            10..12 => Call::UnlockAll,
+            _ => Call::Bind { at, length, policy: self.policy() },
+        })
+    }
+
+    fn policy(&mut self) -> Policy {
+        let mode = self.pick(&PolicyMode::ALL);
+        // Node 0 is there everywhere, the others seldom.
+        let nodes = self.pick(&[1, 1, 1, 1, 3, 0, 2]);
+        Policy { mode, nodes: if mode.is_without_nodes() { 0 } else { nodes } }
     }
 
     pub(super) fn advise(&mut self, process: usize) -> Option<Call> {

@@ -200,6 +200,7 @@ impl Generator {
                 Call::Protect { at, length, rights: self.rights() }
             }
             69..74 => self.remap(process)?,
+            74..83 if self.one_in(4) => self.lock_or_bind(process)?,
             74..83 => self.advise(process)?,
             83..86 if self.one_in(3) => {
                 let (at, length) = self.part(process)?;

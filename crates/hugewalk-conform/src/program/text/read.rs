@@ -37,11 +37,7 @@ pub(super) fn parse_step(text: &str) -> Result<Step, String> {
         "allocate" => {
             let file = words.index('f', FILES)?;
             let (from, length) = (words.bytes("the offset")?, words.bytes("the length")?);
-            let keep = match words.0.next() {
-                None => false,
-                Some("keep") => true,
-                Some(word) => return Err(format!("{word}: only `keep` is known")),
-            };
+            let keep = words.flag("keep")?;
             Step::Allocate { file, from, length, keep }
         }
         "punch" => Step::Punch {
@@ -86,11 +82,7 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
         "map" => Call::Map(parse_map(words)?),
         "attach" => {
             let (file, at) = (words.index('f', FILES)?, words.bytes("where")?);
-            let replace = match words.0.next() {
-                None => false,
-                Some("replace") => true,
-                Some(word) => return Err(format!("{word}: only `replace` is known")),
-            };
+            let replace = words.flag("replace")?;
             Call::Attach { file, at, replace }
         }
         "detach" => Call::Detach { at: words.bytes("where")? },
@@ -147,12 +139,22 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
         }
         "nodes" => {
             let (at, length) = range(words)?;
-            let moved = match words.0.next() {
-                None => false,
-                Some("moved") => true,
-                Some(word) => return Err(format!("{word}: only `moved` is known")),
-            };
+            let moved = words.flag("moved")?;
             Call::Nodes { at, length, moved }
+        }
+        "mlock" => {
+            let (at, length) = range(words)?;
+            Call::Lock { at, length, on_fault: words.flag("onfault")? }
+        }
+        "munlock" => {
+            let (at, length) = range(words)?;
+            Call::Unlock { at, length }
+        }
+        "mlockall" => Call::LockNew { on_fault: words.flag("onfault")? },
+        "munlockall" => Call::UnlockAll,
+        "mbind" => {
+            let (at, length) = range(words)?;
+            Call::Bind { at, length, policy: words.next("the policy")?.parse()? }
         }
         "uffd" => Call::Userfault(Handling::parse(|what| words.next(what))?),
         _ => return Err(format!("{verb}: no process does that")),
@@ -202,6 +204,15 @@ impl<'t> Words<'t> {
 
     fn bytes(&mut self, what: &str) -> Result<Bytes, String> {
         self.next(what)?.parse()
+    }
+
+    /// The last word, if there is one: only this one is known.
+    fn flag(&mut self, known: &str) -> Result<bool, String> {
+        match self.0.next() {
+            None => Ok(false),
+            Some(word) if word == known => Ok(true),
+            Some(word) => Err(format!("{word}: only `{known}` is known")),
+        }
     }
 
     fn index(&mut self, letter: char, most: usize) -> Result<usize, String> {

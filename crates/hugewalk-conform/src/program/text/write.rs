@@ -47,6 +47,13 @@ impl fmt::Display for Call {
             Self::Nodes { at, length, moved } => {
                 write!(f, "nodes {at} {length}{}", if *moved { " moved" } else { "" })
             }
+            Self::Lock { at, length, on_fault } => {
+                write!(f, "mlock {at} {length}{}", if *on_fault { " onfault" } else { "" })
+            }
+            Self::Unlock { at, length } => write!(f, "munlock {at} {length}"),
+            Self::LockNew { on_fault } => write!(f, "mlockall{}", if *on_fault { " onfault" } else { "" }),
+            Self::UnlockAll => f.write_str("munlockall"),
+            Self::Bind { at, length, policy } => write!(f, "mbind {at} {length} {policy}"),
             Self::Userfault(handling) => write!(f, "{handling}"),
         }
     }
