@@ -33,7 +33,13 @@ fn on_kernel(arguments: &[&str]) -> Option<(i32, String)> {
     let output = conform(arguments).output().expect("it ran");
     let error = String::from_utf8(output.stderr).expect("text");
     let code = output.status.code().expect("it ended by itself");
-    let refused = ["only be changed by root", "has no huge pages", "others use", "another run is under way"];
+    let refused = [
+        "only be changed by root",
+        "has no huge pages",
+        "others use",
+        "another run is under way",
+        "--privileged",
+    ];
     if code == 2 && refused.iter().any(|reason| error.contains(reason)) {
         assert_eq!(error.lines().count(), 1, "{error}");
         eprintln!("skipped: {}", error.trim_end());
@@ -50,6 +56,58 @@ fn a_program_that_cannot_be_read_is_named_with_its_step() {
     assert!(output.stdout.is_empty());
     let error = String::from_utf8(output.stderr).expect("text");
     assert_eq!(error, "hugewalk: --replay: step 2: lenght=1p: no such way to map\n");
+}
+
+/// A copy of the command that others may run.
+fn for_everybody() -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("hugewalk-conform-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("there is room");
+    let copy = folder.join("hugewalk");
+    if !copy.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_hugewalk"), &copy).expect("there is room");
+    }
+    copy
+}
+
+/// Where it cannot be run, one line on standard error says so and what to do; nothing is printed, in no format.
+#[test]
+fn who_cannot_run_it_is_told_why_and_what_to_do() {
+    let command = for_everybody();
+    let command = command.display();
+    let within = |before: &str| format!("unshare --mount sh -c '{before} && exec \"$@\"' -");
+    let pools = "/sys/kernel/mm/hugepages";
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups".to_owned();
+    let ruled = |capability: &str| format!("setpriv --bounding-set -{capability} --inh-caps -{capability}");
+    for (how, why) in [
+        (nobody, "the pool of huge pages can only be changed by root; run this as root"),
+        (
+            within(&format!("mount -t tmpfs none {pools}")),
+            "this kernel has no huge pages of 2 MiB; boot one that was built with CONFIG_HUGETLBFS",
+        ),
+        (
+            within(&format!("mount --bind {pools} {pools} && mount -o remount,bind,ro {pools}")),
+            "the pool of huge pages cannot be changed where /sys is read-only; in a container, run this with --privileged",
+        ),
+        (
+            ruled("sys_ptrace"),
+            "root needs CAP_SYS_PTRACE for this, and does not have it here; in a container, run this with --privileged",
+        ),
+    ] {
+        // Can this be brought about here at all?
+        let possible = Command::new("sh").arg("-c").arg(format!("{how} true")).output();
+        if !possible.is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: {how}");
+            continue;
+        }
+        for format in ["text", "json"] {
+            let _taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+            let run = format!("{how} {command} conform --programs 1 --format {format}");
+            let output = Command::new("sh").arg("-c").arg(&run).output().expect("there is a shell");
+            assert_eq!(String::from_utf8_lossy(&output.stderr), format!("hugewalk: {why}\n"), "{run}");
+            assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]), "{run}");
+        }
+    }
+    let _ = fs::remove_dir_all(for_everybody().parent().expect("it has one"));
 }
 
 #[test]
@@ -77,24 +135,155 @@ fn the_report_for_programs_has_each_step_on_both_sides() {
     );
 }
 
-#[test]
-fn a_run_that_is_killed_leaves_the_pool_as_it_was() {
-    let _taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = pool();
-    let Some(_) = on_kernel(&["--replay", PROGRAM]) else { return };
-    let mut run = conform(&["--programs", "1000000", "--seed", "1"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it runs");
+/// Segments, mounts, files, private pages, children, handlers; and then enough to do for a signal to come in the middle of it.
+fn busy(steps: usize) -> String {
+    let built = "pool 12; overcommit 2; mount m0 size=4; open f0 m0; truncate f0 2p; open f1 segment=3p; open f2 memory; \
+                 truncate f2 2p; p0 map f0+0 at=1g length=2p rights=rw shared fixed; p0 attach f1 2g; \
+                 p0 map f2+0 at=3g length=2p rights=rw fixed; p0 store 1g 1; p0 store 2g 2; p0 store 2g+1p 2; p0 store 3g 3; \
+                 p0 uffd open; p0 uffd register 1g 2p missing; p0 fork p1; p1 fork p2; p2 load 2g; p2 store 3g 4";
+    format!("{built}{}", "; pool 12".repeat(steps))
+}
+
+/// Its pool has 12 pages, and 5 of them are used, once all of that is there.
+const BUILT: (u64, u64) = (12, 12 - 5);
+
+/// What is not of the run alone, and has to be as it was.
+#[derive(Debug, PartialEq, Eq)]
+struct Machine {
+    pool: Option<[u64; 4]>,
+    segments: String,
+    mounts: usize,
+}
+
+fn machine() -> Machine {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    Machine {
+        pool: pool(),
+        segments: fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default(),
+        mounts: mounts.lines().count(),
+    }
+}
+
+/// The processes that come from one, itself first: the command, the warden, the keeper, and those of the program.
+fn family(of: u32) -> Vec<u32> {
+    let mut all = vec![of];
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc").expect("it is mounted").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name before may have blanks in it.
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+        parents.extend(parent.and_then(|parent| parent.parse::<u32>().ok()).map(|parent| (pid, parent)));
+    }
+    let mut at = 0;
+    while at < all.len() {
+        let parent = all[at];
+        all.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    all
+}
+
+fn is_there(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+}
+
+fn signal(name: &str, to: &[u32]) {
+    let mut kill = Command::new("kill");
+    kill.arg("-s").arg(name).args(to.iter().map(u32::to_string));
+    assert!(kill.status().expect("there is kill").success(), "{name} {to:?}");
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let patience = Instant::now() + Duration::from_secs(20);
-    while pool() == before && Instant::now() < patience {
+    while !is_so() {
+        assert!(Instant::now() < patience, "{what}");
         sleep(Duration::from_millis(5));
     }
-    run.kill().expect("it was running");
-    run.wait().expect("it has ended");
-    while pool() != before && Instant::now() < patience {
-        sleep(Duration::from_millis(5));
+}
+
+/// A run that is in the middle of its program, and its processes.
+fn in_the_middle(steps: usize) -> (std::process::Child, Vec<u32>) {
+    let run = conform(&["--replay", &busy(steps)]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let run = run.expect("it runs");
+    wait_until("all is built", || pool().is_some_and(|[total, free, ..]| (total, free) == BUILT));
+    let family = family(run.id());
+    assert_eq!(family.len(), 6, "the command, the warden, the keeper, and three of the program");
+    (run, family)
+}
+
+#[test]
+fn whatever_ends_a_run_everything_is_as_it_was() {
+    let _taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = machine();
+    let Some(_) = on_kernel(&["--replay", PROGRAM]) else { return };
+    // From a terminal, by hand, by who ends a session; then to all of its processes, as who ends a service does.
+    for (name, all) in [
+        ("INT", false),
+        ("TERM", false),
+        ("HUP", false),
+        ("KILL", false),
+        ("INT", true),
+        ("TERM", true),
+        ("HUP", true),
+    ] {
+        let (mut run, family) = in_the_middle(12_000);
+        signal(name, if all { &family } else { &family[..1] });
+        run.wait().expect("it has ended");
+        wait_until("all is as it was", || machine() == before && !family.iter().any(|&pid| is_there(pid)));
     }
-    assert_eq!(pool(), before);
+}
+
+#[test]
+fn a_run_whose_warden_is_killed_puts_the_pool_back_itself() {
+    let _taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = machine();
+    let Some(_) = on_kernel(&["--replay", PROGRAM]) else { return };
+    // It finds out at the end.
+    let (mut run, family) = in_the_middle(1000);
+    signal("KILL", &family[1..2]);
+    assert_eq!(run.wait().expect("it has ended").code(), Some(2));
+    wait_until("all is as it was", || machine() == before && !family.iter().any(|&pid| is_there(pid)));
+}
+
+#[test]
+fn a_run_that_is_killed_with_its_warden_is_cleaned_up_after_by_the_next() {
+    let _taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    // This one cleans up after whatever was killed before.
+    let Some(_) = on_kernel(&["--replay", PROGRAM]) else { return };
+    let before = machine();
+    let (_, report) = on_kernel(&["--replay", PROGRAM]).expect("nobody else runs");
+    assert!(!report.contains("killed"), "{report}");
+    for set_since in [false, true] {
+        let (mut run, family) = in_the_middle(12_000);
+        // The warden first, for it would notice that the other has gone.
+        signal("KILL", &[family[1], family[0]]);
+        run.wait().expect("it has ended");
+        wait_until("all have gone", || !family.iter().any(|&pid| is_there(pid)));
+        // The kernel gives segments up a little later than the processes that had them.
+        wait_until("all pages are free", || pool().is_some_and(|[total, free, ..]| total == free));
+        assert_eq!(pool().map(|[total, ..]| total), Some(12));
+        let nr = format!("{POOL}/nr_hugepages");
+        if set_since {
+            fs::write(&nr, "3").expect("root may");
+        }
+        let (code, report) = on_kernel(&["--replay", PROGRAM]).expect("nobody else runs");
+        let said = if set_since {
+            "It had 3 pages; it was 0 before, somebody has set it since, and it stays as it is.\n"
+        } else {
+            "It had 12 pages; it has been put back to 0.\n"
+        };
+        let said = said.replace("0", &before.pool.map_or(0, |[total, ..]| total).to_string());
+        assert!(code == 0 && report.contains(&said), "{report}");
+        if set_since {
+            assert_eq!(pool().map(|[total, ..]| total), Some(3));
+            fs::write(&nr, before.pool.map_or(0, |[total, ..]| total).to_string()).expect("root may");
+            let overcommit = before.pool.map_or(0, |[.., overcommit]| overcommit);
+            fs::write(format!("{POOL}/nr_overcommit_hugepages"), overcommit.to_string()).expect("root may");
+        }
+        assert_eq!(machine(), before);
+    }
 }

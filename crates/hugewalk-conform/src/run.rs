@@ -6,7 +6,7 @@ use crate::compare::{Comparison, Difference};
 use crate::coverage::Coverage;
 use crate::engine::{Engine, EngineError};
 use crate::guard::{Guard, Guards};
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Kernel, KernelError, LeftBehind};
 use crate::known::{self, KNOWN, Known, Met};
 use crate::observe::{Outcome, Pool};
 use crate::program::{
@@ -118,6 +118,12 @@ impl Sides {
         kernel.step(&Step::Pool { pages: 0 })?;
         let comparison = Comparison { soft_dirty: kernel.tracks_soft_dirty() };
         Ok(Self { kernel, engine, comparison, coverage: Coverage::default() })
+    }
+
+    /// What a run that was killed had left behind for this one.
+    #[must_use]
+    pub fn left_behind(&self) -> Option<LeftBehind> {
+        self.kernel.left_behind()
     }
 
     /// Runs a program on both sides, up to the first difference.

@@ -5,6 +5,7 @@ mod report;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use hugewalk_conform::kernel::LeftBehind;
 use hugewalk_conform::known::Known;
 use hugewalk_conform::program::generate::Generator;
 use hugewalk_conform::program::shrink::shrink;
@@ -45,6 +46,7 @@ pub fn run(args: &ConformArgs, out: &mut Vec<u8>) -> Result<bool, ConformError> 
         None => generated(args, &mut sides)?,
     };
     run.outdated = outdated;
+    run.left_behind = sides.left_behind();
     match args.format {
         Format::Text => report::text(&run, out)?,
         Format::Json => {
@@ -66,6 +68,8 @@ struct Run {
     found: Option<Found>,
     /// Differences that are said to be meant, and are not there.
     outdated: Vec<&'static Known>,
+    /// What was there from a run that was killed.
+    left_behind: Option<LeftBehind>,
 }
 
 /// A program that the sides do not agree on.
@@ -84,6 +88,7 @@ fn replay(program: &Program, sides: &mut Sides) -> Result<Run, RunError> {
         found: (!report.is_equal()).then_some(Found { seed: None }),
         shown: Some((program.clone(), report)),
         outdated: Vec::new(),
+        left_behind: None,
     })
 }
 
@@ -120,7 +125,16 @@ fn generated(args: &ConformArgs, sides: &mut Sides) -> Result<Run, RunError> {
     }
     bar.finish_and_clear();
     let found = found.map(|(seed, ..)| Found { seed: Some(seed) });
-    Ok(Run { seed: Some(seed), programs, seconds, coverage, shown, found, outdated: Vec::new() })
+    Ok(Run {
+        seed: Some(seed),
+        programs,
+        seconds,
+        coverage,
+        shown,
+        found,
+        outdated: Vec::new(),
+        left_behind: None,
+    })
 }
 
 /// The shortest program that differs in the same figure.

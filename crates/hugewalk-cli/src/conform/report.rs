@@ -6,6 +6,7 @@ use comfy_table::{Table, presets};
 use hugewalk_conform::c_program;
 use hugewalk_conform::compare::Difference;
 use hugewalk_conform::coverage::Coverage;
+use hugewalk_conform::kernel::LeftBehind;
 use hugewalk_conform::program::Program;
 use hugewalk_conform::run::{Ran, Report};
 use serde::Serialize;
@@ -16,6 +17,14 @@ use super::Run;
 const SCHEMA: &str = "hugewalk-conform-1";
 
 pub(super) fn text(run: &Run, out: &mut Vec<u8>) -> io::Result<()> {
+    if let Some(LeftBehind { before, found, put_back }) = run.left_behind {
+        let now = if put_back {
+            format!("it has been put back to {before}")
+        } else {
+            format!("it was {before} before, somebody has set it since, and it stays as it is")
+        };
+        writeln!(out, "A run that was killed did not put the pool back. It had {found} pages; {now}.\n")?;
+    }
     if let Some((program, report)) = &run.shown {
         listing(program, report, out)?;
     }
@@ -130,6 +139,9 @@ pub(super) struct Json<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     c_program: Option<String>,
     outdated: Vec<&'static str>,
+    /// What was there from a run that was killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_behind: Option<LeftBehind>,
 }
 
 #[derive(Serialize)]
@@ -166,6 +178,7 @@ pub(super) fn json(run: &Run) -> Json<'_> {
         steps: shown.map(|(_, report)| report.steps.iter().map(step).collect()).unwrap_or_default(),
         known: shown.and_then(|(_, report)| report.known).map(|known| known.name),
         c_program: run.found.as_ref().and(shown).map(|(_, report)| c_program::of_report(report)),
+        left_behind: run.left_behind,
         outdated: run.outdated.iter().map(|known| known.name).collect(),
         differences: shown.map(|(_, report)| &*report.differences).unwrap_or_default(),
     }

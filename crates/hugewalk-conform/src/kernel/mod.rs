@@ -6,6 +6,7 @@
 
 mod access;
 mod answer;
+mod left;
 mod look;
 mod policy;
 mod mount;
@@ -29,6 +30,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use self::answer::{Answer, outcome, receive, send, wait};
+use self::left::Kept;
+pub use self::left::LeftBehind;
 use self::pool::PoolFiles;
 use self::process::{KEEPER, PLACES};
 use self::warden::Warden;
@@ -41,8 +44,16 @@ use crate::program::{FILES, PROCESSES};
 #[non_exhaustive]
 pub enum KernelError {
     /// No huge pages of 2 MiB.
-    #[error("this kernel has no huge pages of 2 MiB; it needs CONFIG_HUGETLBFS")]
+    #[error("this kernel has no huge pages of 2 MiB; boot one that was built with CONFIG_HUGETLBFS")]
     NoHugePages,
+    /// The pool is out of reach.
+    #[error(
+        "the pool of huge pages cannot be changed where /sys is read-only; in a container, run this with --privileged"
+    )]
+    ReadOnly,
+    /// Root is not allowed all that root is.
+    #[error("root needs {0} for this, and does not have it here; in a container, run this with --privileged")]
+    NotAllowed(&'static str),
     /// The pool cannot be changed.
     #[error("the pool of huge pages can only be changed by root; run this as root")]
     NotRoot,
@@ -117,6 +128,8 @@ pub struct Kernel {
     segments: [Option<u64>; FILES],
     timeout: Duration,
     warden: Warden,
+    kept: Kept,
+    left_behind: Option<LeftBehind>,
     /// Bound to a name: no second run at the same time.
     _only: UnixListener,
 }
@@ -130,7 +143,18 @@ impl Kernel {
     pub fn take(timeout: Duration) -> Result<Self, KernelError> {
         let only = only_run()?;
         let pool = PoolFiles::open()?;
-        let saved = pool.save()?;
+        proc::lacking_capability().map_or(Ok(()), |lacking| Err(KernelError::NotAllowed(lacking)))?;
+        let mut saved = pool.save()?;
+        let mut left_behind = None;
+        if let Some((before, last)) = left::found() {
+            let found = saved.size;
+            let put_back = found == last;
+            if put_back {
+                pool.restore(before)?;
+                saved = before;
+            }
+            left_behind = Some(LeftBehind { before: before.size, found, put_back });
+        }
         let mut pairs = Vec::new();
         for _ in 0..PLACES {
             pairs.push(socket_pair()?);
@@ -139,7 +163,7 @@ impl Kernel {
         let (Ok(driver), Ok(process)) = (driver.try_into(), process.try_into()) else {
             return Err(KernelError::Died);
         };
-        let warden = Warden::start(&saved, &driver, &process)?;
+        let warden = Warden::start(saved, &driver, &process)?;
         Ok(Self {
             pool,
             sockets: driver,
@@ -149,8 +173,17 @@ impl Kernel {
             segments: [None; FILES],
             timeout,
             warden,
+            // The warden is there to take it away again.
+            kept: Kept::new(saved),
+            left_behind,
             _only: only,
         })
+    }
+
+    /// What a run that was killed had left behind for this one.
+    #[must_use]
+    pub fn left_behind(&self) -> Option<LeftBehind> {
+        self.left_behind
     }
 
     /// Starts a program: process 0 is there.

@@ -18,8 +18,8 @@ const DIRECTORY: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 /// What the pool was before it was touched.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Saved {
-    size: u64,
-    overcommit: u64,
+    pub(super) size: u64,
+    pub(super) overcommit: u64,
 }
 
 impl Saved {
@@ -43,6 +43,7 @@ impl PoolFiles {
                 match error.kind() {
                     io::ErrorKind::NotFound => KernelError::NoHugePages,
                     io::ErrorKind::PermissionDenied => KernelError::NotRoot,
+                    io::ErrorKind::ReadOnlyFilesystem => KernelError::ReadOnly,
                     _ => KernelError::Pool(error),
                 }
             })
@@ -65,6 +66,12 @@ impl PoolFiles {
             return Err(KernelError::InUse { used: total - free, reserved });
         }
         Ok(Saved { size: total, overcommit: number(&self.overcommit)? })
+    }
+
+    /// Puts the pool back to what it was.
+    pub(super) fn restore(&self, saved: Saved) -> Result<(), KernelError> {
+        set(&self.counters[0], saved.size)?;
+        set(&self.overcommit, saved.overcommit)
     }
 
     pub(super) fn counters(&self) -> Result<Pool, KernelError> {

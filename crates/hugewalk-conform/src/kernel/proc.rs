@@ -15,6 +15,22 @@ pub(super) fn mappings(pid: i32) -> io::Result<(Vec<Mapping>, u64)> {
     Ok((parse(&smaps), huge.unwrap_or(0)))
 }
 
+/// What programs need beyond the pool, with the kernel's numbers: segments and locked memory, other processes' memory and
+/// userfaultfd, mounts and namespaces.
+const NEEDED: [(u32, &str); 3] = [(14, "CAP_IPC_LOCK"), (19, "CAP_SYS_PTRACE"), (21, "CAP_SYS_ADMIN")];
+
+/// One of those that this process does not have.
+pub(super) fn lacking_capability() -> Option<&'static str> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    lacking(&status)
+}
+
+fn lacking(status: &str) -> Option<&'static str> {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
+    NEEDED.into_iter().find(|(number, _)| effective >> number & 1 == 0).map(|(_, name)| name)
+}
+
 /// Does a page that was just written say so?
 pub(super) fn tracks_soft_dirty() -> bool {
     let written = std::hint::black_box(Box::new(1u8));
@@ -101,6 +117,13 @@ mod tests {
         let line = "HugetlbPages:\t18446744073709549568 kB";
         assert_eq!(kilobytes(line, "HugetlbPages:"), Some(0));
         assert_eq!(kilobytes("HugetlbPages:\t    4096 kB", "HugetlbPages:"), Some(2));
+    }
+
+    #[test]
+    fn what_root_lacks_is_named() {
+        assert_eq!(lacking("Uid:\t0\nCapEff:\t000001ffffffffff\n"), None);
+        assert_eq!(lacking("CapEff:\t00000000a80425fb\n"), Some("CAP_IPC_LOCK"));
+        assert_eq!(lacking("CapEff:\t0000000000284000\n"), None);
     }
 
     #[test]

@@ -19,7 +19,11 @@ impl Kernel {
         let mount_fd = |mount: usize| (MOUNT_FD + mount as i32) as u64;
         let none = |pages: Option<u64>| pages.unwrap_or(NONE);
         let asked = match *step {
-            Step::Pool { pages } => return Ok((Outcome::Number(self.pool.resize(pages)?), None)),
+            Step::Pool { pages } => {
+                let size = self.pool.resize(pages)?;
+                self.kept.note(size);
+                return Ok((Outcome::Number(size), None));
+            }
             Step::Overcommit { pages } => {
                 self.pool.set_overcommit(pages)?;
                 return Ok((Outcome::Done, None));

@@ -2,15 +2,21 @@
 //!
 //! It is forked from the driver before anything is changed, belongs to a process group of its own, so that no key of the
 //! terminal reaches it, and waits at the other end of a socket. When that is closed, since the driver is done, was
-//! interrupted or has died, it ends what is left of the program and writes the sizes back. It touches no huge page itself.
+//! interrupted or has died, it ends what is left of the program and writes the sizes back. It touches no huge page itself. If it
+//! is killed, the driver does so; if both are, the next run (`left.rs`).
 //!
 //! As in `process.rs`, nothing after the fork allocates, locks or panics.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::KernelError;
+use super::answer::wait;
+use super::left;
 use super::pool::{OVERCOMMIT_PATH, SIZE_PATH, Saved};
 use super::process::{KEEPER, PLACES, Process, STACK};
 use super::wire::{LONGEST, op};
@@ -19,12 +25,18 @@ use super::wire::{LONGEST, op};
 pub(super) struct Warden {
     pid: libc::pid_t,
     pub(super) control: Option<OwnedFd>,
+    /// Readable once it is not there any more.
+    ended: Option<OwnedFd>,
+    saved: Saved,
 }
+
+/// How long the warden may take to end a program and put the pool back.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Warden {
     /// Forks the warden. `sockets` are the driver's and the process's ends for each place.
     pub(super) fn start(
-        saved: &Saved,
+        saved: Saved,
         driver: &[OwnedFd; PLACES],
         process: &[OwnedFd; PLACES],
     ) -> Result<Self, KernelError> {
@@ -46,17 +58,32 @@ impl Warden {
                 let keeper = Process { sockets, stacks, place: KEEPER };
                 watch(control, &keeper, &size, &overcommit)
             }
-            pid => Ok(Self { pid, control: Some(ours) }),
+            pid => {
+                let ended = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+                Ok(Self { pid, control: Some(ours), ended, saved })
+            }
         }
     }
 }
 
 impl Drop for Warden {
     fn drop(&mut self) {
-        // It puts the pool back then, and is waited for.
+        // It puts the pool back then, and is waited for; but not for ever: it waits for the processes of the program, and if one
+        // is stuck in the kernel, whoever ran this shall hear of it.
         self.control = None;
-        // SAFETY: our child.
-        unsafe { libc::waitpid(self.pid, ptr::null_mut(), 0) };
+        if let Some(ended) = &self.ended
+            && wait(ended.as_fd(), PATIENCE).is_err()
+        {
+            return;
+        }
+        let mut status = 0;
+        // SAFETY: our child; the status is written to a number that is ours.
+        let ended = unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+        if ended != self.pid || !libc::WIFEXITED(status) {
+            // Somebody has killed it. The processes of the program end by themselves when the sockets are closed.
+            let (size, overcommit) = self.saved.as_text();
+            put_back(&size, &overcommit);
+        }
     }
 }
 
@@ -78,6 +105,11 @@ fn stacks() -> Result<*mut u8, KernelError> {
 fn watch(control: i32, keeper: &Process, size: &[u8], overcommit: &[u8]) -> ! {
     // SAFETY: concerns this process alone.
     unsafe { libc::setpgid(0, 0) };
+    // Who ends all processes of a service or a session by a signal means the driver; what is left to do here takes no time.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: no handler of ours is replaced.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
     // What becomes an orphan is waited for here.
     // SAFETY: as above.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
@@ -103,10 +135,16 @@ fn watch(control: i32, keeper: &Process, size: &[u8], overcommit: &[u8]) -> ! {
         unsafe { libc::send(control, words.as_ptr().cast(), length, libc::MSG_NOSIGNAL) };
     }
     end(group);
-    write(SIZE_PATH, size);
-    write(OVERCOMMIT_PATH, overcommit);
+    put_back(size, overcommit);
     // SAFETY: ends the process at once.
     unsafe { libc::_exit(0) };
+}
+
+fn put_back(size: &[u8], overcommit: &[u8]) {
+    write(SIZE_PATH, size);
+    write(OVERCOMMIT_PATH, overcommit);
+    // SAFETY: a string of C.
+    unsafe { libc::unlink(left::PATH.as_ptr()) };
 }
 
 /// Ends the processes of a program, and waits until they are gone with all they had.
