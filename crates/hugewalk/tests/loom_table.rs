@@ -664,6 +664,19 @@ fn it_is_where_the_generation_is_noted_after_the_parent_was_seen() {
     model(Broken::Without(Step::NoteGenerationFirst), coming_back);
 }
 
+/// Then it may be told of an entry that it read after its parent entry was cleared, which the lab's stricter judge calls a race;
+/// but before the generation went up, so still under the lock of the table: it is what was the walker's own.
+#[test]
+fn it_is_not_even_where_the_parent_is_confirmed_last() {
+    model(Broken::Without(Step::ConfirmParentFirst), coming_back);
+}
+
+#[test]
+#[should_panic(expected = "never its own")]
+fn it_is_where_the_generation_is_counted_up_before_the_parent_goes() {
+    model(Broken::Without(Step::BumpAfterClear), coming_back);
+}
+
 #[test]
 #[should_panic(expected = "told of a foreign page")]
 fn it_is_where_neither_parent_is_confirmed() {
