@@ -214,14 +214,38 @@ pub struct Report {
     pub allocated: Option<Event>,
     /// Where it, or its lock, was freed.
     pub freed: Option<Event>,
-    /// What each processor waits for, if anything: an index and a text.
+    /// What each processor waits for in vain, or was about to wait for when it went wrong: an index and a text.
     pub waits: Vec<(usize, String)>,
+    /// Where they wait, in the same order.
+    pub waits_in: Vec<Stack>,
+    /// If locks are taken in both orders: how what is waited for leads back to what is held.
+    pub order: Vec<Taken>,
     /// The schedule that led here: `--replay` takes it.
     pub schedule: String,
     /// Turns that follow another one's.
     pub switches: u32,
     /// Accesses of all turns together.
     pub steps: u32,
+}
+
+impl Report {
+    /// Is it about a sleep where none may be, whether or not it would have come to that?
+    pub(crate) fn is_sleep(&self) -> bool {
+        self.property == "I10"
+    }
+}
+
+/// A lock that was taken while another one was held.
+#[derive(Clone, Debug, Serialize)]
+pub struct Taken {
+    /// By which processor: an index.
+    pub cpu: usize,
+    /// The lock that was held.
+    pub held: String,
+    /// The lock that was taken.
+    pub taken: String,
+    /// Where.
+    pub stack: Stack,
 }
 
 /// Something that happened to a table.

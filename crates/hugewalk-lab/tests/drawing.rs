@@ -3,7 +3,7 @@
 use hugewalk_lab::explore::Options;
 use hugewalk_lab::lab::Settings;
 use hugewalk_lab::scenario::{self, Expected};
-use hugewalk_lab::story::{StepKind, Story};
+use hugewalk_lab::story::{Source, StepKind, Story};
 use hugewalk_lab::text::{Drawing, draw};
 use hugewalk_lab::{check, replay};
 
@@ -14,30 +14,119 @@ fn story(id: &str, settings: Settings) -> Story {
     replay(scenario, settings, &found.schedule).expect("it fits")
 }
 
+/// All races there are: those of the table, and those behind the steps that are left out.
+fn races() -> Vec<(String, Story)> {
+    let named = |id: &str, settings: Settings| (format!("{id} under {}", settings.name), story(id, settings));
+    let table = scenario::all().flat_map(|scenario| {
+        let races = |settings: &Settings| scenario::expected(scenario.id, settings) == Some(Expected::Race);
+        Settings::ALL.into_iter().filter(races).map(move |settings| named(scenario.id, settings))
+    });
+    let proofs = scenario::PROOFS.iter().map(|&(step, id, settings)| {
+        let (name, story) = named(id, settings.without(step).expect("a step"));
+        (format!("{name} without {step}"), story)
+    });
+    table.chain(proofs).collect()
+}
+
 #[test]
-fn every_race_of_the_table_fits_the_width_and_says_what_went_wrong() {
-    let mut drawn = 0;
-    for scenario in scenario::all() {
-        for settings in Settings::ALL {
-            if scenario::expected(scenario.id, &settings) != Some(Expected::Race) {
-                continue;
+fn every_race_fits_the_width_and_says_what_went_wrong() {
+    let races = races();
+    assert!(races.len() > 100, "{} races", races.len());
+    for (name, story) in &races {
+        let report = story.report.as_ref().expect("a race");
+        for (all, width) in [(false, 100), (true, 100), (false, 80), (false, 120)] {
+            let text = draw(story, &Drawing { all, width, ..Drawing::default() });
+            for line in text.lines() {
+                assert!(line.len() <= width, "{name}, {width}: {line}");
+                assert_eq!(line, line.trim_end(), "{name}, {width}");
             }
-            let story = story(scenario.id, settings);
-            for all in [false, true] {
-                let text = draw(&story, &Drawing { all, ..Drawing::default() });
-                let name = format!("{} under {}", scenario.id, settings.name);
-                let widest = text.lines().max_by_key(|line| line.chars().count()).expect("lines");
-                let is_list = widest.starts_with(" ") && widest.contains("crates/");
-                assert!(widest.chars().count() <= 100 || is_list, "{name}: {widest}");
-                assert!(!text.contains('\x1b') && text.is_ascii(), "{name}: {text}");
-                let report = story.report.as_ref().expect("a race");
-                assert!(text.contains(&format!("BUG: hugewalk: {}", report.title)), "{name}");
-                assert_eq!(text.contains("^^^"), report.step.is_some(), "{name}: {text}");
+            assert!(text.is_ascii() && !text.contains('\x1b'), "{name}: {text}");
+            assert!(text.contains(&format!("BUG: hugewalk: {}", report.title)), "{name}");
+            assert_eq!(text.contains("^^^"), report.step.is_some(), "{name}: {text}");
+            // A number below zero, or two in one word, as it lies in memory.
+            for line in text.lines().filter(|line| !line.contains("i_size") && !line.contains("load from")) {
+                let is_long = line.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 7);
+                assert!(!is_long, "{name}: {line}");
             }
-            drawn += 1;
+            if !all {
+                assert!(text.lines().count() < 200, "{name}: nobody reads {} lines", text.lines().count());
+            }
         }
     }
-    assert!(drawn > 30, "{drawn} races");
+}
+
+#[test]
+fn whoever_touches_what_is_dead_is_told_who_allocated_and_who_freed_it() {
+    let mut told = 0;
+    for (name, story) in races() {
+        let report = story.report.as_ref().expect("a race");
+        if !report.what.starts_with("use after free") {
+            continue;
+        }
+        let text = draw(&story, &Drawing::default());
+        let (allocated, freed) = (report.allocated.as_ref(), report.freed.as_ref());
+        let (allocated, freed) = (allocated.expect("it was"), freed.expect("it was"));
+        for (event, done) in [(allocated, "allocated"), (freed, "freed")] {
+            assert!(text.contains(&format!(" was {done} by ")), "{name}: {text}");
+            let is_engine = |source: &Source| source.file.starts_with("crates/hugewalk/src/");
+            assert!(event.stack.iter().any(|source| is_engine(source) && source.kernel.is_some()), "{name}");
+            // How the lab starts its processors is nobody's business.
+            for source in event.stack.iter().filter(|source| !source.file.ends_with("/bench.rs")) {
+                assert!(text.contains(&format!("{}:{}", source.file, source.line)), "{name}: {text}");
+            }
+        }
+        let letter = story.cpus[freed.cpu.expect("a processor")].letter;
+        assert!(report.what.ends_with(&format!(", freed by CPU {letter}")), "{name}: {}", report.what);
+        // It lies in the drawing as dead as in the report.
+        let end = story.states.last().expect("a state");
+        let table = end.tables.iter().find(|table| freed.object.ends_with(&table.name)).expect("a table");
+        assert!(table.lock_freed, "{name}: {table:?}");
+        let is_told = |line: &&str| line.starts_with(&format!(" {}: ", table.name)) && line.contains("freed");
+        assert!(text.lines().any(|line| is_told(&line)), "{name}: {text}");
+        told += 1;
+    }
+    assert!(told > 30, "{told} races");
+}
+
+#[test]
+fn what_is_waited_for_is_drawn_and_how_it_leads_back_is_told() {
+    let text = draw(&story("S25:no-trylock", Settings::HUGEWALK), &Drawing::default());
+    for wanted in [
+        "hugetlb_vma_lock_write(P2)  // waits",
+        "CPU B (truncate) waits for: VMA lock of P2, write",
+        "CPU A (P2: fault) held VMA lock of P2, read when it took i_mmap, read:",
+        " CPU B: inode lock + i_mmap, write",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let text = draw(&story("S26:write-lock", Settings::HUGEWALK), &Drawing::default());
+    assert!(text.contains("hugetlb_vma_lock_write(P2)  // waits"), "{text}");
+    assert!(
+        !text.contains("CPU B (madvise) waits"),
+        "it was about to take a lock that it could have had: {text}"
+    );
+    let text = draw(&story("S6:sleeping-visitor", Settings::RFC), &Drawing::default());
+    assert!(text.contains("mmap_read_lock(P2)  // may sleep"), "{text}");
+    let text = draw(&story("S19:look-first", Settings::HUGEWALK), &Drawing::default());
+    assert!(text.contains("schedule()  // waits"), "{text}");
+    assert!(text.contains("CPU A (P1: fault) waits for somebody to wake it:"), "{text}");
+}
+
+#[test]
+fn a_lock_that_is_only_tried_is_not_drawn_as_one_that_is_waited_for() {
+    let story = story("S13:no-vma-lock", Settings::HUGEWALK);
+    let text = draw(&story, &Drawing::default());
+    assert!(text.contains("hugetlb_vma_trylock_write(") && !text.contains("// fails"), "{text}");
+}
+
+#[test]
+fn a_loop_without_an_end_is_drawn_once() {
+    let text = draw(&story("S24:shared-lock-only", Settings::HUGEWALK), &Drawing::default());
+    let times = text.lines().find_map(|line| {
+        line.trim().strip_prefix("... the last 3 steps ")?.strip_suffix(" times more")?.parse::<u32>().ok()
+    });
+    assert!(times > Some(1000), "{text}");
+    assert!(text.contains("BUG: hugewalk: livelock\n"), "{text}");
 }
 
 #[test]

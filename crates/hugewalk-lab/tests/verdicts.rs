@@ -113,8 +113,8 @@ fn no_turn_of_a_counterexample_is_longer_than_it_must_be() {
 #[test]
 fn each_judge_can_say_no() {
     let says = [
-        ("I1", "S1", Settings::LEGACY, "use after free: A reads T"),
-        ("I1", "S2", Settings::RFC, "use after free: A locks the lock of T"),
+        ("I1", "S1", Settings::LEGACY, "use after free: CPU A reads T"),
+        ("I1", "S2", Settings::RFC, "use after free: CPU A locks the lock of T"),
         ("I1", "S28:two-loads", Settings::HUGEWALK, "which is none"),
         ("I2", "S8", Settings::RFC_PTL, "writes to T"),
         ("I3", "S7", Settings::RFC_PTL, "not its own when it was read"),
@@ -159,7 +159,7 @@ fn a_count_that_is_right_at_the_end_must_be_right_whenever_i_mmap_is_free() {
     };
     let found =
         check(&scenario, Settings::HUGEWALK, &Options::default()).report.counterexample.expect("a count");
-    assert!(found.text.starts_with("I4: 1 entries point to table"), "{}", found.text);
+    assert!(found.text.starts_with("I4: 1 entry points to T"), "{}", found.text);
 }
 
 #[test]

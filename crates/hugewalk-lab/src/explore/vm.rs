@@ -455,8 +455,8 @@ impl Vm {
             if self.threads.iter().any(|thread| !thread.done) {
                 let who: Vec<_> =
                     self.threads.iter().filter(|thread| !thread.done).map(|thread| &*thread.name).collect();
-                let text =
-                    format!("deadlock: {} wait for each other, or for what never comes", who.join(", "));
+                let wait = if who.len() == 1 { "waits" } else { "wait for each other, or" };
+                let text = format!("deadlock: {} {wait} for what never comes", who.join(", "));
                 self.report(&text, Box::new(Deadlock));
                 self.mode = Mode::Dead;
             }

@@ -95,14 +95,14 @@ fn look(file: &HugeFile<Lab>, task: &mut Task<Lab>) {
             let entries = uses.iter().filter(|other| other.table == this.table).count() as u64;
             let (users, table) = (world().peek_record(this.table, USERS) + 1, this.table.0);
             if entries != users {
-                let text =
-                    format!("I4: {entries} entries point to table {table}, and its count says {users}");
+                let point = if entries == 1 { "entry points" } else { "entries point" };
+                let text = format!("I4: {entries} {point} to T{table}, and its count says {users}");
                 return Some((text, Property::I4));
             }
             let refused = users > 1 && may_share(this) != Some(true);
             let whose = world().roots().position(|root| root == this.root).map_or(0, |at| at + 1);
             refused.then(|| {
-                let text = format!("I5: P{whose} shares table {table}, and has no mapping that may");
+                let text = format!("I5: P{whose} shares T{table}, and has no mapping that may");
                 (text, Property::I5)
             })
         })

@@ -106,11 +106,12 @@ pub(super) fn check_caches() {
         let (To::Table(table) | To::Page(_, table)) = cached.to;
         let pud = world().peek(cached.root, cached.start >> 39);
         let now = pud.and_then(|pud| world().peek(pud, cached.start >> 30));
-        (now != Some(table)).then_some((table, cached.to))
+        (now != Some(table)).then_some((table, *cached))
     });
-    let Some((table, to)) = stale else { return };
-    let by = if matches!(to, To::Page(..)) { "the TLB" } else { "a paging-structure cache" };
-    let text = format!("{by} of a processor still reaches T{}, which was unshared", table.0);
+    let Some((table, cached)) = stale else { return };
+    let by = if matches!(cached.to, To::Page(..)) { "a TLB" } else { "a paging-structure cache" };
+    let whose = world().roots().position(|root| root == cached.root).map_or(0, |at| at + 1);
+    let text = format!("{by} still reaches T{} for P{whose}, which has no entry for it any more", table.0);
     trace::is_about(table, false);
     world().violated(Property::I6, &text);
 }

@@ -61,7 +61,7 @@ unsafe impl RawMutex for SpinLock {
         let wait = Wait::until(Self::is_free, std::ptr::from_ref(self).cast());
         let op = world.op(place, address, Kind::Write, true).waits(wait);
         access(&op);
-        trace::lock_taken(op.object(), address, place, Mode::Alone);
+        trace::lock_taken(op.object(), address, place, Mode::Alone, false);
         world.check_alive(place, true, "locks");
         assert!(!self.held.swap(true, Acquire), "the lock is held, and nobody explores");
         lock_taken(address);
@@ -74,7 +74,7 @@ unsafe impl RawMutex for SpinLock {
         let op = world.op(place, address, Kind::Write, true);
         access(&op);
         if !self.held.load(Relaxed) {
-            trace::lock_taken(op.object(), address, place, Mode::Alone);
+            trace::lock_taken(op.object(), address, place, Mode::Alone, true);
         } else {
             trace::lock_refused(op.object(), address, place, Mode::Alone);
         }
@@ -104,13 +104,13 @@ fn wanted<L>(lock: &L, mode: Mode) {
     trace::lock_wanted(std::ptr::from_ref(lock).addr(), Place::Elsewhere, mode);
 }
 
-fn taken<L>(lock: &L, mode: Mode) {
-    trace::lock_taken(Object::at(lock), std::ptr::from_ref(lock).addr(), Place::Elsewhere, mode);
+fn taken<L>(lock: &L, mode: Mode, tried: bool) {
+    trace::lock_taken(Object::at(lock), std::ptr::from_ref(lock).addr(), Place::Elsewhere, mode, tried);
 }
 
 fn tried<L>(lock: &L, mode: Mode, free: bool) -> bool {
     if free {
-        taken(lock, mode);
+        taken(lock, mode, true);
     } else {
         trace::lock_refused(Object::at(lock), std::ptr::from_ref(lock).addr(), Place::Elsewhere, mode);
     }
@@ -132,10 +132,10 @@ unsafe impl RawMutex for SleepMutex {
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
-        may_sleep();
         wanted(&self.0, Mode::Alone);
+        may_sleep();
         self.0.lock();
-        taken(&self.0, Mode::Alone);
+        taken(&self.0, Mode::Alone, false);
     }
     fn try_lock(&self) -> bool {
         tried(&self.0, Mode::Alone, self.0.try_lock())
@@ -167,12 +167,12 @@ unsafe impl Parker for Token {
     }
 
     fn park(&self) {
+        trace::sleeps(true);
         may_sleep();
         // What it has read makes it sleep.
         world().told();
         let (world, address) = (world(), std::ptr::from_ref(self).addr());
         let wait = Wait::until(Self::is_put, std::ptr::from_ref(self).cast());
-        trace::sleeps(true);
         access(&world.op(world.place(address), address, Kind::Write, true).waits(wait));
         trace::sleeps(false);
         self.put.store(false, Relaxed);
@@ -205,10 +205,10 @@ unsafe impl RawRwLock for SleepRwLock {
     type GuardMarker = GuardNoSend;
 
     fn lock_shared(&self) {
-        may_sleep();
         wanted(&self.0, Mode::Read);
+        may_sleep();
         self.0.lock_shared();
-        taken(&self.0, Mode::Read);
+        taken(&self.0, Mode::Read, false);
     }
     fn try_lock_shared(&self) -> bool {
         tried(&self.0, Mode::Read, self.0.try_lock_shared())
@@ -220,10 +220,10 @@ unsafe impl RawRwLock for SleepRwLock {
         self.audit();
     }
     fn lock_exclusive(&self) {
-        may_sleep();
         wanted(&self.0, Mode::Write);
+        may_sleep();
         self.0.lock_exclusive();
-        taken(&self.0, Mode::Write);
+        taken(&self.0, Mode::Write, false);
     }
     fn try_lock_exclusive(&self) -> bool {
         tried(&self.0, Mode::Write, self.0.try_lock_exclusive())

@@ -26,7 +26,7 @@ mod locks;
 mod protocol;
 mod rcu;
 mod speculate;
-mod trace;
+pub(crate) mod trace;
 mod walker;
 mod word;
 mod world;

@@ -12,7 +12,7 @@ use hugewalk::walk::{LockedSlot, huge_pte_offset};
 use super::Lab;
 use super::protocol::{Walkers, set_without_vma_lock};
 use super::rcu::{set_dud, set_interrupts_off};
-use super::world::{Property, Watch, world};
+use super::world::{Property, Watch, in_words, world};
 use crate::explore::in_thread;
 
 /// What to do at the end of a walk.
@@ -178,8 +178,8 @@ impl<'s> Walker<'s> {
         if let (Some(page), Some(thread)) = (page, in_thread())
             && world().foreign() == Some(page)
         {
-            let letter = char::from(b'A' + thread as u8);
-            let text = format!("{letter} is given page {}, which its mapping has no right to", page.0 >> 9);
+            let (who, page) = (in_words(Some(thread)), page.0 >> 9);
+            let text = format!("{who} is given page {page}, which its mapping has no right to");
             world().violated(Property::I3, &text);
         }
     }

@@ -74,6 +74,11 @@ impl Property {
     }
 }
 
+/// A processor as drawings name it, or who works when none does.
+pub(super) fn in_words(cpu: Option<usize>) -> String {
+    cpu.map_or_else(|| "the setup".to_owned(), |cpu| format!("CPU {}", char::from(b'A' + cpu as u8)))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Unused,
@@ -447,19 +452,18 @@ impl World {
         let state = self.state.borrow()[frame.0 as usize];
         let life = if lock { state.lock } else { state.life };
         if life == Life::Unused && in_thread().is_some() {
-            let text = format!("{what} at the table in frame {}, which is none", frame.0);
+            let text = format!("{} {what} T{}, which has never been a table", in_words(in_thread()), frame.0);
             self.violated(Property::I1, &text);
         }
         if let Life::Dead(by) = life
             && let Some(thread) = in_thread()
         {
-            let letter = |thread: usize| char::from(b'A' + thread as u8);
-            let by = by.map_or_else(|| "the setup".to_owned(), |by| format!("CPU {}", letter(by.into())));
+            let (who, by) = (in_words(Some(thread)), in_words(by.map(usize::from)));
             let part = if lock { "the lock of T" } else { "T" };
             trace::is_about(frame, lock);
             self.violated(
                 Property::I1,
-                &format!("use after free: {} {what} {part}{}, freed by {by}", letter(thread), frame.0),
+                &format!("use after free: {who} {what} {part}{}, freed by {by}", frame.0),
             );
         }
     }
@@ -482,8 +486,8 @@ impl World {
         let own = pud.and_then(|pud| self.peek(pud, address >> 30)) == Some(frame);
         if writes {
             if !own {
-                let letter = char::from(b'A' + thread as u8);
-                let text = format!("{letter} writes to T{}, which is not its own any more", frame.0);
+                let who = in_words(Some(thread));
+                let text = format!("{who} writes to T{}, which is not its own any more", frame.0);
                 trace::is_about(frame, false);
                 self.violated(Property::I2, &text);
             }
@@ -497,8 +501,8 @@ impl World {
         if let Some(thread) = in_thread()
             && self.watch.borrow()[thread].own == Some(false)
         {
-            let letter = char::from(b'A' + thread as u8);
-            let text = format!("{letter} is told of an entry that was not its own when it was read");
+            let who = in_words(Some(thread));
+            let text = format!("{who} is told of an entry that was not its own when it was read");
             self.violated(Property::I3, &text);
         }
     }

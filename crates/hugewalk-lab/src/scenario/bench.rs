@@ -214,8 +214,15 @@ impl<'s> Bench<'s> {
 }
 
 fn leaked(tables: usize, pages: u64, reserved: u64) {
-    let text = format!("I9: left at the end: {tables} tables, {pages} pages, {reserved} reservations");
-    violation(text, Property::I9);
+    let counted = |count: u64, what: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {what}")),
+        _ => Some(format!("{count} {what}s")),
+    };
+    let left = [(tables as u64, "table"), (pages, "page"), (reserved, "reservation")];
+    let left: Vec<_> = left.into_iter().filter_map(|(count, what)| counted(count, what)).collect();
+    let left = if left.is_empty() { "frames".to_owned() } else { left.join(", ") };
+    violation(format!("I9: left at the end: {left}"), Property::I9);
 }
 
 /// I4: as many address spaces use a table as its count says.
@@ -227,7 +234,9 @@ fn check_counts(processes: &[Process], task: &mut LabTask) {
     for table in &uses {
         let users = uses.iter().filter(|other| other.identity == table.identity).count() as u64;
         if users != table.users {
-            let text = format!("I4: {users} use T{}, and its count says {}", table.identity, table.users);
+            let (table, count) = (table.identity, table.users);
+            let point = if users == 1 { "entry points" } else { "entries point" };
+            let text = format!("I4: {users} {point} to T{table}, and its count says {count}");
             violation(text, Property::I4);
         }
     }
@@ -239,7 +248,8 @@ fn check_sizes(files: &[File], processes: &[Process], task: &mut LabTask) {
         let tables = processes.iter().flat_map(|process| process.tables(task).unwrap_or_default());
         let leaves: u64 = tables.map(|table| table.leaves).sum();
         if leaves > 0 {
-            violation(format!("I9: {leaves} pages are mapped, of files that are empty"), Property::I9);
+            let pages = if leaves == 1 { "page is mapped of a file" } else { "pages are mapped of files" };
+            violation(format!("I9: {leaves} {pages} with nothing in it"), Property::I9);
         }
     }
     for file in files {

@@ -1,6 +1,7 @@
 //! A run as text: a column for each processor, time downwards, as commit messages of the kernel draw races; below it a
 //! report in the manner of KASAN.
 
+mod fold;
 mod lane;
 mod report;
 mod state;
@@ -57,21 +58,39 @@ impl Drawing {
 pub fn draw(story: &Story, drawing: &Drawing) -> String {
     let mut out = String::new();
     if let Some(start) = story.states.first() {
-        let _ = writeln!(out, "{}", drawing.styled(Style::Faint, &state::at_first(start, drawing.width)));
+        let _ = writeln!(out, "{}\n", drawing.styled(Style::Faint, &state::at_first(start, drawing.width)));
     }
     let shown: Vec<&Step> = story.steps.iter().filter(|step| drawing.all || is_shown(story, step)).collect();
     let shown = without_repetitions(story, &shown);
-    out += &lane::lanes(story, &shown, drawing);
+    out += &lane::lanes(story, &fold::fold(story, &shown), drawing);
     let accesses = |steps: &[&Step]| steps.iter().map(|step| step.count).sum::<u32>();
     let left_out = accesses(&story.steps.iter().collect::<Vec<_>>()) - accesses(&shown);
     if left_out > 0 {
-        let text = format!("({left_out} steps on what nobody races for are not shown)");
+        let text = match left_out {
+            1 => "(1 step on what nobody races for is not shown)".to_owned(),
+            _ => format!("({left_out} steps on what nobody races for are not shown)"),
+        };
         let _ = writeln!(out, "\n{}", drawing.styled(Style::Faint, &text));
     }
     if let Some(found) = &story.report {
         let _ = write!(out, "\n{}", report::report(story, found, drawing));
     }
     out
+}
+
+/// A sentence on as many lines as it takes, broken between words.
+#[must_use]
+pub fn paragraph(text: &str, width: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                *line += &format!(" {word}");
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 /// Is this the step that the report is about?

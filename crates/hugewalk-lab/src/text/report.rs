@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Drawing, Style, lane};
-use crate::story::{Event, Life, Report, Source, Story};
+use super::{Drawing, Style, lane, paragraph, state};
+use crate::story::{Event, Report, Source, Story, Taken};
 
 pub(super) fn report(story: &Story, found: &Report, drawing: &Drawing) -> String {
     let bar = "=".repeat(66.min(drawing.width));
@@ -14,13 +14,25 @@ pub(super) fn report(story: &Story, found: &Report, drawing: &Drawing) -> String
     };
     let title = format!("BUG: hugewalk: {}", found.title);
     let _ = writeln!(out, "{}", drawing.styled(Style::Bold, &title));
-    let _ = writeln!(out, "{}: {}", found.property, found.what);
+    let what = format!("{}: {}", found.property, found.what);
+    let _ = writeln!(out, "{}", paragraph(&what, drawing.width));
     if found.cpu.is_some() {
         let _ = writeln!(out, "\n{}:", who(found.cpu));
         stack(&found.stack, drawing, &mut out);
     }
-    for (cpu, lock) in &found.waits {
-        let _ = writeln!(out, "\n{} waits for: {lock}", who(Some(*cpu)));
+    for ((cpu, what), at) in found.waits.iter().zip(&found.waits_in) {
+        if found.is_sleep() {
+            break;
+        } else if found.cpu == Some(*cpu) {
+            let _ = writeln!(out, "\n{} waits for: {what}", who(Some(*cpu)));
+        } else {
+            let _ = writeln!(out, "\n{} waits for {what}:", who(Some(*cpu)));
+            stack(at, drawing, &mut out);
+        }
+    }
+    for Taken { cpu, held, taken, stack: at } in &found.order {
+        let _ = writeln!(out, "\n{} held {held} when it took {taken}:", who(Some(*cpu)));
+        stack(at, drawing, &mut out);
     }
     let mut event = |what: &str, event: &Option<Event>| {
         if let Some(event) = event {
@@ -38,7 +50,10 @@ pub(super) fn report(story: &Story, found: &Report, drawing: &Drawing) -> String
         let held: Vec<String> = end
             .holds
             .iter()
-            .map(|held| format!(" {}: {}", char::from(b'A' + held.cpu as u8), held.locks.join(", ")))
+            .map(|held| {
+                let start = format!(" CPU {}: ", char::from(b'A' + held.cpu as u8));
+                state::wrapped(&start, &[held.locks.join(" + ")], drawing.width)
+            })
             .collect();
         if !held.is_empty() {
             let _ = writeln!(out, "\nLocks held:\n{}", held.join("\n"));
@@ -47,11 +62,6 @@ pub(super) fn report(story: &Story, found: &Report, drawing: &Drawing) -> String
             let _ = writeln!(out, "\nTables:");
         }
         for table in &end.tables {
-            let life = match table.life {
-                Life::Alive => "alive",
-                Life::Retired => "waits for the grace period",
-                Life::Freed => "freed",
-            };
             let parents: Vec<String> = end
                 .processes
                 .iter()
@@ -61,12 +71,7 @@ pub(super) fn report(story: &Story, found: &Report, drawing: &Drawing) -> String
                 })
                 .collect();
             let parents = if parents.is_empty() { "no parent entry".to_owned() } else { parents.join(", ") };
-            let _ = writeln!(
-                out,
-                " {}: {life}; pt_share_count {}; {parents}",
-                table.name,
-                table.users.cast_signed()
-            );
+            let _ = writeln!(out, " {}: {}; {parents}", table.name, state::table_words(table));
         }
     }
     let _ = writeln!(
@@ -86,9 +91,13 @@ fn stack(stack: &[Source], drawing: &Drawing, out: &mut String) {
     let place = |source: &Source| format!("{}:{}", source.file, source.line);
     let name_width = told.iter().map(|source| source.function.len()).max().unwrap_or(0);
     let place_width = told.iter().map(|source| place(source).len()).max().unwrap_or(0);
+    // The names of Linux stand in the drawing, too: where there is no room, the files are what counts.
+    let kernel = |source: &Source| source.kernel.map(|kernel| format!("{kernel}()")).unwrap_or_default();
+    let kernel_width = told.iter().map(|source| kernel(source).len()).max().unwrap_or(0);
+    let has_room = 5 + name_width + place_width + kernel_width <= drawing.width;
     for source in told {
-        let kernel = source.kernel.map(|kernel| format!("{kernel}()")).unwrap_or_default();
         let line = format!(" {:name_width$}  {:place_width$}  ", source.function, place(source));
+        let kernel = if has_room { kernel(source) } else { String::new() };
         let line = format!("{line}{}", drawing.styled(Style::Faint, &kernel));
         let _ = writeln!(out, "{}", line.trim_end());
     }

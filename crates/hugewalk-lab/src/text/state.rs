@@ -11,7 +11,7 @@ pub(super) fn at_first(state: &State, width: usize) -> String {
         let filled = if filled.is_empty() { "empty".to_owned() } else { filled };
         format!("{}: {}, {filled}", table.name, table_words(table))
     }));
-    format!("{}\n", wrapped("at first: ", &parts, width))
+    wrapped("at first: ", &parts, width)
 }
 
 /// What has changed since the state that was told last, and who holds what.
@@ -25,8 +25,7 @@ pub(super) fn changed(told: &State, now: &State, width: usize) -> String {
         }
     }
     for held in &now.holds {
-        let letter = char::from(b'A' + held.cpu as u8);
-        parts.push(format!("{letter} holds {}", held.locks.join(" + ")));
+        parts.push(format!("{} holds {}", char::from(b'A' + held.cpu as u8), held.locks.join(" + ")));
     }
     if parts.is_empty() {
         parts.push("nothing has changed, nobody holds a lock".to_owned());
@@ -46,27 +45,42 @@ fn parents(state: &State) -> Vec<String> {
     state.processes.iter().flat_map(of).collect()
 }
 
-fn table_words(table: &Table) -> String {
+/// What has become of a table.
+pub(super) fn table_words(table: &Table) -> String {
+    let users = table.users.cast_signed();
     match table.life {
         Life::Freed => "freed".to_owned(),
         Life::Retired if table.lock_freed => "waits for the grace period, its lock is freed".to_owned(),
         Life::Retired => "waits for the grace period".to_owned(),
-        Life::Alive => format!("pt_share_count {}", table.users.cast_signed()),
+        Life::Alive if table.lock_freed => format!("pt_share_count {users}, its lock is freed"),
+        Life::Alive => format!("pt_share_count {users}"),
     }
 }
 
-/// The parts, with as many on a line as fit.
-fn wrapped(start: &str, parts: &[String], width: usize) -> String {
-    let mut lines = vec![start.to_owned()];
+/// The parts, with as many on a line as fit; one that is longer than a line is taken apart where locks are joined.
+pub(super) fn wrapped(start: &str, parts: &[String], width: usize) -> String {
+    let mut lines = vec![start.trim_end().to_owned()];
+    let mut is_first = true;
     for (number, part) in parts.iter().enumerate() {
         let comma = if number + 1 < parts.len() { ";" } else { "" };
-        let line = lines.last_mut().expect("one at least");
-        let is_first = line.trim_end().len() <= start.trim_end().len();
-        if !is_first && line.chars().count() + 1 + part.chars().count() + comma.len() > width {
-            lines.push(format!("{:pad$}{part}{comma}", "", pad = start.len()));
-        } else {
-            let gap = if is_first { "" } else { " " };
-            *line += &format!("{gap}{part}{comma}");
+        let mut deeper = 0;
+        let mut pieces = vec![format!("{part}{comma}")];
+        if start.len() + part.len() + comma.len() > width {
+            pieces = part.split_inclusive(" + ").map(|piece| piece.trim_end().to_owned()).collect();
+            pieces.last_mut().expect("one at least").push_str(comma);
+            deeper = 2;
+        }
+        for (number, piece) in pieces.iter().enumerate() {
+            let line = lines.last_mut().expect("one at least");
+            // A part begins a line of its own rather than to break twice.
+            let breaks = pieces.len() > 1 && number == 0;
+            if !is_first && (breaks || line.len() + 1 + piece.len() > width) {
+                let pad = start.len() + if number > 0 { deeper } else { 0 };
+                lines.push(format!("{:pad$}{piece}", ""));
+            } else {
+                *line += &format!(" {piece}");
+            }
+            is_first = false;
         }
     }
     lines.join("\n")

@@ -24,16 +24,20 @@ pub(super) fn word(kind: StepKind, object: &str, before: &str, after: &str) -> S
     }
 }
 
-/// Something done to a lock: `i_mmap, write` taken is `i_mmap_lock_write()`.
-pub(super) fn lock(kind: StepKind, name: &str) -> String {
+/// Something done to a lock: `i_mmap, write` taken is `i_mmap_lock_write()`. A lock that is tried may be taken, too.
+pub(crate) fn lock(kind: StepKind, name: &str, tried: bool) -> String {
     let (what, mode) = name.split_once(", ").unwrap_or((name, ""));
     let (lock, fails) = match kind {
         StepKind::Unlock => ("unlock", ""),
         StepKind::TryLock => ("trylock", "  // fails"),
+        _ if tried => ("trylock", ""),
         _ => ("lock", ""),
     };
     let call = match what.rsplit_once(" of ") {
         Some(("mmap lock", process)) => format!("mmap_{mode}_{lock}({process})"),
+        Some(("lock", above)) if above.contains("(P") => {
+            format!("spin_{lock}({}.ptl)", above.split(' ').next().unwrap_or(above))
+        }
         Some(("VMA lock", process)) => format!("hugetlb_vma_{lock}_{mode}({process})"),
         Some(("i_mmap", file)) => format!("i_mmap_{lock}_{mode}({file})"),
         Some(("lock", table)) => format!("spin_{lock}({table}.ptl)"),
@@ -59,9 +63,11 @@ mod tests {
         assert_eq!(word(Read, "T3[0]", "page 4", "page 4"), "huge_ptep_get(T3[0]) -> page 4");
         assert_eq!(word(Write, "T3.users", "1", "0"), "T3.pt_share_count--  // 1 -> 0");
         assert_eq!(word(Write, "T3.users", "9", "10"), "T3.pt_share_count++  // 9 -> 10");
-        assert_eq!(lock(Lock, "i_mmap, write"), "i_mmap_lock_write()");
-        assert_eq!(lock(Unlock, "mmap lock of P2, read"), "mmap_read_unlock(P2)");
-        assert_eq!(lock(TryLock, "VMA lock of P1, write"), "hugetlb_vma_trylock_write(P1)  // fails");
-        assert_eq!(lock(Lock, "lock of T3"), "spin_lock(T3.ptl)");
+        assert_eq!(lock(Lock, "i_mmap, write", false), "i_mmap_lock_write()");
+        assert_eq!(lock(Unlock, "mmap lock of P2, read", false), "mmap_read_unlock(P2)");
+        assert_eq!(lock(TryLock, "VMA lock of P1, write", false), "hugetlb_vma_trylock_write(P1)  // fails");
+        assert_eq!(lock(Lock, "VMA lock of P1, write", true), "hugetlb_vma_trylock_write(P1)");
+        assert_eq!(lock(Lock, "lock of T3", false), "spin_lock(T3.ptl)");
+        assert_eq!(lock(Lock, "lock of T5 (P2's PUD)", false), "spin_lock(T5.ptl)");
     }
 }

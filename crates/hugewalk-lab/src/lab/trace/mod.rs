@@ -2,10 +2,11 @@
 //!
 //! Of a run under [`replay`](crate::replay) the setup is recorded too: which lock is whose, and where the tables come from.
 
-mod call;
+pub(crate) mod call;
 mod condense;
 mod kernel;
 mod names;
+mod order;
 mod snapshot;
 mod stack;
 mod tell;
@@ -15,14 +16,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use hugewalk::addr::{TableFrame, VirtAddr};
+use hugewalk::platform::ENTRIES;
 
 use self::names::Locks;
 pub(super) use self::names::Mode;
 pub(crate) use self::tell::tell;
 
-use super::world::Place;
+use super::world::{Place, world};
 use crate::explore::{Kind, MAX_THREADS, Object, in_thread, is_tracing, note};
 use crate::story::{Event, Source, Stack, State, StepKind};
+
+/// What a task waits for that sleeps.
+pub(crate) const WOKEN: &str = "somebody to wake it";
 
 /// In place of a processor: the setup.
 const SETUP: usize = MAX_THREADS;
@@ -62,7 +67,8 @@ struct Record {
     /// For each processor, and the setup: address and name of what it holds.
     holds: [Vec<(usize, String)>; MAX_THREADS + 1],
     sections: [bool; MAX_THREADS],
-    wants: [Option<String>; MAX_THREADS],
+    /// What each processor waits for, and where.
+    wants: [Option<(String, Stack)>; MAX_THREADS],
     process_of: [Option<usize>; MAX_THREADS],
     /// Tables that some PUD entry has pointed to.
     leaf_tables: BTreeSet<TableFrame>,
@@ -175,10 +181,10 @@ fn step(object: Option<Object>, make: impl FnOnce(&mut Record, usize, &Stack) ->
 /// An access to a word, which makes `after` of `before`.
 #[inline]
 pub(super) fn word(object: Object, place: Place, kind: Kind, values: impl FnOnce() -> (u64, u64)) {
-    step(Some(object), |_, _, _| {
+    step(Some(object), |_, _, stack| {
         let (before, after) = values();
-        let (name, is_entry) = names::word(place);
-        let show = |bits| if is_entry { names::entry(bits) } else { bits.cast_signed().to_string() };
+        let (name, is_entry) = names::word(place, stack);
+        let show = |bits| if is_entry { names::entry(bits) } else { names::number(place, bits) };
         let (kind, text) = match kind {
             Kind::Read => (StepKind::Read, format!("{name} = {}", show(before))),
             Kind::Write => (StepKind::Write, format!("{name}: {} -> {}", show(before), show(after))),
@@ -228,8 +234,9 @@ pub(super) fn flush(object: Object, context: usize, range: &Range<VirtAddr>) {
 pub(super) fn lock_wanted(address: usize, place: Place, mode: Mode) {
     with(|record| {
         if let Some(cpu) = in_thread() {
-            let name = record.name_lock(address, place, mode, &stack::capture(), cpu);
-            record.wants[cpu] = Some(name);
+            let stack = stack::capture();
+            let name = record.name_lock(address, place, mode, &stack, cpu);
+            record.wants[cpu] = Some((name, stack));
         }
     });
 }
@@ -238,20 +245,20 @@ pub(super) fn lock_wanted(address: usize, place: Place, mode: Mode) {
 pub(super) fn sleeps(sleeps: bool) {
     with(|record| {
         if let Some(cpu) = in_thread() {
-            record.wants[cpu] = sleeps.then(|| "somebody to wake it".to_owned());
+            record.wants[cpu] = sleeps.then(|| (WOKEN.to_owned(), stack::capture()));
         }
     });
 }
 
-/// A lock was taken.
-pub(super) fn lock_taken(object: Object, address: usize, place: Place, mode: Mode) {
+/// A lock was taken, by one who waited for it or only `tried`.
+pub(super) fn lock_taken(object: Object, address: usize, place: Place, mode: Mode, tried: bool) {
     if in_thread().is_none() {
         return with(|record| drop(record.take(SETUP, address, place, mode, &stack::capture())));
     }
     step(Some(object), |record, cpu, stack| {
         let name = record.take(cpu, address, place, mode, stack);
         let text = format!("takes {name}");
-        let call = call::lock(StepKind::Lock, &name);
+        let call = call::lock(StepKind::Lock, &name, tried);
         Done { kind: StepKind::Lock, object: name, text, call }
     });
 }
@@ -261,7 +268,7 @@ pub(super) fn lock_refused(object: Object, address: usize, place: Place, mode: M
     step(Some(object), |record, cpu, stack| {
         let name = record.name_lock(address, place, mode, stack, cpu);
         let text = format!("tries {name}: taken");
-        let call = call::lock(StepKind::TryLock, &name);
+        let call = call::lock(StepKind::TryLock, &name, true);
         Done { kind: StepKind::TryLock, object: name, text, call }
     });
 }
@@ -274,7 +281,7 @@ pub(super) fn lock_released(object: Object, address: usize) {
     step(Some(object), |record, cpu, _| {
         let name = record.release(cpu, address);
         let text = format!("releases {name}");
-        let call = call::lock(StepKind::Unlock, &name);
+        let call = call::lock(StepKind::Unlock, &name, false);
         Done { kind: StepKind::Unlock, object: name, text, call }
     });
 }
@@ -309,7 +316,23 @@ impl Record {
     ) -> String {
         let process = self.holds[cpu].iter().find_map(|&(held, _)| self.locks.process_of_mmap(held));
         let own = self.processes.iter().position(|process| process.space.contains(&address));
-        self.locks.name(address, place, mode, stack, own.or(process))
+        let name = self.locks.name(address, place, mode, stack, own.or(process));
+        match place {
+            Place::Record(frame, _) => name + &self.level_of(frame),
+            _ => name,
+        }
+    }
+
+    /// What a table above those of pages is, in brackets: nothing else says so.
+    fn level_of(&self, frame: TableFrame) -> String {
+        let process = |fits: &dyn Fn(&Process) -> bool| self.processes.iter().position(fits).map(|at| at + 1);
+        if let Some(number) = process(&|process| process.root == frame) {
+            return format!(" (P{number}'s PGD)");
+        }
+        let is_below = |process: &Process| {
+            (0..ENTRIES as u64).any(|index| world().peek(process.root, index) == Some(frame))
+        };
+        process(&is_below).map(|number| format!(" (P{number}'s PUD)")).unwrap_or_default()
     }
 
     fn take(&mut self, cpu: usize, address: usize, place: Place, mode: Mode, stack: &[Source]) -> String {

@@ -30,7 +30,7 @@ pub(super) fn page(frame: u64) -> String {
 }
 
 /// The name of a word, and whether it is an entry.
-pub(super) fn word(place: Place) -> (String, bool) {
+pub(super) fn word(place: Place, stack: &[Source]) -> (String, bool) {
     match place {
         Place::Entry(frame, index) => (world().name_of(frame, index), true),
         Place::Record(frame, GENERATION) => (format!("T{}.generation", frame.0), false),
@@ -45,7 +45,37 @@ pub(super) fn word(place: Place) -> (String, bool) {
             };
             (format!("page {}.{field}", word / 16 + 1), false)
         }
-        Place::Elsewhere => ("a counter".to_owned(), false),
+        Place::Elsewhere => (elsewhere(stack).to_owned(), false),
+    }
+}
+
+/// What the engine keeps in words of its own: who touches one knows.
+fn elsewhere(stack: &[Source]) -> &'static str {
+    /// File below `crates/hugewalk/src`, function (`*`: any).
+    const WORDS: &[(&str, &str, &str)] = &[
+        ("file/mod.rs", "size", "i_size"),
+        ("file/truncate.rs", "*", "i_size"),
+        ("mm/", "has_exited", "mm is gone"),
+        ("mm/", "set_exited", "mm is gone"),
+        ("uffd/", "*", "userfaultfd is closed"),
+    ];
+    let file = |source: &Source| source.file.strip_prefix("crates/hugewalk/src/").map(str::to_owned);
+    let of_engine = stack.iter().find_map(|source| Some((file(source)?, &*source.function)));
+    let known = of_engine.and_then(|(file, function)| {
+        WORDS.iter().find(|(at, name, _)| file.starts_with(at) && (*name == "*" || *name == function))
+    });
+    known.map_or("a number", |&(_, _, word)| word)
+}
+
+/// A number as a reader would have it: counts of a page that share a word are told apart.
+pub(super) fn number(place: Place, bits: u64) -> String {
+    let (low, high) = (bits as u32, bits >> 32);
+    match place {
+        Place::PageRecord(word) if matches!(word % 16, 0 | 1) && high != 0 => {
+            let (one, many) = if word % 16 == 0 { ("pin", "pins") } else { ("migration", "migrations") };
+            format!("{low} and {high} {}", if high == 1 { one } else { many })
+        }
+        _ => bits.cast_signed().to_string(),
     }
 }
 

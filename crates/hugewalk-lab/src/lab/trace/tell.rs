@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::condense::condense;
 use super::snapshot::letter;
-use super::{RECORD, Raw, Record, stack};
+use super::{RECORD, Raw, Record, order, stack};
 use crate::explore::{Counterexample, Deadlock, LockCycle, Replayed};
 use crate::lab::world::Property;
 use crate::story::{Cpu, Life, Report, Source, Stack, State, Step, StepKind, Story};
@@ -142,7 +142,10 @@ fn report(record: &Record, steps: &[Step], found: &Counterexample) -> Report {
     let nobody = together || property == Some(&Property::I9);
     let cpu = record.steps.last().map(|last| last.cpu).filter(|_| !nobody);
     let cycle = found.what.is::<LockCycle>();
-    let wrong = wrong_step(steps, cpu.filter(|_| !cycle), property);
+    // What goes wrong is that somebody waits, which is no step.
+    let endless = found.text.contains("livelock");
+    let is_step = !cycle && !endless && property != Some(&Property::I10);
+    let wrong = wrong_step(steps, cpu.filter(|_| is_step), property);
     let has_engine = |stack: &&Stack| stack.iter().any(|source| source.file.starts_with("crates/hugewalk/"));
     let of_step = wrong.map(|step| &record.stacks[steps[step].stack]);
     let at_end = record.end.as_ref().filter(has_engine).filter(|_| property != Some(&Property::I3));
@@ -153,15 +156,16 @@ fn report(record: &Record, steps: &[Step], found: &Counterexample) -> Report {
         }
         _ if together => ("deadlock".to_owned(), "deadlock"),
         _ if cycle => ("lock order".to_owned(), "circular locking"),
-        _ if found.text.contains("livelock") => ("livelock".to_owned(), "livelock"),
+        _ if endless => ("livelock".to_owned(), "livelock"),
         _ => ("panic".to_owned(), "panic"),
     };
-    let place = stack::source(&stack, true).filter(|_| !together).map(place).unwrap_or_default();
+    let place = stack::source(&stack, true).filter(|_| !together && !endless).map(place).unwrap_or_default();
     let about = record.about.map(|(table, _)| table);
     let of = |events: &BTreeMap<_, _>| about.and_then(|table| events.get(&table).cloned());
     let lock = record.about.is_some_and(|(_, lock)| lock);
     let freed = if lock { of(&record.lock_freed).or_else(|| of(&record.freed)) } else { of(&record.freed) };
     let text = found.text.split_once(": ").filter(|(start, _)| *start == property);
+    let waits = waits(record, cpu, together);
     Report {
         title: format!("{sort}{place}"),
         what: text.map_or(&*found.text, |(_, text)| text).to_owned(),
@@ -171,11 +175,26 @@ fn report(record: &Record, steps: &[Step], found: &Counterexample) -> Report {
         stack,
         allocated: of(&record.allocated),
         freed,
-        waits: (0..).zip(&record.wants).filter_map(|(cpu, wants)| Some((cpu, wants.clone()?))).collect(),
+        waits: waits.iter().map(|(cpu, (what, _))| (*cpu, what.clone())).collect(),
+        waits_in: waits.iter().map(|(_, (_, stack))| stack.clone()).collect(),
+        order: if cycle { order::back(record, cpu) } else { Vec::new() },
         schedule: found.schedule.to_string(),
         switches: found.schedule.switches(),
         steps: found.schedule.steps(),
     }
+}
+
+/// Who waits for a lock that somebody holds, or for whatever `wrong` must not wait for. Who is merely about to take a lock does
+/// not wait; in a deadlock everybody does.
+fn waits(record: &Record, wrong: Option<usize>, deadlock: bool) -> Vec<(usize, &(String, Stack))> {
+    let is_held = |wanted: &str| {
+        let reads = |name: &str| name.ends_with(", read");
+        let is_in_the_way =
+            |held: &str| order::lock(held) == order::lock(wanted) && !(reads(held) && reads(wanted));
+        deadlock || record.holds.iter().flatten().any(|(_, held)| is_in_the_way(held))
+    };
+    let wants = (0..).zip(&record.wants).filter_map(|(cpu, wants)| Some((cpu, wants.as_ref()?)));
+    wants.filter(|(cpu, (what, _))| Some(*cpu) == wrong || what == super::WOKEN || is_held(what)).collect()
 }
 
 /// The step that goes wrong: the last one, or what was read last by who is told of an entry.
