@@ -244,39 +244,40 @@ fn in_process(call: &Call) -> String {
                 "done(syscall(SYS_mbind, AT({at:#x}), {length:#x}, {mode}, &(long){{{nodes}}}, 65, 0)); // {policy}"
             )
         }
-        Call::Userfault(ref handling) => handler(handling),
+        Call::Userfault { handler, ref handling } => handled(handler, handling),
     }
 }
 
-fn handler(handling: &Handling) -> String {
+fn handled(handler: usize, handling: &Handling) -> String {
+    let fd = format!("HANDLER({handler})");
     match *handling {
-        Handling::Open => "done(moved(handler(), UFFD + me));".to_owned(),
-        Handling::Close => "done(close(UFFD + me));".to_owned(),
+        Handling::Open => format!("done(moved(handler(), {fd}));"),
+        Handling::Close => format!("done(close({fd}));"),
         Handling::Register { at, length, modes } => {
-            format!("registered({:#x}, {:#x}, {:#x});", at.0, length.0, modes.bits())
+            format!("registered({fd}, {:#x}, {:#x}, {:#x});", at.0, length.0, modes.bits())
         }
         Handling::Copy { at, length, value, protected } => {
             let mode = if protected { "UFFDIO_COPY_MODE_WP" } else { "0" };
-            format!("copied({:#x}, {:#x}, {value}, {mode});", at.0, length.0)
+            format!("copied({fd}, {:#x}, {:#x}, {value}, {mode});", at.0, length.0)
         }
         Handling::On { at, length, what } => {
             let (at, length) = (at.0, length.0);
             let range = format!("{{WINDOW + {at:#x}, {length:#x}}}");
             match what {
                 OnRange::Unregister => {
-                    format!("done(ioctl(UFFD + me, UFFDIO_UNREGISTER, &(struct uffdio_range){range}));")
+                    format!("done(ioctl({fd}, UFFDIO_UNREGISTER, &(struct uffdio_range){range}));")
                 }
                 OnRange::Wake => {
-                    format!("done(ioctl(UFFD + me, UFFDIO_WAKE, &(struct uffdio_range){range}));")
+                    format!("done(ioctl({fd}, UFFDIO_WAKE, &(struct uffdio_range){range}));")
                 }
                 OnRange::Protect | OnRange::Unprotect => {
                     let mode = if what == OnRange::Protect { "UFFDIO_WRITEPROTECT_MODE_WP" } else { "0" };
                     format!(
-                        "done(ioctl(UFFD + me, UFFDIO_WRITEPROTECT, &(struct uffdio_writeprotect){{{range}, {mode}}}));"
+                        "done(ioctl({fd}, UFFDIO_WRITEPROTECT, &(struct uffdio_writeprotect){{{range}, {mode}}}));"
                     )
                 }
-                OnRange::Continue => format!("continued({at:#x}, {length:#x});"),
-                OnRange::Zero => format!("zeroed({at:#x}, {length:#x});"),
+                OnRange::Continue => format!("continued({fd}, {at:#x}, {length:#x});"),
+                OnRange::Zero => format!("zeroed({fd}, {at:#x}, {length:#x});"),
             }
         }
     }

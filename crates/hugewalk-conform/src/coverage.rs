@@ -78,12 +78,15 @@ fn flags(step: &Step) -> Vec<String> {
         }
         Step::In { call: Call::Bind { policy, .. }, .. } => vec![format!("{operation} {policy}")],
         Step::In { call: Call::Nodes { moved: true, .. }, .. } => vec!["nodes moved".to_owned()],
-        Step::In { call: Call::Userfault(Handling::Register { modes, .. }), .. } => {
+        Step::In { call: Call::Userfault { handling: Handling::Register { modes, .. }, .. }, .. } => {
             vec![format!("uffd register {modes}")]
         }
-        Step::In { call: Call::Userfault(Handling::Copy { protected: true, .. }), .. } => {
+        Step::In {
+            call: Call::Userfault { handling: Handling::Copy { protected: true, .. }, .. }, ..
+        } => {
             vec!["uffd copy wp".to_owned()]
         }
+        Step::In { call: Call::Userfault { handler: 1, .. }, .. } => vec![format!("{operation} second")],
         Step::Allocate { keep: true, .. } => vec![format!("{operation} keep")],
         Step::Mount { size, min, .. } => {
             let size = size.map(|_| "mount size".to_owned());

@@ -138,7 +138,11 @@ impl Guards {
                 return Some(Guard::CopyMoves);
             }
         }
-        if let Step::In { process, call: Call::Userfault(Handling::Copy { at, length, .. }) } = *step {
+        if let Step::In {
+            process,
+            call: Call::Userfault { handling: Handling::Copy { at, length, .. }, .. },
+        } = *step
+        {
             let limited = |one: &Seen| {
                 one.process == process && one.limited && overlap(&one.range, &around(at, length))
             };
@@ -190,9 +194,8 @@ impl Guards {
                 let (at, length) = match *call {
                     Call::Peek { at, length, .. } | Call::Poke { at, length, .. } => (at, Bytes(length)),
                     Call::Load { at } | Call::Store { at, .. } => (at, Bytes(1)),
-                    Call::Sweep { at, length } | Call::Userfault(Handling::Copy { at, length, .. }) => {
-                        (at, length)
-                    }
+                    Call::Sweep { at, length }
+                    | Call::Userfault { handling: Handling::Copy { at, length, .. }, .. } => (at, length),
                     Call::Advise { at, length, advice: Advice::PopulateRead | Advice::PopulateWrite }
                     | Call::Lock { at, length, .. } => (at, length),
                     _ => return 0,
@@ -245,7 +248,9 @@ fn see(engine: &mut Engine) -> Vec<Seen> {
 fn leaves_protections(step: &Step, seen: &Seen) -> bool {
     let Step::In { process, ref call } = *step else { return false };
     let left = match *call {
-        Call::Userfault(Handling::Register { at, length, modes }) if !modes.contains(Modes::WP) => {
+        Call::Userfault { handling: Handling::Register { at, length, modes }, .. }
+            if !modes.contains(Modes::WP) =>
+        {
             around(at, length)
         }
         Call::Remap { at, length, kept, to: To::Fixed(_) | To::Anywhere } => {

@@ -97,14 +97,14 @@ fn refused(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
                 | Call::Advise { .. }
                 | Call::Bind { .. }
                 | Call::Map(_)
-                | Call::Userfault(Handling::On { what: OnRange::Unregister, .. }),
+                | Call::Userfault { handling: Handling::On { what: OnRange::Unregister, .. }, .. },
             ..
         }
     );
     let is_refused = |seen: &Observation| seen.outcome == Outcome::Error("EINVAL");
     let rest_equal = kernel.pool == engine.pool && kernel.files == engine.files;
     let whole = |seen: &Observation| {
-        let changes = matches!(step, Step::In { call: Call::Protect { .. } | Call::Userfault(_), .. });
+        let changes = matches!(step, Step::In { call: Call::Protect { .. } | Call::Userfault { .. }, .. });
         let mappings = |process: &crate::observe::ProcessState| whole(&process.mappings, changes);
         seen.processes.each_ref().map(|process| process.as_ref().map(mappings))
     };
@@ -167,7 +167,8 @@ fn promise_first(Met { step, minimum, kernel, engine }: Met<'_>) -> bool {
 }
 
 fn no_page_to_copy_to(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
-    let copies = matches!(step, Step::In { call: Call::Userfault(Handling::Copy { .. }), .. });
+    let copies =
+        matches!(step, Step::In { call: Call::Userfault { handling: Handling::Copy { .. }, .. }, .. });
     let outcomes = (&kernel.outcome, &engine.outcome);
     let refused = outcomes == (&Outcome::Error("EEXIST"), &Outcome::Error("ENOMEM"));
     copies && refused && kernel.pool == engine.pool && kernel.files == engine.files

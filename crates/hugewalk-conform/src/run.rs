@@ -264,13 +264,17 @@ impl Sides {
                     Call::Nodes { length, .. } => length.0 <= LONGEST_NODES,
                     _ => true,
                 };
-                let handler = |there: bool| {
-                    processes[process].as_ref().is_some_and(|process| process.handler.is_some() == there)
+                let is_open = |handler: usize| {
+                    processes[process].as_ref().is_some_and(|process| process.handlers[handler].is_some())
                 };
                 let handled = match *call {
-                    Call::Userfault(Handling::Open) => handler(false),
-                    Call::Userfault(Handling::Copy { length, .. }) if length.0 > LONGEST_COPY => false,
-                    Call::Userfault(_) => handler(true),
+                    Call::Userfault { handler, handling: Handling::Open } => !is_open(handler),
+                    Call::Userfault { handling: Handling::Copy { length, .. }, .. }
+                        if length.0 > LONGEST_COPY =>
+                    {
+                        false
+                    }
+                    Call::Userfault { handler, .. } => is_open(handler),
                     _ => true,
                 };
                 processes[process].is_some() && there && handled && call.ranges().iter().all(fits)

@@ -27,7 +27,8 @@ const PROGRAMS: &[&str] = &[
      p0 uffd open; p0 uffd register 1g 6p missing+wp+minor; p0 load 1g; p0 uffd continue 1g 2p; p0 uffd continue 1g 1p; \
      p0 store 1g+1p 3; p0 uffd copy 1g+1p 2p 7; p0 load 1g+2p; p0 uffd copy 1g+3p 1p 8 wp; p0 store 1g+3p 4; \
      p0 uffd protect 1g 2p; p0 store 1g 5; p0 uffd unprotect 1g 4p; p0 store 1g 5; p0 uffd zero 1g+4p 1p; \
-     p0 uffd wake 1g 1p; p0 uffd wake 1g 0; p0 uffd unregister 1g 2p; p0 uffd register 1g+4096 1p wp; p0 uffd close; \
+     p0 uffd wake 1g 1p; p0 uffd wake 1g 0; p0 uffd unregister 1g 2p; p0 uffd register 1g+4096 1p wp; p0 uffd2 open; \
+     p0 uffd2 register 1g+3p 1p missing; p0 uffd2 unregister 1g+3p 1p; p0 uffd2 copy 1g+4p 1p 2; p0 uffd close; \
      p0 load 1g+4p; p0 exit; close f0",
     "pool 6; open f0 memory; truncate f0 4p; p0 map f0 at=1g length=4p rights=rw shared fixed; p0 mlock 1g+4095 1p; \
      p0 mlock 1g+2p 1p onfault; p0 munlock 1g 4p; p0 mlock 1g+3p 2p; p0 mbind 1g+1p 2p bind:0; p0 mbind 1g 8p bind:0; \

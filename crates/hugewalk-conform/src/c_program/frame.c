@@ -25,7 +25,7 @@
 #define AT(offset) ((void *)(WINDOW + (offset)))
 #define MOUNT 300
 #define FILE_ 310
-#define UFFD 320
+#define HANDLER(number) (320 + 2 * me + number)
 #define PROCESSES 4
 #define KEEPER PROCESSES
 #define MFD_2MB (MFD_HUGETLB | 21u << 26)
@@ -132,9 +132,9 @@ int handler(void) {
     return -1;
 }
 
-void registered(unsigned long at, unsigned long length, unsigned long modes) {
+void registered(int fd, unsigned long at, unsigned long length, unsigned long modes) {
     struct uffdio_register with = {{WINDOW + at, length}, modes};
-    if (ioctl(UFFD + me, UFFDIO_REGISTER, &with) == -1) { done(-1); return; }
+    if (ioctl(fd, UFFDIO_REGISTER, &with) == -1) { done(-1); return; }
     // Wake, copy, write-protect, continue.
     printf("%lu\n", (unsigned long)with.ioctls & (1 << 2 | 1 << 3 | 1 << 6 | 1 << 7));
 }
@@ -145,24 +145,24 @@ void filled(int result, long bytes) {
     else done(-1);
 }
 
-void copied(unsigned long at, unsigned long length, int value, unsigned long mode) {
+void copied(int fd, unsigned long at, unsigned long length, int value, unsigned long mode) {
     void *source = mmap(NULL, length + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(source, value, length + 1);
     struct uffdio_copy with = {WINDOW + at, (unsigned long)source, length, mode};
-    int result = ioctl(UFFD + me, UFFDIO_COPY, &with);
+    int result = ioctl(fd, UFFDIO_COPY, &with);
     filled(result, with.copy);
     munmap(source, length + 1);
 }
 
-void continued(unsigned long at, unsigned long length) {
+void continued(int fd, unsigned long at, unsigned long length) {
     struct uffdio_continue with = {{WINDOW + at, length}};
-    int result = ioctl(UFFD + me, UFFDIO_CONTINUE, &with);
+    int result = ioctl(fd, UFFDIO_CONTINUE, &with);
     filled(result, with.mapped);
 }
 
-void zeroed(unsigned long at, unsigned long length) {
+void zeroed(int fd, unsigned long at, unsigned long length) {
     struct uffdio_zeropage with = {{WINDOW + at, length}};
-    int result = ioctl(UFFD + me, UFFDIO_ZEROPAGE, &with);
+    int result = ioctl(fd, UFFDIO_ZEROPAGE, &with);
     filled(result, with.zeropage);
 }
 

@@ -24,7 +24,7 @@ use hugewalk_host::{Cpu, Host, HostConfig, HostError, Tracing};
 use self::outcome::{of_fault, of_file, of_map, of_mount};
 use crate::observe::Outcome;
 use crate::program::{
-    Advice, Bytes, Call, FILES, FileKind, MOUNTS, Map, MapFlags, PAGE, PROCESSES, Rights, Step, To,
+    Advice, Bytes, Call, FILES, FileKind, HANDLERS, MOUNTS, Map, MapFlags, PAGE, PROCESSES, Rights, Step, To,
 };
 
 const SIZE: HugeSize = HugeSize::Size2M;
@@ -44,8 +44,8 @@ pub enum EngineError {
 pub(crate) struct Process {
     pub(crate) space: Arc<AddressSpace<Host>>,
     cpu: Cpu,
-    /// The handler of its own faults.
-    pub(crate) handler: Option<Userfault<Host>>,
+    /// The handlers of its own faults.
+    pub(crate) handlers: [Option<Userfault<Host>>; HANDLERS],
 }
 
 impl Process {
@@ -106,7 +106,8 @@ impl Engine {
         self.gone = array::from_fn(|_| None);
         self.segments.clear();
         let space = AddressSpace::new(&self.hugetlb)?;
-        self.processes[0] = Some(Process { cpu: Cpu::new(&space)?, space, handler: None });
+        self.processes[0] =
+            Some(Process { cpu: Cpu::new(&space)?, space, handlers: [const { None }; HANDLERS] });
         Ok(())
     }
 
@@ -235,7 +236,8 @@ impl Engine {
             Call::Fork { child } => match space.fork(task) {
                 Ok(space) => match Cpu::new(&space) {
                     Ok(cpu) => {
-                        self.processes[child] = Some(Process { cpu, space, handler: None });
+                        self.processes[child] =
+                            Some(Process { cpu, space, handlers: [const { None }; HANDLERS] });
                         Outcome::Done
                     }
                     Err(error) => of_map(&error.into()),
@@ -278,7 +280,7 @@ impl Engine {
             Call::Bind { at, length, policy } => {
                 done(space.mbind(task, at_address(at), length.0, policy::of_program(policy)), of_map)
             }
-            Call::Userfault(ref handling) => userfault::handle(process, handling, task),
+            Call::Userfault { handler, ref handling } => userfault::handle(process, handler, handling, task),
             Call::Load { at } => {
                 return process.counted(|cpu| match cpu.load(task, at_address(at)) {
                     Ok(byte) => (Outcome::Number(u64::from(byte)), true),

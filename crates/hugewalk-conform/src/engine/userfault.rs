@@ -17,22 +17,27 @@ const FEATURES: Features = Features::SIGBUS
     .union(Features::MINOR_HUGETLBFS)
     .union(Features::WP_HUGETLBFS_SHMEM);
 
-pub(super) fn handle(process: &mut Process, handling: &Handling, task: &mut Task<Host>) -> Outcome {
+pub(super) fn handle(
+    process: &mut Process,
+    number: usize,
+    handling: &Handling,
+    task: &mut Task<Host>,
+) -> Outcome {
     if *handling == Handling::Open {
         return match Userfault::new(&process.space, FEATURES) {
             Ok(handler) => {
-                process.handler = Some(handler);
+                process.handlers[number] = Some(handler);
                 Outcome::Done
             }
             Err(error) => refused(&error),
         };
     }
-    let Some(handler) = &process.handler else { return Outcome::Done };
+    let Some(handler) = &process.handlers[number] else { return Outcome::Done };
     let address = |at: Bytes| VirtAddr::new(at.address());
     match *handling {
         Handling::Open => Outcome::Done,
         Handling::Close => {
-            if let Some(handler) = process.handler.take() {
+            if let Some(handler) = process.handlers[number].take() {
                 handler.close(task);
             }
             Outcome::Done

@@ -37,7 +37,7 @@ use self::process::{KEEPER, PLACES};
 use self::warden::Warden;
 use self::wire::op;
 use crate::observe::{Outcome, Pool};
-use crate::program::{FILES, PROCESSES};
+use crate::program::{FILES, HANDLERS, PROCESSES};
 
 /// Why the kernel's side stopped.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +122,8 @@ pub struct Kernel {
     sockets: [OwnedFd; PLACES],
     running: [Option<Running>; PLACES],
     open: [bool; FILES],
-    /// Processes that have a userfaultfd.
-    handlers: [bool; PROCESSES],
+    /// The handlers that processes have.
+    handlers: [[bool; HANDLERS]; PROCESSES],
     /// The kernel's numbers of the segments.
     segments: [Option<u64>; FILES],
     timeout: Duration,
@@ -169,7 +169,7 @@ impl Kernel {
             sockets: driver,
             running: array::from_fn(|_| None),
             open: [false; FILES],
-            handlers: [false; PROCESSES],
+            handlers: [[false; HANDLERS]; PROCESSES],
             segments: [None; FILES],
             timeout,
             warden,
@@ -206,7 +206,7 @@ impl Kernel {
         self.ask_warden(op::END)?;
         self.running = array::from_fn(|_| None);
         self.open = [false; FILES];
-        self.handlers = [false; PROCESSES];
+        self.handlers = [[false; HANDLERS]; PROCESSES];
         self.segments = [None; FILES];
         Ok(())
     }
@@ -258,9 +258,11 @@ impl Kernel {
             wait(running.ended.as_fd(), self.timeout)?;
         }
         // The descriptors are everybody's, so it outlives its process.
-        if let Some(handler @ true) = self.handlers.get_mut(place) {
-            *handler = false;
-            self.ask(KEEPER, op::CLOSE, &[userfault::descriptor(place)])?;
+        for handler in 0..HANDLERS {
+            if self.handlers.get(place).is_some_and(|open| open[handler]) {
+                self.handlers[place][handler] = false;
+                self.ask(KEEPER, op::CLOSE, &[userfault::descriptor(place, handler)])?;
+            }
         }
         Ok(Outcome::Done)
     }

@@ -184,7 +184,9 @@ impl Kernel {
                 let arguments = [at.address(), length.0, policy.mode as u64, u64::from(policy.nodes)];
                 self.ask(process, op::BIND, &arguments)?
             }
-            Call::Userfault(ref handling) => return Ok((self.handle(process, handling)?, None)),
+            Call::Userfault { handler, ref handling } => {
+                return Ok((self.handle(process, handler, handling)?, None));
+            }
         };
         Ok((outcome(asked.value), None))
     }

@@ -8,7 +8,7 @@ use super::answer::outcome;
 use super::wire::{UFFD_FD, op};
 use super::{Kernel, KernelError};
 use crate::observe::Outcome;
-use crate::program::{Bytes, Handling, OnRange};
+use crate::program::{Bytes, HANDLERS, Handling, OnRange};
 
 /// The number of an operation: those of include/uapi/linux/userfaultfd.h.
 mod number {
@@ -29,9 +29,9 @@ const FEATURES: u64 = 1 << 7 | 1 << 4 | 1 << 9 | 1 << 12;
 /// `_UFFDIO_` `WAKE`, `COPY`, `WRITEPROTECT`, `CONTINUE`: what the engine knows of what a range may allow.
 const KNOWN: u64 = 1 << 2 | 1 << 3 | 1 << 6 | 1 << 7;
 
-/// The descriptor of a process's userfaultfd.
-pub(super) fn descriptor(process: usize) -> u64 {
-    (UFFD_FD + process as i32) as u64
+/// The descriptor of a process's handler.
+pub(super) fn descriptor(process: usize, handler: usize) -> u64 {
+    (UFFD_FD + (process * HANDLERS + handler) as i32) as u64
 }
 
 /// The number of an `ioctl` whose argument is so many words. Whether the kernel says that it writes to it follows no rule.
@@ -97,16 +97,21 @@ fn copy(fd: i32, [at, length, mode]: [u64; 3], value: u8) -> (i32, u64) {
 }
 
 impl Kernel {
-    pub(super) fn handle(&mut self, process: usize, handling: &Handling) -> Result<Outcome, KernelError> {
-        let fd = descriptor(process);
+    pub(super) fn handle(
+        &mut self,
+        process: usize,
+        handler: usize,
+        handling: &Handling,
+    ) -> Result<Outcome, KernelError> {
+        let fd = descriptor(process, handler);
         let (operation, at, length, mode, value) = match *handling {
             Handling::Open => {
                 let opened = self.ask(process, op::UFFD_OPEN, &[fd])?;
-                self.handlers[process] = opened.value == 0;
+                self.handlers[process][handler] = opened.value == 0;
                 return Ok(outcome(opened.value));
             }
             Handling::Close => {
-                self.handlers[process] = false;
+                self.handlers[process][handler] = false;
                 return Ok(outcome(self.ask(process, op::CLOSE, &[fd])?.value));
             }
             Handling::Register { at, length, modes } => {

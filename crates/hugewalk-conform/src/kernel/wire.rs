@@ -97,7 +97,7 @@ pub(super) const MIXED: u64 = 3;
 /// The bit of pagemap that says that a page is there.
 pub(super) const PM_PRESENT: u64 = 1 << 63;
 
-/// Descriptors of a program: mounts from the first on, files from the second on, the userfaultfd of each process from the
+/// Descriptors of a program: mounts from the first on, files from the second on, the handlers of each process from the
 /// third on.
 pub(super) const MOUNT_FD: i32 = 300;
 pub(super) const FILE_FD: i32 = 310;

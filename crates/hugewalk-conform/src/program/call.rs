@@ -146,7 +146,12 @@ pub enum Call {
         policy: Policy,
     },
     /// `userfaultfd(2)`
-    Userfault(Handling),
+    Userfault {
+        /// With which of its handlers, [`HANDLERS`](super::HANDLERS) at most.
+        handler: usize,
+        /// What.
+        handling: Handling,
+    },
     /// `move_pages(2)` of one address in each huge page of a range: on which node they are, or that they go to node 0.
     Nodes {
         /// From where on.
@@ -267,7 +272,7 @@ impl Call {
             Self::Attach { at, .. } | Self::Detach { at } => vec![(at, Bytes(1))],
             Self::Load { at } | Self::Store { at, .. } => vec![(at, Bytes(1))],
             Self::Peek { at, length, .. } | Self::Poke { at, length, .. } => vec![(at, Bytes(length))],
-            Self::Userfault(ref handling) => handling.range().into_iter().collect(),
+            Self::Userfault { ref handling, .. } => handling.range().into_iter().collect(),
             Self::Fork { .. } | Self::Exit | Self::LockNew { .. } | Self::UnlockAll => Vec::new(),
         }
     }
@@ -296,7 +301,7 @@ impl Call {
             Self::Nodes { .. } => "nodes",
             Self::Peek { .. } => "peek",
             Self::Poke { .. } => "poke",
-            Self::Userfault(handling) => handling.operation(),
+            Self::Userfault { handling, .. } => handling.operation(),
         }
     }
 }

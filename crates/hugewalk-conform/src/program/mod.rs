@@ -16,7 +16,7 @@ use std::fmt;
 pub use self::call::{Advice, Call, LONGEST_MINCORE, LONGEST_NODES, LONGEST_READ, Map, MapFlags, Rights, To};
 pub use self::policy::{Policy, PolicyMode};
 pub use self::text::SyntaxError;
-pub use self::userfault::{Handling, LONGEST_COPY, Modes, OnRange};
+pub use self::userfault::{HANDLERS, Handling, LONGEST_COPY, Modes, OnRange};
 
 /// Processes a program can have at a time. Process 0 is there from the start.
 pub const PROCESSES: usize = 4;

@@ -144,9 +144,11 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
             .map(|length| Call::Poke { of, at, length, value })
             .collect(),
         Call::Load { at } => vec![Call::Load { at: at.page() }],
-        Call::Userfault(ref handling) => {
+        Call::Userfault { handler, ref handling } => {
             let lengths = handling.range().into_iter().flat_map(|(_, length)| smaller(length));
-            lengths.map(|length| Call::Userfault(handling.with_length(length))).collect()
+            lengths
+                .map(|length| Call::Userfault { handler, handling: handling.with_length(length) })
+                .collect()
         }
         Call::Remap { .. } | Call::Fork { .. } | Call::Exit | Call::LockNew { .. } | Call::UnlockAll => {
             Vec::new()

@@ -10,7 +10,10 @@ use bitflags::bitflags;
 
 use super::{Bytes, PAGE};
 
-/// What a process does with its userfaultfd. It has one at most.
+/// Handlers that a process can have at a time.
+pub const HANDLERS: usize = 2;
+
+/// What a process does with a userfaultfd.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Handling {
     /// `userfaultfd(2)` and `UFFDIO_API`
@@ -170,12 +173,13 @@ impl Handling {
 impl fmt::Display for Handling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open | Self::Close => f.write_str(self.operation()),
-            Self::Register { at, length, modes } => write!(f, "uffd register {at} {length} {modes}"),
+            Self::Open => f.write_str("open"),
+            Self::Close => f.write_str("close"),
+            Self::Register { at, length, modes } => write!(f, "register {at} {length} {modes}"),
             Self::Copy { at, length, value, protected } => {
-                write!(f, "uffd copy {at} {length} {value}{}", if *protected { " wp" } else { "" })
+                write!(f, "copy {at} {length} {value}{}", if *protected { " wp" } else { "" })
             }
-            Self::On { at, length, .. } => write!(f, "{} {at} {length}", self.operation()),
+            Self::On { at, length, what } => write!(f, "{} {at} {length}", what.name()),
         }
     }
 }

@@ -135,6 +135,9 @@ pub(crate) const CASES: &[Case] = &[
     ("registering what another handler has", EBUSY, |world| {
         errno!(world.rival.register(&mut world.task, page(HANDLED), PMD_SIZE, Modes::MISSING))
     }),
+    ("unregistering what another handler has", EINVAL, |world| {
+        errno!(world.rival.unregister(&mut world.task, page(HANDLED), PMD_SIZE))
+    }),
     ("the handler of another process", ENOENT, |world| {
         filling(&world.others, &mut world.task, page(0), PMD_SIZE)
     }),

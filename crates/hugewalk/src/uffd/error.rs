@@ -60,6 +60,12 @@ pub enum UserfaultError {
         /// Start of the range.
         address: VirtAddr,
     },
+    /// What is to be unregistered was registered with another handler.
+    #[error("the faults at {address:?} are another handler's")]
+    Others {
+        /// Start of the mapping.
+        address: VirtAddr,
+    },
     /// There is a page already.
     #[error("{address:?} has a page")]
     Exists {
@@ -108,6 +114,7 @@ impl UserfaultError {
             | Self::Unaligned { .. }
             | Self::NothingMapped { .. }
             | Self::NotProtectable { .. }
+            | Self::Others { .. }
             | Self::Unsupported
             | Self::WrongSystem(_) => Errno::EINVAL,
             Self::NothingAbove { .. } | Self::NoPage(_) | Self::OutOfMemory(_) => Errno::ENOMEM,

@@ -59,11 +59,8 @@ impl<P: Platform> Userfault<P> {
         let range = self.checked_range(start, length)?;
         let mut mmap = self.space.mmap_write(task);
         check_range(&mmap, &range, |_| true)?;
-        let taken = |vma: &&Arc<Vma<P>>| {
-            vma.userfault().is_some_and(|other| !self.is_mine(other) && !other.is_gone())
-        };
-        if let Some(vma) = mmap.vmas.overlapping(&range).find(taken) {
-            return Err(UserfaultError::Busy { address: vma.start() });
+        if let Some(address) = self.others(&mmap, &range) {
+            return Err(UserfaultError::Busy { address });
         }
         let flags = modes.vma_flags();
         exchange_range(
@@ -91,8 +88,7 @@ impl<P: Platform> Userfault<P> {
         Ok(operations)
     }
 
-    /// Makes faults in a range nobody's, with whichever handle it was registered. Write protections go, and faults that wait
-    /// are woken. Sleeps.
+    /// Makes faults in a range nobody's. Write protections go, and faults that wait are woken. Sleeps.
     ///
     /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
     ///
@@ -101,16 +97,27 @@ impl<P: Platform> Userfault<P> {
     /// # Errors
     ///
     /// [`UserfaultError::BadRange`], [`UserfaultError::Unaligned`], [`UserfaultError::NothingMapped`],
-    /// [`UserfaultError::NothingAbove`]: nothing was changed then. With [`UserfaultError::OutOfMemory`] part of the range
-    /// may be unregistered.
+    /// [`UserfaultError::NothingAbove`], [`UserfaultError::Others`] (since Linux 6.17; before, any handler of the process could
+    /// unregister what another had): nothing was changed then. With [`UserfaultError::OutOfMemory`] part of the range may be
+    /// unregistered.
     pub fn unregister(&self, task: &mut Task<P>, start: VirtAddr, length: u64) -> Result<(), UserfaultError> {
         task.check(self.space.mm().hugetlb())?;
         let range = self.checked_range(start, length)?;
         let mut mmap = self.space.mmap_write(task);
         // What is not registered is passed over, wherever in it the range ends.
         check_range(&mmap, &range, |last| last.userfault().is_some())?;
+        if let Some(address) = self.others(&mmap, &range) {
+            return Err(UserfaultError::Others { address });
+        }
         unregister_where(&mut mmap, &range, |_| true, task)?;
         Ok(())
+    }
+
+    /// The first mapping in a range whose faults are another handler's that is there.
+    fn others(&self, mmap: &MmapWriteGuard<'_, P>, range: &Range<VirtAddr>) -> Option<VirtAddr> {
+        let is_other = |other: &Arc<Context<P>>| !self.is_mine(other) && !other.is_gone();
+        let taken = |vma: &&Arc<Vma<P>>| vma.userfault().is_some_and(is_other);
+        mmap.vmas.overlapping(range).find(taken).map(|vma| vma.start())
     }
 
     fn is_mine(&self, context: &Arc<Context<P>>) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{Generator, Mapped};
 use crate::program::{
-    Bytes, Call, Handling, LONGEST_COPY, Map, MapFlags, Modes, OnRange, PAGE, Rights, Step,
+    Bytes, Call, HANDLERS, Handling, LONGEST_COPY, Map, MapFlags, Modes, OnRange, PAGE, Rights, Step,
 };
 
 impl Generator {
@@ -28,10 +28,10 @@ impl Generator {
             let call = Call::Store { at: Bytes(at + page * PAGE), value: self.rng.u8(1..) };
             self.steps.push(Step::In { process: 0, call });
         }
-        self.handlers[0] = Some(vec![Mapped { at, length }]);
+        self.handlers[0][0] = Some(vec![Mapped { at, length }]);
         let register = Handling::Register { at: Bytes(at), length: Bytes(length), modes: self.modes() };
         for handling in [Handling::Open, register] {
-            self.steps.push(Step::In { process: 0, call: Call::Userfault(handling) });
+            self.steps.push(Step::In { process: 0, call: Call::Userfault { handler: 0, handling } });
         }
     }
 
@@ -40,30 +40,44 @@ impl Generator {
         self.pick(&[missing, missing, wp, wp, minor, missing | wp, missing | minor, wp | minor, Modes::all()])
     }
 
-    pub(super) fn handle(&mut self, process: usize) -> Option<Handling> {
-        let Some(registered) = &self.handlers[process] else {
-            self.handlers[process] = Some(Vec::new());
+    pub(super) fn handle(&mut self, process: usize) -> Option<Call> {
+        // Mostly the first; the second takes what the first has, and the other way round.
+        let handler = usize::from(self.one_in(5));
+        let registered = if self.one_in(4) { self.rng.usize(0..HANDLERS) } else { handler };
+        let handling = self.handling(process, handler, registered)?;
+        Some(Call::Userfault { handler, handling })
+    }
+
+    /// What a handler does, mostly with what one of them has registered.
+    fn handling(&mut self, process: usize, handler: usize, of: usize) -> Option<Handling> {
+        let Some(registered) = &self.handlers[process][handler] else {
+            self.handlers[process][handler] = Some(Vec::new());
             return Some(Handling::Open);
         };
         let none = registered.is_empty();
         let roll = self.rng.u8(0..32);
         if roll == 0 {
-            self.handlers[process] = None;
+            self.handlers[process][handler] = None;
             return Some(Handling::Close);
         }
         if none || roll < 6 {
             let (at, length) = self.part(process)?;
             let modes = if self.one_in(40) { Modes::empty() } else { self.modes() };
             let range = Mapped { at: at.page().0, length: length.0 };
-            self.handlers[process].as_mut()?.insert(0, range);
+            self.handlers[process][handler].as_mut()?.insert(0, range);
             return Some(Handling::Register { at, length, modes });
         }
         // Mostly what was registered; now and then anything.
         let (mut at, mut length) = self.part(process)?;
         if !self.one_in(8) {
-            let count = self.handlers[process].as_ref()?.len();
+            let of = if self.handlers[process][of].as_ref().is_some_and(|ranges| !ranges.is_empty()) {
+                of
+            } else {
+                handler
+            };
+            let count = self.handlers[process][of].as_ref()?.len();
             let which = self.rng.usize(0..count).min(self.rng.usize(0..count));
-            let range = self.handlers[process].as_ref()?[which].clone();
+            let range = self.handlers[process][of].as_ref()?[which].clone();
             let pages = (range.length / PAGE).max(1);
             let first = self.rng.u64(0..pages.min(4));
             at = Bytes(range.at + first * PAGE);

@@ -10,8 +10,8 @@ mod memory;
 use fastrand::Rng;
 
 use super::{
-    Bytes, Call, FILES, GIB, LONGEST_MINCORE, LONGEST_NODES, MOUNTS, Map, MapFlags, PAGE, PROCESSES, Program,
-    Rights, Step,
+    Bytes, Call, FILES, GIB, HANDLERS, LONGEST_MINCORE, LONGEST_NODES, MOUNTS, Map, MapFlags, PAGE,
+    PROCESSES, Program, Rights, Step,
 };
 
 /// What kind of program.
@@ -44,8 +44,8 @@ pub struct Generator {
     mounts: [bool; MOUNTS],
     /// Faults have handlers in this program.
     handles: bool,
-    /// What each process has registered, if it has a handler.
-    handlers: [Option<Vec<Mapped>>; PROCESSES],
+    /// What each process has registered with each handler that it has.
+    handlers: [[Option<Vec<Mapped>>; HANDLERS]; PROCESSES],
 }
 
 impl Generator {
@@ -68,7 +68,7 @@ impl Generator {
             segments: [None; FILES],
             mounts: [false; MOUNTS],
             handles,
-            handlers: [const { None }; PROCESSES],
+            handlers: [const { [const { None }; HANDLERS] }; PROCESSES],
         }
     }
 
@@ -171,7 +171,7 @@ impl Generator {
         }
         let process = self.living()?;
         if self.handles && self.one_in(3) {
-            return Some(Step::In { process, call: Call::Userfault(self.handle(process)?) });
+            return Some(Step::In { process, call: self.handle(process)? });
         }
         let call = match roll {
             0..16 => match self.attach(process) {
@@ -188,7 +188,7 @@ impl Generator {
             48..55 => self.fork(process)?,
             55..58 => {
                 self.processes[process] = None;
-                self.handlers[process] = None;
+                self.handlers[process] = [const { None }; HANDLERS];
                 Call::Exit
             }
             58..63 => {

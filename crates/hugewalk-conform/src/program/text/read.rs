@@ -156,7 +156,10 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
             let (at, length) = range(words)?;
             Call::Bind { at, length, policy: words.next("the policy")?.parse()? }
         }
-        "uffd" => Call::Userfault(Handling::parse(|what| words.next(what))?),
+        "uffd" | "uffd2" => {
+            let handling = Handling::parse(|what| words.next(what))?;
+            Call::Userfault { handler: usize::from(verb == "uffd2"), handling }
+        }
         _ => return Err(format!("{verb}: no process does that")),
     })
 }

@@ -54,7 +54,8 @@ impl fmt::Display for Call {
             Self::LockNew { on_fault } => write!(f, "mlockall{}", if *on_fault { " onfault" } else { "" }),
             Self::UnlockAll => f.write_str("munlockall"),
             Self::Bind { at, length, policy } => write!(f, "mbind {at} {length} {policy}"),
-            Self::Userfault(handling) => write!(f, "{handling}"),
+            Self::Userfault { handler: 0, handling } => write!(f, "uffd {handling}"),
+            Self::Userfault { handler, handling } => write!(f, "uffd{} {handling}", handler + 1),
         }
     }
 }
