@@ -162,6 +162,21 @@ fn a_count_that_is_right_at_the_end_must_be_right_whenever_i_mmap_is_free() {
     assert!(found.text.starts_with("I4: 1 entry points to T"), "{}", found.text);
 }
 
+/// Somebody meets a count that a reference had raised, and counts a user out who is the last. In a build with overflow checks
+/// and in one without it is the same violation, and not a panic.
+#[test]
+fn a_count_that_goes_below_none_is_a_wrong_count() {
+    let found = |schedule: &str| {
+        let schedule = schedule.parse().expect("a schedule");
+        let scenario = scenario::named("S16:page-reference").expect("a scenario");
+        let run = replay(scenario, Settings::HUGEWALK, &schedule).expect("it fits");
+        run.report.expect("a race").what
+    };
+    // A takes its reference; B sees two users, and is about to count itself out; A gives the reference back; B goes on.
+    let story = found("A5B10A1B1");
+    assert!(story.contains("is counted out, and there is one left"), "{story}");
+}
+
 #[test]
 fn each_walker_is_in_the_walkers_role_somewhere() {
     let walkers = [

@@ -133,7 +133,7 @@ where
     let _locked = P::Protocol::keeps(Step::DetachLocked).then_some(locked);
     let too_early = (!P::Protocol::keeps(Step::CountThenTell)).then(|| place.table.users() + 1);
     detach(&place);
-    let users = place.table.remove_user() + 1;
+    let users = place.table.remove_user();
     gather.unshared(address, too_early.unwrap_or(users));
     Ok(())
 }

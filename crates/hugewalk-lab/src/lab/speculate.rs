@@ -37,7 +37,8 @@ impl<'s> Speculator<'s> {
             && world().settings.get().users_are_references
         {
             world().users(table).fetch_add(1, AcqRel);
-            world().users(table).fetch_sub(1, AcqRel);
+            // Not `fetch_sub`: it is no user who leaves, so it is not judged as one.
+            world().users(table).fetch_add(1_u64.wrapping_neg(), AcqRel);
         }
         drop(section);
     }

@@ -97,6 +97,7 @@ unsafe impl sync::Word for Word {
     }
     fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
         self.touch(Kind::Write, |old| old.wrapping_sub(value));
+        world().check_count(self, value);
         self.0.fetch_sub(value, order)
     }
     fn fetch_or(&self, value: u64, order: Ordering) -> u64 {

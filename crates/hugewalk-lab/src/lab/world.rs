@@ -19,7 +19,9 @@ use super::audit::Audit;
 use super::cpu::Cached;
 use super::protocol::Settings;
 use super::{Lab, Word, trace};
-use crate::explore::{Kind, MAX_THREADS, Machine, Object, Op, access, in_thread, journal, violation};
+use crate::explore::{
+    Kind, MAX_THREADS, Machine, Object, Op, access, in_thread, is_judged, journal, violation,
+};
 use crate::story::StepKind;
 
 /// Tables that the setup of a run may allocate, and that each thread may.
@@ -523,6 +525,20 @@ impl World {
         let word = self.record(table).cast::<AtomicU64>().as_ptr().wrapping_add(word);
         // SAFETY: the record is there as long as the world, and its numbers are atomics.
         unsafe { (*word).load(Ordering::Relaxed) }
+    }
+
+    /// A word goes down. If it is the count of a table's users, it must not go below none (I4).
+    pub(super) fn check_count(&self, word: &Word, by: u64) {
+        if let Place::Record(frame, USERS) = self.place(std::ptr::from_ref(word).addr())
+            && let before = word.raw().load(Ordering::Relaxed)
+            && before < by
+            && in_thread().is_some()
+            && is_judged()
+        {
+            trace::is_about(frame, false);
+            let text = format!("I4: a user of T{} is counted out, and there is one left", frame.0);
+            violation(text, Property::I4);
+        }
     }
 
     /// An entry of a table is about to be written.

@@ -319,7 +319,7 @@ fn free_table<P: Platform>(
     detach(&place);
     if locked.sharers() > 0 {
         // Not reached: unmapping unshared it. Were it so, the others keep the table.
-        let users = place.table.remove_user() + 1;
+        let users = place.table.remove_user();
         gather.unshared(covered.start, users);
         return;
     }

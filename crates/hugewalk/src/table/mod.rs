@@ -116,9 +116,10 @@ impl<'a, P: Platform> TableRef<'a, P> {
         self.record.users.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Counts one user less; returns how many are left besides one.
+    /// Counts one user less; returns how many are left.
     pub(crate) fn remove_user(self) -> u64 {
-        self.record.users.fetch_sub(1, Ordering::AcqRel) - 1
+        // The count is of users besides one, so what it was is how many there are now.
+        self.record.users.fetch_sub(1, Ordering::AcqRel)
     }
 
     /// See P3 in [`walk`](crate::walk). Acquire: pairs with the Release in [`TableRef::bump_generation`].
