@@ -72,7 +72,7 @@ pub enum StepKind {
     Flush,
     /// All processors were waited for.
     Broadcast,
-    /// A table was freed.
+    /// A table was freed, or a VMA.
     Free,
     /// The lock of a table was freed, before the table.
     FreeLock,
@@ -212,7 +212,7 @@ pub struct Report {
     pub stack: Stack,
     /// Where the table that it is about was allocated.
     pub allocated: Option<Event>,
-    /// Where it, or its lock, was freed.
+    /// Where it, or its lock, was freed; or the VMA that it is about.
     pub freed: Option<Event>,
     /// What each processor waits for in vain, or was about to wait for when it went wrong: an index and a text.
     pub waits: Vec<(usize, String)>,
@@ -248,10 +248,10 @@ pub struct Taken {
     pub stack: Stack,
 }
 
-/// Something that happened to a table.
+/// Something that happened to a table, or a VMA.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
-    /// The table: `T3`, or `lock of T3`.
+    /// The table: `T3`, or `lock of T3`; or `VMA of P1`.
     pub object: String,
     /// By which processor: an index. None for the setup, and for what RCU does of itself.
     pub cpu: Option<usize>,

@@ -30,6 +30,19 @@ fn a_use_after_free_tells_who_allocated_the_table_and_who_freed_it() {
 }
 
 #[test]
+fn a_use_of_a_vma_that_is_gone_tells_who_freed_it() {
+    let story = story("S21:no-reference", Settings::HUGEWALK);
+    let report = story.report.as_ref().expect("a race");
+    let freed = report.freed.as_ref().expect("it was");
+    assert_eq!((report.property.as_str(), report.cpu, freed.cpu), ("I1", Some(1), Some(0)));
+    assert_eq!(report.title, "VMA-use-after-free in unmap_offsets");
+    assert_eq!(freed.object, "VMA of P1");
+    assert!(freed.stack.iter().any(|source| source.function == "munmap"), "{freed:?}");
+    let wrong = &story.steps[report.step.expect("a step")];
+    assert_eq!((wrong.cpu, wrong.object.as_str()), (1, "VMA of P1"));
+}
+
+#[test]
 fn the_states_follow_the_parent_entry_and_the_count() {
     let story = story("S8", Settings::RFC_PTL);
     let pud = |state: usize, process: &str| {

@@ -53,7 +53,7 @@ pub unsafe trait Barriers: Send + Sync + 'static {
 ///
 /// # Safety
 ///
-/// Each step that is left out makes safe code of this crate reach freed or foreign tables: the rule of
+/// Each step that is left out makes safe code of this crate reach freed or foreign tables, or VMAs that are gone: the rule of
 /// [`walk`](crate::walk) does not hold any more. Only a platform that makes such accesses harmless (one that never
 /// reuses memory and runs one thread at a time) may implement this trait with anything but the defaults.
 #[diagnostic::on_unimplemented(
@@ -130,6 +130,15 @@ pub enum Step {
     MutexFirst,
     /// Truncation waits for the faults under way, which may have found the page to lie within the file.
     WaitForFaults,
+    /// Who waits for the lock of a VMA that nothing else keeps has a reference to the VMA. Where this is left out, the platform
+    /// keeps the memory of VMAs that are gone.
+    HoldVma,
+    /// Who has waited for a VMA lock looks whether the VMA is still in its file's tree.
+    LookAgain,
+    /// Truncation keeps a VMA lock that it has waited for while it goes on.
+    KeepLock,
+    /// A fault that meets a migration entry sleeps until the page has arrived.
+    SleepOnMigration,
 }
 
 /// The protocol of this crate, whole: RCU walks, locks revalidated, reads confirmed, tables freed after a grace period.

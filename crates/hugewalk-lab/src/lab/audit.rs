@@ -13,7 +13,7 @@ use hugewalk::sync::Arc;
 
 use super::world::{Property, USERS, world};
 use super::{Lab, cpu};
-use crate::explore::{is_judged, quietly, violation};
+use crate::explore::{is_judged, is_moving, quietly, violation};
 
 /// The gigabytes that scenarios map.
 const MAPPED: std::ops::Range<u64> = 4..9;
@@ -27,6 +27,9 @@ pub(crate) struct Audit {
 impl Audit {
     /// From now on the files are looked at whenever their locks are let go.
     pub(crate) fn begin(self) {
+        for file in self.files.borrow().iter() {
+            world().quarantine.keep(file, &mut self.task.borrow_mut());
+        }
         let before = world().audit.replace(Some(Rc::new(self)));
         assert!(before.is_none(), "a run has one audit");
     }
@@ -34,20 +37,34 @@ impl Audit {
     /// Not any more.
     pub(crate) fn end() {
         drop(world().audit.take());
+        world().quarantine.end();
     }
+}
+
+/// The file that the lock at this address lies in.
+fn file_around(address: usize) -> Option<(Rc<Audit>, Arc<HugeFile<Lab>>)> {
+    let audit = world().audit.borrow().clone()?;
+    let is_in = |file: &&Arc<HugeFile<Lab>>| {
+        address.wrapping_sub(Arc::as_ptr(file).addr()) < size_of::<HugeFile<Lab>>()
+    };
+    let file = audit.files.borrow().iter().find(is_in)?.clone();
+    Some((audit, file))
+}
+
+/// Is the lock at this address the `i_mmap` of a file that is looked at?
+pub(super) fn is_of_file(address: usize) -> bool {
+    file_around(address).is_some()
 }
 
 /// A sleeping lock at this address is free.
 pub(super) fn released(address: usize) {
-    let Some(audit) = world().audit.borrow().clone() else { return };
-    let files = audit.files.borrow();
-    let is_in = |file: &&Arc<HugeFile<Lab>>| {
-        address.wrapping_sub(Arc::as_ptr(file).addr()) < size_of::<HugeFile<Lab>>()
-    };
-    if let Some(file) = files.iter().find(is_in)
-        && is_judged()
-    {
-        look(file, &mut audit.task.borrow_mut());
+    let Some((audit, file)) = file_around(address) else { return };
+    let moving = is_moving();
+    if moving {
+        quietly(|| world().quarantine.keep(&file, &mut audit.task.borrow_mut()));
+    }
+    if is_judged() {
+        look(&file, &mut audit.task.borrow_mut());
         cpu::check_caches();
     }
 }

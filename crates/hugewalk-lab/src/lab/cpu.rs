@@ -15,9 +15,10 @@ use hugewalk::mm::AddressSpace;
 use hugewalk::sync::Word as _;
 
 use super::Lab;
+use super::quarantine::access;
 use super::trace;
 use super::world::{Property, world};
-use crate::explore::{Object, Op, Wait, access};
+use crate::explore::{Object, Op, Wait};
 use crate::story::StepKind;
 
 /// What the lab keeps for each address space.

@@ -7,11 +7,10 @@ use hugewalk::sync::Parker;
 use lock_api::{GuardNoSend, RawMutex, RawRwLock};
 
 use super::audit;
+use super::quarantine::access;
 use super::trace::{self, Mode};
 use super::world::{Place, Property, world};
-use crate::explore::{
-    Kind, Lock, Object, RwLock, Wait, access, in_thread, lock_released, lock_taken, lock_wanted,
-};
+use crate::explore::{Kind, Lock, Object, RwLock, Wait, in_thread, lock_released, lock_taken, lock_wanted};
 
 /// Nothing that sleeps may be called in an atomic section (I10).
 fn may_sleep() {
@@ -105,20 +104,26 @@ fn wanted<L>(lock: &L, mode: Mode) {
 }
 
 fn taken<L>(lock: &L, mode: Mode, tried: bool) {
-    trace::lock_taken(Object::at(lock), std::ptr::from_ref(lock).addr(), Place::Elsewhere, mode, tried);
+    let address = std::ptr::from_ref(lock).addr();
+    trace::lock_taken(Object::at(lock), address, Place::Elsewhere, mode, tried);
+    world().patience.took(address);
 }
 
 fn tried<L>(lock: &L, mode: Mode, free: bool) -> bool {
     if free {
         taken(lock, mode, true);
     } else {
-        trace::lock_refused(Object::at(lock), std::ptr::from_ref(lock).addr(), Place::Elsewhere, mode);
+        let address = std::ptr::from_ref(lock).addr();
+        trace::lock_refused(Object::at(lock), address, Place::Elsewhere, mode);
+        world().patience.refused(address);
     }
     free
 }
 
 fn released<L>(lock: &L) {
-    trace::lock_released(Object::at(lock), std::ptr::from_ref(lock).addr());
+    let address = std::ptr::from_ref(lock).addr();
+    trace::lock_released(Object::at(lock), address);
+    world().patience.let_go(address);
 }
 
 /// A sleeping lock.
@@ -132,15 +137,18 @@ unsafe impl RawMutex for SleepMutex {
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
+        world().quarantine.settle();
         wanted(&self.0, Mode::Alone);
         may_sleep();
         self.0.lock();
         taken(&self.0, Mode::Alone, false);
     }
     fn try_lock(&self) -> bool {
+        world().quarantine.settle();
         tried(&self.0, Mode::Alone, self.0.try_lock())
     }
     unsafe fn unlock(&self) {
+        world().quarantine.settle();
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock() };
         released(&self.0);
@@ -190,10 +198,20 @@ unsafe impl Parker for Token {
 pub struct SleepRwLock(RwLock);
 
 impl SleepRwLock {
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// What is done to the lock now is done to what it lies in: if that is a VMA, it must not be gone.
+    fn used(&self) {
+        world().quarantine.settle();
+        world().quarantine.check(self.address());
+    }
+
     /// If it is the `i_mmap` of a file, there are things that hold whenever it is free.
     fn audit(&self) {
         if self.0.is_free() {
-            audit::released(std::ptr::from_ref(self).addr());
+            audit::released(self.address());
         }
     }
 }
@@ -205,30 +223,41 @@ unsafe impl RawRwLock for SleepRwLock {
     type GuardMarker = GuardNoSend;
 
     fn lock_shared(&self) {
+        self.used();
         wanted(&self.0, Mode::Read);
         may_sleep();
         self.0.lock_shared();
         taken(&self.0, Mode::Read, false);
+        self.used();
     }
     fn try_lock_shared(&self) -> bool {
+        self.used();
         tried(&self.0, Mode::Read, self.0.try_lock_shared())
     }
     unsafe fn unlock_shared(&self) {
+        self.used();
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock_shared() };
         released(&self.0);
         self.audit();
     }
     fn lock_exclusive(&self) {
+        self.used();
         wanted(&self.0, Mode::Write);
         may_sleep();
         self.0.lock_exclusive();
         taken(&self.0, Mode::Write, false);
+        self.used();
+        if world().quarantine.is_on() {
+            world().quarantine.looks(audit::is_of_file(self.address()));
+        }
     }
     fn try_lock_exclusive(&self) -> bool {
+        self.used();
         tried(&self.0, Mode::Write, self.0.try_lock_exclusive())
     }
     unsafe fn unlock_exclusive(&self) {
+        self.used();
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock_exclusive() };
         released(&self.0);

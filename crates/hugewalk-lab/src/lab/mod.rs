@@ -23,7 +23,9 @@
 mod audit;
 mod cpu;
 mod locks;
+mod patience;
 mod protocol;
+mod quarantine;
 mod rcu;
 mod speculate;
 pub(crate) mod trace;
@@ -75,7 +77,7 @@ impl Lab {
         world().begin_run(settings);
         world().judged.set(judged.iter().fold(0, |mask, property| mask | 1 << *property as u16));
         trace::begin_run();
-        protocol::select(&settings);
+        Self::follow(settings);
         Self { run: world().run.get(), rcu: std::cell::Cell::new(std::ptr::null()) }
     }
 
@@ -83,6 +85,19 @@ impl Lab {
     pub(crate) fn follow(settings: Settings) {
         world().settings.set(settings);
         protocol::select(&settings);
+        if settings.loses_vmas() {
+            Self::keep_vmas();
+        }
+    }
+
+    /// From now on VMAs are kept beyond their last reference, and whoever uses one then is seen.
+    pub(crate) fn keep_vmas() {
+        world().quarantine.begin();
+    }
+
+    /// The thread has ended: what it has dropped is gone.
+    pub(crate) fn end_thread() {
+        world().quarantine.settle();
     }
 
     /// Says whether there is memory for tables from now on. A step.

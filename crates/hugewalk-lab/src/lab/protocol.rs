@@ -56,7 +56,7 @@ const fn bit(step: Step) -> u32 {
 const UNCHECKED: u32 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
 
 /// Names of the steps that can be left out.
-const STEPS: [(&str, Step); 25] = [
+const STEPS: [(&str, Step); 29] = [
     ("rcu-free", Step::RcuFree),
     ("revalidate", Step::Revalidate),
     ("confirm-parent", Step::ConfirmParent),
@@ -82,6 +82,10 @@ const STEPS: [(&str, Step); 25] = [
     ("queue-then-look", Step::QueueThenLook),
     ("mutex-first", Step::MutexFirst),
     ("wait-for-faults", Step::WaitForFaults),
+    ("hold-vma", Step::HoldVma),
+    ("look-again", Step::LookAgain),
+    ("keep-lock", Step::KeepLock),
+    ("sleep-on-migration", Step::SleepOnMigration),
 ];
 
 const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {
@@ -178,6 +182,11 @@ impl Settings {
         Self { users_are_references: true, ..self }
     }
 
+    /// Does it do without a reference to a VMA that may go?
+    pub(crate) fn loses_vmas(&self) -> bool {
+        self.without & bit(Step::HoldVma) != 0
+    }
+
     /// Is an entry that is returned promised to have been the walker's own when it was read?
     pub(crate) fn promises_own_entry(&self) -> bool {
         self.without & UNCHECKED != UNCHECKED
@@ -206,14 +215,16 @@ pub(super) fn select(settings: &Settings) {
 #[derive(Clone, Copy, Debug)]
 pub struct Chosen;
 
-// SAFETY: it is used by `Lab` alone, which never uses memory of tables or page records for anything else, and runs one
-// thread at a time.
+// SAFETY: it is used by `Lab` alone, which never uses memory of tables or page records for anything else, keeps the VMAs that
+// somebody does without a reference to, and runs one thread at a time.
 unsafe impl Protocol for Chosen {
     fn keeps(step: Step) -> bool {
         if step == Step::VmaLock && world().unlocked.get() != 0 {
             return in_thread().is_none_or(|thread| world().unlocked.get() & 1 << thread == 0);
         }
-        WITHOUT.get() & bit(step) == 0
+        let left_out = WITHOUT.get() & bit(step) != 0;
+        // What the quarantine does not keep is not let go.
+        !left_out || step == Step::HoldVma && !world().quarantine.keeps_what_is_met()
     }
     fn walks_under_vma_lock() -> bool {
         UNDER_VMA_LOCK.get()

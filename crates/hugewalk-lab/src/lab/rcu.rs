@@ -11,9 +11,10 @@ use hugewalk::error::OutOfMemory;
 use hugewalk::rcu::{Rcu, RcuHead};
 
 use super::Lab;
+use super::quarantine::access;
 use super::trace;
 use super::world::world;
-use crate::explore::{Kind, Object, Op, Wait, access, in_thread};
+use crate::explore::{Kind, Object, Op, Wait, in_thread};
 use crate::story::StepKind;
 
 /// A domain. It panics when it is used after its run, or on another OS thread.

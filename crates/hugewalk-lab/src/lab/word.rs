@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hugewalk::sync;
 
+use super::quarantine::access;
 use super::trace;
 use super::world::{Place, world};
-use crate::explore::{Kind, Op, access, is_moving};
+use crate::explore::{Kind, Op, is_moving};
 
 /// A 64-bit atomic whose every access is a scheduling point.
 #[derive(Debug)]
@@ -69,6 +70,7 @@ impl Word {
             world.check_own(frame, index, kind == Kind::Write);
             if kind == Kind::Write {
                 world.journal(place);
+                world.patience.gained();
             }
         }
     }

@@ -17,17 +17,17 @@ use hugewalk::table::Table;
 
 use super::audit::Audit;
 use super::cpu::Cached;
+use super::patience::Patience;
 use super::protocol::Settings;
+use super::quarantine::{Quarantine, access};
 use super::{Lab, Word, trace};
-use crate::explore::{
-    Kind, MAX_THREADS, Machine, Object, Op, access, in_thread, is_judged, journal, violation,
-};
+use crate::explore::{Kind, MAX_THREADS, Machine, Object, Op, in_thread, is_judged, journal, violation};
 use crate::story::StepKind;
 
 /// Tables that the setup of a run may allocate, and that each thread may.
 const OF_SETUP: usize = 32;
 const OF_THREAD: usize = 16;
-const TABLES: usize = OF_SETUP + OF_THREAD * MAX_THREADS;
+pub(super) const TABLES: usize = OF_SETUP + OF_THREAD * MAX_THREADS;
 const PAGES: usize = 64;
 
 /// Processes that can be told apart in traces.
@@ -38,7 +38,7 @@ const CACHED: usize = 32;
 /// Properties that a run is judged by; SCENARIOS has the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Property {
-    /// No access to a table, or its lock, after its death.
+    /// No access to a table, or its lock, after its death; nor to the lock in a VMA.
     I1,
     /// What a walker writes goes to a table of its own.
     I2,
@@ -52,6 +52,8 @@ pub enum Property {
     I6,
     /// Locks have an order.
     I7,
+    /// Nobody makes way for others without end.
+    I8,
     /// Nothing leaks.
     I9,
     /// No sleep in an atomic section.
@@ -70,6 +72,7 @@ impl Property {
             (Self::I5, _) => "shared-without-right",
             (Self::I6, _) => "stale-TLB-entry",
             (Self::I7, _) => "lock-order-violation",
+            (Self::I8, _) => "starvation",
             (Self::I9, _) => "leak",
             (Self::I10, _) => "sleeping-in-atomic-section",
         }
@@ -149,6 +152,9 @@ pub(super) struct World {
     pub(super) interrupts_off: Cell<u8>,
     /// Threads that do not hold VMA locks in read.
     pub(super) unlocked: Cell<u8>,
+    pub(super) patience: Patience,
+    /// VMAs that outlast their last reference.
+    pub(super) quarantine: Quarantine,
     /// What is looked at whenever a lock is let go.
     pub(super) audit: RefCell<Option<Rc<Audit>>>,
     /// A number that no other run has, of whatever OS thread.
@@ -204,6 +210,8 @@ impl World {
             dud: Cell::new(0),
             interrupts_off: Cell::new(0),
             unlocked: Cell::new(0),
+            patience: Patience::default(),
+            quarantine: Quarantine::default(),
             audit: RefCell::new(None),
             run: Cell::new(0),
         }
@@ -225,6 +233,8 @@ impl World {
         self.dud.set(0);
         self.interrupts_off.set(0);
         self.unlocked.set(0);
+        self.patience.begin_run();
+        self.quarantine.begin_run();
         // What a run that was given up has left behind is in use on a stack that was abandoned.
         std::mem::forget(self.audit.take());
         static RUNS: AtomicU64 = AtomicU64::new(1);

@@ -72,6 +72,11 @@ impl<'s> Bench<'s> {
         self.protocol(|settings| settings.without(step));
     }
 
+    /// Keeps VMAs beyond their last reference: whoever uses one then is seen (I1).
+    pub fn keep_vmas(&mut self) {
+        Lab::keep_vmas();
+    }
+
     /// A file of one gigabyte.
     ///
     /// # Panics
@@ -180,7 +185,10 @@ impl<'s> Bench<'s> {
     /// If this process has no memory.
     pub fn cpu(&mut self, name: &str, work: impl FnOnce(&mut LabTask) + 'static) {
         let mut task = Task::new(&self.hugetlb).expect("memory");
-        self.setup.thread(name, move || work(&mut task));
+        self.setup.thread(name, move || {
+            work(&mut task);
+            Lab::end_thread();
+        });
     }
 
     /// The system is complete.

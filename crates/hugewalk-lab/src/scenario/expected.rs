@@ -62,7 +62,7 @@ pub fn expected(id: &str, settings: &Settings) -> Option<Expected> {
 
 /// For each step of the engine's protocol that can be left out, the scenario that has a race without it, and the protocol:
 /// no step is there without one.
-pub const PROOFS: [(&str, &str, Settings); 25] = [
+pub const PROOFS: [(&str, &str, Settings); 29] = [
     ("rcu-free", "S1", Settings::HUGEWALK),
     ("revalidate", "S8", Settings::HUGEWALK),
     ("confirm-parent", "S7", Settings::HUGEWALK),
@@ -87,6 +87,10 @@ pub const PROOFS: [(&str, &str, Settings); 25] = [
     ("queue-then-look", "S19", Settings::HUGEWALK),
     ("mutex-first", "S27", Settings::HUGEWALK),
     ("wait-for-faults", "S32", Settings::HUGEWALK),
+    ("hold-vma", "S21", Settings::HUGEWALK),
+    ("look-again", "S21/rmap", Settings::HUGEWALK),
+    ("keep-lock", "S33", Settings::HUGEWALK),
+    ("sleep-on-migration", "S5", Settings::HUGEWALK),
     // Only who broadcasts wants to know who was the last.
     ("count-then-tell", "S10", Settings::IPI_LAST),
 ];

@@ -92,6 +92,27 @@ pub(super) const ROWS: &[Row] = &[
         },
         verdicts: MISTAKE,
     },
+    Row {
+        scenario: Scenario {
+            id: "S33",
+            what: "a hole is punched in a mapping in which one fault comes after the other",
+            judged: USUAL,
+            build: punch_among_faults,
+        },
+        verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S33:lock-let-go",
+            what: "S33, and who punches lets the VMA lock go that it has waited for, and tries it anew",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("keep-lock");
+                punch_among_faults(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
 ];
 
 fn speculate(bench: &mut Bench<'_>) {
@@ -161,6 +182,16 @@ fn page_goes(bench: &mut Bench<'_>) {
             Walker::foreign(frame);
         }
     });
+}
+
+fn punch_among_faults(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0, 1]);
+    bench.cpu("fault, fault", move |task| {
+        fault(task, &process, 1);
+        fault(task, &process, 1);
+    });
+    bench.cpu("fallocate", move |task| file.punch_hole(task, 0, PMD_SIZE).expect("aligned"));
 }
 
 fn fill_and_truncate(bench: &mut Bench<'_>) {

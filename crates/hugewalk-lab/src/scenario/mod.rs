@@ -59,8 +59,8 @@
 //!
 //! # What is judged
 //!
-//! What a scenario names ([`Scenario::judged`]); and always: deadlocks and livelocks (I8), the order of locks (I7), panics,
-//! counts of users and who shares with whom whenever `i_mmap` of a file is free (I4, I5), and what is left at the end (I9).
+//! What a scenario names ([`Scenario::judged`]); and always: deadlocks, livelocks and starvation (I8), the order of locks
+//! (I7), panics, counts of users and who shares with whom whenever `i_mmap` of a file is free (I4, I5), and what is left at the end (I9).
 //!
 //! # Names
 //!
@@ -91,7 +91,7 @@ pub struct Scenario {
     pub id: &'static str,
     /// What happens, in a sentence.
     pub what: &'static str,
-    /// What must not be violated. Deadlocks, livelocks, panics, leaks and wrong counts are violations always.
+    /// What must not be violated. Deadlocks, livelocks, starvation, panics, leaks and wrong counts are violations always.
     pub judged: &'static [Property],
     /// Sets the processors up.
     pub build: fn(&mut Bench<'_>),

@@ -1,12 +1,13 @@
 //! What else may go wrong at the same time: locks in two orders, lost stores, shares with what is about to go.
 
 use hugewalk::addr::{PMD_SIZE, PUD_SIZE, VirtAddr};
-use hugewalk::fault::{Access, FaultError};
+use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::mm::RemapTo;
 
 use super::Scenario;
 use super::bench::{BASE, Bench, dont_need, page};
 use super::expected::{MISTAKE, NONE, Row};
+use super::waits::Reads;
 use crate::lab::{Property, Walker};
 
 pub(super) const USUAL: &[Property] =
@@ -84,6 +85,51 @@ pub(super) const ROWS: &[Row] = &[
             build: truncate_and_unmap,
         },
         verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S21:no-reference",
+            what: "S21, and truncation has no reference to the mapping while it waits",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("hold-vma");
+                truncate_and_unmap(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S21/rmap",
+            what: "S21, but it is who takes a shared page away from everybody that meets the lock and waits",
+            judged: USUAL,
+            build: displace_and_unmap,
+        },
+        verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S21/rmap:no-reference",
+            what: "S21/rmap, without a reference to the mapping",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("hold-vma");
+                displace_and_unmap(bench);
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S21/rmap:not-looked",
+            what: "S21/rmap, and whoever has waited does not look whether the mapping is still there",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("look-again");
+                displace_and_unmap(bench);
+            },
+        },
+        verdicts: MISTAKE,
     },
     Row {
         scenario: Scenario {
@@ -192,10 +238,15 @@ pub(super) const ROWS: &[Row] = &[
     },
 ];
 
+/// A store, as a processor does it: as long as a fault finds that the entry has changed meanwhile, there is another. So a fault
+/// that goes on to find that, with nobody there to change it, is a livelock.
 pub(super) fn fault(task: &mut super::LabTask, process: &super::Process, index: u64) {
-    match process.fault(task, page(index), Access::Write) {
-        Ok(_) | Err(FaultError::BeyondEof { .. } | FaultError::NotMapped { .. }) => {}
-        Err(error) => crate::explore::violation(format!("a fault fails: {error}"), error),
+    loop {
+        match process.fault(task, page(index), Access::Write) {
+            Ok(Fault::Raced) => {}
+            Ok(_) | Err(FaultError::BeyondEof { .. } | FaultError::NotMapped { .. }) => return,
+            Err(error) => return crate::explore::violation(format!("a fault fails: {error}"), error),
+        }
     }
 }
 
@@ -261,10 +312,29 @@ fn share_and_truncate(bench: &mut Bench<'_>) {
 }
 
 fn truncate_and_unmap(bench: &mut Bench<'_>) {
+    bench.keep_vmas();
     let file = bench.file();
     let process = bench.process(&file, &[0]);
     bench.cpu("munmap", move |task| process.munmap(task, BASE, 512 * PMD_SIZE).expect("aligned"));
     bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
+}
+
+fn displace_and_unmap(bench: &mut Bench<'_>) {
+    bench.keep_vmas();
+    let file = bench.file();
+    // Who is left alone with a table loses its page without its lock; so there is another whose lock is held.
+    let other = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let frame = bench.frame(&process, 0);
+    bench.cpu("munmap", move |task| process.munmap(task, BASE, 512 * PMD_SIZE).expect("aligned"));
+    bench.cpu("try_to_unmap", move |task| {
+        let hugetlb = task.hugetlb().clone();
+        // It may be in use no more.
+        let _ = hugetlb.unmap_page(task, frame);
+    });
+    bench.cpu("walk", move |task| {
+        other.walk_range_sleeping(task, page(0)..page(1), &mut Reads).expect("aligned");
+    });
 }
 
 fn remap_and_share(bench: &mut Bench<'_>) {

@@ -39,6 +39,18 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         scenario: Scenario {
+            id: "S5:no-sleep",
+            what: "S5, and A looks again and again until the page has arrived",
+            judged: USUAL,
+            build: |bench| {
+                bench.without("sleep-on-migration");
+                fault_and_migrate(bench, |process, task, _| fault(task, process, 0));
+            },
+        },
+        verdicts: MISTAKE,
+    },
+    Row {
+        scenario: Scenario {
             id: "S6:sleeping-visitor",
             what: "a visitor sleeps inside a walk under RCU",
             judged: &[Property::I10],
@@ -166,7 +178,7 @@ fn register_and_share(bench: &mut Bench<'_>) {
 }
 
 /// Looks at entries and does not sleep, though it might.
-struct Reads;
+pub(super) struct Reads;
 
 impl SleepingVisitor<Lab> for Reads {
     fn entry(&mut self, _: &mut Resched<'_, Lab>, _: &Vma<Lab>, _: VirtAddr, _: Entry) -> Next {

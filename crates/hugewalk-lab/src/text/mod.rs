@@ -109,7 +109,7 @@ fn is_shown(story: &Story, step: &Step) -> bool {
     match step.kind {
         // Of the tables above, and of the lists of the engine, only who uses them knows.
         StepKind::Free | StepKind::CallRcu | StepKind::RcuLock | StepKind::RcuUnlock => {
-            about(&step.object) || step.object == "RCU"
+            about(&step.object) || step.object == "RCU" || step.object.starts_with("VMA")
         }
         StepKind::FreeLock => about(step.object.trim_start_matches("lock of ")),
         StepKind::Lock | StepKind::TryLock | StepKind::Unlock => match step.object.strip_prefix("lock of ") {
@@ -128,13 +128,15 @@ fn is_shown(story: &Story, step: &Step) -> bool {
     }
 }
 
-/// Who reads the same word twice in a row has read it once.
+/// Who reads the same word twice in a row has read it once; and who takes all fault mutexes, one after the other, has taken
+/// them.
 fn without_repetitions<'s>(story: &Story, steps: &[&'s Step]) -> Vec<&'s Step> {
     let mut told: Vec<&Step> = Vec::new();
     for step in steps {
         let again = told.last().is_some_and(|last| {
-            last.kind == StepKind::Read
-                && step.kind == StepKind::Read
+            let reads = last.kind == StepKind::Read && step.kind == StepKind::Read;
+            let locks = |step: &Step| step.kind == StepKind::Lock && !step.contended;
+            (reads || locks(last) && locks(step) && last.stack == step.stack)
                 && last.cpu == step.cpu
                 && last.text == step.text
         });

@@ -36,10 +36,11 @@ pub(super) fn report(story: &Story, found: &Report, drawing: &Drawing) -> String
     }
     let mut event = |what: &str, event: &Option<Event>| {
         if let Some(event) = event {
-            let object = event
-                .object
-                .strip_prefix("lock")
-                .map_or_else(|| format!("Table {}", event.object), |of| format!("Lock{of}"));
+            let object = match event.object.strip_prefix("lock") {
+                Some(of) => format!("Lock{of}"),
+                None if event.object.starts_with("VMA") => event.object.clone(),
+                None => format!("Table {}", event.object),
+            };
             let _ = writeln!(out, "\n{object} was {what} by {}:", who(event.cpu));
             stack(&event.stack, drawing, &mut out);
         }

@@ -21,7 +21,7 @@ use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::{Entry, LeafFlags};
 use crate::error::{Errno, OutOfMemory, WrongSystem};
 use crate::mm::AddressSpace;
-use crate::platform::Platform;
+use crate::platform::{Platform, Protocol, Step};
 use crate::pool::PoolEmpty;
 use crate::reserve::{NoPage, SubPoolFull};
 use crate::task::Task;
@@ -313,6 +313,9 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// Linux: `migration_entry_wait_huge()` in mm/migrate.c.
     fn wait_for_migration(&self, task: &mut Task<P>, address: VirtAddr) -> Result<(), OutOfMemory> {
+        if !P::Protocol::keeps(Step::SleepOnMigration) {
+            return Ok(());
+        }
         self.mm().hugetlb().migrations().wait(task, |task| {
             let section = task.rcu_read_lock();
             // Not found, or not readable: whatever it is now, the next fault sees it.

@@ -23,9 +23,9 @@ use crate::gather::Gather;
 use crate::mm::{Zap, by_table, zap_range};
 use crate::platform::{ENTRIES, Platform, Protocol, Step};
 use crate::reserve::release_range;
-use crate::sync::{Arc, SleepLockGuard, Word, WriteSem};
+use crate::sync::{SleepLockGuard, Word, WriteSem};
 use crate::task::Task;
-use crate::vma::{Vma, VmaWriteGuard};
+use crate::vma::{Awaited, Vma, VmaWriteGuard};
 use crate::walk::huge_pte_offset;
 
 /// How many VMA locks truncation keeps while it goes on. Each takes a stack frame.
@@ -217,6 +217,9 @@ impl<P: Platform> HugeFile<P> {
             let Some(semaphore) = lock.map(|lock| lock.write(task)) else {
                 continue;
             };
+            if !P::Protocol::keeps(Step::KeepLock) {
+                continue;
+            }
             let count = kept.map_or(0, |kept| kept.count) + 1;
             let more = Kept { vma: &vma, semaphore: &semaphore, before: kept, count };
             if count <= KEPT_LOCKS {
@@ -235,7 +238,7 @@ impl<P: Platform> HugeFile<P> {
         zap: Zap,
         kept: Option<&Kept<'_, P>>,
         task: &mut Task<P>,
-    ) -> Option<Arc<Vma<P>>> {
+    ) -> Option<Awaited<P>> {
         let mut busy = None;
         for proof in i_mmap.vmas(offsets.clone()) {
             let vma = proof.vma();
@@ -245,7 +248,7 @@ impl<P: Platform> HugeFile<P> {
             };
             match locked {
                 Some(locked) => self.unmap_from(&locked, i_mmap, offsets, zap, task),
-                None if maps_any(&proof, offsets) => busy = Some(vma.clone()),
+                None if maps_any(&proof, offsets) => busy = Some(Awaited::new(vma)),
                 None => {}
             }
         }

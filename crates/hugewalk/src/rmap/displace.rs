@@ -12,10 +12,9 @@ use crate::hugetlb::Hugetlb;
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::share::unshare_locked;
-use crate::sync::Arc;
 use crate::table::LockedSlot;
 use crate::task::Task;
-use crate::vma::{Vma, VmaWriteGuard};
+use crate::vma::{Awaited, Vma, VmaWriteGuard};
 
 /// How often it backs off and waits for a VMA lock before it changes entries in tables that are still shared.
 const POLITE_ROUNDS: u32 = 8;
@@ -83,7 +82,7 @@ impl<P: Platform> LockedPage<'_, P> {
         instead: Instead,
         in_place: bool,
         task: &Task<P>,
-    ) -> Result<Option<Arc<Vma<P>>>, Pinned> {
+    ) -> Result<Option<Awaited<P>>, Pinned> {
         let offsets = self.index..self.index + 1;
         loop {
             let (mut busy, mut changed, mut pinned) = (None, false, false);
@@ -95,7 +94,7 @@ impl<P: Platform> LockedPage<'_, P> {
                 match self.displace_one(mapped, i_mmap, instead, in_place, task) {
                     ControlFlow::Continue(Outcome::Changed) => changed = true,
                     ControlFlow::Continue(Outcome::Nothing) => {}
-                    ControlFlow::Continue(Outcome::Busy) => busy = Some(mapped.vma.vma().clone()),
+                    ControlFlow::Continue(Outcome::Busy) => busy = Some(Awaited::new(mapped.vma.vma())),
                     ControlFlow::Break(Pinned) => pinned = true,
                 }
             });
@@ -187,7 +186,7 @@ impl<P: Platform> LockedPage<'_, P> {
 
     /// Waits for the lock of a VMA with nothing held but the fault mutex, which comes before it, and unshares its table then:
     /// if the VMA is still there, and the table still shared.
-    fn unshare_when_free(&self, vma: &Arc<Vma<P>>, task: &mut Task<P>) {
+    fn unshare_when_free(&self, vma: &Vma<P>, task: &mut Task<P>) {
         let Some(lock) = vma.semaphore() else { return };
         let semaphore = lock.write(task);
         let i_mmap = self.file.i_mmap_write(task);

@@ -60,6 +60,12 @@ impl<T> Arc<T> {
         this.inner == other.inner
     }
 
+    /// How many references there are at this moment.
+    #[must_use]
+    pub fn strong_count(this: &Self) -> usize {
+        this.inner().count.load(Ordering::Relaxed)
+    }
+
     /// The address of the value, good as an identity while somebody holds a reference.
     #[must_use]
     pub fn as_ptr(this: &Self) -> *const T {
@@ -208,7 +214,9 @@ mod tests {
         let first = Arc::try_new(CountsDrops(&drops)).unwrap();
         let second = first.clone();
         assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(Arc::strong_count(&first), 2);
         drop(first);
+        assert_eq!(Arc::strong_count(&second), 1);
         assert_eq!(drops.get(), 0);
         drop(second);
         assert_eq!(drops.get(), 1);

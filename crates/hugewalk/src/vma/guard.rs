@@ -1,10 +1,12 @@
 //! The lock of a VMA, held.
 
 use core::fmt;
+use core::ops::Deref;
+use core::ptr::NonNull;
 
 use super::Vma;
 use crate::platform::{Platform, Protocol, Step};
-use crate::sync::{ReadSem, WriteSem};
+use crate::sync::{Arc, ReadSem, WriteSem};
 use crate::task::Task;
 
 /// The mmap lock, in read or write, or `i_mmap` with the VMA in its tree: what has to be held to take the lock of a VMA
@@ -101,14 +103,44 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
     }
 
     /// Joins a lock that was waited for, without `i_mmap`, to the `i_mmap` that has been taken since. `None` if the VMA
-    /// has left the file's tree meanwhile. `_semaphore` is the lock of `vma`, and stays the caller's.
+    /// has left the file's tree meanwhile (scenario S21). `_semaphore` is the lock of `vma`, and stays the caller's.
     pub(crate) fn joined<H: held::KeepsVma<P>>(
         holder: &'v H,
         vma: &'v Vma<P>,
         _semaphore: &'v WriteSem<'_, P, ()>,
     ) -> Option<Self> {
         // INVARIANT: the caller holds the lock of `vma` in write for `'v`, and `holder` keeps the VMA.
-        holder.keeps(vma).then_some(Self { vma, _semaphore: None })
+        let keeps = !P::Protocol::keeps(Step::LookAgain) || holder.keeps(vma);
+        keeps.then_some(Self { vma, _semaphore: None })
+    }
+}
+
+/// A VMA whose lock is to be waited for with nothing held that keeps the VMA: it may be unmapped before the lock is had. So
+/// whoever waits has a reference (scenario S21).
+pub(crate) enum Awaited<P: Platform> {
+    Held(Arc<Vma<P>>),
+    /// In a weaker protocol: it may be gone.
+    Unheld(NonNull<Vma<P>>),
+}
+
+impl<P: Platform> Awaited<P> {
+    pub(crate) fn new(vma: &Arc<Vma<P>>) -> Self {
+        if P::Protocol::keeps(Step::HoldVma) {
+            Self::Held(vma.clone())
+        } else {
+            Self::Unheld(NonNull::from(&**vma))
+        }
+    }
+}
+
+impl<P: Platform> Deref for Awaited<P> {
+    type Target = Vma<P>;
+    fn deref(&self) -> &Vma<P> {
+        match self {
+            Self::Held(vma) => vma,
+            // SAFETY: a weaker protocol; who chose it vouches for what happens (see `Protocol`).
+            Self::Unheld(vma) => unsafe { vma.as_ref() },
+        }
     }
 }
 

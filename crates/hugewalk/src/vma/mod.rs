@@ -30,7 +30,7 @@ use crate::reserve::{PrivateReserve, Promises};
 use crate::sync::{Arc, RwSem};
 use crate::uffd::{Context, Reason};
 
-pub(crate) use self::guard::held;
+pub(crate) use self::guard::{Awaited, held};
 pub use self::guard::{VmaReadGuard, VmaWriteGuard};
 pub use self::policy::{Nodes, Policy};
 

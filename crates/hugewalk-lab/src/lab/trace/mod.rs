@@ -76,8 +76,12 @@ struct Record {
     allocated: BTreeMap<TableFrame, Event>,
     freed: BTreeMap<TableFrame, Event>,
     lock_freed: BTreeMap<TableFrame, Event>,
+    /// By its place among those that are kept.
+    vma_freed: BTreeMap<usize, Event>,
     /// The table that the violation is about, and whether it is about its lock.
     about: Option<(TableFrame, bool)>,
+    /// The VMA that it is about.
+    about_vma: Option<usize>,
     /// What ran when the run was decided.
     end: Option<Stack>,
 }
@@ -119,6 +123,11 @@ pub(super) fn is_about(table: TableFrame, lock: bool) {
     with(|record| record.about = Some((table, lock)));
 }
 
+/// A violation is about a VMA.
+pub(super) fn is_about_vma(slot: usize) {
+    with(|record| record.about_vma = Some(slot));
+}
+
 /// The processor works in the address space with this root.
 pub(super) fn works_in(root: TableFrame) {
     with(|record| {
@@ -142,6 +151,11 @@ pub(super) fn freed(frame: TableFrame) {
 /// The lock of a table is freed; the table lives on, if only until its own access.
 pub(super) fn lock_freed(frame: TableFrame) {
     with(|record| drop(record.lock_freed.insert(frame, happening(format!("lock of T{}", frame.0)))));
+}
+
+/// A VMA is freed.
+pub(super) fn vma_freed(slot: usize, name: &str) {
+    with(|record| drop(record.vma_freed.insert(slot, happening(name.to_owned()))));
 }
 
 /// A table is handed to RCU.

@@ -164,6 +164,8 @@ fn sort(stack: &[Source]) -> Option<Sort> {
         ("mm/mod.rs", "mmap_try_read", Sort::Mmap),
         ("mm/mod.rs", "mmap_write", Sort::Mmap),
         ("vma/", "*", Sort::Vma),
+        ("file/truncate.rs", "unmap_offsets", Sort::Vma),
+        ("rmap/displace.rs", "unshare_when_free", Sort::Vma),
         ("file/i_mmap.rs", "*", Sort::IMmap),
         ("hugetlb.rs", "fault_mutex", Sort::Other("fault mutex")),
         ("hugetlb.rs", "wait_for_faults", Sort::Other("fault mutex")),

@@ -152,7 +152,8 @@ fn report(record: &Record, steps: &[Step], found: &Counterexample) -> Report {
     let stack = at_end.or(of_step).cloned().unwrap_or_default();
     let (property, sort) = match (property, record.about) {
         (Some(property), about) => {
-            (format!("{property:?}"), property.sort(about.is_some_and(|(_, lock)| lock)))
+            let sort = property.sort(about.is_some_and(|(_, lock)| lock));
+            (format!("{property:?}"), if record.about_vma.is_some() { "VMA-use-after-free" } else { sort })
         }
         _ if together => ("deadlock".to_owned(), "deadlock"),
         _ if cycle => ("lock order".to_owned(), "circular locking"),
@@ -163,7 +164,11 @@ fn report(record: &Record, steps: &[Step], found: &Counterexample) -> Report {
     let about = record.about.map(|(table, _)| table);
     let of = |events: &BTreeMap<_, _>| about.and_then(|table| events.get(&table).cloned());
     let lock = record.about.is_some_and(|(_, lock)| lock);
-    let freed = if lock { of(&record.lock_freed).or_else(|| of(&record.freed)) } else { of(&record.freed) };
+    let freed = match record.about_vma {
+        Some(slot) => record.vma_freed.get(&slot).cloned(),
+        None if lock => of(&record.lock_freed).or_else(|| of(&record.freed)),
+        None => of(&record.freed),
+    };
     let text = found.text.split_once(": ").filter(|(start, _)| *start == property);
     let waits = waits(record, cpu, together);
     Report {

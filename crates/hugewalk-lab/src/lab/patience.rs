@@ -1,0 +1,103 @@
+//! Who makes way for others without end: starvation (I8).
+//!
+//! # What is judged
+//!
+//! Whoever waits for ever is in a deadlock, and whoever runs for ever in a livelock: such runs have no end. But who starves ends
+//! in every run, since the others it makes way for do. If they went on, it would not. So it is judged by what it does, however
+//! often the others come: who was refused a lock, and then had it, is not refused it again in the same operation with nothing
+//! gained in between. For then it has had its turn for nothing, and the next one may be for nothing as well.
+//!
+//! Gained is a written entry of a table, or a look around: another lock, taken under the one that it was refused before. An
+//! operation is what a thread does from its first sleeping lock until it holds none. All of it is the thread's own doing, so
+//! in what order others take steps that have nothing to do with it changes nothing.
+
+use std::cell::RefCell;
+
+use super::world::Property;
+use crate::explore::{MAX_THREADS, in_thread, is_judged, violation};
+
+/// Locks that one operation can be refused and still be judged.
+const REFUSED: usize = 8;
+
+/// What an operation has met.
+#[derive(Clone, Copy, Default)]
+struct Operation {
+    /// Sleeping locks that it holds.
+    held: u32,
+    /// What it was refused since it gained anything: addresses, or 0.
+    refused: [usize; REFUSED],
+    /// One of these that it has now.
+    turn: Option<usize>,
+    /// One of these that it had.
+    had: Option<usize>,
+}
+
+impl Operation {
+    /// What it was refused before is forgotten.
+    fn gain(&mut self) {
+        (self.refused, self.had) = ([0; REFUSED], None);
+    }
+}
+
+/// Of each thread. It lies in the machine, and is set back with it.
+#[derive(Default)]
+pub(super) struct Patience(RefCell<[Operation; MAX_THREADS]>);
+
+impl Patience {
+    pub(super) fn begin_run(&self) {
+        *self.0.borrow_mut() = Default::default();
+    }
+
+    fn with(&self, work: impl FnOnce(&mut Operation)) {
+        if let Some(thread) = in_thread() {
+            work(&mut self.0.borrow_mut()[thread]);
+        }
+    }
+
+    /// The thread has a sleeping lock.
+    pub(super) fn took(&self, lock: usize) {
+        self.with(|this| {
+            this.held += 1;
+            if this.turn.is_some() {
+                this.gain();
+            } else if this.refused.contains(&lock) {
+                this.turn = Some(lock);
+            }
+        });
+    }
+
+    /// The thread lets a sleeping lock go.
+    pub(super) fn let_go(&self, lock: usize) {
+        self.with(|this| {
+            this.held = this.held.saturating_sub(1);
+            this.had = this.turn.take_if(|turn| *turn == lock).or(this.had);
+            if this.held == 0 {
+                *this = Operation::default();
+            }
+        });
+    }
+
+    /// The thread has written an entry of a table.
+    pub(super) fn gained(&self) {
+        self.with(Operation::gain);
+    }
+
+    /// The thread has tried a sleeping lock, and another one has it.
+    pub(super) fn refused(&self, lock: usize) {
+        let mut starves = false;
+        self.with(|this| {
+            starves = this.had == Some(lock);
+            if let Some(free) = this.refused.iter_mut().find(|place| **place == 0) {
+                *free = lock;
+            }
+        });
+        if let Some(thread) = in_thread().filter(|_| starves)
+            && is_judged()
+        {
+            let letter = char::from(b'A' + thread as u8);
+            let text =
+                format!("I8: {letter} starves: it has had a lock for nothing, and is refused it again");
+            violation(text, Property::I8);
+        }
+    }
+}
