@@ -115,15 +115,15 @@ fn each_judge_can_say_no() {
     let says = [
         ("I1", "S1", Settings::LEGACY, "use after free: CPU A reads T"),
         ("I1", "S2", Settings::RFC, "use after free: CPU A locks the lock of T"),
-        ("I1", "S28:two-loads", Settings::HUGEWALK, "which is none"),
+        ("I1", "S28:two-loads", Settings::HUGEWALK, "which has never been a table"),
         ("I1", "S21:no-reference", Settings::HUGEWALK, "B uses the lock in a VMA of P1, freed by CPU A"),
         ("I2", "S8", Settings::RFC_PTL, "writes to T"),
         ("I3", "S7", Settings::RFC_PTL, "not its own when it was read"),
         ("I3", "S9/gup-fast", Settings::VMA_LOCK, "its mapping has no right to"),
         ("I4", "S18:two-locks", Settings::HUGEWALK, "its count says"),
         ("I5", "S14:unshare-early", Settings::HUGEWALK, "has no mapping that may"),
-        ("I6", "S11:late-flush", Settings::HUGEWALK, "a paging-structure cache of a processor still reaches"),
-        ("I6", "S11:narrow-flush", Settings::HUGEWALK, "the TLB of a processor still reaches"),
+        ("I6", "S11:late-flush", Settings::HUGEWALK, "a paging-structure cache still reaches"),
+        ("I6", "S11:narrow-flush", Settings::HUGEWALK, "a TLB still reaches"),
         ("I7", "S25:no-trylock", Settings::HUGEWALK, "lock order"),
         ("I7", "S26:write-lock", Settings::HUGEWALK, "waits for a lock that it holds itself"),
         ("I8", "S19:look-first", Settings::HUGEWALK, "deadlock"),
@@ -131,7 +131,7 @@ fn each_judge_can_say_no() {
         ("I8", "S5:no-sleep", Settings::HUGEWALK, "livelock"),
         ("I8", "S33:lock-let-go", Settings::HUGEWALK, "starves"),
         ("I9", "S16:page-reference", Settings::HUGEWALK, "left at the end"),
-        ("I9", "S32:no-wait", Settings::HUGEWALK, "of files that are empty"),
+        ("I9", "S32:no-wait", Settings::HUGEWALK, "mapped of a file with nothing in it"),
         ("I10", "S6:sleeping-visitor", Settings::RFC, "sleeping in an atomic section"),
     ];
     for (property, id, settings, words) in says {

@@ -13,7 +13,7 @@
 
 use std::cell::RefCell;
 
-use super::world::Property;
+use super::world::{Property, in_words};
 use crate::explore::{MAX_THREADS, in_thread, is_judged, violation};
 
 /// Locks that one operation can be refused and still be judged.
@@ -94,9 +94,8 @@ impl Patience {
         if let Some(thread) = in_thread().filter(|_| starves)
             && is_judged()
         {
-            let letter = char::from(b'A' + thread as u8);
-            let text =
-                format!("I8: {letter} starves: it has had a lock for nothing, and is refused it again");
+            let cpu = in_words(Some(thread));
+            let text = format!("I8: {cpu} starves: it has had a lock for nothing, and is refused it again");
             violation(text, Property::I8);
         }
     }

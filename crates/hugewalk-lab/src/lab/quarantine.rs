@@ -15,7 +15,7 @@ use hugewalk::sync::Arc;
 use hugewalk::task::Task;
 use hugewalk::vma::Vma;
 
-use super::world::{Property, TABLES, world};
+use super::world::{Property, TABLES, in_words, world};
 use super::{Lab, trace};
 use crate::explore::{Object, Op, in_thread, is_moving};
 use crate::story::StepKind;
@@ -141,9 +141,8 @@ impl Quarantine {
                 let call = format!("hugetlb_vma_lock({name})");
                 [name.clone(), format!("uses the lock in a {name}"), call]
             });
-            let letter = |thread: usize| char::from(b'A' + thread as u8);
-            let (user, by) = (letter(thread), letter(by.into()));
-            let text = format!("use after free: {user} uses the lock in a {name}, freed by CPU {by}");
+            let (user, by) = (in_words(Some(thread)), in_words(Some(by.into())));
+            let text = format!("use after free: {user} uses the lock in a {name}, freed by {by}");
             world().violated(Property::I1, &text);
         }
     }
