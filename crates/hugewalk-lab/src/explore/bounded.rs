@@ -1,5 +1,6 @@
 //! Every schedule within a bound, depth first.
 
+use super::schedule::Schedule;
 use super::vm::{Choice, Strategy, View};
 
 /// What is bounded.
@@ -10,6 +11,14 @@ pub(crate) enum Bound {
     /// Turns in all; and at the last of them, accesses.
     Switches(u32, u32),
     Nothing,
+}
+
+impl Bound {
+    /// Does a whole run that goes wrong keep to it? In a deadlock there may be threads that came to where they wait without
+    /// a choice.
+    pub(crate) fn allows(self, schedule: &Schedule) -> bool {
+        if let Self::Switches(most, _) = self { schedule.switches() <= most } else { true }
+    }
 }
 
 /// A place where there was a choice.

@@ -5,7 +5,7 @@ pub const MAX_THREADS: usize = 8;
 
 /// For each thread, how many of its steps have been seen: 16 bits each, one number, since clocks are copied whole far more
 /// often than they are looked into, and a small store before a large load makes the processor wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Clock(u128);
 
 const BITS: usize = 16;

@@ -19,7 +19,8 @@
 //! next scheduling point, touches nothing that others race for (see `objects.rs`).
 //!
 //! Where steps wait, it does more than the papers ask: a lock is looked up against the step that took it last, beyond the
-//! one that let it go; a step that had to wait also against all that was done meanwhile; and where none of the threads
+//! one that let it go (unless the later step waited there already, and did not have to: who leaves a read section need not
+//! be the one that is waited for); a step that had to wait also against all that was done meanwhile; and where none of the threads
 //! that could begin can move, all that can are explored.
 
 use super::clock::MAX_THREADS;
@@ -84,10 +85,11 @@ impl Dpor {
             if earlier.thread == thread || seen || !earlier.footprint.depends_on(footprint) {
                 continue;
             }
-            if earlier.footprint.excludes(footprint) {
+            let node = &mut self.nodes[number];
+            let could = number >= announced as usize && node.enabled & 1 << thread != 0;
+            if !could && earlier.footprint.excludes(footprint) {
                 continue;
             }
-            let node = &mut self.nodes[number];
             let can_begin = beginners(steps, number, at, step) & node.enabled;
             if can_begin == 0 {
                 node.wanted |= node.enabled;

@@ -386,6 +386,7 @@ impl<'p> Explorer<'p> {
                     break None;
                 }
                 if let Some(found) = self.counterexample()
+                    && bound.allows(&found.schedule)
                     && best.as_ref().is_none_or(|best| found.schedule.steps() < best.schedule.steps())
                 {
                     search.set_step_limit(found.schedule.steps());
@@ -435,11 +436,21 @@ impl<'p> Explorer<'p> {
     }
 
     /// The shortest run that goes wrong, given one.
+    ///
+    /// Without a switch, each thread is run alone, at every access. If that does not go wrong, nothing does before the first
+    /// choice either. Then let a shortest run be given, and let each thread in it run on up to its next contended access, as in
+    /// `objects.rs`: that is one of the runs below, with no more switches. It cannot go wrong earlier, or it would be shorter;
+    /// and what the others did after their last contended accesses does not count. So it is as short.
     fn shorten(&mut self, found: Counterexample, options: &Options) -> Counterexample {
         self.deadline = self.deadline.max(Instant::now() + options.time / 4);
         for switches in 0..=found.schedule.switches() {
             let steps = if switches == found.schedule.switches() { found.schedule.steps() } else { u32::MAX };
-            let (stage, best) = self.bounded(Bound::Switches(switches, steps), options.shortening, true);
+            let bound = Bound::Switches(switches, steps);
+            let (stage, best) = if switches == 0 {
+                self.everywhere(|this| this.bounded(bound, options.shortening, true))
+            } else {
+                self.bounded(bound, options.shortening, true)
+            };
             match (stage, best) {
                 (Stage::OutOfBudget, best) => return best.unwrap_or(found),
                 (_, Some(mut best)) => {
@@ -450,6 +461,16 @@ impl<'p> Explorer<'p> {
             }
         }
         Counterexample { shortest: true, ..found }
+    }
+
+    /// Does something with a scheduling point at every access.
+    fn everywhere<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> R {
+        self.vm.end_rewinding();
+        let all = std::mem::replace(&mut self.vm.objects.all, true);
+        let result = work(self);
+        self.vm.end_rewinding();
+        self.vm.objects.all = all;
+        result
     }
 }
 

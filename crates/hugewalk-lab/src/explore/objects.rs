@@ -118,6 +118,9 @@ pub(crate) struct Objects {
     pub(crate) learned: bool,
     /// Every access is a scheduling point.
     pub(crate) all: bool,
+    /// Makes something else of what operations touch: to see that it would be noticed.
+    #[cfg(test)]
+    pub(crate) falsify: Option<fn(&mut Footprint)>,
 }
 
 impl Objects {
@@ -132,6 +135,8 @@ impl Objects {
             contended: Contended::new(),
             learned: false,
             all: false,
+            #[cfg(test)]
+            falsify: None,
         }
     }
 
@@ -238,7 +243,13 @@ impl Objects {
             }
             None => (NOTHING, Kind::Read),
         };
-        (Footprint { object, kind: op.kind, also, also_kind, class: op.class }, contended)
+        #[cfg_attr(not(test), expect(unused_mut))]
+        let mut footprint = Footprint { object, kind: op.kind, also, also_kind, class: op.class };
+        #[cfg(test)]
+        if let Some(falsify) = self.falsify {
+            falsify(&mut footprint);
+        }
+        (footprint, contended)
     }
 
     /// This object is contended, whatever the clocks say: a thread found it taken.

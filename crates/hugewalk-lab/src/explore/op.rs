@@ -16,7 +16,8 @@ pub enum Class {
     Plain,
     /// It waits until a condition holds.
     Acquire,
-    /// It makes conditions come true for those who wait at the same object, and can itself only come while they wait.
+    /// It makes conditions come true for those who wait at the same object. Who comes to wait there afterwards would have had
+    /// to wait if it had come before.
     Release,
 }
 
@@ -141,7 +142,7 @@ impl Footprint {
             || clash(self.also, self.also_kind, other.also, other.also_kind)
     }
 
-    /// Can `self`, a release, and `other`, an acquisition, never be possible at the same time?
+    /// Is `self` a release, and `other` an acquisition that has to wait for it, unless it is known to be possible without?
     pub(crate) fn excludes(&self, other: &Self) -> bool {
         self.class == Class::Release && other.class == Class::Acquire && self.object == other.object
     }

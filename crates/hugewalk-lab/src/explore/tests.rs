@@ -1,12 +1,12 @@
 //! The explorer against numbers and programs whose answers are known.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
+mod compare;
+mod corpus;
+
 use std::rc::Rc;
 
 use lock_api::{RawMutex, RawRwLock};
 
-use super::chance::Dice;
 use super::*;
 
 fn increments(threads: usize, rounds: usize) -> impl Fn(&mut Setup) {
@@ -37,16 +37,6 @@ fn the_number_of_interleavings_is_that_of_the_formula() {
 #[test]
 fn the_number_of_interleavings_is_that_of_the_formula_also_when_it_is_large() {
     assert_eq!(Explorer::new(&increments(3, 3)).count_all(), 17_153_136);
-}
-
-/// A small program: what each thread does, in terms of two cells, a lock and a reader/writer lock.
-type Program = Vec<Vec<(u64, u64)>>;
-
-fn generate(dice: &mut Dice) -> Program {
-    let threads = 2 + dice.below(2);
-    let steps = if threads == 2 { 4 } else { 2 };
-    let one = |dice: &mut Dice| (0..1 + dice.below(steps)).map(|_| (dice.below(9), dice.below(2))).collect();
-    (0..threads).map(|_| one(dice)).collect()
 }
 
 struct World {
@@ -101,118 +91,6 @@ fn perform(world: &World, (what, which): (u64, u64), register: &mut u64) {
             unsafe { world.rw.unlock_exclusive() };
         }
     }
-}
-
-/// How a search is made.
-#[derive(Clone, Copy, Debug)]
-enum How {
-    /// A scheduling point at every access, all orders.
-    Naive,
-    /// Scheduling points at contended objects, all orders.
-    Contended,
-    /// The same, with reduction.
-    Reduced,
-}
-
-/// The ends that a program can come to: what is in the cells and registers, or that it hangs. And in how many runs;
-/// `None` if there are too many.
-fn ends(program: &Program, how: How) -> Option<(BTreeSet<Vec<u64>>, u64)> {
-    let seen: Rc<RefCell<BTreeSet<Vec<u64>>>> = Rc::default();
-    let setup = |setup: &mut Setup| {
-        let world = Rc::new(World {
-            cells: Default::default(),
-            locks: [RawMutex::INIT; 2],
-            rw: RawRwLock::INIT,
-            guarded: Default::default(),
-        });
-        let registers: Rc<RefCell<Vec<u64>>> = Rc::new(RefCell::new(vec![0; program.len()]));
-        for (thread, steps) in program.iter().enumerate() {
-            let (world, steps, registers) = (world.clone(), steps.clone(), registers.clone());
-            setup.thread(format!("{thread}"), move || {
-                let mut register = thread as u64;
-                for step in steps {
-                    perform(&world, step, &mut register);
-                }
-                registers.borrow_mut()[thread] = register;
-            });
-        }
-        let seen = seen.clone();
-        setup.finally(move |judged| {
-            if judged {
-                let mut end = registers.borrow().clone();
-                end.extend(world.cells.iter().chain(&world.guarded).map(Shared::peek));
-                seen.borrow_mut().insert(end);
-            }
-        });
-    };
-    let mut explorer = Explorer::new(&setup);
-    let hang = |explorer: &mut Explorer<'_>| {
-        if explorer.vm.found.take().is_some_and(|found| found.what.is::<Deadlock>()) {
-            seen.borrow_mut().insert(Vec::new());
-        }
-    };
-    explorer.vm.objects.all = matches!(how, How::Naive);
-    // What happens after a report is not explored, and here it is the ends that count.
-    explorer.vm.locks.ignored = true;
-    if !matches!(how, How::Naive) {
-        explorer.learn();
-    }
-    loop {
-        seen.borrow_mut().clear();
-        explorer.executions = 0;
-        let learned = if let How::Reduced = how {
-            let mut search = Dpor::new();
-            loop {
-                if explorer.run(&mut search) {
-                    break true;
-                }
-                hang(&mut explorer);
-                if !search.advance(&explorer.vm) {
-                    break false;
-                }
-            }
-        } else {
-            let mut search = Bounded::new(Bound::Nothing);
-            loop {
-                if explorer.run(&mut search) {
-                    break true;
-                }
-                hang(&mut explorer);
-                if explorer.executions > 6_000 {
-                    return None;
-                }
-                if !search.advance() {
-                    break false;
-                }
-            }
-        };
-        if !learned {
-            let ends = seen.borrow().clone();
-            return Some((ends, explorer.executions));
-        }
-    }
-}
-
-#[test]
-fn small_programs_end_in_the_same_ways_with_and_without_reduction() {
-    let mut dice = Dice::new(4);
-    let (mut compared, mut naive_runs, mut reduced_runs, mut hanging, mut varied) = (0, 0, 0, 0, 0);
-    for _ in 0..400 {
-        let program = generate(&mut dice);
-        let Some((naive, runs)) = ends(&program, How::Naive) else { continue };
-        naive_runs += runs;
-        hanging += u32::from(naive.contains(&Vec::new()));
-        varied += u32::from(naive.len() > 1);
-        compared += 1;
-        let (contended, _) = ends(&program, How::Contended).expect("no more than without");
-        assert_eq!(contended, naive, "contended: {program:?}");
-        let (reduced, runs) = ends(&program, How::Reduced).expect("no more than without");
-        reduced_runs += runs;
-        assert_eq!(reduced, naive, "reduced: {program:?}");
-    }
-    assert!(reduced_runs * 4 < naive_runs, "the reduction saves little: {reduced_runs} of {naive_runs}");
-    let tame = format!("the corpus is too tame: of {compared}, {hanging} hang, {varied} vary");
-    assert!(compared > 150 && hanging > 5 && varied > 50, "{tame}");
 }
 
 fn two(one: fn(&World), other: fn(&World)) -> impl Fn(&mut Setup) {

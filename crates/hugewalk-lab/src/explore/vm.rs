@@ -541,20 +541,19 @@ impl Vm {
         self.end();
         // What is told of a run that is set back must not lie in what is set back; `what` may.
         let rewinds = self.rewinding.is_some();
-        let (text, is_cycle) = (text.to_owned(), what.is::<LockCycle>());
+        let (is_cycle, is_deadlock) = (what.is::<LockCycle>(), what.is::<Deadlock>());
+        let text = text.to_owned();
         let what = if rewinds { Box::new(()) } else { what };
         let mut schedule = self.schedule.clone();
         if self.mode == Mode::Running {
-            if let Some(thread) = self.threads.get(self.current) {
-                schedule.add(self.current, thread.early);
-            }
-            // What the others did after their last contended accesses has nothing to do with it, but for the order in which
-            // they took locks.
-            if !is_cycle {
-                for (number, thread) in self.threads.iter().enumerate() {
-                    if number != self.current {
-                        schedule.trim(number, thread.tail);
-                    }
+            // In a deadlock all have a part, as far as each has come. Else, what those did before their first contended
+            // accesses who have not come to them has nothing to do with it; nor what the others did after their last ones, but
+            // for the order in which they took locks.
+            for (number, thread) in self.threads.iter().enumerate() {
+                if is_deadlock || number == self.current {
+                    schedule.add(number, thread.early);
+                } else if !is_cycle {
+                    schedule.trim(number, thread.tail);
                 }
             }
             self.decided();

@@ -42,6 +42,18 @@ impl Context {
         Object::at(self)
     }
 
+    /// A processor begins an access.
+    pub(crate) fn begin_access(&self) {
+        access(&Op::write(self.object()));
+        self.busy.set(self.busy.get() + 1);
+    }
+
+    /// A processor is done with its access.
+    pub(crate) fn end_access(&self) {
+        access(&Op::write(self.object()).releases());
+        self.busy.set(self.busy.get() - 1);
+    }
+
     fn is_idle(this: *const ()) -> bool {
         // SAFETY: asked while a flush waits, which borrows the context.
         unsafe { (*this.cast::<Self>()).busy.get() == 0 }
@@ -141,10 +153,9 @@ impl<'s> Cpu<'s> {
     pub fn load(&mut self, address: VirtAddr) -> Option<HugeFrame> {
         self.space.mm().hugetlb().platform().machine();
         let context = self.space.mm().context();
-        access(&Op::write(context.object()));
+        context.begin_access();
         trace::works_in(self.space.mm().root_frame());
         trace::event(Some(context.object()), StepKind::Access, || trace_load(address, "begins"));
-        context.busy.set(context.busy.get() + 1);
         let found = self.translate(address);
         if let Some(frame) = found {
             // SAFETY: the record of a page that was mapped; its memory stays.
@@ -154,12 +165,11 @@ impl<'s> Cpu<'s> {
                 world().violated(Property::I6, &text);
             }
         }
-        access(&Op::write(context.object()).releases());
+        context.end_access();
         trace::event(Some(context.object()), StepKind::Access, || {
             let found = found.map_or_else(|| "a fault".to_owned(), |frame| format!("page {}", frame.0 >> 9));
             trace_load(address, &format!("ends: {found}"))
         });
-        context.busy.set(context.busy.get() - 1);
         found
     }
 

@@ -43,9 +43,12 @@ use hugewalk::platform::{Barriers, ENTRIES, Event, Levels, Platform};
 use hugewalk::table::Table;
 
 pub(crate) use self::audit::Audit;
+pub(crate) use self::cpu::Context;
 pub use self::cpu::Cpu;
 pub use self::locks::{SleepMutex, SleepRwLock, SpinLock, Token};
 pub use self::protocol::{Broadcast, Chosen, Settings, Walkers};
+#[cfg(test)]
+pub(crate) use self::rcu::set_interrupts_off;
 pub use self::rcu::{LabRcu, LabReader};
 pub use self::speculate::Speculator;
 pub(crate) use self::trace::{end_run, tell};
@@ -54,7 +57,6 @@ pub use self::word::Word;
 pub(crate) use self::world::MACHINE;
 pub use self::world::Property;
 
-use self::cpu::Context;
 use self::world::world;
 
 /// The platform. All of its state is the machine of the OS thread (`world.rs`); there is one in use at a time, and one that

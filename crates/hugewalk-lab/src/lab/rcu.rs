@@ -49,7 +49,7 @@ pub struct LabReader {
 }
 
 /// The sections that this thread enters from now on are with interrupts off (or are not, again).
-pub(super) fn set_interrupts_off(off: bool) {
+pub(crate) fn set_interrupts_off(off: bool) {
     if let Some(thread) = in_thread() {
         let threads = &world().interrupts_off;
         threads.set(threads.get() & !(1 << thread) | u8::from(off) << thread);
@@ -93,7 +93,7 @@ impl LabRcu {
     }
 
     /// Waits for all processors that have interrupts off.
-    pub(super) fn broadcast(&self) {
+    pub(crate) fn broadcast(&self) {
         self.wait_for(|state| state.interrupts_off);
     }
 

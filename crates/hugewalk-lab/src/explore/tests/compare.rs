@@ -1,0 +1,268 @@
+//! Small programs come to the same ends however they are explored.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use super::corpus::Do::*;
+use super::corpus::{CELLS, Do, Ends, Falsify, How, LOCKS, Program, ends, explore};
+use crate::explore::op::{Class, Kind, NOTHING};
+use crate::explore::{Coverage, Options};
+
+/// What `how` finds is what there is.
+fn agrees(program: &Program, naive: &Ends, how: How, falsify: Option<Falsify>) -> Result<Ends, String> {
+    let found = ends(program, how, falsify).ok_or("it takes more runs than without")?;
+    // What goes wrong ends the run, so which of two independent errors comes first is left to the search.
+    let errors = found.wrong.is_subset(&naive.wrong) && found.wrong.is_empty() == naive.wrong.is_empty();
+    let ends = !naive.wrong.is_empty() || (&found.ended, &found.hung) == (&naive.ended, &naive.hung);
+    if !errors || !ends {
+        return Err(format!("{how:?} finds {found:?}, there are {naive:?}"));
+    }
+    let comparable = how == How::ReducedEverywhere && naive.wrong.is_empty() && falsify.is_none();
+    if comparable && found.orders != naive.orders {
+        let (some, all) = (found.orders.len(), naive.orders.len());
+        return Err(format!("of {all} runs that differ in more than steps that commute, {some} are found"));
+    }
+    Ok(found)
+}
+
+/// A counterexample is found if there is one, and is a shortest one.
+fn is_checked(program: &Program, naive: &Ends) -> Result<(), String> {
+    let options = Options { preemptions: 1, ..Options::default() };
+    let report = explore(program, |explorer, _| explorer.check(&options));
+    let found = report.counterexample.as_ref();
+    let length = found.map(|found| (found.schedule.switches(), found.schedule.steps()));
+    let complete = found.map_or(report.coverage == Coverage::Everything, |found| found.shortest);
+    if length == naive.shortest && complete {
+        return Ok(());
+    }
+    Err(format!("the check finds {report:?}, the shortest is {:?} long", naive.shortest))
+}
+
+const ALL: [How; 4] = [How::Contended, How::Bounded, How::ReducedEverywhere, How::Reduced];
+
+/// Compares all; `None` if there are too many runs.
+fn compare(program: &Program) -> Result<Option<(Ends, u64)>, String> {
+    let Some(naive) = ends(program, How::Naive, None) else { return Ok(None) };
+    let mut reduced = 0;
+    for how in ALL {
+        reduced = agrees(program, &naive, how, None)?.runs;
+    }
+    is_checked(program, &naive)?;
+    Ok(Some((naive, reduced)))
+}
+
+/// Programs, each with a reason to be here.
+fn chosen() -> Vec<(&'static str, Program)> {
+    vec![
+        ("a lost wakeup", vec![vec![Await(0), Store(1)], vec![Load(1), Store(0)]]),
+        (
+            "a wakeup that comes before the sleep",
+            vec![vec![Store(0), Park, Load(1)], vec![Store(1), Unpark(0)]],
+        ),
+        (
+            "two wakeups for one sleep",
+            vec![vec![Park, Load(0), Park], vec![Store(0), Unpark(0)], vec![Unpark(0)]],
+        ),
+        ("nobody wakes", vec![vec![Load(0), Park], vec![Store(0)]]),
+        (
+            "a writer between two readers",
+            vec![
+                vec![Reading(vec![Load(0), Reading(vec![Load(1)])])],
+                vec![Writing(vec![Store(0), Store(1)])],
+            ],
+        ),
+        (
+            "a reader behind a queued writer",
+            vec![vec![Reading(vec![Await(0)])], vec![Writing(vec![Store(1)])], vec![Reading(vec![Store(0)])]],
+        ),
+        (
+            "who only tries, beside a queued writer",
+            vec![
+                vec![Reading(vec![Load(0)])],
+                vec![Writing(vec![Store(0)])],
+                vec![TryReading(vec![Load(0)]), TryWriting(vec![Store(0)])],
+            ],
+        ),
+        (
+            "a section that began too late to be waited for",
+            vec![vec![Section(vec![])], vec![Synchronize, Load(0)], vec![Section(vec![Store(0)])]],
+        ),
+        (
+            "the same with a callback",
+            vec![vec![Section(vec![])], vec![Call(0), Load(1)], vec![Section(vec![Store(1)])]],
+        ),
+        (
+            "a section that sees before or after, never both",
+            vec![vec![Section(vec![Load(0), Load(1)])], vec![Store(0), Synchronize, Store(1)]],
+        ),
+        (
+            "a callback that runs under the section it waited for",
+            vec![vec![Section(vec![Load(0)]), Load(0)], vec![Call(0), Call(1)]],
+        ),
+        (
+            "a broadcast passes a section by, and waits for interrupts",
+            vec![vec![Section(vec![Load(0)]), InterruptsOff(vec![Load(0)])], vec![Broadcast, Store(0)]],
+        ),
+        (
+            "a flush waits for an access",
+            vec![vec![Access(vec![Load(0), Load(1)])], vec![Store(0), Flush, Store(1)]],
+        ),
+        (
+            "a flush waits for two",
+            vec![vec![Access(vec![Load(0)])], vec![Access(vec![Load(1)])], vec![Flush, Store(0), Store(1)]],
+        ),
+        (
+            "locks in two orders",
+            vec![
+                vec![Locked(0, vec![Locked(1, vec![Guarded(1)])])],
+                vec![Locked(1, vec![Locked(0, vec![Guarded(0)])])],
+            ],
+        ),
+        ("an error that takes a switch", vec![vec![Load(1), Store(0), Store(0)], vec![Load(1), Check(0)]]),
+        ("an error that takes two", vec![vec![Store(0), Load(1)], vec![Await(0), Store(1)], vec![Check(1)]]),
+        (
+            "an error of the second thread that takes less",
+            vec![vec![Section(vec![Store(1), Check(1)])], vec![Store(1), Check(1)]],
+        ),
+        (
+            "a wait in an access that a flush waits for",
+            vec![vec![Access(vec![Await(0)])], vec![Flush, Store(0)]],
+        ),
+    ]
+}
+
+#[test]
+fn chosen_programs_end_in_the_same_ways_however_they_are_explored() {
+    let (mut hung, mut wrong) = (0, 0);
+    for (name, program) in chosen() {
+        let compared = compare(&program).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (naive, _) = compared.unwrap_or_else(|| panic!("{name} is too large"));
+        hung += u32::from(!naive.hung.is_empty());
+        wrong += u32::from(!naive.wrong.is_empty());
+    }
+    assert!(hung >= 4 && wrong >= 2, "too tame: {hung} hang, {wrong} go wrong");
+}
+
+fn plain() -> impl Strategy<Value = Do> {
+    let (cell, lock) = (0..CELLS, 0..LOCKS);
+    prop_oneof![
+        4 => cell.clone().prop_map(Load),
+        4 => cell.clone().prop_map(Store),
+        2 => cell.clone().prop_map(Update),
+        2 => lock.prop_map(Guarded),
+        2 => cell.clone().prop_map(Await),
+        1 => (0..3_usize).prop_map(Unpark),
+        2 => cell.prop_map(Check),
+    ]
+}
+
+fn step(threads: usize) -> impl Strategy<Value = Do> {
+    let inner = || prop::collection::vec(plain().prop_map(move |step| within(step, threads)), 0..3);
+    let lock = || 0..LOCKS;
+    prop_oneof![
+        10 => plain().prop_map(move |step| within(step, threads)),
+        2 => (lock(), inner()).prop_map(|(lock, steps)| Locked(lock, steps)),
+        1 => lock().prop_map(|lock| Locked(lock, vec![Guarded(lock)])),
+        1 => lock().prop_map(|lock| Locked(lock, vec![Locked(1 - lock, vec![])])),
+        1 => (lock(), inner()).prop_map(|(lock, steps)| TryLocked(lock, steps)),
+        2 => inner().prop_map(Reading),
+        1 => inner().prop_map(|steps| Reading(vec![Reading(steps)])),
+        1 => inner().prop_map(TryReading),
+        2 => inner().prop_map(Writing),
+        1 => inner().prop_map(TryWriting),
+        1 => Just(Park),
+        2 => inner().prop_map(Section),
+        2 => inner().prop_map(InterruptsOff),
+        1 => Just(Synchronize),
+        1 => (0..CELLS).prop_map(Call),
+        1 => Just(Broadcast),
+        1 => inner().prop_map(Access),
+        1 => Just(Flush),
+    ]
+}
+
+/// There are only so many threads to wake.
+fn within(step: Do, threads: usize) -> Do {
+    if let Unpark(thread) = step { Unpark(thread % threads) } else { step }
+}
+
+fn program() -> impl Strategy<Value = Program> {
+    let threads = |count: usize, steps: usize| {
+        prop::collection::vec(prop::collection::vec(step(count), 1..=steps), count)
+    };
+    prop_oneof![threads(2, 4), threads(3, 2)]
+}
+
+/// The same programs every time, unless `PROPTEST_CASES` asks for so many others.
+fn runner(cases: u32, seed: u8) -> TestRunner {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let config = Config { cases: asked.unwrap_or(cases), failure_persistence: None, ..Config::default() };
+    if asked.is_some() {
+        return TestRunner::new(config);
+    }
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]))
+}
+
+#[test]
+fn small_programs_end_in_the_same_ways_however_they_are_explored() {
+    let seen = std::cell::Cell::new([0_u64; 7]);
+    let count = |add: [u64; 7]| seen.set(std::array::from_fn(|at| seen.get()[at] + add[at]));
+    let result = runner(300, 4).run(&program(), |program| {
+        match compare(&program).map_err(TestCaseError::fail)? {
+            None => count([0, 0, 0, 0, 0, 0, 1]),
+            Some((naive, reduced)) => count([
+                1,
+                u64::from(!naive.hung.is_empty()),
+                u64::from(!naive.wrong.is_empty()),
+                u64::from(naive.ended.len() > 1),
+                naive.runs,
+                reduced,
+                0,
+            ]),
+        }
+        Ok(())
+    });
+    match result {
+        Err(TestError::Fail(why, program)) => panic!("{program:?}: {why}"),
+        other => other.unwrap(),
+    }
+    let [compared, hung, wrong, varied, naive, reduced, large] = seen.get();
+    let enough = [compared > 3 * large, hung * 8 > compared, wrong * 10 > compared, varied * 5 > compared];
+    assert_eq!(
+        enough, [true; 4],
+        "of {compared}, {hung} hang, {wrong} go wrong, {varied} vary; {large} are too large"
+    );
+    assert!(reduced * 100 < naive, "the reduction saves little: {reduced} runs of {naive}");
+}
+
+/// Relations that call steps independent which are not.
+const WRONG: [(&str, Falsify); 4] = [
+    ("writes commute", |footprint| (footprint.kind, footprint.also_kind) = (Kind::Read, Kind::Read)),
+    ("there is no second object", |footprint| footprint.also = NOTHING),
+    ("who takes a lock commutes with who takes it", |footprint| {
+        if footprint.class == Class::Acquire {
+            footprint.kind = Kind::Read;
+        }
+    }),
+    ("every step lets somebody go", |footprint| {
+        if footprint.class == Class::Plain {
+            footprint.class = Class::Release;
+        }
+    }),
+];
+
+#[test]
+fn a_wrong_idea_of_what_commutes_is_noticed() {
+    let mut runner = runner(1, 5);
+    let mut left = Vec::from(WRONG);
+    for _ in 0..400 {
+        let program = program().new_tree(&mut runner).expect("a program").current();
+        let Some(naive) = ends(&program, How::Naive, None) else { continue };
+        left.retain(|&(_, falsify)| agrees(&program, &naive, How::ReducedEverywhere, Some(falsify)).is_ok());
+        if left.is_empty() {
+            return;
+        }
+    }
+    panic!("not noticed: {:?}", left.iter().map(|(name, _)| name).collect::<Vec<_>>());
+}

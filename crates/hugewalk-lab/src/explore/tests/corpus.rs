@@ -1,0 +1,373 @@
+//! Small programs: what threads can do in them, and all the ways in which they can end, looked for in several ways.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use hugewalk::addr::{TableFrame, VirtAddr};
+use hugewalk::platform::Platform;
+use hugewalk::rcu::{Rcu as _, RcuHead};
+use hugewalk::sync::Parker as _;
+use lock_api::{RawMutex as _, RawRwLock as _};
+
+use super::super::*;
+use crate::explore::bounded::{Bound, Bounded};
+use crate::explore::clock::Clock;
+use crate::explore::dpor::Dpor;
+use crate::explore::op::Footprint;
+use crate::lab::{Context, Lab, LabRcu, LabReader, Settings, Token, set_interrupts_off};
+
+/// What a thread does. Cells, locks and threads go by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Do {
+    Load(usize),
+    Store(usize),
+    /// In one step.
+    Update(usize),
+    /// What the lock of this number guards, while it is held: it need not be a scheduling point.
+    Guarded(usize),
+    Locked(usize, Vec<Do>),
+    TryLocked(usize, Vec<Do>),
+    Reading(Vec<Do>),
+    TryReading(Vec<Do>),
+    Writing(Vec<Do>),
+    TryWriting(Vec<Do>),
+    /// Waits until the cell is not zero.
+    Await(usize),
+    /// Sleeps until it is woken.
+    Park,
+    Unpark(usize),
+    /// An RCU read section.
+    Section(Vec<Do>),
+    /// The same with interrupts off.
+    InterruptsOff(Vec<Do>),
+    Synchronize,
+    /// Queues a callback, which updates the cell.
+    Call(usize),
+    /// Waits for all that have interrupts off.
+    Broadcast,
+    /// An access to memory: a flush waits for its end.
+    Access(Vec<Do>),
+    Flush,
+    /// It is an error if the cell is not zero.
+    Check(usize),
+}
+
+/// What each thread does.
+pub(super) type Program = Vec<Vec<Do>>;
+
+pub(super) const CELLS: usize = 2;
+pub(super) const LOCKS: usize = 2;
+
+/// What the threads share.
+struct World {
+    cells: [Shared; CELLS],
+    locks: [Lock; LOCKS],
+    guarded: [Shared; LOCKS],
+    rw: RwLock,
+    tokens: [Token; 3],
+    context: Context,
+    rcu: LabRcu,
+    readers: [LabReader; 3],
+    lab: Lab,
+    /// What each thread has seen so far. Nobody else looks.
+    registers: RefCell<Vec<u64>>,
+    /// Steps that each has taken.
+    taken: RefCell<Vec<u64>>,
+}
+
+/// Something queued: it lies where the record of a table would, since those are what the lab's RCU frees.
+#[repr(C)]
+struct Callback {
+    head: RcuHead,
+    frame: TableFrame,
+    world: *const World,
+    cell: usize,
+}
+
+const _: () = assert!(size_of::<Callback>() <= size_of::<hugewalk::table::Table<Lab>>());
+
+unsafe fn run_callback(head: NonNull<RcuHead>) {
+    // SAFETY: the head is the first field of a callback that `Call` has written.
+    let Callback { frame, world, cell, .. } = unsafe { head.cast::<Callback>().read() };
+    // SAFETY: the world outlives the threads, which run callbacks.
+    let world = unsafe { &*world };
+    world.cells[cell].update(|value| value * 2 + 1);
+    // SAFETY: its grace period is over.
+    unsafe { world.lab.free_table(frame) };
+}
+
+impl World {
+    fn new(threads: usize) -> Self {
+        let lab = Lab::new(Settings::HUGEWALK, &[]);
+        let rcu = LabRcu::new(&lab).expect("memory");
+        Self {
+            cells: Default::default(),
+            locks: [Lock::INIT; LOCKS],
+            guarded: Default::default(),
+            rw: RwLock::INIT,
+            tokens: std::array::from_fn(|_| Token::new()),
+            context: lab.new_context().expect("memory"),
+            readers: std::array::from_fn(|_| rcu.register(&lab).expect("memory")),
+            rcu,
+            lab,
+            registers: RefCell::new(vec![0; threads]),
+            taken: RefCell::new(vec![0; threads]),
+        }
+    }
+
+    fn learn(&self, thread: usize, value: u64) {
+        let register = &mut self.registers.borrow_mut()[thread];
+        *register = register.wrapping_mul(7).wrapping_add(value + 1);
+    }
+
+    fn all(&self, thread: usize, steps: &[Do]) {
+        for step in steps {
+            self.one(thread, step);
+            self.taken.borrow_mut()[thread] += 1;
+        }
+    }
+
+    fn one(&self, thread: usize, step: &Do) {
+        let own = thread as u64 + 1;
+        let section = |off: bool, steps: &[Do]| {
+            set_interrupts_off(off);
+            // SAFETY: a reader of this domain.
+            unsafe { self.rcu.read_lock(&self.lab, &self.readers[thread]) };
+            set_interrupts_off(false);
+            self.all(thread, steps);
+            // SAFETY: entered above.
+            unsafe { self.rcu.read_unlock(&self.lab, &self.readers[thread]) };
+        };
+        let locked = |lock: &Lock, steps: &[Do]| {
+            self.all(thread, steps);
+            // SAFETY: the caller has locked it.
+            unsafe { lock.unlock() };
+        };
+        let reading = |steps: &[Do]| {
+            self.all(thread, steps);
+            // SAFETY: the caller has locked it.
+            unsafe { self.rw.unlock_shared() };
+        };
+        let writing = |steps: &[Do]| {
+            self.all(thread, steps);
+            // SAFETY: the caller has locked it.
+            unsafe { self.rw.unlock_exclusive() };
+        };
+        let tried = |taken: bool| {
+            self.learn(thread, u64::from(taken));
+            taken
+        };
+        match step {
+            &Do::Load(cell) => self.learn(thread, self.cells[cell].load()),
+            &Do::Store(cell) => self.cells[cell].store(own),
+            &Do::Update(cell) => self.learn(thread, self.cells[cell].update(|value| value * 3 + own)),
+            &Do::Guarded(lock) => {
+                let value = self.guarded[lock].load();
+                self.guarded[lock].store(value * 3 + own);
+            }
+            Do::Locked(lock, steps) => {
+                self.locks[*lock].lock();
+                locked(&self.locks[*lock], steps);
+            }
+            Do::TryLocked(lock, steps) => {
+                if tried(self.locks[*lock].try_lock()) {
+                    locked(&self.locks[*lock], steps);
+                }
+            }
+            Do::Reading(steps) => {
+                self.rw.lock_shared();
+                reading(steps);
+            }
+            Do::TryReading(steps) => {
+                if tried(self.rw.try_lock_shared()) {
+                    reading(steps);
+                }
+            }
+            Do::Writing(steps) => {
+                self.rw.lock_exclusive();
+                writing(steps);
+            }
+            Do::TryWriting(steps) => {
+                if tried(self.rw.try_lock_exclusive()) {
+                    writing(steps);
+                }
+            }
+            &Do::Await(cell) => {
+                let cell = &self.cells[cell];
+                let set = |cell: *const ()| {
+                    // SAFETY: asked while the thread waits for it.
+                    unsafe { &*cell.cast::<Shared>() }.peek() != 0
+                };
+                access(&Op::read(Object::at(cell)).waits(Wait::until(set, std::ptr::from_ref(cell).cast())));
+                self.learn(thread, cell.peek());
+            }
+            Do::Park => self.tokens[thread].park(),
+            &Do::Unpark(other) => self.tokens[other].unpark(),
+            Do::Section(steps) => section(false, steps),
+            Do::InterruptsOff(steps) => section(true, steps),
+            Do::Synchronize => self.rcu.synchronize(&self.lab),
+            &Do::Call(cell) => {
+                let frame = self.lab.alloc_table().expect("few tables");
+                let head = RcuHead::new(run_callback);
+                let callback = self.lab.table_record(frame).cast::<Callback>();
+                // SAFETY: nobody else has the record, and a callback fits.
+                unsafe { callback.write(Callback { head, frame, world: self, cell }) };
+                // SAFETY: it stays there until the callback has run.
+                unsafe { self.rcu.call(&self.lab, callback.cast()) };
+            }
+            Do::Broadcast => self.rcu.broadcast(),
+            Do::Access(steps) => {
+                self.context.begin_access();
+                self.all(thread, steps);
+                self.context.end_access();
+            }
+            Do::Flush => {
+                let everything: Range<VirtAddr> = VirtAddr::new(0)..VirtAddr::new(1 << 47);
+                self.lab.flush_tlb(&self.context, everything);
+            }
+            &Do::Check(cell) => {
+                if self.cells[cell].load() != 0 {
+                    violation(format!("cell {cell} is not zero"), Wrong);
+                }
+            }
+        }
+    }
+
+    /// What is to be seen of it at the end.
+    fn state(&self) -> Vec<u64> {
+        let mut state = self.registers.borrow().clone();
+        state.extend(&*self.taken.borrow());
+        state.extend(self.cells.iter().chain(&self.guarded).map(Shared::peek));
+        state.push(self.rcu.pending());
+        state
+    }
+}
+
+/// A `Check` that went wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wrong;
+
+/// How all orders are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// A scheduling point at every access, all orders.
+    Naive,
+    /// Scheduling points at contended objects, all orders.
+    Contended,
+    /// The same with at most 0, 1, 2, ... preemptions, until nothing is cut off any more.
+    Bounded,
+    /// A scheduling point at every access, with reduction.
+    ReducedEverywhere,
+    /// Scheduling points at contended objects, with reduction.
+    Reduced,
+}
+
+/// The ways in which a program can end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ends {
+    /// All threads have ended, in this state.
+    pub(super) ended: BTreeSet<Vec<u64>>,
+    /// Some wait for ever, in this state.
+    pub(super) hung: BTreeSet<Vec<u64>>,
+    /// What went wrong first.
+    pub(super) wrong: BTreeSet<String>,
+    /// Fewest switches, then fewest steps of a run that hangs or goes wrong.
+    pub(super) shortest: Option<(u32, u32)>,
+    /// Which step comes after which in the runs, for each thread and step: two runs have the same if they differ only in
+    /// the order of steps that commute.
+    pub(super) orders: BTreeSet<Vec<(u8, Clock)>>,
+    pub(super) runs: u64,
+}
+
+/// Runs that a search may take.
+const MOST_RUNS: u64 = 10_000;
+
+/// A relation that is not the real one: what a footprint is made into.
+pub(super) type Falsify = fn(&mut Footprint);
+
+/// Sets the program up again and again, and lets `with` explore it.
+pub(super) fn explore<R>(program: &Program, with: impl FnOnce(Explorer<'_>, &Seen) -> R) -> R {
+    let seen = Seen::default();
+    let setup = |setup: &mut Setup| {
+        let world = Rc::new(World::new(program.len()));
+        *seen.world.borrow_mut() = Some(world.clone());
+        for (thread, steps) in program.iter().enumerate() {
+            let (world, steps) = (world.clone(), steps.clone());
+            setup.thread(thread.to_string(), move || world.all(thread, &steps));
+        }
+        let ended = seen.ended.clone();
+        setup.finally(move |judged| {
+            if judged && is_judged() {
+                ended.borrow_mut().insert(world.state());
+            }
+        });
+    };
+    let mut explorer = Explorer::new(&setup);
+    // What happens after a report is not explored, and here it is the ends that count.
+    explorer.vm.locks.ignored = true;
+    with(explorer, &seen)
+}
+
+/// What runs leave behind.
+#[derive(Default)]
+pub(super) struct Seen {
+    world: RefCell<Option<Rc<World>>>,
+    ended: Rc<RefCell<BTreeSet<Vec<u64>>>>,
+}
+
+/// The ways in which a program can end; `None` if there are too many runs.
+pub(super) fn ends(program: &Program, how: How, falsify: Option<Falsify>) -> Option<Ends> {
+    explore(program, |mut explorer, seen| {
+        explorer.vm.objects.all = matches!(how, How::Naive | How::ReducedEverywhere);
+        explorer.vm.objects.falsify = falsify;
+        if !explorer.vm.objects.all {
+            explorer.learn();
+        }
+        let mut bound = if how == How::Bounded { Bound::Preemptions(0) } else { Bound::Nothing };
+        'anew: loop {
+            seen.ended.borrow_mut().clear();
+            explorer.executions = 0;
+            let mut ends = Ends::default();
+            let (mut bounded, mut dpor) = (Bounded::new(bound), Dpor::new());
+            let reduced = matches!(how, How::Reduced | How::ReducedEverywhere);
+            loop {
+                let learned = if reduced { explorer.run(&mut dpor) } else { explorer.run(&mut bounded) };
+                if learned {
+                    continue 'anew;
+                }
+                if !explorer.vm.gave_up {
+                    let mut order: Vec<_> =
+                        explorer.vm.steps.iter().map(|step| (step.thread, step.after)).collect();
+                    order.sort_by_key(|&(thread, _)| thread);
+                    ends.orders.insert(order);
+                }
+                if let Some(found) = explorer.vm.found.take() {
+                    let length = (found.schedule.switches(), found.schedule.steps());
+                    ends.shortest = Some(ends.shortest.map_or(length, |shortest| shortest.min(length)));
+                    if found.what.is::<Deadlock>() {
+                        ends.hung.insert(seen.world.borrow().as_ref().expect("set up").state());
+                    } else {
+                        ends.wrong.insert(found.text);
+                    }
+                }
+                if !reduced && explorer.executions > MOST_RUNS {
+                    return None;
+                }
+                if !if reduced { dpor.advance(&explorer.vm) } else { bounded.advance() } {
+                    break;
+                }
+            }
+            match &mut bound {
+                Bound::Preemptions(most) if bounded.cut => *most += 1,
+                _ => {
+                    ends.ended = seen.ended.borrow().clone();
+                    ends.runs = explorer.executions;
+                    return Some(ends);
+                }
+            }
+        }
+    })
+}
