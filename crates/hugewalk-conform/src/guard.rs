@@ -37,13 +37,15 @@ pub enum Guard {
     /// A range that is registered for write protection by userfaultfd stops being so and keeps its protections: it is
     /// registered anew, for other modes only, or moved.
     ProtectionStays,
+    /// An allocation that ends in the last page that a file can have, and fits.
+    LastPage,
     /// More pages than the machine shall give.
     TooMany,
 }
 
 impl Guard {
     /// All there are.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::RemapAtGigabyte,
         Self::RemapOfPart,
         Self::OwnerDrops,
@@ -51,6 +53,7 @@ impl Guard {
         Self::Minimum,
         Self::LimitedAndEmpty,
         Self::ProtectionStays,
+        Self::LastPage,
         Self::TooMany,
     ];
 
@@ -65,6 +68,7 @@ impl Guard {
             Self::Minimum => "minimum",
             Self::LimitedAndEmpty => "limited-and-empty",
             Self::ProtectionStays => "protection-stays",
+            Self::LastPage => "last-page",
             Self::TooMany => "too-many",
         }
     }
@@ -106,6 +110,9 @@ impl Guards {
             Step::Overcommit { pages } if self.minimum && pages > 0 => return Some(Guard::Minimum),
             Step::Mount { min: Some(_), .. } if self.minimum || self.overcommit > 0 || pool.surplus > 0 => {
                 return Some(Guard::Minimum);
+            }
+            Step::Allocate { from, length, .. } if ends_in_last_page(from, length) => {
+                return Some(Guard::LastPage);
             }
             Step::Pool { .. } | Step::Overcommit { .. } | Step::Mount { .. } => return None,
             _ => {}
@@ -216,6 +223,11 @@ fn around(at: Bytes, length: Bytes) -> Range<u64> {
     at.page().address()..WINDOW + end
 }
 
+fn ends_in_last_page(from: Bytes, length: Bytes) -> bool {
+    let largest = i64::MAX as u64;
+    from.0.checked_add(length.0).is_some_and(|end| (largest - PAGE..=largest).contains(&end))
+}
+
 fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
 }
@@ -309,6 +321,14 @@ fn has_copy(all: &[Seen], of: &Seen) -> bool {
 mod tests {
     use super::*;
     use crate::program::Program;
+
+    #[test]
+    fn an_allocation_does_not_end_in_the_last_page() {
+        let largest = i64::MAX as u64;
+        let ends = |from: u64, length: u64| ends_in_last_page(Bytes(from), Bytes(length));
+        assert!(ends(largest - 4096, 4096) && ends(0, largest - PAGE) && ends(largest - PAGE, 1));
+        assert!(!ends(0, largest - PAGE - 1) && !ends(largest, 1) && !ends(u64::MAX, 2));
+    }
 
     #[test]
     fn a_range_does_not_stop_being_registered_for_protection_but_by_unregistering() {

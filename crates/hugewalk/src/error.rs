@@ -50,6 +50,8 @@ pub enum Errno {
     EINVAL,
     /// No space: the pool or the mount has no page left.
     ENOSPC,
+    /// More than a file can have.
+    EFBIG,
     /// Access not permitted.
     EACCES,
     /// Too large for what it is to be stored in (here: an offset in a file).
@@ -78,6 +80,7 @@ impl Errno {
             Self::EEXIST => "EEXIST",
             Self::EINVAL => "EINVAL",
             Self::ENOSPC => "ENOSPC",
+            Self::EFBIG => "EFBIG",
             Self::EACCES => "EACCES",
             Self::EOVERFLOW => "EOVERFLOW",
             Self::EOPNOTSUPP => "EOPNOTSUPP",

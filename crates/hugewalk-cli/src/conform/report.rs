@@ -1,5 +1,6 @@
 //! The report of a run, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use comfy_table::{Table, presets};
@@ -95,26 +96,25 @@ fn coverage(coverage: &Coverage, out: &mut Vec<u8>) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["operation", "outcomes seen on both sides"]);
-    for (operation, outcomes) in &coverage.both {
-        let outcomes: Vec<_> = outcomes.iter().map(|(outcome, count)| format!("{outcome} {count}")).collect();
-        table.add_row([(*operation).to_owned(), outcomes.join(", ")]);
-    }
-    writeln!(out, "\n{table}\n")?;
-    let list = |counts: Vec<(String, u64)>| {
+    let list = |counts: &BTreeMap<&'static str, u64>| {
         counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
     };
-    let flags = coverage.flags.iter().map(|(name, count)| (name.clone(), *count)).collect();
-    writeln!(out, "With: {}", list(flags))?;
+    for (operation, outcomes) in &coverage.both {
+        table.add_row([(*operation).to_owned(), list(outcomes)]);
+        for (flag, outcomes) in coverage.flags.get(operation).into_iter().flatten() {
+            table.add_row([format!("  {flag}"), list(outcomes)]);
+        }
+    }
+    writeln!(out, "\n{table}\n")?;
     writeln!(out, "Tables shared: {}, given up: {}", coverage.shared, coverage.unshared)?;
-    let guarded: Vec<_> = coverage.guarded.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-    if !guarded.is_empty() {
-        writeln!(out, "Kept back: {}", list(guarded))?;
+    if !coverage.guarded.is_empty() {
+        writeln!(out, "Kept back: {}", list(&coverage.guarded))?;
     }
-    let known: Vec<_> = coverage.known.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-    if !known.is_empty() {
-        writeln!(out, "Met and meant: {}", list(known))?;
+    if !coverage.known.is_empty() {
+        writeln!(out, "Met and meant: {}", list(&coverage.known))?;
     }
-    writeln!(out, "{} pairs of operation and outcome", coverage.pairs())
+    let (pairs, by_flag) = (coverage.pairs(), coverage.pairs_by_flag());
+    writeln!(out, "{pairs} pairs of operation and outcome, {by_flag} of flag and outcome")
 }
 
 /// The report for programs.

@@ -179,6 +179,8 @@ impl Engine {
             Step::Write { file, at, value } => {
                 self.on_file(file, |file, task| done(file.write_at(task, at.0, &[value]), of_file))
             }
+            // The call's mistake, before the file hears of it.
+            Step::Read { from, .. } if i64::try_from(from.0).is_err() => Outcome::Error("EINVAL"),
             Step::Read { file, from, length } => self.on_file(file, |file, _| {
                 let mut bytes = vec![0; length as usize];
                 let count = file.read_at(from.0, &mut bytes);

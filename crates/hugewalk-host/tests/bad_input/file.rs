@@ -1,7 +1,7 @@
 //! Files: made, truncated, punched, preallocated, written.
 
 use hugewalk::addr::{HugeSize, PMD_SIZE};
-use hugewalk::error::Errno::{self, EINVAL, ENOMEM};
+use hugewalk::error::Errno::{self, EFBIG, EINVAL, ENOMEM};
 use hugewalk::file::HugeFile;
 use hugewalk::reserve::SubPool;
 
@@ -29,7 +29,7 @@ pub(crate) const CASES: &[Case] = &[
     ("punching a range that wraps", EINVAL, |world| {
         errno!(world.file.punch_hole(&mut world.task, PMD_SIZE, u64::MAX))
     }),
-    ("punching past the largest file", EINVAL, |world| {
+    ("punching past the largest file", EFBIG, |world| {
         errno!(world.file.punch_hole(&mut world.task, 1, LARGEST))
     }),
     ("punching by a task of another system", EINVAL, |world| {
@@ -38,6 +38,9 @@ pub(crate) const CASES: &[Case] = &[
     ("allocating nothing", EINVAL, |world| errno!(world.file.allocate(&mut world.task, 0, 0, false))),
     ("allocating a range that wraps", EINVAL, |world| {
         errno!(world.file.allocate(&mut world.task, u64::MAX, 2, false))
+    }),
+    ("allocating past the largest file", EFBIG, |world| {
+        errno!(world.file.allocate(&mut world.task, PMD_SIZE, LARGEST, true))
     }),
     ("allocating by a task of another system", EINVAL, |world| {
         errno!(world.file.allocate(&mut world.foreign.task, 0, 1, false))
@@ -59,7 +62,7 @@ pub(crate) const CASES: &[Case] = &[
     ("giving back by a task of another system", EINVAL, |world| {
         errno!(world.file.unreserve(&mut world.foreign.task, 0, PMD_SIZE))
     }),
-    ("writing past the largest file", EINVAL, |world| {
+    ("writing past the largest file", EFBIG, |world| {
         errno!(world.file.write_at(&mut world.task, LARGEST, &[1]))
     }),
     ("writing by a task of another system", EINVAL, |world| {

@@ -26,7 +26,13 @@ pub enum FileError {
     /// A length of 0.
     #[error("the length is 0")]
     ZeroLength,
-    /// An offset past what a file can have.
+    /// An offset, length or size that no file has: a number below 0, where it is read with a sign.
+    #[error("{value:#x} is more than a file can have")]
+    Negative {
+        /// The number.
+        value: u64,
+    },
+    /// A range that ends past the largest file.
     #[error("the range ends past the largest file")]
     TooLarge,
     /// The pool has no page left. Pages allocated before stay.
@@ -59,9 +65,10 @@ impl FileError {
         match self {
             Self::Unaligned { .. }
             | Self::ZeroLength
-            | Self::TooLarge
+            | Self::Negative { .. }
             | Self::WrongMount
             | Self::WrongSystem(_) => Errno::EINVAL,
+            Self::TooLarge => Errno::EFBIG,
             Self::PoolEmpty(_) | Self::SubPoolFull(_) => Errno::ENOSPC,
             Self::Hwpoison { .. } => Errno::EHWPOISON,
             Self::OutOfMemory(_) => Errno::ENOMEM,
@@ -79,12 +86,20 @@ impl From<NoPage> for FileError {
     }
 }
 
+/// The end of the largest file.
+pub(super) const LARGEST: u64 = i64::MAX as u64;
+
 /// The end of a byte range of a file, if a file can have it.
+///
+/// Linux: `vfs_fallocate()` in fs/open.c.
 pub(super) fn range_end(offset: u64, length: u64) -> Result<u64, FileError> {
     if length == 0 {
         return Err(FileError::ZeroLength);
     }
-    offset.checked_add(length).filter(|&end| end <= i64::MAX as u64).ok_or(FileError::TooLarge)
+    if let Some(value) = [offset, length].into_iter().find(|&value| value > LARGEST) {
+        return Err(FileError::Negative { value });
+    }
+    Some(offset + length).filter(|&end| end <= LARGEST).ok_or(FileError::TooLarge)
 }
 
 impl<P: Platform> HugeFile<P> {
@@ -126,7 +141,7 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// # Errors
     ///
-    /// [`FileError::ZeroLength`], [`FileError::TooLarge`]; [`FileError::OutOfMemory`] if there is no memory to note what is not
+    /// [`FileError::ZeroLength`], [`FileError::Negative`], [`FileError::TooLarge`]; [`FileError::OutOfMemory`] if there is no memory to note what is not
     /// promised any more: what lies before is given back then.
     pub fn unreserve(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
         task.check(self.hugetlb())?;

@@ -17,7 +17,7 @@ use core::ops::Range;
 
 use super::HugeFile;
 use super::i_mmap::{FileProof, IMmapWriteGuard};
-use super::io::{FileError, range_end};
+use super::io::{FileError, LARGEST, range_end};
 use crate::addr::VirtAddr;
 use crate::gather::Gather;
 use crate::mm::{Zap, by_table, zap_range};
@@ -64,14 +64,14 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// # Errors
     ///
-    /// [`FileError::Unaligned`] if `size` is not a multiple of the page size, [`FileError::TooLarge`].
+    /// [`FileError::Unaligned`] if `size` is not a multiple of the page size, [`FileError::Negative`].
     pub fn truncate(&self, task: &mut Task<P>, size: u64) -> Result<(), FileError> {
         task.check(&self.hugetlb)?;
         if !self.size_class.is_aligned(size) {
             return Err(FileError::Unaligned { size });
         }
-        if size > i64::MAX as u64 {
-            return Err(FileError::TooLarge);
+        if size > LARGEST {
+            return Err(FileError::Negative { value: size });
         }
         let inode_lock = self.lock_inode(task);
         let gone = size >> self.size_class.shift()..u64::MAX;
@@ -106,7 +106,7 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// # Errors
     ///
-    /// [`FileError::ZeroLength`], [`FileError::TooLarge`]; [`FileError::OutOfMemory`] if there is no memory to note what is
+    /// [`FileError::ZeroLength`], [`FileError::Negative`], [`FileError::TooLarge`]; [`FileError::OutOfMemory`] if there is no memory to note what is
     /// not reserved any more: nothing was changed then.
     pub fn punch_hole(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
         task.check(&self.hugetlb)?;

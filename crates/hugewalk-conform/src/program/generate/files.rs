@@ -81,24 +81,38 @@ impl Generator {
         let file = self.open_file()?;
         let from = self.extent();
         let length = self.extent();
+        let few = Bytes(length.0.min(6 * PAGE));
         Some(match roll {
             4 => {
                 self.files[file] = false;
                 Step::Close { file }
             }
             5..11 => Step::Truncate { file, size: from },
-            11..15 => {
-                Step::Allocate { file, from, length: Bytes(length.0.min(6 * PAGE)), keep: self.one_in(2) }
+            11 if self.one_in(6) => {
+                let from = Bytes(self.far());
+                Step::Allocate { file, from, length: few, keep: self.one_in(2) }
             }
+            11..15 => Step::Allocate { file, from, length: few, keep: self.one_in(2) },
             15..21 => Step::Punch { file, from, length },
             21 if self.one_in(6) => Step::Write { file, at: from, value: 7 },
             _ => Step::Read { file, from, length: self.rng.u64(0..20) },
         })
     }
 
+    /// Near the end of the largest file, or behind it.
+    pub(super) fn far(&mut self) -> u64 {
+        let end = 1u64 << 63;
+        let pages = self.rng.u64(0..4);
+        let from = [end - 12 * PAGE, end - 12 * PAGE, end - 4 * PAGE, end, u64::MAX - 4 * PAGE + 1];
+        self.pick(&from) + pages * PAGE
+    }
+
     pub(super) fn extent(&mut self) -> Bytes {
         let pages = self.rng.u64(0..8);
         let giant = if self.kind == Kind::Giant && self.one_in(3) { GIB } else { 0 };
+        if self.one_in(50) {
+            return Bytes(self.far());
+        }
         let odd = if self.one_in(6) { self.pick(&[1, 4096, PAGE - 4096]) } else { 0 };
         Bytes(giant + pages * PAGE + odd)
     }

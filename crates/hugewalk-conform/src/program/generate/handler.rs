@@ -23,6 +23,11 @@ impl Generator {
                 Mapped { at, length }
             }
         };
+        // Pages that the file has and the process does not: what minor faults are about.
+        if let Some((file, _)) = file.filter(|_| self.one_in(2)) {
+            let length = Bytes(self.rng.u64(1..=(length / PAGE).min(4)) * PAGE);
+            self.steps.push(Step::Allocate { file, from: Bytes(0), length, keep: false });
+        }
         for _ in 0..self.rng.usize(0..3) {
             let page = self.rng.u64(0..(length / PAGE).min(4));
             let call = Call::Store { at: Bytes(at + page * PAGE), value: self.rng.u8(1..) };
@@ -42,7 +47,8 @@ impl Generator {
 
     pub(super) fn handle(&mut self, process: usize) -> Option<Call> {
         // Mostly the first; the second takes what the first has, and the other way round.
-        let handler = usize::from(self.one_in(5));
+        let second = self.handlers[process][1].is_some();
+        let handler = usize::from(self.one_in(if second { 3 } else { 12 }));
         let registered = if self.one_in(4) { self.rng.usize(0..HANDLERS) } else { handler };
         let handling = self.handling(process, handler, registered)?;
         Some(Call::Userfault { handler, handling })

@@ -60,7 +60,8 @@ impl Generator {
             Kind::Giant if !self.one_in(3) => self.rng.u64(1..=2) * GIB + self.rng.u64(0..2) * PAGE,
             _ => self.rng.u64(1..8) * PAGE,
         };
-        let offset = match self.kind {
+        let offset = match kind {
+            _ if self.one_in(60) => self.far(),
             Kind::Giant => self.pick(&[0, 0, 0, GIB, PAGE]),
             _ => self.pick(&[0, 0, 0, PAGE, 2 * PAGE, 3 * PAGE]),
         };
