@@ -42,6 +42,22 @@ fn a_use_of_a_vma_that_is_gone_tells_who_freed_it() {
     assert_eq!((wrong.cpu, wrong.object.as_str()), (1, "VMA of P1"));
 }
 
+/// Whoever finds nothing wrong with it must have seen it.
+#[test]
+fn memory_does_run_out_in_a_move() {
+    let moved_to = |schedule: &str| -> Vec<usize> {
+        let scenario = scenario::named("S29/mremap").expect("a scenario");
+        let story = replay(scenario, Settings::HUGEWALK, &schedule.parse().expect("a schedule"));
+        let story = story.expect("it fits");
+        assert!(story.report.is_none(), "{:?}", story.report);
+        let end = story.states.last().expect("a state");
+        end.processes[0].pud.iter().map(|entry| entry.index).collect()
+    };
+    // C says that there is no memory, and has said that there is again when it goes on.
+    assert_eq!(moved_to("A1"), [8]);
+    assert_eq!(moved_to("C1A10"), [4]);
+}
+
 #[test]
 fn the_states_follow_the_parent_entry_and_the_count() {
     let story = story("S8", Settings::RFC_PTL);

@@ -1,8 +1,9 @@
 //! What runs out, and what is counted.
 
-use hugewalk::addr::{HugeSize, PMD_SIZE};
+use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::gup::GupFlags;
+use hugewalk::mm::{MapError, RemapTo};
 
 use super::Scenario;
 use super::bench::{BASE, Bench, dont_need, page};
@@ -38,6 +39,24 @@ pub(super) const ROWS: &[Row] = &[
             what: "a fault, and for a while there is no memory for tables",
             judged: USUAL,
             build: no_tables,
+        },
+        verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S29/mremap",
+            what: "a mapping moves, another process shares, and for a while there is no memory for tables",
+            judged: USUAL,
+            build: no_tables_to_move_to,
+        },
+        verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S29/fork",
+            what: "a private mapping is copied by fork, its file is truncated, and for a while there is no memory for tables",
+            judged: USUAL,
+            build: no_tables_for_a_child,
         },
         verdicts: NONE,
     },
@@ -139,10 +158,41 @@ fn no_tables(bench: &mut Bench<'_>) {
         process.munmap(task, BASE, 512 * PMD_SIZE).expect("aligned");
     });
     bench.cpu("fault", move |task| may_fail(task, &other));
+    for_a_while_there_is_no_memory(bench);
+}
+
+fn for_a_while_there_is_no_memory(bench: &mut Bench<'_>) {
     bench.cpu("no memory", move |_| {
         Lab::set_memory(false);
         Lab::set_memory(true);
     });
+}
+
+fn no_tables_to_move_to(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    let other = bench.untouched(&file);
+    bench.cpu("mremap", move |task| {
+        let (whole, to) = (512 * PMD_SIZE, RemapTo::Fixed(VirtAddr::new(8 * PUD_SIZE)));
+        match process.mremap(task, BASE, whole, whole, to) {
+            Ok(_) | Err(MapError::OutOfMemory(_)) => {}
+            Err(error) => crate::explore::violation(format!("a move fails: {error}"), error),
+        }
+    });
+    bench.cpu("fault", move |task| may_fail(task, &other));
+    for_a_while_there_is_no_memory(bench);
+}
+
+fn no_tables_for_a_child(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.private(&file, 2);
+    bench.cpu("fork, exit", move |task| match process.fork(task) {
+        Ok(child) => child.exit(task),
+        Err(MapError::OutOfMemory(_)) => {}
+        Err(error) => crate::explore::violation(format!("a fork fails: {error}"), error),
+    });
+    bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
+    for_a_while_there_is_no_memory(bench);
 }
 
 fn no_pages(bench: &mut Bench<'_>) {
