@@ -184,11 +184,20 @@ impl<'s> Walker<'s> {
         }
     }
 
+    /// Does a fault of this protocol wait for a page that is moved as [`wait_out_of_section`](Self::wait_out_of_section) does?
+    #[must_use]
+    pub fn waits_with_slot(&self) -> bool {
+        let settings = world().settings.get();
+        settings.walkers != Walkers::Vma && !settings.promises_own_entry()
+    }
+
     /// A fault that meets a migration entry, as in the RFC: it leaves the read section and waits for the table lock then,
-    /// with the slot it has from the section. Not by types: they want a section, so there is one, which keeps nothing.
-    /// That section is `second`'s.
-    pub fn wait_out_of_section(&self, task: &Task<Lab>, second: &Task<Lab>) {
+    /// with the slot it has from the section; the mmap lock is all it holds. Not by types: they want a section, so there is
+    /// one, which keeps nothing. That section is `second`'s.
+    pub fn wait_out_of_section(&self, task: &mut Task<Lab>, second: &Task<Lab>) {
         self.watched(Some(self.space), || {
+            let _mmap = self.space.mmap_read(task);
+            set_dud(world().settings.get().walkers == Walkers::Mmap);
             let section = task.rcu_read_lock();
             set_dud(true);
             let none = second.rcu_read_lock();

@@ -32,13 +32,17 @@ pub(super) enum Verdicts {
     Mistake(&'static [&'static str]),
 }
 
+/// A mistake in a step that every protocol has.
+pub(super) const EVERY_MISTAKE: Verdicts =
+    Verdicts::Mistake(&["legacy", "rfc", "rfc-ptl", "vma-lock", "ipi-each", "ipi-last", "hugewalk"]);
+
 /// All safe.
 pub(super) const NONE: Verdicts = Verdicts::Races(&[]);
 
 /// A mistake in the engine's own protocol.
 pub(super) const MISTAKE: Verdicts = Verdicts::Mistake(&["hugewalk"]);
 
-const NOT_ITS_MISTAKE: &str = "the mistake is made in the steps of another protocol";
+const NOT_ITS_MISTAKE: &str = "the mistake is shown in the steps of another protocol";
 
 impl Verdicts {
     fn under(self, protocol: &str) -> Expected {
