@@ -43,7 +43,7 @@ const NAMES: &[(&str, &[&str], &str)] = &[
     ("mm/lock.rs", &["mlock"], "do_mlock"),
     ("mm/lock.rs", &["munlock"], "munlock"),
     ("mm/lock.rs", &["mlockall"], "apply_mlockall_flags"),
-    ("mm/protect.rs", &["mprotect", "mapped_until"], "do_mprotect_pkey"),
+    ("mm/protect.rs", &["mprotect"], "do_mprotect_pkey"),
     ("mm/protect.rs", &[], "hugetlb_change_protection"),
     ("mm/remap.rs", &["mremap", "remap"], "mremap"),
     ("mm/remap.rs", &["move_entries", "move_entry", "make_tables"], "move_hugetlb_page_tables"),
