@@ -89,6 +89,12 @@ pub fn replay(scenario: &Scenario, settings: Settings, schedule: &Schedule) -> R
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::collections::HashMap;
+
+    use hugewalk::addr::{HugeSize, PUD_SIZE};
+    use hugewalk::file::HugeFile;
+
     use super::*;
     use crate::scenario;
 
@@ -141,5 +147,61 @@ mod tests {
             assert_eq!(contended, everywhere, "{id} under {}", settings.name);
             assert!(contended > 1, "{id} has one interleaving only");
         }
+    }
+
+    /// Is the frame one of letting a reference go? What is called from there is what the last one brings with it.
+    fn lets_go(frame: &backtrace::Frame) -> bool {
+        thread_local! {
+            static KNOWN: RefCell<HashMap<usize, bool>> = RefCell::default();
+        }
+        let look_up = || {
+            let mut found = false;
+            backtrace::resolve_frame(frame, |symbol| {
+                let in_arc = symbol.filename().is_some_and(|file| file.ends_with("sync/arc.rs"));
+                found |= in_arc && symbol.name().is_some_and(|name| name.to_string().contains("drop"));
+            });
+            found
+        };
+        KNOWN.with_borrow_mut(|known| *known.entry(frame.ip().addr()).or_insert_with(look_up))
+    }
+
+    thread_local! {
+        static LET_GO: Cell<u32> = const { Cell::new(0) };
+    }
+
+    fn look() {
+        let mut inside = false;
+        backtrace::trace(|frame| {
+            inside = lets_go(frame);
+            !inside
+        });
+        LET_GO.set(LET_GO.get() + u32::from(inside));
+    }
+
+    /// Why reference counts need not be scheduling points (`lab/mod.rs`): no thread touches anything shared because it is the
+    /// last to let go of something.
+    #[test]
+    fn nobody_who_drops_a_last_reference_touches_what_is_shared() {
+        for scenario in scenario::all() {
+            for settings in [Settings::LEGACY, Settings::VMA_LOCK, Settings::HUGEWALK] {
+                LET_GO.set(0);
+                Explorer::new(&program(scenario, settings)).look(6, look);
+                assert_eq!(LET_GO.get(), 0, "{} under {}", scenario.id, settings.name);
+            }
+        }
+        // It would be noticed.
+        let drops = |setup: &mut Setup| {
+            let mut bench = Bench::new(setup, Settings::HUGEWALK, &[]);
+            let file = HugeFile::new(bench.hugetlb(), HugeSize::Size2M, None).expect("memory");
+            file.truncate(bench.task(), PUD_SIZE).expect("aligned");
+            let space = bench.process(&file, &[0]);
+            bench.cpu("exit and close", move |task| {
+                space.exit(task);
+                drop(file);
+            });
+            bench.finish();
+        };
+        Explorer::new(&drops).look(1, look);
+        assert!(LET_GO.get() > 0, "the last reference to a file was let go, and nobody saw it");
     }
 }

@@ -204,6 +204,15 @@ impl<'p> Explorer<'p> {
         self
     }
 
+    /// Runs so many schedules by chance, and calls `look` at each access.
+    #[cfg(test)]
+    pub(crate) fn look(mut self, runs: u64, look: fn()) {
+        (self.vm.objects.all, self.vm.at_access) = (true, Some(look));
+        for seed in 0..runs {
+            self.vm.execute(&mut Random(Dice::new(seed)), self.program);
+        }
+    }
+
     /// Says whether anything can go wrong; see the [module](self) for how.
     pub fn check(mut self, options: &Options) -> Report {
         let start = Instant::now();

@@ -177,6 +177,9 @@ pub(crate) struct Vm {
     pub(crate) tracing: bool,
     /// Called once in a run: when its fate is decided, or its threads have ended.
     pub(crate) at_end: Option<fn()>,
+    /// Called at each access of a thread whose run is not decided.
+    #[cfg(test)]
+    pub(crate) at_access: Option<fn()>,
     stacks: Vec<DefaultStack>,
     strategy: *mut dyn Strategy,
     /// What was in the words that were written since the machine was wiped, in this order.
@@ -207,6 +210,8 @@ impl Vm {
             notes: Vec::new(),
             tracing: false,
             at_end: None,
+            #[cfg(test)]
+            at_access: None,
             stacks: Vec::new(),
             strategy: std::ptr::from_mut(&mut Nobody),
             journal: Vec::new(),
@@ -391,6 +396,10 @@ impl Vm {
             // Only a thread that is on its way to being abandoned: it never comes back.
             self.turn = Turn::Over;
             return Some(self.threads[thread].yielder);
+        }
+        #[cfg(test)]
+        if let Some(look) = self.at_access.filter(|_| self.mode == Mode::Running) {
+            look();
         }
         self.accesses += 1;
         if self.accesses > self.access_limit {

@@ -16,9 +16,16 @@
 //!
 //! # What is no scheduling point
 //!
-//! The engine's reference counts ([`hugewalk::sync::Arc`]) and the mark on a mapping whose page was taken away do not
-//! announce anything: who of two threads drops the last reference to a mapping is decided by the order of the steps
-//! around it. Contents of pages are not modelled.
+//! The engine's reference counts ([`hugewalk::sync::Arc`]) announce nothing. They need not: a count is only looked at by who
+//! lets a reference go, to see whether it was the last one, and by who comes back to a file from one of its pages. Processes,
+//! files and the system are kept until the threads have ended (`scenario/bench.rs`), so nobody fails to come back; and what a
+//! thread can be the last to let go of, a mapping or what belongs to it, takes nothing along that is shared: its memory is
+//! freed, and that is not handed out again in the run. (Scenarios about who uses a mapping too late make a step of its end:
+//! `quarantine.rs`.) So the counts can change in any order, and each interleaving ends as
+//! one does in which they change with the step before. A test of `check.rs` looks whether any thread touches something shared
+//! because it let a last reference go; what would happen then, in whichever thread it is, is not explored.
+//!
+//! Contents of pages are not modelled.
 
 mod audit;
 mod cpu;

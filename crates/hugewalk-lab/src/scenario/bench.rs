@@ -1,6 +1,7 @@
 //! What scenarios are made of: processes, files, mappings, processors.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::arch::Entry;
@@ -37,6 +38,21 @@ pub struct Bench<'s> {
     hugetlb: Arc<Hugetlb<Lab>>,
     processes: Vec<Process>,
     files: Vec<File>,
+    born: Nursery,
+}
+
+/// Keeps the processes that threads make until all threads have ended, and are checked with the others.
+///
+/// Who is the last to let a process go takes it down, there and then; reference counts are no scheduling points, so who that
+/// is would not be explored.
+#[derive(Clone, Debug, Default)]
+pub struct Nursery(Rc<RefCell<Vec<Process>>>);
+
+impl Nursery {
+    /// Keeps a process.
+    pub fn keep(&self, process: Process) {
+        self.0.borrow_mut().push(process);
+    }
 }
 
 impl<'s> Bench<'s> {
@@ -51,7 +67,7 @@ impl<'s> Bench<'s> {
         hugetlb.platform().attach(hugetlb.rcu());
         hugetlb.resize_pool(HugeSize::Size2M, 4);
         let task = Task::new(&hugetlb).expect("memory");
-        Self { setup, task, hugetlb, processes: Vec::new(), files: Vec::new() }
+        Self { setup, task, hugetlb, processes: Vec::new(), files: Vec::new(), born: Nursery::default() }
     }
 
     /// Changes the protocol: the scenario is about a machine, or a mistake.
@@ -178,6 +194,12 @@ impl<'s> Bench<'s> {
         &self.hugetlb
     }
 
+    /// Where threads put the processes that they make.
+    #[must_use]
+    pub fn nursery(&self) -> Nursery {
+        self.born.clone()
+    }
+
     /// A processor that does this.
     ///
     /// # Panics
@@ -197,11 +219,12 @@ impl<'s> Bench<'s> {
     ///
     /// If this process has no memory.
     pub fn finish(self) {
-        let Self { setup, mut task, hugetlb, processes, files } = self;
+        let Self { setup, mut task, hugetlb, mut processes, files, born } = self;
         let audit = Task::new(&hugetlb).expect("memory");
         Audit { task: RefCell::new(audit), files: RefCell::new(files.clone()) }.begin();
         setup.finally(move |judged| {
             Audit::end();
+            processes.append(&mut born.0.borrow_mut());
             check_counts(&processes, &mut task);
             check_sizes(&files, &processes, &mut task);
             for process in &processes {

@@ -186,8 +186,12 @@ fn no_tables_to_move_to(bench: &mut Bench<'_>) {
 fn no_tables_for_a_child(bench: &mut Bench<'_>) {
     let file = bench.file();
     let process = bench.private(&file, 2);
+    let nursery = bench.nursery();
     bench.cpu("fork, exit", move |task| match process.fork(task) {
-        Ok(child) => child.exit(task),
+        Ok(child) => {
+            child.exit(task);
+            nursery.keep(child);
+        }
         Err(MapError::OutOfMemory(_)) => {}
         Err(error) => crate::explore::violation(format!("a fork fails: {error}"), error),
     });

@@ -27,7 +27,7 @@ use crate::file::HugeFile;
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::reserve::{PrivateReserve, Promises};
-use crate::sync::{Arc, RwSem};
+use crate::sync::{Arc, RwSem, Word as _};
 use crate::uffd::{Context, Reason};
 
 pub(crate) use self::guard::{Awaited, held};
@@ -93,7 +93,7 @@ pub struct Vma<P: Platform> {
     userfault: Option<Arc<Context<P>>>,
     /// A page was taken away to serve the reservation's owner: touching a missing one is an error from now on.
     /// Linux: `HPAGE_RESV_UNMAPPED`.
-    robbed: AtomicBool,
+    robbed: P::Word,
     /// A page of its own has been made for it, or was about to be. Linux: `anon_vma`.
     anon: AtomicBool,
     /// Its place among the VMAs of the same offset in the file's tree. Guarded by `i_mmap`.
@@ -148,7 +148,7 @@ impl<P: Platform> Vma<P> {
             lock,
             reserve,
             userfault,
-            robbed: AtomicBool::new(false),
+            robbed: P::Word::new(0),
             anon: AtomicBool::new(false),
             rank: AtomicU64::new(0),
         })
@@ -377,11 +377,11 @@ impl<P: Platform> Vma<P> {
     }
 
     pub(crate) fn is_robbed(&self) -> bool {
-        self.robbed.load(Ordering::Acquire)
+        self.robbed.load(Ordering::Acquire) != 0
     }
 
     pub(crate) fn set_robbed(&self) {
-        self.robbed.store(true, Ordering::Release);
+        self.robbed.store(1, Ordering::Release);
     }
 }
 
