@@ -2,6 +2,7 @@
 
 mod compare;
 mod corpus;
+mod memory;
 
 use std::rc::Rc;
 

@@ -18,7 +18,7 @@ use super::Lab;
 use super::quarantine::access;
 use super::trace;
 use super::world::{Property, world};
-use crate::explore::{Object, Op, Wait};
+use crate::explore::{Object, Op, Wait, in_thread};
 use crate::story::StepKind;
 
 /// What the lab keeps for each address space.
@@ -63,6 +63,8 @@ impl Context {
 /// Something a processor has cached.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cached {
+    /// Whose cache it is in: a thread is a processor. Another one's would be something shared, and a look into it a step.
+    cpu: Option<usize>,
     context: usize,
     root: TableFrame,
     /// Start of the range: of 1 GiB if it leads to a table, of 2 MiB if to a page.
@@ -156,7 +158,7 @@ impl<'s> Cpu<'s> {
         context.begin_access();
         trace::works_in(self.space.mm().root_frame());
         trace::event(Some(context.object()), StepKind::Access, || trace_load(address, "begins"));
-        let found = self.translate(address);
+        let found = translate(self.space.mm().root_frame(), context, address);
         if let Some(frame) = found {
             // SAFETY: the record of a page that was mapped; its memory stays.
             let page = unsafe { world().page_record(frame).as_ref() };
@@ -172,46 +174,45 @@ impl<'s> Cpu<'s> {
         });
         found
     }
+}
 
-    fn translate(&self, address: VirtAddr) -> Option<HugeFrame> {
-        let (root, at) = (self.space.mm().root_frame(), address.as_u64());
-        let context = std::ptr::from_ref(self.space.mm().context()).addr();
-        let find = |start: u64, page: bool| {
-            let fits = |cached: &&Cached| {
-                cached.context == context
-                    && cached.start == start
-                    && matches!(cached.to, To::Page(..)) == page
-            };
-            world().cached.borrow().iter().flatten().find(fits).map(|cached| cached.to)
+/// What this processor finds behind an address, by its caches or by the tables. It is in the middle of an access.
+pub(crate) fn translate(root: TableFrame, context: &Context, address: VirtAddr) -> Option<HugeFrame> {
+    let (cpu, context, at) = (in_thread(), std::ptr::from_ref(context).addr(), address.as_u64());
+    let find = |start: u64, page: bool| {
+        let fits = |cached: &&Cached| {
+            (cached.cpu, cached.context, cached.start) == (cpu, context, start)
+                && matches!(cached.to, To::Page(..)) == page
         };
-        let keep = |start: u64, to: To| {
-            let mut places = world().cached.borrow_mut();
-            let free = places.iter_mut().find(|place| place.is_none());
-            *free.expect("fewer translations in a run") = Some(Cached { context, root, start, to });
-        };
-        if let Some(To::Page(frame, _)) = find(at >> 21 << 21, true) {
-            return Some(frame);
+        world().cached.borrow().iter().flatten().find(fits).map(|cached| cached.to)
+    };
+    let keep = |start: u64, to: To| {
+        let mut places = world().cached.borrow_mut();
+        let free = places.iter_mut().find(|place| place.is_none());
+        *free.expect("fewer translations in a run") = Some(Cached { cpu, context, root, start, to });
+    };
+    if let Some(To::Page(frame, _)) = find(at >> 21 << 21, true) {
+        return Some(frame);
+    }
+    let table = match find(at >> 30 << 30, false) {
+        Some(To::Table(table)) => table,
+        _ => {
+            let pud = read(root, at >> 39).table()?;
+            let table = read(pud, at >> 30).table()?;
+            keep(at >> 30 << 30, To::Table(table));
+            table
         }
-        let table = match find(at >> 30 << 30, false) {
-            Some(To::Table(table)) => table,
-            _ => {
-                let pud = Self::read(root, at >> 39).table()?;
-                let table = Self::read(pud, at >> 30).table()?;
-                keep(at >> 30 << 30, To::Table(table));
-                table
-            }
-        };
-        let Entry::Leaf(leaf) = Self::read(table, at >> 21).decode() else {
-            return None;
-        };
-        keep(at >> 21 << 21, To::Page(leaf.frame, table));
-        Some(leaf.frame)
-    }
+    };
+    let Entry::Leaf(leaf) = read(table, at >> 21).decode() else {
+        return None;
+    };
+    keep(at >> 21 << 21, To::Page(leaf.frame, table));
+    Some(leaf.frame)
+}
 
-    /// Reads an entry, as hardware does.
-    fn read(table: TableFrame, index: u64) -> RawEntry {
-        // SAFETY: the page is there for ever; its words are atomics.
-        let words = unsafe { world().entries(table).as_ref() };
-        RawEntry::from_bits(words[index as usize & 511].load(std::sync::atomic::Ordering::Acquire))
-    }
+/// Reads an entry, as hardware does.
+fn read(table: TableFrame, index: u64) -> RawEntry {
+    // SAFETY: the page is there for ever; its words are atomics.
+    let words = unsafe { world().entries(table).as_ref() };
+    RawEntry::from_bits(words[index as usize & 511].load(std::sync::atomic::Ordering::Acquire))
 }

@@ -52,6 +52,8 @@ use hugewalk::table::Table;
 pub(crate) use self::audit::Audit;
 pub(crate) use self::cpu::Context;
 pub use self::cpu::Cpu;
+#[cfg(test)]
+pub(crate) use self::cpu::translate;
 pub use self::locks::{SleepMutex, SleepRwLock, SpinLock, Token};
 pub use self::protocol::{Broadcast, Chosen, Settings, Walkers};
 #[cfg(test)]

@@ -13,11 +13,12 @@ use hugewalk::sync::Parker as _;
 use lock_api::{RawMutex as _, RawRwLock as _};
 
 use super::super::*;
+use super::memory::{Tables, Touch};
 use crate::explore::bounded::{Bound, Bounded};
 use crate::explore::clock::Clock;
 use crate::explore::dpor::Dpor;
 use crate::explore::op::Footprint;
-use crate::lab::{Context, Lab, LabRcu, LabReader, Settings, Token, set_interrupts_off};
+use crate::lab::{Context, Lab, LabRcu, LabReader, Property, Settings, Token, set_interrupts_off};
 
 /// What a thread does. Cells, locks and threads go by number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,7 @@ pub(super) enum Do {
     Flush,
     /// It is an error if the cell is not zero.
     Check(usize),
+    Memory(Touch),
 }
 
 /// What each thread does.
@@ -71,7 +73,8 @@ struct World {
     context: Context,
     rcu: LabRcu,
     readers: [LabReader; 3],
-    lab: Lab,
+    lab: Box<Lab>,
+    tables: Tables,
     /// What each thread has seen so far. Nobody else looks.
     registers: RefCell<Vec<u64>>,
     /// Steps that each has taken.
@@ -101,7 +104,7 @@ unsafe fn run_callback(head: NonNull<RcuHead>) {
 
 impl World {
     fn new(threads: usize) -> Self {
-        let lab = Lab::new(Settings::HUGEWALK, &[]);
+        let lab = Box::new(Lab::new(Settings::HUGEWALK, &[Property::I1]));
         let rcu = LabRcu::new(&lab).expect("memory");
         Self {
             cells: Default::default(),
@@ -112,6 +115,7 @@ impl World {
             context: lab.new_context().expect("memory"),
             readers: std::array::from_fn(|_| rcu.register(&lab).expect("memory")),
             rcu,
+            tables: Tables::new(&lab),
             lab,
             registers: RefCell::new(vec![0; threads]),
             taken: RefCell::new(vec![0; threads]),
@@ -210,7 +214,7 @@ impl World {
             Do::InterruptsOff(steps) => section(true, steps),
             Do::Synchronize => self.rcu.synchronize(&self.lab),
             &Do::Call(cell) => {
-                let frame = self.lab.alloc_table().expect("few tables");
+                let Some(frame) = self.lab.alloc_table() else { return self.learn(thread, 0) };
                 let head = RcuHead::new(run_callback);
                 let callback = self.lab.table_record(frame).cast::<Callback>();
                 // SAFETY: nobody else has the record, and a callback fits.
@@ -228,6 +232,10 @@ impl World {
                 let everything: Range<VirtAddr> = VirtAddr::new(0)..VirtAddr::new(1 << 47);
                 self.lab.flush_tlb(&self.context, everything);
             }
+            &Do::Memory(touch) => {
+                let learned = self.tables.touch(&self.lab, &self.rcu, &self.context, touch, own);
+                self.learn(thread, learned);
+            }
             &Do::Check(cell) => {
                 if self.cells[cell].load() != 0 {
                     violation(format!("cell {cell} is not zero"), Wrong);
@@ -241,6 +249,7 @@ impl World {
         let mut state = self.registers.borrow().clone();
         state.extend(&*self.taken.borrow());
         state.extend(self.cells.iter().chain(&self.guarded).map(Shared::peek));
+        state.extend(self.tables.state(&self.lab));
         state.push(self.rcu.pending());
         state
     }
