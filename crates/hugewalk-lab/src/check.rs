@@ -73,7 +73,8 @@ pub fn check(scenario: &Scenario, settings: Settings, options: &Options) -> Verd
 /// Runs random schedules of a scenario under a protocol, for what has too many.
 #[must_use]
 pub fn sample(scenario: &Scenario, settings: Settings, chance: Chance, runs: u64, seed: u64) -> Verdict {
-    let report = Explorer::new(&program(scenario, settings)).sample(chance, runs, seed);
+    let program = program(scenario, settings);
+    let report = Explorer::new(&program).rewinding(MACHINE).sample(chance, runs, seed);
     Verdict { scenario: scenario.id, protocol: settings.name, report }
 }
 
@@ -128,6 +129,36 @@ mod tests {
             }
         }
         assert!(compared > 20_000, "{compared} runs compared only");
+    }
+
+    /// Nor does what is found by chance.
+    #[test]
+    fn random_runs_that_are_set_back_are_those_that_are_started_anew() {
+        let mut found = 0;
+        for scenario in scenario::all() {
+            for settings in [Settings::LEGACY, Settings::HUGEWALK] {
+                let program = program(scenario, settings);
+                for chance in [Chance::Plain, Chance::Pct { changes: 2 }] {
+                    let anew = Explorer::new(&program).anew(MACHINE).sample(chance, 40, 3);
+                    let back = Explorer::new(&program).rewinding(MACHINE).sample(chance, 40, 3);
+                    let what = format!("{} under {}, {chance:?}", scenario.id, settings.name);
+                    let told = |report: &Report| {
+                        report.counterexample.as_ref().map(|found| {
+                            let of = found.what.downcast_ref::<lab::Property>().copied();
+                            (found.text.clone(), found.schedule.to_string(), of)
+                        })
+                    };
+                    assert_eq!(told(&back), told(&anew), "{what}");
+                    assert_eq!(
+                        (back.executions, back.contended),
+                        (anew.executions, anew.contended),
+                        "{what}"
+                    );
+                    found += u32::from(anew.counterexample.is_some());
+                }
+            }
+        }
+        assert!(found > 20, "{found} things found only");
     }
 
     /// Reduction runs one of each set of interleavings that differ only in the order of steps that commute. Which sets

@@ -295,10 +295,17 @@ impl<'p> Explorer<'p> {
         let mut counterexample = None;
         for run in 0..runs {
             let steps = self.vm.steps.len() as u64 + 1;
-            match chance {
-                Chance::Plain => self.run(&mut Random(Dice::new(seed ^ run << 20))),
-                Chance::Pct { changes } => self.run(&mut Pct::new(&mut dice, changes, steps)),
-            };
+            // A run that learns something is made again: what it left out as tails may have been what went wrong.
+            loop {
+                let learned = match chance {
+                    Chance::Plain => self.run(&mut Random(Dice::new(seed ^ run << 20))),
+                    Chance::Pct { changes } => self.run(&mut Pct::new(&mut dice, changes, steps)),
+                };
+                if !learned {
+                    break;
+                }
+                self.executions -= 1;
+            }
             if let Some(found) = self.counterexample() {
                 counterexample = Some(found);
                 break;
