@@ -85,6 +85,26 @@ fn a_range_that_is_not_for_children_is_not_there_for_them() {
 }
 
 #[test]
+fn locking_faults_huge_pages_in_also_where_it_is_to_wait_for_faults() {
+    let map = |at: u64| {
+        format!(
+            "mmap(NULL, 4194304, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0) = {at:#x}\n"
+        )
+    };
+    let strace = format!(
+        "10 1.000001 {}10 1.000002 mlock2(0x7f0000000000, 4096, MLOCK_ONFAULT) = 0\n\
+         10 1.000003 mlockall(MCL_FUTURE|MCL_ONFAULT) = 0\n10 1.000004 {}10 1.000005 munlockall() = 0\n10 1.000006 {}",
+        map(0x7f00_0000_0000),
+        map(0x7e00_0000_0000),
+        map(0x7d00_0000_0000),
+    );
+    let report = report(&strace, "", &[]);
+    assert_all_as_recorded(&report);
+    // A page of the first, all of the second, none of the third.
+    assert_eq!(pool(&report), [6, 3, 3]);
+}
+
+#[test]
 fn threads_share_an_address_space_and_execve_begins_a_new_one() {
     let strace = "10 1.000001 mmap(NULL, 4194304, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0) = 0x7f0000000000\n\
          10 1.000002 clone3({flags=CLONE_VM|CLONE_FILES|CLONE_THREAD, child_tid=0x7f, stack=0x7f, stack_size=0x7fff80}, 88) = 11\n\

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::flags::{
-    CloneFlags, FallocateFlags, MapFlags, MemfdFlags, MlockFlags, MlockallFlags, MremapFlags, OpenFlags,
-    Prot, ShmFlags, ShmatFlags, UffdContinueMode, UffdCopyMode, UffdFeatures, UffdModes, UffdProtectMode,
+    CloneFlags, FallocateFlags, MapFlags, MemfdFlags, MlockallFlags, MremapFlags, OpenFlags, Prot, ShmFlags,
+    ShmatFlags, UffdContinueMode, UffdCopyMode, UffdFeatures, UffdModes, UffdProtectMode,
 };
 
 /// A descriptor, with the path that `strace -y` prints beside it.
@@ -109,15 +109,15 @@ pub enum Call {
         length: u64,
         advice: Advice,
     },
-    /// `mlock` and `mlock2`.
+    /// `mlock` and `mlock2`, whose flags make no difference for huge pages.
     Mlock {
         address: u64,
         length: u64,
-        flags: MlockFlags,
     },
     Mlockall {
         flags: MlockallFlags,
     },
+    Munlockall,
     Fallocate {
         fd: Descriptor,
         mode: FallocateFlags,
@@ -182,6 +182,7 @@ impl Call {
             Self::Madvise { .. } => "madvise",
             Self::Mlock { .. } => "mlock",
             Self::Mlockall { .. } => "mlockall",
+            Self::Munlockall => "munlockall",
             Self::Fallocate { .. } => "fallocate",
             Self::Ftruncate { .. } => "ftruncate",
             Self::Truncate { .. } => "truncate",

@@ -64,7 +64,8 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
         }
         "process_vm_readv" | "process_vm_writev" => return userfault::process_vm(raw),
         "mmap" | "mmap2" | "munmap" | "mprotect" | "pkey_mprotect" | "mremap" | "madvise" | "mlock"
-        | "mlock2" | "mlockall" | "fallocate" | "ftruncate" | "ftruncate64" | "truncate" | "truncate64" => {
+        | "mlock2" | "mlockall" | "munlockall" | "fallocate" | "ftruncate" | "ftruncate64" | "truncate"
+        | "truncate64" => {
             return ranges::decode(raw).map(Some);
         }
         _ => return Ok(None),

@@ -94,8 +94,6 @@ flag_words! {
     UffdContinueMode: u64 { UFFDIO_CONTINUE_MODE_DONTWAKE = 1; UFFDIO_CONTINUE_MODE_WP = 2; }
     /// Modes of `UFFDIO_WRITEPROTECT`.
     UffdProtectMode: u64 { UFFDIO_WRITEPROTECT_MODE_WP = 1; UFFDIO_WRITEPROTECT_MODE_DONTWAKE = 2; }
-    /// Flags of `mlock2`.
-    MlockFlags: u32 { MLOCK_ONFAULT = 1; }
     /// Flags of `mlockall`.
     MlockallFlags: u32 { MCL_CURRENT = 1; MCL_FUTURE = 2; MCL_ONFAULT = 4; }
 }

@@ -3,7 +3,6 @@
 use super::arguments::Arguments;
 use super::call::{Advice, Call};
 use super::error::Problem;
-use super::flags::MlockFlags;
 use super::syntax::RawCall;
 
 /// Reads one of them.
@@ -41,13 +40,13 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Call, Problem> {
         }
         "mlock" => {
             let (address, length) = range(&of("mlock"))?;
-            Call::Mlock { address, length, flags: MlockFlags::empty() }
+            Call::Mlock { address, length }
         }
         "mlock2" => {
-            let arguments = of("mlock2");
-            let (address, length) = range(&arguments)?;
-            Call::Mlock { address, length, flags: arguments.flags(2, "flags")? }
+            let (address, length) = range(&of("mlock2"))?;
+            Call::Mlock { address, length }
         }
+        "munlockall" => Call::Munlockall,
         "mlockall" => Call::Mlockall { flags: of("mlockall").flags(0, "flags")? },
         "fallocate" => {
             let arguments = of("fallocate");

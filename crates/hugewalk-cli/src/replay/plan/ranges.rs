@@ -11,7 +11,7 @@ use super::planner::{Actor, Planner, access};
 use super::sharing::{self, Later};
 use super::tasks::SpaceId;
 use super::{Act, Change, FileAct, FileId, Made, Map, MappingId, MoveTo};
-use crate::trace::flags::{MapFlags, MlockFlags, MlockallFlags, MremapFlags, Prot};
+use crate::trace::flags::{MapFlags, MlockallFlags, MremapFlags, Prot};
 use crate::trace::{Advice, Call, Outcome};
 
 /// Which file to map, and how.
@@ -49,19 +49,17 @@ impl Planner {
             Call::Mprotect { address, length, prot } => self.mprotect(pages(*address, *length), *prot, actor),
             Call::Mremap { .. } => self.mremap(call, actor),
             Call::Madvise { address, length, advice } => self.madvise(*address, *length, advice, actor),
-            Call::Mlock { address, length, flags }
-                if !flags.contains(MlockFlags::MLOCK_ONFAULT) && actor.succeeded() =>
-            {
+            // Also on fault: huge pages are not marked, so nothing says that they shall come later.
+            Call::Mlock { address, length, .. } if actor.succeeded() => {
                 self.populate(&pages(*address, *length), actor);
             }
             Call::Mlockall { flags } if actor.succeeded() => {
-                let on_fault = flags.contains(MlockallFlags::MCL_ONFAULT);
-                self.memory(actor.thread.space).locks_future =
-                    flags.contains(MlockallFlags::MCL_FUTURE) && !on_fault;
-                if flags.contains(MlockallFlags::MCL_CURRENT) && !on_fault {
+                self.memory(actor.thread.space).locks_future = flags.contains(MlockallFlags::MCL_FUTURE);
+                if flags.contains(MlockallFlags::MCL_CURRENT) {
                     self.populate(&(0..u64::MAX), actor);
                 }
             }
+            Call::Munlockall if actor.succeeded() => self.memory(actor.thread.space).locks_future = false,
             _ => {}
         }
     }
