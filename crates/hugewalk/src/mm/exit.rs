@@ -1,6 +1,6 @@
 //! The end of an address space.
 
-use super::unmap::unmap_vma;
+use super::unmap::{empty_vma, give_promises_back};
 use super::{AddressSpace, free_tables};
 use crate::platform::Platform;
 use crate::task::Task;
@@ -14,9 +14,13 @@ impl<P: Platform> AddressSpace<P> {
     pub fn exit(&self, task: &mut Task<P>) {
         let mut mmap = self.mmap_write(task);
         mmap.vmas.exited = true;
+        for vma in mmap.vmas.iter() {
+            empty_vma(&mmap, vma, task);
+        }
+        mmap.vmas.iter().for_each(|vma| give_promises_back(vma));
         // From the last one, so that the list does not move.
         while let Some(vma) = mmap.vmas.last() {
-            unmap_vma(&mut mmap, &vma, task);
+            mmap.vmas.remove(&vma);
             free_tables(&mmap, vma.start()..vma.end(), task);
         }
         drop(mmap);

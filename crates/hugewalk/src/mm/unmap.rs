@@ -101,21 +101,20 @@ impl<P: Platform> Unmap<P> {
         self.split.apply(mmap, task)?;
         self.doomed.extend(mmap.vmas.overlapping(&self.range).cloned());
         for vma in &self.doomed {
-            unmap_vma(mmap, vma, task);
+            empty_vma(mmap, vma, task);
+            mmap.vmas.remove(vma);
             free_tables(mmap, vma.start()..vma.end(), task);
         }
+        self.doomed.iter().for_each(|vma| give_promises_back(vma));
         Ok(self.doomed)
     }
 }
 
-/// Unmaps a whole VMA: entries, the place in the file's tree, reservations.
+/// Takes a VMA's entries and its place in the file's tree. Its promises are to be given back once this has been done to all that
+/// go: how much of that the pool gets and how much a mount keeps depends on the order.
 ///
-/// Linux: `__unmap_hugepage_range_final()` and `hugetlb_vm_op_close()` in mm/hugetlb.c.
-pub(super) fn unmap_vma<P: Platform>(
-    mmap: &mut MmapWriteGuard<'_, P>,
-    vma: &Arc<Vma<P>>,
-    task: &mut Task<P>,
-) {
+/// Linux: `__unmap_hugepage_range_final()` in mm/hugetlb.c.
+pub(super) fn empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Arc<Vma<P>>, task: &mut Task<P>) {
     if let Some(locked) = VmaWriteGuard::lock(mmap, vma, task) {
         let mut i_mmap = vma.file().i_mmap_write(task);
         let mut gather = Gather::new(vma.mm(), &i_mmap);
@@ -128,16 +127,16 @@ pub(super) fn unmap_vma<P: Platform>(
         }
         i_mmap.remove(vma);
     }
-    mmap.vmas.remove(vma);
     if let Some(context) = vma.userfault() {
         // They find out that nothing is mapped any more once the mmap lock is free.
         context.wake(&(vma.start()..vma.end()));
     }
-    give_promises_back(vma);
 }
 
 /// The promises that a private mapping leaves unused when it goes.
-fn give_promises_back<P: Platform>(vma: &Vma<P>) {
+///
+/// Linux: `hugetlb_vm_op_close()` in mm/hugetlb.c.
+pub(super) fn give_promises_back<P: Platform>(vma: &Vma<P>) {
     if let Some(reserve) = vma.reserve() {
         let offsets = vma.offsets();
         let unused = reserve.used.lock().missing(offsets.start, offsets.end);

@@ -206,18 +206,18 @@ impl Model {
 
     pub(super) fn unmap_range(&mut self, process: usize, range: &Range<u64>) {
         self.cut(process, range);
-        for start in self.process(process).overlapping(range) {
-            self.unmap_vma(process, start);
+        let gone = self.process(process).overlapping(range);
+        // All pages first, then all promises: how much of them a mount keeps depends on the order.
+        for start in &gone {
+            let end = self.process(process).vmas[start].end;
+            self.zap(process, &(*start..end));
         }
-    }
-
-    pub(super) fn unmap_vma(&mut self, process: usize, start: u64) {
-        let end = self.process(process).vmas[&start].end;
-        self.zap(process, &(start..end));
-        let vma = self.process(process).vmas.remove(&start).expect("it was there a moment ago");
-        if let Some(promised) = vma.promised {
-            let mount = self.files[vma.file].mount;
-            self.give_back(mount, promised.len() as u64);
+        for start in gone {
+            let vma = self.process(process).vmas.remove(&start).expect("it was there a moment ago");
+            if let Some(promised) = vma.promised {
+                let mount = self.files[vma.file].mount;
+                self.give_back(mount, promised.len() as u64);
+            }
         }
     }
 

@@ -27,10 +27,7 @@ impl Model {
     }
 
     pub(super) fn exit(&mut self, process: usize) {
-        // Here: the last mapping first.
-        while let Some((&start, _)) = self.process(process).vmas.last_key_value() {
-            self.unmap_vma(process, start);
-        }
+        self.unmap_range(process, &(0..u64::MAX));
         self.processes[process] = None;
         self.drop_unused_files();
     }

@@ -6,6 +6,7 @@ use hugewalk::fault::FaultError;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, MapError, MapFlags};
 use hugewalk::reserve::{NoPage, SubPool, SubPoolError};
+use hugewalk::vma::Protection;
 
 const HERE: u64 = 4 * GIB;
 const SHARED: MapFlags = MapFlags::SHARED;
@@ -303,6 +304,30 @@ fn a_mount_keeps_its_minimum_and_holds_to_its_maximum() {
     assert_eq!((world.counters(), mount.usage()), ((8, 8, 2, 0), (0, 2)));
     drop(mount);
     world.finish();
+}
+
+/// What is given back at once counts as a whole: from the first part on the mount is at its minimum, so the pool gets that back,
+/// and the mount keeps the second. The other way round it would keep both. As measured on Linux 6.18.
+#[test]
+fn the_parts_of_a_mapping_give_their_promises_back_from_the_first_to_the_last() {
+    for exits in [true, false] {
+        let mut world = World::new(8);
+        let mount = SubPool::new(&world.hugetlb, SMALL, Some(6), Some(4)).unwrap();
+        let file = HugeFile::new(&world.hugetlb, SMALL, Some(&mount)).unwrap();
+        let space = world.process();
+        world.map(&space, &file, GIB, 3 * M2, MapFlags::empty());
+        file.allocate(&mut world.task, 0, 2 * M2, false).unwrap();
+        space.mprotect(&mut world.task, at(GIB), M2, Protection::empty()).unwrap();
+        assert_eq!(world.counters(), (8, 6, 3, 0));
+        if exits {
+            space.exit(&mut world.task);
+        } else {
+            space.munmap(&mut world.task, at(GIB), 3 * M2).unwrap();
+        }
+        assert_eq!(world.counters(), (8, 6, 2, 0));
+        drop((space, file, mount));
+        world.finish();
+    }
 }
 
 #[test]
