@@ -1,7 +1,10 @@
 //! Differences that are meant: where the engine does otherwise than Linux, and why.
 //!
 //! This is the whole list. A program that meets one of them ends there, for afterwards the two sides are not in the same
-//! state any more. Each entry has a program that shows it, and a run looks whether it is still true.
+//! state any more. Each entry has a program that shows it, and a run looks whether it is still true, if the running kernel is one
+//! of those it is said of; on others it is no excuse either.
+
+use std::fmt;
 
 use crate::observe::{Mapping, Observation, Outcome};
 use crate::program::{Call, Handling, Modes, OnRange, Rights, Step};
@@ -14,11 +17,63 @@ pub struct Known {
     /// Why the engine does otherwise.
     pub reason: &'static str,
     /// Which kernels are known to do it their way.
-    pub kernels: &'static str,
+    pub kernels: Kernels,
     /// A program whose last step shows it.
     pub example: &'static str,
     /// Is it this?
     meets: fn(Met<'_>) -> bool,
+}
+
+/// Versions of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernels {
+    /// The first that was looked at.
+    first: Version,
+    /// The last, if later ones have been seen to do otherwise.
+    last: Option<Version>,
+}
+
+type Version = (u32, u32);
+
+impl Kernels {
+    const ALL: Self = Self { first: (0, 0), last: None };
+
+    const fn since(major: u32, minor: u32) -> Self {
+        Self { first: (major, minor), last: None }
+    }
+
+    const fn until(self, major: u32, minor: u32) -> Self {
+        Self { last: Some((major, minor)), ..self }
+    }
+
+    /// Is the running kernel one of them?
+    #[must_use]
+    pub fn is_running(self) -> bool {
+        let name = rustix::system::uname();
+        // One that does not say which it is counts as a new one.
+        self.include(name.release().to_str().ok().and_then(version).unwrap_or((u32::MAX, 0)))
+    }
+
+    fn include(self, version: Version) -> bool {
+        self.first <= version && self.last.is_none_or(|last| version <= last)
+    }
+}
+
+/// The version that a release such as `6.18.44-1-cloud` starts with.
+fn version(release: &str) -> Option<Version> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+impl fmt::Display for Kernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor) = self.first;
+        match self.last {
+            None if *self == Self::ALL => f.write_str("all kernels"),
+            None => write!(f, "Linux {major}.{minor} and later"),
+            Some(last) => write!(f, "Linux {major}.{minor} to {}.{}", last.0, last.1),
+        }
+    }
 }
 
 /// A step, and what was observed after it.
@@ -38,14 +93,14 @@ pub const KNOWN: &[Known] = &[
         reason: "A munmap, mprotect, madvise, mremap, mbind or UFFDIO_UNREGISTER that is refused with EINVAL, because its range ends in the middle of a huge page, \
                  has split the mapping at the start of the range by then, and mprotect has given what lies before the last \
                  mapping its new rights, as UFFDIO_UNREGISTER has unregistered it. On the engine what is refused changes nothing.",
-        kernels: "6.1 to 6.18",
+        kernels: Kernels::since(6, 1),
         example: "p0 map fresh at=1g+1p length=4p rights=rw shared fixed noreserve; p0 unmap 1g+3p 1p+4096",
         meets: refused,
     },
     Known {
         name: "write",
         reason: "Linux has no write(2) for these files; the engine has, for kernels that load the memory of a guest.",
-        kernels: "all",
+        kernels: Kernels::ALL,
         example: "pool 2; open f0 memory; truncate f0 1p; write f0 0 7",
         meets: |met| matches!(met.step, Step::Write { .. }),
     },
@@ -53,7 +108,7 @@ pub const KNOWN: &[Known] = &[
         name: "robbed-stays-robbed",
         reason: "A child whose page was taken away for the owner of its reservation gets SIGBUS there. On Linux its own child \
                  does not, and finds a page of zeroes where there was something else; on the engine it gets SIGBUS too.",
-        kernels: "6.1 to 6.18",
+        kernels: Kernels::since(6, 1),
         example: "pool 1; p0 map fresh at=1g+1p length=1p rights=rw fixed; p0 store 1g+1p 7; p0 fork p1; p0 store 1g+1p 8; \
                   pool 2; p1 fork p2; p2 load 1g+1p",
         meets: robbed,
@@ -63,7 +118,7 @@ pub const KNOWN: &[Known] = &[
         reason: "A mapping that takes the place of another on a mount with min_size is promised its pages before the other gives its \
                  own back, so that nothing is lost if there are none. The mount then holds more in reserve than on Linux, \
                  which unmaps first, until it is unmounted.",
-        kernels: "6.1 to 6.18",
+        kernels: Kernels::since(6, 1),
         example: "pool 3; mount m0 min=1; open f0 m0; p0 map f0+0 at=1g+9p length=1p rights=rw fixed; \
                   p0 map f0+0 at=1g+9p length=1p rights=rw fixed",
         meets: promise_first,
@@ -72,17 +127,26 @@ pub const KNOWN: &[Known] = &[
         name: "no-page-to-copy-to",
         reason: "A UFFDIO_COPY for which there is no page is refused with EEXIST, as if somebody else had just brought the page. \
                  On the engine it is refused with ENOMEM, as manuals and Linux 6.1 say.",
-        kernels: "6.18",
+        kernels: Kernels::since(6, 18),
         example: "p0 map fresh at=1g+1p length=1p rights=rw shared fixed noreserve; p0 uffd open; \
                   p0 uffd register 1g+1p 1p missing; p0 uffd copy 1g+1p 1p 7",
         meets: no_page_to_copy_to,
+    },
+    Known {
+        name: "unregister-by-another",
+        reason: "A handler may unregister what another handler of the process has registered. Linux 6.17 put an end to that, and the \
+                 engine follows.",
+        kernels: Kernels::since(6, 1).until(6, 16),
+        example: "p0 map fresh at=1g+1p length=1p rights=rw shared fixed noreserve; p0 uffd open; p0 uffd2 open; \
+                  p0 uffd register 1g+1p 1p missing; p0 uffd2 unregister 1g+1p 1p",
+        meets: unregistered_by_another,
     },
 ];
 
 /// The difference that is known to be between what was observed after a step.
 #[must_use]
 pub(crate) fn find(met: Met<'_>) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| (known.meets)(met))
+    KNOWN.iter().find(|known| known.kernels.is_running() && (known.meets)(met))
 }
 
 /// Both refuse it, and the mappings differ in nothing but where they are split, and after mprotect or unregistering in their
@@ -174,6 +238,17 @@ fn no_page_to_copy_to(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
     copies && refused && kernel.pool == engine.pool && kernel.files == engine.files
 }
 
+fn unregistered_by_another(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
+    let unregisters = matches!(
+        step,
+        Step::In {
+            call: Call::Userfault { handling: Handling::On { what: OnRange::Unregister, .. }, .. },
+            ..
+        }
+    );
+    unregisters && kernel.outcome == Outcome::Done && engine.outcome == Outcome::Error("EINVAL")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +259,20 @@ mod tests {
         for known in KNOWN {
             assert!(known.example.parse::<Program>().is_ok(), "{}", known.name);
         }
+    }
+
+    #[test]
+    fn an_entry_is_about_the_kernels_it_names() {
+        assert_eq!(version("6.18.44-1-cloud"), Some((6, 18)));
+        assert_eq!(version("7.0-rc1"), Some((7, 0)));
+        assert_eq!(version("linux"), None);
+        let (open, closed) = (Kernels::since(6, 1), Kernels::since(6, 1).until(6, 16));
+        assert!(open.include((6, 18)) && open.include((7, 0)) && !open.include((5, 19)));
+        assert!(closed.include((6, 16)) && !closed.include((6, 17)));
+        assert_eq!(
+            (open.to_string(), closed.to_string()),
+            ("Linux 6.1 and later".into(), "Linux 6.1 to 6.16".into())
+        );
     }
 
     #[test]
