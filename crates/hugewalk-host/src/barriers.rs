@@ -115,10 +115,16 @@ mod tests {
         }
     }
 
+    /// That the test above can fail. `ci/release.sh` runs it.
     #[test]
-    #[ignore = "shows that the test above can fail; needs two processors that are free"]
+    #[cfg_attr(debug_assertions, ignore = "a store and a load that lie far apart are seldom exchanged")]
     fn the_litmus_test_finds_a_missing_fence() {
+        if thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
+            return eprintln!("one processor sees its own stores in order: nothing to find");
+        }
+        // The two must be running at the same time. Beside other work that may take a few tries; one is enough where there
+        // is none.
         let compiler = || compiler_fence(Ordering::SeqCst);
-        assert_ne!(store_buffering(200_000, compiler, || fence(Ordering::SeqCst)), 0);
+        assert!((0..60).any(|_| store_buffering(100_000, compiler, || fence(Ordering::SeqCst)) != 0));
     }
 }
