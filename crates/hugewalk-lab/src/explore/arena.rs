@@ -10,6 +10,9 @@
 //!
 //! What lies outside stays outside: an allocation of the system that grows is not moved into the arena. A panic allocates
 //! from the system, since whoever reports it may keep what it allocates.
+//!
+//! A program may say of a part of a thread that its allocations are to ask whether there is memory ([`asking`]): then they can
+//! fail, and to ask is a step as any other. What the explorer does meanwhile, and what the program exempts, does not ask.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -31,12 +34,26 @@ struct Arena {
     /// Whose area is allocated from; `NOBODY`: the system.
     owner: Cell<usize>,
     used: [Cell<usize>; AREAS],
+    /// What allocates now is what is explored, and asks this whether there is memory.
+    asks: Cell<Option<fn() -> bool>>,
 }
 
 thread_local! {
     static ARENA: Arena = const {
-        Arena { base: Cell::new(null_mut()), owner: Cell::new(NOBODY), used: [const { Cell::new(0) }; AREAS] }
+        Arena {
+            base: Cell::new(null_mut()),
+            owner: Cell::new(NOBODY),
+            used: [const { Cell::new(0) }; AREAS],
+            asks: Cell::new(None),
+        }
     };
+}
+
+/// Is there memory for what allocates now? Whoever is asked may let others move meanwhile.
+fn has_memory() -> bool {
+    let Some(asks) = ARENA.with(|arena| arena.asks.get()) else { return true };
+    let _restore = not_asking();
+    std::thread::panicking() || asks()
 }
 
 impl Arena {
@@ -60,7 +77,8 @@ impl Arena {
 
 /// A global allocator that lets the lab set runs back to where they parted, instead of starting each anew.
 ///
-/// Outside of explorations it is the allocator of the system. A program without it explores the same runs, slower.
+/// Outside of explorations it is the allocator of the system. A program without it explores the same runs, slower; but for
+/// those scenarios in which memory on the heap runs out: there it does not.
 #[derive(Debug)]
 pub struct Allocator {
     _private: (),
@@ -83,6 +101,9 @@ impl Allocator {
 // back; and then nobody refers to it.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if !has_memory() {
+            return null_mut();
+        }
         ARENA.with(|arena| {
             let owner = arena.owner.get();
             if owner == NOBODY || std::thread::panicking() {
@@ -105,6 +126,9 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if !ARENA.with(|arena| arena.contains(memory)) {
+            if !has_memory() {
+                return null_mut();
+            }
             // SAFETY: not from the arena, so from the system.
             return unsafe { System.realloc(memory, layout, size) };
         }
@@ -122,7 +146,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if ARENA.with(|arena| arena.owner.get()) == NOBODY {
+        if ARENA.with(|arena| arena.owner.get() == NOBODY && arena.asks.get().is_none()) {
             // SAFETY: passed on to the caller.
             return unsafe { System.alloc_zeroed(layout) };
         }
@@ -180,18 +204,42 @@ pub(super) fn areas() -> [(*mut u8, usize); AREAS] {
     })
 }
 
-struct Restore(usize);
+struct Restore(usize, Option<fn() -> bool>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        ARENA.with(|arena| arena.owner.set(self.0));
+        ARENA.with(|arena| {
+            arena.owner.set(self.0);
+            arena.asks.set(self.1);
+        });
     }
 }
 
-/// Does something whose allocations belong to this area.
+/// Does something whose allocations belong to this area, and ask nobody.
 pub(super) fn within<R>(area: usize, work: impl FnOnce() -> R) -> R {
-    let _restore = Restore(ARENA.with(|arena| arena.owner.replace(area)));
+    let _restore = ARENA.with(|arena| Restore(arena.owner.replace(area), arena.asks.take()));
     work()
+}
+
+/// What allocated when it was made asks again when it is dropped, or does not.
+pub(crate) struct Asks(Option<fn() -> bool>);
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        ARENA.with(|arena| arena.asks.set(self.0));
+    }
+}
+
+/// Does something whose allocations ask first, and fail if there is no memory. They do so in programs that have
+/// [`Allocator`].
+pub(crate) fn asking<R>(whom: fn() -> bool, work: impl FnOnce() -> R) -> R {
+    let _restore = Asks(ARENA.with(|arena| arena.asks.replace(Some(whom))));
+    work()
+}
+
+/// What allocates does not ask until this is dropped.
+pub(crate) fn not_asking() -> Asks {
+    Asks(ARENA.with(|arena| arena.asks.take()))
 }
 
 /// Does something whose allocations may outlive the run.

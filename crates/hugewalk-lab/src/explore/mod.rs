@@ -35,6 +35,7 @@ use std::any::Any;
 use std::time::{Duration, Instant};
 
 pub use self::arena::Allocator;
+pub(crate) use self::arena::{Asks, asking, not_asking};
 pub use self::clock::MAX_THREADS;
 pub use self::op::{Class, Kind, Object, Op, Wait};
 pub use self::schedule::{NotASchedule, Schedule};

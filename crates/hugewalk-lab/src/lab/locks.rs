@@ -53,6 +53,7 @@ unsafe impl RawMutex for SpinLock {
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
+        let _lab = world().at_work();
         let (world, address) = (world(), self.address());
         let place = world.place(address);
         trace::lock_wanted(address, place, Mode::Alone);
@@ -68,6 +69,7 @@ unsafe impl RawMutex for SpinLock {
     }
 
     fn try_lock(&self) -> bool {
+        let _lab = world().at_work();
         let (world, address) = (world(), self.address());
         let place = world.place(address);
         let op = world.op(place, address, Kind::Write, true);
@@ -87,6 +89,7 @@ unsafe impl RawMutex for SpinLock {
     }
 
     unsafe fn unlock(&self) {
+        let _lab = world().at_work();
         let (world, address) = (world(), self.address());
         let place = world.place(address);
         let op = world.op(place, address, Kind::Write, true).releases();
@@ -137,6 +140,7 @@ unsafe impl RawMutex for SleepMutex {
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
+        let _lab = world().at_work();
         world().quarantine.settle();
         wanted(&self.0, Mode::Alone);
         may_sleep();
@@ -144,10 +148,12 @@ unsafe impl RawMutex for SleepMutex {
         taken(&self.0, Mode::Alone, false);
     }
     fn try_lock(&self) -> bool {
+        let _lab = world().at_work();
         world().quarantine.settle();
         tried(&self.0, Mode::Alone, self.0.try_lock())
     }
     unsafe fn unlock(&self) {
+        let _lab = world().at_work();
         world().quarantine.settle();
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock() };
@@ -175,6 +181,7 @@ unsafe impl Parker for Token {
     }
 
     fn park(&self) {
+        let _lab = world().at_work();
         trace::sleeps(true);
         may_sleep();
         // What it has read makes it sleep.
@@ -187,6 +194,7 @@ unsafe impl Parker for Token {
     }
 
     fn unpark(&self) {
+        let _lab = world().at_work();
         let (world, address) = (world(), std::ptr::from_ref(self).addr());
         access(&world.op(world.place(address), address, Kind::Write, true));
         self.put.store(true, Relaxed);
@@ -223,6 +231,7 @@ unsafe impl RawRwLock for SleepRwLock {
     type GuardMarker = GuardNoSend;
 
     fn lock_shared(&self) {
+        let _lab = world().at_work();
         self.used();
         wanted(&self.0, Mode::Read);
         may_sleep();
@@ -231,10 +240,12 @@ unsafe impl RawRwLock for SleepRwLock {
         self.used();
     }
     fn try_lock_shared(&self) -> bool {
+        let _lab = world().at_work();
         self.used();
         tried(&self.0, Mode::Read, self.0.try_lock_shared())
     }
     unsafe fn unlock_shared(&self) {
+        let _lab = world().at_work();
         self.used();
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock_shared() };
@@ -242,6 +253,7 @@ unsafe impl RawRwLock for SleepRwLock {
         self.audit();
     }
     fn lock_exclusive(&self) {
+        let _lab = world().at_work();
         self.used();
         wanted(&self.0, Mode::Write);
         may_sleep();
@@ -253,10 +265,12 @@ unsafe impl RawRwLock for SleepRwLock {
         }
     }
     fn try_lock_exclusive(&self) -> bool {
+        let _lab = world().at_work();
         self.used();
         tried(&self.0, Mode::Write, self.0.try_lock_exclusive())
     }
     unsafe fn unlock_exclusive(&self) {
+        let _lab = world().at_work();
         self.used();
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock_exclusive() };

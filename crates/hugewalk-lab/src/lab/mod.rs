@@ -67,6 +67,7 @@ pub(crate) use self::world::MACHINE;
 pub use self::world::Property;
 
 use self::world::world;
+use crate::explore::asking;
 
 /// The platform. All of its state is the machine of the OS thread (`world.rs`); there is one in use at a time, and one that
 /// is used after its run, or on another OS thread, panics.
@@ -111,9 +112,16 @@ impl Lab {
         world().quarantine.settle();
     }
 
-    /// Says whether there is memory for tables from now on. A step.
+    /// Says whether there is memory for tables from now on, and on a heap that fails. A step.
     pub(crate) fn set_memory(there_is: bool) {
         world().set_memory(there_is);
+    }
+
+    /// Does something of the engine's, in which memory on the heap can run out as that for tables can
+    /// ([`set_memory`](Self::set_memory)). What the lab does meanwhile has memory.
+    pub(crate) fn with_failing_heap<R>(work: impl FnOnce() -> R) -> R {
+        world().let_heap_fail();
+        asking(|| world().has_memory(), work)
     }
 
     /// The protocol that is followed.
@@ -187,12 +195,14 @@ unsafe impl Platform for Lab {
         Ok(Context::new())
     }
     fn alloc_table(&self) -> Option<TableFrame> {
+        let _lab = world().at_work();
         if !self.machine().has_memory() {
             return None;
         }
         self.machine().alloc_table()
     }
     unsafe fn free_table(&self, frame: TableFrame) {
+        let _lab = world().at_work();
         self.machine().free_table(frame);
     }
     fn table_entries(&self, frame: TableFrame) -> NonNull<[Word; ENTRIES]> {
@@ -202,6 +212,7 @@ unsafe impl Platform for Lab {
         self.machine().record(frame)
     }
     fn alloc_huge(&self, _: HugeSize) -> Option<HugeFrame> {
+        let _lab = world().at_work();
         self.machine().alloc_page()
     }
     unsafe fn free_huge(&self, _: HugeFrame, _: HugeSize) {
@@ -222,11 +233,13 @@ unsafe impl Platform for Lab {
     fn clear_huge(&self, _: HugeFrame, _: u64, _: u64) {}
 
     fn flush_tlb(&self, context: &Context, range: Range<VirtAddr>) {
+        let _lab = world().at_work();
         self.machine();
         cpu::flush(context, &range);
     }
 
     fn trace(&self, event: Event) {
+        let _lab = world().at_work();
         let broadcast = world().settings.get().broadcast;
         match event {
             Event::Unshared { .. } if broadcast == Broadcast::Each => self.broadcast(),

@@ -157,6 +157,7 @@ unsafe impl Rcu<Lab> for LabRcu {
     unsafe fn unregister(&self, _: &Lab, _: LabReader) {}
 
     unsafe fn read_lock(&self, _: &Lab, reader: &LabReader) {
+        let _lab = world().at_work();
         reader.nesting.set(reader.nesting.get() + 1);
         if reader.nesting.get() > 1 {
             return;
@@ -178,6 +179,7 @@ unsafe impl Rcu<Lab> for LabRcu {
     }
 
     unsafe fn read_unlock(&self, _: &Lab, reader: &LabReader) {
+        let _lab = world().at_work();
         reader.nesting.set(reader.nesting.get() - 1);
         if reader.nesting.get() > 0 || reader.dud.get() {
             return;
@@ -198,6 +200,7 @@ unsafe impl Rcu<Lab> for LabRcu {
     }
 
     unsafe fn call(&self, _: &Lab, head: NonNull<RcuHead>) {
+        let _lab = world().at_work();
         let settings = world().settings.get();
         let frame = world().frame_of(head);
         if settings.lock_dies_at_once {
@@ -217,10 +220,12 @@ unsafe impl Rcu<Lab> for LabRcu {
     }
 
     fn synchronize(&self, _: &Lab) {
+        let _lab = world().at_work();
         self.wait_for_sections();
     }
 
     fn barrier(&self, _: &Lab) {
+        let _lab = world().at_work();
         self.wait_for_sections();
     }
 

@@ -47,6 +47,7 @@ impl Word {
         if !is_moving() {
             return self.touch_quietly(kind);
         }
+        let _lab = world.at_work();
         let place = world.place(address);
         let op = world.op(place, address, kind, false);
         let parent = match place {
@@ -99,6 +100,7 @@ unsafe impl sync::Word for Word {
     }
     fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
         self.touch(Kind::Write, |old| old.wrapping_sub(value));
+        let _lab = world().at_work();
         world().check_count(self, value);
         self.0.fetch_sub(value, order)
     }

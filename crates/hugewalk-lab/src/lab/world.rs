@@ -21,7 +21,9 @@ use super::patience::Patience;
 use super::protocol::Settings;
 use super::quarantine::{Quarantine, access};
 use super::{Lab, Word, trace};
-use crate::explore::{Kind, MAX_THREADS, Machine, Object, Op, in_thread, is_judged, journal, violation};
+use crate::explore::{
+    Asks, Kind, MAX_THREADS, Machine, Object, Op, in_thread, is_judged, journal, not_asking, violation,
+};
 use crate::story::StepKind;
 
 /// Tables that the setup of a run may allocate, and that each thread may.
@@ -136,6 +138,8 @@ pub(super) struct World {
     next_page: Cell<usize>,
     /// Aligned, as an object of the explorer.
     no_memory: Flag,
+    /// Allocations of the engine may fail.
+    heap_fails: Cell<bool>,
     pub(super) live_pages: Cell<usize>,
     pub(super) settings: Cell<Settings>,
     pub(super) judged: Cell<u16>,
@@ -199,6 +203,7 @@ impl World {
             allocated: RefCell::default(),
             next_page: Cell::new(0),
             no_memory: Flag::default(),
+            heap_fails: Cell::new(false),
             live_pages: Cell::new(0),
             settings: Cell::new(Settings::HUGEWALK),
             judged: Cell::new(u16::MAX),
@@ -223,6 +228,7 @@ impl World {
         *self.allocated.borrow_mut() = Default::default();
         self.next_page.set(0);
         self.no_memory.set(false);
+        self.heap_fails.set(false);
         self.live_pages.set(0);
         self.settings.set(settings);
         *self.watch.borrow_mut() = Default::default();
@@ -248,10 +254,28 @@ impl World {
         }
     }
 
+    /// Memory on the heap may run out in this run.
+    pub(super) fn let_heap_fail(&self) {
+        self.heap_fails.set(true);
+    }
+
+    /// The lab is at work, on the engine's behalf: what it allocates until this is dropped is not the engine's.
+    #[inline]
+    pub(super) fn at_work(&self) -> Option<Asks> {
+        self.heap_fails.get().then(not_asking)
+    }
+
     /// Is there memory for tables? A step, if that ever changes.
     pub(super) fn has_memory(&self) -> bool {
-        access(&Op::read(Object::at(&raw const self.no_memory)));
-        !self.no_memory.get()
+        let object = Object::at(&raw const self.no_memory);
+        access(&Op::read(object));
+        let there_is = !self.no_memory.get();
+        if !there_is {
+            trace::event(Some(object), StepKind::Read, || {
+                ["memory", "is refused memory", "alloc()  // fails"].map(str::to_owned)
+            });
+        }
+        there_is
     }
 
     pub(super) fn set_memory(&self, there_is: bool) {

@@ -2,8 +2,10 @@
 
 use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::fault::{Access, FaultError};
+use hugewalk::file::FileError;
 use hugewalk::gup::GupFlags;
-use hugewalk::mm::{MapError, RemapTo};
+use hugewalk::mm::{Backing, MapError, MapFlags, MapRequest, Placement, RemapTo};
+use hugewalk::vma::Protection;
 
 use super::Scenario;
 use super::bench::{BASE, Bench, dont_need, page};
@@ -36,7 +38,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         scenario: Scenario {
             id: "S29",
-            what: "a fault, and for a while there is no memory for tables",
+            what: "a fault, and for a while there is no memory",
             judged: USUAL,
             build: no_tables,
         },
@@ -45,18 +47,45 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         scenario: Scenario {
             id: "S29/mremap",
-            what: "a mapping moves, another process shares, and for a while there is no memory for tables",
+            what: "a mapping moves, another process shares, and for a while there is no memory",
             judged: USUAL,
-            build: no_tables_to_move_to,
+            build: no_memory_to_move,
         },
         verdicts: NONE,
     },
     Row {
         scenario: Scenario {
             id: "S29/fork",
-            what: "a private mapping is copied by fork, its file is truncated, and for a while there is no memory for tables",
+            what: "a private mapping is copied by fork, its file is truncated, and for a while there is no memory",
             judged: USUAL,
-            build: no_tables_for_a_child,
+            build: no_memory_for_a_child,
+        },
+        verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S29/munmap",
+            what: "a part is unmapped, another process faults, and for a while there is no memory",
+            judged: USUAL,
+            build: no_memory_to_unmap,
+        },
+        verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S29/mmap",
+            what: "a mapping takes the place of a part of another, another process faults, and for a while there is no memory",
+            judged: USUAL,
+            build: no_memory_to_map,
+        },
+        verdicts: NONE,
+    },
+    Row {
+        scenario: Scenario {
+            id: "S29/fallocate",
+            what: "a page is preallocated, another processor faults and punches, and for a while there is no memory",
+            judged: USUAL,
+            build: no_memory_to_allocate,
         },
         verdicts: NONE,
     },
@@ -142,17 +171,37 @@ fn speculate(bench: &mut Bench<'_>) {
     bench.cpu("munmap", move |task| same.munmap(task, BASE, 512 * PMD_SIZE).expect("aligned"));
 }
 
-fn may_fail(task: &mut super::LabTask, process: &super::Process) {
-    match process.fault(task, page(0), Access::Write) {
-        Ok(_) | Err(FaultError::OutOfMemory(_) | FaultError::PoolEmpty { .. }) => {}
-        Err(error) => crate::explore::violation(format!("a fault fails: {error}"), error),
+/// Does something that may find no memory, and must not fail otherwise.
+fn unless_there_is_none<T, E: std::fmt::Display + 'static>(
+    ran_out: fn(&E) -> bool,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Option<T> {
+    match Lab::with_failing_heap(work) {
+        Ok(done) => Some(done),
+        Err(error) if ran_out(&error) => None,
+        Err(error) => {
+            crate::explore::violation(format!("a call fails: {error}"), error);
+            None
+        }
     }
+}
+
+fn may_fail(task: &mut super::LabTask, process: &super::Process) {
+    let ran_out = |error: &_| matches!(error, FaultError::OutOfMemory(_) | FaultError::PoolEmpty { .. });
+    unless_there_is_none(ran_out, || process.fault(task, page(0), Access::Write));
+}
+
+fn is_out_of_memory(error: &MapError) -> bool {
+    matches!(error, MapError::OutOfMemory(_))
 }
 
 fn no_tables(bench: &mut Bench<'_>) {
     let file = bench.file();
+    let first = bench.process(&file, &[0]);
     let other = bench.untouched(&file);
     let process = bench.untouched(&file);
+    // With nobody to share with, one of them has to make a table.
+    first.exit(bench.task());
     bench.cpu("fault, munmap", move |task| {
         may_fail(task, &process);
         process.munmap(task, BASE, 512 * PMD_SIZE).expect("aligned");
@@ -168,34 +217,77 @@ fn for_a_while_there_is_no_memory(bench: &mut Bench<'_>) {
     });
 }
 
-fn no_tables_to_move_to(bench: &mut Bench<'_>) {
+fn no_memory_to_move(bench: &mut Bench<'_>) {
     let file = bench.file();
     let process = bench.process(&file, &[0]);
     let other = bench.untouched(&file);
     bench.cpu("mremap", move |task| {
         let (whole, to) = (512 * PMD_SIZE, RemapTo::Fixed(VirtAddr::new(8 * PUD_SIZE)));
-        match process.mremap(task, BASE, whole, whole, to) {
-            Ok(_) | Err(MapError::OutOfMemory(_)) => {}
-            Err(error) => crate::explore::violation(format!("a move fails: {error}"), error),
-        }
+        unless_there_is_none(is_out_of_memory, || process.mremap(task, BASE, whole, whole, to));
     });
     bench.cpu("fault", move |task| may_fail(task, &other));
     for_a_while_there_is_no_memory(bench);
 }
 
-fn no_tables_for_a_child(bench: &mut Bench<'_>) {
+fn no_memory_for_a_child(bench: &mut Bench<'_>) {
     let file = bench.file();
     let process = bench.private(&file, 2);
     let nursery = bench.nursery();
-    bench.cpu("fork, exit", move |task| match process.fork(task) {
-        Ok(child) => {
+    bench.cpu("fork, exit", move |task| {
+        if let Some(child) = unless_there_is_none(is_out_of_memory, || process.fork(task)) {
             child.exit(task);
             nursery.keep(child);
         }
-        Err(MapError::OutOfMemory(_)) => {}
-        Err(error) => crate::explore::violation(format!("a fork fails: {error}"), error),
     });
-    bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
+    // It frees memory, and needs none.
+    bench.cpu("truncate", move |task| {
+        Lab::with_failing_heap(|| file.truncate(task, 0)).expect("aligned, and nothing to be had");
+    });
+    for_a_while_there_is_no_memory(bench);
+}
+
+fn no_memory_to_unmap(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let other = bench.untouched(&file);
+    let process = bench.process(&file, &[0]);
+    bench.cpu("munmap", move |task| {
+        unless_there_is_none(is_out_of_memory, || process.munmap(task, BASE, PMD_SIZE));
+    });
+    bench.cpu("fault", move |task| may_fail(task, &other));
+    for_a_while_there_is_no_memory(bench);
+}
+
+fn no_memory_to_map(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let other = bench.untouched(&file);
+    let process = bench.process(&file, &[0]);
+    bench.cpu("mmap", move |task| {
+        let request = MapRequest {
+            placement: Placement::Fixed(page(1)),
+            length: PMD_SIZE,
+            protection: Protection::READ,
+            flags: MapFlags::SHARED,
+            backing: Backing::File { file: &file, offset: 0 },
+        };
+        unless_there_is_none(is_out_of_memory, || process.mmap(task, &request));
+    });
+    bench.cpu("fault", move |task| may_fail(task, &other));
+    for_a_while_there_is_no_memory(bench);
+}
+
+fn no_memory_to_allocate(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[]);
+    let same = file.clone();
+    bench.cpu("fallocate", move |task| {
+        let ran_out = |error: &_| matches!(error, FileError::OutOfMemory(_));
+        unless_there_is_none(ran_out, || same.allocate(task, 0, PMD_SIZE, false));
+    });
+    bench.cpu("fault, punch", move |task| {
+        may_fail(task, &process);
+        let ran_out = |error: &_| matches!(error, FileError::OutOfMemory(_));
+        unless_there_is_none(ran_out, || file.punch_hole(task, 0, PMD_SIZE));
+    });
     for_a_while_there_is_no_memory(bench);
 }
 
@@ -255,4 +347,47 @@ fn fill_and_truncate(bench: &mut Bench<'_>) {
     dont_need(bench.task(), &process);
     bench.cpu("fault", move |task| fault(task, &process, 1));
     bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::Settings;
+    use crate::{check, replay};
+
+    /// Whoever finds nothing wrong with it must have seen it.
+    #[test]
+    fn each_call_that_may_be_refused_memory_is() {
+        for id in ["S29", "S29/mremap", "S29/fork", "S29/munmap", "S29/mmap", "S29/fallocate"] {
+            let scenario = super::super::named(id).expect("a scenario");
+            // C says that there is no memory; A goes on from there.
+            let story = replay(scenario, Settings::HUGEWALK, &"C1A1".parse().expect("a schedule"));
+            let story = story.expect("it fits");
+            let refused = |cpu: usize| {
+                story.steps.iter().any(|step| step.cpu == cpu && step.text == "is refused memory")
+            };
+            assert!(refused(0), "{id}");
+            assert!(story.report.is_none(), "{id}: {:?}", story.report);
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_refused_memory_and_must_not_be_is_found() {
+        let scenario = Scenario {
+            id: "refused",
+            what: "an unmapping is not to be refused memory",
+            judged: USUAL,
+            build: |bench| {
+                let file = bench.file();
+                let process = bench.process(&file, &[0]);
+                bench.cpu("munmap", move |task| {
+                    unless_there_is_none(|_| false, || process.munmap(task, BASE, PMD_SIZE));
+                });
+                for_a_while_there_is_no_memory(bench);
+            },
+        };
+        let verdict = check(&scenario, Settings::HUGEWALK, &Default::default());
+        let found = verdict.report.counterexample.as_ref().map_or("nothing", |found| &found.text);
+        assert!(found.starts_with("a call fails: "), "{verdict}");
+    }
 }

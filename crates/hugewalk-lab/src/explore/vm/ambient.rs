@@ -52,6 +52,8 @@ fn suspend(yielder: *const Yielder<(), ()>) {
     let here = 0_u8;
     let low = (&raw const here).addr() - MARGIN;
     with(|vm| vm.threads[vm.suspending].low = low);
+    // What others allocate meanwhile is not this thread's.
+    let _asks_again = arena::not_asking();
     // SAFETY: the yielder lives on the stack of this very coroutine.
     unsafe { (*yielder).suspend(()) };
 }
