@@ -219,6 +219,7 @@ impl Sides {
                 minimum: guards.minimum(),
                 kernel: &seen_on_kernel,
                 engine: &seen_on_engine,
+                differences: &report.differences,
             });
             self.coverage.known(report.known);
         }
