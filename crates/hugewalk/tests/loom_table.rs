@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering::{self, Relaxed};
+use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 
 use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, TableFrame, VirtAddr};
 use hugewalk::arch::Entry;
@@ -45,6 +45,8 @@ const PAGE: VirtAddr = VirtAddr::new(4 * PUD_SIZE + 2 * PMD_SIZE);
 const IN_PGD: usize = 0;
 const IN_PUD: usize = 4;
 const IN_LEAVES: usize = 2;
+/// The word of a table's record that is its generation.
+const GENERATION: usize = 3;
 
 /// What is taken out of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,16 @@ enum Broken {
     Walk,
     /// Leaves are loaded with Relaxed.
     LeafLoad,
+    /// Leaves are stored with Relaxed.
+    LeafStore,
+    /// The generation is loaded with Relaxed, before and after.
+    GenerationLoad,
+    /// The generation is counted up without Release.
+    GenerationCount,
+    /// The generation is counted up without Acquire.
+    GenerationCountAcquire,
+    /// Entries that lead to tables are cleared with Relaxed.
+    Detach,
     Without(Step),
 }
 
@@ -105,6 +117,13 @@ impl LoomWord {
         (at < TABLES * ENTRIES * 8).then_some(at / 8 % ENTRIES)
     }
 
+    /// Is this the generation of a table?
+    fn is_generation(&self) -> bool {
+        let records = memory().addr() + std::mem::offset_of!(Memory, records);
+        let at = std::ptr::from_ref(self).addr().wrapping_sub(records);
+        at < TABLES * size_of::<Table<Loom>>() && at % size_of::<Table<Loom>>() == GENERATION * 8
+    }
+
     /// `None`: an entry that no test has a use for, and that stays 0.
     fn atomic(&self) -> Option<Rc<AtomicU64>> {
         WORLD.with_borrow_mut(|world| {
@@ -124,13 +143,23 @@ impl LoomWord {
     fn load_order(&self, order: Ordering) -> Ordering {
         match (self.index(), BROKEN.get()) {
             (Some(IN_PGD | IN_PUD), Broken::Walk) | (Some(IN_LEAVES), Broken::LeafLoad) => Relaxed,
+            (None, Broken::GenerationLoad) if self.is_generation() => Relaxed,
             _ => order,
         }
     }
 
-    fn store_order(&self, order: Ordering) -> Ordering {
+    fn store_order(&self, value: u64, order: Ordering) -> Ordering {
         match (self.index(), BROKEN.get()) {
-            (Some(IN_PGD | IN_PUD), Broken::Publication) => Relaxed,
+            (Some(IN_PGD | IN_PUD), Broken::Detach) if value == 0 => Relaxed,
+            (Some(IN_PGD | IN_PUD), Broken::Publication) | (Some(IN_LEAVES), Broken::LeafStore) => Relaxed,
+            _ => order,
+        }
+    }
+
+    fn count_order(&self, order: Ordering) -> Ordering {
+        match BROKEN.get() {
+            Broken::GenerationCount if self.is_generation() => Acquire,
+            Broken::GenerationCountAcquire if self.is_generation() => Release,
             _ => order,
         }
     }
@@ -159,13 +188,13 @@ unsafe impl Word for LoomWord {
         self.atomic().map_or(0, |word| word.load(self.load_order(order)))
     }
     fn store(&self, value: u64, order: Ordering) {
-        self.changed().store(value, self.store_order(order));
+        self.changed().store(value, self.store_order(value, order));
     }
     fn swap(&self, value: u64, order: Ordering) -> u64 {
         self.changed().swap(value, order)
     }
     fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        self.changed().fetch_add(value, order)
+        self.changed().fetch_add(value, self.count_order(order))
     }
     fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
         self.changed().fetch_sub(value, order)
@@ -675,6 +704,52 @@ fn it_is_not_even_where_the_parent_is_confirmed_last() {
 #[should_panic(expected = "never its own")]
 fn it_is_where_the_generation_is_counted_up_before_the_parent_goes() {
     model(Broken::Without(Step::BumpAfterClear), coming_back);
+}
+
+#[test]
+#[should_panic(expected = "never its own")]
+fn it_is_where_the_generation_is_loaded_with_less_than_acquire() {
+    model(Broken::GenerationLoad, coming_back);
+}
+
+#[test]
+#[should_panic(expected = "never its own")]
+fn it_is_where_the_generation_is_counted_up_with_less_than_release() {
+    model(Broken::GenerationCount, coming_back);
+}
+
+#[test]
+#[should_panic(expected = "never its own")]
+fn it_is_where_the_entry_that_comes_back_is_loaded_with_less_than_acquire() {
+    model(Broken::LeafLoad, coming_back);
+}
+
+#[test]
+#[should_panic(expected = "never its own")]
+fn it_is_where_entries_are_stored_with_less_than_release() {
+    model(Broken::LeafStore, coming_back);
+}
+
+#[test]
+#[should_panic(expected = "never its own")]
+fn it_is_where_the_parent_is_loaded_with_less_than_acquire() {
+    model(Broken::Walk, coming_back);
+}
+
+/// The count's Acquire is not needed by P3: what the next owner stores into the table comes after it by the Release of those
+/// stores, and by the lock of the table.
+#[test]
+fn it_is_not_where_the_generation_is_counted_up_without_acquire() {
+    model(Broken::GenerationCountAcquire, unsharing);
+    model(Broken::GenerationCountAcquire, coming_back);
+}
+
+/// Nor is the Release by which the parent entry is cleared: the one of the count, which follows, covers it. Whoever reads what
+/// came after the count finds the entry cleared.
+#[test]
+fn it_is_not_where_the_parent_is_cleared_with_less_than_release() {
+    model(Broken::Detach, unsharing);
+    model(Broken::Detach, coming_back);
 }
 
 #[test]
