@@ -58,8 +58,10 @@ impl<P: Platform> Userfault<P> {
         }
         let range = self.checked_range(start, length)?;
         let mut mmap = self.space.mmap_write(task);
-        check_range(&mmap, &range, |_| true)?;
-        if let Some(address) = self.others(&mmap, &range) {
+        let others = self.others(&mmap, &range);
+        // Linux looks at one mapping after the other: what is another's before the last one is noticed before the end is.
+        check_range(&mmap, &range, |last| others.is_none_or(|address| address == last.start()))?;
+        if let Some(address) = others {
             return Err(UserfaultError::Busy { address });
         }
         let flags = modes.vma_flags();
