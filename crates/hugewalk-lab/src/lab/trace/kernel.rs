@@ -31,7 +31,7 @@ const NAMES: &[(&str, &[&str], &str)] = &[
     ("mm/advise.rs", &["remove"], "madvise_remove"),
     ("mm/advise.rs", &["madvise"], "do_madvise"),
     ("mm/unmap.rs", &["munmap"], "do_munmap"),
-    ("mm/unmap.rs", &["unmap_vma", "unmap_range", "apply"], "unmap_region"),
+    ("mm/unmap.rs", &["empty_vma", "unmap_range", "apply"], "unmap_region"),
     ("mm/unmap.rs", &["free_tables", "free_table", "is_unused"], "hugetlb_free_pgd_range"),
     ("mm/unmap.rs", &["zap_range", "drop_entry"], "__unmap_hugepage_range"),
     ("mm/exit.rs", &[], "exit_mmap"),
