@@ -29,7 +29,10 @@ pub fn run(cli: &Cli) -> ExitCode {
     };
     done.unwrap_or_else(|failure| {
         anstream::eprintln!("hugewalk: {failure}");
-        ExitCode::from(2)
+        match failure {
+            Failure::Check(CheckError::Interrupted { signal, .. }) => check::interrupt::die(signal),
+            _ => ExitCode::from(2),
+        }
     })
 }
 

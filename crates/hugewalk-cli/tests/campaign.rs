@@ -26,10 +26,10 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// Everything that a check finds, without the time that it took.
+/// Everything that a check finds, without the time that it took, and in how many parts.
 fn found(output: &Output) -> Value {
     let mut report = json(output);
-    for field in ["milliseconds", "jobs"] {
+    for field in ["milliseconds", "jobs", "parts"] {
         assert!(report.as_object_mut().expect("an object").remove(field).is_some());
     }
     for verdict in report["verdicts"].as_array_mut().expect("a list") {
@@ -141,6 +141,163 @@ fn what_is_done_before_a_kill_is_not_done_again() {
     assert_eq!(names(directory.path()), ["kept"]);
 }
 
+/// Starts a long check, and waits until it has kept something.
+fn started(directory: &Path, arguments: &str, file: &Path) -> std::process::Child {
+    let child = check(directory, arguments).spawn().expect("it runs");
+    let start = Instant::now();
+    while !file.exists() || done(file).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing was kept");
+        thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+const LONG: &str = "S8 --protocol hugewalk --random 4000000 --seed 5 --jobs 1 --checkpoint kept";
+
+#[test]
+fn two_processes_do_not_work_on_one_checkpoint() {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("kept");
+    let mut first = started(directory.path(), LONG, &file);
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&file, link).expect("a link");
+    let in_use = ": another `hugewalk check` is at work on it; let it end, or name another file";
+    for _ in 0..20 {
+        // At any moment: while the other one replaces the file, too.
+        assert_eq!(complaint(directory.path(), LONG), format!("hugewalk: kept{in_use}"));
+    }
+    let by_link = LONG.replace("checkpoint kept", "checkpoint link");
+    assert_eq!(complaint(directory.path(), &by_link), format!("hugewalk: link{in_use}"));
+    let before = done(&file).len();
+    let start = Instant::now();
+    while done(&file).len() == before {
+        assert!(start.elapsed() < Duration::from_secs(60), "the first goes on");
+        thread::sleep(Duration::from_millis(5));
+    }
+    first.kill().expect("killed");
+    first.wait().expect("it ended");
+    // A kill lets it go.
+    let mut second = check(directory.path(), LONG).spawn().expect("it runs");
+    thread::sleep(Duration::from_millis(300));
+    assert!(second.try_wait().expect("its state").is_none(), "it is at work");
+    second.kill().expect("killed");
+    second.wait().expect("it ended");
+    assert_eq!(names(directory.path()), ["kept", "link"]);
+}
+
+#[test]
+fn of_processes_that_begin_together_one_gets_the_checkpoint() {
+    let directory = TempDir::new().expect("a directory");
+    for _ in 0..5 {
+        let mut all: Vec<_> =
+            (0..4).map(|_| check(directory.path(), LONG).spawn().expect("it runs")).collect();
+        let start = Instant::now();
+        let is_running = |child: &mut std::process::Child| child.try_wait().expect("its state").is_none();
+        while all.iter_mut().map(is_running).filter(|&running| running).count() > 1 {
+            assert!(start.elapsed() < Duration::from_secs(60), "more than one");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let all: Vec<_> = all.into_iter().map(|mut child| (is_running(&mut child), child)).collect();
+        let (running, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(|(running, _)| *running);
+        assert_eq!((running.len(), refused.len()), (1, 3));
+        for (_, child) in refused {
+            let output = child.wait_with_output().expect("it ended");
+            let error = String::from_utf8(output.stderr).expect("text");
+            assert!(error.contains("another `hugewalk check` is at work on it"), "{error}");
+        }
+        for (_, mut child) in running {
+            child.kill().expect("killed");
+            child.wait().expect("it ended");
+        }
+        done(&directory.path().join("kept"));
+        fs::remove_file(directory.path().join("kept")).expect("removed");
+    }
+}
+
+#[test]
+fn who_is_asked_to_stop_keeps_what_is_done_says_so_and_ends_by_the_signal() {
+    use std::os::unix::process::ExitStatusExt;
+    for (signal, number) in [("INT", 2), ("TERM", 15)] {
+        let directory = TempDir::new().expect("a directory");
+        let file = directory.path().join("kept");
+        let child = started(directory.path(), LONG, &file);
+        let start = Instant::now();
+        let kill = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
+        assert!(kill.expect("kill runs").success());
+        let output = child.wait_with_output().expect("it ended");
+        // Long before the unit at hand could be done with all the others.
+        assert!(start.elapsed() < Duration::from_secs(20));
+        let error = String::from_utf8(output.stderr).expect("text");
+        let done = done(&file).len();
+        let expected = format!(
+            "hugewalk: stopped by SIG{signal} with {done} of 200 units done; they are kept in kept: the same command goes on from there\n"
+        );
+        assert_eq!((output.status.signal(), error, output.stdout.len()), (Some(number), expected, 0));
+    }
+}
+
+#[test]
+fn parts_have_taken_together_what_they_take_one_after_the_other() {
+    let directory = TempDir::new().expect("a directory");
+    let part = |arguments: &str| json(&run(directory.path(), &format!("{arguments} --format json")));
+    let one = part("S1 S8 --shard 1/2 --jobs 1 --checkpoint one");
+    let two = part("S1 S8 --shard 2/2 --jobs 3 --checkpoint two");
+    let kept = |name: &str| {
+        let text = fs::read(directory.path().join(name)).expect("a checkpoint");
+        let checkpoint: Value = serde_json::from_slice(&text).expect("JSON");
+        checkpoint["spent"]["milliseconds"].as_u64().expect("a number")
+    };
+    let together = part("merge one two");
+    assert_eq!([&one["jobs"], &two["jobs"], &together["jobs"]], [1, 3, 3]);
+    assert_eq!([&one["parts"], &together["parts"]], [1, 2]);
+    assert_eq!(together["milliseconds"].as_u64(), Some(kept("one") + kept("two")));
+    // What was spent before is not forgotten by who finds nothing left to do.
+    let before = kept("one");
+    let again = part("S1 S8 --shard 1/2 --jobs 1 --checkpoint one");
+    assert!(again["milliseconds"].as_u64() >= Some(before) && kept("one") >= before);
+    let text = String::from_utf8(run(directory.path(), "merge one two").stdout).expect("text");
+    assert!(text.contains(" in 2 parts, together ") && text.contains(" s, 3 threads each at most"), "{text}");
+}
+
+#[test]
+fn a_place_that_cannot_hold_a_checkpoint_is_refused_at_once() {
+    let directory = TempDir::new().expect("a directory");
+    let complaint = |arguments: &str| complaint(directory.path(), arguments);
+    for device in ["/dev/full", "/dev/null", "/dev/zero"] {
+        let line = complaint(&format!("S8 --checkpoint {device}"));
+        assert_eq!(line, format!("hugewalk: {device}: cannot be read: is not a regular file"));
+    }
+    assert!(complaint("merge /dev/zero").starts_with("hugewalk: /dev/zero: is no checkpoint of"));
+    std::os::unix::fs::symlink("nowhere", directory.path().join("link")).expect("a link");
+    assert_eq!(
+        complaint("S8 --checkpoint link"),
+        "hugewalk: link: cannot be written: is a link that leads nowhere"
+    );
+    assert_eq!(
+        complaint("S8 --html same --checkpoint ./same"),
+        "hugewalk: same: --html and --checkpoint would be the same file; give each its own"
+    );
+    assert!(run(directory.path(), "S8 --protocol rfc --checkpoint kept").status.success());
+    let before = fs::read(directory.path().join("kept")).expect("a checkpoint");
+    assert_eq!(
+        complaint("merge kept --html kept"),
+        "hugewalk: kept: --html and a checkpoint to join would be the same file; give each its own"
+    );
+    assert_eq!(fs::read(directory.path().join("kept")).expect("a checkpoint"), before);
+    assert_eq!(names(directory.path()), ["kept", "link"]);
+}
+
+#[test]
+fn a_checkpoint_may_come_through_a_pipe() {
+    let directory = TempDir::new().expect("a directory");
+    assert!(run(directory.path(), "S8 --protocol rfc --checkpoint kept").status.success());
+    let merged = check(directory.path(), "merge /dev/stdin --format json")
+        .stdin(fs::File::open(directory.path().join("kept")).expect("a checkpoint"))
+        .output()
+        .expect("it ran");
+    assert_eq!(found(&merged), found(&run(directory.path(), "S8 --protocol rfc --format json")));
+}
+
 #[test]
 fn a_checkpoint_that_does_not_belong_is_refused_and_stays_as_it_is() {
     let directory = TempDir::new().expect("a directory");
@@ -167,7 +324,7 @@ fn a_checkpoint_that_does_not_belong_is_refused_and_stays_as_it_is() {
     for (options, expected) in [
         ("S8 --protocol rfc --checkpoint cut", none("cut")),
         ("S8 --protocol rfc --checkpoint empty", none("empty")),
-        ("S8 --protocol rfc --checkpoint bytes", "bytes: cannot be read: ".to_owned()),
+        ("S8 --protocol rfc --checkpoint bytes", none("bytes")),
         ("S8 --protocol rfc --checkpoint .", ".: cannot be read: ".to_owned()),
         ("S8 --protocol rfc --checkpoint newer", none("newer")),
         ("S8 --protocol rfc --checkpoint version", "version: was made with version 99.0.0, not ".to_owned()),

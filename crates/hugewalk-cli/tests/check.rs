@@ -116,6 +116,19 @@ fn every_wish_that_cannot_be_fulfilled_gets_one_line_and_exit_code_2() {
         ("merge no-such-file", "no-such-file: cannot be read: "),
         ("--random 5 --pct 5", "the argument '--random <N>' cannot be used with '--pct <N>'"),
         ("--protocl rfc", "unexpected argument '--protocl' found; a similar argument exists: '--protocol'"),
+        ("S1*", "no scenario is called `S1*`, did you mean 'S1/*'?"),
+        ("S6", "no scenario is called `S6`, did you mean 'S6/*'?"),
+        ("--seed 4", "the following required arguments were not provided: <--random <N>|--pct <N>>"),
+        ("--random 5 --changes 3", "the argument '--random <N>' cannot be used with '--changes <N>'"),
+        ("--random 5 --seconds 3", "the argument '--random <N>' cannot be used with '--seconds <SECONDS>'"),
+        ("--pct 5 --executions 3", "the argument '--pct <N>' cannot be used with '--executions <N>'"),
+        (
+            "S1 --protocol rfc --replay A1 --jobs 2",
+            "the argument '--replay <SCHEDULE>' cannot be used with '--jobs <N>'",
+        ),
+        ("S1 --protocol rfc --replay=", "--replay: the schedule is empty; give one as a report prints it"),
+        ("--list S1", "the argument '--list' cannot be used with '[SCENARIO]...'"),
+        ("--preemptions -1", "invalid value '-1' for '--preemptions <N>': -1 is not in 0..=1000"),
         ("--jobs none", "invalid value 'none' for '--jobs <N>'"),
         ("merge", "the following required arguments were not provided: <FILE>..."),
     ];
@@ -130,8 +143,84 @@ fn every_wish_that_cannot_be_fulfilled_gets_one_line_and_exit_code_2() {
 #[test]
 fn everything_that_has_a_name_is_listed() {
     let text = check("--list").text;
-    for name in ["S1 ", "S30 ", "legacy, rfc, ", "confirm-generation"] {
+    for name in ["S1 ", "S30 ", "\nlegacy ", "\nrfc-ptl ", "\nconfirm-generation "] {
         assert!(text.contains(name), "{name}: {text}");
+    }
+    let list = json("--list");
+    assert_eq!(list["schema"], "hugewalk-check-list/1");
+    let names = |list: &Value, field: &str| -> Vec<String> {
+        let lines = list.as_array().expect("a list").iter();
+        lines.map(|line| line[field].as_str().expect("a name").to_owned()).collect()
+    };
+    let all = json("--random 1");
+    assert_eq!(names(&list["scenarios"], "id"), names(&all["scenarios"], "id"));
+    assert_eq!(
+        names(&list["protocols"], "name"),
+        ["legacy", "rfc", "rfc-ptl", "vma-lock", "ipi-each", "ipi-last", "hugewalk"]
+    );
+    for step in list["steps"].as_array().expect("a list") {
+        let (name, having) = (step["name"].as_str().expect("a name"), &step["protocols"][0]);
+        let protocol = having.as_str().expect("a protocol has it");
+        let ran = check(&format!("S1 --protocol {protocol} --without {name} --random 1"));
+        assert_eq!((ran.code, &*ran.error), (Some(0), ""), "{name}");
+    }
+}
+
+#[test]
+fn a_step_named_twice_is_left_out_once_and_what_comes_of_it_is_known() {
+    let report = json("S8 --without revalidate,revalidate --protocol hugewalk,hugewalk");
+    assert_eq!(report["options"]["without"], serde_json::json!(["revalidate"]));
+    let [verdict] = &report["verdicts"].as_array().expect("a list")[..] else { panic!("{report}") };
+    assert_eq!((&verdict["expected"], &verdict["as_expected"]), (&"race".into(), &true.into()));
+    assert!(check("S8 --without revalidate").text.contains("1 verdict, all as expected"));
+    // Of other scenarios nobody has said anything.
+    assert_eq!(json("S1 --without revalidate")["verdicts"][0]["expected"], Value::Null);
+}
+
+#[test]
+fn a_mistake_that_is_made_under_one_protocol_is_drawn() {
+    let text = check("S14:unshare-early").text;
+    assert!(text.contains("CPU A (P1: munmap)") && text.contains("BUG: hugewalk: "), "{text}");
+    assert!(!text.contains("race N:"), "{text}");
+    let text = check("S6:sleeping-visitor").text;
+    assert!(text.lines().next().is_some_and(|line| line.starts_with("race N:")), "no empty table: {text}");
+}
+
+fn in_columns(arguments: &str, columns: &str) -> String {
+    let mut command = Command::cargo_bin("hugewalk").expect("the command");
+    command.arg("check").args(arguments.split_whitespace()).env("COLUMNS", columns);
+    String::from_utf8(command.output().expect("it ran").stdout).expect("text")
+}
+
+#[test]
+fn a_report_fits_the_columns_there_are() {
+    let all = "--random 1";
+    for (arguments, columns, width) in [
+        (all, "80", 80),
+        (all, "100", 100),
+        ("--list", "80", 80),
+        ("S9 --protocol vma-lock", "80", 80),
+        ("S9 --protocol vma-lock", "100", 100),
+        ("S9 --protocol vma-lock", "300", 120),
+        ("S9 --protocol vma-lock", "nonsense", 100),
+    ] {
+        let text = in_columns(arguments, columns);
+        let widest = text.lines().max_by_key(|line| line.len()).expect("lines");
+        assert!(widest.len() <= width, "{arguments}, {columns}: {widest}");
+        let blank = text.lines().find(|line| line.ends_with(' '));
+        assert_eq!(blank, None, "{arguments}, {columns}");
+    }
+    // All protocols are there, in as many tables as it takes.
+    let text = in_columns("S1 S9", "80");
+    assert_eq!(
+        text.lines().filter(|line| line.starts_with("S9 ")).count(),
+        1,
+        "short names leave room: {text}"
+    );
+    let text = in_columns(all, "80");
+    for protocol in ["legacy", "hugewalk"] {
+        let heads = text.lines().filter(|line| line.starts_with("  ") && line.contains(protocol));
+        assert_eq!(heads.count(), 1, "{protocol}: {text}");
     }
 }
 

@@ -6,6 +6,40 @@ use clap::{Args, Subcommand};
 
 use crate::args::{Format, seconds};
 
+/// What has nothing to do with a single schedule.
+const OTHER_THAN_REPLAY: [&str; 11] = [
+    "random",
+    "pct",
+    "shard",
+    "checkpoint",
+    "html",
+    "preemptions",
+    "executions",
+    "seconds",
+    "changes",
+    "seed",
+    "jobs",
+];
+/// What has nothing to do with names.
+const OTHER_THAN_LIST: [&str; 16] = [
+    "scenarios",
+    "protocol",
+    "without",
+    "freed_at_once",
+    "replay",
+    "random",
+    "pct",
+    "shard",
+    "checkpoint",
+    "html",
+    "preemptions",
+    "executions",
+    "seconds",
+    "changes",
+    "seed",
+    "jobs",
+];
+
 /// `hugewalk check`
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -19,11 +53,11 @@ pub struct CheckArgs {
     pub scenarios: Vec<String>,
 
     /// A locking protocol; may be repeated [default: all]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub protocol: Vec<String>,
 
     /// Leave a step of the protocol out; may be repeated
-    #[arg(long, value_name = "STEP")]
+    #[arg(long, value_name = "STEP", value_delimiter = ',')]
     pub without: Vec<String>,
 
     /// A machine that frees tables as soon as they are handed to RCU, as x86-64 without paravirtualisation may
@@ -31,11 +65,11 @@ pub struct CheckArgs {
     pub freed_at_once: bool,
 
     /// Name the scenarios, protocols and steps there are
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = OTHER_THAN_LIST)]
     pub list: bool,
 
-    /// Run one schedule, as a report prints it, and print every step
-    #[arg(long, value_name = "SCHEDULE", conflicts_with_all = ["random", "pct", "shard", "checkpoint"])]
+    /// Run one schedule, as a report prints it, and print every step; the exit code is 0 whatever comes of it
+    #[arg(long, value_name = "SCHEDULE", conflicts_with_all = OTHER_THAN_REPLAY)]
     pub replay: Option<String>,
 
     /// How hard to look.
@@ -51,7 +85,7 @@ pub struct CheckArgs {
     pub checkpoint: Option<PathBuf>,
 
     /// Write a page to look at, too: the matrix, and each race with the page tables beside its steps
-    #[arg(long, value_name = "FILE", conflicts_with = "replay")]
+    #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 
     /// How to print the report
@@ -64,35 +98,41 @@ pub struct CheckArgs {
 #[command(next_help_heading = "Effort")]
 pub struct EffortArgs {
     /// Only schedules with at most N preemptions [default: with at most 2, then all, with reduction]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub preemptions: Option<u32>,
 
     /// Most executions of each stage of a case
-    #[arg(long, value_name = "N", default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5_000_000, allow_negative_numbers = true, conflicts_with_all = ["random", "pct"], value_parser = clap::value_parser!(u64).range(1..))]
     pub executions: u64,
 
     /// Most seconds for each case
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, allow_negative_numbers = true, conflicts_with_all = ["random", "pct"], value_parser = seconds)]
     pub seconds: f64,
 
     /// N random schedules of each case instead
-    #[arg(long, value_name = "N", conflicts_with_all = ["pct", "preemptions"], value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", group = "by_chance", allow_negative_numbers = true, conflicts_with_all = ["pct", "preemptions", "changes"], value_parser = clap::value_parser!(u64).range(1..))]
     pub random: Option<u64>,
 
     /// N schedules of each case by probabilistic concurrency testing instead
-    #[arg(long, value_name = "N", conflicts_with = "preemptions", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", group = "by_chance", allow_negative_numbers = true, conflicts_with = "preemptions", value_parser = clap::value_parser!(u64).range(1..))]
     pub pct: Option<u64>,
 
     /// Changes of priority in a schedule of --pct
-    #[arg(long, value_name = "N", default_value_t = 3, requires = "pct", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, requires = "pct", value_parser = clap::value_parser!(u32).range(..=1000))]
     pub changes: u32,
 
     /// What --random and --pct start from: the same seed, the same schedules
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        requires = "by_chance"
+    )]
     pub seed: u64,
 
     /// Threads to work with [default: as many as there are processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub jobs: Option<u32>,
 }
 

@@ -1,10 +1,9 @@
-//! Checkpoints: what has been done of a part of a check, in a file that is whole at any moment.
+//! What has been done of a part of a check, as a checkpoint keeps it, and how parts are joined.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +15,24 @@ use super::select::Selection;
 /// The name of the schema of [`Campaign`].
 const SCHEMA: &str = "hugewalk-check-campaign/1";
 
-/// At most so often a checkpoint is written.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// What a check has taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Spent {
+    /// The time in which processes were at work on it.
+    pub(super) milliseconds: u64,
+    /// Threads, at most.
+    pub(super) jobs: u32,
+}
+
+impl Spent {
+    /// This, and something else one after the other.
+    pub(super) fn and_then(self, other: Self) -> Self {
+        Self {
+            milliseconds: self.milliseconds.saturating_add(other.milliseconds),
+            jobs: self.jobs.max(other.jobs),
+        }
+    }
+}
 
 /// A part of a check, as far as it is done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +42,8 @@ pub(super) struct Campaign {
     pub(super) options: Options,
     pub(super) shard: Shard,
     /// Units of this part.
-    units: usize,
+    pub(super) units: usize,
+    pub(super) spent: Spent,
     /// What came of those that are done, by number.
     pub(super) done: BTreeMap<usize, Outcome>,
 }
@@ -35,15 +51,27 @@ pub(super) struct Campaign {
 impl Campaign {
     pub(super) fn new(options: Options, shard: Shard, units: usize) -> Self {
         let (schema, version) = (SCHEMA.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        Self { schema, version, options, shard, units, done: BTreeMap::new() }
+        Self { schema, version, options, shard, units, spent: Spent::default(), done: BTreeMap::new() }
+    }
+
+    /// Is there nothing left to do?
+    pub(super) fn is_finished(&self) -> bool {
+        self.done.len() == self.units
     }
 
     /// Reads a checkpoint.
-    pub(super) fn read(file: &Path) -> Result<Self, CheckError> {
-        let text = fs::read_to_string(file)
-            .map_err(|error| CheckError::Unreadable { file: file.to_owned(), error })?;
+    fn read(file: &Path) -> Result<Self, CheckError> {
+        let unreadable = |error| CheckError::Unreadable { file: file.to_owned(), error };
+        Self::read_from(BufReader::new(File::open(file).map_err(unreadable)?), file)
+    }
+
+    /// Reads a checkpoint from where it is open. Not as a whole at first: who names a device gets an error, not all its bytes.
+    pub(super) fn read_from(open: impl Read, file: &Path) -> Result<Self, CheckError> {
         let damaged = |why: String| CheckError::NotACheckpoint { file: file.to_owned(), why };
-        let read: Self = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let read: Self = serde_json::from_reader(open).map_err(|error| match error.io_error_kind() {
+            Some(_) => CheckError::Unreadable { file: file.to_owned(), error: io::Error::from(error) },
+            None => damaged(error.to_string()),
+        })?;
         if read.schema != SCHEMA {
             return Err(damaged(format!("its schema is `{}`, not `{SCHEMA}`", read.schema)));
         }
@@ -59,8 +87,17 @@ impl Campaign {
         Ok(read)
     }
 
+    /// Is it the same part?
+    pub(super) fn is_same_part(&self, wanted: &Self, file: &Path) -> Result<(), CheckError> {
+        if self.shard == wanted.shard {
+            return Ok(());
+        }
+        let (there, here) = (self.shard.to_string(), wanted.shard.to_string());
+        Err(CheckError::OtherOptions { file: file.to_owned(), what: "--shard", there, here })
+    }
+
     /// Is all that it says it has done a part of it? Of the whole there are so many units.
-    fn belongs_to(&self, all: usize, file: &Path) -> Result<(), CheckError> {
+    pub(super) fn belongs_to(&self, all: usize, file: &Path) -> Result<(), CheckError> {
         let damaged = |why: String| Err(CheckError::NotACheckpoint { file: file.to_owned(), why });
         let mine: BTreeSet<usize> = self.shard.of_units(all).collect();
         if self.units != mine.len() {
@@ -96,79 +133,10 @@ impl Campaign {
             None => Ok(()),
         }
     }
-
-    fn write(&self, file: &Path) -> io::Result<()> {
-        let mut name = file.as_os_str().to_owned();
-        name.push(".new");
-        let new = PathBuf::from(name);
-        // Whoever is killed here leaves the old file or the new one.
-        let written = self.write_all(&new).and_then(|()| fs::rename(&new, file));
-        if written.is_err() {
-            // Half a checkpoint is of no use to anybody; the error at hand is the one to tell.
-            let _ = fs::remove_file(&new);
-        }
-        written
-    }
-
-    fn write_all(&self, file: &Path) -> io::Result<()> {
-        let mut out = BufWriter::new(fs::File::create(file)?);
-        serde_json::to_writer(&mut out, self)?;
-        out.write_all(b"\n")?;
-        out.into_inner()?.sync_all()
-    }
 }
 
-/// The file that a campaign is kept in, if it is.
-pub(super) struct Keeper {
-    file: Option<PathBuf>,
-    written: Instant,
-}
-
-impl Keeper {
-    /// A keeper, and what has been done already.
-    /// Of the whole check there are so many units.
-    pub(super) fn open(
-        file: Option<PathBuf>,
-        campaign: &mut Campaign,
-        all: usize,
-    ) -> Result<Self, CheckError> {
-        if let Some(file) = &file {
-            if file.exists() {
-                let before = Campaign::read(file)?;
-                before.agrees_with(campaign, file)?;
-                if before.shard != campaign.shard {
-                    let (there, here) = (before.shard.to_string(), campaign.shard.to_string());
-                    return Err(CheckError::OtherOptions {
-                        file: file.clone(),
-                        what: "--shard",
-                        there,
-                        here,
-                    });
-                }
-                before.belongs_to(all, file)?;
-                campaign.done = before.done;
-            }
-            // Now rather than after an hour: can it be written?
-            campaign.write(file).map_err(|error| CheckError::Unwritable { file: file.clone(), error })?;
-        }
-        Ok(Self { file, written: Instant::now() })
-    }
-
-    /// A unit is done.
-    pub(super) fn advance(&mut self, campaign: &Campaign) -> Result<(), CheckError> {
-        let finished = campaign.done.len() == campaign.units;
-        match &self.file {
-            Some(file) if finished || self.written.elapsed() >= INTERVAL => {
-                self.written = Instant::now();
-                campaign.write(file).map_err(|error| CheckError::Unwritable { file: file.clone(), error })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Joins the parts of one check.
-pub(super) fn merge(files: &[PathBuf]) -> Result<Campaign, CheckError> {
+/// Joins the parts of one check. They have spent what they would have one after the other.
+pub(super) fn merge(files: &[PathBuf]) -> Result<(Campaign, u32), CheckError> {
     let mut whole: Option<Campaign> = None;
     let mut seen = Vec::new();
     for file in files {
@@ -198,13 +166,16 @@ pub(super) fn merge(files: &[PathBuf]) -> Result<Campaign, CheckError> {
         seen.push(part.shard.number);
         match &mut whole {
             None => whole = Some(part),
-            Some(whole) => whole.done.extend(part.done),
+            Some(whole) => {
+                whole.done.extend(part.done);
+                whole.spent = whole.spent.and_then(part.spent);
+            }
         }
     }
     let mut whole = whole.expect("the command line asks for one file at least");
     if let Some(missing) = (1..=whole.shard.of).find(|number| !seen.contains(number)) {
         return Err(CheckError::MissingShard { missing, of: whole.shard.of });
     }
-    whole.shard = Shard::WHOLE;
-    Ok(whole)
+    let parts = std::mem::replace(&mut whole.shard, Shard::WHOLE).of;
+    Ok((whole, parts))
 }

@@ -1,9 +1,11 @@
 //! What can be wrong with a wish: each a line that says what, and what would be right.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hugewalk_lab::explore::{DoesNotFit, NotASchedule};
+
+use super::interrupt;
 
 /// Why there is nothing to report.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,9 @@ pub enum CheckError {
         /// What is wrong with it.
         error: NotASchedule,
     },
+    /// Nothing to replay.
+    #[error("--replay: the schedule is empty; give one as a report prints it, such as A4B16")]
+    EmptySchedule,
     /// The schedule belongs to something else.
     #[error(
         "--replay {text}: {error} in {scenario} under {protocol}; a schedule belongs to one scenario under one protocol"
@@ -117,6 +122,34 @@ pub enum CheckError {
         /// What it is now.
         here: String,
     },
+    /// Somebody else is at work on a checkpoint.
+    #[error("{}: another `hugewalk check` is at work on it; let it end, or name another file", file.display())]
+    InUse {
+        /// The file.
+        file: PathBuf,
+    },
+    /// One file for two things.
+    #[error("{}: {one} and {other} would be the same file; give each its own", file.display())]
+    SameFile {
+        /// The file.
+        file: PathBuf,
+        /// What it is for.
+        one: &'static str,
+        /// What else it is for.
+        other: &'static str,
+    },
+    /// The work was stopped.
+    #[error("stopped by {} with {done} of {of} units done; {}", interrupt::name(*signal), kept(file.as_deref()))]
+    Interrupted {
+        /// By which signal.
+        signal: i32,
+        /// Units done.
+        done: usize,
+        /// Units there are.
+        of: usize,
+        /// Where they are kept.
+        file: Option<PathBuf>,
+    },
     /// A checkpoint, or a page, cannot be written.
     #[error("{}: cannot be written: {error}", file.display())]
     Unwritable {
@@ -154,6 +187,13 @@ pub enum CheckError {
     /// The report cannot be written.
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
+}
+
+fn kept(file: Option<&Path>) -> String {
+    match file {
+        Some(file) => format!("they are kept in {}: the same command goes on from there", file.display()),
+        None => "nothing is kept: --checkpoint FILE would have".to_owned(),
+    }
 }
 
 /// The nearest of the names to what was meant, as a part of a sentence; empty if none is near.

@@ -4,17 +4,22 @@
 pub mod args;
 mod campaign;
 pub mod error;
+mod glossary;
 pub mod html;
+pub mod interrupt;
+mod keeper;
 pub mod outcome;
 mod plan;
 mod select;
 mod text;
+mod width;
 mod work;
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use hugewalk_lab::explore::Schedule;
 use hugewalk_lab::replay;
@@ -24,10 +29,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub use self::error::CheckError;
 
 use self::args::{CheckAction, CheckArgs, MergeArgs};
-use self::campaign::{Campaign, Keeper};
-use self::outcome::{Document, Effort, Kind, Options, Outcome, SCHEMA, ScenarioLine, Verdict};
+use self::campaign::Campaign;
+use self::keeper::Keeper;
+use self::outcome::{Document, Effort, Kind, Names, Options, Outcome, SCHEMA, ScenarioLine, Verdict};
 use self::plan::{Shard, Unit, units};
 use self::select::{Case, Selection, select};
+use self::work::News;
 use crate::args::Format;
 
 /// Checks as the command line says, and prints the report. Exit code 1 if a verdict is not the expected one.
@@ -41,7 +48,11 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
         return joined(merge, out);
     }
     if args.list {
-        text::list(out)?;
+        let names = Names::all();
+        match args.format {
+            Format::Json => json(&names, out)?,
+            Format::Text => text::list(&names, out)?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let selection = select(args)?;
@@ -50,26 +61,46 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
     }
     // Better now than after minutes of work.
     args.html.as_deref().map_or(Ok(()), page_can_be_written)?;
+    if let (Some(page), Some(checkpoint)) = (&args.html, &args.checkpoint) {
+        are_two(page, "--html", checkpoint, "--checkpoint")?;
+    }
     let shard = args.shard.as_deref().map_or(Ok(Shard::WHOLE), Shard::parse)?;
     let options = Options {
         scenarios: selection.scenarios.iter().map(|scenario| scenario.id.to_owned()).collect(),
         protocols: selection.protocols.iter().map(|settings| settings.name.to_owned()).collect(),
-        without: args.without.clone(),
+        without: selection.without.clone(),
         freed_at_once: args.freed_at_once,
         effort: Effort::from(&args.effort),
     };
-    let (start, jobs) = (Instant::now(), jobs(args.effort.jobs));
+    let jobs = jobs(args.effort.jobs);
     let units = units(&selection.cases, &options.effort);
     let mine: Vec<usize> = shard.of_units(units.len()).collect();
     let mut campaign = Campaign::new(options, shard, mine.len());
-    let mut keeper = Keeper::open(args.checkpoint.clone(), &mut campaign, units.len())?;
+    let mut keeper = Keeper::open(args.checkpoint.as_deref(), &mut campaign, units.len(), jobs)?;
+    let units = Arc::from(units);
     explore(&selection.cases, &units, &mine, jobs, &mut campaign, &mut keeper)?;
-    let document = document(&selection, &units, &campaign, jobs, start);
+    campaign.spent = keeper.spent();
+    let document = document(&selection, &units, &campaign, 1);
     report(&document, shard, args.format, args.html.as_deref(), out)
 }
 
 fn page_can_be_written(file: &Path) -> Result<(), CheckError> {
     html::file::try_at(file).map_err(|error| CheckError::Unwritable { file: file.to_owned(), error })
+}
+
+/// Two files of one command are not one.
+fn are_two(file: &Path, one: &'static str, another: &Path, other: &'static str) -> Result<(), CheckError> {
+    let at = |file: &Path| {
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new(".")).canonicalize();
+        let name = file.file_name().map(ToOwned::to_owned);
+        file.canonicalize().ok().or_else(|| Some(directory.ok()?.join(name?)))
+    };
+    let is_file = file.metadata().map_or(true, |there| there.is_file());
+    if is_file && at(file).is_some_and(|place| at(another) == Some(place)) {
+        return Err(CheckError::SameFile { file: file.to_owned(), one, other });
+    }
+    Ok(())
 }
 
 fn jobs(wanted: Option<u32>) -> u32 {
@@ -79,8 +110,8 @@ fn jobs(wanted: Option<u32>) -> u32 {
 
 /// Does what is not done yet.
 fn explore(
-    cases: &[Case],
-    units: &[Unit],
+    cases: &Arc<[Case]>,
+    units: &Arc<[Unit]>,
     mine: &[usize],
     jobs: u32,
     campaign: &mut Campaign,
@@ -88,31 +119,31 @@ fn explore(
 ) -> Result<(), CheckError> {
     let left: Vec<usize> =
         mine.iter().copied().filter(|number| !campaign.done.contains_key(number)).collect();
-    // Shown on a terminal only.
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}").expect("a template");
-    let bar = ProgressBar::new(mine.len() as u64).with_style(style);
-    bar.set_position((mine.len() - left.len()) as u64);
-    bar.enable_steady_tick(Duration::from_millis(500));
     let effort = campaign.options.effort;
-    let done = work::perform(units, &left, cases, &effort, jobs, |number, outcome| {
-        let case = &cases[units[number].case];
-        bar.set_message(format!("{} under {}", case.scenario.id, case.settings.name));
-        bar.inc(1);
-        campaign.done.insert(number, outcome);
-        keeper.advance(campaign)
+    // Shown on a terminal only. Cases that are explored take a moment or a minute: of them nobody knows how long.
+    let wait = if effort.is_by_chance() { ", {eta} left" } else { "" };
+    let style =
+        ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {{msg}} {{elapsed}}{wait}"));
+    let bar = ProgressBar::new(mine.len() as u64).with_style(style.expect("a template"));
+    bar.set_position((mine.len() - left.len()) as u64);
+    bar.reset_eta();
+    bar.enable_steady_tick(Duration::from_millis(500));
+    let done = work::perform(units, left, cases, effort, jobs, |news| match news {
+        News::Done(number, outcome) => {
+            let case = &cases[units[number].case];
+            bar.set_message(format!("{} under {}", case.scenario.id, case.settings.name));
+            bar.inc(1);
+            campaign.done.insert(number, outcome);
+            keeper.advance(campaign)
+        }
+        News::Stop(signal) => Err(keeper.stop(campaign, signal)),
     });
     bar.finish_and_clear();
     done
 }
 
 /// Puts together what came of the units.
-fn document(
-    selection: &Selection,
-    units: &[Unit],
-    campaign: &Campaign,
-    jobs: u32,
-    start: Instant,
-) -> Document {
+fn document(selection: &Selection, units: &[Unit], campaign: &Campaign, parts: u32) -> Document {
     let mut outcomes: Vec<Option<Outcome>> = selection.cases.iter().map(|_| None).collect();
     for (&number, outcome) in &campaign.done {
         let place = &mut outcomes[units[number].case];
@@ -121,7 +152,7 @@ fn document(
             None => outcome.clone(),
         });
     }
-    let by_chance = !matches!(campaign.options.effort, Effort::Exhaustive { .. });
+    let by_chance = campaign.options.effort.is_by_chance();
     let verdicts: Vec<Verdict> = selection
         .cases
         .iter()
@@ -142,8 +173,9 @@ fn document(
         unexpected: verdicts.iter().filter(|verdict| verdict.as_expected == Some(false)).count(),
         executions: campaign.done.values().map(|outcome| outcome.explored.executions).sum(),
         verdicts,
-        milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
-        jobs,
+        milliseconds: campaign.spent.milliseconds,
+        jobs: campaign.spent.jobs,
+        parts,
     }
 }
 
@@ -207,11 +239,13 @@ fn json(value: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
 /// `hugewalk check merge`
 fn joined(args: &MergeArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError> {
     args.html.as_deref().map_or(Ok(()), page_can_be_written)?;
-    let start = Instant::now();
-    let campaign = campaign::merge(&args.files)?;
+    for (page, part) in args.html.iter().flat_map(|page| args.files.iter().map(move |part| (page, part))) {
+        are_two(page, "--html", part, "a checkpoint to join")?;
+    }
+    let (campaign, parts) = campaign::merge(&args.files)?;
     let selection = Selection::of(&campaign.options)?;
     let units = units(&selection.cases, &campaign.options.effort);
-    let document = document(&selection, &units, &campaign, jobs(None), start);
+    let document = document(&selection, &units, &campaign, parts);
     report(&document, Shard::WHOLE, args.format, args.html.as_deref(), out)
 }
 
@@ -225,6 +259,9 @@ fn one_schedule(
     let [case] = &selection.cases[..] else {
         return Err(CheckError::ReplayOfMany);
     };
+    if schedule.is_empty() {
+        return Err(CheckError::EmptySchedule);
+    }
     let parsed: Schedule =
         schedule.parse().map_err(|error| CheckError::NotASchedule { text: schedule.to_owned(), error })?;
     let story = replay(case.scenario, case.settings, &parsed).map_err(|error| CheckError::DoesNotFit {

@@ -2,12 +2,18 @@
 //! and [`SCHEMA`] changes whenever a field is taken away or changes its meaning.
 
 use hugewalk_lab::Verdict as Found;
-use hugewalk_lab::explore;
+use hugewalk_lab::lab::Settings;
 use hugewalk_lab::story::Story;
+use hugewalk_lab::{explore, scenario};
 use serde::{Deserialize, Serialize};
+
+use super::glossary;
 
 /// The name of the schema of [`Document`].
 pub const SCHEMA: &str = "hugewalk-check/1";
+
+/// The name of the schema of [`Names`].
+pub const LIST_SCHEMA: &str = "hugewalk-check-list/1";
 
 /// A whole report.
 #[derive(Debug, Serialize)]
@@ -26,10 +32,12 @@ pub struct Document {
     pub unexpected: usize,
     /// Runs of all cases together.
     pub executions: u64,
-    /// What all this took, in milliseconds, from the start to the report.
+    /// What all this took, in milliseconds. Of what was done in parts, or taken up again, all of it, as if one after the other.
     pub milliseconds: u64,
-    /// The threads that worked.
+    /// The threads that worked; the most there were in any part.
     pub jobs: u32,
+    /// In how many parts it was done.
+    pub parts: u32,
 }
 
 /// What was asked for. Two checks with equal options explore the same.
@@ -80,6 +88,13 @@ pub enum Effort {
     },
 }
 
+impl Effort {
+    /// Are schedules thrown dice for?
+    pub(super) fn is_by_chance(&self) -> bool {
+        !matches!(self, Self::Exhaustive { .. })
+    }
+}
+
 /// A scenario.
 #[derive(Debug, Serialize)]
 pub struct ScenarioLine {
@@ -87,6 +102,57 @@ pub struct ScenarioLine {
     pub id: &'static str,
     /// What happens in it.
     pub what: &'static str,
+}
+
+/// Everything that has a name: `hugewalk check --list`.
+#[derive(Debug, Serialize)]
+pub struct Names {
+    /// [`LIST_SCHEMA`].
+    pub schema: &'static str,
+    /// The version of the command.
+    pub version: &'static str,
+    /// The scenarios, in the order of the matrix.
+    pub scenarios: Vec<ScenarioLine>,
+    /// The protocols.
+    pub protocols: Vec<NameLine>,
+    /// The steps that `--without` takes.
+    pub steps: Vec<NameLine>,
+}
+
+/// A protocol, or a step.
+#[derive(Debug, Serialize)]
+pub struct NameLine {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub what: String,
+    /// The protocols that have the step; null of a protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocols: Option<Vec<&'static str>>,
+}
+
+impl Names {
+    /// All there are.
+    pub(super) fn all() -> Self {
+        let line = |scenario: &scenario::Scenario| ScenarioLine { id: scenario.id, what: scenario.what };
+        let protocol = |settings: Settings| NameLine {
+            name: settings.name,
+            what: glossary::protocol(&settings),
+            protocols: None,
+        };
+        let step = |name| {
+            let having = Settings::ALL.iter().filter(|settings| settings.has(name));
+            let protocols = Some(having.map(|settings| settings.name).collect());
+            NameLine { name, what: glossary::step(name).to_owned(), protocols }
+        };
+        Self {
+            schema: LIST_SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            scenarios: scenario::all().map(line).collect(),
+            protocols: Settings::ALL.into_iter().map(protocol).collect(),
+            steps: Settings::steps().map(step).collect(),
+        }
+    }
 }
 
 /// What came of a case, or should.

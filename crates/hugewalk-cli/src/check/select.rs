@@ -1,5 +1,7 @@
 //! From names to cases: which scenarios under which protocols.
 
+use std::sync::Arc;
+
 use hugewalk_lab::lab::Settings;
 use hugewalk_lab::scenario::{self, Expected, Scenario};
 
@@ -33,8 +35,10 @@ impl Case {
 pub(super) struct Selection {
     pub(super) scenarios: Vec<&'static Scenario>,
     pub(super) protocols: Vec<Settings>,
+    /// The steps that are left out of them.
+    pub(super) without: Vec<String>,
     /// All of the former under all of the latter.
-    pub(super) cases: Vec<Case>,
+    pub(super) cases: Arc<[Case]>,
 }
 
 /// What the command line asks for.
@@ -56,7 +60,14 @@ impl Selection {
     ) -> Result<Self, CheckError> {
         let scenarios = scenarios(named)?;
         let mut protocols = protocols(under)?;
+        // Each once, however often it was named.
+        let mut without_steps: Vec<String> = Vec::new();
         for step in left_out {
+            if !without_steps.contains(step) {
+                without_steps.push(step.clone());
+            }
+        }
+        for step in &without_steps {
             protocols = without(&protocols, step, !under.is_empty())?;
         }
         if freed_at_once {
@@ -66,7 +77,8 @@ impl Selection {
             scenario,
             settings,
             left_out: None,
-            expected: scenario::expected(scenario.id, &settings),
+            expected: scenario::expected(scenario.id, &settings)
+                .or_else(|| proof(scenario.id, &settings, &without_steps).filter(|_| !freed_at_once)),
         };
         let mut cases: Vec<Case> = scenarios
             .iter()
@@ -92,8 +104,28 @@ impl Selection {
                 why,
             });
         }
-        Ok(Self { scenarios, protocols, cases })
+        Ok(Self { scenarios, protocols, without: without_steps, cases: cases.into() })
     }
+}
+
+/// What a name that no scenario has was meant to be, as a part of a sentence.
+fn meant(name: &str) -> String {
+    let line = name.trim_end_matches(['*', '/']);
+    let is_line = |scenario: &Scenario| scenario.line().eq_ignore_ascii_case(line);
+    match scenario::all().find(|scenario| is_line(scenario)) {
+        // As a shell would have it, or a line whose every scenario has a longer name.
+        Some(scenario) => format!(", did you mean '{}/*'?", scenario.line()),
+        None => did_you_mean(line, scenario::all().map(|scenario| scenario.id)),
+    }
+}
+
+/// What is known of a step that is left out: that this scenario has a race without it.
+fn proof(scenario: &str, settings: &Settings, left_out: &[String]) -> Option<Expected> {
+    let [step] = left_out else { return None };
+    let is_this = |proof: &&(&str, &str, Settings)| {
+        proof.0 == *step && proof.1 == scenario && proof.2.name == settings.name
+    };
+    scenario::PROOFS.iter().find(is_this).map(|_| Expected::Race)
 }
 
 fn scenarios(names: &[String]) -> Result<Vec<&'static Scenario>, CheckError> {
@@ -103,8 +135,7 @@ fn scenarios(names: &[String]) -> Result<Vec<&'static Scenario>, CheckError> {
     };
     for name in names {
         if !scenario::all().any(|scenario| fits(name, scenario)) {
-            let meant = name.strip_suffix("/*").unwrap_or(name);
-            let hint = did_you_mean(meant, scenario::all().map(|scenario| scenario.id));
+            let hint = meant(name);
             return Err(CheckError::UnknownScenario { name: name.clone(), hint });
         }
     }

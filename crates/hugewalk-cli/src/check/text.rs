@@ -4,17 +4,14 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
-use hugewalk_lab::lab::Settings;
-use hugewalk_lab::scenario::{self, Scenario};
+use hugewalk_lab::scenario::Scenario;
 use hugewalk_lab::story::Story;
-use hugewalk_lab::text::{Drawing, draw};
+use hugewalk_lab::text::{Drawing, draw, paragraph};
 
-use super::outcome::{Coverage, Document, Effort, Kind, Verdict};
+use super::outcome::{Coverage, Document, Effort, Kind, Names, Verdict};
 use super::plan::Shard;
+use super::width::{self, columns};
 use crate::report::text::counted;
-
-/// Columns of a terminal that a report fits into.
-pub(super) const WIDTH: usize = 100;
 
 const HEADING: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -22,8 +19,11 @@ const BAD: Style = AnsiColor::Red.on_default();
 
 /// Prints a report: a race as a drawing if that is all there is, else the matrix of verdicts.
 pub(super) fn report(document: &Document, shard: Shard, out: &mut dyn Write) -> io::Result<()> {
-    match &document.verdicts[..] {
-        [only] => one(document, only, out)?,
+    let found: Vec<_> =
+        document.verdicts.iter().filter(|verdict| verdict.verdict != Kind::DoesNotApply).collect();
+    match (&found[..], &document.verdicts[..]) {
+        ([only], _) => one(document, only, out)?,
+        ([], [only]) => one(document, only, out)?,
         _ => matrix(document, out)?,
     }
     unexpected(document, out)?;
@@ -31,23 +31,27 @@ pub(super) fn report(document: &Document, shard: Shard, out: &mut dyn Write) -> 
 }
 
 /// Names everything there is to name.
-pub(super) fn list(out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{HEADING}Scenarios{HEADING:#}")?;
-    let mut table = plain();
-    table.set_width(WIDTH as u16);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    for scenario in scenario::all() {
-        table.add_row([scenario.id, scenario.what]);
+pub(super) fn list(names: &Names, out: &mut dyn Write) -> io::Result<()> {
+    let sections = [("Scenarios", 0), ("Protocols", 1), ("Steps that can be left out", 2)];
+    let width = columns();
+    for (title, number) in sections {
+        let lines: Vec<(&str, &str)> = match number {
+            0 => names.scenarios.iter().map(|line| (line.id, line.what)).collect(),
+            1 => names.protocols.iter().map(|line| (line.name, &*line.what)).collect(),
+            _ => names.steps.iter().map(|line| (line.name, &*line.what)).collect(),
+        };
+        let gap = if number == 0 { "" } else { "\n" };
+        writeln!(out, "{gap}{HEADING}{title}{HEADING:#}")?;
+        let indent = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
+        for (name, what) in lines {
+            let mut name = name;
+            for line in paragraph(what, width - indent).lines() {
+                writeln!(out, "{name:indent$}{line}")?;
+                name = "";
+            }
+        }
     }
-    if let Some(names) = table.column_mut(0) {
-        names.set_constraint(comfy_table::ColumnConstraint::ContentWidth);
-    }
-    print(&table, out)?;
-    let names = |names: Vec<&str>| names.join(", ");
-    writeln!(out, "\n{HEADING}Protocols{HEADING:#}")?;
-    writeln!(out, "{}", names(Settings::ALL.iter().map(|settings| settings.name).collect()))?;
-    writeln!(out, "\n{HEADING}Steps that can be left out{HEADING:#}")?;
-    writeln!(out, "{}", names(Settings::steps().collect()))
+    Ok(())
 }
 
 fn plain() -> Table {
@@ -66,10 +70,10 @@ fn print(table: &Table, out: &mut dyn Write) -> io::Result<()> {
 fn one(document: &Document, verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
     let what = document.scenarios.iter().find(|scenario| scenario.id == verdict.scenario);
     let what = what.map_or("", |scenario| scenario.what);
-    writeln!(out, "{HEADING}{} under {}{HEADING:#}: {what}\n", verdict.scenario, verdict.protocol)?;
+    title(verdict.scenario, verdict.protocol, what, out)?;
     match (&verdict.race, &verdict.story, &verdict.explored) {
         (Some(_), Some(story), _) => {
-            out.write_all(draw(story, &Drawing { width: WIDTH, all: false, colour: true }).as_bytes())?;
+            out.write_all(draw(story, &Drawing { width: columns(), all: false, colour: true }).as_bytes())?;
         }
         (Some(race), None, _) => writeln!(out, "{BAD}race{BAD:#}: {} [{}]", race.text, race.schedule)?,
         (None, _, Some(explored)) => {
@@ -88,12 +92,18 @@ pub(super) fn schedule(
     story: &Story,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    writeln!(out, "{HEADING}{} under {protocol}{HEADING:#}: {}\n", scenario.id, scenario.what)?;
-    out.write_all(draw(story, &Drawing { width: WIDTH, all: true, colour: true }).as_bytes())?;
+    title(scenario.id, protocol, scenario.what, out)?;
+    out.write_all(draw(story, &Drawing { width: columns(), all: true, colour: true }).as_bytes())?;
     if story.report.is_none() {
         writeln!(out, "\nnothing goes wrong under this schedule")?;
     }
     Ok(())
+}
+
+fn title(scenario: &str, protocol: &str, what: &str, out: &mut dyn Write) -> io::Result<()> {
+    let name = format!("{scenario} under {protocol}");
+    let text = paragraph(&format!("{name}: {what}"), columns());
+    writeln!(out, "{HEADING}{name}{HEADING:#}{}\n", &text[name.len()..])
 }
 
 fn bound(coverage: Coverage) -> String {
@@ -106,44 +116,78 @@ fn bound(coverage: Coverage) -> String {
 }
 
 fn matrix(document: &Document, out: &mut dyn Write) -> io::Result<()> {
-    let mut table = plain();
     let without: String = document.options.without.iter().map(|step| format!(" -{step}")).collect();
-    let protocols = &document.options.protocols;
-    table.set_header(std::iter::once(without.trim_start()).chain(protocols.iter().map(String::as_str)));
-    let rows = document.scenarios.iter().filter(|scenario| !scenario.id.contains(':'));
-    for scenario in rows {
-        let of = |protocol: &String| {
-            document.verdicts.iter().find(|verdict| {
-                verdict.scenario == scenario.id && verdict.protocol == *protocol && verdict.left_out.is_none()
-            })
+    let without = without.trim_start();
+    let of = |scenario: &str, protocol: &str| {
+        let fits = |verdict: &&Verdict| {
+            verdict.scenario == scenario && verdict.protocol == protocol && verdict.left_out.is_none()
         };
-        let cells = protocols.iter().map(|protocol| of(protocol).map_or_else(String::new, cell));
-        table.add_row(std::iter::once(scenario.id.to_owned()).chain(cells));
+        document.verdicts.iter().find(fits).map_or_else(String::new, cell)
+    };
+    // Columns with their heads on top; the first one names the scenarios.
+    let ids = document.scenarios.iter().map(|scenario| scenario.id);
+    let rows: Vec<&str> = ids.filter(|id| !id.contains(':')).collect();
+    let first: Vec<String> =
+        std::iter::once(without).chain(rows.iter().copied()).map(ToOwned::to_owned).collect();
+    let columns: Vec<Vec<String>> = document
+        .options
+        .protocols
+        .iter()
+        .map(|protocol| {
+            let cells = rows.iter().map(|id| of(id, protocol));
+            std::iter::once(protocol.clone()).chain(cells).collect()
+        })
+        .collect();
+    if !rows.is_empty() {
+        tables(&first, &columns, out)?;
+        writeln!(out)?;
     }
-    print(&table, out)?;
-    let preemptions = document.verdicts.iter().filter_map(|verdict| match verdict.explored?.coverage {
-        Coverage::Preemptions(most) => Some(most),
-        _ => None,
-    });
-    writeln!(
-        out,
-        "\nrace N: found, the shortest schedule has N switches. safe N: none in N executions; these are"
-    )?;
-    match document.options.effort {
-        Effort::Exhaustive { .. } => {
-            write!(out, "every interleaving")?;
-            if preemptions.clone().next().is_some() {
-                write!(out, ", or where it says p2, all with up to 2 preemptions")?;
-            }
+    let is_bounded = |verdict: &Verdict| {
+        verdict.explored.is_some_and(|explored| matches!(explored.coverage, Coverage::Preemptions(_)))
+    };
+    let what = match document.options.effort {
+        Effort::Exhaustive { .. } if document.verdicts.iter().any(is_bounded) => {
+            "every interleaving, or where it says pN, all with up to N preemptions".to_owned()
         }
-        Effort::Random { seed, .. } => write!(out, "random ones from seed {seed}")?,
+        Effort::Exhaustive { .. } => "every interleaving".to_owned(),
+        Effort::Random { seed, .. } => format!("random ones from seed {seed}"),
         Effort::Pct { seed, changes, .. } => {
-            write!(out, "random ones from seed {seed}, by priorities with {changes} changes")?;
+            format!("random ones from seed {seed}, by priorities with {changes} changes")
         }
-    }
-    writeln!(out, ". !: not as expected. -: does not apply.")?;
+    };
+    let legend = format!(
+        "race N: found, the shortest schedule has N switches. safe N: none in N executions; these are {what}. \
+         !: not as expected. -: does not apply."
+    );
+    writeln!(out, "{}", paragraph(&legend, width::columns()))?;
     mistakes(document, out)?;
     steps(document, out)
+}
+
+/// The columns side by side, each table as wide as there is room.
+fn tables(first: &[String], columns: &[Vec<String>], out: &mut dyn Write) -> io::Result<()> {
+    let width = |column: &[String]| column.iter().map(String::len).max().unwrap_or(0) + 2;
+    let mut rest = columns;
+    while !rest.is_empty() {
+        let mut room = width::columns().saturating_sub(width(first));
+        let fits = rest.iter().take_while(|column| {
+            let fits = width(column) <= room + 2;
+            room = room.saturating_sub(width(column));
+            fits
+        });
+        let (now, later) = rest.split_at(fits.count().max(1));
+        for number in 0..first.len() {
+            let cells = std::iter::once((&first[number], width(first)))
+                .chain(now.iter().map(|column| (&column[number], width(column))));
+            let line: String = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        rest = later;
+        if !rest.is_empty() {
+            writeln!(out)?;
+        }
+    }
+    Ok(())
 }
 
 /// Scenarios with a mistake in them: each says something of a protocol or two.
@@ -236,18 +280,19 @@ fn footer(document: &Document, shard: Shard, out: &mut dyn Write) -> io::Result<
     let verdicts = counted(found.len() as u64, "verdict", "verdicts");
     let style = if document.unexpected == 0 { GOOD } else { BAD };
     let expected = match (judged, document.unexpected) {
-        (0, _) => "nothing is known of what they should be".to_owned(),
+        (0, _) => "nobody has said what to expect".to_owned(),
         (_, 0) => "all as expected".to_owned(),
         (_, not) => format!("{not} not as expected"),
     };
     let part = if shard == Shard::WHOLE { String::new() } else { format!("shard {shard}: ") };
-    writeln!(
-        out,
-        "{part}{verdicts}, {style}{expected}{style:#}; {} in {:.1} s, {}",
-        counted(document.executions, "execution", "executions"),
-        document.milliseconds as f64 / 1000.0,
-        counted(u64::from(document.jobs), "thread", "threads"),
-    )
+    let executions = counted(document.executions, "execution", "executions");
+    let seconds = document.milliseconds as f64 / 1000.0;
+    let threads = counted(u64::from(document.jobs), "thread", "threads");
+    let of_parts = match document.parts {
+        1 => format!("in {seconds:.1} s, {threads}"),
+        parts => format!("in {parts} parts, together {seconds:.1} s, {threads} each at most"),
+    };
+    writeln!(out, "{part}{verdicts}, {style}{expected}{style:#}; {executions} {of_parts}")
 }
 
 #[cfg(test)]

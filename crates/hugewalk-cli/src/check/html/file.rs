@@ -29,8 +29,8 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
         Place::Special => fs::write(path, text),
         Place::File { path, mode } => {
             let mut file = beside(&path, mode)?;
-            file.write_all(text.as_bytes())?;
-            file.persist(&path)?;
+            file.write_all(text.as_bytes()).map_err(plainly)?;
+            file.persist(&path).map_err(|error| plainly(error.error))?;
             Ok(())
         }
     }
@@ -56,10 +56,23 @@ fn place(path: &Path) -> io::Result<Place> {
 }
 
 /// A file in the same directory: only from there it can take the other one's place in a single step.
-fn beside(path: &Path, mode: u32) -> io::Result<NamedTempFile> {
+///
+/// # Errors
+///
+/// Why it cannot be made.
+pub(crate) fn beside(path: &Path, mode: u32) -> io::Result<NamedTempFile> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // As for every new file, the umask has a say.
-    Builder::new().prefix(".hugewalk-").permissions(Permissions::from_mode(mode)).tempfile_in(directory)
+    let mut builder = Builder::new();
+    builder.prefix(".hugewalk-").permissions(Permissions::from_mode(mode));
+    builder.tempfile_in(directory).map_err(plainly)
+}
+
+/// The error without the name of the temporary file, which nobody has asked for.
+pub(crate) fn plainly(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.source());
+    let plain = inner.and_then(|inner| inner.downcast_ref::<io::Error>()).and_then(io::Error::raw_os_error);
+    plain.map_or(error, io::Error::from_raw_os_error)
 }
 
 #[cfg(test)]

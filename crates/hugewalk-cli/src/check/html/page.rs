@@ -1,9 +1,10 @@
 //! What the page is told: the report, arranged as the page shows it.
 
-use hugewalk_lab::lab::{Broadcast, Settings, Walkers};
+use hugewalk_lab::lab::Settings;
 use hugewalk_lab::story::Story;
 use serde::Serialize;
 
+use crate::check::glossary;
 use crate::check::outcome::{self, Document, Explored, Kind, Race};
 
 /// The whole of it.
@@ -149,31 +150,7 @@ fn protocol<'d>(name: &'d str, document: &Document) -> Protocol<'d> {
     let Some(settings) = Settings::named(name) else {
         return Protocol { name, what: String::new() };
     };
-    let from = match name {
-        "legacy" => "Linux up to 6.0: ",
-        "rfc" => "The RFC of October 2022 as posted: ",
-        "rfc-ptl" => "The RFC with the table lock freed together with its table: ",
-        "vma-lock" => "Linux 6.3: ",
-        "ipi-each" => "The fix of 2025: ",
-        "ipi-last" => "The rework of 2026: ",
-        "hugewalk" => "This engine: ",
-        _ => "",
-    };
-    let walkers = match settings.walkers {
-        Walkers::Mmap => "walkers hold the mmap lock",
-        Walkers::Rcu if settings.has("revalidate") => {
-            "walkers hold RCU, look again after locking, and confirm what they read"
-        }
-        Walkers::Rcu => "walkers hold RCU",
-        Walkers::Vma => "walkers hold the VMA lock, GUP-fast nothing",
-    };
-    let lock = if settings.lock_dies_at_once { "at once" } else { "with its table" };
-    let waits = match settings.broadcast {
-        Broadcast::None => "unsharing waits for nobody",
-        Broadcast::Each => "unsharing broadcasts to all processors each time",
-        Broadcast::Last => "a gather broadcasts to all processors once, if a table in it has one user left",
-    };
-    let mut what = format!("{from}{walkers}; a table lock is freed {lock}; {waits}.");
+    let mut what = glossary::protocol(&settings) + ".";
     for step in &document.options.without {
         what += &format!(" Without {step}.");
     }

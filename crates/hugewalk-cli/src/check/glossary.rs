@@ -1,0 +1,83 @@
+//! What protocols and steps are, each in a sentence.
+
+use hugewalk_lab::lab::{Broadcast, Settings, Walkers};
+
+/// A protocol.
+pub(super) fn protocol(settings: &Settings) -> String {
+    let from = match settings.name {
+        "legacy" => "Linux up to 6.0: ",
+        "rfc" => "The RFC of October 2022 as posted: ",
+        "rfc-ptl" => "The RFC with the table lock freed together with its table: ",
+        "vma-lock" => "Linux 6.3: ",
+        "ipi-each" => "The fix of 2025: ",
+        "ipi-last" => "The rework of 2026: ",
+        "hugewalk" => "This engine: ",
+        _ => "",
+    };
+    let walkers = match settings.walkers {
+        Walkers::Mmap => "walkers hold the mmap lock",
+        Walkers::Rcu if settings.has("revalidate") => {
+            "walkers hold RCU, look again after locking, and confirm what they read"
+        }
+        Walkers::Rcu => "walkers hold RCU",
+        Walkers::Vma => "walkers hold the VMA lock, GUP-fast nothing",
+    };
+    let lock = if settings.lock_dies_at_once { "at once" } else { "with its table" };
+    let waits = match settings.broadcast {
+        Broadcast::None => "unsharing waits for nobody",
+        Broadcast::Each => "unsharing broadcasts to all processors each time",
+        Broadcast::Last => "a gather broadcasts to all processors once, if a table in it has one user left",
+    };
+    format!("{from}{walkers}; a table lock is freed {lock}; {waits}")
+}
+
+/// A step of a protocol; empty if there is none of this name.
+pub(super) fn step(name: &str) -> &'static str {
+    match name {
+        "rcu-free" => "a table is freed after a grace period (P1)",
+        "revalidate" => {
+            "who has locked a table under RCU checks that its parent entry still points there (P2)"
+        }
+        "confirm-parent" => "who reads without the lock looks at its parent entry again (P3)",
+        "confirm-generation" => "who reads without the lock compares the generation of the table (P3)",
+        "bump-generation" => "unsharing counts the generation up",
+        "flush" => "the TLB is flushed for what was unmapped or unshared",
+        "note-generation-first" => {
+            "the generation is noted before the parent entry is seen to point to the table"
+        }
+        "confirm-parent-first" => "at the end the parent entry is looked at first, and then the generation",
+        "bump-after-clear" => "the generation goes up after the parent entry was cleared",
+        "confirm-entry" => "GUP-fast sees after it has taken its reference that the entry is what it was",
+        "detach-locked" => "a parent entry is cleared under the lock of the table it points to",
+        "flush-whole-table" => "of a table that was unshared the whole range is flushed",
+        "flush-under-i-mmap" => "the flush comes before i_mmap is released",
+        "count-then-tell" => "whether a table has one user left is asked after the count went down",
+        "vma-lock" => "who keeps a slot while it may sleep holds the VMA lock in read",
+        "try-vma-lock" => "who has i_mmap only tries the VMA lock",
+        "reserve-lock" => "truncation waits for the reservations' lock where that is the VMA lock",
+        "populate-lock" => "sharing a table and making one populate a parent entry under one lock",
+        "load-once" => "the entry that leads to a table is loaded once",
+        "exchange-under-i-mmap" => "a split VMA is replaced in its file's tree before i_mmap is released",
+        "leave-under-i-mmap" => "an unmapped VMA leaves its file's tree before i_mmap is released",
+        "share-without-i-mmap" => "nobody looks for a partner to share with who has i_mmap already",
+        "queue-then-look" => "a task that waits queues first and looks then",
+        "mutex-first" => "the fault mutex, which is the page lock, comes before i_mmap",
+        "wait-for-faults" => "truncation waits for the faults under way",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_and_every_protocol_has_its_sentence() {
+        for name in Settings::steps() {
+            assert_ne!(step(name), "", "{name}");
+        }
+        for settings in &Settings::ALL {
+            assert!(protocol(settings).starts_with(|c: char| c.is_ascii_uppercase()), "{}", settings.name);
+        }
+    }
+}
