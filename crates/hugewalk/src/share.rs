@@ -144,7 +144,7 @@ pub(crate) fn detach<P: Platform>(place: &Place<'_, P>) {
     if !P::Protocol::keeps(Step::BumpAfterClear) {
         place.table.bump_generation();
     }
-    // Release: a walker that sees the parent gone sees nothing of this table's next owner before it.
+    // Release, as every store to an entry; P3 rests on that of the count behind it, which pairs with `generation`'s Acquire.
     place.parent.store(0, Ordering::Release);
     if P::Protocol::keeps(Step::BumpAfterClear) {
         place.table.bump_generation();

@@ -37,7 +37,7 @@ const PROCESSES: usize = 16;
 /// Translations that all processors together can cache.
 const CACHED: usize = 32;
 
-/// Properties that a run is judged by; SCENARIOS has the list.
+/// Properties that a run is judged by; docs/lab.md has the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Property {
     /// No access to a table, or its lock, after its death; nor to the lock in a VMA.
