@@ -257,3 +257,27 @@ fn the_schema_explains_every_field() {
         assert!(found.contains(name), "{name} is told nowhere");
     }
 }
+
+/// Where a line of the engine is in its file changes too often to be asked for; the rest of what the README shows is printed.
+#[test]
+fn the_drawing_in_the_documentation_is_what_is_printed() {
+    let plain = |line: &str| {
+        let words = line.split_whitespace().map(|word| match word.rsplit_once(".rs:") {
+            Some((file, _)) => format!("{file}.rs"),
+            None => word.to_owned(),
+        });
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let printed = check("S8 --protocol rfc-ptl").text;
+    for document in ["README.md", "docs/lab.md"] {
+        let path = format!("{}/../../{document}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).expect("it is there");
+        let block =
+            text.split("```text\n").find(|block| block.contains("CPU A (P2: walk)")).expect("a drawing");
+        let drawing = block.split("```").next().expect("its end");
+        let mut rest = printed.lines();
+        for line in drawing.lines().filter(|line| *line != "...") {
+            assert!(rest.any(|printed| plain(printed) == plain(line)), "{document}: {line}\nin\n{printed}");
+        }
+    }
+}
