@@ -42,29 +42,26 @@ impl Audit {
 }
 
 /// The file that the lock at this address lies in.
-fn file_around(address: usize) -> Option<(Rc<Audit>, Arc<HugeFile<Lab>>)> {
-    let audit = world().audit.borrow().clone()?;
-    let is_in = |file: &&Arc<HugeFile<Lab>>| {
-        address.wrapping_sub(Arc::as_ptr(file).addr()) < size_of::<HugeFile<Lab>>()
-    };
-    let file = audit.files.borrow().iter().find(is_in)?.clone();
-    Some((audit, file))
+fn file_around(files: &[Arc<HugeFile<Lab>>], address: usize) -> Option<&Arc<HugeFile<Lab>>> {
+    files.iter().find(|file| address.wrapping_sub(Arc::as_ptr(file).addr()) < size_of::<HugeFile<Lab>>())
 }
 
 /// Is the lock at this address the `i_mmap` of a file that is looked at?
 pub(super) fn is_of_file(address: usize) -> bool {
-    file_around(address).is_some()
+    let audit = world().audit.borrow();
+    audit.as_ref().is_some_and(|audit| file_around(&audit.files.borrow(), address).is_some())
 }
 
 /// A sleeping lock at this address is free.
 pub(super) fn released(address: usize) {
-    let Some((audit, file)) = file_around(address) else { return };
-    let moving = is_moving();
-    if moving {
-        quietly(|| world().quarantine.keep(&file, &mut audit.task.borrow_mut()));
+    let Some(audit) = world().audit.borrow().clone() else { return };
+    let files = audit.files.borrow();
+    let Some(file) = file_around(&files, address) else { return };
+    if world().quarantine.is_on() && is_moving() {
+        quietly(|| world().quarantine.keep(file, &mut audit.task.borrow_mut()));
     }
     if is_judged() {
-        look(&file, &mut audit.task.borrow_mut());
+        look(file, &mut audit.task.borrow_mut());
         cpu::check_caches();
     }
 }

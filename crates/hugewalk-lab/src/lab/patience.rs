@@ -35,7 +35,9 @@ struct Operation {
 impl Operation {
     /// What it was refused before is forgotten.
     fn gain(&mut self) {
-        (self.refused, self.had) = ([0; REFUSED], None);
+        if self.refused[0] != 0 || self.had.is_some() {
+            (self.refused, self.had) = ([0; REFUSED], None);
+        }
     }
 }
 

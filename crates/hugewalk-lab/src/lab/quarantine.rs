@@ -101,10 +101,15 @@ impl Quarantine {
     }
 
     /// The thread is about to do something. What it dropped before is gone first.
+    #[inline]
     pub(super) fn settle(&self) {
-        if !self.is_on() || !is_moving() {
-            return;
+        if self.is_on() && is_moving() {
+            self.say_what_went();
         }
+    }
+
+    #[cold]
+    fn say_what_went(&self) {
         let Some(thread) = in_thread() else { return };
         for slot in 0..KEPT {
             let Some((life, name)) = self.let_go(slot) else { continue };

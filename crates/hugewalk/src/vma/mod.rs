@@ -371,13 +371,15 @@ impl<P: Platform> Vma<P> {
         self.anon.load(Ordering::Relaxed)
     }
 
-    /// A private mapping gets a page of its own, or a handler tries to bring it one. The caller holds the mmap lock in read at least; who asks holds it in write.
+    /// A private mapping gets a page of its own, or a handler tries to bring it one. The caller holds the mmap lock in read at
+    /// least; who asks holds it in write.
     pub(crate) fn set_anon(&self) {
         self.anon.store(true, Ordering::Relaxed);
     }
 
+    /// Has a page of it been taken away for the owner of a reservation? That happens to private mappings alone.
     pub(crate) fn is_robbed(&self) -> bool {
-        self.robbed.load(Ordering::Acquire) != 0
+        !self.is_shared() && self.robbed.load(Ordering::Acquire) != 0
     }
 
     pub(crate) fn set_robbed(&self) {
