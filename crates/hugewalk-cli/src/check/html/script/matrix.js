@@ -6,7 +6,7 @@ let sought = "";
 function showMatrix(place, focused) {
   const shown = said.protocols.filter((protocol) => !hiddenProtocols.has(protocol.name));
   place.replaceChildren();
-  put(place, heading(), filters(place), verdictTable(shown), steps(), legend(shown), footer());
+  put(place, heading(), filters(place), make("div", { class: "wide" }, verdictTable(shown)), steps(), legend(shown), footer());
   const cells = [...place.querySelectorAll(".cell")];
   const first = cells.find((cell) => cell.hash === focused) ?? cells[0];
   if (first) first.tabIndex = 0;
@@ -86,7 +86,7 @@ function grouped(rows) {
 function cell(row, verdict) {
   if (!verdict) return make("td", { class: "empty" }, make("span", { class: "unseen" }, "not in this report"));
   const wrong = verdict.as_expected === false;
-  return make("td", {}, make("a", {
+  return make("td", { "data-protocol": verdict.protocol }, make("a", {
     class: `cell ${verdict.verdict}${wrong ? " wrong" : ""}`, href: addressOf(verdict), tabindex: -1,
     title: `${row.id} under ${verdict.under}: ${inWords(verdict)}`,
   },
