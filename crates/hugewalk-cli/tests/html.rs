@@ -12,8 +12,7 @@ use browser::Browser;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const ASKED: &str =
-    "check S1 S8 S9 S11 S11:no-flush S30/page-walk --protocol legacy --protocol vma-lock --protocol hugewalk";
+const ASKED: &str = "check S1 S8 S9 S11 S11:no-flush S19:look-first S24:shared-lock-only S25:no-trylock S30/page-walk --protocol legacy --protocol vma-lock --protocol hugewalk";
 
 /// The page of a few scenarios, and the report that it shows.
 struct Checked {
@@ -150,7 +149,8 @@ fn keys_go_through_a_run_and_the_tables_beside_it_are_those_of_each_step() {
     assert_eq!(page.chosen(), 0);
     page.assert_drawn(state(story, 0), 0);
 
-    let is_shown = |at: &usize| steps(story)[at - 1]["contended"] == true || *at == count;
+    let wrong = story["report"]["step"].as_u64().expect("a step that goes wrong") as usize + 1;
+    let is_shown = |at: &usize| steps(story)[at - 1]["contended"] == true || [wrong, count].contains(at);
     let shown: Vec<usize> = (1..=count).filter(is_shown).collect();
     let mut differing = 0;
     for &at in &shown {
@@ -197,13 +197,101 @@ fn quiet_steps_unfold_and_fold() {
     let steps = steps(story("S9", "vma-lock"));
     let contended = steps.iter().filter(|step| step["contended"] == true).count() as u64;
     let folded = page.browser.value(VISIBLE).as_u64().expect("a number");
-    assert!((contended..=contended + 1).contains(&folded), "{folded}");
+    let wrong = story("S9", "vma-lock")["report"]["step"].as_u64().expect("a step that goes wrong") as usize;
+    // The step that goes wrong and the last one are there in any case.
+    let besides = [wrong, steps.len() - 1].iter().filter(|&&at| steps[at]["contended"] == false).count();
+    assert_eq!(folded, contended + besides as u64);
     page.browser.press("f");
     assert_eq!(page.browser.value(VISIBLE), steps.len());
     page.browser.press("j");
     assert_eq!(page.chosen(), 1);
     page.browser.press("f");
     assert_eq!(page.browser.value(VISIBLE), folded);
+    page.assert_quiet();
+}
+
+#[test]
+fn the_step_that_the_report_is_about_is_marked_also_where_it_is_not_the_last() {
+    let Some(mut page) = Opened::at("#S9/vma-lock") else { return };
+    let story = story("S9", "vma-lock");
+    let wrong = story["report"]["step"].as_u64().expect("a step that goes wrong") + 1;
+    assert_ne!(wrong, steps(story).len() as u64);
+    let marked =
+        page.browser.value("[...document.querySelectorAll('.violation')].map((step) => step.id).join()");
+    assert_eq!(marked, format!("step-{wrong}"));
+    page.browser.press("w");
+    assert_eq!(page.chosen(), wrong as usize);
+    page.assert_quiet();
+}
+
+#[test]
+fn what_is_done_over_and_over_is_shown_once_with_how_often() {
+    let Some(mut page) = Opened::at("#S24:shared-lock-only/hugewalk") else { return };
+    let story = story("S24:shared-lock-only", "hugewalk");
+    let count = steps(story).len();
+    let shown = "document.querySelectorAll('[data-step]').length - 1";
+    let shown = page.browser.value(shown).as_u64().expect("a number") as usize;
+    assert!(count > 1000 && shown < 100, "{shown} of {count} steps");
+    let again = page
+        .browser
+        .value("[...document.querySelectorAll('.again')].map((line) => line.innerText).join('\\n')");
+    let figures = |line: &str| -> Vec<usize> {
+        let words = line.split_whitespace().map(|word| word.replace(',', ""));
+        words.filter_map(|word| word.parse().ok()).collect()
+    };
+    let left_out: usize = text(&again).lines().map(|line| figures(line).iter().product::<usize>()).sum();
+    assert_eq!(shown + left_out, count, "{again}");
+    page.assert_drawn(state(story, 0), 0);
+    page.browser.press("f");
+    page.browser.press("End");
+    page.assert_drawn(state(story, count), count);
+
+    // An address of a step that is not shown leads to the last one before it.
+    let numbers = "[...document.querySelectorAll('[id^=step-]')].map((step) => step.id).join()";
+    let numbers = page.browser.value(numbers);
+    let numbers: Vec<usize> = text(&numbers)
+        .split(',')
+        .map(|id| id.trim_start_matches("step-").parse().expect("a number"))
+        .collect();
+    let gap = (1..count).find(|number| !numbers.contains(number)).expect("a step that is not shown");
+    page.open(&format!("#S24:shared-lock-only/hugewalk?step={gap}"));
+    let place = page.browser.value("document.querySelector('[aria-current=step]').id");
+    assert_eq!(place, format!("step-{}", gap - 1));
+    page.assert_quiet();
+}
+
+#[test]
+fn a_report_says_who_waits_in_what_and_how_locks_were_taken_in_the_other_order() {
+    let Some(mut page) = Opened::at("") else { return };
+    for (scenario, orders) in [("S19:look-first", 0), ("S25:no-trylock", 1)] {
+        let report = &story(scenario, "hugewalk")["report"];
+        page.open(&format!("#{scenario}/hugewalk"));
+        let shown = page.browser.value("document.querySelector('.report').innerText");
+        let lanes = page
+            .browser
+            .value("[...document.querySelectorAll('.waiting')].map((line) => line.innerText).join()");
+        let list = |name: &str| report[name].as_array().expect("a list").clone();
+        let innermost = |stack: &Value| {
+            let source = &stack[0];
+            let place = format!("{}:{}", text(&source["file"]), source["line"]);
+            assert!(text(&shown).contains(&place), "{scenario}: {place}: {shown}");
+        };
+        assert!(!list("waits").is_empty(), "{scenario}: {report}");
+        assert_eq!(list("order").len(), orders, "{scenario}: {report}");
+        for (wait, stack) in list("waits").iter().zip(list("waits_in")) {
+            let waits = format!("waits for {}", text(&wait[1]));
+            assert!(
+                text(&shown).contains(&waits) && text(&lanes).contains(&waits),
+                "{waits}: {shown} {lanes}"
+            );
+            innermost(&stack);
+        }
+        for taken in list("order") {
+            let order = format!("held {} when it took {}", text(&taken["held"]), text(&taken["taken"]));
+            assert!(text(&shown).contains(&order), "{order}: {shown}");
+            innermost(&taken["stack"]);
+        }
+    }
     page.assert_quiet();
 }
 
@@ -299,7 +387,7 @@ const NO_TEXT: &str = "(() => {
 #[test]
 fn the_page_fits_its_window_in_both_colour_schemes() {
     let Some(mut page) = Opened::at("") else { return };
-    for (width, height) in [(1280, 800), (1920, 1080), (800, 1000)] {
+    for (width, height) in [(1280, 800), (1920, 1080), (800, 1000), (390, 844)] {
         for scheme in ["light", "dark"] {
             page.browser.look(width, height, scheme);
             let shown = [
@@ -307,6 +395,8 @@ fn the_page_fits_its_window_in_both_colour_schemes() {
                 ("#S1/legacy?step=9999", "story"),
                 ("#S9/vma-lock?step=60", "middle"),
                 ("#S1/hugewalk", "safe"),
+                ("#S24:shared-lock-only/hugewalk?step=9999", "loop"),
+                ("#S25:no-trylock/hugewalk?step=9999", "order"),
             ];
             for (hash, name) in shown {
                 page.open(hash);

@@ -21,6 +21,7 @@
 
 pub mod check;
 pub mod explore;
+pub mod fold;
 pub mod lab;
 pub mod scenario;
 pub mod story;

@@ -21,6 +21,15 @@ pub struct Story {
     pub report: Option<Report>,
 }
 
+impl Story {
+    /// Is this the step that the report is about?
+    pub(crate) fn goes_wrong(&self, step: &Step) -> bool {
+        let wrong =
+            self.report.as_ref().and_then(|report| report.step).and_then(|wrong| self.steps.get(wrong));
+        wrong.is_some_and(|wrong| std::ptr::eq(wrong, step))
+    }
+}
+
 /// A processor of the scenario.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cpu {

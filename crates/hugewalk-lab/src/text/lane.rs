@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::fold::Row;
-use super::{Drawing, Style, goes_wrong, paragraph, state};
+use super::{Drawing, Style, paragraph, state};
+use crate::fold::{Again, Row};
 use crate::lab::trace::WOKEN;
 use crate::lab::trace::call::lock;
 use crate::story::{Cpu, Report, Source, StepKind, Story};
@@ -23,7 +23,7 @@ pub(super) fn lanes(story: &Story, rows: &[Row<'_>], drawing: &Drawing) -> Strin
     head(story, drawing, offset, &mut out);
     let mut printed: Vec<Vec<&str>> = story.cpus.iter().map(|_| Vec::new()).collect();
     let mut told = 0;
-    for (number, Row { step, again }) in rows.iter().enumerate() {
+    for (number, Row { step, again, .. }) in rows.iter().enumerate() {
         let before = number.checked_sub(1).map(|before| rows[before].step);
         if before.is_some_and(|before| before.cpu != step.cpu) {
             let now = before.map_or(0, |before| before.state);
@@ -35,10 +35,10 @@ pub(super) fn lanes(story: &Story, rows: &[Row<'_>], drawing: &Drawing) -> Strin
             matches!(step.kind, StepKind::Lock | StepKind::TryLock | StepKind::Unlock | StepKind::RcuLock);
         let calls = calls(&story.stacks[step.stack], &step.call, is_lock);
         let pad = deeper(&mut printed[step.cpu], calls, step.cpu * offset, &mut out);
-        let wrong = goes_wrong(story, step);
+        let wrong = story.goes_wrong(step);
         let text = format!("{:pad$}{}", "", step.call);
         line(&text, step.source.as_ref(), wrong, drawing, &mut out);
-        if let Some((steps, times)) = again {
+        if let Some(Again { steps, times }) = again {
             let what = if *steps == 1 { "the same".to_owned() } else { format!("the last {steps} steps") };
             let text = format!("... {what} {times} times more");
             let _ = writeln!(out, "{:pad$}{}", "", drawing.styled(Style::Faint, &text));

@@ -1,13 +1,13 @@
 //! A run as text: a column for each processor, time downwards, as commit messages of the kernel draw races; below it a
 //! report in the manner of KASAN.
 
-mod fold;
 mod lane;
 mod report;
 mod state;
 
 use std::fmt::Write as _;
 
+use crate::fold::fold;
 use crate::story::{Step, StepKind, Story};
 
 /// How to draw.
@@ -62,7 +62,7 @@ pub fn draw(story: &Story, drawing: &Drawing) -> String {
     }
     let shown: Vec<&Step> = story.steps.iter().filter(|step| drawing.all || is_shown(story, step)).collect();
     let shown = without_repetitions(story, &shown);
-    out += &lane::lanes(story, &fold::fold(story, &shown), drawing);
+    out += &lane::lanes(story, &fold(story, &shown), drawing);
     let accesses = |steps: &[&Step]| steps.iter().map(|step| step.count).sum::<u32>();
     let left_out = accesses(&story.steps.iter().collect::<Vec<_>>()) - accesses(&shown);
     if left_out > 0 {
@@ -93,15 +93,9 @@ pub fn paragraph(text: &str, width: usize) -> String {
     lines.join("\n")
 }
 
-/// Is this the step that the report is about?
-fn goes_wrong(story: &Story, step: &Step) -> bool {
-    let wrong = story.report.as_ref().and_then(|report| report.step).and_then(|wrong| story.steps.get(wrong));
-    wrong.is_some_and(|wrong| std::ptr::eq(wrong, step))
-}
-
 /// Does a reader need the step to understand what goes wrong?
 fn is_shown(story: &Story, step: &Step) -> bool {
-    if goes_wrong(story, step) {
+    if story.goes_wrong(step) {
         return true;
     }
     let about =
@@ -140,7 +134,7 @@ fn without_repetitions<'s>(story: &Story, steps: &[&'s Step]) -> Vec<&'s Step> {
                 && last.cpu == step.cpu
                 && last.text == step.text
         });
-        if again && goes_wrong(story, step) {
+        if again && story.goes_wrong(step) {
             told.pop();
         } else if again {
             continue;

@@ -2,10 +2,12 @@
 //!
 //! The page is made of the files beside this one (`page.html`, `style/`, `script/`) and of the data as JSON (`page.rs`).
 //! Nothing is loaded from anywhere, and the page forbids its browser to. Each run lies in an element of its own, packed, for
-//! there are hundreds of them and each says much the same as the next: it is unpacked when somebody looks at it.
+//! there are hundreds of them and each says much the same as the next: it is unpacked when somebody looks at it. What a run
+//! does over and over is in it once (`run.rs`).
 
 pub mod file;
 mod page;
+mod run;
 
 use std::io::{self, Write};
 
@@ -15,6 +17,7 @@ use flate2::write::GzEncoder;
 use serde::Serialize;
 
 use self::page::Page;
+use self::run::Run;
 use super::outcome::Document;
 
 const FRAME: &str = include_str!("page.html");
@@ -51,7 +54,7 @@ pub fn page(document: &Document) -> io::Result<String> {
     let page = Page::of(document);
     let mut data = element("data", "application/json", &escaped(&serde_json::to_string(&page)?));
     for (number, story) in page.stories.iter().enumerate() {
-        data += &element(&format!("story-{number}"), "application/gzip", &packed(story)?);
+        data += &element(&format!("story-{number}"), "application/gzip", &packed(&Run::of(story))?);
     }
     // The data comes last: nothing is looked for in it.
     let page = FRAME.replace("/*STYLE*/", &STYLE.concat()).replace("/*SCRIPT*/", &SCRIPT.concat());

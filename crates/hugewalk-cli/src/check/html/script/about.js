@@ -6,12 +6,12 @@ function aboutStep(story, lanes, at, state) {
   const step = story.steps[at];
   const visible = lanes.visible();
   const move = (by, label, mark) => make("button", { type: "button", title: label, "aria-label": label, onclick: () => lanes.move(by) }, mark);
-  const position = at < 0 ? "Before the first step" : [`Step ${number(at + 1)} of ${number(story.steps.length)}, `, make("b", { style: { "--cpu": CPU(step.cpu) } }, `CPU ${story.cpus[step.cpu].letter}`), `, ${story.cpus[step.cpu].name}`];
+  const position = at < 0 ? "Before the first step" : [`Step ${number(step.number)} of ${number(story.count)}, `, make("b", { style: { "--cpu": CPU(step.cpu) } }, `CPU ${story.cpus[step.cpu].letter}`), `, ${story.cpus[step.cpu].name}`];
   const about = make("section", { class: "about", "aria-label": "The step" },
     make("p", { class: "where" }, make("span", {}, position),
       make("span", { class: "buttons" }, move(-1, "A step back", "‹"), " ", move(1, "A step forth", "›"))));
   if (at >= 0) {
-    const wrong = story.report && at + 1 === story.steps.length;
+    const wrong = goesWrong(story, at);
     about.append(make("h2", { class: wrong ? "wrong" : null }, arrows(step.text)));
     if (wrong) about.append(make("p", {}, story.report.what));
   }
@@ -21,6 +21,7 @@ function aboutStep(story, lanes, at, state) {
       step.kernel && [make("dt", {}, "Linux"), make("dd", { class: "mono" }, `${step.kernel}()`)],
       step.source && [make("dt", {}, "Here"), make("dd", { class: "mono" }, `${step.source.function}  ${step.source.file}:${step.source.line}`)],
       make("dt", {}, "Changed"), make("dd", {}, changes(story, before, at)),
+      step.again && [make("dt", {}, "Then"), make("dd", {}, inTurns(step.again))],
     ],
     make("dt", {}, "Held"), make("dd", {}, held(story, state))));
   const stack = at >= 0 && stackOf(story, step);
@@ -41,7 +42,7 @@ function changes(story, before, at) {
   if (own.length + folded.length === 0) return make("span", { class: "soft" }, "nothing");
   return make("ul", {},
     own.map((line) => make("li", {}, make("mark", {}, arrows(line)))),
-    folded.length > 0 && make("li", { class: "soft" }, `in the ${plural(at - before - 1, "folded step")} before: `, arrows(shorten(folded).join("; "))));
+    folded.length > 0 && make("li", { class: "soft" }, `in the ${plural(story.steps[at].number - (story.steps[before]?.number ?? 0) - 1, "folded step")} before: `, arrows(shorten(folded).join("; "))));
 }
 
 const shorten = (lines) => (lines.length > 6 ? [...lines.slice(0, 5), `${lines.length - 5} more`] : lines);
@@ -55,7 +56,9 @@ function held(story, state) {
 }
 
 function frames(stack) {
-  return make("ol", { class: "frames" }, stack.map((source) => make("li", {},
+  // How the processors of a scenario are started is nobody's business.
+  const told = stack.filter((source) => !source.file.endsWith("/bench.rs"));
+  return make("ol", { class: "frames" }, told.map((source) => make("li", {},
     make("span", {}, source.function, source.kernel && make("span", { class: "kernel" }, `  ${source.kernel}()`)),
     make("span", { class: "place" }, `${source.file}:${source.line}`))));
 }
@@ -67,14 +70,20 @@ function report(story, verdict) {
   const by = (cpu) => (cpu === null || cpu === undefined ? "the setup" : `CPU ${story.cpus[cpu].letter}, ${story.cpus[cpu].name}`);
   const event = (name, what) => what && [
     make("h3", {}, `${what.object} ${name} by ${by(what.cpu)}`), frames(what.stack)];
+  const waits = ([cpu, what]) => `${by(cpu)}, waits for ${what}`;
+  // Where it waits itself is its stack. Of a sleep where none may be, the stack says it all.
+  const own = !isSleep(told) && told.waits.find(([cpu]) => cpu === told.cpu);
+  const end = story.states.at(-1);
   return make("section", { class: "report", "aria-label": "What went wrong" },
     make("h2", {}, `BUG: ${told.title}`),
     make("p", {}, `${told.property}: ${told.what}`),
-    told.stack?.length > 0 && [make("h3", {}, told.cpu === null ? "Where" : `By ${by(told.cpu)}`), frames(told.stack)],
+    told.cpu !== null && told.stack?.length > 0 && [make("h3", {}, own ? waits(own) : `By ${by(told.cpu)}`), frames(told.stack)],
+    !isSleep(told) && told.waits.map((wait, at) => wait !== own && [make("h3", {}, waits(wait)), frames(told.waits_in[at])]),
+    told.order.map(({ cpu, held, taken, stack }) => [
+      make("h3", {}, `${by(cpu)}, held ${held} when it took ${taken}`), frames(stack)]),
     event("was allocated", told.allocated),
     event("was freed", told.freed),
-    told.waits?.length > 0 && [make("h3", {}, "Who waits for what"), make("ul", {}, told.waits.map(([cpu, text]) => make("li", {},
-      make("span", { class: "holder", style: { "--cpu": CPU(cpu) } }, story.cpus[cpu].letter), text)))],
+    end.holds.length > 0 && [make("h3", {}, "Locks held"), held(story, end)],
     make("h3", {}, "Schedule"),
     make("p", {}, make("code", {}, told.schedule), `: ${plural(told.switches, "switch", "switches")}, ${plural(told.steps, "step")}${verdict.race.shortest ? ", a shortest one" : ""}`));
 }

@@ -18,10 +18,16 @@ class Lanes {
     const { cpus, steps } = this.story;
     const start = make("li", { class: "step start", "data-step": -1, tabindex: -1 }, make("span", { class: "text" }, "Before the first step"));
     this.items.set(-1, start);
-    const turns = turnsOf(steps).map((turn, at, all) => make("li", {
-      class: `turn${at > 0 ? " switched" : ""}`,
-      style: { "--lane": turn.cpu, "--from": at > 0 ? all[at - 1].cpu : turn.cpu, "--cpu": CPU(turn.cpu) },
-    }, make("ol", { "aria-label": `CPU ${cpus[turn.cpu].letter}` }, this.parts(turn))));
+    const turns = turnsOf(steps);
+    const waits = waitsOf(this.story);
+    const lane = (cpu, from, parts) => make("li", {
+      class: `turn${from === cpu ? "" : " switched"}`,
+      style: { "--lane": cpu, "--from": from, "--cpu": CPU(cpu) },
+    }, make("ol", { "aria-label": `CPU ${cpus[cpu].letter}` }, parts));
+    const before = (list, at) => list[at - 1]?.cpu ?? list[at].cpu;
+    const ran = turns.map((turn, at) => lane(turn.cpu, before(turns, at), this.parts(turn)));
+    const ends = [...turns.slice(-1), ...waits];
+    const waiting = waits.map((wait) => lane(wait.cpu, before(ends, ends.indexOf(wait)), waitItem(wait)));
     const lines = cpus.map((_, number) => make("i", { class: "lane-line", style: { "--lane": number } }));
     const width = Math.max(34, Math.min(100, Math.round(276 / cpus.length)));
     const folds = this.folds.length;
@@ -33,37 +39,42 @@ class Lanes {
           make("b", {}, `CPU ${cpu.letter}`), cpu.process ? ` in ${cpu.process}` : null, make("span", {}, cpu.name))),
         folds > 0 && make("div", { class: "fold" }, this.all)),
       make("div", { style: { position: "relative" } }, lines,
-        make("ol", { class: "turns", "aria-label": "Steps, in the order in which they happened" }, make("li", {}, make("ol", {}, start)), turns)));
+        make("ol", { class: "turns", "aria-label": "Steps, in the order in which they happened" }, make("li", {}, make("ol", {}, start)), ran, waiting)));
   }
 
   /** Steps of a turn, those in between that nobody races for folded. */
   parts(turn) {
     const parts = [];
     for (let at = turn.first; at <= turn.last;) {
-      if (this.isShown(at)) {
-        parts.push(this.item(at));
-        at += 1;
-        continue;
-      }
       let end = at;
-      while (end < turn.last && !this.isShown(end + 1)) end += 1;
-      parts.push(this.fold(at, end));
+      if (this.isShown(at)) parts.push(this.item(at));
+      else {
+        while (end < turn.last && !this.isShown(end + 1) && !this.isLoud(end)) end += 1;
+        parts.push(this.fold(at, end));
+      }
+      if (this.isLoud(end)) parts.push(againItem(this.story.steps[end]));
       at = end + 1;
     }
     return parts;
   }
 
   isShown(at) {
-    return this.story.steps[at].contended || at + 1 === this.story.steps.length;
+    return this.story.steps[at].contended || at + 1 === this.story.steps.length || goesWrong(this.story, at);
+  }
+
+  /** Does a loop with steps that are shown end its first turn here? */
+  isLoud(at) {
+    const steps = this.story.steps[at].again?.steps ?? 0;
+    return Array.from({ length: steps }, (_, back) => at - back).some((each) => this.isShown(each));
   }
 
   item(at) {
     const step = this.story.steps[at];
     const { source, kernel } = step;
-    const violation = this.story.report && at + 1 === this.story.steps.length;
+    const violation = goesWrong(this.story, at);
     const item = make("li", {
       class: `step${step.contended ? "" : " quiet"}${violation ? " violation" : ""}`,
-      id: `step-${at + 1}`, "data-step": at, "data-kind": step.kind, tabindex: -1,
+      id: `step-${step.number}`, "data-step": at, "data-kind": step.kind, tabindex: -1,
       style: { "--cpu": CPU(step.cpu) },
     },
     sign(step.kind),
@@ -76,7 +87,10 @@ class Lanes {
 
   fold(first, last) {
     const list = make("ol", { hidden: true });
-    for (let at = first; at <= last; at += 1) list.append(this.item(at));
+    for (let at = first; at <= last; at += 1) {
+      list.append(this.item(at));
+      if (this.story.steps[at].again && !this.isLoud(at)) list.append(againItem(this.story.steps[at]));
+    }
     const says = make("span", {});
     const button = make("button", { type: "button", title: "steps on what nobody races for", "aria-expanded": "false", onclick: () => this.setFold(fold, list.hidden) }, says);
     const fold = { first, last, list, button, says };
@@ -86,12 +100,12 @@ class Lanes {
   }
 
   nameFold({ first, last, list, says }) {
-    says.textContent = `${list.hidden ? "▸" : "▾"} ${plural(last - first + 1, "quiet step")}`;
+    says.textContent = `${list.hidden ? "▸" : "▾"} ${plural(howMany(this.story, first, last), "quiet step")}`;
   }
 
   nameAll() {
     const open = this.folds.some((fold) => !fold.list.hidden);
-    const hidden = this.folds.reduce((sum, fold) => sum + fold.last - fold.first + 1, 0);
+    const hidden = this.folds.reduce((sum, fold) => sum + howMany(this.story, fold.first, fold.last), 0);
     this.all.textContent = open ? "Fold quiet steps" : `Show ${plural(hidden, "quiet step")}`;
     this.all.setAttribute("aria-pressed", String(open));
   }
@@ -156,6 +170,12 @@ class Lanes {
     this.choose(last ? visible.at(-1) : visible[0]);
   }
 
+  moveToWrong() {
+    const wrong = this.story.steps.findIndex((_, at) => goesWrong(this.story, at));
+    if (wrong >= 0) this.choose(wrong);
+    else this.moveToEnd(true);
+  }
+
   /** To the next or previous step of the same processor. */
   moveOnCpu(by) {
     const visible = this.visible();
@@ -192,6 +212,40 @@ class Lanes {
   looked() {
     return this.near ? Number(this.near.dataset.step) : this.chosen;
   }
+}
+
+/** Is this the step that the report is about? */
+const goesWrong = (story, at) => Number.isInteger(story.report?.step) && story.report.step + 1 === story.steps[at].number;
+
+/** Steps from one to another, with those that are not told because they repeat others. */
+function howMany(story, first, last) {
+  const end = story.steps[last + 1]?.number ?? story.count + 1;
+  const { again } = story.steps[last];
+  // What repeats steps that are shown is told beside them.
+  return end - story.steps[first].number - (again && last - first + 1 < again.steps ? again.steps * again.times : 0);
+}
+
+const againItem = ({ again }) => make("li", { class: "again" }, make("span", {}, `↻ ${inTurns(again)}`));
+
+/** What is done over and over. */
+const inTurns = ({ steps, times }) => `${steps === 1 ? "the same" : `the last ${number(steps)} steps`} ${number(times)} times more`;
+
+/** Who waits for what at the end, in vain, or would have waited if it may. */
+function waitsOf({ report }) {
+  const does = report && isSleep(report) ? "may sleep for" : "waits for";
+  return (report?.waits ?? []).map(([cpu, what], at) => ({ cpu, text: `${does} ${what}`, source: report.waits_in?.[at]?.[0] }));
+}
+
+/** Is the report about a sleep where none may be, whether or not it would have come to that? */
+const isSleep = (report) => report.property === "I10";
+
+/** What does not happen any more is no step: there is no state after it. */
+function waitItem({ text, source }) {
+  return make("li", { class: "waiting" },
+    sign("wait"),
+    make("span", { class: "text" }, text),
+    source?.kernel && make("span", { class: "kernel" }, `${source.kernel}()`),
+    source && make("span", { class: "source", title: `${source.function}, ${source.file}:${source.line}` }, `${fileName(source.file)}:${source.line}`));
 }
 
 /** Runs of steps of one processor. */

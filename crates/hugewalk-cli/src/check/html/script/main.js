@@ -7,8 +7,8 @@ function verdictAt(hash) {
 }
 
 /** Keeps the step in the address, so that it can be passed on, without an entry in the history for each. */
-function remember(verdict, at) {
-  const address = at < 0 ? addressOf(verdict) : `${addressOf(verdict)}?step=${at + 1}`;
+function remember(verdict, story, at) {
+  const address = at < 0 ? addressOf(verdict) : `${addressOf(verdict)}?step=${story.steps[at].number}`;
   if (location.hash === address) return;
   try {
     history.replaceState(null, "", address);
@@ -50,6 +50,7 @@ const KEYS = [
   [["p"], "the step before of the same CPU", () => open.lanes?.moveOnCpu(-1)],
   [["Home"], "the start", () => open.lanes?.moveToEnd(false)],
   [["End"], "the last step", () => open.lanes?.moveToEnd(true)],
+  [["w"], "the step that goes wrong", () => open.lanes?.moveToWrong()],
   [["f"], "show or fold the steps on what nobody races for", () => open.lanes?.folds.length > 0 && open.lanes.foldAll()],
   [["]"], "the next race", () => showRace(1)],
   [["["], "the race before", () => showRace(-1)],

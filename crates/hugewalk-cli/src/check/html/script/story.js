@@ -19,7 +19,7 @@ async function showStory(place, verdict, step) {
   const feet = footsteps(story, layout);
   const drawn = make("figure", { "aria-label": "Page tables" });
   const about = make("div", {});
-  const stateAt = (at) => story.states[at < 0 ? 0 : story.steps[at].state];
+  const stateAt = (at) => story.states[at < 0 ? 0 : story.steps[at].shows];
   const lanes = new Lanes(story, (at) => {
     const state = stateAt(at);
     drawn.replaceChildren(drawTables(story, layout, {
@@ -27,13 +27,14 @@ async function showStory(place, verdict, step) {
     }));
     about.replaceChildren(aboutStep(story, lanes, at, state));
     announce(story, at);
-    remember(verdict, lanes.chosen);
+    remember(verdict, story, lanes.chosen);
   });
   open.lanes = lanes;
   put(place,
     make("div", { class: "pane" }, lanes.element, report(story, verdict)),
     make("aside", { class: "pane tables", "aria-label": "The tables at this step", tabindex: 0 }, drawn, about));
-  const wanted = Number.isInteger(step) ? Math.max(-1, Math.min(story.steps.length - 1, step - 1)) : -1;
+  // Of a step that repeats an earlier one, the last one that is told before it.
+  const wanted = Number.isInteger(step) ? story.steps.findLastIndex((each) => each.number <= step) : -1;
   lanes.choose(wanted);
 }
 
@@ -76,7 +77,7 @@ function explored(verdict) {
 function announce(story, at) {
   const step = story.steps[at];
   const text = step
-    ? `Step ${at + 1}, CPU ${story.cpus[step.cpu].letter}: ${step.text}. ${step.changes.length > 0 ? `Changed: ${step.changes.join("; ")}` : "Nothing changed"}.`
+    ? `Step ${step.number}, CPU ${story.cpus[step.cpu].letter}: ${step.text}. ${step.again ? `Then ${inTurns(step.again)}. ` : ""}${step.changes.length > 0 ? `Changed: ${step.changes.join("; ")}` : "Nothing changed"}.`
     : "Before the first step.";
   document.getElementById("live").textContent = text.replaceAll("->", "to");
 }
