@@ -111,54 +111,74 @@ fn done(file: &Path) -> BTreeMap<String, Value> {
     serde_json::from_value(checkpoint["done"].clone()).expect("units by number")
 }
 
-#[test]
-fn what_is_done_before_a_kill_is_not_done_again() {
-    let directory = TempDir::new().expect("a directory");
-    let file = directory.path().join("kept");
-    let arguments = "S8 --protocol hugewalk --random 160000 --seed 5 --jobs 1 --checkpoint kept";
-    let mut child = check(directory.path(), arguments).stdout(Stdio::null()).spawn().expect("it runs");
-    let start = Instant::now();
-    while !file.exists() || done(&file).is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(60), "nothing was kept");
-        thread::sleep(Duration::from_millis(5));
-    }
-    // SIGKILL.
-    child.kill().expect("killed");
-    assert_eq!(child.wait().expect("it ended").code(), None, "it had finished before it was killed");
-    let before = done(&file);
-    let resumed = run(directory.path(), &format!("{arguments} --format json"));
-    let after = done(&file);
-    assert!(before.len() < after.len(), "{} of {}", before.len(), after.len());
-    for (number, outcome) in &before {
-        // With the time that it took: a second run of it would have taken another.
-        assert_eq!(after.get(number), Some(outcome), "unit {number}");
-    }
-    let whole = run(directory.path(), "S8 --protocol hugewalk --random 160000 --seed 5 --format json");
-    assert_eq!(found(&resumed), found(&whole));
-    // A third time there is nothing to do.
-    let third = run(directory.path(), &format!("{arguments} --format json"));
-    assert_eq!((found(&third), done(&file)), (found(&whole), after));
-    assert_eq!(names(directory.path()), ["kept"]);
-}
+/// More than can be done before it is stopped, however fast the machine and however slow its disk.
+const LONG: &str = "S8 --protocol hugewalk --random 400000000 --seed 5 --jobs 1 --checkpoint kept";
+const UNITS: usize = 20_000;
 
-/// Starts a long check, and waits until it has kept something.
-fn started(directory: &Path, arguments: &str, file: &Path) -> std::process::Child {
-    let child = check(directory, arguments).spawn().expect("it runs");
+/// Starts a long check, and waits until it has kept more than so many units.
+fn started(directory: &Path, more_than: usize) -> std::process::Child {
+    let file = directory.join("kept");
+    let child = check(directory, LONG).spawn().expect("it runs");
     let start = Instant::now();
-    while !file.exists() || done(file).is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(60), "nothing was kept");
+    while !file.exists() || done(&file).len() <= more_than {
+        assert!(start.elapsed() < Duration::from_secs(120), "nothing was kept");
         thread::sleep(Duration::from_millis(5));
     }
     child
 }
 
-const LONG: &str = "S8 --protocol hugewalk --random 4000000 --seed 5 --jobs 1 --checkpoint kept";
+/// SIGKILL.
+fn kill(mut child: std::process::Child) {
+    child.kill().expect("killed");
+    assert_eq!(child.wait().expect("it ended").code(), None, "it had finished before it was killed");
+}
+
+/// With the time that it took: a second run of it would have taken another.
+fn is_kept(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>) {
+    assert!(before.len() < after.len(), "{} of {}", before.len(), after.len());
+    for (number, outcome) in before {
+        assert_eq!(after.get(number), Some(outcome), "unit {number}");
+    }
+}
+
+#[test]
+fn what_is_done_before_a_kill_is_not_done_again() {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("kept");
+    kill(started(directory.path(), 0));
+    let before = done(&file);
+    kill(started(directory.path(), before.len()));
+    is_kept(&before, &done(&file));
+}
+
+#[test]
+fn who_goes_on_finds_what_is_found_at_once() {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("kept");
+    let work = "S8 --protocol hugewalk --random 160000 --seed 5 --jobs 1 --format json";
+    let whole = run(directory.path(), work);
+    let arguments = format!("{work} --checkpoint kept");
+    assert_eq!(found(&run(directory.path(), &arguments)), found(&whole));
+    // As a kill leaves it.
+    let mut checkpoint: Value =
+        serde_json::from_slice(&fs::read(&file).expect("a checkpoint")).expect("JSON");
+    checkpoint["done"].as_object_mut().expect("units by number").retain(|number, _| "135".contains(number));
+    fs::write(&file, checkpoint.to_string()).expect("written");
+    let before = done(&file);
+    assert_eq!(before.len(), 3);
+    assert_eq!(found(&run(directory.path(), &arguments)), found(&whole));
+    let after = done(&file);
+    is_kept(&before, &after);
+    // A third time there is nothing to do.
+    assert_eq!((found(&run(directory.path(), &arguments)), done(&file)), (found(&whole), after));
+    assert_eq!(names(directory.path()), ["kept"]);
+}
 
 #[test]
 fn two_processes_do_not_work_on_one_checkpoint() {
     let directory = TempDir::new().expect("a directory");
     let file = directory.path().join("kept");
-    let mut first = started(directory.path(), LONG, &file);
+    let mut first = started(directory.path(), 0);
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(&file, link).expect("a link");
     let in_use = ": another `hugewalk check` is at work on it; let it end, or name another file";
@@ -220,7 +240,7 @@ fn who_is_asked_to_stop_keeps_what_is_done_says_so_and_ends_by_the_signal() {
     for (signal, number) in [("INT", 2), ("TERM", 15)] {
         let directory = TempDir::new().expect("a directory");
         let file = directory.path().join("kept");
-        let child = started(directory.path(), LONG, &file);
+        let child = started(directory.path(), 0);
         let start = Instant::now();
         let kill = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
         assert!(kill.expect("kill runs").success());
@@ -230,7 +250,7 @@ fn who_is_asked_to_stop_keeps_what_is_done_says_so_and_ends_by_the_signal() {
         let error = String::from_utf8(output.stderr).expect("text");
         let done = done(&file).len();
         let expected = format!(
-            "hugewalk: stopped by SIG{signal} with {done} of 200 units done; they are kept in kept: the same command goes on from there\n"
+            "hugewalk: stopped by SIG{signal} with {done} of {UNITS} units done; they are kept in kept: the same command goes on from there\n"
         );
         assert_eq!((output.status.signal(), error, output.stdout.len()), (Some(number), expected, 0));
     }
