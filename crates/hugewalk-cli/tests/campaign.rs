@@ -11,8 +11,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 fn check(directory: &Path, arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hugewalk"));
-    command.current_dir(directory).arg("check").args(arguments.split_whitespace());
+    // Who runs the tests in the background has SIGINT ignored, and what is started by them keeps to that unless told otherwise.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_hugewalk"), "check"]);
+    command.current_dir(directory).args(arguments.split_whitespace());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -16,8 +16,9 @@ const PROGRAM: &str = "pool 4; open f0 memory; truncate f0 2p; p0 map f0+0 at=1g
                        p0 store 1g 7; p0 fork p1; p1 load 1g; p1 store 1g+1p 8; p0 load 1g+1p; p0 load 1g+2p";
 
 fn conform(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hugewalk"));
-    command.arg("conform").args(arguments);
+    // Who runs the tests in the background has SIGINT ignored, and what is started by them keeps to that unless told otherwise.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_hugewalk"), "conform"]).args(arguments);
     command
 }
 
