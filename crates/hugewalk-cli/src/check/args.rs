@@ -20,25 +20,8 @@ const OTHER_THAN_REPLAY: [&str; 11] = [
     "seed",
     "jobs",
 ];
-/// What has nothing to do with names.
-const OTHER_THAN_LIST: [&str; 16] = [
-    "scenarios",
-    "protocol",
-    "without",
-    "freed_at_once",
-    "replay",
-    "random",
-    "pct",
-    "shard",
-    "checkpoint",
-    "html",
-    "preemptions",
-    "executions",
-    "seconds",
-    "changes",
-    "seed",
-    "jobs",
-];
+/// What has nothing to do with names, besides.
+const OTHER_THAN_LIST: [&str; 5] = ["scenarios", "protocol", "without", "freed_at_once", "replay"];
 
 /// `hugewalk check`
 #[derive(Debug, Args)]
@@ -65,7 +48,7 @@ pub struct CheckArgs {
     pub freed_at_once: bool,
 
     /// Name the scenarios, protocols and steps there are
-    #[arg(long, conflicts_with_all = OTHER_THAN_LIST)]
+    #[arg(long, conflicts_with_all = OTHER_THAN_LIST, conflicts_with_all = OTHER_THAN_REPLAY)]
     pub list: bool,
 
     /// Run one schedule, as a report prints it, and print every step; the exit code is 0 whatever comes of it

@@ -15,6 +15,7 @@
 mod ambient;
 mod rewind;
 mod setup;
+mod strategy;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,6 +28,7 @@ pub(crate) use self::ambient::{
 };
 pub(crate) use self::rewind::Machine;
 pub use self::setup::Setup;
+pub(crate) use self::strategy::{Choice, Strategy, View};
 
 use self::ambient::{MOVING, TRACING, VM, with};
 use self::rewind::Rewinding;
@@ -39,50 +41,6 @@ use super::lockorder::LockOrder;
 use super::objects::Objects;
 use super::op::{Footprint, Op};
 use super::schedule::Schedule;
-
-/// What the strategy says at a scheduling point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
-    Run(usize),
-    /// This run is not worth going on with.
-    GiveUp,
-}
-
-/// A scheduling point, as the strategy sees it.
-pub(crate) struct View<'v> {
-    /// Bit `t`: thread `t` can take its step.
-    pub(crate) enabled: u8,
-    /// Who moved last, whether it can go on or not.
-    pub(crate) current: Option<usize>,
-    pub(crate) threads: &'v [Thread],
-    pub(crate) schedule: &'v Schedule,
-}
-
-impl View<'_> {
-    /// The least number of steps that a run which goes wrong before the next switch can have.
-    pub(crate) fn steps(&self) -> u32 {
-        let others = self.threads.iter().enumerate().filter(|&(number, _)| Some(number) != self.current);
-        self.schedule.steps() - others.map(|(_, thread)| thread.tail).sum::<u32>()
-    }
-}
-
-/// Who decides whose turn it is.
-pub(crate) trait Strategy {
-    fn choose(&mut self, view: &View<'_>) -> Choice;
-
-    /// How many choices the next run makes as the last one did; `None` if the last one was not this strategy's.
-    fn repeats(&self) -> Option<usize> {
-        None
-    }
-
-    /// The number of the choice that was made just now, if another may be made there later.
-    fn returns_here(&self) -> Option<usize> {
-        None
-    }
-
-    /// The next choice is the one of this number.
-    fn return_to(&mut self, _choice: usize) {}
-}
 
 /// A step that was taken at a scheduling point.
 #[derive(Clone, Copy, Debug)]
