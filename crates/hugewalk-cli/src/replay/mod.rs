@@ -86,6 +86,7 @@ pub fn replay(
         pools: pools.into_iter().filter(|pool| pool.total > 0 || pool.huge_page_kb == 2048).collect(),
         rate: rate(&plan, &record, args.clones, taken),
         differences: record.differences,
+        notes: trace.notes.iter().chain(&plan.notes).cloned().collect(),
         skipped: plan.skipped,
         truth,
         advice,

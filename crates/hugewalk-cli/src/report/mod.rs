@@ -36,6 +36,8 @@ pub struct Report {
     pub pools: Vec<Pool>,
     /// Calls whose result is not the recorded one.
     pub differences: Vec<Difference>,
+    /// What the recording does not tell or the replay could not follow, and what would help: a sentence each.
+    pub notes: Vec<String>,
     /// Calls that were not performed, by name, and how often they were made.
     pub skipped: BTreeMap<String, u64>,
     /// The comparison with what the kernel said, if asked for.

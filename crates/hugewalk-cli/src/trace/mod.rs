@@ -31,6 +31,8 @@ pub struct Trace {
     pub faults: Vec<Fault>,
     /// Calls that this program does not perform, by name, and how often they were made.
     pub skipped: BTreeMap<String, u64>,
+    /// What cannot be concluded from it, and what would help: a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// One step of a recording.
@@ -73,7 +75,7 @@ impl Trace {
                 event.tid = pid;
             }
         }
-        Ok(Self { events, faults, skipped: recording.skipped })
+        Ok(Self { events, faults, skipped: recording.skipped, notes: Vec::new() })
     }
 
     /// Both in one, in order of time. What strace and perf put at the same moment happened in that order: a call is

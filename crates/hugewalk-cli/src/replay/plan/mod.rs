@@ -58,6 +58,8 @@ pub struct Plan {
     pub huge_faults: u64,
     /// Faults elsewhere.
     pub other_faults: u64,
+    /// What could not be followed, and what would help: a sentence each.
+    pub notes: Vec<String>,
     /// Calls that are not performed, by name.
     pub skipped: BTreeMap<String, u64>,
     /// The moment of the last step.

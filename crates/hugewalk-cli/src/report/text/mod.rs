@@ -28,6 +28,7 @@ const LISTED: usize = 12;
 /// Those of `out`.
 pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     recording(report, out)?;
+    notes(report, out)?;
     sharing::mappings(&report.mappings, out)?;
     sharing::tables(report, out)?;
     sharing::unsharing(report, out)?;
@@ -78,6 +79,18 @@ fn recording(report: &Report, out: &mut impl Write) -> io::Result<()> {
         paragraph(out, "  ", "without --faults: only pages that calls populate are present")?;
     }
     paragraph(out, "  ", &format!("pool at the start: {}", recording.pool))
+}
+
+/// What is not known stands before all figures: they may be wrong for it.
+fn notes(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    if report.notes.is_empty() {
+        return Ok(());
+    }
+    heading(out, "Not known")?;
+    for sentence in report.notes.iter().take(LISTED) {
+        paragraph(out, "  - ", sentence)?;
+    }
+    more(out, report.notes.len())
 }
 
 fn pools(report: &Report, out: &mut impl Write) -> io::Result<()> {
