@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use hugewalk::addr::HugeSize;
 
-use super::state::{File, Model};
+use super::state::{File, Model, take_range};
 use super::{Refused, Why};
 
 impl Model {
@@ -112,7 +112,7 @@ impl Model {
             return Ok(());
         }
         self.zap_offsets(file, &whole);
-        let pages: Vec<_> = self.files[file].pages.extract_if(whole, |_, _| true).collect();
+        let pages = take_range(&mut self.files[file].pages, whole);
         for (_, page) in pages {
             self.put_page(page.frame);
         }

@@ -8,7 +8,7 @@ use hugewalk::fault::Access;
 use hugewalk::mm::{MapFlags, Placement, RemapTo};
 use hugewalk::vma::Protection;
 
-use super::state::{Model, Vma};
+use super::state::{Model, Vma, take_range};
 use super::{Map, Refused, What, Why};
 
 const PAGE: u64 = 4096;
@@ -225,7 +225,7 @@ impl Model {
     /// itself, as in kernels from 6.12 on; but not while there are surplus pages.
     pub(super) fn zap(&mut self, process: usize, range: &Range<u64>) {
         let private = &mut self.process(process).private;
-        let gone: Vec<_> = private.extract_if(range.clone(), |_, _| true).collect();
+        let gone = take_range(private, range.clone());
         let surplus = HugeSize::ALL.map(|size| self.counters(size).surplus);
         for (address, entry) in gone {
             let super::state::Entry::Own { frame, .. } = entry else { continue };
@@ -370,7 +370,7 @@ impl Model {
         let mut vma = process.vmas.remove(&old).expect("it was cut out just now");
         (vma.start, vma.end, vma.turn) = (target.start, target.end, turn);
         process.vmas.insert(new, vma);
-        let moved: Vec<_> = process.private.extract_if(kept.clone(), |_, _| true).collect();
+        let moved = take_range(&mut process.private, kept.clone());
         process.private.extend(moved.into_iter().map(|(address, entry)| (address - old + new, entry)));
         Ok(new)
     }

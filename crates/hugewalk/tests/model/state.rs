@@ -1,7 +1,7 @@
 //! What the model knows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 
 use hugewalk::addr::HugeSize;
 use hugewalk::platform::Levels;
@@ -243,4 +243,13 @@ impl Model {
             }
         }
     }
+}
+
+/// Takes the elements with these keys out of a map.
+pub(super) fn take_range<K: Ord + Copy, V>(
+    map: &mut BTreeMap<K, V>,
+    keys: impl RangeBounds<K>,
+) -> Vec<(K, V)> {
+    let keys: Vec<K> = map.range(keys).map(|(&key, _)| key).collect();
+    keys.into_iter().filter_map(|key| map.remove_entry(&key)).collect()
 }
