@@ -212,8 +212,8 @@ impl<'g, P: Platform> Gather<'g, P> {
         // of this address space could still read it.
         hugetlb.page(frame).remove_mapping();
         match self.reserve.as_ref().filter(|_| promised) {
-            Some(reserve) => hugetlb.put_page_promised(frame, self.size, |index| reserve.restore(index)),
-            None => hugetlb.put_page(frame, self.size),
+            Some(reserve) => hugetlb.put_page_promised(frame, |index| reserve.restore(index)),
+            None => hugetlb.put_page(frame),
         }
     }
 }

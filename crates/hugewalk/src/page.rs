@@ -4,6 +4,8 @@
 //! page it read out of an entry, and only then find out whether the entry still says so.
 
 use core::cell::UnsafeCell;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
 use core::sync::atomic::Ordering;
 
 use crate::addr::{HugeFrame, HugeSize};
@@ -48,6 +50,8 @@ const MIGRATION: u64 = 1 << 32;
 ///
 /// - While `refs` is 0 the page is free, and its pool alone touches `subpool`; the one who takes the page out of the
 ///   pool, or drops the last reference, has it to itself as well.
+/// - A page with a reference belongs to one pool, and the flags say to which. It goes to the platform, and may come back
+///   as a page of another size, only while it has none.
 /// - Each pin in the upper half of `refs` comes with a reference in the lower half.
 /// - The lower half of `mappings` is the number of leaf entries that map the page, or did and have not been flushed from
 ///   every processor; each of them holds one of `refs`. A table shared by many counts once.
@@ -236,16 +240,13 @@ impl<P: Platform> Page<P> {
         self.mappings.fetch_sub(MAPPING, Ordering::AcqRel);
     }
 
-    /// A reference more, by one who has one.
+    /// Adds a reference. The caller holds one already, or the lock under which another holder would give its own up.
     pub(crate) fn hold(&self) {
         self.refs.fetch_add(REFERENCE, Ordering::Relaxed);
     }
 
-    /// A reference more, and with `pin` a pin, by one who read the frame out of an entry and knows nothing else of it: not if
-    /// the page is free. What he gets may be a page in its next life; he re-reads the entry to find out.
-    ///
-    /// Linux: `try_grab_folio()` in mm/gup.c.
-    pub(crate) fn try_hold(&self, pin: bool) -> Result<(), NotHeld> {
+    /// Adds a reference, and a pin if `pin`, unless the page is free. See [`Speculative`].
+    fn try_hold(&self, pin: bool) -> Result<(), NotHeld> {
         let weight = if pin { PIN + REFERENCE } else { REFERENCE };
         let mut now = self.refs.load(Ordering::Relaxed);
         loop {
@@ -298,7 +299,7 @@ impl<P: Platform> Page<P> {
     /// # Safety
     ///
     /// The caller dropped the last reference.
-    unsafe fn strip(&self) -> (Option<Arc<SubPool<P>>>, bool, Option<Arc<HugeFile<P>>>) {
+    unsafe fn strip(&self) -> Stripped<P> {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         let subpool = unsafe { (*self.subpool.get()).take() };
         // SAFETY: likewise.
@@ -306,8 +307,14 @@ impl<P: Platform> Page<P> {
         let flags = self.flags.fetch_and(KEPT, Ordering::AcqRel);
         // SAFETY: by the invariants of `Owner` an anonymous page accounts for a reference, and the note of it is gone.
         let file = owner.filter(|_| flags & ANON != 0).map(|file| unsafe { file.reclaim() });
-        (subpool, flags & RESTORE_RESERVE != 0, file)
+        Stripped { size: size_of_pool(flags), subpool, unused: flags & RESTORE_RESERVE != 0, file }
     }
+}
+
+/// The size that the flags of a page which somebody holds speak of: by the invariants of [`Page`] it is of one pool.
+fn size_of_pool(flags: u64) -> HugeSize {
+    debug_assert!(flags & (POOLED_2M | POOLED_1G) != 0, "a page is held that is of no pool");
+    if flags & POOLED_1G == 0 { HugeSize::Size2M } else { HugeSize::Size1G }
 }
 
 impl<P: Platform> Hugetlb<P> {
@@ -319,29 +326,26 @@ impl<P: Platform> Hugetlb<P> {
     }
 
     /// Gives one reference up. The last one puts the page back into its pool. Does not sleep.
-    pub(crate) fn put_page(&self, frame: HugeFrame, size: HugeSize) {
-        self.put(frame, size, REFERENCE, |_| false);
+    pub(crate) fn put_page(&self, frame: HugeFrame) {
+        self.put(frame, REFERENCE, |_| false);
     }
 
     /// As [`put_page`](Self::put_page); if it was the last reference to a private page, `restore` is asked whether the page
-    /// is promised again, by the offset that it was taken for. Does not sleep.
+    /// is reserved again, by the offset that it was taken for. Does not sleep.
     ///
     /// Linux: `folio_set_hugetlb_restore_reserve()` in `__unmap_hugepage_range()`, which decides before it knows.
-    pub(crate) fn put_page_promised(
-        &self,
-        frame: HugeFrame,
-        size: HugeSize,
-        restore: impl FnOnce(u64) -> bool,
-    ) {
-        self.put(frame, size, REFERENCE, restore);
+    pub(crate) fn put_page_promised(&self, frame: HugeFrame, restore: impl FnOnce(u64) -> bool) {
+        self.put(frame, REFERENCE, restore);
     }
 
     /// Gives a pin up with its reference. Linux: `unpin_user_page()`.
-    pub(crate) fn unpin_page(&self, frame: HugeFrame, size: HugeSize) {
-        self.put(frame, size, PIN + REFERENCE, |_| false);
+    pub(crate) fn unpin_page(&self, frame: HugeFrame) {
+        self.put(frame, PIN + REFERENCE, |_| false);
     }
 
-    fn put(&self, frame: HugeFrame, size: HugeSize, weight: u64, restore: impl FnOnce(u64) -> bool) {
+    /// The reference goes back to whatever the page is now (P4). No caller says what size that is: a page that was held on a
+    /// guess may have come to another pool since the guess.
+    fn put(&self, frame: HugeFrame, weight: u64, restore: impl FnOnce(u64) -> bool) {
         let page = self.page(frame);
         // AcqRel: the uses of all holders come before the page's next life.
         if page.refs.fetch_sub(weight, Ordering::AcqRel) != weight {
@@ -351,7 +355,7 @@ impl<P: Platform> Hugetlb<P> {
         let index = unsafe { (*page.owner.get()).index };
         let promised = page.is_anon() && restore(index);
         // SAFETY: that was the last reference.
-        let (subpool, unused, file) = unsafe { page.strip() };
+        let Stripped { size, subpool, unused, file } = unsafe { page.strip() };
         let restore = unused || promised;
         // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation up and was never used brings it back
         // as it is; else the sub-pool may want it to keep its minimum.
@@ -362,6 +366,16 @@ impl<P: Platform> Hugetlb<P> {
         // It may have been the last thing that kept the file, which frees pages in its turn, but none that keeps a file.
         drop(file);
     }
+}
+
+/// What a page that nobody holds any more leaves behind.
+struct Stripped<P: Platform> {
+    /// Of the pool that it goes back to.
+    size: HugeSize,
+    subpool: Option<Arc<SubPool<P>>>,
+    /// It used a reservation up, and was never used.
+    unused: bool,
+    file: Option<Arc<HugeFile<P>>>,
 }
 
 /// Why a page could not be taken hold of.
@@ -413,7 +427,72 @@ impl<'h, P: Platform> PageRef<'h, P> {
 
 impl<P: Platform> Drop for PageRef<'_, P> {
     fn drop(&mut self) {
-        self.hugetlb.put_page(self.frame, self.size);
+        self.hugetlb.put_page(self.frame);
+    }
+}
+
+/// A reference that was taken on a guess: the frame was read out of an entry, or named, and may have become a page in its
+/// next life before the reference was taken, and of another size.
+///
+/// So this says nothing of the page. It is *confirmed*, by who looks again at what led to the frame, or dropped, which gives
+/// the reference back to whatever the page is by then (P4).
+///
+/// # Invariants
+///
+/// The page of `frame` has a reference that this value owns, and a pin if `pin`.
+#[must_use = "the guess is to be confirmed"]
+pub(crate) struct Speculative<P: Platform, H: Deref<Target = Hugetlb<P>>> {
+    system: H,
+    frame: HugeFrame,
+    pin: bool,
+}
+
+impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Speculative<P, H> {
+    /// Takes a reference, and a pin if `pin`, unless the page is free.
+    ///
+    /// Linux: `try_grab_folio()` in mm/gup.c.
+    #[inline]
+    pub(crate) fn take(system: H, frame: HugeFrame, pin: bool) -> Result<Self, NotHeld> {
+        system.page(frame).try_hold(pin)?;
+        // INVARIANT: taken just now.
+        Ok(Self { system, frame, pin })
+    }
+
+    /// The record. What it says is true of the page that is held, which need not be the one that was meant.
+    #[inline]
+    pub(crate) fn page(&self) -> &Page<P> {
+        self.system.page(self.frame)
+    }
+
+    /// Ends the guess: the caller has looked again, and this is the page that was meant. The reference, and the pin, pass to
+    /// the caller.
+    #[inline]
+    pub(crate) fn confirmed(self) -> (H, HugeFrame) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, so it is read out once.
+        (unsafe { core::ptr::read(&raw const this.system) }, this.frame)
+    }
+}
+
+impl<'h, P: Platform> Speculative<P, &'h Hugetlb<P>> {
+    /// The reference by itself, by a caller who wants whatever page is there now. It says of which size that is.
+    pub(crate) fn into_page(self) -> PageRef<'h, P> {
+        debug_assert!(!self.pin, "a pin would stay behind");
+        let size = size_of_pool(self.page().flags.load(Ordering::Acquire));
+        let (hugetlb, frame) = self.confirmed();
+        // SAFETY: the reference passes over. While it is held the page stays of this size.
+        unsafe { PageRef::from_raw(hugetlb, frame, size) }
+    }
+}
+
+impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Drop for Speculative<P, H> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.pin {
+            self.system.unpin_page(self.frame);
+        } else {
+            self.system.put_page(self.frame);
+        }
     }
 }
 

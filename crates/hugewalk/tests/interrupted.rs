@@ -1,13 +1,17 @@
-//! What another processor can do between a changed entry and the TLB flush that follows, forced to happen there.
+//! What another processor can do between a changed entry and the TLB flush that follows, or between a look at an entry and
+//! the use of what it said, forced to happen there.
 
 mod common;
 
-use common::interrupt::{before_next_flush, is_pending};
-use common::{AddressSpace, File, M2, SMALL, Task, at, map, system};
-use hugewalk::addr::VirtAddr;
+use common::interrupt::{At, before_next, before_next_flush, is_pending};
+use common::{AddressSpace, Bench, File, GIB, Hugetlb, M2, SMALL, Task, at, map, system};
+use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
 use hugewalk::arch::Entry;
 use hugewalk::fault::{Access, Fault};
+use hugewalk::gup::GupFlags;
 use hugewalk::mm::{Advice, MapFlags};
+use hugewalk::pool::PoolCounters;
+use hugewalk::rmap::PageError;
 use hugewalk::sync::Arc;
 use hugewalk::walk::huge_pte_offset;
 
@@ -82,4 +86,85 @@ fn a_child_is_visited_right_after_its_parent_while_fork_copies() {
         assert_eq!(ids[at + 1], child.mm().id());
         family.push(child);
     }
+}
+
+/// The counters of both pools, small pages first.
+fn counters(hugetlb: &Hugetlb) -> [PoolCounters; 2] {
+    [SMALL, HugeSize::Size1G].map(|size| hugetlb.pool(size).counters())
+}
+
+fn free_pages(pages: u64) -> PoolCounters {
+    PoolCounters { total: pages, free: pages, ..PoolCounters::default() }
+}
+
+/// A walker reads an entry that maps a page of size `before`; by the time it takes its reference, the frame is a page of
+/// size `after`, which its file lets go while the walker holds it. So the walker's reference is the last.
+fn a_guess_outlives_the_page(before: HugeSize, after: HugeSize, flags: GupFlags) {
+    let hugetlb = Hugetlb::new(Bench::with_one_memory()).unwrap();
+    let mut task = Task::new(&hugetlb).unwrap();
+    assert_eq!(hugetlb.resize_pool(before, 1), 1);
+    let [old, new] = [before, after].map(|size| File::new(&hugetlb, size, None).unwrap());
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&space, &mut task, &old, 0, 4 * GIB, before.bytes(), MapFlags::SHARED).unwrap();
+    space.fault(&mut task, at(4 * GIB), Access::Write).unwrap();
+
+    let (other, file, system) = (space.clone(), new.clone(), hugetlb.clone());
+    before_next(At::Record, move || {
+        let mut task = Task::new(&system).unwrap();
+        other.munmap(&mut task, at(4 * GIB), before.bytes()).unwrap();
+        old.truncate(&mut task, 0).unwrap();
+        assert_eq!(system.resize_pool(before, 0), 0);
+        assert_eq!(system.resize_pool(after, 1), 1);
+        file.allocate(&mut task, 0, after.bytes(), false).unwrap();
+    });
+    let system = hugetlb.clone();
+    before_next(At::Record, move || {
+        new.truncate(&mut Task::new(&system).unwrap(), 0).unwrap();
+        assert_eq!(system.pool(after).counters().free, 0, "the walker holds the page");
+    });
+    assert!(space.pin_page_fast(&task, at(4 * GIB), flags).is_none());
+    assert!(!is_pending());
+
+    let mut expected = [free_pages(0); 2];
+    expected[usize::from(after == HugeSize::Size1G)] = free_pages(1);
+    assert_eq!(counters(&hugetlb), expected);
+}
+
+#[test]
+fn a_reference_taken_on_a_guess_is_given_back_to_the_pool_that_the_page_is_of_by_then() {
+    for flags in [GupFlags::empty(), GupFlags::PIN] {
+        a_guess_outlives_the_page(HugeSize::Size1G, SMALL, flags);
+        a_guess_outlives_the_page(SMALL, HugeSize::Size1G, flags);
+    }
+}
+
+#[test]
+fn a_frame_never_stands_for_a_page_that_does_not_have_it() {
+    let hugetlb = Hugetlb::new(Bench::with_one_memory()).unwrap();
+    let mut task = Task::new(&hugetlb).unwrap();
+    assert_eq!(hugetlb.resize_pool(HugeSize::Size1G, 1), 1);
+    let file = File::new(&hugetlb, HugeSize::Size1G, None).unwrap();
+    file.allocate(&mut task, 0, GIB, false).unwrap();
+    let small = File::new(&hugetlb, SMALL, None).unwrap();
+    let head = HugeFrame(1 << 20);
+
+    // The second look at the record is for the reference; the frame's page has been taken to pieces by then.
+    before_next(At::Record, || {});
+    before_next(At::Record, || {});
+    let (owner, system) = (small.clone(), hugetlb.clone());
+    before_next(At::Record, move || {
+        let mut task = Task::new(&system).unwrap();
+        file.truncate(&mut task, 0).unwrap();
+        assert_eq!(system.resize_pool(HugeSize::Size1G, 0), 0);
+        assert_eq!(system.resize_pool(SMALL, 2), 2);
+        owner.allocate(&mut task, 0, 2 * M2, false).unwrap();
+    });
+    let meant = HugeFrame(head.0 + 512);
+    // The page that begins where the large one began is another one now.
+    assert_eq!(hugetlb.migrate(&mut task, meant), Err(PageError::OnItsWay));
+    assert!(!is_pending());
+    assert_eq!(hugetlb.resize_pool(SMALL, 3), 3);
+    let moved = hugetlb.migrate(&mut task, meant).unwrap();
+    assert!(moved != head && moved != meant);
+    assert_eq!(small.pages(), 2);
 }

@@ -284,7 +284,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         // Still under the table lock: who finds the page mapped once may take it for its own.
         old.page().remove_mapping();
         drop(locked);
-        hugetlb.put_page(leaf.frame, vma.size());
+        hugetlb.put_page(leaf.frame);
         copy.commit();
         Ok(Attempt::Done(Fault::Copied))
     }

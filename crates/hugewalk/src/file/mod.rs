@@ -164,7 +164,7 @@ impl<P: Platform> HugeFile<P> {
         let removed = self.cache.lock().remove(index);
         if let Some(frame) = removed {
             self.hugetlb.clear_owner(frame);
-            self.hugetlb.put_page(frame, self.size_class);
+            self.hugetlb.put_page(frame);
         }
         removed.is_some()
     }
@@ -220,7 +220,7 @@ impl<P: Platform> Drop for HugeFile<P> {
         while let Some((_, frame)) = cache.pop_from(0) {
             // Before this file's memory goes: see `rmap`.
             self.hugetlb.clear_owner(frame);
-            self.hugetlb.put_page(frame, self.size_class);
+            self.hugetlb.put_page(frame);
             freed += 1;
         }
         let promised = self.promises.get_mut().del_to_end(0);

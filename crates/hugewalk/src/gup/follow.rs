@@ -7,7 +7,7 @@ use crate::addr::VirtAddr;
 use crate::arch::{Entry, Leaf};
 use crate::hugetlb::Hugetlb;
 use crate::mm::AddressSpace;
-use crate::page::{NotHeld, Page};
+use crate::page::{NotHeld, Page, Speculative};
 use crate::platform::Platform;
 use crate::task::Task;
 use crate::walk::leaf_offset;
@@ -88,9 +88,10 @@ impl<P: Platform> AddressSpace<P> {
             if want.must_unshare(leaf, page) {
                 return Ok(Follow::MustUnshare);
             }
-            return match page.try_hold(want.pin) {
-                // SAFETY: just taken, from a leaf of this size.
-                Ok(()) => Ok(Follow::Page(unsafe { PinnedPage::from_raw(system, leaf.frame, size, want) })),
+            // The locked entry is a leaf of this size and holds a reference to its page: that confirms the guess.
+            return match Speculative::take(&*system, leaf.frame, want.pin).map(|held| held.confirmed().1) {
+                // SAFETY: the reference, and the pin, pass over.
+                Ok(frame) => Ok(Follow::Page(unsafe { PinnedPage::from_raw(system, frame, size, want) })),
                 Err(NotHeld::Crowded) => Err(GupError::TooManyReferences { address }),
                 // The entry holds a reference; if not even that can be seen, somebody moves the page elsewhere.
                 Err(NotHeld::Free) => continue,
@@ -120,12 +121,15 @@ impl<P: Platform> AddressSpace<P> {
         if !want.is_allowed_by(leaf) {
             return None;
         }
-        system.page(leaf.frame).try_hold(want.pin).ok()?;
-        // SAFETY: just taken. Where the entry was foreign, which is found out below, it was still a leaf of this size: a
-        // table that could be reached in this section stays a table of its level (P1).
-        let pinned = unsafe { PinnedPage::from_raw(system, leaf.frame, size, want) };
         // From here on, leaving is giving the reference back.
+        let held = Speculative::take(system, leaf.frame, want.pin).ok()?;
         seen.confirm_unchanged().ok()?;
-        (!want.must_unshare(leaf, pinned.page())).then_some(pinned)
+        if want.must_unshare(leaf, held.page()) {
+            return None;
+        }
+        let (system, frame) = held.confirmed();
+        // SAFETY: the reference, and the pin, pass over. The entry was a leaf of this size after they were taken, so that it
+        // held a reference to its page, which cannot have been of another size then.
+        Some(unsafe { PinnedPage::from_raw(system, frame, size, want) })
     }
 }

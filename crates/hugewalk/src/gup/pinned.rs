@@ -142,7 +142,7 @@ impl<'h, P: Platform> PinnedPage<P, SystemRef<'h, P>> {
 impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Drop for PinnedPage<P, H> {
     #[inline]
     fn drop(&mut self) {
-        give_back(&self.system, self.frame, self.size, self.want);
+        give_back(&self.system, self.frame, self.want);
     }
 }
 
@@ -268,8 +268,8 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
 
 impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Drop for Pins<P, H> {
     fn drop(&mut self) {
-        for (frame, size) in self.pages.drain(..) {
-            give_back(&self.system, frame, size, self.want);
+        for (frame, _) in self.pages.drain(..) {
+            give_back(&self.system, frame, self.want);
         }
     }
 }
@@ -317,10 +317,10 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>> + Clone> Iterator for IntoPages<
 impl<P: Platform, H: Deref<Target = Hugetlb<P>> + Clone> ExactSizeIterator for IntoPages<P, H> {}
 
 #[inline]
-fn give_back<P: Platform>(system: &Hugetlb<P>, frame: HugeFrame, size: HugeSize, want: Want) {
+fn give_back<P: Platform>(system: &Hugetlb<P>, frame: HugeFrame, want: Want) {
     if want.pin {
-        system.unpin_page(frame, size);
+        system.unpin_page(frame);
     } else {
-        system.put_page(frame, size);
+        system.put_page(frame);
     }
 }

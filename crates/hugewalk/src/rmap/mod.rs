@@ -52,11 +52,11 @@ mod walk;
 
 use thiserror::Error;
 
-use crate::addr::{HugeFrame, HugeSize};
+use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE};
 use crate::error::{Errno, WrongSystem};
 use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
-use crate::page::{NotHeld, PageRef};
+use crate::page::{NotHeld, PageRef, Speculative};
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
 use crate::sync::{Arc, SleepLockGuard};
@@ -148,24 +148,28 @@ impl<P: Platform> Hugetlb<P> {
     /// The huge page that has this frame somewhere in it, and its size.
     fn huge_page_at(&self, frame: HugeFrame) -> Result<(HugeFrame, HugeSize), PageError> {
         let head_of = |size: HugeSize| {
-            let head = HugeFrame(frame.0 & !((size.bytes() >> crate::addr::PAGE_SIZE.trailing_zeros()) - 1));
+            let head = HugeFrame(frame.0 & !((size.bytes() >> PAGE_SIZE.trailing_zeros()) - 1));
             let pooled = self.platform().has_page_record(head) && self.page(head).pooled() == Some(size);
             pooled.then_some((head, size))
         };
         HugeSize::ALL.into_iter().find_map(head_of).ok_or(PageError::NoHugePage { frame })
     }
 
-    /// A reference to a page that somebody named by its frame, if it is in use.
+    /// A reference to the page that has this frame somewhere in it, if it is in use.
     fn hold_named(&self, frame: HugeFrame) -> Result<PageRef<'_, P>, PageError> {
-        let (head, size) = self.huge_page_at(frame)?;
-        self.page(head).try_hold(false).map_err(|not_held| match not_held {
+        let (head, _) = self.huge_page_at(frame)?;
+        let page = Speculative::take(self, head, false).map_err(|not_held| match not_held {
             NotHeld::Free => PageError::NotInUse,
             NotHeld::Crowded => PageError::Held { references: self.page(head).references() },
         })?;
-        // Asked again: between the two it may have gone to the host and come to another pool. While it is held it stays.
-        let size = self.page(head).pooled().unwrap_or(size);
-        // SAFETY: taken just above.
-        Ok(unsafe { PageRef::from_raw(self, head, size) })
+        // Between the look and the reference it may have gone to the host, and come to another pool. While it is held it
+        // stays what it is; but a smaller page at the same place need not have the frame in it.
+        let page = page.into_page();
+        if frame.0 - head.0 < page.size().bytes() >> PAGE_SIZE.trailing_zeros() {
+            Ok(page)
+        } else {
+            Err(PageError::OnItsWay)
+        }
     }
 
     /// Locks a page that is in use. Sleeps.

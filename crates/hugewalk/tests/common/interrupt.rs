@@ -1,27 +1,52 @@
-//! What another processor does at the worst moment: work that runs once, inside the next TLB flush, before it takes effect.
+//! What another processor does at the worst moment: work that runs once, inside a call of the engine's to its platform,
+//! before that takes effect.
 
 use core::cell::RefCell;
+use std::collections::VecDeque;
+
+/// The calls that can be interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// A TLB flush.
+    Flush,
+    /// A look at the record of a huge page.
+    Record,
+}
 
 type Work = Box<dyn FnOnce()>;
 
 thread_local! {
-    static PENDING: RefCell<Option<Work>> = const { RefCell::new(None) };
+    static PENDING: RefCell<VecDeque<(At, Work)>> = const { RefCell::new(VecDeque::new()) };
+    static BUSY: RefCell<bool> = const { RefCell::new(false) };
 }
 
 /// Runs `work` inside the next flush.
 pub(crate) fn before_next_flush(work: impl FnOnce() + 'static) {
-    PENDING.with(|pending| *pending.borrow_mut() = Some(Box::new(work)));
+    before_next(At::Flush, work);
 }
 
-/// A flush is about to happen.
-pub(crate) fn flushing() {
-    let work = PENDING.with(|pending| pending.borrow_mut().take());
-    if let Some(work) = work {
+/// Runs `work` inside the next such call that is not made by such work, once what was asked for before has run.
+pub(crate) fn before_next(at: At, work: impl FnOnce() + 'static) {
+    PENDING.with(|pending| pending.borrow_mut().push_back((at, Box::new(work))));
+}
+
+/// Such a call is about to take effect.
+pub(crate) fn reach(at: At) {
+    if BUSY.with(|busy| *busy.borrow()) {
+        return;
+    }
+    let work = PENDING.with(|pending| {
+        let mut pending = pending.borrow_mut();
+        if pending.front().is_some_and(|(first, _)| *first == at) { pending.pop_front() } else { None }
+    });
+    if let Some((_, work)) = work {
+        BUSY.with(|busy| *busy.borrow_mut() = true);
         work();
+        BUSY.with(|busy| *busy.borrow_mut() = false);
     }
 }
 
-/// Is the work still to be done?
+/// Is there work still to be done?
 pub(crate) fn is_pending() -> bool {
-    PENDING.with(|pending| pending.borrow().is_some())
+    PENDING.with(|pending| !pending.borrow().is_empty())
 }

@@ -31,6 +31,8 @@ const FREED_ENTRY: u64 = 0x000f_dead_beef_d001;
 /// The host of these tests.
 pub(crate) struct Bench {
     levels: Levels,
+    /// The frame numbers of both sizes start at the same place: a frame may be a large page now, and a small one later.
+    one_memory: bool,
     entries: Region,
     table_records: Region,
     page_records: [Region; 2],
@@ -49,6 +51,11 @@ impl Bench {
         Self::with_levels(Levels::Four)
     }
 
+    /// Large and small pages come out of the same memory.
+    pub(crate) fn with_one_memory() -> Self {
+        Self { one_memory: true, ..Self::new() }
+    }
+
     pub(crate) fn with_levels(levels: Levels) -> Self {
         let huge = |size: HugeSize| {
             let frames = Frames::new(HUGE[index(size)]);
@@ -57,6 +64,7 @@ impl Bench {
         let page = size_of::<Page<Self>>();
         Self {
             levels,
+            one_memory: false,
             entries: Region::new(ENTRIES * 8, TABLES, 4096),
             table_records: Region::new(size_of::<Table<Self>>(), TABLES, align_of::<Table<Self>>()),
             page_records: HUGE.map(|count| Region::new(page, count, align_of::<Page<Self>>())),
@@ -92,11 +100,27 @@ impl Bench {
 
     fn with<R>(&self, frame: HugeFrame, work: impl FnOnce(&mut Contents) -> R) -> R {
         inject::exempt(|| {
-            let (size, number) = locate(frame);
+            let (size, number) = self.locate(frame);
             let mut huge = self.huge[index(size)].lock();
             let contents = huge.contents.get_mut(&number);
             work(contents.unwrap_or_else(|| panic!("{frame:?} is used, and it is free")))
         })
+    }
+
+    fn first(&self, size: HugeSize) -> u64 {
+        FIRST[if self.one_memory { 0 } else { index(size) }]
+    }
+
+    /// The size of the page at a frame, and its number among the pages of that size.
+    fn locate(&self, frame: HugeFrame) -> (HugeSize, usize) {
+        let number = |size| {
+            let offset = frame.0.checked_sub(self.first(size))?;
+            offset.is_multiple_of(pages(size)).then_some(usize::try_from(offset / pages(size)).unwrap())
+        };
+        let is_used = |size| number(size).is_some_and(|at| self.huge[index(size)].lock().frames.is_used(at));
+        let by_number = if frame.0 >= FIRST[1] { HugeSize::Size1G } else { HugeSize::Size2M };
+        let size = if self.one_memory && is_used(HugeSize::Size1G) { HugeSize::Size1G } else { by_number };
+        (size, number(size).unwrap_or_else(|| panic!("{frame:?} is no huge page")))
     }
 
     fn table(&self, frame: TableFrame) -> usize {
@@ -112,13 +136,6 @@ fn index(size: HugeSize) -> usize {
 
 fn pages(size: HugeSize) -> u64 {
     size.bytes() >> 12
-}
-
-fn locate(frame: HugeFrame) -> (HugeSize, usize) {
-    let size = if frame.0 >= FIRST[1] { HugeSize::Size1G } else { HugeSize::Size2M };
-    let offset = frame.0 - FIRST[index(size)];
-    assert!(offset.is_multiple_of(pages(size)), "{frame:?} is no huge page");
-    (size, usize::try_from(offset / pages(size)).unwrap())
 }
 
 // SAFETY: full fences on both sides.
@@ -209,13 +226,13 @@ unsafe impl Platform for Bench {
             let mut huge = self.huge[index(size)].lock();
             let number = huge.frames.take()?;
             huge.contents.insert(number, Contents::garbage());
-            Some(HugeFrame(FIRST[index(size)] + number as u64 * pages(size)))
+            Some(HugeFrame(self.first(size) + number as u64 * pages(size)))
         })
     }
 
     unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
         inject::exempt(|| {
-            let (found, number) = locate(frame);
+            let (found, number) = self.locate(frame);
             assert_eq!(found, size, "{frame:?} is freed with another size");
             let mut huge = self.huge[index(size)].lock();
             huge.frames.give(number);
@@ -224,12 +241,18 @@ unsafe impl Platform for Bench {
     }
 
     fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
-        let (size, number) = locate(frame);
+        inject::exempt(|| interrupt::reach(interrupt::At::Record));
+        if self.one_memory {
+            let unit = (frame.0 - FIRST[0]) / pages(HugeSize::Size2M);
+            return self.page_records[0].at(usize::try_from(unit).unwrap()).cast();
+        }
+        let (size, number) = self.locate(frame);
         self.page_records[index(size)].at(number).cast()
     }
 
     fn has_page_record(&self, frame: HugeFrame) -> bool {
-        HugeSize::ALL.into_iter().any(|size| {
+        let sizes = if self.one_memory { &HugeSize::ALL[..1] } else { &HugeSize::ALL[..] };
+        sizes.iter().any(|&size| {
             let offset = frame.0.checked_sub(FIRST[index(size)]);
             offset.is_some_and(|at| {
                 at.is_multiple_of(pages(size)) && at / pages(size) < HUGE[index(size)] as u64
@@ -263,12 +286,12 @@ unsafe impl Platform for Bench {
     }
 
     fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
-        assert!(offset + length <= locate(frame).0.bytes());
+        assert!(offset + length <= self.locate(frame).0.bytes());
         self.with(frame, |contents| contents.clear(offset, length));
     }
 
     fn flush_tlb(&self, context: &Tlb, range: Range<VirtAddr>) {
-        inject::exempt(interrupt::flushing);
+        inject::exempt(|| interrupt::reach(interrupt::At::Flush));
         inject::exempt(|| context.flush(&range));
     }
 
