@@ -1,5 +1,8 @@
 //! A headless browser, spoken to over the Chrome DevTools Protocol.
 
+mod layout;
+pub(crate) mod opened;
+
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

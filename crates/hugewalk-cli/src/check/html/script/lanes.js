@@ -78,8 +78,9 @@ class Lanes {
       style: { "--cpu": CPU(step.cpu) },
     },
     sign(step.kind),
-    make("span", { class: "text" }, arrows(step.text)),
-    kernel && make("span", { class: "kernel", title: `${kernel}() of Linux does this` }, `${kernel}()`),
+    make("span", { class: "words" },
+      make("span", { class: "text" }, arrows(step.text)),
+      kernel && [" ", make("span", { class: "kernel", title: `${kernel}() of Linux does this` }, `${kernel}()`)]),
     source && make("span", { class: "source", title: `${source.function}, ${source.file}:${source.line}` }, `${fileName(source.file)}:${source.line}`));
     this.items.set(at, item);
     return item;
@@ -209,6 +210,11 @@ class Lanes {
     });
   }
 
+  /** The number of the chosen step, as an address has it; 0 before the first one. */
+  number() {
+    return this.story.steps[this.chosen]?.number ?? 0;
+  }
+
   looked() {
     return this.near ? Number(this.near.dataset.step) : this.chosen;
   }
@@ -243,8 +249,9 @@ const isSleep = (report) => report.property === "I10";
 function waitItem({ text, source }) {
   return make("li", { class: "waiting" },
     sign("wait"),
-    make("span", { class: "text" }, text),
-    source?.kernel && make("span", { class: "kernel" }, `${source.kernel}()`),
+    make("span", { class: "words" },
+      make("span", { class: "text" }, text),
+      source?.kernel && [" ", make("span", { class: "kernel" }, `${source.kernel}()`)]),
     source && make("span", { class: "source", title: `${source.function}, ${source.file}:${source.line}` }, `${fileName(source.file)}:${source.line}`));
 }
 

@@ -7,8 +7,8 @@ const GAP = 16;
 /** How far the marks of processors that were at the same place are apart. */
 const BADGE = 15;
 
-/** Places of all that there ever is in a story. */
-function arrange(story) {
+/** Places of all that there ever is in a story. On a narrow window pages are named in the entries alone. */
+function arrange(story, narrow) {
   const processes = gather(story, (state) => state.processes, (process) => process.name, (process) => ({
     rows: process.pud.map((entry) => entry.index),
   }));
@@ -42,7 +42,9 @@ function arrange(story) {
 
   const [processWidth, tableWidth, pageWidth] = [processChars * CHAR + 12, tableChars * CHAR + 12, 76];
   const margin = 11 + (story.cpus.length - 1) * BADGE;
-  const columns = { process: margin, table: margin + processWidth + 84, page: margin + processWidth + tableWidth + 144 };
+  const [toTables, toPages] = narrow ? [44, 0] : [84, 60];
+  const columns = { process: margin, table: margin + processWidth + toTables, page: margin + processWidth + tableWidth + toTables + toPages };
+  if (narrow) pages.clear();
   const bottoms = [
     stack(processes, columns.process, processWidth, (process) => process.rows.size + process.tlb.size),
     stack(tables, columns.table, tableWidth, (table) => 1 + Math.max(1, table.rows.size)),

@@ -115,4 +115,8 @@ function showHelp(dialog) {
 
 addEventListener("hashchange", show);
 addEventListener("keydown", onKey);
+// The tables have other places then.
+isNarrow.addEventListener("change", () => {
+  if (open?.lanes) showStory(document.getElementById("story"), open.verdict, open.lanes.number());
+});
 show();

@@ -2,6 +2,8 @@
 
 let open = null;
 
+const isNarrow = matchMedia("(max-width: 40rem)");
+
 async function showStory(place, verdict, step) {
   const mine = { verdict, lanes: null };
   open = mine;
@@ -15,7 +17,7 @@ async function showStory(place, verdict, step) {
   const story = await storyOf(verdict);
   // Somebody may have gone on meanwhile.
   if (open !== mine) return;
-  const layout = arrange(story);
+  const layout = arrange(story, isNarrow.matches);
   const feet = footsteps(story, layout);
   const drawn = make("figure", { "aria-label": "Page tables" });
   const about = make("div", {});
