@@ -17,7 +17,7 @@ use core::ops::Range;
 use core::ptr;
 
 use crate::addr::{HugeFrame, HugeSize, VirtAddr};
-use crate::file::{HugeFile, IMmapWriteGuard};
+use crate::file::{FileProof, HugeFile, IMmapWriteGuard};
 use crate::mm::Mm;
 use crate::platform::{Event, Platform, Protocol, Step};
 use crate::reserve::PrivateReserve;
@@ -61,9 +61,12 @@ impl<'g, P: Platform> Gather<'g, P> {
     /// Does not sleep by itself.
     ///
     /// It lends the gather out and never gives it away: a gather that is forgotten would flush nothing.
+    ///
+    /// `i_mmap` is borrowed mutably because its holder may unshare in here: no slot that was found under it survives.
+    /// The VMAs of the file are lent out by [`vmas`](Gather::vmas) meanwhile.
     pub fn scope<R>(
         mm: &Mm<P>,
-        i_mmap: &IMmapWriteGuard<'_, P>,
+        i_mmap: &mut IMmapWriteGuard<'_, P>,
         work: impl FnOnce(&mut Gather<'_, P>) -> R,
     ) -> R {
         let mut gather = Gather::new(mm, i_mmap);
@@ -72,8 +75,31 @@ impl<'g, P: Platform> Gather<'g, P> {
         result
     }
 
-    /// An empty gather for `mm`, to be finished before `i_mmap` is released.
-    pub(crate) fn new(mm: &'g Mm<P>, i_mmap: &'g IMmapWriteGuard<'_, P>) -> Self {
+    /// The VMAs that map any of these offsets (in huge pages) of the file whose `i_mmap` is held: for those that unshare.
+    /// Unsharing borrows the gather mutably, so no slot that was found in one of them survives it.
+    ///
+    /// ```compile_fail,E0502
+    /// # use hugewalk::{Task, addr::VirtAddr, gather::Gather, platform::Platform, vma::VmaWriteGuard};
+    /// # use hugewalk::{share::huge_pmd_unshare, walk::huge_pte_offset};
+    /// # fn f<P: Platform>(vma: &mut VmaWriteGuard<'_, P>, at: VirtAddr, gather: &mut Gather<'_, P>, task: &Task<P>) {
+    /// let proof = gather.vmas(0..1).next().unwrap();
+    /// let slot = huge_pte_offset(&proof, proof.vma().mm(), at, proof.vma().size());
+    /// let _ = huge_pmd_unshare(vma, at, gather, task);
+    /// drop(slot);
+    /// # }
+    /// ```
+    pub fn vmas(&self, offsets: Range<u64>) -> impl Iterator<Item = FileProof<'_, P>> {
+        self.i_mmap.into_iter().flat_map(move |i_mmap| i_mmap.vmas(offsets.clone()))
+    }
+
+    /// An empty gather for `mm`, to be finished before `i_mmap` is released. No slot that was found under `i_mmap` is left.
+    pub(crate) fn new(mm: &'g Mm<P>, i_mmap: &'g mut IMmapWriteGuard<'_, P>) -> Self {
+        Self::on_file_side(mm, i_mmap)
+    }
+
+    /// As [`new`](Self::new), for walks over the VMAs of a file, which go on with `i_mmap` as the proof that keeps each VMA. The
+    /// caller uses no slot of a table again once it has unshared it.
+    pub(crate) fn on_file_side(mm: &'g Mm<P>, i_mmap: &'g IMmapWriteGuard<'_, P>) -> Self {
         let mut gather = Self::without_i_mmap(mm, i_mmap.file().size_class());
         gather.i_mmap = Some(i_mmap);
         gather

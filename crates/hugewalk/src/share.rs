@@ -2,10 +2,14 @@
 //!
 //! # Protocol
 //!
-//! Who shares holds `i_mmap` in read; who unshares holds it in write, together with the VMA lock in write and the lock
-//! of the table. So no table is unshared while somebody looks for a partner, and a walker that holds any of the three
-//! finds its parent entry as it left it. Populating a parent entry, by sharing or by a fresh table, happens under the
-//! lock of the table the entry lies in: one lock for both (scenario S18).
+//! Sharing needs `i_mmap` in read. Unsharing needs `i_mmap` in write, the VMA lock in write and the lock of the table. So
+//! no table is unshared while a partner is looked for, and a walker that holds any of the three finds its parent entry as
+//! it left it. Populating a parent entry, by sharing or by a fresh table, happens under the lock of the table the entry
+//! lies in: one lock for both (scenario S18).
+//!
+//! A lock held in write does not keep its own holder from unsharing. Borrows do: unsharing takes the VMA's guard and the
+//! gather by `&mut`, and the gather's scope takes the guard of `i_mmap` by `&mut`. A slot that was found under one of
+//! these guards borrows it. So the holder's own slots are gone before it unshares.
 //!
 //! The count of further users goes up *before* the new parent entry is stored and down *after* the old one is cleared,
 //! so that it is never too small; it is a count of its own and not the page's references (CVE-2024-57883, scenario
@@ -16,7 +20,6 @@ use core::sync::atomic::Ordering;
 use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use crate::arch::{Entry, Level, RawEntry};
 use crate::error::OutOfMemory;
-use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::mm::Mm;
 use crate::platform::{Event, Levels, Platform, Protocol, Step};
@@ -41,28 +44,10 @@ pub trait VmaLockedForWrite<P: Platform>: sealed::Sealed + Proof<P, Kind = Stabl
     fn vma(&self) -> &Vma<P>;
 }
 
-/// `i_mmap` held in write: the other half.
-#[diagnostic::on_unimplemented(
-    message = "unsharing needs `i_mmap` of the file in write, and `{Self}` is not that",
-    label = "hold an `IMmapWriteGuard` here (`HugeFile::i_mmap_write`)",
-    note = "`i_mmap` held in read is what keeps those safe who look for a partner to share with; take it in write to unshare"
-)]
-pub trait IMmapLockedForWrite<P: Platform>: sealed::Sealed {
-    /// Is it the lock of the file this VMA maps?
-    fn is_of(&self, vma: &Vma<P>) -> bool;
-}
-
 impl<P: Platform> sealed::Sealed for VmaWriteGuard<'_, P> {}
 impl<P: Platform> VmaLockedForWrite<P> for VmaWriteGuard<'_, P> {
     fn vma(&self) -> &Vma<P> {
         VmaWriteGuard::vma(self)
-    }
-}
-
-impl<P: Platform> sealed::Sealed for IMmapWriteGuard<'_, P> {}
-impl<P: Platform> IMmapLockedForWrite<P> for IMmapWriteGuard<'_, P> {
-    fn is_of(&self, vma: &Vma<P>) -> bool {
-        core::ptr::eq(self.file(), &raw const **vma.file())
     }
 }
 
@@ -77,18 +62,28 @@ pub enum Unsharing {
 
 /// Gives up the use of the table around `address`, if others use it too.
 ///
-/// Holds: the VMA lock and `i_mmap`, both in write (by type). Takes the table lock. Does not sleep. The flush is owed by
-/// `gather`, which borrows `i_mmap` and so is finished before that is released.
+/// Holds: the VMA lock in write, by `vma`, and `i_mmap` in write, by `gather`. Takes the table lock. Does not sleep. The
+/// flush is owed by `gather`, which is finished before `i_mmap` is released.
+///
+/// `vma` is borrowed mutably because a guard in write proves stable slots too: none of them survives this call.
+///
+/// ```compile_fail,E0502
+/// # use hugewalk::{Task, addr::{HugeSize, VirtAddr}, gather::Gather, platform::Platform, vma::VmaWriteGuard};
+/// # use hugewalk::{share::huge_pmd_unshare, walk::huge_pte_offset};
+/// # fn f<P: Platform>(vma: &mut VmaWriteGuard<'_, P>, at: VirtAddr, gather: &mut Gather<'_, P>, task: &Task<P>) {
+/// let slot = huge_pte_offset(vma, vma.vma().mm(), at, HugeSize::Size2M);
+/// let _ = huge_pmd_unshare(vma, at, gather, task);
+/// drop(slot);
+/// # }
+/// ```
 ///
 /// Linux: `huge_pmd_unshare()` in mm/hugetlb.c.
 ///
 /// # Errors
 ///
-/// [`WrongProof`] if the locks belong to another VMA or file than the one at `address`, or `gather` to another address
-/// space or file.
-pub fn huge_pmd_unshare<P, V, I>(
-    vma: &V,
-    i_mmap: &I,
+/// [`WrongProof`] if `vma` is not the VMA at `address`, or `gather` is for another address space or another file.
+pub fn huge_pmd_unshare<P, V>(
+    vma: &mut V,
     address: VirtAddr,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
@@ -96,34 +91,64 @@ pub fn huge_pmd_unshare<P, V, I>(
 where
     P: Platform,
     V: VmaLockedForWrite<P>,
-    I: IMmapLockedForWrite<P>,
 {
-    if !i_mmap.is_of(vma.vma()) || !gather.is_for(vma.vma()) || vma.vma().size() != HugeSize::Size2M {
+    if !gather.is_for(vma.vma()) || vma.vma().size() != HugeSize::Size2M {
         return Err(WrongProof);
     }
-    let Some(slot) = huge_pte_offset(vma, vma.vma().mm(), address, HugeSize::Size2M)? else {
-        return Ok(Unsharing::Alone);
-    };
-    let locked = slot.lock(task);
-    Ok(match unshare_locked(vma, i_mmap, locked, address, gather) {
-        Ok(()) => Unsharing::Unshared,
-        Err(_still_locked) => Unsharing::Alone,
+    Ok(match lock_own_table(vma, address, gather, task)? {
+        OwnTable::Unshared => Unsharing::Unshared,
+        OwnTable::Locked(_) | OwnTable::Missing => Unsharing::Alone,
     })
 }
 
-/// As [`huge_pmd_unshare`], by who has the table locked. Gives the lock back if the caller is alone.
-pub(crate) fn unshare_locked<'s, P, V, I>(
-    _vma: &V,
-    _i_mmap: &I,
-    locked: LockedSlot<'s, P>,
+/// What [`lock_own_table`] found.
+pub(crate) enum OwnTable<'s, P: Platform> {
+    /// The table of the entry, which nobody else uses, locked.
+    Locked(LockedSlot<'s, P>),
+    /// The table was shared, and is this address space's no more.
+    Unshared,
+    /// There is no table.
+    Missing,
+}
+
+/// Walks to the entry for `address` and locks its table; but a table that others use too is given up instead.
+///
+/// Holds: the VMA lock in write, by `vma`, and `i_mmap` in write, by `gather`. Takes the table lock. Does not sleep.
+///
+/// # Errors
+///
+/// [`WrongProof`] if `vma` is not the VMA at `address`.
+pub(crate) fn lock_own_table<'s, P, V>(
+    vma: &'s mut V,
     address: VirtAddr,
     gather: &mut Gather<'_, P>,
-) -> Result<(), LockedSlot<'s, P>>
+    task: &'s Task<P>,
+) -> Result<OwnTable<'s, P>, WrongProof>
 where
     P: Platform,
     V: VmaLockedForWrite<P>,
-    I: IMmapLockedForWrite<P>,
 {
+    debug_assert!(gather.is_for(vma.vma()), "the gather is for another VMA");
+    // No slot is left that borrows `vma`. There is this one, and unsharing consumes it.
+    let vma: &'s V = vma;
+    let Some(slot) = huge_pte_offset(vma, vma.vma().mm(), address, vma.vma().size())? else {
+        return Ok(OwnTable::Missing);
+    };
+    Ok(match unshare_locked(slot.lock(task), address, gather) {
+        Ok(()) => OwnTable::Unshared,
+        Err(alone) => OwnTable::Locked(alone),
+    })
+}
+
+/// Unshares a table that is locked. Gives the lock back if the caller is alone.
+///
+/// Holds: the lock of the VMA at `address` in write, and `i_mmap` in write, by `gather`. The caller has no other slot of
+/// this table.
+pub(crate) fn unshare_locked<'s, P: Platform>(
+    locked: LockedSlot<'s, P>,
+    address: VirtAddr,
+    gather: &mut Gather<'_, P>,
+) -> Result<(), LockedSlot<'s, P>> {
     // `i_mmap` in write: nobody shares or unshares, so the count stands still.
     if locked.sharers() == 0 {
         return Err(locked);

@@ -6,11 +6,16 @@
 //!
 //! | proof | what it excludes | the slot |
 //! |---|---|---|
-//! | [`VmaReadGuard`], [`VmaWriteGuard`]: the VMA lock | unsharing | [`Stable`]: `read`, `lock` |
-//! | [`FileProof`]: `i_mmap` of the file, read or write | unsharing, which needs `i_mmap` in write | [`Stable`] |
+//! | [`VmaReadGuard`]: the VMA lock in read | unsharing | [`Stable`]: `read`, `lock` |
+//! | [`VmaWriteGuard`]: the VMA lock in write | unsharing by others | [`Stable`], until the holder unshares |
+//! | [`FileProof`]: `i_mmap` of the file in read | unsharing, which needs `i_mmap` in write | [`Stable`] |
+//! | [`FileProof`]: `i_mmap` of the file in write | unsharing by others | [`Stable`], until the holder unshares |
 //! | the mmap lock, for a VMA that cannot share (the VMA guards stand for that too) | sharing | [`Stable`] |
 //! | [`RcuReadGuard`]: a read section | the table being freed | [`Alive`]: `read`, `lock`, which may fail with [`Unshared`] |
 //! | nothing | nothing | does not compile |
+//!
+//! *Until the holder unshares* is a matter of borrows: a slot borrows its proof, and unsharing borrows both locks mutably
+//! (see [`share`](crate::share)). So no slot survives an unshare by its own holder either.
 //!
 //! Three facts make *alive* sound: RCU keeps the memory, validation keeps the meaning.
 //!

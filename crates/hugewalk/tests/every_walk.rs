@@ -30,7 +30,7 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
     ("mm/mod.rs", "root", "from_frame", Signature("&self"), "the root lives as long as the address space"),
     (
         "share.rs",
-        "huge_pmd_unshare",
+        "lock_own_table",
         "huge_pte_offset",
         Signature("V: VmaLockedForWrite<P>"),
         "VMA lock in write, and i_mmap in write",
@@ -65,13 +65,6 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
         "huge_pte_offset",
         Signature("FileProof<'_, P>"),
         "i_mmap in write, the VMA found in its tree",
-    ),
-    (
-        "mm/entries.rs",
-        "each_own_entry",
-        "huge_pte_offset",
-        Signature("VmaWriteGuard<'_, P>"),
-        "VMA lock and i_mmap in write",
     ),
     (
         "mm/unmap.rs",
@@ -144,28 +137,32 @@ const AT_REST: &[(&str, &str, &[&str])] = &[
     ("mm/fork.rs", "copy_range", &["source: &Slot<'_, P, Stable>", "target: &Slot<'_, P, Stable>"]),
     // mremap
     ("mm/remap.rs", "make_tables", &["MmapWriteGuard<'_, P>"]),
-    ("mm/remap.rs", "move_entries", &["MmapWriteGuard<'_, P>", VMA_WRITE, I_MMAP_WRITE]),
+    ("mm/remap.rs", "move_entries", &["MmapWriteGuard<'_, P>", VMA_WRITE, GATHER]),
     // munmap, MADV_DONTNEED, truncation, hole punch
-    ("mm/unmap.rs", "zap_range", &[VMA_WRITE, I_MMAP_WRITE]),
+    ("mm/unmap.rs", "zap_range", &[VMA_WRITE, GATHER]),
     ("mm/unmap.rs", "free_tables", &["MmapWriteGuard<'_, P>"]),
     // mprotect, and clearing of soft-dirty
-    ("mm/protect.rs", "change_entries", &[VMA_WRITE, I_MMAP_WRITE]),
-    ("mm/soft_dirty.rs", "clear_vma", &[VMA_WRITE, I_MMAP_WRITE]),
+    ("mm/protect.rs", "change_entries", &[VMA_WRITE, GATHER]),
+    ("mm/soft_dirty.rs", "clear_vma", &[VMA_WRITE, GATHER]),
     // Copy-on-write: the slot is that of the fault, found under the VMA lock in read.
     ("fault/attempt.rs", "copy", &["slot: &Slot<'_, P, Stable>"]),
     // Sharing of tables
     ("share.rs", "share", &["VmaReadGuard<'_, P>"]),
     ("share.rs", "partner_table", &["FileProof<'p, P>"]),
+    ("share.rs", "lock_own_table", &["vma: &'s mut V", GATHER]),
+    ("mm/entries.rs", "each_own_entry", &[VMA_WRITE, GATHER]),
     // Unsharing for userfaultfd and splits
-    ("uffd/register.rs", "unshare_all", &[VMA_WRITE, I_MMAP_WRITE]),
-    ("mm/split.rs", "unshare_at_cuts", &[VMA_WRITE, I_MMAP_WRITE]),
+    ("uffd/register.rs", "unshare_all", &[VMA_WRITE, GATHER]),
+    ("mm/split.rs", "unshare_at_cuts", &[VMA_WRITE, "i_mmap: &mut IMmapWriteGuard<'_, P>"]),
     // UFFDIO_COPY and UFFDIO_CONTINUE: the VMA lock in read, taken under this.
     ("uffd/fill.rs", "fill_page", &["MmapReadGuard<'_, P>"]),
-    ("uffd/protect.rs", "protect_entries", &[VMA_WRITE, I_MMAP_WRITE]),
+    ("uffd/protect.rs", "protect_entries", &[VMA_WRITE, GATHER]),
 ];
 
-const VMA_WRITE: &str = "VmaWriteGuard<'_, P>";
-const I_MMAP_WRITE: &str = "IMmapWriteGuard<'_, P>";
+/// Mutably: the holder's own slots are gone, too, before it unshares.
+const VMA_WRITE: &str = "&mut VmaWriteGuard<'_, P>";
+/// Borrows `i_mmap` in write until what was unshared is flushed.
+const GATHER: &str = "gather: &mut Gather<'_, P>";
 
 fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

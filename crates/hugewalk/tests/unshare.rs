@@ -1,14 +1,15 @@
 //! Unsharing by hand: the types prove which kinds of lock are held, the call checks whose they are.
 
 use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use hugewalk::arch::Entry;
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gather::Gather;
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
 use hugewalk::share::{Unsharing, huge_pmd_unshare};
 use hugewalk::sync::Arc;
-use hugewalk::vma::Protection;
-use hugewalk::walk::WrongProof;
+use hugewalk::vma::{Protection, VmaWriteGuard};
+use hugewalk::walk::{WrongProof, huge_pte_offset};
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Host, HostConfig};
 
@@ -47,27 +48,58 @@ fn unshare_refuses_a_gather_of_another_address_space_or_file() {
     {
         let mmap = child.mmap_read(&mut task);
         let vma = mmap.find(START).unwrap();
-        let vma_lock = mmap.lock_vma_write(vma, &mut task).unwrap();
-        let i_mmap = file.i_mmap_write(&mut task);
-        let other_i_mmap = other_file.i_mmap_write(&mut task);
+        let mut vma_lock = mmap.lock_vma_write(vma, &mut task).unwrap();
+        let mut i_mmap = file.i_mmap_write(&mut task);
+        let mut other_i_mmap = other_file.i_mmap_write(&mut task);
 
         // It would flush the parent, and leave the child's processors the table they have lost.
-        let refused = Gather::scope(parent.mm(), &i_mmap, |gather| {
-            huge_pmd_unshare(&vma_lock, &i_mmap, START, gather, &task)
+        let refused = Gather::scope(parent.mm(), &mut i_mmap, |gather| {
+            huge_pmd_unshare(&mut vma_lock, START, gather, &task)
         });
         assert_eq!(refused, Err(WrongProof));
 
         // It would let `i_mmap` of the file go before the flush.
-        let refused = Gather::scope(child.mm(), &other_i_mmap, |gather| {
-            huge_pmd_unshare(&vma_lock, &i_mmap, START, gather, &task)
+        let refused = Gather::scope(child.mm(), &mut other_i_mmap, |gather| {
+            huge_pmd_unshare(&mut vma_lock, START, gather, &task)
         });
         assert_eq!(refused, Err(WrongProof));
 
-        let done = Gather::scope(child.mm(), &i_mmap, |gather| {
-            huge_pmd_unshare(&vma_lock, &i_mmap, START, gather, &task)
+        let done = Gather::scope(child.mm(), &mut i_mmap, |gather| {
+            huge_pmd_unshare(&mut vma_lock, START, gather, &task)
         });
         assert_eq!(done, Ok(Unsharing::Unshared));
     }
     assert_eq!(parent.tables(&mut task).unwrap()[0].users, 1);
     assert!(child.tables(&mut task).unwrap().is_empty());
+}
+
+/// A slot from before does not compile (`compile_fail/no_slot_of_the_vma_lock_survives_an_unshare.rs`); the guard goes on to
+/// prove what is there now.
+#[test]
+fn after_an_unshare_its_holder_walks_anew_and_finds_no_table() {
+    let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()).unwrap();
+    hugetlb.resize_pool(HugeSize::Size2M, 4);
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let [parent, child] = two_users(&hugetlb, &mut task, &file);
+    let mmap = parent.mmap_read(&mut task);
+    let mut vma_lock = mmap.lock_vma_write(mmap.find(START).unwrap(), &mut task).unwrap();
+    let slot = |proof: &VmaWriteGuard<'_, Host>| {
+        let slot = huge_pte_offset(proof, parent.mm(), START, HugeSize::Size2M).unwrap();
+        slot.map(|slot| slot.read())
+    };
+    assert!(matches!(slot(&vma_lock), Some(Entry::Leaf(_))));
+    {
+        let mut i_mmap = file.i_mmap_write(&mut task);
+        let done = Gather::scope(parent.mm(), &mut i_mmap, |gather| {
+            let users = gather.vmas(0..1).map(|found| found.vma().mm().id()).collect::<Vec<_>>();
+            assert_eq!(users, [parent.mm().id(), child.mm().id()]);
+            huge_pmd_unshare(&mut vma_lock, START, gather, &task)
+        });
+        assert_eq!(done, Ok(Unsharing::Unshared));
+    }
+    // The last user gives the table up, and it is freed, with the VMA lock of the first still held.
+    child.exit(&mut task);
+    task.rcu_barrier();
+    assert_eq!(slot(&vma_lock), None);
 }

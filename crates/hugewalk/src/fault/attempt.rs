@@ -311,11 +311,11 @@ pub(super) fn rob_children<P: Platform>(
             continue;
         };
         // A private mapping without reservations has no lock to wait for.
-        let Some(locked) = VmaWriteGuard::try_lock(&i_mmap, vma) else {
+        let Some(mut locked) = VmaWriteGuard::try_lock(&i_mmap, vma) else {
             continue;
         };
-        let mut gather = Gather::new(vma.mm(), &i_mmap);
-        zap_range(&locked, &i_mmap, range, Zap::Page(frame), &mut gather, task);
+        let mut gather = Gather::on_file_side(vma.mm(), &i_mmap);
+        zap_range(&mut locked, range, Zap::Page(frame), &mut gather, task);
         gather.finish();
     }
 }

@@ -247,7 +247,7 @@ impl<P: Platform> HugeFile<P> {
                 None => VmaWriteGuard::try_lock(i_mmap, vma),
             };
             match locked {
-                Some(locked) => self.unmap_from(&locked, i_mmap, offsets, zap, task),
+                Some(mut locked) => self.unmap_from(&mut locked, i_mmap, offsets, zap, task),
                 None if maps_any(&proof, offsets) => busy = Some(Awaited::new(vma)),
                 None => {}
             }
@@ -257,7 +257,7 @@ impl<P: Platform> HugeFile<P> {
 
     fn unmap_from(
         &self,
-        locked: &VmaWriteGuard<'_, P>,
+        locked: &mut VmaWriteGuard<'_, P>,
         i_mmap: &IMmapWriteGuard<'_, P>,
         offsets: &Range<u64>,
         zap: Zap,
@@ -265,8 +265,8 @@ impl<P: Platform> HugeFile<P> {
     ) {
         let vma = locked.vma();
         if let Some(range) = vma.addresses_of(offsets) {
-            let mut gather = Gather::new(vma.mm(), i_mmap);
-            zap_range(locked, i_mmap, range, zap, &mut gather, task);
+            let mut gather = Gather::on_file_side(vma.mm(), i_mmap);
+            zap_range(locked, range, zap, &mut gather, task);
             gather.finish();
         }
     }

@@ -112,7 +112,7 @@ impl<P: Platform> AddressSpace<P> {
                 flags.set(flag, on);
                 vma.successor(Shape { flags, ..shape })
             },
-            |_, _, _, _, _| {},
+            |_, _, _, _| {},
             task,
         )?;
         let mapped = mmap.vmas.mapped_until(range);
@@ -235,10 +235,10 @@ fn dont_need<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), M
     let mut part = part.announced(task)?;
     part.range = droppable(&part)?;
     let Part { mmap, vma, range, .. } = part;
-    let Some(locked) = mmap.lock_vma_write(&vma, task) else { return Ok(()) };
-    let i_mmap = vma.file().i_mmap_write(task);
-    let mut gather = Gather::new(vma.mm(), &i_mmap);
-    zap_range(&locked, &i_mmap, range, Zap::Pages, &mut gather, task);
+    let Some(mut locked) = mmap.lock_vma_write(&vma, task) else { return Ok(()) };
+    let mut i_mmap = vma.file().i_mmap_write(task);
+    let mut gather = Gather::new(vma.mm(), &mut i_mmap);
+    zap_range(&mut locked, range, Zap::Pages, &mut gather, task);
     gather.finish();
     Ok(())
 }

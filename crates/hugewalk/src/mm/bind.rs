@@ -48,7 +48,7 @@ impl<P: Platform> AddressSpace<P> {
             &range,
             |vma| vma.policy() != policy,
             |vma, shape| vma.successor(Shape { policy, ..shape }),
-            |_, _, _, _, _| {},
+            |_, _, _, _| {},
             task,
         )
     }

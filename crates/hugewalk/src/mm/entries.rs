@@ -4,24 +4,22 @@ use core::ops::Range;
 
 use crate::addr::VirtAddr;
 use crate::arch::Level;
-use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::Platform;
-use crate::share::unshare_locked;
+use crate::share::{OwnTable, lock_own_table};
 use crate::table::{LockedSlot, index_of};
 use crate::task::Task;
 use crate::vma::VmaWriteGuard;
-use crate::walk::huge_pte_offset;
 
 use super::unmap::by_table;
 
 /// Calls `work` for each entry of a range of a VMA, empty ones too, with its table locked; but a table that others use too
 /// is unshared, and its entries, which are theirs, are left as they are. Where there is no table nothing happens.
 ///
-/// Holds: the VMA lock and `i_mmap`, both in write. Takes table locks. Does not sleep. Flushes are owed by `gather`.
+/// Holds: the VMA lock in write, and `i_mmap` in write, by `gather`. Takes table locks. Does not sleep. Flushes are owed by
+/// `gather`.
 pub(crate) fn each_own_entry<P: Platform>(
-    vma_lock: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapWriteGuard<'_, P>,
+    vma_lock: &mut VmaWriteGuard<'_, P>,
     range: Range<VirtAddr>,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
@@ -31,12 +29,8 @@ pub(crate) fn each_own_entry<P: Platform>(
     let size = vma.size();
     let shift = Level::of_leaf(size).shift();
     for part in by_table(range, size) {
-        let Ok(Some(slot)) = huge_pte_offset(vma_lock, vma.mm(), part.start, size) else {
+        let Ok(OwnTable::Locked(mut locked)) = lock_own_table(vma_lock, part.start, gather, task) else {
             continue;
-        };
-        let mut locked = match unshare_locked(vma_lock, i_mmap, slot.lock(task), part.start, gather) {
-            Ok(()) => continue,
-            Err(alone) => alone,
         };
         let mut address = part.start;
         while address < part.end {

@@ -7,7 +7,6 @@ use super::split::Split;
 use super::{MapError, MmapWriteGuard};
 use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
-use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::{Platform, Protocol, Step};
 use crate::sync::{Arc, try_push};
@@ -29,7 +28,7 @@ pub(crate) fn exchange_range<P: Platform>(
     range: &Range<VirtAddr>,
     changes: impl Fn(&Vma<P>) -> bool,
     successor: impl Fn(&Vma<P>, Shape) -> Result<Arc<Vma<P>>, OutOfMemory>,
-    work: impl Fn(&VmaWriteGuard<'_, P>, &IMmapWriteGuard<'_, P>, &Vma<P>, &mut Gather<'_, P>, &Task<P>),
+    work: impl Fn(&mut VmaWriteGuard<'_, P>, &Vma<P>, &mut Gather<'_, P>, &Task<P>),
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
     let changes = |vma: &&Arc<Vma<P>>| changes(vma);
@@ -60,13 +59,13 @@ fn exchange_vma<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
     old: &Arc<Vma<P>>,
     new: Arc<Vma<P>>,
-    work: &impl Fn(&VmaWriteGuard<'_, P>, &IMmapWriteGuard<'_, P>, &Vma<P>, &mut Gather<'_, P>, &Task<P>),
+    work: &impl Fn(&mut VmaWriteGuard<'_, P>, &Vma<P>, &mut Gather<'_, P>, &Task<P>),
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
-    if let Some(locked) = VmaWriteGuard::lock(mmap, old, task) {
+    if let Some(mut locked) = VmaWriteGuard::lock(mmap, old, task) {
         let mut i_mmap = old.file().i_mmap_write(task);
-        let mut gather = Gather::new(old.mm(), &i_mmap);
-        work(&locked, &i_mmap, &new, &mut gather, task);
+        let mut gather = Gather::new(old.mm(), &mut i_mmap);
+        work(&mut locked, &new, &mut gather, task);
         gather.finish();
         if !P::Protocol::keeps(Step::ExchangeUnderIMmap) {
             drop(i_mmap);

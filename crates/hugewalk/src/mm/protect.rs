@@ -8,7 +8,6 @@ use super::{AddressSpace, MapError, MmapWriteGuard, exchange_range};
 use crate::addr::VirtAddr;
 use crate::arch::{Entry, Leaf, LeafFlags, Migration};
 use crate::fault::leaf_flags;
-use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::task::Task;
@@ -68,15 +67,14 @@ fn protect_range<P: Platform>(
 
 /// Linux: `hugetlb_change_protection()` in mm/hugetlb.c.
 fn change_entries<P: Platform>(
-    locked: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapWriteGuard<'_, P>,
+    locked: &mut VmaWriteGuard<'_, P>,
     new: &Vma<P>,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
 ) {
     let vma = locked.vma();
     let size = vma.size();
-    each_own_entry(locked, i_mmap, vma.start()..vma.end(), gather, task, |table, address, gather| {
+    each_own_entry(locked, vma.start()..vma.end(), gather, task, |table, address, gather| {
         match table.read() {
             // Taken out and put back: the processor cannot set its bits in between.
             Entry::Leaf(_) => {

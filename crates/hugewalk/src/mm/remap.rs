@@ -10,7 +10,6 @@ use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error, free_tables
 use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
 use crate::arch::Level;
 use crate::error::OutOfMemory;
-use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::{ENTRIES, Platform, Protocol, Step};
 use crate::share::huge_pte_alloc;
@@ -328,7 +327,7 @@ fn move_vma<P: Platform>(
     let Some(old) = mmap.vmas.find(start).cloned() else {
         return Ok(());
     };
-    let Some(locked) = VmaWriteGuard::lock(mmap, &old, task) else {
+    let Some(mut locked) = VmaWriteGuard::lock(mmap, &old, task) else {
         return Ok(());
     };
     let mut i_mmap = old.file().i_mmap_write(task);
@@ -337,8 +336,8 @@ fn move_vma<P: Platform>(
     {
         huge_pte_alloc(&to, new, new.start(), Some(&to), task)?;
     }
-    let mut gather = Gather::new(old.mm(), &i_mmap);
-    move_entries(mmap, &locked, &i_mmap, new, &mut gather, task);
+    let mut gather = Gather::new(old.mm(), &mut i_mmap);
+    move_entries(mmap, &mut locked, new, &mut gather, task);
     gather.finish();
     new.succeed(&old);
     // The one leaves the room that the other needs, so the exchange does not fail.
@@ -356,8 +355,7 @@ fn move_vma<P: Platform>(
 
 fn move_entries<P: Platform>(
     mmap: &MmapWriteGuard<'_, P>,
-    locked: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapWriteGuard<'_, P>,
+    locked: &mut VmaWriteGuard<'_, P>,
     new: &Vma<P>,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
@@ -369,7 +367,7 @@ fn move_entries<P: Platform>(
         return;
     };
     let protected = new.flags().contains(VmaFlags::UFFD_WP);
-    each_own_entry(locked, i_mmap, source.clone(), gather, task, |from, address, gather| {
+    each_own_entry(locked, source.clone(), gather, task, |from, address, gather| {
         if !from.raw().is_none() {
             let to = huge_pte_offset(&target, mm, moved(address, &source, new), size);
             move_entry((mm, size), address, from, to.ok().flatten(), protected, gather, task);

@@ -3,7 +3,6 @@
 use super::AddressSpace;
 use super::entries::each_own_entry;
 use crate::arch::{Entry, LeafFlags};
-use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::task::Task;
@@ -20,25 +19,20 @@ impl<P: Platform> AddressSpace<P> {
     pub fn clear_soft_dirty(&self, task: &mut Task<P>) {
         let mmap = self.mmap_read(task);
         for vma in mmap.vmas() {
-            let Some(locked) = mmap.lock_vma_write(vma, task) else { continue };
-            let i_mmap = vma.file().i_mmap_write(task);
-            let mut gather = Gather::new(vma.mm(), &i_mmap);
-            clear_vma(&locked, &i_mmap, &mut gather, task);
+            let Some(mut locked) = mmap.lock_vma_write(vma, task) else { continue };
+            let mut i_mmap = vma.file().i_mmap_write(task);
+            let mut gather = Gather::new(vma.mm(), &mut i_mmap);
+            clear_vma(&mut locked, &mut gather, task);
             gather.finish();
         }
     }
 }
 
 /// Every leaf that can be written is soft-dirty (see [`leaf_flags`](crate::fault::leaf_flags)), so these are all there are.
-fn clear_vma<P: Platform>(
-    locked: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapWriteGuard<'_, P>,
-    gather: &mut Gather<'_, P>,
-    task: &Task<P>,
-) {
+fn clear_vma<P: Platform>(locked: &mut VmaWriteGuard<'_, P>, gather: &mut Gather<'_, P>, task: &Task<P>) {
     let vma = locked.vma();
     let size = vma.size();
-    each_own_entry(locked, i_mmap, vma.start()..vma.end(), gather, task, |table, address, gather| {
+    each_own_entry(locked, vma.start()..vma.end(), gather, task, |table, address, gather| {
         if matches!(table.read(), Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::SOFT_DIRTY))
             && let Entry::Leaf(leaf) = table.take()
         {

@@ -71,17 +71,17 @@ impl<P: Platform> Split<P> {
     pub(super) fn apply(self, mmap: &mut MmapWriteGuard<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
         for cut in self.cuts.into_iter().flatten() {
             if !P::Protocol::keeps(Step::ExchangeUnderIMmap)
-                && let Some(locked) = VmaWriteGuard::lock(mmap, &cut.old, task)
+                && let Some(mut locked) = VmaWriteGuard::lock(mmap, &cut.old, task)
             {
-                let i_mmap = cut.old.file().i_mmap_write(task);
-                unshare_at_cuts(&locked, &i_mmap, &cut, task);
+                let mut i_mmap = cut.old.file().i_mmap_write(task);
+                unshare_at_cuts(&mut locked, &mut i_mmap, &cut, task);
             }
-            if let Some(locked) = VmaWriteGuard::lock(mmap, &cut.old, task) {
+            if let Some(mut locked) = VmaWriteGuard::lock(mmap, &cut.old, task) {
                 let mut i_mmap = cut.old.file().i_mmap_write(task);
                 // No more than was made for this cut: the other one's room is to be left.
                 i_mmap.prepare(cut.parts.iter().flatten().count() - 1)?;
                 if P::Protocol::keeps(Step::ExchangeUnderIMmap) {
-                    unshare_at_cuts(&locked, &i_mmap, &cut, task);
+                    unshare_at_cuts(&mut locked, &mut i_mmap, &cut, task);
                 }
                 // The parts are in the tree before `i_mmap` is let go: nobody shares with the whole any more
                 // (CVE-2025-38084, scenario S14).
@@ -102,8 +102,8 @@ impl<P: Platform> Split<P> {
 
 /// A part of a 1 GiB range cannot share its table. Linux: `hugetlb_split()` in mm/hugetlb.c.
 fn unshare_at_cuts<P: Platform>(
-    locked: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapWriteGuard<'_, P>,
+    locked: &mut VmaWriteGuard<'_, P>,
+    i_mmap: &mut IMmapWriteGuard<'_, P>,
     cut: &Cut<P>,
     task: &Task<P>,
 ) {
@@ -115,7 +115,7 @@ fn unshare_at_cuts<P: Platform>(
         let boundary = part.start();
         if boundary != boundary.pud_floor() {
             // The locks are those of this VMA and its file, so this cannot be refused.
-            let _ = huge_pmd_unshare(locked, i_mmap, boundary, &mut gather, task);
+            let _ = huge_pmd_unshare(locked, boundary, &mut gather, task);
         }
     }
 }

@@ -9,7 +9,6 @@ use super::{AddressSpace, MapError, Mm, MmapWriteGuard, VmaSet};
 use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE, PUD_SIZE, VirtAddr};
 use crate::arch::{Entry, LeafFlags, Level};
 use crate::error::OutOfMemory;
-use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::{Levels, Platform, Protocol, Step};
 use crate::reserve::{PrivateReserve, release_range};
@@ -115,10 +114,10 @@ impl<P: Platform> Unmap<P> {
 ///
 /// Linux: `__unmap_hugepage_range_final()` in mm/hugetlb.c.
 pub(super) fn empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Arc<Vma<P>>, task: &mut Task<P>) {
-    if let Some(locked) = VmaWriteGuard::lock(mmap, vma, task) {
+    if let Some(mut locked) = VmaWriteGuard::lock(mmap, vma, task) {
         let mut i_mmap = vma.file().i_mmap_write(task);
-        let mut gather = Gather::new(vma.mm(), &i_mmap);
-        zap_range(&locked, &i_mmap, vma.start()..vma.end(), Zap::All, &mut gather, task);
+        let mut gather = Gather::new(vma.mm(), &mut i_mmap);
+        zap_range(&mut locked, vma.start()..vma.end(), Zap::All, &mut gather, task);
         gather.finish();
         // Still under `i_mmap`: nobody starts to share with a VMA that is on its way out (scenario S22).
         if !P::Protocol::keeps(Step::LeaveUnderIMmap) {
@@ -179,32 +178,32 @@ impl Zap {
 /// Clears the entries of a range of a VMA that `zap` wants. Where a table is shared with others the whole of it is
 /// unshared. Returns how many of the entries it cleared stood for pages.
 ///
-/// Holds: the VMA lock and `i_mmap`, both in write. Takes table locks. Does not sleep. Flushes and references are owed by
-/// `gather`.
+/// Holds: the VMA lock in write, and `i_mmap` in write, by `gather`. Takes table locks. Does not sleep. Flushes and
+/// references are owed by `gather`.
 ///
 /// Linux: `__unmap_hugepage_range()` in mm/hugetlb.c.
 pub(crate) fn zap_range<P: Platform>(
-    vma: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapWriteGuard<'_, P>,
+    vma_lock: &mut VmaWriteGuard<'_, P>,
     range: Range<VirtAddr>,
     zap: Zap,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
 ) -> u64 {
-    let mm: &Mm<P> = vma.vma().mm();
+    let vma = vma_lock.vma();
+    let mm: &Mm<P> = vma.mm();
     let mut cleared = 0;
-    let size = vma.vma().size();
-    each_own_entry(vma, i_mmap, range, gather, task, |locked, address, gather| {
+    let size = vma.size();
+    each_own_entry(vma_lock, range, gather, task, |locked, address, gather| {
         let here = locked.raw();
         if here.is_none() || !zap.wants(here.decode()) {
             return;
         }
         if matches!(zap, Zap::Page(_)) {
             // Before the entry is empty: a fault that finds it so must not take it for a page never touched.
-            vma.vma().set_robbed();
+            vma.set_robbed();
         }
         let before = locked.exchange(|entry| zap.trace_of(entry));
-        cleared += u64::from(match (before, promised_to(vma.vma(), before)) {
+        cleared += u64::from(match (before, promised_to(vma, before)) {
             (Entry::Leaf(leaf), Some(reserve)) => {
                 mm.sub_resident(size);
                 gather.unmapped_promised(address, leaf.frame, reserve);

@@ -119,19 +119,19 @@ impl<P: Platform> LockedPage<'_, P> {
         let vma = mapped.vma.vma();
         // `i_mmap` in write: the count of sharers stands still.
         if mapped.sharers() > 0 && !in_place {
-            let Some(vma_lock) = VmaWriteGuard::try_lock(i_mmap, vma) else {
+            let Some(_vma_lock) = VmaWriteGuard::try_lock(i_mmap, vma) else {
                 return ControlFlow::Continue(Outcome::Busy);
             };
             // Flushes when the table is unlocked, before the VMA lock is let go.
-            let mut gather = Gather::new(vma.mm(), i_mmap);
+            let mut gather = Gather::on_file_side(vma.mm(), i_mmap);
             let Some(locked) = mapped.lock(task) else {
                 return ControlFlow::Continue(Outcome::Nothing);
             };
-            // The others keep the table, and the entry: this address space loses both.
-            let unshared = unshare_locked(&vma_lock, i_mmap, locked, mapped.address, &mut gather).is_ok();
+            // The others keep the table, and the entry: this address space loses both. `mapped` is not used again.
+            let unshared = unshare_locked(locked, mapped.address, &mut gather).is_ok();
             return ControlFlow::Continue(if unshared { Outcome::Changed } else { Outcome::Nothing });
         }
-        let mut gather = Gather::new(vma.mm(), i_mmap);
+        let mut gather = Gather::on_file_side(vma.mm(), i_mmap);
         let Some(locked) = mapped.lock(task) else {
             return ControlFlow::Continue(Outcome::Nothing);
         };
@@ -190,15 +190,15 @@ impl<P: Platform> LockedPage<'_, P> {
         let Some(lock) = vma.semaphore() else { return };
         let semaphore = lock.write(task);
         let i_mmap = self.file.i_mmap_write(task);
-        let Some(vma_lock) = VmaWriteGuard::joined(&i_mmap, vma, &semaphore) else {
+        let Some(mut vma_lock) = VmaWriteGuard::joined(&i_mmap, vma, &semaphore) else {
             return;
         };
         let Some(range) = vma.addresses_of(&(self.index..self.index + 1)) else {
             return;
         };
-        let mut gather = Gather::new(vma.mm(), &i_mmap);
+        let mut gather = Gather::on_file_side(vma.mm(), &i_mmap);
         // The locks are those of this VMA and its file, so this cannot be refused.
-        let _ = crate::share::huge_pmd_unshare(&vma_lock, &i_mmap, range.start, &mut gather, task);
+        let _ = crate::share::huge_pmd_unshare(&mut vma_lock, range.start, &mut gather, task);
         gather.finish();
     }
 }

@@ -5,7 +5,6 @@ use core::ops::Range;
 use super::{ProtectMode, Userfault, UserfaultError, check_aligned};
 use crate::addr::VirtAddr;
 use crate::arch::{Entry, LeafFlags, Migration};
-use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::mm::{MmapReadGuard, by_table, each_own_entry};
 use crate::platform::Platform;
@@ -74,13 +73,13 @@ impl<P: Platform> Userfault<P> {
             return Err(not_registered);
         }
         check_aligned(vma, range)?;
-        let locked = mmap.lock_vma_write(vma, task).ok_or(not_registered)?;
+        let mut locked = mmap.lock_vma_write(vma, task).ok_or(not_registered)?;
         if on {
             make_tables(&locked, &part, task)?;
         }
-        let i_mmap = vma.file().i_mmap_write(task);
-        let mut gather = Gather::new(vma.mm(), &i_mmap);
-        protect_entries(&locked, &i_mmap, part, on, &mut gather, task);
+        let mut i_mmap = vma.file().i_mmap_write(task);
+        let mut gather = Gather::new(vma.mm(), &mut i_mmap);
+        protect_entries(&mut locked, part, on, &mut gather, task);
         gather.finish();
         Ok(())
     }
@@ -104,8 +103,7 @@ fn make_tables<P: Platform>(
 ///
 /// Linux: `hugetlb_change_protection()` in mm/hugetlb.c with `MM_CP_UFFD_WP` or `MM_CP_UFFD_WP_RESOLVE`.
 pub(super) fn protect_entries<P: Platform>(
-    locked: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapWriteGuard<'_, P>,
+    locked: &mut VmaWriteGuard<'_, P>,
     range: Range<VirtAddr>,
     on: bool,
     gather: &mut Gather<'_, P>,
@@ -114,7 +112,7 @@ pub(super) fn protect_entries<P: Platform>(
     let vma = locked.vma();
     let size = vma.size();
     // Never shared, since the VMA is registered for this; were it so, the others' entries would stay as they are.
-    each_own_entry(locked, i_mmap, range, gather, task, |table, address, gather| {
+    each_own_entry(locked, range, gather, task, |table, address, gather| {
         // In one step: a fault that looks whether it has to wait must not see the entry empty in between.
         let before = table.exchange(|entry| protected(entry, on));
         if matches!(before, Entry::Leaf(_)) {

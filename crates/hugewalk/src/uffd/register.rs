@@ -5,7 +5,6 @@ use core::ops::Range;
 use super::protect::protect_entries;
 use super::{Context, Modes, Operations, Userfault, UserfaultError};
 use crate::addr::{HugeSize, VirtAddr};
-use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::mm::{AddressSpace, MapError, MmapWriteGuard, by_table, exchange_range};
 use crate::platform::Platform;
@@ -75,12 +74,12 @@ impl<P: Platform> Userfault<P> {
                 let shape = Shape { flags: (shape.flags - VmaFlags::UFFD) | flags, ..shape };
                 vma.registered(shape, &self.context)
             },
-            |locked, i_mmap, new, gather, task| {
+            |locked, new, gather, task| {
                 // What another handler left behind without unregistering.
                 if locked.vma().userfault().is_some_and(|context| context.is_gone()) {
-                    unprotect(locked, i_mmap, gather, task);
+                    unprotect(locked, gather, task);
                 }
-                unshare_all(locked, i_mmap, new, gather, task);
+                unshare_all(locked, new, gather, task);
             },
             task,
         )?;
@@ -150,8 +149,8 @@ fn unregister_where<P: Platform>(
         range,
         |vma| vma.userfault().is_some_and(&wanted),
         |vma, shape| vma.successor(Shape { flags: shape.flags - VmaFlags::UFFD, ..shape }),
-        |locked, i_mmap, _, gather, task| {
-            unprotect(locked, i_mmap, gather, task);
+        |locked, _, gather, task| {
+            unprotect(locked, gather, task);
             if let Some(context) = locked.vma().userfault() {
                 // They find out what the mapping is now once the mmap lock is free.
                 context.wake(&(locked.vma().start()..locked.vma().end()));
@@ -188,15 +187,10 @@ fn check_range<P: Platform>(
 }
 
 /// Takes write protections back that nobody will take back any more.
-fn unprotect<P: Platform>(
-    locked: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapWriteGuard<'_, P>,
-    gather: &mut Gather<'_, P>,
-    task: &Task<P>,
-) {
+fn unprotect<P: Platform>(locked: &mut VmaWriteGuard<'_, P>, gather: &mut Gather<'_, P>, task: &Task<P>) {
     let vma = locked.vma();
     if vma.flags().contains(VmaFlags::UFFD_WP) {
-        protect_entries(locked, i_mmap, vma.start()..vma.end(), false, gather, task);
+        protect_entries(locked, vma.start()..vma.end(), false, gather, task);
     }
 }
 
@@ -205,8 +199,7 @@ fn unprotect<P: Platform>(
 ///
 /// Linux: `hugetlb_unshare_all_pmds()` in mm/hugetlb.c.
 fn unshare_all<P: Platform>(
-    locked: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapWriteGuard<'_, P>,
+    locked: &mut VmaWriteGuard<'_, P>,
     new: &Vma<P>,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
@@ -217,6 +210,6 @@ fn unshare_all<P: Platform>(
     }
     for part in by_table(new.start()..new.end(), new.size()) {
         // The locks are those of this VMA and its file, so this cannot be refused.
-        let _ = huge_pmd_unshare(locked, i_mmap, part.start, gather, task);
+        let _ = huge_pmd_unshare(locked, part.start, gather, task);
     }
 }

@@ -61,8 +61,10 @@ impl<'v, P: Platform> VmaReadGuard<'v, P> {
     }
 }
 
-/// The lock of a VMA, held in write: its tables may be unshared, given `i_mmap` in write as well. A proof that they are
-/// *stable* for everybody else.
+/// The lock of a VMA, held in write: its tables may be unshared, given `i_mmap` in write as well.
+///
+/// A proof that they are *stable*: nobody else unshares them. The holder may, by borrowing the guard mutably
+/// ([`huge_pmd_unshare`](crate::share::huge_pmd_unshare)), and has no slot left that it found under it then.
 ///
 /// # Invariants
 ///

@@ -10,13 +10,13 @@ use hugewalk::share::huge_pmd_unshare;
 use hugewalk::vma::VmaWriteGuard;
 
 fn released_before_the_flush<P: Platform>(
-    vma_lock: &VmaWriteGuard<'_, P>,
-    i_mmap: IMmapWriteGuard<'_, P>,
+    vma_lock: &mut VmaWriteGuard<'_, P>,
+    mut i_mmap: IMmapWriteGuard<'_, P>,
     task: &Task<P>,
     address: VirtAddr,
 ) {
-    let _ = Gather::scope(vma_lock.vma().mm(), &i_mmap, |gather| {
-        let unsharing = huge_pmd_unshare(vma_lock, &i_mmap, address, gather, task);
+    let _ = Gather::scope(vma_lock.vma().mm(), &mut i_mmap, |gather| {
+        let unsharing = huge_pmd_unshare(vma_lock, address, gather, task);
         drop(i_mmap);
         unsharing
     });

@@ -9,29 +9,17 @@ use hugewalk::share::huge_pmd_unshare;
 use hugewalk::vma::VmaWriteGuard;
 
 fn with_i_mmap_in_read<P: Platform>(
-    vma_lock: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapReadGuard<'_, P>,
-    gather: &mut Gather<'_, P>,
+    vma_lock: &mut VmaWriteGuard<'_, P>,
+    i_mmap: &mut IMmapReadGuard<'_, P>,
     task: &Task<P>,
     address: VirtAddr,
 ) {
-    let _ = huge_pmd_unshare(vma_lock, i_mmap, address, gather, task);
+    let mm = vma_lock.vma().mm();
+    let _ = Gather::scope(mm, i_mmap, |gather| huge_pmd_unshare(vma_lock, address, gather, task));
 }
 
-fn without_i_mmap<P: Platform>(
-    vma_lock: &VmaWriteGuard<'_, P>,
-    gather: &mut Gather<'_, P>,
-    task: &Task<P>,
-    address: VirtAddr,
-) {
-    let _ = huge_pmd_unshare(vma_lock, &(), address, gather, task);
-}
-
-fn a_gather_that_outlives_what_was_held_in_read<P: Platform>(
-    vma_lock: &VmaWriteGuard<'_, P>,
-    i_mmap: &IMmapReadGuard<'_, P>,
-) {
-    Gather::scope(vma_lock.vma().mm(), i_mmap, |_| ());
+fn without_i_mmap<P: Platform>(vma_lock: &mut VmaWriteGuard<'_, P>, task: &Task<P>, address: VirtAddr) {
+    let _ = huge_pmd_unshare(vma_lock, address, &mut (), task);
 }
 
 fn main() {}

@@ -66,7 +66,8 @@ fn i_mmap_in_read<P: Platform>(task: &mut Task<P>, file: &HugeFile<P>) -> Result
     Ok(mapped)
 }
 
-/// Unsharing: both locks in write, and the gather finished before they are released.
+/// Unsharing: both locks in write, and the gather finished before they are released. Until the holder unshares, its locks prove
+/// stable slots for itself, too.
 fn unshares<P: Platform>(
     task: &mut Task<P>,
     space: &AddressSpace<P>,
@@ -74,11 +75,27 @@ fn unshares<P: Platform>(
 ) -> Result<bool, WrongProof> {
     let mmap = space.mmap_read(task);
     let Some(vma) = mmap.find(address) else { return Ok(false) };
-    let Some(vma_lock) = mmap.lock_vma_write(vma, task) else { return Ok(false) };
-    let i_mmap = vma.file().i_mmap_write(task);
-    let unsharing = Gather::scope(space.mm(), &i_mmap, |gather| {
-        huge_pmd_unshare(&vma_lock, &i_mmap, address, gather, task)
+    let Some(mut vma_lock) = mmap.lock_vma_write(vma, task) else { return Ok(false) };
+    let mut i_mmap = vma.file().i_mmap_write(task);
+    if let Some(slot) = huge_pte_offset(&vma_lock, space.mm(), address, HugeSize::Size2M)? {
+        let slot: Slot<'_, P, Stable> = slot;
+        drop(slot.lock(task));
+    }
+    for proof in i_mmap.vmas(0..1) {
+        let vma = proof.vma();
+        let _: Option<Slot<'_, P, Stable>> = huge_pte_offset(&proof, vma.mm(), vma.start(), vma.size())?;
+    }
+    let unsharing = Gather::scope(space.mm(), &mut i_mmap, |gather| {
+        for proof in gather.vmas(0..1) {
+            let vma = proof.vma();
+            let _: Option<Slot<'_, P, Stable>> = huge_pte_offset(&proof, vma.mm(), vma.start(), vma.size())?;
+        }
+        huge_pmd_unshare(&mut vma_lock, address, gather, task)
     })?;
+    // Both are proofs again.
+    let found = huge_pte_offset(&vma_lock, space.mm(), address, HugeSize::Size2M)?;
+    drop(found.map(|slot| slot.read()));
+    drop(i_mmap.vmas(0..1).count());
     drop(i_mmap);
     Ok(unsharing == Unsharing::Unshared)
 }
