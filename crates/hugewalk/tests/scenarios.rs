@@ -14,6 +14,8 @@ mod mapping;
 mod policies;
 #[path = "scenarios/reservations.rs"]
 mod reservations;
+#[path = "scenarios/sealing.rs"]
+mod sealing;
 #[path = "scenarios/sharing.rs"]
 mod sharing;
 #[path = "scenarios/turns.rs"]

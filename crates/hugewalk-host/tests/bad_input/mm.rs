@@ -91,6 +91,11 @@ pub(crate) const CASES: &[Case] = &[
     ("dropping a hole", ENOMEM, |world| one(world, page(HOLE), PMD_SIZE, Advice::DontNeed)),
     ("leaving a hole out of forks", ENOMEM, |world| one(world, page(HOLE), PMD_SIZE, Advice::DontFork)),
     ("leaving part of a page out of dumps", EINVAL, |world| one(world, page(0), 4096, Advice::DontDump)),
+    ("sealing a hole", ENOMEM, |world| errno!(world.space.mseal(&mut world.task, page(HOLE), PMD_SIZE))),
+    ("sealing part of a page", EINVAL, |world| errno!(world.space.mseal(&mut world.task, page(0), 4096))),
+    ("sealing from an odd start", EINVAL, |world| {
+        errno!(world.space.mseal(&mut world.task, odd(0, 1), PMD_SIZE))
+    }),
     ("removing a hole", ENOMEM, |world| one(world, page(HOLE), PMD_SIZE, Advice::Remove)),
     ("removing what is private", EACCES, |world| one(world, page(READ_ONLY), PMD_SIZE, Advice::Remove)),
     ("populating a hole", ENOMEM, |world| one(world, page(HOLE), PMD_SIZE, Advice::PopulateRead)),

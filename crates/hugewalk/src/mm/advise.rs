@@ -3,7 +3,9 @@
 use core::ops::Range;
 
 use super::unmap::page_range;
-use super::{AddressSpace, MapError, MmapReadGuard, Zap, align_error, exchange_range, zap_range};
+use super::{
+    AddressSpace, MapError, MmapReadGuard, MmapWriteGuard, Zap, align_error, exchange_range, zap_range,
+};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::fault::{Access, FaultError};
 use crate::gather::Gather;
@@ -103,8 +105,21 @@ impl<P: Platform> AddressSpace<P> {
         on: bool,
     ) -> Result<(), MapError> {
         let mut mmap = self.mmap_write(task);
+        Self::set_flag(&mut mmap, task, range, flag, on)?;
+        let mapped = mmap.vmas.mapped_until(range);
+        if mapped < range.end { Err(MapError::NotMapped { address: mapped }) } else { Ok(()) }
+    }
+
+    /// Sets or clears the flag with the mmap lock held in write.
+    pub(super) fn set_flag(
+        mmap: &mut MmapWriteGuard<'_, P>,
+        task: &mut Task<P>,
+        range: &Range<VirtAddr>,
+        flag: VmaFlags,
+        on: bool,
+    ) -> Result<(), MapError> {
         exchange_range(
-            &mut mmap,
+            mmap,
             range,
             |vma| vma.flags().contains(flag) != on,
             |vma, shape| {
@@ -114,9 +129,7 @@ impl<P: Platform> AddressSpace<P> {
             },
             |_, _, _, _| {},
             task,
-        )?;
-        let mapped = mmap.vmas.mapped_until(range);
-        if mapped < range.end { Err(MapError::NotMapped { address: mapped }) } else { Ok(()) }
+        )
     }
 
     /// Works on each mapping in a range, and reports the first hole at the end.

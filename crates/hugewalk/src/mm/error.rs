@@ -110,6 +110,13 @@ pub enum MapError {
     /// Injecting an error stopped at this page; those before it have theirs.
     #[error(transparent)]
     Page(PageError),
+    /// A mapping in the range is sealed: see [`mseal`](crate::AddressSpace::mseal). For mprotect the mappings before it
+    /// have the new rights.
+    #[error("{address:?} is sealed")]
+    Sealed {
+        /// The first address that is.
+        address: VirtAddr,
+    },
     /// The address space has exited.
     #[error("the address space has exited")]
     Exited,
@@ -152,6 +159,7 @@ impl MapError {
             Self::Gup(GupError::Hwpoison { .. }) => Errno::EFAULT,
             Self::Gup(error) => error.errno(),
             Self::Page(error) => error.errno(),
+            Self::Sealed { .. } => Errno::EPERM,
             Self::Exited => Errno::ESRCH,
         }
     }

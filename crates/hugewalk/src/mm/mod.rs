@@ -23,6 +23,7 @@ mod map;
 mod observe;
 mod protect;
 mod remap;
+mod seal;
 mod set;
 mod soft_dirty;
 mod split;
@@ -146,6 +147,17 @@ impl<P: Platform> Mm<P> {
     pub fn resident_bytes(&self) -> u64 {
         let bytes = HugeSize::ALL.map(|size| self.resident_of(size).saturating_mul(size.bytes()));
         bytes.into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// The same as a balance, which is below zero if this address space has cleared more leaves than it installed: those of
+    /// a shared table that others had filled, after they gave the table up. Linux keeps the same balance, and prints it
+    /// without a sign.
+    #[must_use]
+    pub fn resident_balance(&self) -> i64 {
+        HugeSize::ALL.into_iter().fold(0, |bytes: i64, size| {
+            let pages = self.resident_word(size).load(Ordering::Relaxed).cast_signed();
+            bytes.saturating_add(pages.saturating_mul(size.bytes().cast_signed()))
+        })
     }
 
     fn resident_word(&self, size: HugeSize) -> &P::Word {

@@ -23,7 +23,7 @@ impl<P: Platform> AddressSpace<P> {
     /// # Errors
     ///
     /// [`MapError::UnknownRights`]; [`MapError::Unaligned`] if the range would cut a huge page in two, [`MapError::NotMapped`] if there is a hole in
-    /// it: what lies before the hole has the new rights then.
+    /// it, [`MapError::Sealed`] if there is a sealed mapping in it: what lies before that has the new rights then.
     pub fn mprotect(
         &self,
         task: &mut Task<P>,
@@ -41,9 +41,14 @@ impl<P: Platform> AddressSpace<P> {
         }
         let range = page_range(address, length)?;
         let mut mmap = self.mmap_write(task);
-        let mapped = range.start..mmap.vmas.mapped_until(&range);
+        let mut mapped = range.start..mmap.vmas.mapped_until(&range);
+        let sealed = mmap.vmas.first_sealed(&mapped);
+        mapped.end = sealed.unwrap_or(mapped.end);
         if !mapped.is_empty() {
             protect_range(&mut mmap, &mapped, protection, task)?;
+        }
+        if let Some(address) = sealed {
+            return Err(MapError::Sealed { address });
         }
         if mapped.end < range.end { Err(MapError::NotMapped { address: mapped.end }) } else { Ok(()) }
     }

@@ -46,7 +46,8 @@ impl<P: Platform> AddressSpace<P> {
     /// # Errors
     ///
     /// [`MapError::BadAddress`] if nothing is mapped at `old`, if what is to be moved reaches past its mapping (and the length
-    /// changes), or if one of several mappings has a userfaultfd handler; [`MapError::Grows`], [`MapError::Overlaps`],
+    /// changes), or if one of several mappings has a userfaultfd handler; [`MapError::Sealed`] if what is to be moved or
+    /// replaced is sealed; [`MapError::Grows`], [`MapError::Overlaps`],
     /// [`MapError::ZeroLength`], [`MapError::Unaligned`], [`MapError::UnalignedAddress`], [`MapError::Overflow`],
     /// [`MapError::OutOfMemory`]. Nothing was changed then, except that what lay at a fixed new place may be gone, and so may
     /// the tail that was to be cut off; and of several mappings the first may have moved.
@@ -129,6 +130,9 @@ impl Request {
     ///
     /// Linux: `check_prep_vma()` in mm/mremap.c.
     fn of<P: Platform>(self, vma: &Vma<P>) -> Result<Self, MapError> {
+        if vma.flags().contains(VmaFlags::SEALED) {
+            return Err(MapError::Sealed { address: self.old });
+        }
         let size = vma.size();
         let whole = |length: u64| size.round_up(length).unwrap_or(0);
         let (old_length, new_length) = (whole(self.old_length), whole(self.new_length));

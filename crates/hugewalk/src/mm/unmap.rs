@@ -26,7 +26,8 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Unaligned`] if the range would cut a huge page in two; nothing is unmapped then.
+    /// [`MapError::Unaligned`] if the range would cut a huge page in two, [`MapError::Sealed`] if there is a sealed mapping
+    /// in it; nothing is unmapped then.
     pub fn munmap(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
         task.check(self.mm().hugetlb())?;
         let range = page_range(address, length)?;
@@ -83,7 +84,13 @@ impl<P: Platform> Unmap<P> {
         range: &Range<VirtAddr>,
         task: &mut Task<P>,
     ) -> Result<Self, MapError> {
-        let split = Split::at_ends(mmap, range, task)?;
+        let split = match mmap.vmas.first_sealed(range) {
+            // Linux looks at each mapping in turn, so one before it that cannot be cut comes first.
+            Some(address) if !cuts_a_page(mmap, range.start, address) => {
+                return Err(MapError::Sealed { address });
+            }
+            _ => Split::at_ends(mmap, range, task)?,
+        };
         let mut doomed = Vec::new();
         // A split adds VMAs, but none inside the range beyond the one that was there.
         doomed.try_reserve(mmap.vmas.overlapping(range).count()).map_err(OutOfMemory::from)?;
@@ -107,6 +114,12 @@ impl<P: Platform> Unmap<P> {
         self.doomed.iter().for_each(|vma| give_promises_back(vma));
         Ok(self.doomed)
     }
+}
+
+/// Would a cut at `point` go through a page of a mapping that ends before `sealed`?
+fn cuts_a_page<P: Platform>(mmap: &MmapWriteGuard<'_, P>, point: VirtAddr, sealed: VirtAddr) -> bool {
+    let vma = mmap.vmas.find(point).filter(|vma| vma.end() <= sealed);
+    vma.is_some_and(|vma| !vma.size().is_aligned(point.as_u64()))
 }
 
 /// Takes a VMA's entries and its place in the file's tree. Its promises are to be given back once this has been done to all that

@@ -67,6 +67,8 @@ bitflags! {
         const DONTDUMP = 1 << 6;
         /// Left out of forked children (`VM_DONTCOPY`).
         const DONTFORK = 1 << 7;
+        /// Stays as it is until the address space ends (`VM_SEALED`).
+        const SEALED = 1 << 8;
     }
 }
 

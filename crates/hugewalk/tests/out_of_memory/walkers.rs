@@ -276,6 +276,9 @@ const NEED_MEMORY: &[Operation] = &[
     ("taking a part back into dumps", Leaves::Nothing, |world| {
         done(world.space.madvise(&mut world.task, at(LEFT_OUT + 2 * M2), 3 * M2, Advice::DoDump))
     }),
+    ("sealing a part", Leaves::Nothing, |world| {
+        done(world.space.mseal(&mut world.task, at(SHARED + 2 * M2), 3 * M2))
+    }),
     ("another policy for a part", Leaves::Nothing, |world| {
         done(world.space.mbind(&mut world.task, at(SHARED + 2 * M2), 3 * M2, Policy::Bind(Nodes::PRESENT)))
     }),

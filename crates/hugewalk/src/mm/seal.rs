@@ -1,0 +1,48 @@
+//! mseal: ranges whose mappings stay as they are until the end.
+
+use core::ops::Range;
+
+use super::unmap::page_range;
+use super::{AddressSpace, MapError, VmaSet};
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::platform::Platform;
+use crate::task::Task;
+use crate::vma::VmaFlags;
+
+impl<P: Platform> AddressSpace<P> {
+    /// Seals a range: its mappings can no longer be unmapped, replaced, moved, shrunk, or given other rights. Only the exit
+    /// of the address space ends them; a forked child inherits the seal. Sleeps.
+    ///
+    /// Pages may still be dropped, as of every mapping of a file. Like every flag of a mapping a seal keeps it from sharing
+    /// tables with mappings that have none; a table that it shares already stays shared, unless the range cuts it.
+    ///
+    /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
+    ///
+    /// Linux: `mseal(2)` from 6.10 on, mm/mseal.c.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NotMapped`] if there is a hole in the range; [`MapError::UnalignedAddress`], [`MapError::Overflow`];
+    /// [`MapError::Unaligned`] if the range would cut a huge page in two; [`MapError::OutOfMemory`]. Nothing was sealed then.
+    pub fn mseal(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
+        task.check(self.mm().hugetlb())?;
+        if length == 0 && address.as_u64().is_multiple_of(PAGE_SIZE) {
+            return Ok(());
+        }
+        let range = page_range(address, length)?;
+        let mut mmap = self.mmap_write(task);
+        let mapped = mmap.vmas.mapped_until(&range);
+        if mapped < range.end {
+            return Err(MapError::NotMapped { address: mapped });
+        }
+        Self::set_flag(&mut mmap, task, &range, VmaFlags::SEALED, true)
+    }
+}
+
+impl<P: Platform> VmaSet<P> {
+    /// Where the first sealed mapping of the range begins, or the range if that begins inside one.
+    pub(super) fn first_sealed(&self, range: &Range<VirtAddr>) -> Option<VirtAddr> {
+        let sealed = self.overlapping(range).find(|vma| vma.flags().contains(VmaFlags::SEALED))?;
+        Some(sealed.start().max(range.start))
+    }
+}
