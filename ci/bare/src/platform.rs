@@ -5,9 +5,7 @@
 
 use alloc::alloc::{alloc_zeroed, dealloc};
 use core::alloc::Layout;
-use core::cell::UnsafeCell;
 use core::hint::spin_loop;
-use core::mem::MaybeUninit;
 use core::num::NonZero;
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -15,11 +13,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use hugewalk::addr::{HugeFrame, HugeSize, PAGE_SIZE, TableFrame, VirtAddr};
 use hugewalk::error::OutOfMemory;
-use hugewalk::page::Page;
-use hugewalk::platform::{Barriers, ENTRIES, Hugewalk, Levels, Platform};
+use hugewalk::platform::{Barriers, ENTRIES, Hugewalk, Levels, PageRecord, Platform, TableRecord};
 use hugewalk::rcu::EpochRcu;
 use hugewalk::sync::Parker;
-use hugewalk::table::Table;
 
 use crate::frames::{self, FRAME_SIZE, FRAMES};
 use crate::{Mutex, heap};
@@ -121,13 +117,14 @@ unsafe impl Platform for Kernel {
         unsafe { dealloc(mapped(frame.0 * PAGE_SIZE).as_ptr(), Layout::new::<TablePage>()) };
     }
 
-    fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
         mapped(frame.0 * PAGE_SIZE).cast()
     }
 
-    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
-        static RECORDS: Records<Table<Kernel>, { heap::SIZE / PAGE }> = Records::new();
-        RECORDS.of((frame.0 - number(heap::start())) as usize)
+    // Records are found by the number of the frame: Linux's `mem_map`.
+    unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
+        static RECORDS: [TableRecord; heap::SIZE / PAGE] = [const { TableRecord::new() }; heap::SIZE / PAGE];
+        NonNull::from(&RECORDS[(frame.0 - number(heap::start())) as usize])
     }
 
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
@@ -144,33 +141,20 @@ unsafe impl Platform for Kernel {
         *self.free.lock() |= 1 << index(frame);
     }
 
-    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
-        static RECORDS: Records<Page<Kernel>, FRAMES> = Records::new();
-        RECORDS.of(index(frame))
+    unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
+        static RECORDS: [PageRecord; FRAMES] = [const { PageRecord::new() }; FRAMES];
+        NonNull::from(&RECORDS[index(frame)])
     }
 
-    fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
-        self.clear_huge(frame, 0, size.bytes());
+    fn has_page_record(&self, frame: HugeFrame) -> bool {
+        let first = number(frames::base());
+        let offset = frame.0.checked_sub(first);
+        offset.is_some_and(|offset| frame.fits(HugeSize::Size2M) && offset < (FRAMES * FRAME_SIZE / PAGE) as u64)
     }
 
-    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, _: HugeSize) {
-        // SAFETY: both are allocated, so they are whole frames, and two of them.
-        unsafe { byte(to, 0).copy_from_nonoverlapping(byte(from, 0), FRAME_SIZE) };
-    }
-
-    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
-        // SAFETY: the range lies in an allocated frame, where Rust code borrows nothing.
-        unsafe { byte(frame, offset).copy_to_nonoverlapping(NonNull::from(&mut *into).cast(), into.len()) };
-    }
-
-    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
-        // SAFETY: as for `read_huge`.
-        unsafe { byte(frame, offset).copy_from_nonoverlapping(NonNull::from(from).cast(), from.len()) };
-    }
-
-    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
-        // SAFETY: as for `read_huge`.
-        unsafe { byte(frame, offset).write_bytes(0, length as usize) };
+    // All memory is mapped, so what reads and writes huge pages is left to the engine.
+    unsafe fn huge_bytes(&self, frame: HugeFrame) -> Option<NonNull<u8>> {
+        Some(mapped(frame.0 * PAGE_SIZE))
     }
 
     // The one processor runs an address space for one access at a time (`Machine::load`), and leaves it by loading another
@@ -184,27 +168,6 @@ unsafe impl Platform for Kernel {
 /// The memory of a table page, for its size and alignment.
 #[repr(C, align(4096))]
 struct TablePage([u64; ENTRIES]);
-
-/// A record for each frame of a piece of memory, found by its number: Linux's `mem_map`. All zeroes at start.
-struct Records<T, const N: usize>([UnsafeCell<MaybeUninit<T>>; N]);
-
-// SAFETY: nothing here touches the records; whoever owns a frame decides who may.
-unsafe impl<T, const N: usize> Sync for Records<T, N> {}
-
-impl<T, const N: usize> Records<T, N> {
-    const fn new() -> Self {
-        Self([const { UnsafeCell::new(MaybeUninit::zeroed()) }; N])
-    }
-
-    fn of(&'static self, frame: usize) -> NonNull<T> {
-        NonNull::from(&self.0[frame]).cast()
-    }
-}
-
-/// A byte of a huge page.
-fn byte(frame: HugeFrame, offset: u64) -> NonNull<u8> {
-    mapped(frame.0 * PAGE_SIZE + offset)
-}
 
 /// Where memory of this physical address is mapped: there.
 fn mapped(address: u64) -> NonNull<u8> {

@@ -48,7 +48,8 @@ pub(crate) fn prove<M: Machine>(say: &mut dyn FnMut(Arguments<'_>)) {
     say(format_args!("map: 1 GiB shared, a page of it faulted in"));
 
     let page = walk(&task, parent.mm()).expect("the page is there");
-    hugetlb.platform().write_huge(page, offset_in_page(), &WRITTEN.to_ne_bytes());
+    // SAFETY: the page is mapped, and nobody unmaps it before the end; eight bytes at this offset lie inside.
+    unsafe { hugetlb.platform().write_huge(page, offset_in_page(), &WRITTEN.to_ne_bytes()) };
     mmu_reads_what_was_written::<M>(say, &task, parent.mm(), "the parent's");
 
     let child = parent.fork(&mut task).expect("there is memory");
@@ -74,7 +75,8 @@ pub(crate) fn prove<M: Machine>(say: &mut dyn FnMut(Arguments<'_>)) {
 
     assert_eq!(walk(&task, parent.mm()), Some(page));
     let mut read = [0; 8];
-    hugetlb.platform().read_huge(page, offset_in_page(), &mut read);
+    // SAFETY: as above.
+    unsafe { hugetlb.platform().read_huge(page, offset_in_page(), &mut read) };
     assert_eq!(u64::from_ne_bytes(read), WRITTEN);
     say(format_args!("keep: the parent still has its page, and what was written there"));
     mmu_reads_what_was_written::<M>(say, &task, parent.mm(), "the parent's");

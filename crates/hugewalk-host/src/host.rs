@@ -9,10 +9,8 @@ use std::os::fd::BorrowedFd;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::error::OutOfMemory;
-use hugewalk::page::Page;
-use hugewalk::platform::{Barriers, ENTRIES, Event, Hugewalk, Levels, Platform};
+use hugewalk::platform::{Barriers, ENTRIES, Event, Hugewalk, Levels, PageRecord, Platform, TableRecord};
 use hugewalk::rcu::EpochRcu;
-use hugewalk::table::Table;
 use thiserror::Error;
 
 use crate::SpinLock;
@@ -31,7 +29,7 @@ use crate::tables::TableArena;
 pub struct Host {
     levels: Levels,
     barriers: BarrierPair,
-    tables: TableArena<Table<Self>>,
+    tables: TableArena<TableRecord>,
     huge: HugeArena,
     memory: Memory,
     page_records: Reservation,
@@ -95,7 +93,7 @@ impl Host {
         if arena::end(bytes).is_none() {
             return Err(no_huge_pages(io::ErrorKind::InvalidInput.into()));
         }
-        let record_bytes = (bytes >> HugeSize::Size2M.shift()) * size_of::<Page<Self>>() as u64;
+        let record_bytes = (bytes >> HugeSize::Size2M.shift()) * size_of::<PageRecord>() as u64;
         Ok(Self {
             levels: config.levels,
             barriers: BarrierPair::new(config.membarrier),
@@ -237,12 +235,12 @@ unsafe impl Platform for Host {
     }
 
     #[inline]
-    fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
         self.tables.entries(frame)
     }
 
     #[inline]
-    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
+    unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
         self.tables.record(frame)
     }
 
@@ -255,40 +253,46 @@ unsafe impl Platform for Host {
     }
 
     #[inline]
-    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
-        self.page_records.at(arena::unit(frame).wrapping_mul(size_of::<Page<Self>>())).cast()
+    unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
+        self.page_records.at(arena::unit(frame).wrapping_mul(size_of::<PageRecord>())).cast()
     }
 
     fn has_page_record(&self, frame: HugeFrame) -> bool {
         self.huge.contains(frame)
     }
 
-    fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
+    // The five methods below do without: they remember which pages are still zero, and move whole pages by the processor's
+    // string instructions.
+    unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
+        None
+    }
+
+    unsafe fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
         if let Memory::File(memory) = &self.memory {
             memory.zero(frame, size);
         }
     }
 
-    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
         if let Memory::File(memory) = &self.memory {
             memory.copy(from, to, size);
         }
     }
 
-    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
         match &self.memory {
             Memory::File(memory) => memory.read(frame, offset, into),
             Memory::Nothing => into.fill(0),
         }
     }
 
-    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
+    unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
         if let Memory::File(memory) = &self.memory {
             memory.write(frame, offset, from);
         }
     }
 
-    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
+    unsafe fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
         if let Memory::File(memory) = &self.memory {
             memory.clear(frame, offset, length);
         }
@@ -315,11 +319,14 @@ mod tests {
         let host = Host::new(&config).unwrap();
         let frames: Vec<_> = std::iter::from_fn(|| host.alloc_huge(HugeSize::Size2M)).collect();
         assert_eq!(frames.len(), 524_288);
-        let records = frames.iter().map(|&frame| host.page_record(frame));
-        assert!(records.is_sorted_by(|a, b| a.addr().get() + size_of::<Page<Host>>() <= b.addr().get()));
-        host.write_huge(frames[7], 0, &[1]);
+        // SAFETY: allocated above.
+        let records = frames.iter().map(|&frame| unsafe { host.page_record(frame) });
+        assert!(records.is_sorted_by(|a, b| a.addr().get() + size_of::<PageRecord>() <= b.addr().get()));
         let mut byte = [9];
-        host.read_huge(frames[7], 0, &mut byte);
+        // SAFETY: allocated above; one byte lies inside.
+        unsafe { host.write_huge(frames[7], 0, &[1]) };
+        // SAFETY: likewise.
+        unsafe { host.read_huge(frames[7], 0, &mut byte) };
         assert_eq!(byte, [0]);
         for frame in frames {
             // SAFETY: allocated above with this size, and has no contents.

@@ -350,7 +350,8 @@ fn two_looks(first: u64, second: u64) -> [(usize, Footprint); 2] {
         footprint(|| {
             let page = space.pin_page_fast(&task, at(page), GupFlags::PIN | GupFlags::WRITE);
             let page = page.expect("it is mapped");
-            hugetlb.platform().page_record(page.frame()).addr().get()
+            // SAFETY: the page is pinned.
+            unsafe { hugetlb.platform().page_record(page.frame()) }.addr().get()
         })
     });
     sharer.exit(&mut task);

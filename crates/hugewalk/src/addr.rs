@@ -134,13 +134,36 @@ impl fmt::Display for VirtAddr {
     }
 }
 
+/// Frames that an entry can name: 52 bits of physical address.
+pub const FRAMES: u64 = 1 << (52 - PAGE_SIZE.trailing_zeros());
+
 /// The frame of a page-table page: its physical address divided by [`PAGE_SIZE`].
+///
+/// A number, and no more than that: see [`platform`](crate::platform#frames).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableFrame(pub u64);
 
+impl TableFrame {
+    /// Can an entry name it?
+    #[must_use]
+    pub const fn fits(self) -> bool {
+        self.0 < FRAMES
+    }
+}
+
 /// The frame of a huge page: its physical address divided by [`PAGE_SIZE`], a multiple of the page's size.
+///
+/// A number, and no more than that: see [`platform`](crate::platform#frames).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HugeFrame(pub u64);
+
+impl HugeFrame {
+    /// Can an entry name it as a page of this size? The number is a multiple of the size, and below [`FRAMES`].
+    #[must_use]
+    pub const fn fits(self, size: HugeSize) -> bool {
+        self.0 < FRAMES && size.is_aligned(self.0 * PAGE_SIZE)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -151,6 +174,18 @@ mod tests {
         assert_eq!(HugeSize::Size2M.round_up(1), Some(PMD_SIZE));
         assert_eq!(HugeSize::Size2M.round_up(PMD_SIZE), Some(PMD_SIZE));
         assert_eq!(HugeSize::Size1G.round_up(u64::MAX - 5), None);
+    }
+
+    #[test]
+    fn a_frame_fits_that_is_aligned_and_below_the_limit() {
+        let fits = |frame| HugeSize::ALL.map(|size| HugeFrame(frame).fits(size));
+        assert_eq!(fits(0), [true, true]);
+        assert_eq!(fits(512), [true, false]);
+        assert_eq!(fits(1 << 18), [true, true]);
+        assert_eq!(fits(513), [false, false]);
+        assert_eq!(fits(FRAMES - 512), [true, false]);
+        assert_eq!(fits(FRAMES), [false, false]);
+        assert!(TableFrame(FRAMES - 1).fits() && !TableFrame(FRAMES).fits());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 use crate::addr::{HugeFrame, HugeSize};
 use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
-use crate::platform::{Barriers, Platform};
+use crate::platform::{Barriers, PageRecord, Platform, fits};
 use crate::reserve::SubPool;
 use crate::sync::{Arc, Unowned, Word};
 
@@ -320,9 +320,12 @@ fn size_of_pool(flags: u64) -> HugeSize {
 impl<P: Platform> Hugetlb<P> {
     /// The record of a page.
     pub(crate) fn page(&self, frame: HugeFrame) -> &Page<P> {
-        // SAFETY: by the contract of `Platform` the record's memory is a record for ever, all-zero (which is a free
-        // page) before its first use.
-        unsafe { self.platform().page_record(frame).as_ref() }
+        const { assert!(fits::<Page<P>, PageRecord>()) };
+        // SAFETY: callers have the frame from the pool, from an entry, or from `has_page_record`.
+        let record = unsafe { self.platform().page_record(frame) };
+        // SAFETY: by the contract of `Platform` the record's memory is a record for ever, all-zero (which is a free page)
+        // before its first use.
+        unsafe { record.cast().as_ref() }
     }
 
     /// Gives one reference up. The last one puts the page back into its pool. Does not sleep.

@@ -127,7 +127,7 @@ impl State {
         // Capacity for all pages at once, not for the free ones alone: see the invariants of `HugePool`.
         let in_use = self.total - self.free();
         self.list.try_reserve(in_use as usize + 1)?;
-        let frame = hugetlb.platform().alloc_huge(size).ok_or(OutOfMemory)?;
+        let frame = from_platform(hugetlb, size).ok_or(OutOfMemory)?;
         hugetlb.page(frame).reset(size);
         self.list.push(frame);
         self.total += 1;
@@ -147,6 +147,20 @@ impl State {
         unsafe { give_back(hugetlb, frame, size) };
         true
     }
+}
+
+/// A frame from the platform, one that an entry can name.
+///
+/// # Panics
+///
+/// If the platform broke its contract. To go on would set reserved bits in entries, or map part of another page.
+fn from_platform<P: Platform>(hugetlb: &Hugetlb<P>, size: HugeSize) -> Option<HugeFrame> {
+    let frame = hugetlb.platform().alloc_huge(size)?;
+    assert!(
+        frame.fits(size),
+        "the platform broke its contract: alloc_huge({size:?}) returned {frame:?}, which no entry can name"
+    );
+    Some(frame)
 }
 
 /// Returns a frame to the platform.

@@ -24,11 +24,9 @@ use hugewalk::error::OutOfMemory;
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
-use hugewalk::page::Page;
-use hugewalk::platform::{Barriers, ENTRIES, Levels, Platform, Protocol, Step};
+use hugewalk::platform::{Barriers, ENTRIES, Levels, PageRecord, Platform, Protocol, Step, TableRecord};
 use hugewalk::rcu::{Rcu, RcuHead};
 use hugewalk::sync::{Arc, Parker, Word};
-use hugewalk::table::Table;
 use hugewalk::vma::Protection;
 use hugewalk::walk::huge_pte_offset;
 use hugewalk::{AddressSpace, Hugetlb, Task};
@@ -74,8 +72,8 @@ enum Broken {
 #[repr(C, align(64))]
 struct Memory {
     entries: [[u64; ENTRIES]; TABLES],
-    records: [MaybeUninit<Table<Loom>>; TABLES],
-    pages: [MaybeUninit<Page<Loom>>; PAGES],
+    records: [MaybeUninit<TableRecord>; TABLES],
+    pages: [MaybeUninit<PageRecord>; PAGES],
 }
 
 /// What one execution has.
@@ -121,7 +119,7 @@ impl LoomWord {
     fn is_generation(&self) -> bool {
         let records = memory().addr() + std::mem::offset_of!(Memory, records);
         let at = std::ptr::from_ref(self).addr().wrapping_sub(records);
-        at < TABLES * size_of::<Table<Loom>>() && at % size_of::<Table<Loom>>() == GENERATION * 8
+        at < TABLES * size_of::<TableRecord>() && at % size_of::<TableRecord>() == GENERATION * 8
     }
 
     /// `None`: an entry that no test has a use for, and that stays 0.
@@ -401,7 +399,7 @@ unsafe impl Platform for Loom {
         })
     }
     unsafe fn free_table(&self, _: TableFrame) {}
-    fn table_entries(&self, frame: TableFrame) -> NonNull<[LoomWord; ENTRIES]> {
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[LoomWord; ENTRIES]> {
         // Loom tells who comes too early.
         let table = WORLD.with_borrow(|world| world.tables[frame.0 as usize].clone());
         table.with(|_| ());
@@ -409,7 +407,7 @@ unsafe impl Platform for Loom {
         let entries = unsafe { &raw mut (*memory()).entries[frame.0 as usize] };
         NonNull::new(entries).unwrap().cast()
     }
-    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
+    unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
         // SAFETY: in bounds.
         let record = unsafe { &raw mut (*memory()).records[frame.0 as usize] };
         NonNull::new(record).unwrap().cast()
@@ -420,23 +418,24 @@ unsafe impl Platform for Loom {
             world.pages
         });
         let frame = HugeFrame((number as u64) << 9);
+        // SAFETY: allocated just now.
+        let record = unsafe { self.page_record(frame) };
         // SAFETY: nobody has the page yet.
-        unsafe { self.page_record(frame).write_bytes(0, 1) };
+        unsafe { record.write_bytes(0, 1) };
         Some(frame)
     }
     unsafe fn free_huge(&self, _: HugeFrame, _: HugeSize) {}
-    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
+    unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
         // SAFETY: in bounds.
         let record = unsafe { &raw mut (*memory()).pages[(frame.0 >> 9) as usize - 1] };
         NonNull::new(record).unwrap().cast()
     }
-    fn zero_huge(&self, _: HugeFrame, _: HugeSize) {}
-    fn copy_huge(&self, _: HugeFrame, _: HugeFrame, _: HugeSize) {}
-    fn read_huge(&self, _: HugeFrame, _: u64, into: &mut [u8]) {
-        into.fill(0);
+    fn has_page_record(&self, _: HugeFrame) -> bool {
+        false
     }
-    fn write_huge(&self, _: HugeFrame, _: u64, _: &[u8]) {}
-    fn clear_huge(&self, _: HugeFrame, _: u64, _: u64) {}
+    unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
+        None
+    }
     fn flush_tlb(&self, (): &(), _: Range<VirtAddr>) {}
 }
 

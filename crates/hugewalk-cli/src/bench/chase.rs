@@ -18,7 +18,9 @@ pub(super) fn chase(platform: &Host, mm: &Mm<Host>, address: VirtAddr) -> u64 {
     for shift in [39, 30, 21] {
         let index = (address.as_u64() >> shift) as usize & 511;
         // SAFETY: the frame is the root's or came out of a table entry, and nobody frees tables during the benchmark.
-        entry = unsafe { platform.table_entries(frame).as_ref() }[index].load(Ordering::Relaxed);
+        let entries = unsafe { platform.table_entries(frame) };
+        // SAFETY: likewise; entries are atomics.
+        entry = unsafe { entries.as_ref() }[index].load(Ordering::Relaxed);
         frame = TableFrame((entry & FRAME) >> 12);
     }
     entry

@@ -15,11 +15,9 @@ use std::time::Duration;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::error::OutOfMemory;
-use hugewalk::page::Page;
-use hugewalk::platform::{Barriers, ENTRIES, Hugewalk, Levels, Platform};
+use hugewalk::platform::{Barriers, ENTRIES, Hugewalk, Levels, PageRecord, Platform, TableRecord};
 use hugewalk::rcu::EpochRcu;
 use hugewalk::sync::Word;
-use hugewalk::table::Table;
 use hugewalk_host::{Host, MmContext, Park, SpinLock};
 use lock_api::RawMutex;
 
@@ -208,10 +206,6 @@ unsafe impl RawMutex for SteppedLock {
 
 pub(crate) struct Stepped(pub(crate) Host);
 
-// The records of the ordinary host have the room that is needed here.
-const _: () = assert!(size_of::<Page<Stepped>>() == size_of::<Page<Host>>());
-const _: () = assert!(size_of::<Table<Stepped>>() == size_of::<Table<Host>>());
-
 // SAFETY: the barriers are those of `Host`.
 unsafe impl Barriers for Stepped {
     type Word = SteppedWord;
@@ -249,11 +243,13 @@ unsafe impl Platform for Stepped {
         // SAFETY: passed on.
         unsafe { self.0.free_table(frame) };
     }
-    fn table_entries(&self, frame: TableFrame) -> NonNull<[SteppedWord; ENTRIES]> {
-        self.0.table_entries(frame).cast()
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[SteppedWord; ENTRIES]> {
+        // SAFETY: passed on.
+        unsafe { self.0.table_entries(frame) }.cast()
     }
-    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
-        self.0.table_record(frame).cast()
+    unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
+        // SAFETY: passed on.
+        unsafe { self.0.table_record(frame) }
     }
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
         self.0.alloc_huge(size)
@@ -262,26 +258,36 @@ unsafe impl Platform for Stepped {
         // SAFETY: passed on.
         unsafe { self.0.free_huge(frame, size) };
     }
-    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
-        self.0.page_record(frame).cast()
+    unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
+        // SAFETY: passed on.
+        unsafe { self.0.page_record(frame) }
     }
     fn has_page_record(&self, frame: HugeFrame) -> bool {
         self.0.has_page_record(frame)
     }
-    fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
-        self.0.zero_huge(frame, size);
+    unsafe fn huge_bytes(&self, frame: HugeFrame) -> Option<NonNull<u8>> {
+        // SAFETY: passed on.
+        unsafe { self.0.huge_bytes(frame) }
     }
-    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
-        self.0.copy_huge(from, to, size);
+    unsafe fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
+        // SAFETY: passed on.
+        unsafe { self.0.zero_huge(frame, size) };
     }
-    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
-        self.0.read_huge(frame, offset, into);
+    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+        // SAFETY: passed on.
+        unsafe { self.0.copy_huge(from, to, size) };
     }
-    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
-        self.0.write_huge(frame, offset, from);
+    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+        // SAFETY: passed on.
+        unsafe { self.0.read_huge(frame, offset, into) };
     }
-    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
-        self.0.clear_huge(frame, offset, length);
+    unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
+        // SAFETY: passed on.
+        unsafe { self.0.write_huge(frame, offset, from) };
+    }
+    unsafe fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
+        // SAFETY: passed on.
+        unsafe { self.0.clear_huge(frame, offset, length) };
     }
     fn flush_tlb(&self, context: &MmContext, range: Range<VirtAddr>) {
         self.0.flush_tlb(context, range);

@@ -12,6 +12,7 @@ use std::ops::Range;
 use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
 use hugewalk::arch::{Entry, RawEntry};
 use hugewalk::mm::AddressSpace;
+use hugewalk::page::Page;
 use hugewalk::sync::Word as _;
 
 use super::Lab;
@@ -161,7 +162,7 @@ impl<'s> Cpu<'s> {
         let found = translate(self.space.mm().root_frame(), context, address);
         if let Some(frame) = found {
             // SAFETY: the record of a page that was mapped; its memory stays.
-            let page = unsafe { world().page_record(frame).as_ref() };
+            let page: &Page<Lab> = unsafe { world().page_record(frame).cast().as_ref() };
             if page.references() == 0 {
                 let text = format!("a processor touches huge page {:#x}, which is free", frame.0);
                 world().violated(Property::I6, &text);

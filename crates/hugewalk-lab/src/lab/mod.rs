@@ -45,9 +45,7 @@ use std::ptr::NonNull;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::error::OutOfMemory;
-use hugewalk::page::Page;
-use hugewalk::platform::{Barriers, ENTRIES, Event, Levels, Platform};
-use hugewalk::table::Table;
+use hugewalk::platform::{Barriers, ENTRIES, Event, Levels, PageRecord, Platform, TableRecord};
 
 pub(crate) use self::audit::Audit;
 pub(crate) use self::cpu::Context;
@@ -205,10 +203,10 @@ unsafe impl Platform for Lab {
         let _lab = world().at_work();
         self.machine().free_table(frame);
     }
-    fn table_entries(&self, frame: TableFrame) -> NonNull<[Word; ENTRIES]> {
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[Word; ENTRIES]> {
         self.machine().entries(frame)
     }
-    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
+    unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
         self.machine().record(frame)
     }
     fn alloc_huge(&self, _: HugeSize) -> Option<HugeFrame> {
@@ -221,16 +219,12 @@ unsafe impl Platform for Lab {
     fn has_page_record(&self, frame: HugeFrame) -> bool {
         self.machine().was_allocated(frame)
     }
-    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
+    unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
         self.machine().page_record(frame)
     }
-    fn zero_huge(&self, _: HugeFrame, _: HugeSize) {}
-    fn copy_huge(&self, _: HugeFrame, _: HugeFrame, _: HugeSize) {}
-    fn read_huge(&self, _: HugeFrame, _: u64, into: &mut [u8]) {
-        into.fill(0);
+    unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
+        None
     }
-    fn write_huge(&self, _: HugeFrame, _: u64, _: &[u8]) {}
-    fn clear_huge(&self, _: HugeFrame, _: u64, _: u64) {}
 
     fn flush_tlb(&self, context: &Context, range: Range<VirtAddr>) {
         let _lab = world().at_work();

@@ -13,16 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
 use hugewalk::arch::RawEntry;
-use hugewalk::page::Page;
-use hugewalk::platform::ENTRIES;
-use hugewalk::table::Table;
+use hugewalk::platform::{ENTRIES, PageRecord, TableRecord};
 
 use super::audit::Audit;
 use super::cpu::Cached;
 use super::patience::Patience;
 use super::protocol::Settings;
 use super::quarantine::{Quarantine, access};
-use super::{Lab, Word, trace};
+use super::{Word, trace};
 use crate::explore::{Asks, Kind, MAX_THREADS, Machine, Object, Op, in_thread, journal, not_asking};
 use crate::story::StepKind;
 
@@ -85,8 +83,8 @@ struct TablePage([Word; ENTRIES]);
 /// by copying (`World::pieces`).
 pub(super) struct World {
     pages: Box<[UnsafeCell<TablePage>]>,
-    records: Box<[UnsafeCell<std::mem::MaybeUninit<Table<Lab>>>]>,
-    page_records: Box<[UnsafeCell<std::mem::MaybeUninit<Page<Lab>>>]>,
+    records: Box<[UnsafeCell<std::mem::MaybeUninit<TableRecord>>]>,
+    page_records: Box<[UnsafeCell<std::mem::MaybeUninit<PageRecord>>]>,
     state: RefCell<[TableState; TABLES]>,
     allocated: RefCell<[usize; MAX_THREADS + 1]>,
     next_page: Cell<usize>,
@@ -315,11 +313,11 @@ impl World {
         NonNull::new(self.pages[frame.0 as usize % TABLES].get()).expect("not null").cast()
     }
 
-    pub(super) fn record(&self, frame: TableFrame) -> NonNull<Table<Lab>> {
+    pub(super) fn record(&self, frame: TableFrame) -> NonNull<TableRecord> {
         NonNull::new(self.records[frame.0 as usize % TABLES].get()).expect("not null").cast()
     }
 
-    pub(super) fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Lab>> {
+    pub(super) fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
         let number = (frame.0 >> 9).wrapping_sub(1) as usize % PAGES;
         NonNull::new(self.page_records[number].get()).expect("not null").cast()
     }
@@ -358,7 +356,7 @@ impl World {
     /// The table whose record this head is the first field of.
     pub(super) fn frame_of(&self, head: NonNull<hugewalk::rcu::RcuHead>) -> TableFrame {
         let offset = head.as_ptr().addr() - self.records.as_ptr().addr();
-        TableFrame((offset / size_of::<Table<Lab>>()) as u64)
+        TableFrame((offset / size_of::<TableRecord>()) as u64)
     }
 
     fn life_of(&self, frame: TableFrame) -> Object {
@@ -388,10 +386,11 @@ impl World {
         if let Some((table, offset)) = within(self.pages.as_ptr().addr(), 4096, TABLES) {
             return Place::Entry(TableFrame(table as u64), offset / 8);
         }
-        if let Some((table, offset)) = within(self.records.as_ptr().addr(), size_of::<Table<Lab>>(), TABLES) {
+        if let Some((table, offset)) = within(self.records.as_ptr().addr(), size_of::<TableRecord>(), TABLES)
+        {
             return Place::Record(TableFrame(table as u64), offset / 8);
         }
-        match within(self.page_records.as_ptr().addr(), size_of::<Page<Lab>>(), PAGES) {
+        match within(self.page_records.as_ptr().addr(), size_of::<PageRecord>(), PAGES) {
             Some((page, offset)) => Place::PageRecord(page * 16 + offset / 8),
             None => Place::Elsewhere,
         }
@@ -463,10 +462,10 @@ impl World {
         let allocated = *self.allocated.borrow();
         for (owner, &count) in allocated.iter().enumerate().filter(|&(_, &count)| count > 0) {
             let first = if owner == MAX_THREADS { 1 } else { OF_SETUP + owner * OF_THREAD };
-            each(self.records[first].get().cast(), count * size_of::<Table<Lab>>());
+            each(self.records[first].get().cast(), count * size_of::<TableRecord>());
         }
         if self.next_page.get() > 0 {
-            each(self.page_records[0].get().cast(), self.next_page.get() * size_of::<Page<Lab>>());
+            each(self.page_records[0].get().cast(), self.next_page.get() * size_of::<PageRecord>());
         }
     }
 }

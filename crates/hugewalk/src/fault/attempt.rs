@@ -129,7 +129,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             vma.set_anon();
         }
         let page = self.new_page(false)?;
-        self.mm().hugetlb().platform().zero_huge(page.frame(), vma.size());
+        // SAFETY: taken above, with this size.
+        unsafe { self.mm().hugetlb().platform().zero_huge(page.frame(), vma.size()) };
         if vma.is_shared() {
             match vma.file().insert_page(self.index, page.frame()) {
                 Ok(()) => {}
@@ -173,7 +174,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         };
         self.vma().set_anon();
         copy.set_private(self.vma().file());
-        self.mm().hugetlb().platform().copy_huge(page.frame(), copy.frame(), self.vma().size());
+        // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
+        unsafe { self.mm().hugetlb().platform().copy_huge(page.frame(), copy.frame(), self.vma().size()) };
         if self.install(slot, copy.frame(), true, task) {
             copy.commit();
             Ok(Fault::Copied)
@@ -264,7 +266,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         };
         vma.set_anon();
         copy.set_private(vma.file());
-        hugetlb.platform().copy_huge(old.frame(), copy.frame(), vma.size());
+        // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
+        unsafe { hugetlb.platform().copy_huge(old.frame(), copy.frame(), vma.size()) };
         let locked = slot.lock(task);
         let now = match locked.read() {
             Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable() => now,

@@ -229,7 +229,8 @@ impl<P: Platform> HugeFile<P> {
             let (piece, later) = rest.split_at_mut(here);
             match self.find_page(index) {
                 Some(page) if page.page().is_hwpoison() => return (at - offset) as usize,
-                Some(page) => self.hugetlb().platform().read_huge(page.frame(), within, piece),
+                // SAFETY: the page is held, and `piece` keeps to it.
+                Some(page) => unsafe { self.hugetlb().platform().read_huge(page.frame(), within, piece) },
                 None => piece.fill(0),
             }
             at += here as u64;
@@ -264,7 +265,8 @@ impl<P: Platform> HugeFile<P> {
             if page.page().is_hwpoison() {
                 return Err(FileError::Hwpoison { index });
             }
-            self.hugetlb().platform().write_huge(page.frame(), within, piece);
+            // SAFETY: the page is held, and `piece` keeps to it.
+            unsafe { self.hugetlb().platform().write_huge(page.frame(), within, piece) };
             drop(page);
             drop(mutex);
             at += here as u64;
@@ -292,7 +294,8 @@ impl<P: Platform> HugeFile<P> {
         }
         let promises = Promises::File(self.promises());
         let page = NewPage::take(hugetlb, self.size_class(), &promises, self.subpool(), index, false)?;
-        hugetlb.platform().zero_huge(page.frame(), self.size_class());
+        // SAFETY: taken above, with this size.
+        unsafe { hugetlb.platform().zero_huge(page.frame(), self.size_class()) };
         // The inode lock keeps the size, and the file is made longer afterwards.
         self.insert_beyond_eof(index, page.frame())?;
         Ok(page.commit())

@@ -193,7 +193,10 @@ impl<P: Platform> HugeFile<P> {
             let next = (size.round_down(at) + size.bytes()).min(range.end);
             let mutex = self.hugetlb.fault_mutex(task, self.id, at >> size.shift());
             if let Some(page) = self.find_page(at >> size.shift()) {
-                self.hugetlb.platform().clear_huge(page.frame(), at & (size.bytes() - 1), next - at);
+                // SAFETY: the page is held; `next` is at most its end.
+                unsafe {
+                    self.hugetlb.platform().clear_huge(page.frame(), at & (size.bytes() - 1), next - at);
+                };
             }
             drop(mutex);
             at = next;

@@ -91,7 +91,8 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> PinnedPage<P, H> {
     pub fn read(&self, offset: u64, into: &mut [u8]) -> usize {
         let count = self.within(offset, into.len());
         if let Some(into) = into.get_mut(..count).filter(|into| !into.is_empty()) {
-            self.system.platform().read_huge(self.frame, offset, into);
+            // SAFETY: the page is held, and `within` keeps to it.
+            unsafe { self.system.platform().read_huge(self.frame, offset, into) };
         }
         count
     }
@@ -107,7 +108,8 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> PinnedPage<P, H> {
         }
         let count = self.within(offset, from.len());
         if let Some(from) = from.get(..count).filter(|from| !from.is_empty()) {
-            self.system.platform().write_huge(self.frame, offset, from);
+            // SAFETY: the page is held, and `within` keeps to it.
+            unsafe { self.system.platform().write_huge(self.frame, offset, from) };
         }
         Ok(count)
     }

@@ -157,7 +157,8 @@ impl<'a, P: Platform> PinnedCopy<'a, P> {
         // The parent's reservation is not for this.
         let copy = NewPage::take(hugetlb, size, &vma.promises(), file.subpool(), index, true)?;
         copy.set_private(file);
-        hugetlb.platform().copy_huge(of.frame(), copy.frame(), size);
+        // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
+        unsafe { hugetlb.platform().copy_huge(of.frame(), copy.frame(), size) };
         Ok(Self { of, copy })
     }
 

@@ -81,6 +81,8 @@ impl<P: Platform> Mm<P> {
         let levels = platform.levels();
         let context = platform.new_context()?;
         let root = OwnedTable::new(hugetlb)?;
+        // SAFETY: made just now, and stored nowhere.
+        unsafe { platform.init_root(root.frame()) };
         // INVARIANT: the root was made above. If the value below cannot be moved to the heap, it is dropped, and the root
         // with it.
         Arc::try_new(Self {
@@ -122,7 +124,9 @@ impl<P: Platform> Mm<P> {
         self.levels
     }
 
-    /// The frame of its root table, for a processor's base register.
+    /// The frame of its root table, for a processor's base register. It lives as long as the `Mm`: whoever loads it holds one.
+    ///
+    /// Entries 256 to 511 are the embedder's; see [`platform`](crate::platform#the-kernels-half-of-an-address-space).
     #[must_use]
     pub fn root_frame(&self) -> TableFrame {
         self.root

@@ -163,7 +163,8 @@ impl<P: Platform> LockedPage<'_, P> {
             return false;
         }
         let platform = self.hugetlb.platform();
-        platform.copy_huge(self.page.frame(), new.frame(), self.page.size());
+        // SAFETY: both are held, and of one size; the new one was taken for this, so they are two.
+        unsafe { platform.copy_huge(self.page.frame(), new.frame(), self.page.size()) };
         self.patiently(|| self.take_place(new))
     }
 

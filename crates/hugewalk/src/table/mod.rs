@@ -22,7 +22,7 @@ use crate::addr::{TableFrame, VirtAddr};
 use crate::arch::RawEntry;
 use crate::error::OutOfMemory;
 use crate::hugetlb::Hugetlb;
-use crate::platform::{Barriers, ENTRIES, Event, Platform, Protocol, Step};
+use crate::platform::{Barriers, ENTRIES, Event, Platform, Protocol, Step, TableRecord, fits};
 use crate::rcu::{Rcu, RcuHead};
 use crate::sync::Word;
 
@@ -39,7 +39,7 @@ use crate::sync::Word;
 /// - `rcu` is touched only by the gather that owns the retired table, and by RCU.
 /// - `hugetlb` points to the system that made the table, which outlives it.
 #[repr(C, align(64))]
-pub struct Table<P: Platform> {
+pub(crate) struct Table<P: Platform> {
     rcu: UnsafeCell<RcuHead>,
     generation: P::Word,
     users: P::Word,
@@ -82,11 +82,13 @@ impl<'a, P: Platform> TableRef<'a, P> {
     /// `frame` holds a table made by [`OwnedTable::new`] of this platform, and it is not freed during `'a`.
     #[inline]
     pub(crate) unsafe fn from_frame(platform: &'a P, frame: TableFrame) -> Self {
-        // SAFETY: by the contract of `Platform` the record's memory is valid; the engine wrote it when it made the
-        // table, and by this function's contract it is alive.
-        let record = unsafe { platform.table_record(frame).as_ref() };
+        // SAFETY: the frame is allocated, by this function's contract.
+        let (record, entries) =
+            (unsafe { platform.table_record(frame) }, unsafe { platform.table_entries(frame) });
+        // SAFETY: by the contract of `Platform` the record's memory is valid; the engine wrote it when it made the table.
+        let record = unsafe { record.cast().as_ref() };
         // SAFETY: likewise; entries are atomics, all-zero bytes are valid.
-        let entries = unsafe { platform.table_entries(frame).as_ref() };
+        let entries = unsafe { entries.as_ref() };
         Self { record, entries }
     }
 
@@ -163,6 +165,19 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
     pub(crate) fn new(hugetlb: &'h Hugetlb<P>) -> Result<Self, OutOfMemory> {
         let platform = hugetlb.platform();
         let frame = platform.alloc_table().ok_or(OutOfMemory)?;
+        // A bit too many would be a reserved bit of an entry.
+        assert!(
+            frame.fits(),
+            "the platform broke its contract: alloc_table() returned {frame:?}, which no entry can name"
+        );
+        // SAFETY: allocated just now.
+        let (place, entries) =
+            (unsafe { platform.table_record(frame) }, unsafe { platform.table_entries(frame) });
+        debug_assert!(
+            // SAFETY: the entries are ours alone, and have the representation of a `u64`.
+            unsafe { entries.cast::<[u64; ENTRIES]>().as_ref() }.iter().all(|&entry| entry == 0),
+            "the platform broke its contract: alloc_table() returned {frame:?}, whose entries are not all zero"
+        );
         let record = Table {
             rcu: UnsafeCell::new(RcuHead::new(free_table::<P>)),
             generation: <P as Barriers>::Word::new(0),
@@ -171,10 +186,20 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
             hugetlb: NonNull::from(hugetlb),
             lock: OwnLine(P::SpinLock::INIT),
         };
-        // SAFETY: by the contract of `Platform` the record of a frame just allocated is room for a `Table`, ours alone.
-        unsafe { platform.table_record(frame).write(record) };
+        const {
+            assert!(
+                fits::<Table<P>, TableRecord>(),
+                "a spinning lock has at most 64 bytes: see `TableRecord`"
+            );
+        };
+        // SAFETY: by the contract of `Platform` the record of a frame just allocated is ours alone; a `Table` fits.
+        unsafe { place.cast().write(record) };
         // INVARIANT: allocated and initialised above, stored nowhere yet.
         Ok(Self { hugetlb, frame })
+    }
+
+    pub(crate) fn frame(&self) -> TableFrame {
+        self.frame
     }
 
     /// The entry that publishes the table. It is then the owner of that entry who detaches and retires it.
@@ -213,7 +238,8 @@ impl Retired {
     pub(crate) unsafe fn push<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, table: TableRef<'_, P>) {
         // From the platform's pointer to the whole record, not from a reference to the head in it: the callback goes back
         // from the head to the record. The head is the first field of a `repr(C)` struct, so the addresses are the same.
-        let head = hugetlb.platform().table_record(table.frame()).cast::<RcuHead>().as_ptr();
+        // SAFETY: the table is alive, so its frame is allocated.
+        let head = unsafe { hugetlb.platform().table_record(table.frame()) }.cast::<RcuHead>().as_ptr();
         // SAFETY: by this function's contract and the invariants of `Table` the head is ours alone now.
         unsafe { (*head).next = self.first };
         self.first = head;

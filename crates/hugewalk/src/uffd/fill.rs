@@ -188,7 +188,8 @@ impl<P: Platform> Place<'_, '_, P> {
         }
         let hugetlb = file.hugetlb();
         let page = NewPage::take(hugetlb, vma.size(), &vma.promises(), file.subpool(), index, false)?;
-        hugetlb.platform().write_huge(page.frame(), 0, bytes);
+        // SAFETY: taken above; `page_of` made the bytes one page at most.
+        unsafe { hugetlb.platform().write_huge(page.frame(), 0, bytes) };
         if !vma.is_shared() {
             page.set_private(file);
             if !self.install(page.frame(), true, protect, task) {

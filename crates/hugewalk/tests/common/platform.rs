@@ -7,11 +7,9 @@ use std::collections::BTreeMap;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::error::OutOfMemory;
-use hugewalk::page::Page;
-use hugewalk::platform::{Barriers, ENTRIES, Event, Hugewalk, Levels, Platform};
+use hugewalk::platform::{Barriers, ENTRIES, Event, Hugewalk, Levels, PageRecord, Platform, TableRecord};
 use hugewalk::rcu::EpochRcu;
 use hugewalk::sync::Parker;
-use hugewalk::table::Table;
 use parking_lot::Mutex;
 
 use super::cpu::Tlb;
@@ -61,13 +59,13 @@ impl Bench {
             let frames = Frames::new(HUGE[index(size)]);
             Mutex::new(Huge { frames, contents: BTreeMap::new() })
         };
-        let page = size_of::<Page<Self>>();
+        let page = size_of::<PageRecord>();
         Self {
             levels,
             one_memory: false,
             entries: Region::new(ENTRIES * 8, TABLES, 4096),
-            table_records: Region::new(size_of::<Table<Self>>(), TABLES, align_of::<Table<Self>>()),
-            page_records: HUGE.map(|count| Region::new(page, count, align_of::<Page<Self>>())),
+            table_records: Region::new(size_of::<TableRecord>(), TABLES, align_of::<TableRecord>()),
+            page_records: HUGE.map(|count| Region::new(page, count, align_of::<PageRecord>())),
             tables: Mutex::new(Frames::new(TABLES)),
             huge: HugeSize::ALL.map(huge),
             events: Mutex::new(Vec::new()),
@@ -202,7 +200,8 @@ unsafe impl Platform for Bench {
     }
 
     unsafe fn free_table(&self, frame: TableFrame) {
-        let entries = self.table_entries(frame);
+        // SAFETY: still allocated.
+        let entries = unsafe { self.table_entries(frame) };
         // SAFETY: nobody reaches the table any more, but by mistake.
         for entry in unsafe { entries.as_ref() } {
             entry.store(FREED_ENTRY, Ordering::Relaxed);
@@ -210,11 +209,11 @@ unsafe impl Platform for Bench {
         inject::exempt(|| self.tables.lock().give(frame.0 as usize - 1));
     }
 
-    fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
         self.entries.at(self.table(frame)).cast()
     }
 
-    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
+    unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
         self.table_records.at(self.table(frame)).cast()
     }
 
@@ -240,7 +239,7 @@ unsafe impl Platform for Bench {
         });
     }
 
-    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
+    unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
         inject::exempt(|| interrupt::reach(interrupt::At::Record));
         if self.one_memory {
             let unit = (frame.0 - FIRST[0]) / pages(HugeSize::Size2M);
@@ -260,16 +259,21 @@ unsafe impl Platform for Bench {
         })
     }
 
-    fn zero_huge(&self, frame: HugeFrame, _: HugeSize) {
+    // Contents are kept by a rule of their own (`memory.rs`), not byte by byte.
+    unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
+        None
+    }
+
+    unsafe fn zero_huge(&self, frame: HugeFrame, _: HugeSize) {
         self.with(frame, |contents| *contents = Contents::zero());
     }
 
-    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, _: HugeSize) {
+    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, _: HugeSize) {
         let copy = inject::exempt(|| self.with(from, |contents| contents.clone()));
         self.with(to, |contents| *contents = copy);
     }
 
-    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
         self.with(frame, |contents| {
             for (at, byte) in (offset..).zip(into) {
                 *byte = contents.read(at);
@@ -277,7 +281,7 @@ unsafe impl Platform for Bench {
         });
     }
 
-    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
+    unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
         self.with(frame, |contents| {
             for (at, &byte) in (offset..).zip(from) {
                 contents.write(at, byte);
@@ -285,7 +289,7 @@ unsafe impl Platform for Bench {
         });
     }
 
-    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
+    unsafe fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
         assert!(offset + length <= self.locate(frame).0.bytes());
         self.with(frame, |contents| contents.clear(offset, length));
     }

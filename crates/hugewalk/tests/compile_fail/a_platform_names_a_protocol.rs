@@ -5,10 +5,8 @@ use core::ptr::NonNull;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::error::OutOfMemory;
-use hugewalk::page::Page;
-use hugewalk::platform::{Barriers, ENTRIES, Levels, Platform};
+use hugewalk::platform::{Barriers, ENTRIES, Levels, PageRecord, Platform, TableRecord};
 use hugewalk::rcu::EpochRcu;
-use hugewalk::table::Table;
 
 struct NeverRevalidates;
 
@@ -48,11 +46,11 @@ unsafe impl<P: Platform> Platform for Careless<P> {
     unsafe fn free_table(&self, frame: TableFrame) {
         unsafe { self.0.free_table(frame) };
     }
-    fn table_entries(&self, frame: TableFrame) -> NonNull<[P::Word; ENTRIES]> {
-        self.0.table_entries(frame)
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[P::Word; ENTRIES]> {
+        unsafe { self.0.table_entries(frame) }
     }
-    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>> {
-        self.0.table_record(frame).cast()
+    unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
+        unsafe { self.0.table_record(frame) }
     }
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
         self.0.alloc_huge(size)
@@ -60,23 +58,14 @@ unsafe impl<P: Platform> Platform for Careless<P> {
     unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
         unsafe { self.0.free_huge(frame, size) };
     }
-    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>> {
-        self.0.page_record(frame).cast()
+    unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
+        unsafe { self.0.page_record(frame) }
     }
-    fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
-        self.0.zero_huge(frame, size);
+    fn has_page_record(&self, frame: HugeFrame) -> bool {
+        self.0.has_page_record(frame)
     }
-    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
-        self.0.copy_huge(from, to, size);
-    }
-    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
-        self.0.read_huge(frame, offset, into);
-    }
-    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
-        self.0.write_huge(frame, offset, from);
-    }
-    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
-        self.0.clear_huge(frame, offset, length);
+    unsafe fn huge_bytes(&self, frame: HugeFrame) -> Option<NonNull<u8>> {
+        unsafe { self.0.huge_bytes(frame) }
     }
     fn flush_tlb(&self, context: &P::MmContext, range: Range<VirtAddr>) {
         self.0.flush_tlb(context, range);

@@ -90,7 +90,7 @@ struct Callback {
     cell: usize,
 }
 
-const _: () = assert!(size_of::<Callback>() <= size_of::<hugewalk::table::Table<Lab>>());
+const _: () = assert!(size_of::<Callback>() <= size_of::<hugewalk::platform::TableRecord>());
 
 unsafe fn run_callback(head: NonNull<RcuHead>) {
     // SAFETY: the head is the first field of a callback that `Call` has written.
@@ -216,7 +216,8 @@ impl World {
             &Do::Call(cell) => {
                 let Some(frame) = self.lab.alloc_table() else { return self.learn(thread, 0) };
                 let head = RcuHead::new(run_callback);
-                let callback = self.lab.table_record(frame).cast::<Callback>();
+                // SAFETY: allocated just now.
+                let callback = unsafe { self.lab.table_record(frame) }.cast::<Callback>();
                 // SAFETY: nobody else has the record, and a callback fits.
                 unsafe { callback.write(Callback { head, frame, world: self, cell }) };
                 // SAFETY: it stays there until the callback has run.

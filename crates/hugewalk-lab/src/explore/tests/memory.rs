@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use hugewalk::addr::{HugeFrame, PUD_SIZE, TableFrame, VirtAddr};
 use hugewalk::arch::{Entry, Leaf, LeafFlags, RawEntry};
-use hugewalk::platform::Platform;
+use hugewalk::platform::{Platform, TableRecord};
 use hugewalk::rcu::{Rcu as _, RcuHead};
 use hugewalk::sync::Word as _;
 use lock_api::RawMutex as _;
@@ -58,7 +58,7 @@ struct Record {
 #[repr(C, align(64))]
 struct OwnLine(SpinLock);
 
-const _: () = assert!(size_of::<Record>() <= size_of::<hugewalk::table::Table<Lab>>());
+const _: () = assert!(size_of::<Record>() <= size_of::<TableRecord>());
 
 unsafe fn free(head: NonNull<RcuHead>) {
     // SAFETY: the head is the first field of a record that `table` has written, and records stay.
@@ -81,7 +81,7 @@ impl Tables {
             let (head, lock) = (RcuHead::new(free), OwnLine(SpinLock::INIT));
             let record = Record { head, frame, lab: std::ptr::from_ref(lab), lock };
             // SAFETY: nobody else has the record, and this one fits.
-            unsafe { lab.table_record(frame).cast().write(record) };
+            unsafe { record_of(lab, frame).cast().write(record) };
             frame
         };
         let tables = Self { leaves: [table(), table()], pud: table(), root: table() };
@@ -98,7 +98,7 @@ impl Tables {
 
     fn lock_of(&self, lab: &Lab, table: usize) -> &SpinLock {
         // SAFETY: written in `new`, and records stay.
-        let record = unsafe { lab.table_record(self.leaves[table]).cast::<Record>().as_ref() };
+        let record = unsafe { record_of(lab, self.leaves[table]).cast::<Record>().as_ref() };
         &record.lock.0
     }
 
@@ -128,7 +128,7 @@ impl Tables {
             }
             Touch::Retire(table) => {
                 // SAFETY: the head stays, and a program queues it once.
-                unsafe { rcu.call(lab, lab.table_record(self.leaves[table]).cast()) };
+                unsafe { rcu.call(lab, record_of(lab, self.leaves[table]).cast()) };
                 0
             }
             Touch::Translate => {
@@ -153,9 +153,16 @@ impl Tables {
 }
 
 fn entry_of(lab: &Lab, table: TableFrame, index: usize) -> &Word {
-    // SAFETY: the lab's tables stay; their words are atomics.
-    let entries = unsafe { lab.table_entries(table).as_ref() };
+    // SAFETY: the lab's tables stay.
+    let entries = unsafe { lab.table_entries(table) };
+    // SAFETY: their words are atomics.
+    let entries = unsafe { entries.as_ref() };
     &entries[index]
+}
+
+fn record_of(lab: &Lab, table: TableFrame) -> NonNull<TableRecord> {
+    // SAFETY: the lab's tables stay.
+    unsafe { lab.table_record(table) }
 }
 
 fn touch() -> impl Strategy<Value = Touch> {

@@ -6,8 +6,37 @@
 //!
 //! # What may sleep
 //!
-//! Only the sleeping locks and [`Barriers::pause`] may block. Everything else is called with table locks held or inside
-//! RCU sections, and must neither sleep nor call back into the engine.
+//! Only the sleeping locks, [`Parker::park`] and [`Barriers::pause`] may block. Everything else is called with table locks
+//! held or inside RCU sections, and must neither sleep nor call back into the engine.
+//!
+//! # Frames
+//!
+//! A frame is a number. Anybody can make one up, and nothing follows from it: what turns a frame into memory is an
+//! `unsafe fn` of [`Platform`], and its caller answers for the frame. Where safe functions of the engine take a frame
+//! ([`Hugetlb::migrate`](crate::Hugetlb::migrate) is one), they ask [`Platform::has_page_record`] first, and then the record.
+//!
+//! ```compile_fail,E0133
+//! # use hugewalk::{Hugetlb, addr::HugeFrame, platform::Platform};
+//! # fn f<P: Platform>(hugetlb: &Hugetlb<P>) {
+//! hugetlb.platform().write_huge(HugeFrame(0x1234), 1 << 40, b"anywhere"); // needs `unsafe`
+//! # }
+//! ```
+//!
+//! # Handles
+//!
+//! `&'static P` and [`Arc<P>`](alloc::sync::Arc) are platforms if `P` is one. A kernel makes its system of a reference to a
+//! static; a test keeps an `Arc` and looks into the platform when the system is gone. One platform serves one system at a
+//! time: two would hand huge pages to one another, and their counters would not know.
+//!
+//! # The kernel's half of an address space
+//!
+//! The engine's mappings lie below [`Levels::task_size`]: entries 0 to 255 of a root table, with 4 levels and with 5. The
+//! engine neither reads nor writes entries 256 to 511, for as long as the root lives: they are the embedder's. A kernel fills
+//! them in [`Platform::init_root`], and later where [`Mm::root_frame`](crate::mm::Mm::root_frame) says.
+
+mod bytes;
+mod handle;
+mod record;
 
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -16,10 +45,12 @@ use lock_api::{RawMutex, RawRwLock};
 
 use crate::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use crate::error::OutOfMemory;
-use crate::page::Page;
 use crate::rcu::Rcu;
 use crate::sync::{Parker, Word};
-use crate::table::Table;
+
+pub use self::handle::HandleRcu;
+pub(crate) use self::record::fits;
+pub use self::record::{PageRecord, TableRecord};
 
 /// Entries of a table page.
 pub const ENTRIES: usize = 512;
@@ -212,13 +243,16 @@ pub enum Event {
 ///
 /// - A frame that [`alloc_table`](Self::alloc_table) returned is the caller's alone until
 ///   [`free_table`](Self::free_table); so is its record. The same for huge pages.
+/// - A frame fits into an entry: its number is below [`FRAMES`](crate::addr::FRAMES). That of a huge page is a multiple of the
+///   page's size ([`HugeFrame::fits`]). Frame 0 is as good as any other.
+/// - The entries of a table that [`alloc_table`](Self::alloc_table) returned are zero.
 /// - [`table_entries`](Self::table_entries) and [`table_record`](Self::table_record) return, for an allocated frame,
-///   always the same pointer, to memory that is aligned, large enough, overlaps nothing else, and stays mapped as long
-///   as the platform exists.
+///   always the same pointer, to memory that overlaps nothing else, and stays mapped as long as the platform exists. Entries
+///   are aligned to 4096 bytes where a processor walks them, to a [`Word`] elsewhere.
 /// - [`page_record`](Self::page_record) does so too, and moreover its memory is never used for anything else while the
 ///   platform exists, whether the page is allocated or not: the lockless lookup takes references speculatively. Until
 ///   the first allocation it is all-zero bytes. [`has_page_record`](Self::has_page_record) is true of such frames only.
-/// - [`flush_tlb`](Self::flush_tlb) keeps what it says below.
+/// - [`huge_bytes`](Self::huge_bytes) keeps what it says below, and so does [`flush_tlb`](Self::flush_tlb).
 /// - The locks are locks, and [`Barriers`] are barriers.
 pub unsafe trait Platform: Barriers + Sized {
     /// The locking protocol: [`Hugewalk`].
@@ -234,7 +268,7 @@ pub unsafe trait Platform: Barriers + Sized {
     /// What the host keeps for each address space: processor mask, TLB generation, ASID. Linux: `mm_context_t`.
     type MmContext: Send + Sync + 'static;
 
-    /// Depth of the tables.
+    /// Depth of the tables. Always the same.
     fn levels(&self) -> Levels;
 
     /// A fresh [`MmContext`](Self::MmContext).
@@ -247,18 +281,37 @@ pub unsafe trait Platform: Barriers + Sized {
     /// A table page whose entries are all zero, or `None` if there is no memory. Does not sleep.
     fn alloc_table(&self) -> Option<TableFrame>;
 
-    /// Takes a table page back. Does not sleep.
+    /// Takes a table page back. Does not sleep. Entries 256 to 511 of a root are what the embedder left there.
     ///
     /// # Safety
     ///
     /// `frame` came from [`alloc_table`](Self::alloc_table), and neither a processor nor a walker reaches it any more.
     unsafe fn free_table(&self, frame: TableFrame);
 
-    /// The entries of an allocated table page.
-    fn table_entries(&self, frame: TableFrame) -> NonNull<[Self::Word; ENTRIES]>;
+    /// Called once for each address space, with its new root table, before anything reaches the table: where a kernel
+    /// copies its own half of the address space. It may write entries 256 to 511 and no others. Does nothing by default.
+    ///
+    /// # Safety
+    ///
+    /// `root` came from [`alloc_table`](Self::alloc_table), and nothing reaches it yet.
+    unsafe fn init_root(&self, root: TableFrame) {
+        let _ = root;
+    }
 
-    /// Room for the record of an allocated table page: uninitialised until the engine writes it.
-    fn table_record(&self, frame: TableFrame) -> NonNull<Table<Self>>;
+    /// The entries of a table page.
+    ///
+    /// # Safety
+    ///
+    /// `frame` came from [`alloc_table`](Self::alloc_table) and was not given back. (The lockless lookup calls this inside a
+    /// read section, before it knows whether the table is still part of the tree: P1 keeps it allocated.)
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[Self::Word; ENTRIES]>;
+
+    /// Room for the record of a table page: uninitialised until the engine writes it.
+    ///
+    /// # Safety
+    ///
+    /// As for [`table_entries`](Self::table_entries).
+    unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord>;
 
     /// A huge page with any contents, or `None` if there is none. Does not sleep.
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame>;
@@ -267,36 +320,100 @@ pub unsafe trait Platform: Barriers + Sized {
     ///
     /// # Safety
     ///
-    /// `frame` came from [`alloc_huge`](Self::alloc_huge) with this size, and nobody reaches its contents any more.
+    /// `frame` came from [`alloc_huge`](Self::alloc_huge) with this size, and nothing reaches its contents any more.
     unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize);
 
-    /// The record of a huge page that was allocated at least once.
-    fn page_record(&self, frame: HugeFrame) -> NonNull<Page<Self>>;
+    /// Room for the record of a huge page: a [`Page`](crate::page::Page).
+    ///
+    /// # Safety
+    ///
+    /// `frame` came from [`alloc_huge`](Self::alloc_huge), and may have been given back since; or
+    /// [`has_page_record`](Self::has_page_record) is true of it.
+    unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord>;
 
     /// Does the frame lie in the memory that huge pages are taken from, so that [`page_record`](Self::page_record) may be
-    /// asked for it (whether or not it was ever allocated)? Memory failure and migration begin with a frame that somebody
-    /// names. For what the host cannot vouch for it answers no, and those operations refuse it.
+    /// asked for it (whether or not it was ever allocated)? Any number may be asked for: memory failure and migration begin
+    /// with a frame that somebody names. They refuse frames for which the answer is no.
     ///
     /// Linux: `pfn_valid()`.
-    fn has_page_record(&self, frame: HugeFrame) -> bool {
-        let _ = frame;
-        false
+    fn has_page_record(&self, frame: HugeFrame) -> bool;
+
+    /// Where the contents of a huge page are mapped, all of them, from their first byte on; aligned to 8 bytes at least.
+    /// Rust code reaches them by atomics and raw memory only, since processors reach them too.
+    ///
+    /// The five methods below use it. A platform that answers `None` keeps no contents (then these five forget what is
+    /// written, and read zeroes), or it has its own way to reach them and overrides all five.
+    ///
+    /// # Safety
+    ///
+    /// `frame` came from [`alloc_huge`](Self::alloc_huge) and was not given back.
+    unsafe fn huge_bytes(&self, frame: HugeFrame) -> Option<NonNull<u8>>;
+
+    /// Fills a huge page with zeroes. May be called with sleeping locks held, never in an atomic section.
+    ///
+    /// # Safety
+    ///
+    /// `frame` came from [`alloc_huge`](Self::alloc_huge) with this size and was not given back.
+    unsafe fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
+        // SAFETY: passed on to the caller; the page is as large as its size says.
+        unsafe { self.clear_huge(frame, 0, size.bytes()) };
     }
 
-    /// Fills an allocated huge page with zeroes. May be called with sleeping locks held, never in an atomic section.
-    fn zero_huge(&self, frame: HugeFrame, size: HugeSize);
+    /// Copies the contents of a huge page to another, while processors may be reading the first.
+    ///
+    /// # Safety
+    ///
+    /// As for [`zero_huge`](Self::zero_huge), of both; they are two.
+    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+        // SAFETY: passed on to the caller.
+        let from = unsafe { self.huge_bytes(from) };
+        // SAFETY: likewise.
+        let to = unsafe { self.huge_bytes(to) };
+        if let (Some(from), Some(to)) = (from, to) {
+            // SAFETY: by the contract of `huge_bytes` both are whole pages, mapped and aligned.
+            unsafe { bytes::copy(from, to, size.bytes() as usize) };
+        }
+    }
 
-    /// Copies the contents of an allocated huge page to another, while processors may be reading the first.
-    fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize);
+    /// Copies `into.len()` bytes out of a huge page, from `offset` bytes on.
+    ///
+    /// # Safety
+    ///
+    /// `frame` came from [`alloc_huge`](Self::alloc_huge) and was not given back; the range lies inside the page.
+    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+        // SAFETY: passed on to the caller.
+        match unsafe { self.huge_bytes(frame) } {
+            // SAFETY: by the contract of `huge_bytes` the page is mapped, and the caller answers for the range.
+            Some(start) => unsafe { bytes::read(bytes::at_offset(start, offset as usize), into) },
+            None => into.fill(0),
+        }
+    }
 
-    /// Copies `into.len()` bytes out of a huge page, from `offset` bytes on. The range lies inside the page.
-    fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]);
+    /// Copies `from` into a huge page, from `offset` bytes on.
+    ///
+    /// # Safety
+    ///
+    /// As for [`read_huge`](Self::read_huge).
+    unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
+        // SAFETY: passed on to the caller.
+        if let Some(start) = unsafe { self.huge_bytes(frame) } {
+            // SAFETY: by the contract of `huge_bytes` the page is mapped, and the caller answers for the range.
+            unsafe { bytes::write(bytes::at_offset(start, offset as usize), from) };
+        }
+    }
 
-    /// Copies `from` into a huge page, from `offset` bytes on. The range lies inside the page.
-    fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]);
-
-    /// Fills `length` bytes of a huge page with zeroes, from `offset` on. The range lies inside the page.
-    fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64);
+    /// Fills `length` bytes of a huge page with zeroes, from `offset` on.
+    ///
+    /// # Safety
+    ///
+    /// As for [`read_huge`](Self::read_huge).
+    unsafe fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
+        // SAFETY: passed on to the caller.
+        if let Some(start) = unsafe { self.huge_bytes(frame) } {
+            // SAFETY: by the contract of `huge_bytes` the page is mapped, and the caller answers for the range.
+            unsafe { bytes::zero(bytes::at_offset(start, offset as usize), length as usize) };
+        }
+    }
 
     /// When it returns, no processor uses a translation of `range` in this address space, or a table it cached on the
     /// way, that was looked up before the call; no access through such a translation is still under way.

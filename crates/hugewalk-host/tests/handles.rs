@@ -1,0 +1,100 @@
+//! A system made of a handle to a platform: `&'static P`, and both kinds of `Arc`.
+
+use std::sync::Arc;
+
+use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use hugewalk::arch::Entry;
+use hugewalk::fault::{Access, Fault};
+use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+use hugewalk::platform::Platform;
+use hugewalk::vma::Protection;
+use hugewalk::walk::{Unshared, huge_pte_offset};
+use hugewalk::{AddressSpace, Hugetlb, Task};
+use hugewalk_host::{Host, HostConfig, Usage};
+
+fn host() -> Host {
+    Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()
+}
+
+/// Shares a table, copies a page, moves one, unshares under a walk.
+fn use_all_of_it<P: Platform>(platform: P) {
+    let hugetlb = Hugetlb::new(platform).unwrap();
+    assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, 512), 512);
+    let mut task = Task::new(&hugetlb).unwrap();
+    let parent = AddressSpace::new(&hugetlb).unwrap();
+    let map = |flags, gigabyte, task: &mut Task<P>| {
+        let request = MapRequest {
+            placement: Placement::Fixed(VirtAddr::new(gigabyte * PUD_SIZE)),
+            length: PUD_SIZE,
+            protection: Protection::READ | Protection::WRITE,
+            flags: flags | MapFlags::NORESERVE,
+            backing: Backing::Anonymous(HugeSize::Size2M),
+        };
+        parent.mmap(task, &request).unwrap()
+    };
+    let shared = map(MapFlags::SHARED, 4, &mut task);
+    let private = map(MapFlags::empty(), 8, &mut task);
+    for at in [shared, private] {
+        assert_eq!(parent.fault(&mut task, at, Access::Write), Ok(Fault::Fresh));
+    }
+    parent.write_bytes(&mut task, shared, b"seen through a handle").unwrap();
+
+    let child = parent.fork(&mut task).unwrap();
+    assert_eq!(child.fault(&mut task, shared, Access::Read), Ok(Fault::Present));
+    assert_eq!(child.fault(&mut task, private, Access::Write), Ok(Fault::Copied));
+    let section = task.rcu_read_lock();
+    let slot = huge_pte_offset(&section, child.mm(), shared, HugeSize::Size2M).unwrap().unwrap();
+    let Entry::Leaf(leaf) = slot.read().unwrap() else { panic!("no leaf") };
+    drop(section);
+    hugetlb.migrate(&mut task, leaf.frame).unwrap();
+    // Whoever moves a page unshares its table.
+    for space in [&parent, &child] {
+        space.fault(&mut task, shared, Access::Read).unwrap();
+    }
+    let mut bytes = [0; 21];
+    child.read_bytes(&mut task, shared, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"seen through a handle");
+
+    let walker = Task::new(&hugetlb).unwrap();
+    let section = walker.rcu_read_lock();
+    let slot = huge_pte_offset(&section, child.mm(), shared, HugeSize::Size2M).unwrap().unwrap();
+    child.madvise(&mut task, shared, PUD_SIZE, Advice::DontNeed).unwrap();
+    assert_eq!(slot.read(), Err(Unshared));
+    drop(section);
+    child.exit(&mut task);
+    parent.exit(&mut task);
+}
+
+#[track_caller]
+fn assert_nothing_left(host: &Host) {
+    let Usage { tables, huge_2m, huge_1g, .. } = host.usage();
+    assert_eq!((tables, huge_2m, huge_1g), (0, 0, 0));
+}
+
+#[test]
+fn a_system_is_made_of_a_reference_to_a_static() {
+    let host: &'static Host = Box::leak(Box::new(host()));
+    use_all_of_it(host);
+    assert_nothing_left(host);
+    // And another, when the first is gone.
+    use_all_of_it(host);
+    assert_nothing_left(host);
+}
+
+#[test]
+fn a_system_is_made_of_an_arc_that_outlives_it() {
+    let host = Arc::new(host());
+    use_all_of_it(host.clone());
+    assert_nothing_left(&host);
+    assert_eq!(Arc::strong_count(&host), 1);
+}
+
+#[test]
+fn a_system_is_made_of_the_engines_own_arc() {
+    let host = hugewalk::sync::Arc::try_new(host()).unwrap();
+    use_all_of_it(host.clone());
+    assert_nothing_left(&host);
+    // A handle to a handle is one as well.
+    use_all_of_it(Arc::new(host.clone()));
+    assert_nothing_left(&host);
+}

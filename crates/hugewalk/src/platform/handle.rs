@@ -1,0 +1,168 @@
+//! A handle to a platform is a platform: `&'static P` for a kernel's static, `Arc<P>` for a host that looks into the
+//! platform after the system is gone.
+//!
+//! Each call is passed on. The records have one layout for all platforms, so those of `P` serve systems made of the handle.
+
+use core::ops::Range;
+use core::ptr::NonNull;
+
+use super::{Barriers, ENTRIES, Event, Levels, PageRecord, Platform, TableRecord};
+use crate::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
+use crate::error::OutOfMemory;
+use crate::rcu::{Rcu, RcuHead};
+
+/// The RCU of a platform, for a system that has a handle to the platform.
+#[derive(Debug)]
+pub struct HandleRcu<R>(R);
+
+macro_rules! handle {
+    ($handle:ty) => {
+        // SAFETY: the barriers are those of the platform behind the handle.
+        unsafe impl<P: Barriers> Barriers for $handle {
+            type Word = P::Word;
+            type SpinLock = P::SpinLock;
+
+            #[inline(always)]
+            fn light(&self) {
+                P::light(self);
+            }
+            #[inline]
+            fn heavy(&self) {
+                P::heavy(self);
+            }
+            #[inline]
+            fn pause(&self) {
+                P::pause(self);
+            }
+        }
+
+        // SAFETY: everything is passed on to the RCU of the platform behind the handle, with that platform.
+        unsafe impl<P: Barriers, R: Rcu<P>> Rcu<$handle> for HandleRcu<R> {
+            type Reader = R::Reader;
+
+            fn new(host: &$handle) -> Result<Self, OutOfMemory> {
+                R::new(host).map(Self)
+            }
+            fn register(&self, host: &$handle) -> Result<R::Reader, OutOfMemory> {
+                self.0.register(host)
+            }
+            unsafe fn unregister(&self, host: &$handle, reader: R::Reader) {
+                // SAFETY: passed on to the caller.
+                unsafe { self.0.unregister(host, reader) };
+            }
+            #[inline]
+            unsafe fn read_lock(&self, host: &$handle, reader: &R::Reader) {
+                // SAFETY: passed on to the caller.
+                unsafe { self.0.read_lock(host, reader) };
+            }
+            #[inline]
+            unsafe fn read_unlock(&self, host: &$handle, reader: &R::Reader) {
+                // SAFETY: passed on to the caller.
+                unsafe { self.0.read_unlock(host, reader) };
+            }
+            unsafe fn call(&self, host: &$handle, head: NonNull<RcuHead>) {
+                // SAFETY: passed on to the caller.
+                unsafe { self.0.call(host, head) };
+            }
+            fn synchronize(&self, host: &$handle) {
+                self.0.synchronize(host);
+            }
+            fn barrier(&self, host: &$handle) {
+                self.0.barrier(host);
+            }
+            fn pending(&self) -> u64 {
+                self.0.pending()
+            }
+        }
+
+        // SAFETY: everything is passed on to the platform behind the handle, which stays as long as the handle.
+        unsafe impl<P: Platform> Platform for $handle {
+            type Protocol = P::Protocol;
+            type SleepMutex = P::SleepMutex;
+            type SleepRwLock = P::SleepRwLock;
+            type Parker = P::Parker;
+            type Rcu = HandleRcu<P::Rcu>;
+            type MmContext = P::MmContext;
+
+            #[inline]
+            fn levels(&self) -> Levels {
+                P::levels(self)
+            }
+            fn new_context(&self) -> Result<P::MmContext, OutOfMemory> {
+                P::new_context(self)
+            }
+            fn alloc_table(&self) -> Option<TableFrame> {
+                P::alloc_table(self)
+            }
+            unsafe fn free_table(&self, frame: TableFrame) {
+                // SAFETY: passed on to the caller.
+                unsafe { P::free_table(self, frame) };
+            }
+            unsafe fn init_root(&self, root: TableFrame) {
+                // SAFETY: passed on to the caller.
+                unsafe { P::init_root(self, root) };
+            }
+            #[inline]
+            unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[P::Word; ENTRIES]> {
+                // SAFETY: passed on to the caller.
+                unsafe { P::table_entries(self, frame) }
+            }
+            #[inline]
+            unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
+                // SAFETY: passed on to the caller.
+                unsafe { P::table_record(self, frame) }
+            }
+            fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
+                P::alloc_huge(self, size)
+            }
+            unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
+                // SAFETY: passed on to the caller.
+                unsafe { P::free_huge(self, frame, size) };
+            }
+            #[inline]
+            unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
+                // SAFETY: passed on to the caller.
+                unsafe { P::page_record(self, frame) }
+            }
+            fn has_page_record(&self, frame: HugeFrame) -> bool {
+                P::has_page_record(self, frame)
+            }
+            unsafe fn huge_bytes(&self, frame: HugeFrame) -> Option<NonNull<u8>> {
+                // SAFETY: passed on to the caller.
+                unsafe { P::huge_bytes(self, frame) }
+            }
+            unsafe fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
+                // SAFETY: passed on to the caller.
+                unsafe { P::zero_huge(self, frame, size) };
+            }
+            unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+                // SAFETY: passed on to the caller.
+                unsafe { P::copy_huge(self, from, to, size) };
+            }
+            unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+                // SAFETY: passed on to the caller.
+                unsafe { P::read_huge(self, frame, offset, into) };
+            }
+            unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
+                // SAFETY: passed on to the caller.
+                unsafe { P::write_huge(self, frame, offset, from) };
+            }
+            unsafe fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
+                // SAFETY: passed on to the caller.
+                unsafe { P::clear_huge(self, frame, offset, length) };
+            }
+            #[inline]
+            fn flush_tlb(&self, context: &P::MmContext, range: Range<VirtAddr>) {
+                P::flush_tlb(self, context, range);
+            }
+            #[inline(always)]
+            fn trace(&self, event: Event) {
+                P::trace(self, event);
+            }
+        }
+    };
+}
+
+handle!(&'static P);
+handle!(alloc::sync::Arc<P>);
+handle!(crate::sync::Arc<P>);
