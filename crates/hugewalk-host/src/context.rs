@@ -20,7 +20,7 @@
 //! ever begin: what the acknowledgement of an inter-processor interrupt says on a real machine.
 //!
 //! *The wait ends.* Inside an access a processor takes no lock and waits for nobody, as the one that flushes may hold any
-//! lock of the engine. What a walk has to write under a table lock it writes before it enters the access.
+//! lock of the engine. What a walk has to write it writes without a lock.
 //!
 //! *Who is not attached is not asked.* Attaching counts `attached` up before the first access reads the generation; a
 //! flush counts the generation up before it reads `attached`. Full fences between, so that whoever a flush did not find

@@ -8,20 +8,27 @@
 //! goes elsewhere, so the flush waits until the access is over: no load or store ever reaches a page that has been given
 //! to somebody else.
 //!
-//! Inside an access the processor must wait for nobody, since the one who flushes may hold the very lock. So the accessed
-//! and dirty bits, which real processors set in passing, are set before, under the table lock, which is revalidated. The
-//! access itself then only accepts an entry that has them.
+//! Inside an access the processor must wait for nobody, since the one who flushes may hold the very lock. It sets the
+//! accessed and dirty bits as real processors do: in passing, by compare-and-swap, without the table lock, and at any moment.
+//! If the entry has changed since it was read, the exchange fails, nothing is written, and the processor walks again. So
+//! whatever changes an entry meets bits here that appear under its hands, as on a real machine.
+//!
+//! The table may be unshared between the read and the exchange. The entry that gets the bits is then another address space's,
+//! and it says the same: it maps the page that is accessed. Unsharing flushes before anything else can become of the page
+//! or the table, and the flush waits for the access.
 //!
 //! An entry that is not there or does not allow the access is a fault. It is resolved outside: it sleeps.
 
 use core::fmt;
 
-use hugewalk::addr::{HugeFrame, VirtAddr};
-use hugewalk::arch::{Entry, Leaf, LeafFlags};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
+use hugewalk::arch::{Entry, Leaf, LeafFlags, Level, RawEntry};
 use hugewalk::error::OutOfMemory;
 use hugewalk::fault::{Access, Fault, FaultError};
-use hugewalk::mm::AddressSpace;
-use hugewalk::platform::Barriers;
+use hugewalk::mm::{AddressSpace, Mm};
+use hugewalk::platform::{Barriers, ENTRIES, Levels, Platform};
 use hugewalk::sync::Arc;
 use hugewalk::task::Task;
 use hugewalk::walk::leaf_offset;
@@ -58,8 +65,8 @@ impl Place {
 /// How a walk for an access ended.
 enum Walk<R> {
     Done(R),
-    /// The entry would do, but for its accessed or dirty bit.
-    Unmarked,
+    /// The entry changed before its accessed or dirty bit was set.
+    Changed,
     Fault,
     /// The table was taken away meanwhile.
     Retry,
@@ -112,7 +119,7 @@ impl Mmu {
         loop {
             match self.walk(task, address, access, work) {
                 Walk::Done(result) => return Ok(result),
-                Walk::Unmarked => self.mark_used(task, address, access),
+                Walk::Changed => {}
                 Walk::Retry => self.stats.retries += 1,
                 Walk::Fault => {
                     self.stats.faults += 1;
@@ -150,11 +157,14 @@ impl Mmu {
         if !leaf.is_accessible() || !rights(leaf).allow(access) {
             return Walk::Fault;
         }
+        let mut seen = LeafFlags::ACCESSED;
+        seen.set(LeafFlags::DIRTY, access == Access::Write);
+        if !leaf.flags.contains(seen) && !set_bits(mm, address, size, leaf, seen) {
+            return Walk::Changed;
+        }
+        let leaf = leaf.with(seen);
         // A translation may be used for stores only if that needs no more marking: the dirty bit is set already.
         let dirty = leaf.flags.contains(LeafFlags::DIRTY);
-        if !leaf.flags.contains(LeafFlags::ACCESSED) || (access == Access::Write && !dirty) {
-            return Walk::Unmarked;
-        }
         let rights = Rights { write: rights(leaf).write && dirty, ..rights(leaf) };
         let translation = Translation { frame: leaf.frame, size, rights };
         if let Memory::File(file) = host.memory()
@@ -164,19 +174,6 @@ impl Mmu {
         }
         self.tlb.insert(address, inside.generation(), translation);
         Walk::Done(work(host.memory(), Place::new(address, translation)))
-    }
-
-    /// Sets the accessed bit of the entry, and the dirty bit for a store. If the entry has changed meanwhile nothing
-    /// happens, and the next walk sees it.
-    fn mark_used(&self, task: &Task<Host>, address: VirtAddr, access: Access) {
-        let section = task.rcu_read_lock();
-        let found =
-            leaf_offset(&section, self.space.mm(), address).expect("the task belongs to another system");
-        if let Some((slot, _)) = found
-            && let Ok(locked) = slot.lock()
-        {
-            locked.mark_used(access == Access::Write);
-        }
     }
 }
 
@@ -194,4 +191,35 @@ impl fmt::Debug for Mmu {
 
 fn rights(leaf: Leaf) -> Rights {
     Rights { write: leaf.is_writable(), execute: !leaf.flags.contains(LeafFlags::NO_EXECUTE) }
+}
+
+/// Sets bits of the entry, if it still is the one that was read. Waits for nobody. The caller is in a read section, so the
+/// tables on the way stay, and inside an access.
+fn set_bits(mm: &Mm<Host>, address: VirtAddr, size: HugeSize, leaf: Leaf, bits: LeafFlags) -> bool {
+    let (read, wanted) = (RawEntry::from(Entry::Leaf(leaf)), RawEntry::from(Entry::Leaf(leaf.with(bits))));
+    // Release: whoever reads the bits knows that the page was used, by what came before on this processor.
+    word(mm, address, size).is_some_and(|word| {
+        word.compare_exchange(read.bits(), wanted.bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    })
+}
+
+/// The word of the entry for an address, found by loads alone, from the root on.
+fn word(mm: &Mm<Host>, address: VirtAddr, size: HugeSize) -> Option<&AtomicU64> {
+    let host = mm.hugetlb().platform();
+    let above: &[Level] = match mm.levels() {
+        Levels::Four => &[Level::P4d, Level::Pud, Level::Pmd],
+        Levels::Five => &[Level::Pgd, Level::P4d, Level::Pud, Level::Pmd],
+    };
+    let mut frame = mm.root_frame();
+    for &level in above {
+        // SAFETY: a root, or a table that an entry pointed to in the caller's read section: allocated, and its entries
+        // are atomics.
+        let table: &[AtomicU64; ENTRIES] = unsafe { host.table_entries(frame).as_ref() };
+        let word = &table[(address.as_u64() >> level.shift()) as usize % ENTRIES];
+        if level == Level::of_leaf(size) {
+            return Some(word);
+        }
+        frame = RawEntry::from_bits(word.load(Ordering::Acquire)).table()?;
+    }
+    None
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::arch::{Entry, LeafFlags};
@@ -304,4 +306,35 @@ fn a_store_under_way_is_over_when_fork_returns() {
         done.store(true, Ordering::Relaxed);
         assert_eq!(changed, 0);
     });
+}
+
+/// As on a real machine: the bits appear while somebody has the table locked, and nobody waits for anybody.
+#[test]
+fn a_processor_sets_bits_while_the_table_is_locked() {
+    let hugetlb = system(&small());
+    let mut task = Task::new(&hugetlb).unwrap();
+    let file = file_of(&mut task, 1);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
+    space.fault(&mut task, BASE, Access::Read).unwrap();
+    let section = task.rcu_read_lock();
+    let (slot, _) = leaf_offset(&section, space.mm(), BASE).unwrap().unwrap();
+    let locked = slot.lock().unwrap();
+    let dirty = |entry| matches!(entry, Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::DIRTY));
+    assert!(!dirty(locked.read()));
+    let (stored, done) = channel();
+    let (during, after) = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut task = Task::new(&hugetlb).unwrap();
+            Cpu::new(&space).unwrap().store(&mut task, BASE, 1).unwrap();
+            stored.send(()).unwrap();
+        });
+        let during = done.recv_timeout(Duration::from_secs(10));
+        let after = locked.read();
+        // Else a processor that waits for the lock would do so for ever.
+        drop(locked);
+        (during, after)
+    });
+    assert_eq!(during, Ok(()), "the store waits for the table lock");
+    assert!(dirty(after));
 }
