@@ -248,7 +248,7 @@ fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     let fresh = OwnedTable::new(mm.hugetlb())?;
     let locked = above.lock(task);
     if locked.raw().is_none() {
-        locked.set(Entry::Table(fresh.into_frame()));
+        locked.fill(Entry::Table(fresh.into_frame()));
     }
     drop(locked);
     // SAFETY: as above. The entry is a table now: nobody clears it while the caller's proof holds.

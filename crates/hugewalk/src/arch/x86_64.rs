@@ -187,6 +187,43 @@ impl Entry {
         }
     }
 
+    /// The same with `flags` added, if it is a leaf.
+    #[must_use]
+    pub const fn with(self, flags: LeafFlags) -> Self {
+        match self {
+            Self::Leaf(leaf) => Self::Leaf(leaf.with(flags)),
+            _ => self,
+        }
+    }
+
+    /// The same with `flags` taken away, if it is a leaf.
+    #[must_use]
+    pub const fn without(self, flags: LeafFlags) -> Self {
+        match self {
+            Self::Leaf(leaf) => Self::Leaf(leaf.without(flags)),
+            _ => self,
+        }
+    }
+
+    /// The same without the right to write: a leaf loses it now, a page that is being moved when it arrives.
+    #[must_use]
+    pub const fn without_write(self) -> Self {
+        match self {
+            Self::Migration(migration) => Self::Migration(Migration { write: false, ..migration }),
+            _ => self.without(LeafFlags::WRITE),
+        }
+    }
+
+    /// Does it say the same as `other`, whatever processors have noted of their accesses in either?
+    #[must_use]
+    pub fn is_same_but_for_use(self, other: Self) -> bool {
+        let used = LeafFlags::ACCESSED | LeafFlags::DIRTY;
+        match (self, other) {
+            (Self::Leaf(one), Self::Leaf(other)) => one.with(used) == other.with(used),
+            _ => self == other,
+        }
+    }
+
     /// The same without userfaultfd's write protection. What has lost the right to write for it stays so.
     #[must_use]
     pub const fn without_uffd_wp(self) -> Self {
@@ -226,6 +263,13 @@ impl RawEntry {
     #[inline]
     pub const fn is_none(self) -> bool {
         self.0 == 0
+    }
+
+    /// May a processor use it, and so write to it at any moment?
+    #[must_use]
+    #[inline]
+    pub const fn is_present(self) -> bool {
+        self.0 & PRESENT != 0
     }
 
     /// The table it points to, if it does. The walk asks nothing else, and asks it quickly.

@@ -62,7 +62,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
 
     pub(super) fn attempt(&self, task: &mut Task<P>) -> Result<Attempt<'v, P>, FaultError> {
         let slot = huge_pte_alloc(self.guard, self.vma(), self.address, Some(self.guard), task)?;
-        match slot.read() {
+        let seen = slot.read();
+        let attempt = match seen {
             empty @ (Entry::None | Entry::Marker) => self.no_page(&slot, empty, task),
             Entry::Leaf(leaf) => self.present(&slot, leaf, task),
             Entry::Hwpoison(_) => {
@@ -70,6 +71,12 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             }
             Entry::Migration(_) => Ok(Attempt::Wait(WaitFor::Migration(self.address))),
             Entry::Table(_) => Ok(Attempt::Done(Fault::Raced)),
+        };
+        match attempt {
+            // What was seen without the table lock may be over. An error is reported of what the entry says, not of what it said.
+            // Linux: hugetlb_pte_stable() in mm/hugetlb.c.
+            Err(_) if !slot.lock(task).read().is_same_but_for_use(seen) => Ok(Attempt::Done(Fault::Raced)),
+            attempt => attempt,
         }
     }
 
@@ -200,7 +207,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         }
         self.mm().hugetlb().page(frame).add_mapping();
         self.mm().add_resident(self.vma().size());
-        locked.set(Entry::Leaf(Leaf { frame, flags }));
+        locked.fill(Entry::Leaf(Leaf { frame, flags }));
         true
     }
 
@@ -216,7 +223,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             return Ok(Attempt::Done(Fault::Present));
         }
         let locked = slot.lock(task);
-        if locked.read() != Entry::Leaf(leaf) {
+        if !locked.read().is_same_but_for_use(Entry::Leaf(leaf)) {
             return Ok(Attempt::Done(Fault::Raced));
         }
         let protected = leaf.flags.contains(LeafFlags::UFFD_WP);
@@ -241,9 +248,9 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
 
     fn make_writable(&self, locked: &LockedSlot<'_, P>, leaf: Leaf) {
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
+        let flags = leaf_flags(self.vma(), true) | used;
         // A protection whose handler has left means nothing.
-        let leaf = leaf.without(LeafFlags::UFFD_WP).with(leaf_flags(self.vma(), true) | used);
-        locked.set(Entry::Leaf(leaf));
+        locked.replace_seen(Entry::Leaf(leaf), |entry| entry.without(LeafFlags::UFFD_WP).with(flags));
     }
 
     /// Copies a page for a private mapping. Linux: `hugetlb_wp()`.
@@ -269,21 +276,23 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
         unsafe { hugetlb.platform().copy_huge(old.frame(), copy.frame(), vma.size()) };
         let locked = slot.lock(task);
-        let now = match locked.read() {
-            Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable() => now,
-            _ => return Ok(Attempt::Done(Fault::Raced)),
-        };
+        let now = locked.read();
+        if !matches!(now, Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable()) {
+            return Ok(Attempt::Done(Fault::Raced));
+        }
         // Out of reach for everybody first, then the new page: else one processor could store to the new page while
         // another still reads the old one through its TLB, and misses the store. Not empty, though: truncation, which looks
         // without the table lock whether anything is mapped here, must not overlook it.
-        locked.set(Entry::Leaf(now.without(LeafFlags::ACCESS)));
+        let Entry::Leaf(now) = locked.replace_seen(now, |entry| entry.without(LeafFlags::ACCESS)) else {
+            return Ok(Attempt::Done(Fault::Raced));
+        };
         let range = self.address..self.address.plus(vma.size().bytes());
         hugetlb.platform().flush_tlb(self.mm().context(), range);
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         // Unshared, it allows what it allowed, and remembers what it remembered (a userfaultfd write protection).
         let flags = if self.unshare { now.flags | LeafFlags::ACCESSED } else { leaf_flags(vma, true) | used };
         copy.page().add_mapping();
-        locked.set(Entry::Leaf(Leaf { frame: copy.frame(), flags }));
+        locked.fill(Entry::Leaf(Leaf { frame: copy.frame(), flags }));
         // Still under the table lock: who finds the page mapped once may take it for its own.
         old.page().remove_mapping();
         drop(locked);

@@ -4,8 +4,8 @@ use core::ops::Range;
 
 use super::unmap::by_table;
 use super::{AddressSpace, MapError, MmapWriteGuard};
-use crate::addr::{HugeSize, VirtAddr};
-use crate::arch::{Entry, Leaf, LeafFlags, Level, Migration};
+use crate::addr::{HugeFrame, HugeSize, VirtAddr};
+use crate::arch::{Entry, Leaf, LeafFlags, Level};
 use crate::fault::leaf_flags;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
@@ -168,7 +168,7 @@ impl<'a, P: Platform> PinnedCopy<'a, P> {
         vma.mm().add_resident(vma.size());
         let mut flags = leaf_flags(vma, !protected) | used;
         flags.set(LeafFlags::UFFD_WP, protected);
-        target.set(Entry::Leaf(Leaf { frame: self.copy.frame(), flags }));
+        target.fill(Entry::Leaf(Leaf { frame: self.copy.frame(), flags }));
         self.copy.commit();
     }
 }
@@ -199,41 +199,33 @@ fn copy_table<'n, P: Platform>(
             (Entry::Leaf(leaf), _) if new.is_shared() => {
                 mm.hugetlb().page(leaf.frame).add_mapping();
                 mm.add_resident(size);
-                target.set(Entry::Leaf(leaf));
+                target.fill(Entry::Leaf(leaf));
             }
             (Entry::Leaf(leaf), _) => {
-                if let Err(pinned) = make_shared(source, mm.hugetlb(), leaf, size) {
+                if let Err(pinned) = make_shared(source, mm.hugetlb(), entry, leaf.frame, size) {
                     return Some(pinned);
                 }
                 mm.add_resident(size);
-                target.set(Entry::Leaf(leaf.without(LeafFlags::WRITE)));
+                // A bit that a processor of the parent has set since stays in the parent's entry.
+                target.fill(copy.without_write());
             }
-            (Entry::Hwpoison(frame), _) => target.set(Entry::Hwpoison(frame)),
-            (Entry::Marker, _) => target.set(Entry::Marker),
+            (Entry::Hwpoison(_) | Entry::Marker, _) => target.fill(copy),
             (Entry::Migration(migration), _) if new.is_shared() => {
                 mm.hugetlb().page(migration.frame).add_migration();
-                target.set(Entry::Migration(migration));
+                target.fill(copy);
             }
             // The mover has taken pinned pages for busy, so this one may be shared. The child's entry is counted, and found by
             // the mover, since the child's mapping is in the file's tree; see `rmap`.
             (Entry::Migration(migration), _) => {
                 mm.hugetlb().page(migration.frame).add_migration();
-                source.exchange(readable);
-                target.set(readable(Entry::Migration(migration)));
+                source.replace_seen(entry, Entry::without_write);
+                target.fill(copy.without_write());
             }
             (Entry::None | Entry::Table(_), _) => {}
         }
         range.start = range.start.plus(size.bytes());
     }
     None
-}
-
-/// A migration entry whose page will be mapped for reading.
-fn readable(entry: Entry) -> Entry {
-    match entry {
-        Entry::Migration(migration) => Entry::Migration(Migration { write: false, ..migration }),
-        other => other,
-    }
 }
 
 /// Write-protects a leaf and counts a second mapping of its page; not if the page is pinned, since who pinned it relies on
@@ -245,22 +237,23 @@ fn readable(entry: Entry) -> Entry {
 fn make_shared<'h, P: Platform>(
     source: &LockedSlot<'_, P>,
     hugetlb: &'h Hugetlb<P>,
-    leaf: Leaf,
+    entry: Entry,
+    frame: HugeFrame,
     size: HugeSize,
 ) -> Result<(), PageRef<'h, P>> {
-    let page = hugetlb.page(leaf.frame);
-    let writable = leaf.flags.contains(LeafFlags::WRITE);
+    let page = hugetlb.page(frame);
+    let writable = entry != entry.without_write();
     if writable {
-        source.write_protect();
+        source.replace_seen(entry, Entry::without_write);
     }
     page.add_mapping();
     if !page.is_anon() || page.pins() == 0 {
         return Ok(());
     }
     if writable {
-        source.undo_write_protect();
+        source.replace(|entry| entry.with(LeafFlags::WRITE));
     }
     page.remove_mapping();
     // SAFETY: the reference of the mapping that is not made after all.
-    Err(unsafe { PageRef::from_raw(hugetlb, leaf.frame, size) })
+    Err(unsafe { PageRef::from_raw(hugetlb, frame, size) })
 }

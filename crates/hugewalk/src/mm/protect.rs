@@ -6,7 +6,7 @@ use super::entries::each_own_entry;
 use super::unmap::page_range;
 use super::{AddressSpace, MapError, MmapWriteGuard, exchange_range};
 use crate::addr::VirtAddr;
-use crate::arch::{Entry, Leaf, LeafFlags, Migration};
+use crate::arch::{Entry, Leaf, LeafFlags};
 use crate::fault::leaf_flags;
 use crate::gather::Gather;
 use crate::platform::Platform;
@@ -80,18 +80,16 @@ fn change_entries<P: Platform>(
     let vma = locked.vma();
     let size = vma.size();
     each_own_entry(locked, vma.start()..vma.end(), gather, task, |table, address, gather| {
-        match table.read() {
-            // Taken out and put back: the processor cannot set its bits in between.
+        let now = table.read();
+        match now {
             Entry::Leaf(_) => {
-                if let Entry::Leaf(leaf) = table.take() {
-                    table.set(Entry::Leaf(reprotected(leaf, new)));
-                    gather.changed(address..address.plus(size.bytes()));
-                }
+                table.replace_seen(now, |entry| reprotected(entry, new));
+                gather.changed(address..address.plus(size.bytes()));
             }
             // When the page arrives, it is mapped with the rights the mapping has then; but the right to write, once
             // taken away, comes back by a fault alone.
             Entry::Migration(migration) if migration.write => {
-                table.set(Entry::Migration(Migration { write: false, ..migration }));
+                table.replace_seen(now, Entry::without_write);
             }
             Entry::None | Entry::Table(_) | Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Marker => {}
         }
@@ -101,10 +99,13 @@ fn change_entries<P: Platform>(
 /// A leaf with the rights of another VMA. A page that may be shared with other processes stays write-protected: the
 /// next write decides. So it does as long as a handler may protect pages of the mapping, as in Linux
 /// (`vma_wants_writenotify()`).
-fn reprotected<P: Platform>(leaf: Leaf, vma: &Vma<P>) -> Leaf {
+fn reprotected<P: Platform>(entry: Entry, vma: &Vma<P>) -> Entry {
+    let Entry::Leaf(leaf) = entry else {
+        return entry;
+    };
     let rights = LeafFlags::ACCESS | LeafFlags::WRITE | LeafFlags::NO_EXECUTE;
     let writable = vma.is_shared()
         && !leaf.flags.contains(LeafFlags::UFFD_WP)
         && !vma.flags().contains(VmaFlags::UFFD_WP);
-    Leaf { frame: leaf.frame, flags: (leaf.flags - rights) | leaf_flags(vma, writable) }
+    Entry::Leaf(Leaf { frame: leaf.frame, flags: (leaf.flags - rights) | leaf_flags(vma, writable) })
 }

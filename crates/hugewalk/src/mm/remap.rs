@@ -397,7 +397,7 @@ fn move_entry<P: Platform>(
         // Whatever it is, a migration entry or the trace of a page that is gone too.
         Some(to) => {
             gather.changed(address..address.plus(1));
-            to.lock_beside(from, task, |to| to.set(entry));
+            to.lock_beside(from, task, |to| to.fill(entry));
         }
         None => {
             drop_entry(mm, size, address, entry, gather);

@@ -33,10 +33,9 @@ fn clear_vma<P: Platform>(locked: &mut VmaWriteGuard<'_, P>, gather: &mut Gather
     let vma = locked.vma();
     let size = vma.size();
     each_own_entry(locked, vma.start()..vma.end(), gather, task, |table, address, gather| {
-        if matches!(table.read(), Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::SOFT_DIRTY))
-            && let Entry::Leaf(leaf) = table.take()
-        {
-            table.set(Entry::Leaf(leaf.without(LeafFlags::SOFT_DIRTY | LeafFlags::WRITE)));
+        let now = table.read();
+        if matches!(now, Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::SOFT_DIRTY)) {
+            table.replace_seen(now, |entry| entry.without(LeafFlags::SOFT_DIRTY | LeafFlags::WRITE));
             gather.changed(address..address.plus(size.bytes()));
         }
     });

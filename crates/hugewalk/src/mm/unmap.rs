@@ -215,7 +215,7 @@ pub(crate) fn zap_range<P: Platform>(
             // Before the entry is empty: a fault that finds it so must not take it for a page never touched.
             vma.set_robbed();
         }
-        let before = locked.exchange(|entry| zap.trace_of(entry));
+        let before = locked.replace(|entry| zap.trace_of(entry));
         cleared += u64::from(match (before, promised_to(vma, before)) {
             (Entry::Leaf(leaf), Some(reserve)) => {
                 mm.sub_resident(size);

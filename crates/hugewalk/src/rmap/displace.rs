@@ -160,11 +160,12 @@ impl<P: Platform> LockedPage<'_, P> {
             // Before the entry says so: the count is never too small.
             page.add_migration();
         }
-        let before = locked.exchange(|entry| replacement(entry, instead));
+        let before = locked.replace(|entry| replacement(entry, instead));
         // A pin of a private page holds for this address space: fork would make it share a page that it must keep. As in
         // `mm::fork`: the entry is changed first, and pins are looked for then; who pins without a lock pins first.
         if instead == Instead::Migration && page.is_anon() && page.pins() > 0 {
-            locked.set(before);
+            // No processor has written to the entry since: it was a migration entry.
+            locked.fill(before);
             page.remove_migration();
             return ControlFlow::Break(Pinned);
         }

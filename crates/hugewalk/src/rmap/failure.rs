@@ -155,10 +155,7 @@ impl<P: Platform> Hugetlb<P> {
         let vmas = || i_mmap.vmas(index..index + 1);
         mapped_places(vmas, index, page.frame(), Tables::Once, |mapped| {
             let Some(locked) = mapped.lock(task) else { return };
-            let before = locked.exchange(|entry| match entry {
-                Entry::Leaf(leaf) => Entry::Leaf(leaf.without(LeafFlags::ACCESSED)),
-                other => other,
-            });
+            let before = locked.replace(|entry| entry.without(LeafFlags::ACCESSED));
             young +=
                 u64::from(matches!(before, Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::ACCESSED)));
         });

@@ -240,7 +240,7 @@ impl<P: Platform> LockedPage<'_, P> {
                 to.page().add_mapping();
                 let vma = mapped.vma.vma();
                 vma.mm().add_resident(vma.size());
-                locked.set(Entry::Leaf(arrived(migration, to.frame(), mapped.vma.vma())));
+                locked.fill(Entry::Leaf(arrived(migration, to.frame(), mapped.vma.vma())));
                 old.remove_migration();
             });
         }

@@ -240,8 +240,8 @@ impl<P: Platform> Unconfirmed<'_, P> {
     /// [`Unshared`]: one of the two has changed; walk again.
     #[inline]
     pub fn confirm_unchanged(self) -> Result<Entry, Unshared> {
-        // SeqCst: who has pinned the page before this sees that the entry has lost the right to write, or who took that
-        // right away sees the pin (see `mm::fork`).
+        // SeqCst, as the exchange in `LockedSlot::replace`: whoever has pinned the page before this load sees that the entry has
+        // lost the right to write, or whoever took that right away sees the pin (see `mm::fork`).
         let now = self.place.table.entry(self.place.index).load(Ordering::SeqCst);
         if P::Protocol::keeps(Step::ConfirmEntry) && RawEntry::from_bits(now) != self.entry {
             return Err(Unshared);
@@ -307,10 +307,8 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
     /// Sets the accessed bit, and the dirty bits if `write`, of a leaf that allows the access: what a processor does.
     /// Returns false if the entry is no such leaf.
     pub fn mark_used(&self, write: bool) -> bool {
-        let Entry::Leaf(leaf) = self.read() else {
-            return false;
-        };
-        if !leaf.is_accessible() || (write && !leaf.is_writable()) {
+        let now = self.read();
+        if !matches!(now, Entry::Leaf(leaf) if leaf.is_accessible() && (!write || leaf.is_writable())) {
             return false;
         }
         let used = if write {
@@ -318,18 +316,17 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         } else {
             LeafFlags::ACCESSED
         };
-        self.set(Entry::Leaf(leaf.with(used)));
+        // It allows the access until the table is unlocked.
+        self.replace_seen(now, |entry| entry.with(used));
         true
     }
 
     /// Clears the accessed bit of a leaf; true if it was set.
     pub fn mark_old(&self) -> bool {
-        let keep = !LeafFlags::ACCESSED.bits();
-        let was_leaf = matches!(self.read(), Entry::Leaf(_));
-        was_leaf
-            && self.place.table.entry(self.place.index).fetch_and(keep, Ordering::AcqRel)
-                & LeafFlags::ACCESSED.bits()
-                != 0
+        let now = self.read();
+        matches!(now, Entry::Leaf(_))
+            && matches!(self.replace_seen(now, |entry| entry.without(LeafFlags::ACCESSED)),
+                Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::ACCESSED))
     }
 
     pub(crate) fn raw(&self) -> RawEntry {
@@ -340,24 +337,29 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         &self.place
     }
 
-    /// Stores the entry. Release: who finds it sees the page or table behind it as it was made.
-    pub(crate) fn set(&self, entry: Entry) {
-        self.place.table.entry(self.place.index).store(RawEntry::from(entry).bits(), Ordering::Release);
+    /// Replaces the entry by what `next` makes of it, and returns what it was. `next` may be called more than once.
+    ///
+    /// Processors set accessed and dirty bits at any moment, and take no lock for it. So the new entry is made of the very
+    /// value that it takes the place of, never of one that was read earlier, and no bit is lost. Nobody sees the entry empty in
+    /// between. The caller owes a flush if the entry allows less than before.
+    pub(crate) fn replace(&self, next: impl Fn(Entry) -> Entry) -> Entry {
+        self.replace_raw(self.raw(), next)
     }
 
-    /// Takes the entry out. A swap: the processor may set accessed and dirty bits at the same moment.
-    pub(crate) fn take(&self) -> Entry {
-        RawEntry::from_bits(self.place.table.entry(self.place.index).swap(0, Ordering::AcqRel)).decode()
+    /// As [`replace`](Self::replace), by a caller that has read the entry under this hold of the lock. What it has read saves a
+    /// load, and is no more than a guess: if a processor has set a bit since, `next` is asked again.
+    pub(crate) fn replace_seen(&self, seen: Entry, next: impl Fn(Entry) -> Entry) -> Entry {
+        self.replace_raw(RawEntry::from(seen), next)
     }
 
-    /// Exchanges the entry for what `next` makes of it, whatever the processor sets meanwhile; nobody ever sees the entry
-    /// empty. Returns what it was.
-    pub(crate) fn exchange(&self, next: impl Fn(Entry) -> Entry) -> Entry {
+    fn replace_raw(&self, guess: RawEntry, next: impl Fn(Entry) -> Entry) -> Entry {
         let word = self.place.table.entry(self.place.index);
-        let mut now = self.raw();
+        let mut now = guess;
         loop {
             let wanted = RawEntry::from(next(now.decode()));
-            // SeqCst: see `confirm_unchanged`.
+            // On success, Release for the page or table behind the new entry, which pairs with the Acquire of whoever reads it
+            // (`TableRef::read`); Acquire for what the old entry's maker did. SeqCst: see `confirm_unchanged`. On failure, Acquire
+            // as for any read: the caller may go on to use what the entry says.
             match word.compare_exchange(now.bits(), wanted.bits(), Ordering::SeqCst, Ordering::Acquire) {
                 Ok(_) => return now.decode(),
                 Err(other) => now = RawEntry::from_bits(other),
@@ -365,17 +367,27 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         }
     }
 
-    /// Takes the right to write away, whatever the processor sets meanwhile. The caller owes a flush.
-    pub(crate) fn write_protect(&self) {
-        let keep = !LeafFlags::WRITE.bits();
-        // SeqCst: see `confirm_unchanged`.
-        self.place.table.entry(self.place.index).fetch_and(keep, Ordering::SeqCst);
+    /// Fills an entry that processors cannot use: an empty one, a marker, a migration entry, a leaf without access. They write
+    /// to no such entry, so there is nothing to lose, and a plain store does.
+    pub(crate) fn fill(&self, entry: Entry) {
+        let word = self.place.table.entry(self.place.index);
+        let bits = RawEntry::from(entry).bits();
+        if cfg!(debug_assertions) {
+            let before = RawEntry::from_bits(word.swap(bits, Ordering::AcqRel));
+            debug_assert!(!before.is_present(), "{before:?} is filled with {entry:?}");
+        } else {
+            // Release: pairs with the Acquire of whoever reads the entry (`TableRef::read`), which then sees the page or table
+            // behind it as it was made.
+            word.store(bits, Ordering::Release);
+        }
     }
 
-    /// Gives a leaf the right to write back that [`write_protect`](Self::write_protect) has taken away, under one hold of
-    /// the lock.
-    pub(crate) fn undo_write_protect(&self) {
-        self.place.table.entry(self.place.index).fetch_or(LeafFlags::WRITE.bits(), Ordering::AcqRel);
+    /// Takes the entry out, to put it in at another place or to drop it. A swap, since processors may set bits until then.
+    pub(crate) fn take(&self) -> Entry {
+        // Acquire pairs with the Release of the store that made the entry: what it stands for is the caller's now. Release: a
+        // reader that finds the entry empty finds what was done before. Nothing pairs with it on processors' side; they are
+        // flushed before the page goes elsewhere.
+        RawEntry::from_bits(self.place.table.entry(self.place.index).swap(0, Ordering::AcqRel)).decode()
     }
 
     /// Moves on to another entry of the same table.

@@ -234,7 +234,7 @@ impl<P: Platform> Place<'_, '_, P> {
         flags.set(LeafFlags::UFFD_WP, protect);
         vma.mm().hugetlb().page(frame).add_mapping();
         vma.mm().add_resident(vma.size());
-        locked.set(Entry::Leaf(Leaf { frame, flags }));
+        locked.fill(Entry::Leaf(Leaf { frame, flags }));
         true
     }
 }

@@ -114,7 +114,7 @@ pub(super) fn protect_entries<P: Platform>(
     // Never shared, since the VMA is registered for this; were it so, the others' entries would stay as they are.
     each_own_entry(locked, range, gather, task, |table, address, gather| {
         // In one step: a fault that looks whether it has to wait must not see the entry empty in between.
-        let before = table.exchange(|entry| protected(entry, on));
+        let before = table.replace(|entry| protected(entry, on));
         if matches!(before, Entry::Leaf(_)) {
             gather.changed(address..address.plus(size.bytes()));
         }
