@@ -73,8 +73,11 @@ impl<P: Platform> Hugetlb<P> {
         &self.pools[size.index()]
     }
 
-    /// Makes a pool `pages` large, surplus pages not counted, and returns the size reached: it grows while the host has
-    /// pages, and never shrinks below what is in use or reserved. Does not sleep.
+    /// Makes a pool `pages` large, surplus pages not counted, and returns the size reached. Does not sleep.
+    ///
+    /// It grows as long as the host has pages. When it shrinks, pages that are free and not reserved go back to the host at
+    /// once. The others stay, and become surplus pages, which go back when they are freed: with four pages in use,
+    /// `resize_pool(size, 0)` returns 0, and [`PoolCounters`](crate::pool::PoolCounters) say `total: 4, surplus: 4`.
     pub fn resize_pool(&self, size: HugeSize, pages: u64) -> u64 {
         self.pool(size).resize(self, pages)
     }

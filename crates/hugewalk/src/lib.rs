@@ -7,7 +7,8 @@
 //!
 //! # What there is
 //!
-//! - x86-64 tables of 4 and 5 levels, with leaves of 2 MiB and 1 GiB; the hardware can walk them.
+//! - x86-64 tables of 4 and 5 levels, with leaves of 2 MiB and 1 GiB; the hardware can walk them. It is the stage-1 format,
+//!   also valid as AMD nested tables; not EPT.
 //! - mmap (shared, private, of files and anonymous), munmap, mprotect, mremap, madvise, mlock, mbind, fork, exit: [`mm`].
 //! - Faults with copy-on-write and reservations: [`mod@fault`]. Files that can be truncated, punched, preallocated, read and
 //!   written: [`mod@file`]. Pools that are resized at run time, overcommit, mounts with limits: [`pool`], [`reserve`].
@@ -47,8 +48,7 @@
 //! use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
 //! use hugewalk::arch::Entry;
 //! use hugewalk::fault::{Access, Fault};
-//! use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
-//! use hugewalk::vma::Protection;
+//! use hugewalk::mm::{Advice, MapRequest};
 //! use hugewalk::walk::{Unshared, huge_pte_offset};
 //! use hugewalk::{AddressSpace, Hugetlb, Task};
 //! use hugewalk_host::{Host, HostConfig};
@@ -61,13 +61,8 @@
 //!
 //! // Map a gigabyte of shared memory where one table covers it, and touch its first page.
 //! let parent = AddressSpace::new(&hugetlb)?;
-//! let start = parent.mmap(&mut task, &MapRequest {
-//!     placement: Placement::Fixed(VirtAddr::new(4 * PUD_SIZE)),
-//!     length: PUD_SIZE,
-//!     protection: Protection::READ | Protection::WRITE,
-//!     flags: MapFlags::SHARED,
-//!     backing: Backing::Anonymous(HugeSize::Size2M),
-//! })?;
+//! let request = MapRequest::anonymous(HugeSize::Size2M, PUD_SIZE).shared().at(VirtAddr::new(4 * PUD_SIZE));
+//! let start = parent.mmap(&mut task, &request)?;
 //! assert_eq!(parent.fault(&mut task, start, Access::Write)?, Fault::Fresh);
 //!
 //! // Fork copies no table of a shared mapping. The child's first fault takes the parent's up: the page is there already.
@@ -105,11 +100,16 @@
 //! # }
 //! ```
 //!
-//! # For whoever brings a platform
+//! # Bringing a platform
 //!
-//! Implement [`Platform`](platform::Platform): table pages and huge pages with room for their records, locks by way of
-//! [`lock_api`], barriers, and a TLB flush that waits until no processor uses the old translation. Each thread of
-//! execution has a [`Task`]; each page fault calls [`AddressSpace::fault`].
+//! Implement [`Platform`](platform::Platform): table pages and huge pages with room for their records, locks, barriers, and a
+//! TLB flush that waits until no processor uses the old translation. Each thread of execution has a [`Task`]; each page
+//! fault calls [`AddressSpace::fault`]. The documentation of [`platform`] has one whole, in 200 lines that run, and a leak
+//! check with it. If yours can run in user space, `hugewalk_host::checked` tests it.
+//!
+//! - Locks come by way of [`lock_api`], version 0.4, which this crate re-exports: `parking_lot` 0.12 and `spin` have it.
+//! - [`Arc`] is the engine's own, since making one may fail. `&'static P` and `alloc`'s `Arc<P>` are platforms if `P` is one.
+//! - `# Invariants` in this documentation are for readers of the source: they name private fields.
 //!
 //! # Where to read on
 //!
@@ -147,6 +147,9 @@ pub mod rmap;
 
 pub mod error;
 
+pub use lock_api;
+
 pub use crate::hugetlb::Hugetlb;
 pub use crate::mm::AddressSpace;
+pub use crate::sync::Arc;
 pub use crate::task::Task;

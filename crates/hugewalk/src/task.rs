@@ -36,7 +36,7 @@ pub struct Task<P: Platform> {
     /// Shared with the queues the task waits in.
     parker: Arc<P::Parker>,
     id: u64,
-    _stays: StaysOnItsThread,
+    _stays: TaskStaysOnItsThread,
 }
 
 impl<P: Platform> Task<P> {
@@ -54,7 +54,7 @@ impl<P: Platform> Task<P> {
             reader: ManuallyDrop::new(reader),
             parker,
             id: hugetlb.fresh_id(),
-            _stays: StaysOnItsThread::MARK,
+            _stays: TaskStaysOnItsThread::MARK,
         })
     }
 
@@ -119,9 +119,9 @@ impl<P: Platform> fmt::Debug for Task<P> {
 
 /// Keeps what contains it on one thread: neither `Send` nor `Sync`. The compiler names it when it refuses.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StaysOnItsThread(PhantomData<*mut ()>);
+pub(crate) struct TaskStaysOnItsThread(PhantomData<*mut ()>);
 
-impl StaysOnItsThread {
+impl TaskStaysOnItsThread {
     pub(crate) const MARK: Self = Self(PhantomData);
 }
 

@@ -206,6 +206,9 @@ unsafe impl RawMutex for SteppedLock {
 
 pub(crate) struct Stepped(pub(crate) Host);
 
+/// What fills the kernel's half of each root: an entry that would lead anywhere.
+pub(crate) const KERNELS: u64 = 0x000f_cafe_f00d_d067;
+
 // SAFETY: the barriers are those of `Host`.
 unsafe impl Barriers for Stepped {
     type Word = SteppedWord;
@@ -242,6 +245,14 @@ unsafe impl Platform for Stepped {
     unsafe fn free_table(&self, frame: TableFrame) {
         // SAFETY: passed on.
         unsafe { self.0.free_table(frame) };
+    }
+    unsafe fn init_root(&self, root: TableFrame) {
+        // SAFETY: passed on.
+        let entries = unsafe { self.0.table_entries(root) };
+        // SAFETY: a root that nothing reaches yet; entries are atomics.
+        for entry in &unsafe { entries.as_ref() }[ENTRIES / 2..] {
+            entry.store(KERNELS, Ordering::Relaxed);
+        }
     }
     unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[SteppedWord; ENTRIES]> {
         // SAFETY: passed on.

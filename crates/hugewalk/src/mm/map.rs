@@ -60,7 +60,14 @@ pub enum Backing<'a, P: Platform> {
     Anonymous(HugeSize),
 }
 
-/// A request to map.
+/// A request to map. Start with [`anonymous`](Self::anonymous) or [`file`](Self::file):
+///
+/// ```
+/// # use hugewalk::{addr::{HugeSize, VirtAddr}, mm::{MapFlags, MapRequest}, platform::Platform};
+/// # fn f<'a, P: Platform>() -> MapRequest<'a, P> {
+/// MapRequest::anonymous(HugeSize::Size2M, 1 << 30).shared().at(VirtAddr::new(4 << 30)).with(MapFlags::POPULATE)
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct MapRequest<'a, P: Platform> {
     /// Where.
@@ -73,6 +80,63 @@ pub struct MapRequest<'a, P: Platform> {
     pub flags: MapFlags,
     /// What.
     pub backing: Backing<'a, P>,
+}
+
+impl<'a, P: Platform> MapRequest<'a, P> {
+    /// Fresh pages of this size: private, readable and writable, wherever there is room.
+    #[must_use]
+    pub const fn anonymous(size: HugeSize, length: u64) -> Self {
+        Self::of(Backing::Anonymous(size), length)
+    }
+
+    /// A file, from a byte offset on: private, readable and writable, wherever there is room.
+    #[must_use]
+    pub const fn file(file: &'a Arc<HugeFile<P>>, offset: u64, length: u64) -> Self {
+        Self::of(Backing::File { file, offset }, length)
+    }
+
+    const fn of(backing: Backing<'a, P>, length: u64) -> Self {
+        Self {
+            placement: Placement::Anywhere,
+            length,
+            protection: Protection::READ.union(Protection::WRITE),
+            flags: MapFlags::empty(),
+            backing,
+        }
+    }
+
+    /// Stores go to the file, and other address spaces see them (`MAP_SHARED`).
+    #[must_use]
+    pub const fn shared(self) -> Self {
+        self.with(MapFlags::SHARED)
+    }
+
+    /// With these flags too.
+    #[must_use]
+    pub const fn with(mut self, flags: MapFlags) -> Self {
+        self.flags = self.flags.union(flags);
+        self
+    }
+
+    /// Exactly here, in place of whatever is mapped (`MAP_FIXED`). For the other ways, see [`placed`](Self::placed).
+    #[must_use]
+    pub const fn at(self, address: VirtAddr) -> Self {
+        self.placed(Placement::Fixed(address))
+    }
+
+    /// Placed so.
+    #[must_use]
+    pub const fn placed(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// With these rights instead.
+    #[must_use]
+    pub const fn protected(mut self, protection: Protection) -> Self {
+        self.protection = protection;
+        self
+    }
 }
 
 impl<P: Platform> AddressSpace<P> {

@@ -33,6 +33,7 @@
 //! The engine's mappings lie below [`Levels::task_size`]: entries 0 to 255 of a root table, with 4 levels and with 5. The
 //! engine neither reads nor writes entries 256 to 511, for as long as the root lives: they are the embedder's. A kernel fills
 //! them in [`Platform::init_root`], and later where [`Mm::root_frame`](crate::mm::Mm::root_frame) says.
+#![doc = include_str!("example.md")]
 
 mod bytes;
 mod handle;
@@ -65,7 +66,8 @@ pub const ENTRIES: usize = 512;
 pub unsafe trait Barriers: Send + Sync + 'static {
     /// The atomics in use.
     type Word: Word;
-    /// A spinning lock.
+    /// A spinning lock. In user space it may as well be one that sleeps, `parking_lot::RawMutex` say: nothing of the engine
+    /// runs in an interrupt. At most 64 bytes.
     type SpinLock: RawMutex + Send + Sync + 'static;
 
     /// The side that is run often: at the start of each read section. A compiler fence where the other side can reach

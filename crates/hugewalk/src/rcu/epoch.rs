@@ -83,7 +83,11 @@ const BATCH: u64 = 4 * RUN_EVERY;
 /// Every so many calls, one looks after the grace period. A heavy barrier costs some microseconds.
 const GRACE_EVERY: u64 = 64;
 
-/// An RCU domain. See the text at the top of `epoch.rs` for its protocol.
+/// An RCU domain: the engine's own [`Rcu`].
+///
+/// A reader notes the current epoch in a slot of its own. A grace period counts the epoch up, passes one heavy barrier, and
+/// waits until no slot has an older one. The protocol, and the argument why it is enough, stand at the top of the source
+/// of this type (the link *Source* beside its name).
 ///
 /// # Invariants
 ///

@@ -11,7 +11,7 @@ use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::{Entry, LeafFlags, RawEntry};
 use crate::platform::{Platform, Protocol, Step};
 use crate::sync::Word;
-use crate::task::{StaysOnItsThread, Task};
+use crate::task::{Task, TaskStaysOnItsThread};
 
 mod sealed {
     pub trait Sealed {}
@@ -29,7 +29,7 @@ pub enum Stable {}
 /// Such a slot stays on the thread of its read section: its lock relies on that section to keep the task from sleeping,
 /// and on another thread it would be the wrong task.
 #[derive(Debug)]
-pub struct Alive(PhantomData<StaysOnItsThread>);
+pub struct Alive(PhantomData<TaskStaysOnItsThread>);
 
 impl sealed::Sealed for Stable {}
 impl sealed::Sealed for Alive {}
@@ -82,7 +82,7 @@ impl<'p, P: Platform> Place<'p, P> {
     {
         self.table.lock_raw();
         // INVARIANT: locked just above.
-        LockedSlot { place: self, _stays: StaysOnItsThread::MARK }
+        LockedSlot { place: self, _stays: TaskStaysOnItsThread::MARK }
     }
 }
 
@@ -145,7 +145,7 @@ impl<'p, P: Platform> Slot<'p, P, Stable> {
             return work(&self.place.lock(task));
         }
         // INVARIANT: locked by `held`, which outlives the call and does the unlocking.
-        work(&*ManuallyDrop::new(LockedSlot { place: self.place, _stays: StaysOnItsThread::MARK }))
+        work(&*ManuallyDrop::new(LockedSlot { place: self.place, _stays: TaskStaysOnItsThread::MARK }))
     }
 }
 
@@ -288,7 +288,7 @@ impl<P: Platform> Unconfirmed<'_, P> {
 #[must_use = "the table is unlocked when this is dropped"]
 pub struct LockedSlot<'s, P: Platform> {
     place: Place<'s, P>,
-    _stays: StaysOnItsThread,
+    _stays: TaskStaysOnItsThread,
 }
 
 impl<'s, P: Platform> LockedSlot<'s, P> {
