@@ -7,6 +7,9 @@
 //! write, so that the lock cannot be let go before the flush (CVE-2021-4002, scenario S11); dropping the gather is
 //! finishing it.
 //!
+//! A flush that unwinds has flushed nothing that one could rely on. What was to be freed after it is then leaked, when the
+//! gather is dropped: see [`platform`](crate::platform) on callbacks that unwind.
+//!
 //! If memory for its list cannot be had, the batch is as large as the part that needs none. Retired tables are linked
 //! through their own records and never need memory (scenario S4).
 //!
@@ -45,7 +48,10 @@ pub struct Gather<'g, P: Platform> {
     /// What must not be released before the flush.
     i_mmap: Option<&'g IMmapWriteGuard<'g, P>>,
     size: HugeSize,
+    /// What has to be flushed. Empty only after a flush that has returned.
     range: Option<Range<VirtAddr>>,
+    /// A flush is under way, or has unwound.
+    unflushed: bool,
     inline: [Owed; INLINE],
     inline_len: usize,
     more: Vec<Owed>,
@@ -112,6 +118,7 @@ impl<'g, P: Platform> Gather<'g, P> {
             i_mmap: None,
             size,
             range: None,
+            unflushed: false,
             inline: [Owed { frame: HugeFrame(0), promised: false }; INLINE],
             inline_len: 0,
             more: Vec::new(),
@@ -200,10 +207,18 @@ impl<'g, P: Platform> Gather<'g, P> {
         unsafe { self.retired.push(self.mm.hugetlb(), table) };
     }
 
+    /// Flushes what other address spaces have of the same entries, by `flush`, before what is owed for them is paid.
+    pub(crate) fn flush_others(&mut self, flush: impl FnOnce()) {
+        self.unflushed = true;
+        flush();
+        self.unflushed = false;
+    }
+
     /// Pays what is owed so far. Does not sleep.
     pub(crate) fn flush(&mut self) {
         let hugetlb = self.mm.hugetlb();
-        if let Some(range) = self.range.take() {
+        if let Some(range) = self.range.clone() {
+            self.unflushed = true;
             let flush = || {
                 if P::Protocol::keeps(Step::Flush) {
                     hugetlb.platform().flush_tlb(self.mm.context(), range);
@@ -215,12 +230,14 @@ impl<'g, P: Platform> Gather<'g, P> {
                 None => flush(),
                 Some(i_mmap) => i_mmap.released(flush),
             }
+            (self.range, self.unflushed) = (None, false);
         }
         (self.unshared, self.last) = (0, 0);
-        for &owed in self.inline.iter().take(self.inline_len) {
+        // Forgotten before it is paid: a platform that unwinds while it takes a page back must not be given it twice.
+        let (inline, inline_len) = (self.inline, core::mem::take(&mut self.inline_len));
+        for owed in inline.into_iter().take(inline_len) {
             self.put(owed);
         }
-        self.inline_len = 0;
         for owed in core::mem::take(&mut self.more) {
             self.put(owed);
         }
@@ -230,6 +247,20 @@ impl<'g, P: Platform> Gather<'g, P> {
     /// Pays everything. Does not sleep.
     pub(crate) fn finish(self) {
         drop(self);
+    }
+
+    /// Gives up on what is owed: processors may still reach the pages and through the tables, so neither is ever freed.
+    #[cold]
+    fn leak(&mut self) {
+        let owed = self.inline.iter().take(self.inline_len).chain(&self.more);
+        for page in owed.map(|owed| self.mm.hugetlb().page(owed.frame)) {
+            // The reference stays. So does the mapping of a private page: who finds it mapped once takes it for its own. A
+            // file's page is nobody's own, and truncation waits until it is not mapped.
+            if !page.is_anon() {
+                page.remove_mapping();
+            }
+        }
+        // What is left of the gather owns nothing: the tables' records are not freed with their list.
     }
 
     fn put(&self, Owed { frame, promised }: Owed) {
@@ -246,6 +277,20 @@ impl<'g, P: Platform> Gather<'g, P> {
 
 impl<P: Platform> Drop for Gather<'_, P> {
     fn drop(&mut self) {
-        self.flush();
+        let last = Last(self);
+        if !last.0.unflushed {
+            last.0.flush();
+        }
+    }
+}
+
+/// The end of a gather: also if the last flush unwinds.
+struct Last<'l, 'g, P: Platform>(&'l mut Gather<'g, P>);
+
+impl<P: Platform> Drop for Last<'_, '_, P> {
+    fn drop(&mut self) {
+        if self.0.unflushed {
+            self.0.leak();
+        }
     }
 }

@@ -287,7 +287,9 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             return Ok(Attempt::Done(Fault::Raced));
         };
         let range = self.address..self.address.plus(vma.size().bytes());
+        let undo = Undo { slot: &locked, access: now.flags & LeafFlags::ACCESS };
         hugetlb.platform().flush_tlb(self.mm().context(), range);
+        core::mem::forget(undo);
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         // Unshared, it allows what it allowed, and remembers what it remembered (a userfaultfd write protection).
         let flags = if self.unshare { now.flags | LeafFlags::ACCESSED } else { leaf_flags(vma, true) | used };
@@ -299,6 +301,20 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         hugetlb.put_page(leaf.frame);
         copy.commit();
         Ok(Attempt::Done(Fault::Copied))
+    }
+}
+
+/// A leaf that is out of reach until the TLB is flushed. If the flush unwinds, it is what it was: else every access would
+/// fault, and find it mapped.
+struct Undo<'s, P: Platform> {
+    slot: &'s LockedSlot<'s, P>,
+    access: LeafFlags,
+}
+
+impl<P: Platform> Drop for Undo<'_, P> {
+    #[cold]
+    fn drop(&mut self) {
+        self.slot.replace(|entry| entry.with(self.access));
     }
 }
 

@@ -9,6 +9,20 @@
 //! Only the sleeping locks, [`Parker::park`] and [`Barriers::pause`] may block. Everything else is called with table locks
 //! held or inside RCU sections, and must neither sleep nor call back into the engine.
 //!
+//! # Unwinding
+//!
+//! No callback may unwind: not one of [`Barriers`], [`Platform`], [`Parker`] or [`Rcu`], no lock, and no callback of an
+//! [`RcuHead`](crate::rcu::RcuHead). If one does all the same, as a failed assertion in a test, the call of the engine that it was made from
+//! unwinds as well. Then this holds:
+//!
+//! - Nothing is freed that a processor or a walker may still reach. What was to be freed after a flush that unwound, pages
+//!   and tables, is never freed; nor is what an RCU callback that unwound, or one of its batch, was to free.
+//! - No lock of the engine stays held, and no read section stays open.
+//! - Other calls go on. A grace period whose [`Barriers::heavy`] unwound is begun anew by the next call that needs one. A page
+//!   that was to move is where it was. A store to a shared page can be tried again.
+//! - The operation itself may be half done: of a range some pages are unmapped or changed, and others are not. A private page
+//!   that was leaked counts as mapped for good; to move that page, or to report that its memory failed, waits for ever.
+//!
 //! # Frames
 //!
 //! A frame is a number. Anybody can make one up, and nothing follows from it: what turns a frame into memory is an

@@ -167,8 +167,10 @@ unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
             let slot = unsafe { reader.slot.as_ref() };
             // Acquire (R1): synchronises with the Release of G1 in `advance`. Release (R2): read by G3 in `Scan`.
             slot.epoch.store(self.current.0.load(Ordering::Acquire), Ordering::Release);
+            let entered = Entered { domain: self, host, reader };
             // R3: pairs with G2 in `advance`.
             host.light();
+            core::mem::forget(entered);
         }
     }
 
@@ -268,8 +270,10 @@ impl<B: Barriers> EpochRcu<B> {
             // Release (G1): synchronises with R1 in `read_lock`.
             self.current.0.store(fenced + 1, Ordering::Release);
             drop(state);
+            let fencing = Fencing(&self.state);
             // G2: pairs with R3 in `read_lock`.
             host.heavy();
+            core::mem::forget(fencing);
             state = self.state.lock();
             state.fencing = false;
             // INVARIANT: as just done.
@@ -300,9 +304,46 @@ impl<B: Barriers> EpochRcu<B> {
         if state.queue.taken() < queued { state.take() } else { None }
     }
 
-    fn run(&self, mut batch: Batch) {
-        batch.run();
-        self.state.lock().queue.finish(batch);
+    fn run(&self, batch: Batch) {
+        let mut running = Running { domain: self, batch };
+        running.batch.run();
+    }
+}
+
+/// A section whose light barrier has not returned. If that unwinds there is no guard that would leave the section.
+struct Entered<'d, B: Barriers> {
+    domain: &'d EpochRcu<B>,
+    host: &'d B,
+    reader: &'d EpochReader<B>,
+}
+
+impl<B: Barriers> Drop for Entered<'_, B> {
+    #[cold]
+    fn drop(&mut self) {
+        // SAFETY: the reader is of this domain, and in the section that it has just entered.
+        unsafe { self.domain.read_unlock(self.host, self.reader) };
+    }
+}
+
+/// A heavy barrier that has not returned. If it unwinds, another one may begin; `fenced` stays what it was.
+struct Fencing<'d, B: Barriers>(&'d Mutex<B::SpinLock, State<B>>);
+
+impl<B: Barriers> Drop for Fencing<'_, B> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.lock().fencing = false;
+    }
+}
+
+/// A batch that is being run. If a callback unwinds, the rest of its batch is not run: what they would have freed is leaked.
+struct Running<'d, B: Barriers> {
+    domain: &'d EpochRcu<B>,
+    batch: Batch,
+}
+
+impl<B: Barriers> Drop for Running<'_, B> {
+    fn drop(&mut self) {
+        self.domain.state.lock().queue.finish(&self.batch);
     }
 }
 

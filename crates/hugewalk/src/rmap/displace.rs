@@ -138,7 +138,7 @@ impl<P: Platform> LockedPage<'_, P> {
         let displaced = self.exchange(&locked, vma.mm(), mapped.address, instead, &mut gather);
         drop(locked);
         if displaced == ControlFlow::Continue(Outcome::Changed) && mapped.sharers() > 0 {
-            self.flush_sharers(i_mmap, mapped.table());
+            gather.flush_others(|| self.flush_sharers(i_mmap, mapped.table()));
         }
         displaced
     }

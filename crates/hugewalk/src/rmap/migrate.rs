@@ -122,8 +122,12 @@ impl<P: Platform> Hugetlb<P> {
 
     fn move_page(&self, old: &LockedPage<'_, P>, task: &mut Task<P>) -> Result<HugeFrame, PageError> {
         let new = self.take_for_move(old)?;
-        let moved = old.displace(Instead::Migration, task).is_ok() && old.move_to(&new);
-        old.remap(if moved { &new } else { &old.page }, task);
+        let mut away = Away { page: old, to: &old.page, task };
+        let moved = old.displace(Instead::Migration, away.task).is_ok() && old.move_to(&new);
+        if moved {
+            away.to = &new;
+        }
+        drop(away);
         if moved {
             return Ok(new.frame());
         }
@@ -143,6 +147,22 @@ impl<P: Platform> Hugetlb<P> {
         unsafe { self.page(frame).hand_out(None, false) };
         // SAFETY: the reference that `hand_out` set up is ours.
         Ok(unsafe { PageRef::from_raw(self, frame, size) })
+    }
+}
+
+/// A page whose entries may be migration entries. When this goes, be it because the platform unwinds while it copies or
+/// flushes, they are leaves again: nobody waits for a page that never arrives.
+struct Away<'a, P: Platform> {
+    page: &'a LockedPage<'a, P>,
+    /// Where it is.
+    to: &'a PageRef<'a, P>,
+    /// Remapping sleeps.
+    task: &'a mut Task<P>,
+}
+
+impl<P: Platform> Drop for Away<'_, P> {
+    fn drop(&mut self) {
+        self.page.remap(self.to, self.task);
     }
 }
 

@@ -11,6 +11,16 @@ pub(crate) enum At {
     Flush,
     /// A look at the record of a huge page.
     Record,
+    /// Copying a huge page.
+    Copy,
+    /// The light barrier, as a read section is entered.
+    Light,
+    /// The heavy barrier of a grace period.
+    Heavy,
+    /// A table that comes back.
+    FreeTable,
+    /// A huge page that comes back.
+    FreeHuge,
 }
 
 type Work = Box<dyn FnOnce()>;
@@ -40,10 +50,25 @@ pub(crate) fn reach(at: At) {
         if pending.front().is_some_and(|(first, _)| *first == at) { pending.pop_front() } else { None }
     });
     if let Some((_, work)) = work {
+        /// Also if the work unwinds.
+        struct Restore;
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                BUSY.with(|busy| *busy.borrow_mut() = false);
+            }
+        }
         BUSY.with(|busy| *busy.borrow_mut() = true);
+        let _restore = Restore;
         work();
-        BUSY.with(|busy| *busy.borrow_mut() = false);
     }
+}
+
+/// The `count`-th such call from now on, counted from 0, unwinds.
+pub(crate) fn unwind_at(at: At, count: usize) {
+    for _ in 0..count {
+        before_next(at, || {});
+    }
+    before_next(at, || std::panic::resume_unwind(Box::new("the platform unwinds")));
 }
 
 /// Is there work still to be done?

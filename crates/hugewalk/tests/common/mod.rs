@@ -32,7 +32,7 @@ pub(crate) const GIB: u64 = 1 << 30;
 pub(crate) const SMALL: HugeSize = HugeSize::Size2M;
 pub(crate) const RW: Protection = Protection::READ.union(Protection::WRITE);
 
-pub(crate) fn at(address: u64) -> VirtAddr {
+pub(crate) const fn at(address: u64) -> VirtAddr {
     VirtAddr::new(address)
 }
 

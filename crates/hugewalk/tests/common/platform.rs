@@ -142,9 +142,11 @@ unsafe impl Barriers for Bench {
     type SpinLock = Alone;
 
     fn light(&self) {
+        inject::exempt(|| interrupt::reach(interrupt::At::Light));
         fence(Ordering::SeqCst);
     }
     fn heavy(&self) {
+        inject::exempt(|| interrupt::reach(interrupt::At::Heavy));
         fence(Ordering::SeqCst);
     }
     fn pause(&self) {
@@ -200,6 +202,7 @@ unsafe impl Platform for Bench {
     }
 
     unsafe fn free_table(&self, frame: TableFrame) {
+        inject::exempt(|| interrupt::reach(interrupt::At::FreeTable));
         // SAFETY: still allocated.
         let entries = unsafe { self.table_entries(frame) };
         // SAFETY: nobody reaches the table any more, but by mistake.
@@ -230,6 +233,7 @@ unsafe impl Platform for Bench {
     }
 
     unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
+        inject::exempt(|| interrupt::reach(interrupt::At::FreeHuge));
         inject::exempt(|| {
             let (found, number) = self.locate(frame);
             assert_eq!(found, size, "{frame:?} is freed with another size");
@@ -269,6 +273,7 @@ unsafe impl Platform for Bench {
     }
 
     unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, _: HugeSize) {
+        inject::exempt(|| interrupt::reach(interrupt::At::Copy));
         let copy = inject::exempt(|| self.with(from, |contents| contents.clone()));
         self.with(to, |contents| *contents = copy);
     }

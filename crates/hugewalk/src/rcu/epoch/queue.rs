@@ -105,10 +105,9 @@ impl Queue {
         Some(batch)
     }
 
-    /// A batch has been run.
-    #[expect(clippy::needless_pass_by_value, reason = "a batch is finished once")]
-    pub(super) fn finish(&mut self, batch: Batch) {
-        let Batch { count, runner, .. } = batch;
+    /// A batch has been run. Called once for each.
+    pub(super) fn finish(&mut self, batch: &Batch) {
+        let &Batch { count, runner, .. } = batch;
         self.running[runner] = None;
         self.completed += count;
     }
