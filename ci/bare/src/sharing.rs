@@ -31,8 +31,8 @@ pub(crate) fn prove<M: Machine>(say: &mut dyn FnMut(Arguments<'_>)) {
     let hugetlb = Hugetlb::new(kernel).expect("there is memory");
     let pages = hugetlb.resize_pool(HugeSize::Size2M, frames::FRAMES as u64);
     assert_eq!(pages, frames::FRAMES as u64, "every frame is in the pool");
-    // One for each thread of execution; here is one.
-    let mut task = Task::new(&hugetlb).expect("there is memory");
+    // SAFETY: one for each thread of execution, and here is one: this function is called once.
+    let mut task = unsafe { Task::new(&hugetlb) }.expect("there is memory");
 
     let parent = AddressSpace::new(&hugetlb).expect("there is memory");
     let request = MapRequest {

@@ -24,6 +24,7 @@ use crate::events::{EventCounts, Tracer};
 use crate::pause::pause;
 use crate::reserve::Reservation;
 use crate::tables::TableArena;
+use crate::task::OnePerThread;
 
 /// A host in user space. See the [crate](crate) for what it consists of.
 pub struct Host {
@@ -213,7 +214,7 @@ unsafe impl Platform for Host {
     type SleepMutex = parking_lot::RawMutex;
     type SleepRwLock = parking_lot::RawRwLock;
     type Parker = crate::park::Park;
-    type Rcu = EpochRcu<Self>;
+    type Rcu = OnePerThread<EpochRcu<Self>>;
     type MmContext = MmContext;
 
     #[inline]

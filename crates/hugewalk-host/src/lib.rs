@@ -8,6 +8,7 @@
 //! | spinning locks | those of `spin`, which yield: the holder may have been preempted |
 //! | light and heavy barrier | a compiler fence and `membarrier(2)`; two full fences where that is missing |
 //! | RCU | the engine's own |
+//! | tasks | [`task`]: one for each thread |
 //! | processors | [`Cpu`], as many as there are threads |
 //! | TLB flush | a generation, and a wait for the accesses that are under way |
 //!
@@ -20,14 +21,14 @@
 //! use hugewalk::file::HugeFile;
 //! use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
 //! use hugewalk::vma::Protection;
-//! use hugewalk::{AddressSpace, Hugetlb, Task};
+//! use hugewalk::{AddressSpace, Hugetlb};
 //! use hugewalk_host::{Cpu, Host, HostConfig, Tracing};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let host = Host::new(&HostConfig::new().huge_bytes(1 << 30).tracing(Tracing::Count))?;
 //! let hugetlb = Hugetlb::new(host)?;
 //! hugetlb.resize_pool(HugeSize::Size2M, 512);
-//! let mut task = Task::new(&hugetlb)?;
+//! let mut task = hugewalk_host::task(&hugetlb)?;
 //!
 //! let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None)?;
 //! file.truncate(&mut task, 1 << 30)?;
@@ -66,6 +67,7 @@ mod park;
 mod pause;
 mod reserve;
 mod tables;
+mod task;
 mod tlb;
 
 pub use self::config::{Contents, HostConfig, Tracing};
@@ -74,6 +76,7 @@ pub use self::cpu::{Cpu, CpuStats};
 pub use self::events::EventCounts;
 pub use self::host::{Host, HostError, Usage};
 pub use self::park::Park;
+pub use self::task::{KnowsThreads, OnePerThread, TaskError, task};
 
 /// A spinning lock. It yields while it spins: on a small machine the holder may have been preempted.
 pub type SpinLock = spin::mutex::spin::SpinMutex<(), spin::relax::Yield>;

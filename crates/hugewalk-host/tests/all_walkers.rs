@@ -72,7 +72,7 @@ impl World {
     }
 
     fn run(&self, number: usize, mut work: impl FnMut(&mut Task<Host>, u64)) {
-        let mut task = Task::new(&self.hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&self.hugetlb).unwrap();
         let mut round = 0;
         while !self.is_over() {
             work(&mut task, round);

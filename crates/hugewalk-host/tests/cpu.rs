@@ -60,7 +60,7 @@ fn at(page: u64, offset: u64) -> VirtAddr {
 #[test]
 fn a_store_faults_once_and_later_accesses_hit_the_tlb() {
     let hugetlb = system(&small());
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = file_of(&mut task, 4);
     let space = AddressSpace::new(&hugetlb).unwrap();
     map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
@@ -80,7 +80,7 @@ fn a_store_faults_once_and_later_accesses_hit_the_tlb() {
 #[test]
 fn bytes_are_copied_across_pages_up_to_the_first_fault() {
     let hugetlb = system(&small());
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = file_of(&mut task, 2);
     let space = AddressSpace::new(&hugetlb).unwrap();
     map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
@@ -99,7 +99,7 @@ fn bytes_are_copied_across_pages_up_to_the_first_fault() {
 #[test]
 fn private_copies_are_apart_after_a_fork() {
     let hugetlb = system(&small());
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = file_of(&mut task, 2);
     let parent = AddressSpace::new(&hugetlb).unwrap();
     map(&parent, &mut task, &file, MapFlags::empty()).unwrap();
@@ -117,7 +117,7 @@ fn private_copies_are_apart_after_a_fork() {
 #[test]
 fn what_the_mapping_does_not_allow_is_an_error() {
     let hugetlb = system(&small());
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = file_of(&mut task, 2);
     let space = AddressSpace::new(&hugetlb).unwrap();
     map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
@@ -137,7 +137,7 @@ fn what_the_mapping_does_not_allow_is_an_error() {
 #[test]
 fn pages_without_contents_fault_as_others_do() {
     let hugetlb = system(&small().contents(Contents::Nothing));
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = file_of(&mut task, 2);
     let space = AddressSpace::new(&hugetlb).unwrap();
     map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
@@ -150,7 +150,7 @@ fn pages_without_contents_fault_as_others_do() {
 #[test]
 fn a_load_marks_a_page_accessed_and_the_first_store_marks_it_dirty() {
     let hugetlb = system(&small());
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = file_of(&mut task, 1);
     let space = AddressSpace::new(&hugetlb).unwrap();
     map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
@@ -176,7 +176,7 @@ fn a_load_marks_a_page_accessed_and_the_first_store_marks_it_dirty() {
 fn foreign_bytes(config: &HostConfig) -> usize {
     const PAGES: u64 = 4;
     let hugetlb = system(config);
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     hugetlb.resize_pool(HugeSize::Size2M, 2 * PAGES);
     let file = file_of(&mut task, PAGES);
     let (writers, reader) = (AddressSpace::new(&hugetlb).unwrap(), AddressSpace::new(&hugetlb).unwrap());
@@ -189,7 +189,7 @@ fn foreign_bytes(config: &HostConfig) -> usize {
         for number in 1..=2_u8 {
             let (hugetlb, writers, done, start) = (&hugetlb, &writers, &done, &start);
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 let mut cpu = Cpu::new(writers).unwrap();
                 start.wait();
                 while !done.load(Ordering::Relaxed) {
@@ -232,7 +232,7 @@ fn nor_without_membarrier() {
 #[test]
 fn a_process_finds_its_own_stores_however_often_its_table_is_unshared() {
     let hugetlb = system(&small());
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = file_of(&mut task, 512);
     let spaces = [(); 3].map(|()| AddressSpace::new(&hugetlb).unwrap());
     for space in &spaces {
@@ -242,7 +242,7 @@ fn a_process_finds_its_own_stores_however_often_its_table_is_unshared() {
     let start = Barrier::new(2);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             let mut cpu = Cpu::new(&spaces[0]).unwrap();
             start.wait();
             let mut value = 0;
@@ -275,7 +275,7 @@ fn a_process_finds_its_own_stores_however_often_its_table_is_unshared() {
 #[test]
 fn a_store_under_way_is_over_when_fork_returns() {
     let hugetlb = system(&small());
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = file_of(&mut task, 1);
     let space = AddressSpace::new(&hugetlb).unwrap();
     map(&space, &mut task, &file, MapFlags::NORESERVE).unwrap();
@@ -283,7 +283,7 @@ fn a_store_under_way_is_over_when_fork_returns() {
     let start = Barrier::new(2);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             let mut cpu = Cpu::new(&space).unwrap();
             start.wait();
             let mut value = 0;
@@ -312,7 +312,7 @@ fn a_store_under_way_is_over_when_fork_returns() {
 #[test]
 fn a_processor_sets_bits_while_the_table_is_locked() {
     let hugetlb = system(&small());
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = file_of(&mut task, 1);
     let space = AddressSpace::new(&hugetlb).unwrap();
     map(&space, &mut task, &file, MapFlags::SHARED).unwrap();
@@ -325,7 +325,7 @@ fn a_processor_sets_bits_while_the_table_is_locked() {
     let (stored, done) = channel();
     let (during, after) = thread::scope(|scope| {
         scope.spawn(|| {
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             Cpu::new(&space).unwrap().store(&mut task, BASE, 1).unwrap();
             stored.send(()).unwrap();
         });

@@ -46,7 +46,7 @@ impl World {
         let config = HostConfig::new().huge_bytes(16 * MIB2).max_tables(100).contents(Contents::Nothing);
         let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
         assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, pool), pool);
-        let mut task = Task::new(&hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let space = AddressSpace::new(&hugetlb).unwrap();
         let request = MapRequest {
             placement: Placement::Fixed(BASE),
@@ -226,7 +226,8 @@ fn stays_mapped(name: &str, work: impl Fn(&mut World)) {
         let mut world = World::new(MapFlags::empty(), 1);
         let (hugetlb, space) = (world.hugetlb.clone(), world.space.clone());
         let mut result = None;
-        let turn = || result = Some(space.fault(&mut Task::new(&hugetlb).unwrap(), BASE, Access::Read));
+        let turn =
+            || result = Some(space.fault(&mut hugewalk_host::task(&hugetlb).unwrap(), BASE, Access::Read));
         let ((), interrupted) = interrupt(number, Steps::WordsAndLocks, turn, || work(&mut world));
         if !interrupted {
             return;

@@ -39,7 +39,7 @@ impl World {
         let config = HostConfig::new().huge_bytes(8 * PUD_SIZE).max_tables(1000).contents(Contents::Nothing);
         let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
         assert_eq!(hugetlb.resize_pool(LARGE, POOL), POOL);
-        let mut task = Task::new(&hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let file = HugeFile::new(&hugetlb, LARGE, None).unwrap();
         file.truncate(&mut task, 3 * PUD_SIZE).unwrap();
         let space = AddressSpace::new(&hugetlb).unwrap();

@@ -10,17 +10,24 @@ use hugewalk::platform::Platform;
 use hugewalk::vma::Protection;
 use hugewalk::walk::{Unshared, huge_pte_offset};
 use hugewalk::{AddressSpace, Hugetlb, Task};
-use hugewalk_host::{Host, HostConfig, Usage};
+use hugewalk_host::{Host, HostConfig, KnowsThreads, TaskError, Usage};
 
 fn host() -> Host {
     Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()
 }
 
+/// A task for another thread of the story, which this one plays.
+fn another<P: Platform>(hugetlb: &hugewalk::sync::Arc<Hugetlb<P>>) -> Task<P> {
+    // SAFETY: the platforms below use the engine's own RCU, which knows readers and not threads; none of them waits here.
+    unsafe { Task::new(hugetlb) }.unwrap()
+}
+
 /// Shares a table, copies a page, moves one, unshares under a walk.
-fn use_all_of_it<P: Platform>(platform: P) {
+fn use_all_of_it<P: Platform<Rcu: KnowsThreads>>(platform: P) {
     let hugetlb = Hugetlb::new(platform).unwrap();
     assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, 512), 512);
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
+    assert_eq!(hugewalk_host::task(&hugetlb).err(), Some(TaskError::HasOne));
     let parent = AddressSpace::new(&hugetlb).unwrap();
     let map = |flags, gigabyte, task: &mut Task<P>| {
         let request = MapRequest {
@@ -55,7 +62,7 @@ fn use_all_of_it<P: Platform>(platform: P) {
     child.read_bytes(&mut task, shared, &mut bytes).unwrap();
     assert_eq!(&bytes, b"seen through a handle");
 
-    let walker = Task::new(&hugetlb).unwrap();
+    let walker = another(&hugetlb);
     let section = walker.rcu_read_lock();
     let slot = huge_pte_offset(&section, child.mm(), shared, HugeSize::Size2M).unwrap().unwrap();
     child.madvise(&mut task, shared, PUD_SIZE, Advice::DontNeed).unwrap();

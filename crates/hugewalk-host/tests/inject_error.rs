@@ -5,7 +5,6 @@ mod pages;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hugewalk::Task;
 use hugewalk::addr::{PMD_SIZE, VirtAddr};
 use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
@@ -193,7 +192,7 @@ fn stores_are_not_lost_while_pages_are_taken_out_of_use_under_them() {
             for number in 0..PAGES {
                 let (hugetlb, space, over) = (&hugetlb, &space, &over);
                 scope.spawn(move || {
-                    let mut task = Task::new(hugetlb).unwrap();
+                    let mut task = hugewalk_host::task(hugetlb).unwrap();
                     let mut cpu = cpu(space);
                     let mut count = 0;
                     while !over.load(Ordering::Relaxed) {

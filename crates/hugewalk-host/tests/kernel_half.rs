@@ -62,7 +62,7 @@ fn assert_kernels_half_is_left_alone(levels: Levels) {
     let host = Host::new(&HostConfig::new().huge_bytes(PUD_SIZE).levels(levels)).unwrap();
     let hugetlb = Hugetlb::new(Stepped(host)).unwrap();
     hugetlb.resize_pool(HugeSize::Size2M, 16);
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let space = AddressSpace::new(&hugetlb).unwrap();
     assert_untouched(&space);
     let ((), Footprint { read, written }) = footprint(|| live(&space, &mut task));

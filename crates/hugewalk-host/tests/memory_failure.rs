@@ -286,7 +286,7 @@ fn pages_fail_under_processes_that_touch_fork_punch_and_move_them_and_all_come_b
         for n in 0..2_u64 {
             let (hugetlb, file, stop) = (&hugetlb, &file, &stop);
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 let flags = if n == 0 { MapFlags::SHARED } else { MapFlags::empty() };
                 while !stop.load(Ordering::Relaxed) {
                     let space = space(hugetlb);

@@ -264,7 +264,7 @@ fn a_gigabyte_page_moves_and_any_frame_in_it_is_its_name() {
     let config = HostConfig::new().huge_bytes(3 * PUD_SIZE).contents(Contents::Nothing);
     let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
     hugetlb.resize_pool(HugeSize::Size1G, 2);
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let space = AddressSpace::new(&hugetlb).unwrap();
     let request = MapRequest {
         placement: Placement::Fixed(VirtAddr::new(START)),
@@ -419,7 +419,7 @@ fn migration_entries_are_copied_moved_protected_and_dropped_while_pages_move() {
         for first in 0..2 {
             let (hugetlb, space, stop, ready) = (&hugetlb, &space, &stop, &ready);
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 ready.wait();
                 let mut n = first;
                 while !stop.load(Ordering::Relaxed) {
@@ -473,7 +473,7 @@ fn stores_are_not_lost_while_the_page_moves_under_them() {
         for (n, space) in spaces.iter().enumerate() {
             let (hugetlb, stop) = (&hugetlb, &stop);
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 let mut cpu = cpu(space);
                 let at = page(0).checked_add(64 * (n as u64 + 1)).unwrap();
                 let mut count = 0_u64;
@@ -509,7 +509,7 @@ fn fork_leaves_no_entry_behind_that_it_copied_behind_the_movers_back() {
     let config = HostConfig::new().huge_bytes(4 * PUD_SIZE).contents(Contents::Nothing);
     let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
     hugetlb.resize_pool(SMALL, LAST + 3);
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = file(&mut task, LAST + 1);
     let space = space(&hugetlb);
     map(&mut task, &space, &file, MapFlags::empty());
@@ -523,7 +523,7 @@ fn fork_leaves_no_entry_behind_that_it_copied_behind_the_movers_back() {
         let (system, parent, stop, under_way) = (&hugetlb, &space, &stop, &under_way);
         scope.spawn(move || {
             let _end = StopAtEnd(stop);
-            let mut task = Task::new(system).unwrap();
+            let mut task = hugewalk_host::task(system).unwrap();
             for _ in 0..400 {
                 // Every reference is a mapping's: nobody makes the page stay.
                 let moving = under_way.lock().unwrap();

@@ -25,7 +25,7 @@ fn system(pages: u64) -> (Arc<Hugetlb<Host>>, Task<Host>) {
     let config = HostConfig::new().huge_bytes(4 * PUD_SIZE).contents(Contents::Nothing);
     let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
     assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, pages), pages);
-    let task = Task::new(&hugetlb).unwrap();
+    let task = hugewalk_host::task(&hugetlb).unwrap();
     (hugetlb, task)
 }
 
@@ -86,7 +86,7 @@ fn a_walk_neither_misses_nor_repeats_an_entry_while_its_table_is_unshared() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             while !stop.load(Ordering::Relaxed) {
                 child.fault(&mut task, page(7), Access::Read).unwrap();
                 child.madvise(&mut task, page(7), PMD_SIZE, Advice::DontNeed).unwrap();
@@ -178,7 +178,7 @@ fn a_visitor_that_faults_neither_misses_nor_repeats_an_entry_while_its_table_is_
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             while !stop.load(Ordering::Relaxed) {
                 child.madvise(&mut task, page(7), PMD_SIZE, Advice::DontNeed).unwrap();
             }

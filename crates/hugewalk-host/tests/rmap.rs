@@ -160,7 +160,7 @@ fn a_busy_vma_lock_is_not_waited_for_if_the_others_can_leave_the_table_to_it() {
     let (hugetlb, mut task) = system(8);
     let (_file, spaces) = sharers(&hugetlb, &mut task, 3);
     let shared = frame(&task, &spaces[0], page(0));
-    let mut reader = Task::new(&hugetlb).unwrap();
+    let mut reader = another(&hugetlb);
     let mmap = spaces[1].mmap_read(&mut reader);
     let vma = mmap.find(page(0)).unwrap();
     let locked = mmap.lock_vma(vma, &mut reader).unwrap();
@@ -175,7 +175,7 @@ fn two_busy_vma_locks_are_waited_for_with_i_mmap_free() {
     let (hugetlb, mut task) = system(8);
     let (file, spaces) = sharers(&hugetlb, &mut task, 3);
     let shared = frame(&task, &spaces[0], page(0));
-    let mut tasks = [Task::new(&hugetlb).unwrap(), Task::new(&hugetlb).unwrap()];
+    let mut tasks = [another(&hugetlb), another(&hugetlb)];
     let [first, second] = &mut tasks;
     let mmaps = (spaces[1].mmap_read(first), spaces[2].mmap_read(second));
     let locked = (

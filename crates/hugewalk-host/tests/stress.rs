@@ -87,7 +87,7 @@ fn every_load_finds_what_the_stores_before_it_left() {
 
 /// While everybody is at rest: a table that says it has so many users has them.
 fn look_at_tables(world: &World) {
-    let mut task = Task::new(&world.hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&world.hugetlb).unwrap();
     let mut users: HashMap<u64, (u64, Vec<TableUse>)> = HashMap::new();
     for process in world.processes.lock().unwrap().iter() {
         for table in process.space.tables(&mut task).unwrap() {
@@ -126,7 +126,7 @@ impl Drop for Leaving<'_> {
 
 impl<'w> Worker<'w> {
     fn new(world: &'w World, random: Random, progress: &'w Progress, writer: &'w mut Writer) -> Self {
-        let task = Task::new(&world.hugetlb).unwrap();
+        let task = hugewalk_host::task(&world.hugetlb).unwrap();
         Self { world, random, progress, writer, task }
     }
 

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use hugewalk::Task;
 use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::arch::Entry;
 use hugewalk::fault::FaultError;
@@ -24,7 +23,7 @@ fn truncation_lets_i_mmap_go_while_it_waits_for_a_vma_lock() {
     let space = space(&hugetlb);
     map(&mut task, &space, &file, MapFlags::SHARED);
     cpu(&space).store(&mut task, page(1), 1).unwrap();
-    let mut reader = Task::new(&hugetlb).unwrap();
+    let mut reader = another(&hugetlb);
     let mmap = space.mmap_read(&mut reader);
     let locked = mmap.lock_vma(mmap.find(page(0)).unwrap(), &mut reader).unwrap();
     let truncation = {
@@ -51,7 +50,7 @@ fn a_busy_vma_that_maps_nothing_in_the_range_is_not_waited_for() {
     map(&mut task, &space, &file, MapFlags::SHARED);
     cpu(&space).store(&mut task, page(0), 1).unwrap();
     file.allocate(&mut task, 3 * PMD_SIZE, PMD_SIZE, true).unwrap();
-    let mut reader = Task::new(&hugetlb).unwrap();
+    let mut reader = another(&hugetlb);
     let mmap = space.mmap_read(&mut reader);
     let locked = mmap.lock_vma(mmap.find(page(0)).unwrap(), &mut reader).unwrap();
     file.punch_hole(&mut task, 2 * PMD_SIZE, 2 * PMD_SIZE).unwrap();
@@ -71,7 +70,7 @@ fn a_vma_may_die_while_truncation_waits_for_its_lock() {
         let space = space(&hugetlb);
         map(&mut task, &space, &file, MapFlags::SHARED);
         cpu(&space).store(&mut task, page(1), 1).unwrap();
-        let mut reader = Task::new(&hugetlb).unwrap();
+        let mut reader = another(&hugetlb);
         let mmap = space.mmap_read(&mut reader);
         let locked = mmap.lock_vma(mmap.find(page(0)).unwrap(), &mut reader).unwrap();
         let truncation = {
@@ -121,7 +120,7 @@ fn a_hole_is_punched_under_private_mappings_whose_reservation_lock_is_held() {
     let child = parent.fork(&mut task).unwrap();
     cpu(&child).load(&mut task, page(2)).unwrap();
 
-    let mut reader = Task::new(&hugetlb).unwrap();
+    let mut reader = another(&hugetlb);
     let mmap = parent.mmap_read(&mut reader);
     let locked = mmap.lock_vma(mmap.find(page(3)).unwrap(), &mut reader).unwrap();
     let punch = {
@@ -206,7 +205,7 @@ fn gigabyte_pages_are_truncated_as_small_ones_are() {
         hugewalk_host::HostConfig::new().huge_bytes(4 * PUD_SIZE).contents(hugewalk_host::Contents::Nothing);
     let hugetlb = hugewalk::Hugetlb::new(hugewalk_host::Host::new(&config).unwrap()).unwrap();
     hugetlb.resize_pool(HugeSize::Size1G, 3);
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = HugeFile::new(&hugetlb, HugeSize::Size1G, None).unwrap();
     file.truncate(&mut task, 3 * PUD_SIZE).unwrap();
     let space = space(&hugetlb);
@@ -234,7 +233,7 @@ fn faults_race_with_truncation_and_holes_and_nothing_is_left_behind() {
         for n in 0..3_u64 {
             let (hugetlb, file, stop, mapped) = (&hugetlb, &file, &stop, &mapped);
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 let space = space(hugetlb);
                 let flags = if n == 2 { MapFlags::empty() } else { MapFlags::SHARED };
                 map_at(&mut task, &space, file, VirtAddr::new(START), PUD_SIZE, flags | MapFlags::NORESERVE);

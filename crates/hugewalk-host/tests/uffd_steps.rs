@@ -41,7 +41,7 @@ fn resolved_at_each_step(
         let config = HostConfig::new().huge_bytes(16 * MIB2).max_tables(100).contents(Contents::Nothing);
         let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
         hugetlb.resize_pool(HugeSize::Size2M, 4);
-        let mut task = Task::new(&hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
         file.truncate(&mut task, MIB2).unwrap();
         let space = AddressSpace::new(&hugetlb).unwrap();
@@ -65,11 +65,11 @@ fn resolved_at_each_step(
         let (ended, end) = channel();
         thread::scope(|scope| {
             scope.spawn(|| {
-                let mut task = Task::new(&hugetlb).unwrap();
+                let mut task = hugewalk_host::task(&hugetlb).unwrap();
                 let turn = || {
                     if !resolved.swap(true, Ordering::SeqCst) {
                         in_turn.store(true, Ordering::SeqCst);
-                        resolve(&uffd, &mut Task::new(&hugetlb).unwrap());
+                        resolve(&uffd, &mut hugewalk_host::task(&hugetlb).unwrap());
                     }
                 };
                 let (fault, _) =

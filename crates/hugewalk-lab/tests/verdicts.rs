@@ -225,7 +225,7 @@ fn sleeping_in_a_read_section_is_seen() {
             let file = bench.file();
             let process = bench.process(&file, &[0]);
             bench.cpu("walk", move |task| {
-                let mut other = hugewalk::Task::new(task.hugetlb()).expect("memory");
+                let mut other = scenario::another(task.hugetlb());
                 let section = task.rcu_read_lock();
                 drop(process.mmap_read(&mut other));
                 drop(section);

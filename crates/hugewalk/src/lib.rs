@@ -50,14 +50,14 @@
 //! use hugewalk::fault::{Access, Fault};
 //! use hugewalk::mm::{Advice, MapRequest};
 //! use hugewalk::walk::{Unshared, huge_pte_offset};
-//! use hugewalk::{AddressSpace, Hugetlb, Task};
+//! use hugewalk::{AddressSpace, Hugetlb};
 //! use hugewalk_host::{Host, HostConfig};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // A system with 512 huge pages of 2 MiB, and this thread as a task of it.
 //! let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE))?)?;
 //! hugetlb.resize_pool(HugeSize::Size2M, 512);
-//! let mut task = Task::new(&hugetlb)?;
+//! let mut task = hugewalk_host::task(&hugetlb)?;
 //!
 //! // Map a gigabyte of shared memory where one table covers it, and touch its first page.
 //! let parent = AddressSpace::new(&hugetlb)?;
@@ -86,11 +86,16 @@
 //! drop(locked);
 //! drop(mmap);
 //!
-//! // The child drops its pages, which unshares the table. A walker that found it before is told so.
-//! let walker = Task::new(&hugetlb)?;
-//! let section = walker.rcu_read_lock();
+//! // Another thread of the child drops its pages, which unshares the table. A walker that found it before is told so.
+//! let section = task.rcu_read_lock();
 //! let slot = huge_pte_offset(&section, child.mm(), start, HugeSize::Size2M)?.ok_or("no table")?;
-//! child.madvise(&mut task, start, PUD_SIZE, Advice::DontNeed)?;
+//! std::thread::scope(|scope| {
+//!     let other = scope.spawn(|| {
+//!         let mut task = hugewalk_host::task(&hugetlb).expect("its first");
+//!         child.madvise(&mut task, start, PUD_SIZE, Advice::DontNeed)
+//!     });
+//!     other.join().expect("no panic")
+//! })?;
 //! assert_eq!(slot.read(), Err(Unshared));
 //! drop(section);
 //!
@@ -103,9 +108,10 @@
 //! # Bringing a platform
 //!
 //! Implement [`Platform`](platform::Platform): table pages and huge pages with room for their records, locks, barriers, and a
-//! TLB flush that waits until no processor uses the old translation. Each thread of execution has a [`Task`]; each page
-//! fault calls [`AddressSpace::fault`]. The documentation of [`platform`] has one whole, in 200 lines that run, and a leak
-//! check with it. If yours can run in user space, `hugewalk_host::checked` tests it.
+//! TLB flush that waits until no processor uses the old translation. Each thread of execution has one [`Task`]: [`Task::new`]
+//! is `unsafe`, so offer a safe way that hands out one for each thread. Each page fault calls [`AddressSpace::fault`]. The
+//! documentation of [`platform`] has one whole, in 200 lines that run, and a leak check with it. If yours can run in user
+//! space, `hugewalk_host::checked` tests it.
 //!
 //! - Locks come by way of [`lock_api`], version 0.4, which this crate re-exports: `parking_lot` 0.12 and `spin` have it.
 //! - [`Arc`] is the engine's own, since making one may fail. `&'static P` and `alloc`'s `Arc<P>` are platforms if `P` is one.

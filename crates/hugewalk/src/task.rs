@@ -25,7 +25,7 @@ use crate::sync::{Arc, Parker};
 /// One thread of execution that uses the engine. Linux: `current`.
 ///
 /// Stays on the thread that made it (neither `Send` nor `Sync`), which is what keeps its guards there too. A thread has one
-/// at a time: what a second one waits for may be a section or a lock of the first.
+/// at a time: see [`new`](Self::new).
 ///
 /// # Invariants
 ///
@@ -40,12 +40,22 @@ pub struct Task<P: Platform> {
 }
 
 impl<P: Platform> Task<P> {
-    /// A task of this system, for the calling thread.
+    /// A task of this system, for the calling thread. Hosts offer a safe way to get one: the threads of `hugewalk-host` call
+    /// its function `task`, which refuses a second task on the same thread.
     ///
     /// # Errors
     ///
     /// [`OutOfMemory`].
-    pub fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Self, OutOfMemory> {
+    ///
+    /// # Safety
+    ///
+    /// The calling thread of execution has no other task of this system, and makes none before this one is dropped. Where
+    /// several systems use one RCU of the host's, it has none of the others either.
+    ///
+    /// With a second task, safe code could sleep while the thread is in a read section of the first. An RCU that takes a
+    /// context switch for the end of all read sections would free what the section still uses; any other would wait for the
+    /// section, which cannot end, for ever.
+    pub unsafe fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Self, OutOfMemory> {
         let parker = Arc::try_new(<P::Parker as Parker>::new())?;
         let reader = hugetlb.rcu().register(hugetlb.platform())?;
         // INVARIANT: registered with the domain of this very system.

@@ -40,7 +40,7 @@ fn nobody_takes_a_page_for_its_own_that_another_process_can_still_read() {
     let (mut task, _, parent, child) = family();
     let writer = parent.clone();
     before_next_flush(move || {
-        let mut task = Task::new(writer.mm().hugetlb()).unwrap();
+        let mut task = common::task(writer.mm().hugetlb());
         // The child's entry is gone, and its processors may have the page in their TLBs all the same.
         assert_eq!(writer.fault(&mut task, ADDRESS, Access::Write), Ok(Fault::Copied));
     });
@@ -54,7 +54,7 @@ fn nobody_reaches_a_copy_while_the_page_it_replaces_can_still_be_read() {
     let Entry::Leaf(before) = entry(&child, &task) else { panic!("fork has copied the entry") };
     let other = child.clone();
     before_next_flush(move || {
-        let task = Task::new(other.mm().hugetlb()).unwrap();
+        let task = common::task(other.mm().hugetlb());
         let Entry::Leaf(now) = entry(&other, &task) else {
             panic!("who looks for mapped pages overlooks it")
         };
@@ -101,7 +101,7 @@ fn free_pages(pages: u64) -> PoolCounters {
 /// size `after`, which its file lets go while the walker holds it. So the walker's reference is the last.
 fn a_guess_outlives_the_page(before: HugeSize, after: HugeSize, flags: GupFlags) {
     let hugetlb = Hugetlb::new(Bench::with_one_memory()).unwrap();
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = common::task(&hugetlb);
     assert_eq!(hugetlb.resize_pool(before, 1), 1);
     let [old, new] = [before, after].map(|size| File::new(&hugetlb, size, None).unwrap());
     let space = AddressSpace::new(&hugetlb).unwrap();
@@ -110,7 +110,7 @@ fn a_guess_outlives_the_page(before: HugeSize, after: HugeSize, flags: GupFlags)
 
     let (other, file, system) = (space.clone(), new.clone(), hugetlb.clone());
     before_next(At::Record, move || {
-        let mut task = Task::new(&system).unwrap();
+        let mut task = common::task(&system);
         other.munmap(&mut task, at(4 * GIB), before.bytes()).unwrap();
         old.truncate(&mut task, 0).unwrap();
         assert_eq!(system.resize_pool(before, 0), 0);
@@ -119,7 +119,7 @@ fn a_guess_outlives_the_page(before: HugeSize, after: HugeSize, flags: GupFlags)
     });
     let system = hugetlb.clone();
     before_next(At::Record, move || {
-        new.truncate(&mut Task::new(&system).unwrap(), 0).unwrap();
+        new.truncate(&mut common::task(&system), 0).unwrap();
         assert_eq!(system.pool(after).counters().free, 0, "the walker holds the page");
     });
     assert!(space.pin_page_fast(&task, at(4 * GIB), flags).is_none());
@@ -141,7 +141,7 @@ fn a_reference_taken_on_a_guess_is_given_back_to_the_pool_that_the_page_is_of_by
 #[test]
 fn a_frame_never_stands_for_a_page_that_does_not_have_it() {
     let hugetlb = Hugetlb::new(Bench::with_one_memory()).unwrap();
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = common::task(&hugetlb);
     assert_eq!(hugetlb.resize_pool(HugeSize::Size1G, 1), 1);
     let file = File::new(&hugetlb, HugeSize::Size1G, None).unwrap();
     file.allocate(&mut task, 0, GIB, false).unwrap();
@@ -153,7 +153,7 @@ fn a_frame_never_stands_for_a_page_that_does_not_have_it() {
     before_next(At::Record, || {});
     let (owner, system) = (small.clone(), hugetlb.clone());
     before_next(At::Record, move || {
-        let mut task = Task::new(&system).unwrap();
+        let mut task = common::task(&system);
         file.truncate(&mut task, 0).unwrap();
         assert_eq!(system.resize_pool(HugeSize::Size1G, 0), 0);
         assert_eq!(system.resize_pool(SMALL, 2), 2);

@@ -442,6 +442,12 @@ unsafe impl Platform for Loom {
 type File = Arc<HugeFile<Loom>>;
 type Space = Arc<AddressSpace<Loom>>;
 
+/// A task for one of the model's threads.
+fn task(hugetlb: &Arc<Hugetlb<Loom>>) -> Task<Loom> {
+    // SAFETY: each of the model's threads uses one.
+    unsafe { Task::new(hugetlb) }.unwrap()
+}
+
 /// A system, and the pieces of it that a model uses.
 struct System {
     hugetlb: Arc<Hugetlb<Loom>>,
@@ -453,7 +459,7 @@ impl System {
         WORLD.take();
         let hugetlb = Hugetlb::new(Loom).unwrap();
         hugetlb.resize_pool(HugeSize::Size2M, 3);
-        let task = Task::new(&hugetlb).unwrap();
+        let task = task(&hugetlb);
         Self { hugetlb, task }
     }
 
@@ -529,7 +535,7 @@ fn beside(
     check: impl Fn(&Task<Loom>, &Space) + 'static,
     work: impl FnOnce(&mut Task<Loom>),
 ) {
-    let (space, task) = (space.clone(), Task::new(&system.hugetlb).unwrap());
+    let (space, task) = (space.clone(), task(&system.hugetlb));
     let walker = thread::spawn(move || check(&task, &space));
     work(&mut system.task);
     walker.join().unwrap();

@@ -118,7 +118,7 @@ fn a_system_and_a_task_can_be_asked_for_again() {
         inject::arm(allowed);
         let made = inject::inside(|| {
             let hugetlb = common::Hugetlb::new(bench)?;
-            common::Task::new(&hugetlb).map(drop)
+            common::try_task(&hugetlb).map(drop)
         });
         inject::disarm();
         assert_eq!(made.is_err(), inject::has_failed());

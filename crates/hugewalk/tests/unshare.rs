@@ -41,7 +41,7 @@ fn two_users(
 fn unshare_refuses_a_gather_of_another_address_space_or_file() {
     let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()).unwrap();
     hugetlb.resize_pool(HugeSize::Size2M, 4);
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
     let other_file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
     let [parent, child] = two_users(&hugetlb, &mut task, &file);
@@ -79,7 +79,7 @@ fn unshare_refuses_a_gather_of_another_address_space_or_file() {
 fn after_an_unshare_its_holder_walks_anew_and_finds_no_table() {
     let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()).unwrap();
     hugetlb.resize_pool(HugeSize::Size2M, 4);
-    let mut task = Task::new(&hugetlb).unwrap();
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
     let [parent, child] = two_users(&hugetlb, &mut task, &file);
     let mmap = parent.mmap_read(&mut task);

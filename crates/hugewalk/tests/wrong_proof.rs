@@ -17,7 +17,7 @@ fn after(pages: u64) -> VirtAddr {
 
 fn system() -> (Arc<Hugetlb<Host>>, Task<Host>) {
     let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()).unwrap();
-    let task = Task::new(&hugetlb).unwrap();
+    let task = hugewalk_host::task(&hugetlb).unwrap();
     (hugetlb, task)
 }
 

@@ -29,16 +29,16 @@ impl Crowd<'_> {
         let start = Barrier::new(self.threads + usize::from(self.unsharer.is_some()));
         let stop = AtomicBool::new(false);
         let one = |thread| {
-            let task = Task::new(self.hugetlb);
+            let task = hugewalk_host::task(self.hugetlb);
             // Whoever has no task waits with the others all the same: they wait for him.
             start.wait();
             task.map_or(Duration::ZERO, |mut task| work(&mut task, thread))
         };
         std::thread::scope(|scope| {
             let unsharer = self.unsharer.map(|unshare| scope.spawn(|| self.unshare(unshare, &start, &stop)));
-            let others: Vec<_> = (1..self.threads).map(|thread| scope.spawn(move || one(thread))).collect();
-            let mine = one(0);
-            let took = others.into_iter().filter_map(|other| other.join().ok()).fold(mine, Duration::max);
+            // All of them new, for a thread has one task: the caller may have its own.
+            let threads: Vec<_> = (0..self.threads).map(|thread| scope.spawn(move || one(thread))).collect();
+            let took = threads.into_iter().filter_map(|thread| thread.join().ok()).max().unwrap_or_default();
             stop.store(true, Ordering::Relaxed);
             let unshared = unsharer.and_then(|unsharer| unsharer.join().ok());
             Sample { took, unshared }
@@ -47,7 +47,7 @@ impl Crowd<'_> {
 
     /// Unshares until it is told to stop; how often, and in which time.
     fn unshare(&self, unshare: Unshare<'_>, start: &Barrier, stop: &AtomicBool) -> (u64, Duration) {
-        let task = Task::new(self.hugetlb);
+        let task = hugewalk_host::task(self.hugetlb);
         start.wait();
         let began = Instant::now();
         let mut times = 0;

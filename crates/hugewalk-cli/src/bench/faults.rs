@@ -27,7 +27,7 @@ impl Setting {
         let config = HostConfig::new().huge_bytes(3 * PUD_SIZE).contents(contents);
         let hugetlb = Hugetlb::new(Host::new(&config)?)?;
         hugetlb.resize_pool(HugeSize::Size2M, PAGES + 16);
-        let task = Task::new(&hugetlb)?;
+        let task = hugewalk_host::task(&hugetlb)?;
         Ok(Self { hugetlb, task })
     }
 

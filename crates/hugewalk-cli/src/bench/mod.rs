@@ -20,7 +20,7 @@ use hugewalk::file::FileError;
 use hugewalk::mm::MapError;
 use hugewalk::rmap::PageError;
 use hugewalk::uffd::UserfaultError;
-use hugewalk_host::HostError;
+use hugewalk_host::{HostError, TaskError};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -40,6 +40,9 @@ pub enum BenchError {
     /// The engine has not the memory.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// The thread got no task.
+    #[error(transparent)]
+    Task(#[from] TaskError),
     /// A file could not be made.
     #[error(transparent)]
     File(#[from] FileError),

@@ -1,5 +1,6 @@
 //! What a walk costs: bare, under RCU, under the VMA lock.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -71,7 +72,7 @@ impl Setting {
         if hugetlb.resize_pool(HugeSize::Size2M, pages) < pages {
             return Err(BenchError::Pages(pages));
         }
-        let mut task = Task::new(&hugetlb)?;
+        let mut task = hugewalk_host::task(&hugetlb)?;
         let space = AddressSpace::new(&hugetlb)?;
         let start = space.mmap(
             &mut task,
@@ -159,11 +160,9 @@ fn number(entry: Entry) -> u64 {
 
 pub(super) fn groups(effort: &Effort) -> Result<Vec<Group>, BenchError> {
     let setting = Setting::new()?;
-    let mut tasks = Vec::new();
-    for way in Way::value_variants() {
-        tasks.push((*way, Task::new(&setting.hugetlb)?));
-    }
-    let alone = tasks.iter_mut().map(|(way, task)| Case::new(way.name(), |n| setting.run(*way, task, n)));
+    let task = RefCell::new(hugewalk_host::task(&setting.hugetlb)?);
+    let alone = Way::value_variants().iter();
+    let alone = alone.map(|way| Case::new(way.name(), |n| setting.run(*way, &mut task.borrow_mut(), n)));
     let alone = measure(effort, alone.collect());
     let both = Way::value_variants().iter();
     let setting = &setting;
@@ -184,7 +183,7 @@ pub(super) fn groups(effort: &Effort) -> Result<Vec<Group>, BenchError> {
 /// Does one case so many times and nothing else, for a tool that counts instructions.
 pub(super) fn count(way: Way, iterations: u64, out: &mut dyn Write) -> Result<(), BenchError> {
     let setting = Setting::new()?;
-    let mut task = Task::new(&setting.hugetlb)?;
+    let mut task = hugewalk_host::task(&setting.hugetlb)?;
     setting.run(way, &mut task, iterations);
     writeln!(out, "{}: {iterations} times", way.name())?;
     Ok(())

@@ -9,6 +9,7 @@ use hugewalk::file::FileError;
 use hugewalk::gup::TransferError;
 use hugewalk::mm::MapError;
 use hugewalk::uffd::{Stopped, UserfaultError};
+use hugewalk_host::TaskError;
 
 use crate::trace::Outcome;
 
@@ -86,6 +87,12 @@ impl From<TransferError> for Got {
 
 impl From<OutOfMemory> for Got {
     fn from(error: OutOfMemory) -> Self {
+        Self::Failed(Errno::ENOMEM, error.to_string())
+    }
+}
+
+impl From<TaskError> for Got {
+    fn from(error: TaskError) -> Self {
         Self::Failed(Errno::ENOMEM, error.to_string())
     }
 }

@@ -110,7 +110,7 @@ impl Handlers {
         work: Work,
     ) -> (Performed, Vec<(FileId, Userfault<Host>)>) {
         let (hugetlb, of) = (hugetlb.clone(), of.clone());
-        let thread = std::thread::spawn(move || match Task::new(&hugetlb) {
+        let thread = std::thread::spawn(move || match hugewalk_host::task(&hugetlb) {
             Ok(mut task) => work(&of, &mut task),
             Err(error) => Some(error.into()),
         });

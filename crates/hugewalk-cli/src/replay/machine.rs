@@ -13,7 +13,7 @@ use hugewalk::sync::Arc;
 use hugewalk::uffd::Userfault;
 use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
-use hugewalk_host::{Contents, Host, HostConfig, HostError, Tracing};
+use hugewalk_host::{Contents, Host, HostConfig, HostError, TaskError, Tracing};
 
 use super::got::Got;
 use super::handlers::{Handlers, Performed};
@@ -49,6 +49,9 @@ pub enum MachineError {
     /// No memory for the engine itself.
     #[error("not enough memory for the engine: {0}")]
     Memory(#[from] OutOfMemory),
+    /// The thread got no task.
+    #[error("the engine cannot be used here: {0}")]
+    Task(#[from] TaskError),
     /// A pool of that size cannot be had.
     #[error(
         "a pool of {asked} huge pages of {kib} KiB cannot be made, only one of {got}; give fewer with --pool"
@@ -108,7 +111,7 @@ impl Machine {
             forgotten: Vec::new(),
             handlers: Handlers::default(),
             born: Vec::new(),
-            task: Task::new(&hugetlb)?,
+            task: hugewalk_host::task(&hugetlb)?,
             hugetlb,
         })
     }

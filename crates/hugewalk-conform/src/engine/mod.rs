@@ -19,7 +19,7 @@ use hugewalk::sync::Arc;
 use hugewalk::uffd::Userfault;
 use hugewalk::vma::Protection;
 use hugewalk::{Hugetlb, Task};
-use hugewalk_host::{Cpu, Host, HostConfig, HostError, Tracing};
+use hugewalk_host::{Cpu, Host, HostConfig, HostError, TaskError, Tracing};
 
 use self::outcome::{of_fault, of_file, of_map, of_mount};
 use crate::observe::Outcome;
@@ -38,6 +38,9 @@ pub enum EngineError {
     /// No memory for the engine itself.
     #[error("not enough memory for the engine: {0}")]
     Memory(#[from] OutOfMemory),
+    /// The thread got no task.
+    #[error("the engine cannot be used here: {0}")]
+    Task(#[from] TaskError),
 }
 
 /// A process: its address space, and a processor that runs it.
@@ -92,7 +95,7 @@ impl Engine {
             files: array::from_fn(|_| None),
             segments: BTreeSet::new(),
             mounts: array::from_fn(|_| None),
-            task: Task::new(&hugetlb)?,
+            task: hugewalk_host::task(&hugetlb)?,
             hugetlb,
         })
     }

@@ -88,7 +88,7 @@ fn map(task: &mut Task<Host>, space: &Space, at: u64, protection: Protection, fl
 impl World {
     fn new() -> Self {
         let hugetlb = host();
-        let mut task = Task::new(&hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let [file, private, handled] = [2, 2, 2].map(|pages| pages::file(&mut task, pages));
         let hidden = pages::file(&mut task, 1);
         let (space, other) = (AddressSpace::new(&hugetlb).unwrap(), AddressSpace::new(&hugetlb).unwrap());
@@ -112,7 +112,7 @@ impl World {
         uffd.register(&mut task, page(HANDLED), 2 * PMD_SIZE, Modes::MISSING).unwrap();
         let foreign = {
             let hugetlb = host();
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             let file = pages::file(&mut task, 2);
             Foreign { hugetlb, task, file }
         };

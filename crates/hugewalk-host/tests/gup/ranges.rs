@@ -1,6 +1,5 @@
 //! Ranges: whole, in pieces, up to what cannot be had; who must not sleep, and who dumps core.
 
-use hugewalk::Task;
 use hugewalk::addr::HugeSize;
 use hugewalk::error::Errno;
 use hugewalk::fault::Access;
@@ -116,7 +115,7 @@ fn who_must_not_sleep_does_not_wait_for_the_mmap_lock_either() {
     let (mut had, mut refused) = (0, 0);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut task = Task::new(hugetlb).unwrap();
+            let mut task = hugewalk_host::task(hugetlb).unwrap();
             while !done.load(Ordering::Relaxed) {
                 space.fork(&mut task).unwrap().exit(&mut task);
             }

@@ -38,7 +38,7 @@ impl World {
     pub(crate) fn with(config: &HostConfig) -> Self {
         let hugetlb = Hugetlb::new(Host::new(config).unwrap()).unwrap();
         hugetlb.resize_pool(HugeSize::Size2M, POOL);
-        let task = Task::new(&hugetlb).unwrap();
+        let task = hugewalk_host::task(&hugetlb).unwrap();
         let space = AddressSpace::new(&hugetlb).unwrap();
         Self { hugetlb, task, space }
     }

@@ -1,10 +1,10 @@
 //! Many threads.
 
+use hugewalk::AddressSpace;
 use hugewalk::addr::{HugeSize, PUD_SIZE};
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
 use hugewalk::pool::PoolCounters;
-use hugewalk::{AddressSpace, Task};
 use hugewalk_host::Cpu;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,7 +42,7 @@ fn fast_gup_never_gives_a_page_of_the_process_that_the_table_went_to() {
         // Looks without a lock.
         scope.spawn(|| {
             let ended = Done(&done);
-            let task = Task::new(&hugetlb).unwrap();
+            let task = hugewalk_host::task(&hugetlb).unwrap();
             start.wait();
             while !done.load(Ordering::Relaxed) {
                 if let Some(page) = space.pin_page_fast(&task, at(SPARSE, 0), PIN) {
@@ -57,7 +57,7 @@ fn fast_gup_never_gives_a_page_of_the_process_that_the_table_went_to() {
         // Unshares the table of the one who looks, and takes it up again.
         scope.spawn(|| {
             let ended = Done(&done);
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             start.wait();
             while !done.load(Ordering::Relaxed) {
                 space.fault(&mut task, at(SPARSE, 0), Access::Read).unwrap();
@@ -111,7 +111,7 @@ fn what_is_stored_after_the_pin_is_seen_through_the_pin_however_often_others_for
         thread::scope(|scope| {
             scope.spawn(|| {
                 let ended = Done(&done);
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 for _ in 0..2_000 {
                     let child = space.fork(&mut task).unwrap();
                     thread::yield_now();
@@ -148,7 +148,7 @@ fn what_is_stored_after_the_pin_is_seen_through_the_pin_however_often_others_mov
     thread::scope(|scope| {
         scope.spawn(|| {
             let ended = Done(&done);
-            let mut task = Task::new(hugetlb).unwrap();
+            let mut task = hugewalk_host::task(hugetlb).unwrap();
             for _ in 0..1_000 {
                 let page = space.follow_page(&task, BASE, GET).unwrap().map(|page| page.frame());
                 let moved = page.map(|frame| hugetlb.migrate(&mut task, frame));
@@ -185,7 +185,7 @@ fn pins_from_many_threads_leave_the_counts_as_they_were() {
     thread::scope(|scope| {
         for number in 0..4_u64 {
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 for round in 0..500 {
                     let flags = if (round + number) % 2 == 0 { PIN | WRITE } else { GET };
                     let page = (round + number) % 4;

@@ -35,7 +35,7 @@ fn a_read_is_never_of_a_table_that_another_load_of_the_parent_led_to() {
         one.fault(&mut world.task, at(HERE), Access::Read).unwrap();
         let own = look(&one, &world.task).unwrap();
         let turn = || {
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             one.madvise(&mut task, BASE, PUD_SIZE, Advice::DontNeed).unwrap();
             two.munmap(&mut task, at(256), 256 * MIB2).unwrap();
             let foreign = Backing::Anonymous(HugeSize::Size2M);

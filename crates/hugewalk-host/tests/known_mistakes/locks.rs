@@ -14,8 +14,8 @@ use hugewalk::vma::Protection;
 use hugewalk_host::Host;
 
 use crate::pages::{
-    RW, StopAtEnd, Worker, assert_unused, cpu, entry, file, frame, map, map_at, page, sharers, space, system,
-    users,
+    RW, StopAtEnd, Worker, another, assert_unused, cpu, entry, file, frame, map, map_at, page, sharers,
+    space, system, users,
 };
 use crate::world::Watchdog;
 
@@ -31,7 +31,7 @@ fn whoever_waits_for_the_lock_of_a_vma_sees_that_it_died() {
         let space = space(&hugetlb);
         map(&mut task, &space, &file, MapFlags::SHARED);
         cpu(&space).store(&mut task, page(0), 1).unwrap();
-        let mut reader = Task::new(&hugetlb).unwrap();
+        let mut reader = another(&hugetlb);
         // The VMA lock alone would keep the mapping; the mmap lock keeps it for now as well.
         let mmap = space.mmap_read(&mut reader);
         let vma = mmap.find(page(0)).unwrap().clone();
@@ -76,7 +76,7 @@ fn whoever_waits_for_the_lock_of_a_vma_leaves_what_took_its_place_alone() {
         cpu(&partner).store(&mut task, page(0), 2).unwrap();
         let named = frame(&task, dying, page(0));
         // One of the two is busy all the time, so that the other's lock is worth waiting for.
-        let mut reader = Task::new(&hugetlb).unwrap();
+        let mut reader = another(&hugetlb);
         let mmap = busy.mmap_read(&mut reader);
         let locked = mmap.lock_vma(mmap.find(page(0)).unwrap(), &mut reader).unwrap();
         // In this order they wait for `i_mmap`: the one who looks for the page, and the one who unmaps, with its VMA lock.
@@ -157,7 +157,7 @@ fn a_hole_waits_for_a_fault_on_a_private_mapping() {
     thread::scope(|scope| {
         let stop = StopAtEnd(&over);
         scope.spawn(|| {
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             let mut cpu = cpu(&space);
             while !over.load(Ordering::Relaxed) {
                 cpu.store(&mut task, page(0), 1).unwrap();
@@ -173,7 +173,7 @@ fn a_hole_waits_for_a_fault_on_a_private_mapping() {
     assert!(stores.load(Ordering::Relaxed) > 0);
     // And once in a controlled way: the lock is held, and a page is mapped.
     file.write_at(&mut task, 0, &[2]).unwrap();
-    let mut reader = Task::new(&hugetlb).unwrap();
+    let mut reader = another(&hugetlb);
     space.fault(&mut task, page(0), Access::Write).unwrap();
     let mmap = space.mmap_read(&mut reader);
     let locked = mmap.lock_vma(mmap.find(page(0)).unwrap(), &mut reader).unwrap();
@@ -207,7 +207,7 @@ fn truncation_and_faults_that_share_come_to_an_end() {
             map(&mut task, space, &file, SHARED);
             let (hugetlb, over) = (&hugetlb, &over);
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 while !over.load(Ordering::Relaxed) {
                     for number in [0, 512] {
                         match space.fault(&mut task, page(number), Access::Write) {
@@ -269,7 +269,7 @@ fn pages_are_unmapped_moved_and_punched_out_at_once() {
         for (work, done) in works.into_iter().zip(&done) {
             let (hugetlb, over) = (&hugetlb, &over);
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 while !over.load(Ordering::Relaxed) {
                     work(&mut task);
                     done.fetch_add(1, Ordering::Relaxed);

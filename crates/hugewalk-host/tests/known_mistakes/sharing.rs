@@ -8,7 +8,7 @@ use hugewalk::uffd::{Features, Modes, Userfault};
 use hugewalk_host::Contents;
 
 use crate::stepped::{Steps, interrupt, steps_of};
-use crate::world::{BASE, Task, World, users};
+use crate::world::{BASE, World, users};
 
 /// Of so many steps those at which the others have their turn: the last ones, where locks are let go, and some of the
 /// others, which are the entries of a table, one like the other.
@@ -33,7 +33,7 @@ fn nobody_shares_with_a_mapping_once_registering_it_has_unshared_it() {
         let mut world = World::new(Contents::Nothing, false);
         let (hugetlb, two) = (world.hugetlb.clone(), world.two.clone());
         let turn = || {
-            two.fault(&mut Task::new(&hugetlb).unwrap(), BASE, Access::Read).unwrap();
+            two.fault(&mut hugewalk_host::task(&hugetlb).unwrap(), BASE, Access::Read).unwrap();
         };
         let (uffd, _) = interrupt(number, Steps::WordsAndLocks, turn, || register(&mut world));
         let one = world.one.clone();
@@ -57,7 +57,7 @@ fn nobody_shares_with_a_mapping_that_dies_once_it_is_empty() {
         let (hugetlb, two) = (world.hugetlb.clone(), world.two.clone());
         let seen = Mutex::new(None);
         let turn = || {
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             let fault = two.fault(&mut task, BASE, Access::Read).unwrap();
             *seen.lock().unwrap() = Some((fault, users(&two, &mut task)));
         };

@@ -54,7 +54,7 @@ impl World {
         let config = HostConfig::new().huge_bytes(16 * MIB2).max_tables(200).contents(contents);
         let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
         hugetlb.resize_pool(HugeSize::Size2M, POOL);
-        let mut task = Task::new(&hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
         file.truncate(&mut task, PUD_SIZE).unwrap();
         let (one, two) = (AddressSpace::new(&hugetlb).unwrap(), AddressSpace::new(&hugetlb).unwrap());

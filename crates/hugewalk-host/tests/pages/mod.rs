@@ -38,8 +38,15 @@ pub(crate) fn system_with(levels: Levels, pages: u64) -> (System, Task<Host>) {
         HostConfig::new().levels(levels).huge_bytes(4 * PUD_SIZE).max_tables(10_000).tracing(Tracing::Count);
     let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
     assert_eq!(hugetlb.resize_pool(SMALL, pages), pages);
-    let task = Task::new(&hugetlb).unwrap();
+    let task = hugewalk_host::task(&hugetlb).unwrap();
     (hugetlb, task)
+}
+
+/// A task for a thread that exists in the story of a test only: the test plays its part itself, beside its own.
+pub(crate) fn another(hugetlb: &System) -> Task<Host> {
+    // SAFETY: the host's RCU is the engine's own, which knows readers and not threads: two readers on one thread are to it
+    // what two threads are. A test in which one of them waits for the other hangs.
+    unsafe { Task::new(hugetlb) }.unwrap()
 }
 
 pub(crate) fn space(hugetlb: &System) -> Space {
@@ -168,7 +175,7 @@ impl<R: Send + 'static> Worker<R> {
         let (send, done) = channel();
         let hugetlb = hugetlb.clone();
         let thread = thread::spawn(move || {
-            let mut task = Task::new(&hugetlb).unwrap();
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
             let result = work(&mut task);
             drop(task);
             drop(hugetlb);

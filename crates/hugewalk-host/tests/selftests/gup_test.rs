@@ -121,7 +121,7 @@ fn threads_get_the_same_pages_at_once_and_give_all_of_them_back() {
             for thread in 0..THREADS {
                 let space = &space;
                 scope.spawn(move || {
-                    let mut task = Task::new(hugetlb).unwrap();
+                    let mut task = hugewalk_host::task(hugetlb).unwrap();
                     for round in 0..ROUNDS {
                         let (fast, command) = COMMANDS[(thread + round) % COMMANDS.len()];
                         in_pieces(

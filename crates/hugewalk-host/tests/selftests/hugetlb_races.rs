@@ -28,7 +28,7 @@ fn who_touches_a_page_that_another_thread_drops_finds_one_even_if_it_is_the_only
         thread::scope(|scope| {
             let stop = StopAtEnd(&over);
             scope.spawn(|| {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 while !over.load(Ordering::Relaxed) {
                     space.madvise(&mut task, BASE, MIB2, Advice::DontNeed).unwrap();
                     dropped.fetch_add(1, Ordering::Relaxed);
@@ -68,14 +68,14 @@ fn the_only_page_is_nobody_elses_while_it_is_dropped_and_touched() {
     thread::scope(|scope| {
         let stop = StopAtEnd(&over);
         scope.spawn(|| {
-            let mut task = Task::new(hugetlb).unwrap();
+            let mut task = hugewalk_host::task(hugetlb).unwrap();
             while !over.load(Ordering::Relaxed) {
                 space.madvise(&mut task, BASE, MIB2, Advice::DontNeed).unwrap();
                 dropped.fetch_add(1, Ordering::Relaxed);
             }
         });
         scope.spawn(|| {
-            let mut task = Task::new(hugetlb).unwrap();
+            let mut task = hugewalk_host::task(hugetlb).unwrap();
             while !over.load(Ordering::Relaxed) {
                 let mapped = space.mmap(&mut task, &one_more()).unwrap_err();
                 assert!(matches!(mapped, MapError::NoPage(_)), "{mapped:?}");
@@ -102,12 +102,12 @@ fn at_each_step_of_dropping<R: Send>(
         let config = HostConfig::new().huge_bytes(MIB2).max_tables(20).contents(Contents::Nothing);
         let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
         hugetlb.resize_pool(SMALL, 1);
-        let mut task = Task::new(&hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let space = AddressSpace::new(&hugetlb).unwrap();
         map_one(&space, &mut task, BASE, flags).unwrap();
         space.fault(&mut task, BASE, Access::Write).unwrap();
         let mut result = None;
-        let their_turn = || result = Some(turn(&space, &mut Task::new(&hugetlb).unwrap()));
+        let their_turn = || result = Some(turn(&space, &mut hugewalk_host::task(&hugetlb).unwrap()));
         let (dropped, interrupted) = interrupt(number, Steps::WordsAndLocks, their_turn, || {
             space.madvise(&mut task, BASE, MIB2, Advice::DontNeed)
         });

@@ -4,7 +4,6 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hugewalk::Task;
 use hugewalk::fault::FaultError;
 use hugewalk::mm::{Backing, MapRequest, Placement};
 
@@ -30,14 +29,15 @@ fn two_that_touch_the_last_page_at_once_both_get_it() {
                 }
                 let hugetlb = &machine.hugetlb;
                 let touch = |space| {
-                    let mut task = Task::new(hugetlb).unwrap();
+                    let mut task = hugewalk_host::task(hugetlb).unwrap();
                     let mut cpu = cpu(space);
                     barrier.wait();
                     cpu.store(&mut task, BASE, 1)
                 };
                 let results = thread::scope(|scope| {
-                    let other = scope.spawn(|| touch(&two));
-                    [touch(&one), other.join().unwrap()]
+                    [&one, &two]
+                        .map(|space| scope.spawn(|| touch(space)))
+                        .map(|thread| thread.join().unwrap())
                 });
                 drop((one, two, file));
                 assert_eq!(machine.free(), 1);
@@ -60,7 +60,7 @@ fn threads_of_a_process_map_write_and_unmap_at_once() {
         for thread in 0..THREADS {
             let space = &space;
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 let mut cpu = cpu(space);
                 for round in 0..ROUNDS {
                     let request = MapRequest {
@@ -104,7 +104,7 @@ fn preallocation_races_with_faults_holes_and_truncation_and_no_page_is_lost() {
         for area in [BASE, at(100)] {
             let (space, over) = (&space, &over);
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 let mut cpu = cpu(space);
                 let mut page = 0;
                 while !over.load(Ordering::Relaxed) {

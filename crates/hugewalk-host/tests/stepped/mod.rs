@@ -230,7 +230,7 @@ unsafe impl Platform for Stepped {
     type SleepMutex = <Host as Platform>::SleepMutex;
     type SleepRwLock = <Host as Platform>::SleepRwLock;
     type Parker = Park;
-    type Rcu = EpochRcu<Self>;
+    type Rcu = hugewalk_host::OnePerThread<EpochRcu<Self>>;
     type MmContext = MmContext;
 
     fn levels(&self) -> Levels {

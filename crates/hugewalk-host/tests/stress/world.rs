@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
+use hugewalk::Hugetlb;
 use hugewalk::addr::HugeSize;
 use hugewalk::file::HugeFile;
 use hugewalk::reserve::SubPool;
 use hugewalk::sync::Arc as EngineArc;
-use hugewalk::{Hugetlb, Task};
 use hugewalk_host::{Host, HostConfig};
 
 use crate::ledger::{Finished, Ledger};
@@ -54,7 +54,7 @@ impl World {
         assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, POOL), POOL);
         let (max, min) = MOUNT;
         let mount = SubPool::new(&hugetlb, HugeSize::Size2M, Some(max), Some(min)).unwrap();
-        let mut task = Task::new(&hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let mut file = |number: usize, mount, pages: u64, offsets, shrinks| {
             let file = HugeFile::new(&hugetlb, HugeSize::Size2M, mount).unwrap();
             file.truncate(&mut task, pages * MIB2).unwrap();
@@ -88,7 +88,7 @@ impl World {
     /// all.
     pub(crate) fn end(self) {
         let Self { hugetlb, files, mount, processes, .. } = self;
-        let mut task = Task::new(&hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
         for process in processes.into_inner().unwrap() {
             process.exit(&mut task);
         }

@@ -127,7 +127,7 @@ fn without_tables_for_all_markers_nothing_is_protected() {
         let config = HostConfig::new().huge_bytes(GIB).max_tables(tables).contents(Contents::Nothing);
         let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
         hugetlb.resize_pool(HugeSize::Size2M, 8);
-        let mut task = Task::new(&hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let (file, space) = (file_of(&mut task, 1024), AddressSpace::new(&hugetlb).unwrap());
         map_at(&space, &mut task, &file, BASE, MapFlags::SHARED | MapFlags::NORESERVE);
         let uffd = Userfault::new(&space, Features::empty()).unwrap();

@@ -384,7 +384,7 @@ fn a_mapping_has_one_handler_and_faults_of_others_are_none_of_its() {
     std::thread::scope(|scope| {
         for page in [0, 1] {
             scope.spawn(move || {
-                let mut task = hugewalk::Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 load(&mut Cpu::new(space).unwrap(), &mut task, page).unwrap();
             });
         }

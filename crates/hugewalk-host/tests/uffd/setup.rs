@@ -69,7 +69,7 @@ impl World {
 
     pub(crate) fn with_contents(contents: Contents, pages: u64, flags: MapFlags, features: Features) -> Self {
         let hugetlb = system(contents);
-        let mut task = Task::new(&hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let file = file_of(&mut task, pages);
         let space = AddressSpace::new(&hugetlb).unwrap();
         map_at(&space, &mut task, &file, BASE, flags);
@@ -101,7 +101,7 @@ impl World {
         let Self { hugetlb, task, space, uffd, .. } = self;
         std::thread::scope(|scope| {
             let other = scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 work(&mut Cpu::new(space).unwrap(), &mut task)
             });
             let handled = handler(task, uffd);

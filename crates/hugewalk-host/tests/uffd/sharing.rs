@@ -94,7 +94,7 @@ fn nobody_shares_a_table_anew_before_the_registration_shows() {
         for faulting in [&*space, &other] {
             let (hugetlb, done) = (&*hugetlb, &done);
             scope.spawn(move || {
-                let mut task = Task::new(hugetlb).unwrap();
+                let mut task = hugewalk_host::task(hugetlb).unwrap();
                 while !done.load(Ordering::Relaxed) {
                     for page in [0, 3, 512, 700] {
                         faulting.fault(&mut task, at(page, 0), Access::Read).unwrap();

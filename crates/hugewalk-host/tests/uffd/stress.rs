@@ -87,13 +87,13 @@ fn no_wake_up_is_lost(
     let (hugetlb, space, uffd) = (&*hugetlb, &*space, &*uffd);
     std::thread::scope(|scope| {
         for _ in 0..HANDLERS {
-            scope.spawn(|| handle(uffd, &mut Task::new(hugetlb).unwrap(), &zeroes));
+            scope.spawn(|| handle(uffd, &mut hugewalk_host::task(hugetlb).unwrap(), &zeroes));
         }
         let threads: Vec<_> = (0..THREADS)
             .map(|page| {
                 let (progress, drop_pages) = (&progress, &drop_pages);
                 scope.spawn(move || {
-                    let mut task = Task::new(hugetlb).unwrap();
+                    let mut task = hugewalk_host::task(hugetlb).unwrap();
                     let mut cpu = Cpu::new(space).unwrap();
                     for _ in 0..FAULTS {
                         cpu.store(&mut task, at(page, 0), 1).unwrap();
@@ -149,12 +149,12 @@ fn no_wake_up_is_lost_on_protected_pages() {
         let World { hugetlb, task, space, uffd, .. } = &mut world;
         let (hugetlb, space, uffd) = (&*hugetlb, &*space, &*uffd);
         std::thread::scope(|scope| {
-            scope.spawn(|| handle(uffd, &mut Task::new(hugetlb).unwrap(), &[]));
+            scope.spawn(|| handle(uffd, &mut hugewalk_host::task(hugetlb).unwrap(), &[]));
             let threads: Vec<_> = (0..THREADS)
                 .map(|page| {
                     let progress = &progress;
                     scope.spawn(move || {
-                        let mut task = Task::new(hugetlb).unwrap();
+                        let mut task = hugewalk_host::task(hugetlb).unwrap();
                         let mut cpu = Cpu::new(space).unwrap();
                         for _ in 0..STORES {
                             cpu.store(&mut task, at(page, 0), 1).unwrap();
@@ -195,7 +195,7 @@ fn no_wake_up_is_lost_when_the_page_comes_on_its_own() {
                 .map(|page| {
                     let progress = &progress;
                     scope.spawn(move || {
-                        let mut task = Task::new(hugetlb).unwrap();
+                        let mut task = hugewalk_host::task(hugetlb).unwrap();
                         let mut cpu = Cpu::new(space).unwrap();
                         for _ in 0..FAULTS {
                             cpu.store(&mut task, at(page, 0), 1).unwrap();
@@ -237,7 +237,7 @@ fn no_wake_up_is_lost_when_a_protection_goes_on_its_own() {
                 .map(|page| {
                     let (progress, protected) = (&progress, &protected[page]);
                     scope.spawn(move || {
-                        let mut task = Task::new(hugetlb).unwrap();
+                        let mut task = hugewalk_host::task(hugetlb).unwrap();
                         let mut cpu = Cpu::new(space).unwrap();
                         let address = at(page as u64, 0);
                         for _ in 0..STORES {
@@ -311,7 +311,7 @@ fn bounce(kind: MapFlags, modes: Modes) {
                 let counters: Vec<_> = (0..COUNTERS)
                     .map(|number| {
                         inner.spawn(move || {
-                            let mut task = Task::new(hugetlb).unwrap();
+                            let mut task = hugewalk_host::task(hugetlb).unwrap();
                             let mut cpu = Cpu::new(space).unwrap();
                             let mut page = number;
                             while !carried.load(Ordering::Relaxed) {
@@ -330,7 +330,7 @@ fn bounce(kind: MapFlags, modes: Modes) {
                 let finished = &finished;
                 std::thread::scope(|handlers| {
                     handlers.spawn(move || {
-                        let mut task = Task::new(hugetlb).unwrap();
+                        let mut task = hugewalk_host::task(hugetlb).unwrap();
                         let mut cpu = Cpu::new(space).unwrap();
                         while !finished.load(Ordering::Relaxed) {
                             match uffd.try_read_event() {

@@ -25,6 +25,18 @@ pub type Process = Arc<AddressSpace<Lab>>;
 /// A file of the lab.
 pub type File = Arc<HugeFile<Lab>>;
 
+/// A task for one of the lab's threads, or a second one for a scenario about that mistake.
+///
+/// # Panics
+///
+/// If this process has no memory.
+#[must_use]
+pub fn another(hugetlb: &Arc<Hugetlb<Lab>>) -> LabTask {
+    // SAFETY: the threads of the lab are its tasks: all of them run on one thread of the system, one at a time, and its RCU
+    // knows readers. A thread of a scenario that has two of them is what that scenario shows; no memory is ever reused.
+    unsafe { Task::new(hugetlb) }.expect("memory")
+}
+
 /// The address of page `index` of the gigabyte.
 #[must_use]
 pub fn page(index: u64) -> VirtAddr {
@@ -66,7 +78,7 @@ impl<'s> Bench<'s> {
         let hugetlb = Hugetlb::new(Lab::new(settings, judged)).expect("memory");
         hugetlb.platform().attach(hugetlb.rcu());
         hugetlb.resize_pool(HugeSize::Size2M, 4);
-        let task = Task::new(&hugetlb).expect("memory");
+        let task = another(&hugetlb);
         Self { setup, task, hugetlb, processes: Vec::new(), files: Vec::new(), born: Nursery::default() }
     }
 
@@ -206,7 +218,7 @@ impl<'s> Bench<'s> {
     ///
     /// If this process has no memory.
     pub fn cpu(&mut self, name: &str, work: impl FnOnce(&mut LabTask) + 'static) {
-        let mut task = Task::new(&self.hugetlb).expect("memory");
+        let mut task = another(&self.hugetlb);
         self.setup.thread(name, move || {
             work(&mut task);
             Lab::end_thread();
@@ -220,7 +232,7 @@ impl<'s> Bench<'s> {
     /// If this process has no memory.
     pub fn finish(self) {
         let Self { setup, mut task, hugetlb, mut processes, files, born } = self;
-        let audit = Task::new(&hugetlb).expect("memory");
+        let audit = another(&hugetlb);
         Audit { task: RefCell::new(audit), files: RefCell::new(files.clone()) }.begin();
         setup.finally(move |judged| {
             Audit::end();

@@ -77,7 +77,7 @@ mod races;
 mod waits;
 mod walkers;
 
-pub use self::bench::{BASE, Bench, File, LabTask, Nursery, Process, dont_need, map, page};
+pub use self::bench::{BASE, Bench, File, LabTask, Nursery, Process, another, dont_need, map, page};
 pub use self::expected::{Expected, PROOFS, expected};
 
 use self::expected::Row;

@@ -1,15 +1,15 @@
 //! Who sleeps, and in what: migration, userfaultfd, visitors.
 
+use hugewalk::addr::VirtAddr;
 use hugewalk::addr::{PMD_SIZE, PUD_SIZE};
 use hugewalk::arch::Entry;
 use hugewalk::fault::Access;
 use hugewalk::pagewalk::{Found, Next, Resched, SleepingVisitor, Visitor};
 use hugewalk::uffd::{Features, Modes, Userfault};
 use hugewalk::vma::Vma;
-use hugewalk::{Task, addr::VirtAddr};
 
 use super::Scenario;
-use super::bench::{BASE, Bench, LabTask, Process, page};
+use super::bench::{BASE, Bench, LabTask, Process, another, page};
 use super::expected::{MISTAKE, NONE, Row, Verdicts};
 use super::other::{USUAL, fault};
 use super::races::STALE;
@@ -123,7 +123,7 @@ fn fault_and_migrate(bench: &mut Bench<'_>, waits: fn(&Process, &mut LabTask, &L
     let process = bench.process(&file, &[0]);
     let last = bench.process(&file, &[0]);
     let frame = bench.frame(&process, 0);
-    let second = Task::new(bench.hugetlb()).expect("memory");
+    let second = another(bench.hugetlb());
     bench.cpu("fault", move |task| waits(&process, task, &second));
     bench.cpu("migrate", move |task| {
         let hugetlb = task.hugetlb().clone();
@@ -146,7 +146,7 @@ fn sleeping_visitor(bench: &mut Bench<'_>) {
     let file = bench.file();
     let process = bench.process(&file, &[0]);
     let other = bench.process(&file, &[]);
-    let mut visitor = Sleeper(Task::new(bench.hugetlb()).expect("memory"), other);
+    let mut visitor = Sleeper(another(bench.hugetlb()), other);
     bench.cpu("walk", move |task| {
         process.walk_range(task, page(0)..page(1), &mut visitor).expect("aligned");
     });
@@ -201,7 +201,7 @@ fn visit<V: SleepingVisitor<Lab> + 'static>(bench: &mut Bench<'_>, make: fn(LabT
     let file = bench.file();
     let _other = bench.process(&file, &[0]);
     let process = bench.process(&file, &[0]);
-    let second = Task::new(bench.hugetlb()).expect("memory");
+    let second = another(bench.hugetlb());
     let mut visitor = make(second, process.clone());
     let same = process.clone();
     bench.cpu("walk", move |task| {

@@ -41,7 +41,8 @@ impl<P: Platform> Drop for AddressSpace<P> {
         }
         // Without memory for even a reader of RCU the mappings stay for ever: better than pulling them from under the
         // file's other users. Who cannot have that calls `exit`.
-        if let Ok(mut task) = Task::new(self.mm.hugetlb()) {
+        // SAFETY: the other task that the thread may have is not used before this one is dropped.
+        if let Ok(mut task) = unsafe { Task::new(self.mm.hugetlb()) } {
             self.exit(&mut task);
         }
     }

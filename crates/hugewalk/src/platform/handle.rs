@@ -15,6 +15,14 @@ use crate::rcu::{Rcu, RcuHead};
 #[derive(Debug)]
 pub struct HandleRcu<R>(R);
 
+impl<R> HandleRcu<R> {
+    /// The RCU of the platform behind the handle.
+    #[must_use]
+    pub fn inner(&self) -> &R {
+        &self.0
+    }
+}
+
 macro_rules! handle {
     ($handle:ty) => {
         // SAFETY: the barriers are those of the platform behind the handle.

@@ -17,6 +17,7 @@ mod tables;
 pub(crate) use self::platform::Bench;
 
 use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::error::OutOfMemory;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Backing, MapError, MapFlags, MapRequest, Placement};
 use hugewalk::sync::Arc;
@@ -36,11 +37,22 @@ pub(crate) const fn at(address: u64) -> VirtAddr {
     VirtAddr::new(address)
 }
 
+/// A task for one of the threads of a test, all of which this one plays.
+pub(crate) fn task(hugetlb: &Arc<Hugetlb>) -> Task {
+    try_task(hugetlb).unwrap()
+}
+
+pub(crate) fn try_task(hugetlb: &Arc<Hugetlb>) -> Result<Task, OutOfMemory> {
+    // SAFETY: this host uses the engine's own RCU, which knows readers and not threads. Where one of them waits for the
+    // other, the host panics.
+    unsafe { Task::new(hugetlb) }
+}
+
 /// A system with so many pages of 2 MiB, and a task.
 pub(crate) fn system(pages: u64) -> (Arc<Hugetlb>, Task) {
     let hugetlb = Hugetlb::new(Bench::new()).unwrap();
     assert_eq!(hugetlb.resize_pool(SMALL, pages), pages);
-    let task = Task::new(&hugetlb).unwrap();
+    let task = task(&hugetlb);
     (hugetlb, task)
 }
 

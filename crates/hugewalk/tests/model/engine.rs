@@ -14,7 +14,7 @@ use hugewalk::sync::Arc;
 use super::state::{FILES, MOUNTS, PROCESSES};
 use super::{Call, Map, Outcome, Refused, What, Why};
 use crate::common::inject::{exempt, inside};
-use crate::common::{AddressSpace, Bench, File, Hugetlb, Task, at, cpu};
+use crate::common::{AddressSpace, Bench, File, Hugetlb, Task, at, cpu, task};
 
 pub(crate) struct Engine {
     pub(crate) processes: [Option<Arc<AddressSpace>>; PROCESSES],
@@ -33,7 +33,7 @@ impl Engine {
             processes: Default::default(),
             files: Default::default(),
             mounts: Default::default(),
-            task: Task::new(&hugetlb).unwrap(),
+            task: task(&hugetlb),
             hugetlb,
             has_shared: false,
         }

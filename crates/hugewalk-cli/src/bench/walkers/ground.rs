@@ -39,7 +39,7 @@ impl Ground {
         if hugetlb.resize_pool(HugeSize::Size2M, pages) < pages {
             return Err(BenchError::Pages(pages));
         }
-        let mut task = Task::new(&hugetlb)?;
+        let mut task = hugewalk_host::task(&hugetlb)?;
         let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None)?;
         let space = AddressSpace::new(&hugetlb)?;
         let request = MapRequest {

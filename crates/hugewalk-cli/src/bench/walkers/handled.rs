@@ -30,7 +30,7 @@ pub(super) struct Handled {
 impl Handled {
     pub(super) fn new() -> Result<Self, BenchError> {
         let ground = Ground::new(1)?;
-        let mut task = Task::new(&ground.hugetlb)?;
+        let mut task = hugewalk_host::task(&ground.hugetlb)?;
         let range = ground.range();
         let mut handlers = Vec::new();
         for space in [&ground.space, &ground.sharer] {
@@ -51,7 +51,7 @@ impl Handled {
         std::thread::scope(|scope| {
             let handler = scope.spawn(|| self.handle());
             let sample = crowd.run(|task, thread| self.fault(task, FIRST + thread as u64, iterations));
-            if let Ok(mut task) = Task::new(&self.ground.hugetlb) {
+            if let Ok(mut task) = hugewalk_host::task(&self.ground.hugetlb) {
                 self.fault(&mut task, LAST, 1);
             }
             let _ = handler.join();
@@ -74,7 +74,7 @@ impl Handled {
     }
 
     fn handle(&self) {
-        let Ok(mut task) = Task::new(&self.ground.hugetlb) else { return };
+        let Ok(mut task) = hugewalk_host::task(&self.ground.hugetlb) else { return };
         let last: VirtAddr = self.ground.page(0, LAST);
         while let Ok(Message::Pagefault(fault)) = self.handler.read_event(&mut task) {
             let copied = self.handler.copy(&mut task, fault.address, &self.bytes, CopyMode::empty());

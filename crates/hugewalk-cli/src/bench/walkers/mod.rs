@@ -158,7 +158,7 @@ pub(super) fn count(way: Way, iterations: u64, out: &mut dyn Write) -> Result<()
         handled.run(&crowd, iterations);
     } else {
         let operations = Operations::new()?;
-        let mut task = Task::new(&operations.ground.hugetlb)?;
+        let mut task = hugewalk_host::task(&operations.ground.hugetlb)?;
         operations.run(way, &mut task, 0, iterations);
     }
     writeln!(out, "{}: {iterations} times", way.name())?;
@@ -184,7 +184,7 @@ mod tests {
     fn each_operation_leaves_the_tables_shared_and_the_pages_there() {
         let operations = Operations::new().unwrap();
         let ground = &operations.ground;
-        let mut task = Task::new(&ground.hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&ground.hugetlb).unwrap();
         for &way in Way::value_variants() {
             operations.run(way, &mut task, 1, 40);
         }
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_failed_page_ends_the_fault_and_a_mapped_one_is_found() {
         let operations = Operations::new().unwrap();
-        let mut task = Task::new(&operations.ground.hugetlb).unwrap();
+        let mut task = hugewalk_host::task(&operations.ground.hugetlb).unwrap();
         assert!(operations.meets_what_it_measures(&mut task));
     }
 

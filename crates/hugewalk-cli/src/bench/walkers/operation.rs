@@ -36,7 +36,7 @@ pub(super) struct Operations {
 impl Operations {
     pub(super) fn new() -> Result<Self, BenchError> {
         let ground = Ground::new(GIGABYTES + 1)?;
-        let mut task = Task::new(&ground.hugetlb)?;
+        let mut task = hugewalk_host::task(&ground.hugetlb)?;
         // Gigabytes of its own for each thread: processors fetch cache lines in pairs, and the records of two neighbouring
         // pages are a pair.
         let each = GIGABYTES / THREADS;
