@@ -13,12 +13,13 @@ use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
 use hugewalk::arch::{Entry, RawEntry};
 use hugewalk::mm::AddressSpace;
 use hugewalk::page::Page;
+use hugewalk::platform::ENTRIES;
 use hugewalk::sync::Word as _;
 
-use super::Lab;
-use super::quarantine::access;
+use super::ground::{Cached, Lab, To, access, world};
+use super::property::Property;
 use super::trace;
-use super::world::{Property, world};
+use super::word::Word;
 use crate::explore::{Object, Op, Wait, in_thread};
 use crate::story::StepKind;
 
@@ -61,75 +62,16 @@ impl Context {
     }
 }
 
-/// Something a processor has cached.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cached {
-    /// Whose cache it is in: a thread is a processor. Another one's would be something shared, and a look into it a step.
-    cpu: Option<usize>,
-    context: usize,
-    root: TableFrame,
-    /// Start of the range: of 1 GiB if it leads to a table, of 2 MiB if to a page.
-    start: u64,
-    to: To,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum To {
-    Table(TableFrame),
-    /// With the table that the entry lies in.
-    Page(HugeFrame, TableFrame),
-}
-
-/// Something that a processor keeps, in words.
-pub(super) struct Kept {
-    pub(super) context: usize,
-    pub(super) range: Range<u64>,
-    pub(super) to: String,
-}
-
-/// What processors keep.
-pub(super) fn kept() -> Vec<Kept> {
-    let words = |cached: &Cached| {
-        let (size, to) = match cached.to {
-            To::Table(table) => (1 << 30, format!("T{}", table.0)),
-            To::Page(frame, _) => (1 << 21, format!("page {}", frame.0 >> 9)),
-        };
-        Kept { context: cached.context, range: cached.start..cached.start + size, to }
-    };
-    world().cached.borrow().iter().flatten().map(words).collect()
-}
-
 /// Takes what was cached of a range back.
 pub(super) fn flush(context: &Context, range: &Range<VirtAddr>) {
     let wait = Wait::until(Context::is_idle, std::ptr::from_ref(context).cast());
     access(&Op::write(context.object()).waits(wait));
     let of = std::ptr::from_ref(context).addr();
     trace::flush(context.object(), of, range);
-    for place in world().cached.borrow_mut().iter_mut() {
-        place.take_if(|cached| {
-            let size = if matches!(cached.to, To::Table(_)) { 1 << 30 } else { 1 << 21 };
-            cached.context == of
-                && cached.start + size > range.start.as_u64()
-                && cached.start < range.end.as_u64()
-        });
-    }
-}
-
-/// After a gather has flushed, and when `i_mmap` is released, no processor reaches a table that its address space has no entry
-/// for, nor a page that it found there (I6).
-pub(super) fn check_caches() {
-    let stale = world().cached.borrow().iter().flatten().find_map(|cached| {
-        let (To::Table(table) | To::Page(_, table)) = cached.to;
-        let pud = world().peek(cached.root, cached.start >> 39);
-        let now = pud.and_then(|pud| world().peek(pud, cached.start >> 30));
-        (now != Some(table)).then_some((table, *cached))
+    world().cached.flush(|cached| {
+        let kept = cached.range();
+        cached.context == of && kept.end > range.start.as_u64() && kept.start < range.end.as_u64()
     });
-    let Some((table, cached)) = stale else { return };
-    let by = if matches!(cached.to, To::Page(..)) { "a TLB" } else { "a paging-structure cache" };
-    let whose = world().roots().position(|root| root == cached.root).map_or(0, |at| at + 1);
-    let text = format!("{by} still reaches T{} for P{whose}, which has no entry for it any more", table.0);
-    trace::is_about(table, false);
-    world().violated(Property::I6, &text);
 }
 
 /// An access to memory, in words.
@@ -162,7 +104,7 @@ impl<'s> Cpu<'s> {
         let found = translate(self.space.mm().root_frame(), context, address);
         if let Some(frame) = found {
             // SAFETY: the record of a page that was mapped; its memory stays.
-            let page: &Page<Lab> = unsafe { world().page_record(frame).cast().as_ref() };
+            let page = unsafe { world().page_record(frame).cast::<Page<Lab>>().as_ref() };
             if page.references() == 0 {
                 let text = format!("a processor touches huge page {:#x}, which is free", frame.0);
                 world().violated(Property::I6, &text);
@@ -181,17 +123,13 @@ impl<'s> Cpu<'s> {
 pub(crate) fn translate(root: TableFrame, context: &Context, address: VirtAddr) -> Option<HugeFrame> {
     let (cpu, context, at) = (in_thread(), std::ptr::from_ref(context).addr(), address.as_u64());
     let find = |start: u64, page: bool| {
-        let fits = |cached: &&Cached| {
+        let fits = |cached: &Cached| {
             (cached.cpu, cached.context, cached.start) == (cpu, context, start)
                 && matches!(cached.to, To::Page(..)) == page
         };
-        world().cached.borrow().iter().flatten().find(fits).map(|cached| cached.to)
+        world().cached.find(fits).map(|cached| cached.to)
     };
-    let keep = |start: u64, to: To| {
-        let mut places = world().cached.borrow_mut();
-        let free = places.iter_mut().find(|place| place.is_none());
-        *free.expect("fewer translations in a run") = Some(Cached { cpu, context, root, start, to });
-    };
+    let keep = |start: u64, to: To| world().cached.keep(Cached { cpu, context, root, start, to });
     if let Some(To::Page(frame, _)) = find(at >> 21 << 21, true) {
         return Some(frame);
     }
@@ -214,6 +152,6 @@ pub(crate) fn translate(root: TableFrame, context: &Context, address: VirtAddr) 
 /// Reads an entry, as hardware does.
 fn read(table: TableFrame, index: u64) -> RawEntry {
     // SAFETY: the page is there for ever; its words are atomics.
-    let words = unsafe { world().entries(table).as_ref() };
+    let words = unsafe { world().entries(table).cast::<[Word; ENTRIES]>().as_ref() };
     RawEntry::from_bits(words[index as usize & 511].load(std::sync::atomic::Ordering::Acquire))
 }

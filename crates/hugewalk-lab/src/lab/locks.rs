@@ -6,20 +6,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use hugewalk::sync::Parker;
 use lock_api::{GuardNoSend, RawMutex, RawRwLock};
 
-use super::audit;
-use super::quarantine::access;
+use super::ground::{Place, access, settle, world};
+use super::judge;
 use super::trace::{self, Mode};
-use super::world::{Place, Property, world};
 use crate::explore::{Kind, Lock, Object, RwLock, Wait, in_thread, lock_released, lock_taken, lock_wanted};
-
-/// Nothing that sleeps may be called in an atomic section (I10).
-fn may_sleep() {
-    if let Some(thread) = in_thread()
-        && world().atomic.borrow()[thread] > 0
-    {
-        world().violated(Property::I10, "sleeping in an atomic section");
-    }
-}
 
 /// A spinning lock; that of a table dies with it, or before. Outside of an exploration nobody can wait for it.
 #[derive(Debug)]
@@ -62,7 +52,7 @@ unsafe impl RawMutex for SpinLock {
         let op = world.op(place, address, Kind::Write, true).waits(wait);
         access(&op);
         trace::lock_taken(op.object(), address, place, Mode::Alone, false);
-        world.check_alive(place, true, "locks");
+        judge::spins(place, "locks");
         assert!(!self.held.swap(true, Acquire), "the lock is held, and nobody explores");
         lock_taken(address);
         Self::atomic(1);
@@ -79,7 +69,7 @@ unsafe impl RawMutex for SpinLock {
         } else {
             trace::lock_refused(op.object(), address, place, Mode::Alone);
         }
-        world.check_alive(place, true, "tries");
+        judge::spins(place, "tries");
         let free = !self.held.swap(true, Acquire);
         if free {
             lock_taken(address);
@@ -95,7 +85,7 @@ unsafe impl RawMutex for SpinLock {
         let op = world.op(place, address, Kind::Write, true).releases();
         access(&op);
         trace::lock_released(op.object(), address);
-        world.check_alive(place, true, "unlocks");
+        judge::spins(place, "unlocks");
         self.held.store(false, Release);
         lock_released(address);
         Self::atomic(-1);
@@ -109,7 +99,7 @@ fn wanted<L>(lock: &L, mode: Mode) {
 fn taken<L>(lock: &L, mode: Mode, tried: bool) {
     let address = std::ptr::from_ref(lock).addr();
     trace::lock_taken(Object::at(lock), address, Place::Elsewhere, mode, tried);
-    world().patience.took(address);
+    judge::took(address);
 }
 
 fn tried<L>(lock: &L, mode: Mode, free: bool) -> bool {
@@ -118,7 +108,7 @@ fn tried<L>(lock: &L, mode: Mode, free: bool) -> bool {
     } else {
         let address = std::ptr::from_ref(lock).addr();
         trace::lock_refused(Object::at(lock), address, Place::Elsewhere, mode);
-        world().patience.refused(address);
+        judge::was_refused(address);
     }
     free
 }
@@ -126,7 +116,7 @@ fn tried<L>(lock: &L, mode: Mode, free: bool) -> bool {
 fn released<L>(lock: &L) {
     let address = std::ptr::from_ref(lock).addr();
     trace::lock_released(Object::at(lock), address);
-    world().patience.let_go(address);
+    judge::let_go(address);
 }
 
 /// A sleeping lock.
@@ -141,20 +131,20 @@ unsafe impl RawMutex for SleepMutex {
 
     fn lock(&self) {
         let _lab = world().at_work();
-        world().quarantine.settle();
+        settle();
         wanted(&self.0, Mode::Alone);
-        may_sleep();
+        judge::may_sleep();
         self.0.lock();
         taken(&self.0, Mode::Alone, false);
     }
     fn try_lock(&self) -> bool {
         let _lab = world().at_work();
-        world().quarantine.settle();
+        settle();
         tried(&self.0, Mode::Alone, self.0.try_lock())
     }
     unsafe fn unlock(&self) {
         let _lab = world().at_work();
-        world().quarantine.settle();
+        settle();
         // SAFETY: passed on to the caller.
         unsafe { self.0.unlock() };
         released(&self.0);
@@ -183,9 +173,9 @@ unsafe impl Parker for Token {
     fn park(&self) {
         let _lab = world().at_work();
         trace::sleeps(true);
-        may_sleep();
+        judge::may_sleep();
         // What it has read makes it sleep.
-        world().told();
+        judge::acts();
         let (world, address) = (world(), std::ptr::from_ref(self).addr());
         let wait = Wait::until(Self::is_put, std::ptr::from_ref(self).cast());
         access(&world.op(world.place(address), address, Kind::Write, true).waits(wait));
@@ -212,14 +202,13 @@ impl SleepRwLock {
 
     /// What is done to the lock now is done to what it lies in: if that is a VMA, it must not be gone.
     fn used(&self) {
-        world().quarantine.settle();
-        world().quarantine.check(self.address());
+        judge::uses(self.address());
     }
 
     /// If it is the `i_mmap` of a file, there are things that hold whenever it is free.
     fn audit(&self) {
         if self.0.is_free() {
-            audit::released(self.address());
+            judge::is_free(self.address());
         }
     }
 }
@@ -234,7 +223,7 @@ unsafe impl RawRwLock for SleepRwLock {
         let _lab = world().at_work();
         self.used();
         wanted(&self.0, Mode::Read);
-        may_sleep();
+        judge::may_sleep();
         self.0.lock_shared();
         taken(&self.0, Mode::Read, false);
         self.used();
@@ -256,13 +245,11 @@ unsafe impl RawRwLock for SleepRwLock {
         let _lab = world().at_work();
         self.used();
         wanted(&self.0, Mode::Write);
-        may_sleep();
+        judge::may_sleep();
         self.0.lock_exclusive();
         taken(&self.0, Mode::Write, false);
         self.used();
-        if world().quarantine.is_on() {
-            world().quarantine.looks(audit::is_of_file(self.address()));
-        }
+        judge::took_in_write(self.address());
     }
     fn try_lock_exclusive(&self) -> bool {
         let _lab = world().at_work();

@@ -3,7 +3,7 @@
 //! # What is modelled
 //!
 //! - Memory: sequentially consistent. Tables and pages are never handed out twice within a run; a late access to a table
-//!   or to its lock is a violation (`world.rs`).
+//!   or to its lock is a violation (`ground`).
 //! - Locks: spinning ones, and sleeping ones in which writers queue (`locks.rs`).
 //! - RCU: grace periods end as early as they may (`rcu.rs`). Interrupts off are a section too, and the only one that holds a
 //!   broadcast up.
@@ -11,7 +11,7 @@
 //! - The protocols of other times and of other people: what walkers hold, when table locks die, whom unsharing waits
 //!   for (`protocol.rs`).
 //!
-//! What holds whenever `i_mmap` is free is looked at in the step that lets it go (`audit.rs`): by nobody, so the reduction of the
+//! What holds whenever `i_mmap` is free is looked at in the step that lets it go (`judge/audit.rs`): by nobody, so the reduction of the
 //! unbounded stage does not go out of its way to find a moment for it.
 //!
 //! # What is no scheduling point
@@ -21,24 +21,26 @@
 //! files and the system are kept until the threads have ended (`scenario/bench.rs`), so nobody fails to come back; and what a
 //! thread can be the last to let go of, a mapping or what belongs to it, takes nothing along that is shared: its memory is
 //! freed, and that is not handed out again in the run. (Scenarios about who uses a mapping too late make a step of its end:
-//! `quarantine.rs`.) So the counts can change in any order, and each interleaving ends as
+//! `judge/quarantine.rs`.) So the counts can change in any order, and each interleaving ends as
 //! one does in which they change with the step before. A test of `check.rs` looks whether any thread touches something shared
 //! because it let a last reference go; what would happen then, in whichever thread it is, is not explored.
 //!
 //! Contents of pages are not modelled.
 
-mod audit;
-mod cpu;
-mod locks;
-mod patience;
-mod protocol;
-mod quarantine;
-mod rcu;
-mod speculate;
+// From the ground up: a room uses those above it in this list. What has no line here stands on all of them.
+mod property;
+mod settings;
+mod ground;
 pub(crate) mod trace;
-mod walker;
+mod judge;
+mod memory;
 mod word;
-mod world;
+mod locks;
+mod rcu;
+mod cpu;
+mod protocol;
+mod walker;
+mod speculate;
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -47,45 +49,48 @@ use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::error::OutOfMemory;
 use hugewalk::platform::{Barriers, ENTRIES, Event, Levels, PageRecord, Platform, TableRecord};
 
-pub(crate) use self::audit::Audit;
 pub(crate) use self::cpu::Context;
 pub use self::cpu::Cpu;
 #[cfg(test)]
 pub(crate) use self::cpu::translate;
+pub use self::ground::Lab;
+pub(crate) use self::judge::audit::Audit;
 pub use self::locks::{SleepMutex, SleepRwLock, SpinLock, Token};
-pub use self::protocol::{Broadcast, Chosen, Settings, Walkers};
+pub use self::property::Property;
+pub use self::protocol::Chosen;
 #[cfg(test)]
 pub(crate) use self::rcu::set_interrupts_off;
 pub use self::rcu::{LabRcu, LabReader};
+pub use self::settings::{Broadcast, Settings, Walkers};
 pub use self::speculate::Speculator;
 pub(crate) use self::trace::{end_run, tell};
 pub use self::walker::Walker;
 pub use self::word::Word;
-pub(crate) use self::world::MACHINE;
-pub use self::world::Property;
 
-use self::world::world;
-use crate::explore::asking;
+use self::ground::world;
+use self::judge::quarantine::quarantine;
+use crate::explore::{Machine, asking};
 
-/// The platform. All of its state is the machine of the OS thread (`world.rs`); there is one in use at a time, and one that
-/// is used after its run, or on another OS thread, panics.
-#[derive(Debug)]
-pub struct Lab {
-    run: u64,
-    rcu: std::cell::Cell<*const LabRcu>,
+/// The machine, for who sets its runs back.
+pub(crate) const MACHINE: Machine = Machine {
+    wipe: || begin_run(Settings::HUGEWALK),
+    pieces: |each| {
+        world().pieces(each);
+        judge::pieces(each);
+    },
+};
+
+fn begin_run(settings: Settings) {
+    world().begin_run(settings);
+    judge::begin_run();
 }
-
-// SAFETY: on another OS thread every method of the platform panics, in `machine`, before it touches anything.
-unsafe impl Sync for Lab {}
-// SAFETY: as above.
-unsafe impl Send for Lab {}
 
 impl Lab {
     /// A fresh machine, on which this protocol is followed and these properties are checked.
     #[must_use]
     pub(crate) fn new(settings: Settings, judged: &[Property]) -> Self {
-        world().begin_run(settings);
-        world().judged.set(judged.iter().fold(0, |mask, property| mask | 1 << *property as u16));
+        begin_run(settings);
+        world().judge_by(judged);
         trace::begin_run();
         Self::follow(settings);
         Self { run: world().run.get(), rcu: std::cell::Cell::new(std::ptr::null()) }
@@ -102,24 +107,24 @@ impl Lab {
 
     /// From now on VMAs are kept beyond their last reference, and whoever uses one then is seen.
     pub(crate) fn keep_vmas() {
-        world().quarantine.begin();
+        quarantine().begin();
     }
 
     /// The thread has ended: what it has dropped is gone.
     pub(crate) fn end_thread() {
-        world().quarantine.settle();
+        judge::thread_ends();
     }
 
     /// Says whether there is memory for tables from now on, and on a heap that fails. A step.
     pub(crate) fn set_memory(there_is: bool) {
-        world().set_memory(there_is);
+        memory::set_memory(there_is);
     }
 
     /// Does something of the engine's, in which memory on the heap can run out as that for tables can
     /// ([`set_memory`](Self::set_memory)). What the lab does meanwhile has memory.
     pub(crate) fn with_failing_heap<R>(work: impl FnOnce() -> R) -> R {
         world().let_heap_fail();
-        asking(|| world().has_memory(), work)
+        asking(memory::has_memory, work)
     }
 
     /// The protocol that is followed.
@@ -135,7 +140,7 @@ impl Lab {
 
     /// Makes the domain known that broadcasts wait for.
     pub(crate) fn attach(&self, rcu: &LabRcu) {
-        self.rcu.set(rcu);
+        self.rcu.set(std::ptr::from_ref(rcu).cast());
     }
 
     /// Gives a process its number in traces: the first is P1.
@@ -146,22 +151,10 @@ impl Lab {
         trace::process(space.mm().root_frame(), start..start + size_of_val(space), context);
     }
 
-    /// The machine, if this is its run and its OS thread.
-    #[inline]
-    fn machine(&self) -> &'static world::World {
-        let world = world();
-        assert_eq!(
-            world.run.get(),
-            self.run,
-            "a system of the lab is used after its run, or on another OS thread"
-        );
-        world
-    }
-
     fn broadcast(&self) {
         self.machine();
         // SAFETY: set by `attach` to the domain of the system that owns this platform; null before.
-        if let Some(rcu) = unsafe { self.rcu.get().as_ref() } {
+        if let Some(rcu) = unsafe { self.rcu.get().cast::<LabRcu>().as_ref() } {
             rcu.broadcast();
         }
     }
@@ -194,33 +187,32 @@ unsafe impl Platform for Lab {
     }
     fn alloc_table(&self) -> Option<TableFrame> {
         let _lab = world().at_work();
-        if !self.machine().has_memory() {
-            return None;
-        }
-        self.machine().alloc_table()
+        self.machine();
+        if memory::has_memory() { memory::alloc_table() } else { None }
     }
     unsafe fn free_table(&self, frame: TableFrame) {
         let _lab = world().at_work();
-        self.machine().free_table(frame);
+        self.machine();
+        memory::free_table(frame);
     }
     unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[Word; ENTRIES]> {
-        self.machine().entries(frame)
+        self.machine().entries(frame).cast()
     }
     unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
-        self.machine().record(frame)
+        self.machine().record(frame).cast()
     }
     fn alloc_huge(&self, _: HugeSize) -> Option<HugeFrame> {
         let _lab = world().at_work();
         self.machine().alloc_page()
     }
     unsafe fn free_huge(&self, _: HugeFrame, _: HugeSize) {
-        self.machine().live_pages.set(world().live_pages.get() - 1);
+        self.machine().free_page();
     }
     fn has_page_record(&self, frame: HugeFrame) -> bool {
         self.machine().was_allocated(frame)
     }
     unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
-        self.machine().page_record(frame)
+        self.machine().page_record(frame).cast()
     }
     unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
         None
@@ -241,9 +233,13 @@ unsafe impl Platform for Lab {
                 if broadcast == Broadcast::Last && last > 0 {
                     self.broadcast();
                 }
-                cpu::check_caches();
+                judge::flushed();
             }
             _ => {}
         }
     }
 }
+
+const _: () = assert!(size_of::<TableRecord>() <= ground::RECORD_BYTES && align_of::<TableRecord>() <= 64);
+const _: () = assert!(size_of::<PageRecord>() <= ground::RECORD_BYTES && align_of::<PageRecord>() <= 64);
+const _: () = assert!(size_of::<Word>() == 8);

@@ -1,197 +1,13 @@
-//! The locking protocols there have been, as settings of one engine.
+//! The protocol of the run that is under way, as the engine asks for it.
 
 use std::cell::Cell;
 
 use hugewalk::platform::{Protocol, Step};
 
-use super::world::world;
+use super::ground::world;
+use super::judge::quarantine::quarantine;
+use super::settings::{Settings, Walkers, bit};
 use crate::explore::in_thread;
-
-/// What a walker holds that is not GUP-fast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Walkers {
-    /// The mmap lock in read, which does not keep tables.
-    Mmap,
-    /// An RCU read section.
-    Rcu,
-    /// The VMA lock in read.
-    Vma,
-}
-
-/// Whom unsharing waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broadcast {
-    /// Nobody.
-    None,
-    /// All processors, each time a table is unshared.
-    Each,
-    /// All processors, once for a gather, if a table in it has one user left.
-    Last,
-}
-
-/// A locking protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Its name.
-    pub name: &'static str,
-    /// What walkers hold.
-    pub walkers: Walkers,
-    /// Whom unsharing waits for.
-    pub broadcast: Broadcast,
-    /// The table lock is freed as soon as its table is handed to RCU, not with it.
-    pub lock_dies_at_once: bool,
-    /// Tables that are handed to RCU are freed as soon as no processor has interrupts off: a machine whose flush is all
-    /// there is to wait for.
-    pub freed_at_once: bool,
-    /// The count of a table's users is the count of references to its page, which whoever meets a page may take.
-    pub users_are_references: bool,
-    /// Steps of the engine that are left out, a bit for each.
-    pub(crate) without: u32,
-}
-
-const fn bit(step: Step) -> u32 {
-    1 << step as u32
-}
-
-const UNCHECKED: u32 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
-
-/// Names of the steps that can be left out.
-const STEPS: [(&str, Step); 29] = [
-    ("rcu-free", Step::RcuFree),
-    ("revalidate", Step::Revalidate),
-    ("confirm-parent", Step::ConfirmParent),
-    ("confirm-generation", Step::ConfirmGeneration),
-    ("bump-generation", Step::BumpGeneration),
-    ("flush", Step::Flush),
-    ("note-generation-first", Step::NoteGenerationFirst),
-    ("confirm-parent-first", Step::ConfirmParentFirst),
-    ("bump-after-clear", Step::BumpAfterClear),
-    ("confirm-entry", Step::ConfirmEntry),
-    ("detach-locked", Step::DetachLocked),
-    ("flush-whole-table", Step::FlushWholeTable),
-    ("flush-under-i-mmap", Step::FlushUnderIMmap),
-    ("count-then-tell", Step::CountThenTell),
-    ("vma-lock", Step::VmaLock),
-    ("try-vma-lock", Step::TryVmaLock),
-    ("reserve-lock", Step::ReserveLock),
-    ("populate-lock", Step::PopulateLock),
-    ("load-once", Step::LoadOnce),
-    ("exchange-under-i-mmap", Step::ExchangeUnderIMmap),
-    ("leave-under-i-mmap", Step::LeaveUnderIMmap),
-    ("share-without-i-mmap", Step::ShareWithoutIMmap),
-    ("queue-then-look", Step::QueueThenLook),
-    ("mutex-first", Step::MutexFirst),
-    ("wait-for-faults", Step::WaitForFaults),
-    ("hold-vma", Step::HoldVma),
-    ("look-again", Step::LookAgain),
-    ("keep-lock", Step::KeepLock),
-    ("sleep-on-migration", Step::SleepOnMigration),
-];
-
-const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {
-    Settings {
-        name,
-        walkers: Walkers::Vma,
-        broadcast,
-        lock_dies_at_once: true,
-        freed_at_once: false,
-        users_are_references: false,
-        without: UNCHECKED | bit(Step::BumpGeneration),
-    }
-}
-
-impl Settings {
-    /// Linux up to 6.0.
-    pub const LEGACY: Self = Self { walkers: Walkers::Mmap, ..mainline("legacy", Broadcast::None) };
-    /// The RFC of October 2022 as posted.
-    pub const RFC: Self = Self { walkers: Walkers::Rcu, ..mainline("rfc", Broadcast::None) };
-    /// The same, with the table lock freed together with the table.
-    pub const RFC_PTL: Self = Self { name: "rfc-ptl", lock_dies_at_once: false, ..Self::RFC };
-    /// Linux 6.3.
-    pub const VMA_LOCK: Self = mainline("vma-lock", Broadcast::None);
-    /// The fix of 2025.
-    pub const IPI_EACH: Self = mainline("ipi-each", Broadcast::Each);
-    /// The rework of 2026.
-    pub const IPI_LAST: Self = mainline("ipi-last", Broadcast::Last);
-    /// This engine, whole.
-    pub const HUGEWALK: Self = Self {
-        name: "hugewalk",
-        walkers: Walkers::Rcu,
-        broadcast: Broadcast::None,
-        lock_dies_at_once: false,
-        freed_at_once: false,
-        users_are_references: false,
-        without: 0,
-    };
-
-    /// All of them, oldest first.
-    pub const ALL: [Self; 7] = [
-        Self::LEGACY,
-        Self::RFC,
-        Self::RFC_PTL,
-        Self::VMA_LOCK,
-        Self::IPI_EACH,
-        Self::IPI_LAST,
-        Self::HUGEWALK,
-    ];
-
-    /// The one of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|settings| settings.name == name)
-    }
-
-    /// Names of the steps that [`without`](Self::without) knows.
-    pub fn steps() -> impl Iterator<Item = &'static str> {
-        STEPS.iter().map(|&(name, _)| name)
-    }
-
-    /// Does the protocol have the step of this name?
-    #[must_use]
-    pub fn has(&self, step: &str) -> bool {
-        // Who does not broadcast once for a gather does not ask who was the last.
-        let asks = |of| of != Step::CountThenTell || self.broadcast == Broadcast::Last;
-        STEPS.iter().any(|&(name, of)| name == step && self.without & bit(of) == 0 && asks(of))
-    }
-
-    /// The same protocol without one step; `None` if there is no step of this name.
-    #[must_use]
-    pub fn without(mut self, step: &str) -> Option<Self> {
-        self.without |= bit(STEPS.iter().find(|&&(name, _)| name == step)?.1);
-        Some(self)
-    }
-
-    /// On a machine that frees tables right after the flush, which waits for interrupts: x86-64 without paravirtual flushes.
-    #[must_use]
-    pub fn freed_at_once(self) -> Self {
-        // Who does not wait for the grace period by itself relies on the machine to make it wait.
-        Self { freed_at_once: self.without & UNCHECKED == UNCHECKED, ..self }
-    }
-
-    /// On a machine that has no memory for the batch of tables to be freed: it broadcasts to all processors, which waits for
-    /// interrupts, and frees them.
-    #[must_use]
-    pub fn without_batches(self) -> Self {
-        // It comes to the same. The engine links tables through their own records, and needs no memory to wait.
-        self.freed_at_once()
-    }
-
-    /// The same protocol with the users of a table counted by references to its page.
-    #[must_use]
-    pub fn counting_references(self) -> Self {
-        Self { users_are_references: true, ..self }
-    }
-
-    /// Does it do without a reference to a VMA that may go?
-    pub(crate) fn loses_vmas(&self) -> bool {
-        self.without & bit(Step::HoldVma) != 0
-    }
-
-    /// Is an entry that is returned promised to have been the walker's own when it was read?
-    pub(crate) fn promises_own_entry(&self) -> bool {
-        self.without & UNCHECKED != UNCHECKED
-    }
-}
 
 /// This thread does not hold VMA locks in read from now on, or does again.
 pub(super) fn set_without_vma_lock(without: bool) {
@@ -224,7 +40,7 @@ unsafe impl Protocol for Chosen {
         }
         let left_out = WITHOUT.get() & bit(step) != 0;
         // What the quarantine does not keep is not let go.
-        !left_out || step == Step::HoldVma && !world().quarantine.keeps_what_is_met()
+        !left_out || step == Step::HoldVma && !quarantine().keeps_what_is_met()
     }
     fn walks_under_vma_lock() -> bool {
         UNDER_VMA_LOCK.get()

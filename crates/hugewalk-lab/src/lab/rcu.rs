@@ -10,10 +10,8 @@ use std::ptr::NonNull;
 use hugewalk::error::OutOfMemory;
 use hugewalk::rcu::{Rcu, RcuHead};
 
-use super::Lab;
-use super::quarantine::access;
-use super::trace;
-use super::world::world;
+use super::ground::{Lab, access, world};
+use super::{memory, trace};
 use crate::explore::{Kind, Object, Op, Wait, in_thread};
 use crate::story::StepKind;
 
@@ -202,9 +200,9 @@ unsafe impl Rcu<Lab> for LabRcu {
     unsafe fn call(&self, _: &Lab, head: NonNull<RcuHead>) {
         let _lab = world().at_work();
         let settings = world().settings.get();
-        let frame = world().frame_of(head);
+        let frame = world().frame_of(head.as_ptr().cast());
         if settings.lock_dies_at_once {
-            world().kill_lock(frame);
+            memory::kill_lock(frame);
         }
         access(&self.waits());
         trace::event(Some(self.entrance()), StepKind::CallRcu, || {

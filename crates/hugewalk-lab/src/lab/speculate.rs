@@ -3,14 +3,14 @@
 
 use std::sync::atomic::Ordering::AcqRel;
 
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::{HugeSize, TableFrame, VirtAddr};
 use hugewalk::mm::AddressSpace;
 use hugewalk::sync::Word as _;
 use hugewalk::task::Task;
 use hugewalk::walk::huge_pte_offset;
 
-use super::Lab;
-use super::world::world;
+use super::ground::{Lab, USERS, world};
+use super::word::Word;
 
 /// Takes references to the page that holds a table.
 #[derive(Debug)]
@@ -36,10 +36,17 @@ impl<'s> Speculator<'s> {
         if let (Ok(Some(_)), Some(table)) = (found, table)
             && world().settings.get().users_are_references
         {
-            world().users(table).fetch_add(1, AcqRel);
+            users(table).fetch_add(1, AcqRel);
             // Not `fetch_sub`: it is no user who leaves, so it is not judged as one.
-            world().users(table).fetch_add(1_u64.wrapping_neg(), AcqRel);
+            users(table).fetch_add(1_u64.wrapping_neg(), AcqRel);
         }
         drop(section);
     }
+}
+
+/// The count of further users of a table.
+fn users(table: TableFrame) -> &'static Word {
+    let word = world().record(table).cast::<Word>().as_ptr().wrapping_add(USERS);
+    // SAFETY: the record is there as long as the world, and this word of it is the count, an atomic.
+    unsafe { &*word }
 }

@@ -9,10 +9,13 @@ use hugewalk::mm::AddressSpace;
 use hugewalk::task::Task;
 use hugewalk::walk::{LockedSlot, huge_pte_offset};
 
-use super::Lab;
-use super::protocol::{Walkers, set_without_vma_lock};
+use super::ground::{Lab, world};
+use super::judge;
+use super::judge::walks::{Watch, watch};
+use super::property::{Property, in_words};
+use super::protocol::set_without_vma_lock;
 use super::rcu::{set_dud, set_interrupts_off};
-use super::world::{Property, Watch, in_words, world};
+use super::settings::Walkers;
 use crate::explore::in_thread;
 
 /// What to do at the end of a walk.
@@ -136,11 +139,6 @@ impl<'s> Walker<'s> {
     }
 
     fn watched<R>(&self, space: Option<&AddressSpace<Lab>>, walk: impl FnOnce() -> R) -> R {
-        let watch = |watch| {
-            if let Some(thread) = in_thread() {
-                world().watch.borrow_mut()[thread] = watch;
-            }
-        };
         let root = space.map(|space| space.mm().root_frame());
         if let Some(root) = root {
             super::trace::works_in(root);
@@ -161,7 +159,7 @@ impl<'s> Walker<'s> {
     /// is judged.
     pub fn told(&self, entry: Option<Option<HugeFrame>>) {
         let Some(page) = entry else { return };
-        world().told();
+        judge::acts();
         Self::told_page(page);
     }
 
@@ -169,7 +167,7 @@ impl<'s> Walker<'s> {
     /// a right to.
     pub fn told_fast(&self, page: Option<HugeFrame>) {
         if page.is_some() && world().settings.get().promises_own_entry() {
-            world().told();
+            judge::acts();
         }
         Self::told_page(page);
     }

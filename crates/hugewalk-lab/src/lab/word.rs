@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hugewalk::sync;
 
-use super::quarantine::access;
+use super::ground::{Place, access, world};
+use super::judge::{self, Access};
 use super::trace;
-use super::world::{Place, world};
 use crate::explore::{Kind, Op, is_moving};
 
 /// A 64-bit atomic whose every access is a scheduling point.
@@ -15,15 +15,6 @@ use crate::explore::{Kind, Op, is_moving};
 pub struct Word(AtomicU64);
 
 impl Word {
-    pub(super) const fn zero() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// The word, for who looks without touching.
-    pub(super) fn raw(&self) -> &AtomicU64 {
-        &self.0
-    }
-
     /// Before the threads move, and after: what is written is wiped before the next run, and what is not in the tables gets
     /// its number.
     #[inline]
@@ -42,6 +33,11 @@ impl Word {
     /// Announces an access that makes `then` of the value.
     #[inline]
     fn touch(&self, kind: Kind, then: impl FnOnce(u64) -> u64) {
+        self.touch_as(kind, false, then);
+    }
+
+    #[inline]
+    fn touch_as(&self, kind: Kind, subtracts: bool, then: impl FnOnce(u64) -> u64) {
         let world = world();
         let address = std::ptr::from_ref(self).addr();
         if !is_moving() {
@@ -51,7 +47,7 @@ impl Word {
         let place = world.place(address);
         let op = world.op(place, address, kind, false);
         let parent = match place {
-            Place::Entry(frame, index) => world.parent_of(frame, index),
+            Place::Entry(frame, index) => judge::walks::parent_of(frame, index),
             _ => None,
         };
         match (parent, op.second()) {
@@ -61,18 +57,13 @@ impl Word {
             }
             _ => access(&op),
         }
+        let before = self.0.load(Ordering::Relaxed);
+        let after = then(before);
         // What a watched walk reads is worth telling if what it depends on is raced for.
-        trace::word(parent.unwrap_or_else(|| op.object()), place, kind, || {
-            let before = self.0.load(Ordering::Relaxed);
-            (before, then(before))
-        });
-        world.check_alive(place, false, if kind == Kind::Read { "reads" } else { "writes" });
-        if let Place::Entry(frame, index) = place {
-            world.check_own(frame, index, kind == Kind::Write);
-            if kind == Kind::Write {
-                world.journal(place);
-                world.patience.gained();
-            }
+        trace::word(parent.unwrap_or_else(|| op.object()), place, kind, || (before, after));
+        judge::accesses(&Access { place, writes: kind == Kind::Write, before, after, subtracts });
+        if kind == Kind::Write {
+            world.journal(place);
         }
     }
 }
@@ -99,9 +90,7 @@ unsafe impl sync::Word for Word {
         self.0.fetch_add(value, order)
     }
     fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-        self.touch(Kind::Write, |old| old.wrapping_sub(value));
-        let _lab = world().at_work();
-        world().check_count(self, value);
+        self.touch_as(Kind::Write, true, |old| old.wrapping_sub(value));
         self.0.fetch_sub(value, order)
     }
     fn fetch_or(&self, value: u64, order: Ordering) -> u64 {

@@ -22,7 +22,7 @@ use self::names::Locks;
 pub(super) use self::names::Mode;
 pub(crate) use self::tell::tell;
 
-use super::world::{Place, world};
+use super::ground::{Place, world};
 use crate::explore::{Kind, MAX_THREADS, Object, in_thread, is_tracing, note};
 use crate::story::{Event, Source, Stack, State, StepKind};
 

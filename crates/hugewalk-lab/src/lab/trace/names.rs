@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hugewalk::arch::{Entry, LeafFlags, RawEntry};
 
-use crate::lab::world::{GENERATION, Place, USERS, world};
+use crate::lab::ground::{GENERATION, Place, USERS, world};
 use crate::story::Source;
 
 /// The value of an entry.

@@ -4,8 +4,7 @@ use hugewalk::addr::TableFrame;
 use hugewalk::platform::ENTRIES;
 
 use super::{Record, names};
-use crate::lab::cpu;
-use crate::lab::world::{GENERATION, USERS, world};
+use crate::lab::ground::{GENERATION, Kept, USERS, world};
 use crate::story::{Cached, Entry, Holds, Life, Process, State, Table};
 
 impl Record {
@@ -63,12 +62,12 @@ impl Record {
     }
 
     fn tlb(&self) -> Vec<Cached> {
-        let cached = |cached: cpu::Kept| {
+        let cached = |cached: Kept| {
             let of = self.processes.iter().position(|process| process.context == cached.context)?;
             let range = format!("{:x}-{:x}", cached.range.start, cached.range.end);
             Some(Cached { process: format!("P{}", of + 1), range, to: cached.to })
         };
-        cpu::kept().into_iter().filter_map(cached).collect()
+        world().cached.kept().into_iter().filter_map(cached).collect()
     }
 }
 

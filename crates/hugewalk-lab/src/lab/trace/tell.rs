@@ -6,7 +6,7 @@ use super::condense::condense;
 use super::snapshot::letter;
 use super::{RECORD, Raw, Record, order, stack};
 use crate::explore::{Counterexample, Deadlock, LockCycle, Replayed};
-use crate::lab::world::Property;
+use crate::lab::property::Property;
 use crate::story::{Cpu, Life, Report, Source, Stack, State, Step, StepKind, Story};
 
 /// The story of the run that was recorded last on this OS thread.

@@ -15,9 +15,11 @@ use hugewalk::sync::Arc;
 use hugewalk::task::Task;
 use hugewalk::vma::Vma;
 
-use super::world::{Property, TABLES, in_words, world};
-use super::{Lab, trace};
+use super::Judge;
 use crate::explore::{Object, Op, in_thread, is_moving};
+use crate::lab::ground::{TABLES, settle, world};
+use crate::lab::property::{Property, in_words};
+use crate::lab::{Lab, trace};
 use crate::story::StepKind;
 
 /// VMAs that can be kept in a run.
@@ -34,9 +36,9 @@ enum Fate {
     Gone(u8),
 }
 
-/// What is kept, in the machine itself: it is set back with it.
+/// What is kept.
 #[derive(Default)]
-pub(super) struct Quarantine {
+pub(in crate::lab) struct Quarantine {
     on: Cell<bool>,
     kept: RefCell<[Option<Arc<Vma<Lab>>>; KEPT]>,
     fates: RefCell<[Fate; KEPT]>,
@@ -44,9 +46,37 @@ pub(super) struct Quarantine {
     looking: Cell<u8>,
 }
 
+thread_local! {
+    static QUARANTINE: &'static Quarantine = Box::leak(Box::default());
+}
+
+/// What is kept in this run.
+pub(in crate::lab) fn quarantine() -> &'static Quarantine {
+    QUARANTINE.with(|quarantine| *quarantine)
+}
+
+impl Judge for Quarantine {
+    fn begin_run() {
+        quarantine().forget();
+    }
+
+    fn pieces(each: &mut dyn FnMut(*mut u8, usize)) {
+        each(std::ptr::from_ref(quarantine()).cast_mut().cast(), size_of::<Self>());
+    }
+
+    fn uses(lock: usize) {
+        settle();
+        quarantine().check(lock);
+    }
+
+    fn thread_ends() {
+        settle();
+    }
+}
+
 impl Quarantine {
     /// Forgets the run before, whose VMAs may be in use on stacks that were abandoned.
-    pub(super) fn begin_run(&self) {
+    fn forget(&self) {
         self.on.set(false);
         self.looking.set(0);
         *self.fates.borrow_mut() = [Fate::Alive; KEPT];
@@ -56,23 +86,25 @@ impl Quarantine {
     }
 
     /// From now on VMAs are kept.
-    pub(super) fn begin(&self) {
+    pub(in crate::lab) fn begin(&self) {
         self.on.set(true);
+        world().before_access.set(Some(say_what_went));
     }
 
     /// Not any more: those that are gone go now.
-    pub(super) fn end(&self) {
+    pub(in crate::lab) fn end(&self) {
         self.on.set(false);
+        world().before_access.set(None);
         let kept = std::mem::take(&mut *self.kept.borrow_mut());
         drop(kept);
     }
 
-    pub(super) fn is_on(&self) -> bool {
+    pub(in crate::lab) fn is_on(&self) -> bool {
         self.on.get()
     }
 
     /// Keeps the VMAs of a file, whose `i_mmap` is held by the caller or by nobody.
-    pub(super) fn keep(&self, file: &HugeFile<Lab>, task: &mut Task<Lab>) {
+    pub(in crate::lab) fn keep(&self, file: &HugeFile<Lab>, task: &mut Task<Lab>) {
         if !self.is_on() {
             return;
         }
@@ -88,7 +120,7 @@ impl Quarantine {
     }
 
     /// The thread has taken a lock in write: does it look at VMAs under it that are kept?
-    pub(super) fn looks(&self, at_vmas: bool) {
+    pub(in crate::lab) fn looks(&self, at_vmas: bool) {
         if let Some(thread) = in_thread() {
             let this = 1 << thread;
             self.looking.set(self.looking.get() & !this | if at_vmas { this } else { 0 });
@@ -96,31 +128,8 @@ impl Quarantine {
     }
 
     /// May the thread do without a reference to a VMA that it meets now?
-    pub(super) fn keeps_what_is_met(&self) -> bool {
+    pub(in crate::lab) fn keeps_what_is_met(&self) -> bool {
         self.is_on() && in_thread().is_some_and(|thread| self.looking.get() & 1 << thread != 0)
-    }
-
-    /// The thread is about to do something. What it dropped before is gone first.
-    #[inline]
-    pub(super) fn settle(&self) {
-        if self.is_on() && is_moving() {
-            self.say_what_went();
-        }
-    }
-
-    #[cold]
-    fn say_what_went(&self) {
-        let Some(thread) = in_thread() else { return };
-        for slot in 0..KEPT {
-            let Some((life, name)) = self.let_go(slot) else { continue };
-            crate::explore::access(&Op::write(life));
-            self.fates.borrow_mut()[slot] = Fate::Gone(thread as u8);
-            trace::vma_freed(slot, &name);
-            trace::event(Some(life), StepKind::Free, || {
-                let call = format!("vm_area_free({name})");
-                [name.clone(), format!("frees a {name}"), call]
-            });
-        }
     }
 
     /// What the thread has let go just now, as the last one.
@@ -132,7 +141,7 @@ impl Quarantine {
     }
 
     /// The thread uses the lock at this address: if it is that of a VMA, the VMA must not be gone (I1).
-    pub(super) fn check(&self, address: usize) {
+    pub(in crate::lab) fn check(&self, address: usize) {
         if !self.is_on() || !is_moving() {
             return;
         }
@@ -174,9 +183,17 @@ fn name_of(vma: &Vma<Lab>) -> String {
     number.map_or_else(|| "VMA".to_owned(), |number| format!("VMA of P{}", number + 1))
 }
 
-/// As [`explore::access`](crate::explore::access), once what the thread has dropped before is gone.
-#[inline]
-pub(super) fn access(op: &Op) {
-    world().quarantine.settle();
-    crate::explore::access(op);
+/// The thread is about to do something: what it dropped before is gone first.
+fn say_what_went() {
+    let Some(thread) = in_thread().filter(|_| is_moving()) else { return };
+    for slot in 0..KEPT {
+        let Some((life, name)) = quarantine().let_go(slot) else { continue };
+        crate::explore::access(&Op::write(life));
+        quarantine().fates.borrow_mut()[slot] = Fate::Gone(thread as u8);
+        trace::vma_freed(slot, &name);
+        trace::event(Some(life), StepKind::Free, || {
+            let call = format!("vm_area_free({name})");
+            [name.clone(), format!("frees a {name}"), call]
+        });
+    }
 }

@@ -13,8 +13,10 @@
 
 use std::cell::RefCell;
 
-use super::world::{Property, in_words};
+use super::{Access, Judge};
 use crate::explore::{MAX_THREADS, in_thread, is_judged, violation};
+use crate::lab::ground::Place;
+use crate::lab::property::{Property, in_words};
 
 /// Locks that one operation can be refused and still be judged.
 const REFUSED: usize = 8;
@@ -41,24 +43,41 @@ impl Operation {
     }
 }
 
-/// Of each thread. It lies in the machine, and is set back with it.
+/// Of each thread.
 #[derive(Default)]
 pub(super) struct Patience(RefCell<[Operation; MAX_THREADS]>);
 
-impl Patience {
-    pub(super) fn begin_run(&self) {
-        *self.0.borrow_mut() = Default::default();
+thread_local! {
+    static PATIENCE: &'static Patience = Box::leak(Box::default());
+}
+
+fn patience() -> &'static Patience {
+    PATIENCE.with(|patience| *patience)
+}
+
+fn with(work: impl FnOnce(&mut Operation)) {
+    if let Some(thread) = in_thread() {
+        work(&mut patience().0.borrow_mut()[thread]);
+    }
+}
+
+impl Judge for Patience {
+    fn begin_run() {
+        *patience().0.borrow_mut() = Default::default();
     }
 
-    fn with(&self, work: impl FnOnce(&mut Operation)) {
-        if let Some(thread) = in_thread() {
-            work(&mut self.0.borrow_mut()[thread]);
+    fn pieces(each: &mut dyn FnMut(*mut u8, usize)) {
+        each(std::ptr::from_ref(patience()).cast_mut().cast(), size_of::<Self>());
+    }
+
+    fn accesses(access: &Access) {
+        if access.writes && matches!(access.place, Place::Entry(..)) {
+            with(Operation::gain);
         }
     }
 
-    /// The thread has a sleeping lock.
-    pub(super) fn took(&self, lock: usize) {
-        self.with(|this| {
+    fn took(lock: usize) {
+        with(|this| {
             this.held += 1;
             if this.turn.is_some() {
                 this.gain();
@@ -68,9 +87,8 @@ impl Patience {
         });
     }
 
-    /// The thread lets a sleeping lock go.
-    pub(super) fn let_go(&self, lock: usize) {
-        self.with(|this| {
+    fn let_go(lock: usize) {
+        with(|this| {
             this.held = this.held.saturating_sub(1);
             this.had = this.turn.take_if(|turn| *turn == lock).or(this.had);
             if this.held == 0 {
@@ -79,15 +97,9 @@ impl Patience {
         });
     }
 
-    /// The thread has written an entry of a table.
-    pub(super) fn gained(&self) {
-        self.with(Operation::gain);
-    }
-
-    /// The thread has tried a sleeping lock, and another one has it.
-    pub(super) fn refused(&self, lock: usize) {
+    fn was_refused(lock: usize) {
         let mut starves = false;
-        self.with(|this| {
+        with(|this| {
             starves = this.had == Some(lock);
             if let Some(free) = this.refused.iter_mut().find(|place| **place == 0) {
                 *free = lock;

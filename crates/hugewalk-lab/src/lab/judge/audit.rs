@@ -11,9 +11,13 @@ use hugewalk::addr::{PUD_SIZE, TableFrame, VirtAddr};
 use hugewalk::file::HugeFile;
 use hugewalk::sync::Arc;
 
-use super::world::{Property, USERS, world};
-use super::{Lab, cpu};
+use super::Judge;
+use super::caches::Caches;
+use super::quarantine::quarantine;
 use crate::explore::{is_judged, is_moving, quietly, violation};
+use crate::lab::Lab;
+use crate::lab::ground::{USERS, world};
+use crate::lab::property::Property;
 
 /// The gigabytes that scenarios map.
 const MAPPED: std::ops::Range<u64> = 4..9;
@@ -24,20 +28,62 @@ pub(crate) struct Audit {
     pub(crate) files: RefCell<Vec<Arc<HugeFile<Lab>>>>,
 }
 
+/// Who looks in this run.
+#[derive(Default)]
+struct Auditor(RefCell<Option<Rc<Audit>>>);
+
+thread_local! {
+    static AUDITOR: &'static Auditor = Box::leak(Box::default());
+}
+
+fn auditor() -> &'static Auditor {
+    AUDITOR.with(|auditor| *auditor)
+}
+
+impl Judge for Audit {
+    fn begin_run() {
+        // What a run that was given up has left behind is in use on a stack that was abandoned.
+        std::mem::forget(auditor().0.take());
+    }
+
+    fn pieces(each: &mut dyn FnMut(*mut u8, usize)) {
+        each(std::ptr::from_ref(auditor()).cast_mut().cast(), size_of::<Auditor>());
+    }
+
+    fn took_in_write(lock: usize) {
+        if quarantine().is_on() {
+            quarantine().looks(is_of_file(lock));
+        }
+    }
+
+    fn is_free(lock: usize) {
+        let Some(audit) = auditor().0.borrow().clone() else { return };
+        let files = audit.files.borrow();
+        let Some(file) = file_around(&files, lock) else { return };
+        if quarantine().is_on() && is_moving() {
+            quietly(|| quarantine().keep(file, &mut audit.task.borrow_mut()));
+        }
+        if is_judged() {
+            look(file, &mut audit.task.borrow_mut());
+            Caches::check();
+        }
+    }
+}
+
 impl Audit {
     /// From now on the files are looked at whenever their locks are let go.
     pub(crate) fn begin(self) {
         for file in self.files.borrow().iter() {
-            world().quarantine.keep(file, &mut self.task.borrow_mut());
+            quarantine().keep(file, &mut self.task.borrow_mut());
         }
-        let before = world().audit.replace(Some(Rc::new(self)));
+        let before = auditor().0.replace(Some(Rc::new(self)));
         assert!(before.is_none(), "a run has one audit");
     }
 
     /// Not any more.
     pub(crate) fn end() {
-        drop(world().audit.take());
-        world().quarantine.end();
+        drop(auditor().0.take());
+        quarantine().end();
     }
 }
 
@@ -47,23 +93,9 @@ fn file_around(files: &[Arc<HugeFile<Lab>>], address: usize) -> Option<&Arc<Huge
 }
 
 /// Is the lock at this address the `i_mmap` of a file that is looked at?
-pub(super) fn is_of_file(address: usize) -> bool {
-    let audit = world().audit.borrow();
+fn is_of_file(address: usize) -> bool {
+    let audit = auditor().0.borrow();
     audit.as_ref().is_some_and(|audit| file_around(&audit.files.borrow(), address).is_some())
-}
-
-/// A sleeping lock at this address is free.
-pub(super) fn released(address: usize) {
-    let Some(audit) = world().audit.borrow().clone() else { return };
-    let files = audit.files.borrow();
-    let Some(file) = file_around(&files, address) else { return };
-    if world().quarantine.is_on() && is_moving() {
-        quietly(|| world().quarantine.keep(file, &mut audit.task.borrow_mut()));
-    }
-    if is_judged() {
-        look(file, &mut audit.task.borrow_mut());
-        cpu::check_caches();
-    }
 }
 
 /// An entry that points to a table of leaves.
