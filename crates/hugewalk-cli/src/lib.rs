@@ -79,6 +79,7 @@ fn conform(args: &ConformArgs) -> Result<ExitCode, Failure> {
 fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
     let trace = Trace::load(&args.strace, args.faults.as_deref())?;
     let truth = args.truth.as_deref().map(Truth::load).transpose()?;
+    trace.has_moment(&args.strace, args.until)?;
     let report = replay::replay(args, &args.hugetlbfs, &trace, truth.as_ref())?;
     let mut text = Vec::new();
     match args.format {

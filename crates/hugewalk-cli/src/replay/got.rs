@@ -110,6 +110,7 @@ pub(super) fn agree(recorded: Option<&Outcome>, got: Option<&Got>) -> bool {
     match (recorded, got) {
         (Some(Outcome::Returned(value)), Some(Got::Value(replayed))) => value == replayed,
         (Some(Outcome::Failed(errno)), Some(Got::Failed(replayed, _))) => **errno == *replayed.name(),
+        (Some(Outcome::Signal(signal)), Some(Got::Signal(replayed, _))) => signal.name() == *replayed,
         (Some(Outcome::Unknown), _) | (None, None | Some(Got::Value(_))) => true,
         (Some(_), None) | (Some(_) | None, Some(_)) => false,
     }

@@ -175,6 +175,12 @@ impl Machine {
                     Some(each(&parts, |at, length| space.mprotect(task, at, length, prot)))
                 });
             }
+            Act::Seal { space, at } => {
+                let at = at.clone();
+                return self.work((copy, *space), None, move |space, task| {
+                    Some(space.mseal(task, VirtAddr::new(at.start), at.end - at.start).into())
+                });
+            }
             Act::Remap { space, address, old_length, new_length, to } => {
                 let to = match to {
                     MoveTo::Stay => RemapTo::InPlace,

@@ -28,12 +28,12 @@ mod schedule;
 use std::time::{Duration, Instant};
 
 pub use machine::{Machine, MachineError, PoolSize};
-use plan::{Made, MappingId, Mount, Plan};
+use plan::{Known, Made, MappingId, Mount, Plan};
 use schedule::Record;
 
 use crate::args::ReplayArgs;
 use crate::report::{Mapping, Peak, Rate, Recording, Report, SCHEMA, Truth, range_text};
-use crate::trace::{Time, Trace};
+use crate::trace::{Clock, Time, Trace};
 
 /// Performs a recording as the command line says, and reports.
 ///
@@ -49,14 +49,16 @@ pub fn replay(
     let start = trace.start();
     let until = match (args.until, truth) {
         (Some(until), _) => until.moment(start),
-        (None, Some(truth)) => truth.at,
+        (None, Some(truth)) if trace.clock == Clock::RealTime => truth.at,
+        (None, Some(_)) => Time::MAX,
         (None, None) => Time::MAX,
     };
     let default_shift = match truth {
         Some(truth) if truth.huge_page_kb == 1 << 20 => 30,
         _ => 21,
     };
-    let plan = plan::plan(trace, until, mounts, default_shift);
+    let listed = truth.map(Truth::ranges).unwrap_or_default();
+    let plan = plan::plan(trace, until, &Known { mounts, default_shift, listed });
     let (sizes, chosen) = pools::choose(args, &plan, truth, default_shift);
 
     let clock = Instant::now();
@@ -69,6 +71,13 @@ pub fn replay(
     let advice = advice::advice(&plan, record.peak.as_ref().unwrap_or(&end), &unsharing);
     let processes = observe::processes(&mut machine, &plan);
     let pools = observe::pools(&machine);
+    let mut notes: Vec<String> = trace.notes.iter().chain(&plan.notes).cloned().collect();
+    if truth.is_some() && trace.clock != Clock::RealTime {
+        notes.push(
+            "The recording has no times of the epoch, so the moment of --truth is not found in it: its end is compared."
+                .to_owned(),
+        );
+    }
     let truth = truth.map(|truth| truth.compare(&pools, &processes));
     let peak = record.peak.take().and_then(|snapshot| {
         let before = plan.ops.get(plan.peak)?;
@@ -77,7 +86,7 @@ pub fn replay(
     });
     Ok(Report {
         schema: SCHEMA,
-        recording: recording(args, &plan, &record, until, start, chosen),
+        recording: recording(args, trace, (&plan, &record), until, chosen),
         mappings: mappings(&plan, &machine, args.clones),
         tables: end.tables,
         peak,
@@ -86,7 +95,7 @@ pub fn replay(
         pools: pools.into_iter().filter(|pool| pool.total > 0 || pool.huge_page_kb == 2048).collect(),
         rate: rate(&plan, &record, args.clones, taken),
         differences: record.differences,
-        notes: trace.notes.iter().chain(&plan.notes).cloned().collect(),
+        notes,
         skipped: plan.skipped,
         truth,
         advice,
@@ -95,17 +104,17 @@ pub fn replay(
 
 fn recording(
     args: &ReplayArgs,
-    plan: &Plan,
-    record: &Record,
+    trace: &Trace,
+    (plan, record): (&Plan, &Record),
     until: Time,
-    start: Time,
     pool: String,
 ) -> Recording {
     let copies = u64::from(args.clones);
     Recording {
         strace: args.strace.display().to_string(),
         faults: args.faults.as_ref().map(|file| file.display().to_string()),
-        from: start,
+        clock: trace.clock,
+        from: trace.start(),
         until: if until == Time::MAX { plan.until } else { until },
         processes: plan.processes * copies,
         calls: record.calls,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::trace::Time;
+use crate::trace::{Clock, Time};
 pub use truth::{Comparison, Truth};
 
 /// The name of the schema of [`Report`].
@@ -56,6 +56,8 @@ pub struct Recording {
     pub strace: String,
     /// The fault file.
     pub faults: Option<String>,
+    /// What the times are, if there are any.
+    pub clock: Clock,
     /// The moment of the first event.
     pub from: Time,
     /// The moment at which the replay stopped.

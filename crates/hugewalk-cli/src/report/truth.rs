@@ -1,6 +1,7 @@
 //! What the kernel said at one moment of the recording, and whether the replay says the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,19 @@ impl Truth {
         let name = || file.display().to_string();
         let bytes = std::fs::read(file).map_err(|error| TruthError::Unreadable { file: name(), error })?;
         serde_json::from_slice(&bytes).map_err(|error| TruthError::Malformed { file: name(), error })
+    }
+
+    /// The ranges of huge pages that the kernel lists, by process.
+    #[must_use]
+    pub fn ranges(&self) -> HashMap<u32, Vec<Range<u64>>> {
+        let range = |mapping: &TrueMapping| {
+            let (start, end) = mapping.range.split_once('-')?;
+            Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
+        };
+        let of = |(pid, process): (&u32, &TrueProcess)| {
+            (*pid, process.mappings.iter().filter_map(range).collect())
+        };
+        self.processes.iter().map(of).collect()
     }
 
     /// Compares figure by figure. What only one side knows of is a difference too.

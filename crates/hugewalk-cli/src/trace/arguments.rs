@@ -36,6 +36,11 @@ impl<'a> Arguments<'a> {
         syntax::number(text, |_| Some(0)).ok_or_else(|| self.bad(index, what, text))
     }
 
+    /// A command, of which `names` gives the number; none if it is another, or missing.
+    pub(crate) fn command(&self, index: usize, names: impl Fn(&str) -> Option<u64> + Copy) -> Option<u64> {
+        syntax::number(self.list.get(index)?, names)
+    }
+
     pub(crate) fn small(&self, index: usize, what: &'static str) -> Result<u32, Problem> {
         u32::try_from(self.number(index, what)?).map_err(|_| self.bad(index, what, self.list[index]))
     }
@@ -83,14 +88,19 @@ impl<'a> Arguments<'a> {
     }
 
     pub(crate) fn fd(&self, index: usize) -> Result<Descriptor, Problem> {
+        self.fd_in(index, self.text(index, "descriptor")?)
+    }
+
+    /// A descriptor, in this text of an argument.
+    pub(crate) fn fd_in(&self, index: usize, text: &str) -> Result<Descriptor, Problem> {
         const AT_FDCWD: i64 = -100;
-        let text = self.text(index, "descriptor")?;
         let named = |name: &str| (name == "AT_FDCWD").then_some(AT_FDCWD.cast_unsigned());
         let value = syntax::number(text, named).ok_or_else(|| self.bad(index, "descriptor", text))?;
         // Descriptors are 32 bits wide: -1 may be printed as 4294967295.
         let number = i32::try_from(value.cast_signed())
             .or_else(|_| u32::try_from(value).map(u32::cast_signed))
             .map_err(|_| self.bad(index, "descriptor", text))?;
-        Ok(Descriptor { number, path: syntax::descriptor_path(text).map(Box::from) })
+        let (path, deleted) = syntax::descriptor_path(text).unzip();
+        Ok(Descriptor { number, path: path.map(Box::from), deleted: deleted == Some(true) })
     }
 }

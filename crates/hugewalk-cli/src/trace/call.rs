@@ -6,6 +6,7 @@ use super::flags::{
     CloneFlags, FallocateFlags, MapFlags, MemfdFlags, MlockallFlags, MremapFlags, OpenFlags, Prot, ShmFlags,
     ShmatFlags, UffdContinueMode, UffdCopyMode, UffdFeatures, UffdModes, UffdProtectMode,
 };
+use super::strace::Signal;
 
 /// A descriptor, with the path that `strace -y` prints beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Descriptor {
     pub number: i32,
     /// What it is open on, if the recording says so.
     pub path: Option<Box<str>>,
+    /// Whether that has been deleted: its path is the one that it had.
+    pub deleted: bool,
 }
 
 /// A call that matters to huge pages.
@@ -37,7 +40,7 @@ pub enum Call {
         directory: Option<Descriptor>,
         path: Box<str>,
         flags: OpenFlags,
-        opened: Option<Box<str>>,
+        opened: Option<Descriptor>,
     },
     Close {
         fd: i32,
@@ -49,11 +52,68 @@ pub enum Call {
     },
     /// `dup`, `dup2`, `dup3`, and `fcntl(F_DUPFD)`; the result is the copy.
     Dup {
-        fd: i32,
+        fd: Descriptor,
+        cloexec: bool,
     },
     Unlink {
         directory: Option<Descriptor>,
         path: Box<str>,
+    },
+    /// `rename`, `renameat` and `renameat2`; with `exchange`, the names change places.
+    Rename {
+        from_directory: Option<Descriptor>,
+        from: Box<str>,
+        to_directory: Option<Descriptor>,
+        to: Box<str>,
+        exchange: bool,
+    },
+    /// `link` and `linkat`: a file gets another name.
+    Link {
+        from_directory: Option<Descriptor>,
+        from: Box<str>,
+        to_directory: Option<Descriptor>,
+        to: Box<str>,
+    },
+    Chdir {
+        path: Box<str>,
+    },
+    Fchdir {
+        fd: Descriptor,
+    },
+    /// `statfs` of a file on hugetlbfs, with the size of its pages.
+    Statfs {
+        path: Box<str>,
+        page: u64,
+    },
+    /// `fstatfs`, likewise.
+    Fstatfs {
+        fd: Descriptor,
+        page: u64,
+    },
+    /// `sendmsg` and `sendmmsg`, with the descriptors that are sent along: those of each message.
+    Send {
+        socket: Descriptor,
+        sent: Vec<Vec<Descriptor>>,
+    },
+    /// `recvmsg` and `recvmmsg`, with the descriptors that came along.
+    Receive {
+        socket: Descriptor,
+        received: Vec<Vec<Descriptor>>,
+        cloexec: bool,
+    },
+    /// `pidfd_open`; the result refers to the process.
+    PidfdOpen {
+        pid: u32,
+    },
+    /// `pidfd_getfd`; the result is a copy of the other process's descriptor.
+    PidfdGetfd {
+        pidfd: Descriptor,
+        fd: i32,
+    },
+    /// `mseal`: the mappings in the range change no more.
+    Mseal {
+        address: u64,
+        length: u64,
     },
     Mount {
         target: Box<str>,
@@ -61,6 +121,7 @@ pub enum Call {
         options: Box<str>,
     },
     MemfdCreate {
+        name: Box<str>,
         flags: MemfdFlags,
     },
     Shmget {
@@ -169,6 +230,17 @@ impl Call {
             Self::CloseRange { .. } => "close_range",
             Self::Dup { .. } => "dup",
             Self::Unlink { .. } => "unlink",
+            Self::Rename { .. } => "rename",
+            Self::Link { .. } => "link",
+            Self::Chdir { .. } => "chdir",
+            Self::Fchdir { .. } => "fchdir",
+            Self::Statfs { .. } => "statfs",
+            Self::Fstatfs { .. } => "fstatfs",
+            Self::Send { .. } => "sendmsg",
+            Self::Receive { .. } => "recvmsg",
+            Self::PidfdOpen { .. } => "pidfd_open",
+            Self::PidfdGetfd { .. } => "pidfd_getfd",
+            Self::Mseal { .. } => "mseal",
             Self::Mount { .. } => "mount",
             Self::MemfdCreate { .. } => "memfd_create",
             Self::Shmget { .. } => "shmget",
@@ -256,7 +328,9 @@ pub enum Outcome {
     Returned(u64),
     /// It failed, with the error's name (`EFAULT`).
     Failed(Box<str>),
-    /// It never returned, or was interrupted and will be started over.
+    /// It ended with this signal: an access.
+    Signal(Signal),
+    /// It never returned, or the recording does not say how it ended.
     Unknown,
 }
 
@@ -266,7 +340,7 @@ impl Outcome {
     pub fn value(&self) -> Option<u64> {
         match self {
             Self::Returned(value) => Some(*value),
-            Self::Failed(_) | Self::Unknown => None,
+            Self::Failed(_) | Self::Signal(_) | Self::Unknown => None,
         }
     }
 }
@@ -277,6 +351,7 @@ impl std::fmt::Display for Outcome {
             Self::Returned(value) if *value < 4096 => write!(f, "{value}"),
             Self::Returned(value) => write!(f, "{value:#x}"),
             Self::Failed(errno) => f.write_str(errno),
+            Self::Signal(signal) => f.write_str(signal.name()),
             Self::Unknown => f.write_str("?"),
         }
     }

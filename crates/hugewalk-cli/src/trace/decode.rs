@@ -1,17 +1,47 @@
 //! From a call as printed to a [`Call`].
 
 use super::arguments::Arguments;
-use super::call::{Call, Outcome};
+use super::call::{Call, Descriptor, Outcome};
+use super::calls;
 use super::error::Problem;
 use super::flags::{CloneFlags, OpenFlags};
+use super::messages;
+use super::names;
 use super::ranges;
 use super::syntax::{self, RawCall};
 use super::userfault;
 
+/// Whether a call of this name may be one that is performed.
+pub(crate) fn is_known(name: &str) -> bool {
+    calls::KNOWN.contains(&name) || name.starts_with("syscall_0x")
+}
+
+/// The thread that a `tgkill` names, behind its process.
+pub(crate) fn thread_of(raw: &RawCall<'_>) -> Option<(u32, u32)> {
+    let number = |index: usize| syntax::number(raw.arguments.get(index)?, |_| None)?.try_into().ok();
+    (raw.name == "tgkill" && raw.result.starts_with('0')).then(|| number(0).zip(number(1)))?
+}
+
+/// The names of calls that are younger than some versions of strace, which print their numbers (of x86-64).
+fn name_of<'a>(raw: &RawCall<'a>) -> &'a str {
+    match raw.name {
+        "syscall_0x1ce" => "mseal",
+        "syscall_0x1b4" => "close_range",
+        "syscall_0x1b2" => "pidfd_open",
+        "syscall_0x1b6" => "pidfd_getfd",
+        "syscall_0x145" => "mlock2",
+        "syscall_0x143" => "userfaultfd",
+        "syscall_0x13f" => "memfd_create",
+        "syscall_0x149" => "pkey_mprotect",
+        name => name,
+    }
+}
+
 /// Reads the call; none if it is one that this program does not perform.
 pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
     let of = |call: &'static str| Arguments { call, list: &raw.arguments };
-    let call = match raw.name {
+    let failed = raw.result.starts_with("-1 ") || raw.result.starts_with('?');
+    let call = match name_of(raw) {
         "execve" | "execveat" => Call::Execve,
         "fork" => Call::Clone { flags: CloneFlags::empty() },
         "vfork" => Call::Clone { flags: CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK },
@@ -22,20 +52,44 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
         "open" | "openat" | "openat2" | "creat" => return open(raw).map(Some),
         "close" => Call::Close { fd: of("close").fd(0)?.number },
         "close_range" => close_range(&of("close_range"))?,
-        "dup" => Call::Dup { fd: of("dup").fd(0)?.number },
-        "dup2" => Call::Dup { fd: of("dup2").fd(0)?.number },
-        "dup3" => Call::Dup { fd: of("dup3").fd(0)?.number },
-        "fcntl" => match raw.arguments.get(1) {
-            Some(&("F_DUPFD" | "F_DUPFD_CLOEXEC")) => Call::Dup { fd: of("fcntl").fd(0)?.number },
+        "dup" => Call::Dup { fd: of("dup").fd(0)?, cloexec: false },
+        "dup2" => Call::Dup { fd: of("dup2").fd(0)?, cloexec: false },
+        "dup3" => {
+            let flags: OpenFlags = of("dup3").flags(2, "flags")?;
+            Call::Dup { fd: of("dup3").fd(0)?, cloexec: flags.contains(OpenFlags::O_CLOEXEC) }
+        }
+        "fcntl" | "fcntl64" => match of("fcntl").command(1, |name| match name {
+            "F_DUPFD" => Some(0),
+            "F_DUPFD_CLOEXEC" => Some(1030),
+            _ => None,
+        }) {
+            Some(command @ (0 | 1030)) => Call::Dup { fd: of("fcntl").fd(0)?, cloexec: command == 1030 },
             _ => return Ok(None),
         },
+        "rename" | "renameat" | "renameat2" | "link" | "linkat" | "chdir" | "fchdir" | "statfs"
+        | "fstatfs" | "statfs64" | "fstatfs64" => return names::decode(raw),
+        "sendmsg" | "sendmmsg" | "recvmsg" | "recvmmsg" | "recvmmsg_time64" => {
+            return if failed { Ok(None) } else { messages::decode(raw) };
+        }
+        "pidfd_open" => Call::PidfdOpen { pid: of("pidfd_open").small(0, "process")? },
+        "pidfd_getfd" => {
+            let arguments = of("pidfd_getfd");
+            Call::PidfdGetfd { pidfd: arguments.fd(0)?, fd: arguments.fd(1)?.number }
+        }
+        "mseal" => {
+            let arguments = of("mseal");
+            Call::Mseal { address: arguments.number(0, "address")?, length: arguments.number(1, "length")? }
+        }
         "unlink" => Call::Unlink { directory: None, path: of("unlink").path(0)? },
         "unlinkat" => {
             let arguments = of("unlinkat");
             Call::Unlink { directory: Some(arguments.fd(0)?), path: arguments.path(1)? }
         }
         "mount" => mount(&of("mount"))?,
-        "memfd_create" => Call::MemfdCreate { flags: of("memfd_create").flags(1, "flags")? },
+        "memfd_create" => {
+            let arguments = of("memfd_create");
+            Call::MemfdCreate { name: arguments.path(0)?, flags: arguments.flags(1, "flags")? }
+        }
         "shmget" => {
             let arguments = of("shmget");
             Call::Shmget {
@@ -53,8 +107,12 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
             }
         }
         "shmdt" => Call::Shmdt { address: of("shmdt").number(0, "address")? },
-        "shmctl" => match raw.arguments.get(1) {
-            Some(&"IPC_RMID") => Call::ShmctlRemove { id: of("shmctl").small(0, "identifier")? },
+        "shmctl" => match of("shmctl").command(1, |name| match name {
+            "IPC_RMID" => Some(0),
+            "IPC_64" => Some(0x100),
+            _ => None,
+        }) {
+            Some(0 | 0x100) => Call::ShmctlRemove { id: of("shmctl").small(0, "identifier")? },
             _ => return Ok(None),
         },
         "ioctl" => return userfault::ioctl(raw),
@@ -66,7 +124,7 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
         "mmap" | "mmap2" | "munmap" | "mprotect" | "pkey_mprotect" | "mremap" | "madvise" | "mlock"
         | "mlock2" | "mlockall" | "munlockall" | "fallocate" | "ftruncate" | "ftruncate64" | "truncate"
         | "truncate64" => {
-            return ranges::decode(raw).map(Some);
+            return ranges::decode(raw, name_of(raw)).map(Some);
         }
         _ => return Ok(None),
     };
@@ -74,7 +132,11 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
 }
 
 fn open(raw: &RawCall<'_>) -> Result<Call, Problem> {
-    let opened = syntax::descriptor_path(raw.result).map(Box::from);
+    let opened = syntax::descriptor_path(raw.result).map(|(path, deleted)| Descriptor {
+        number: 0,
+        path: Some(path.into()),
+        deleted,
+    });
     let of = |call: &'static str| Arguments { call, list: &raw.arguments };
     Ok(match raw.name {
         "open" => {
@@ -120,7 +182,6 @@ fn mount(arguments: &Arguments<'_>) -> Result<Call, Problem> {
 pub(crate) fn outcome(raw: &RawCall<'_>) -> Result<Outcome, Problem> {
     let (value, explanation) = raw.result.split_once(char::is_whitespace).unwrap_or((raw.result, ""));
     match value {
-        // `? ERESTARTSYS (...)`: it is started over, and then printed again.
         "?" => return Ok(Outcome::Unknown),
         "-1" if explanation.starts_with('E') => {
             return Ok(Outcome::Failed(explanation.split(' ').next().unwrap_or_default().into()));
@@ -140,7 +201,6 @@ pub(crate) fn outcome(raw: &RawCall<'_>) -> Result<Outcome, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::call::Descriptor;
     use super::*;
 
     fn call(text: &str) -> Option<Call> {
@@ -161,7 +221,8 @@ mod tests {
         assert_eq!(flags("vfork() = 5"), CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK);
         let threads =
             flags("clone(child_stack=0x7f, flags=CLONE_VM|CLONE_FS|CLONE_FILES|CLONE_THREAD, tls=0x7) = 5");
-        assert_eq!(threads, CloneFlags::CLONE_VM | CloneFlags::CLONE_FILES | CloneFlags::CLONE_THREAD);
+        let shared = CloneFlags::CLONE_VM | CloneFlags::CLONE_FS | CloneFlags::CLONE_FILES;
+        assert_eq!(threads, shared | CloneFlags::CLONE_THREAD);
         let spawned = flags(
             "clone3({flags=CLONE_VM|CLONE_VFORK, exit_signal=SIGCHLD, stack=0x7, stack_size=0x9000}, 88) = 5",
         );
@@ -171,8 +232,8 @@ mod tests {
     #[test]
     fn annotated_descriptors_keep_their_paths() {
         let text = r#"openat(AT_FDCWD</root>, "h/a b", O_RDWR|O_CREAT, 0755) = 3</mnt/h/a b>"#;
-        let directory = Some(Descriptor { number: -100, path: Some("/root".into()) });
-        let opened = Some("/mnt/h/a b".into());
+        let directory = Some(Descriptor { number: -100, path: Some("/root".into()), deleted: false });
+        let opened = Some(Descriptor { number: 0, path: Some("/mnt/h/a b".into()), deleted: false });
         let expected = Call::Open {
             directory,
             path: "h/a b".into(),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::time::Time;
+
 /// A recording that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {problem}; {}", problem.advice())]
@@ -46,13 +48,36 @@ pub enum Problem {
     #[error("cannot be read: {0}")]
     Unreadable(#[from] std::io::Error),
     /// Not text.
-    #[error("is not UTF-8 text")]
+    #[error("is not text")]
     NotText,
+    /// Packed by gzip, and damaged.
+    #[error("cannot be unpacked: {0}")]
+    BadGzip(std::io::Error),
+    /// A file of another kind.
+    #[error("is {0}")]
+    OtherFormat(&'static str),
+    /// The table of `strace -c`, and nothing else.
+    #[error("holds counts of calls only, as strace -c prints them")]
+    OnlyCounts,
+    /// Faults that cannot be put between calls.
+    #[error("the faults cannot be put between calls {0}")]
+    FaultsWithoutTimes(&'static str),
+    /// Faults of another time than the calls.
+    #[error("the faults are of {faults}, the calls of {calls}")]
+    OtherClock {
+        /// The first fault.
+        faults: Time,
+        /// The first call.
+        calls: Time,
+    },
+    /// A moment was asked for, and there are none.
+    #[error("has no times in seconds since the epoch, so there is no moment to stop at")]
+    NoMoments,
     /// Nothing in it.
     #[error("holds no events")]
     Empty,
     /// No time where one belongs.
-    #[error("no time in seconds at {}", Excerpt(.0))]
+    #[error("no time at {}", Excerpt(.0))]
     NoTime(String),
     /// Neither a call nor any other thing that strace prints.
     #[error("not a line of strace: {}", Excerpt(.0))]
@@ -108,14 +133,6 @@ pub enum Problem {
         /// The line on which the open call began.
         begun: u32,
     },
-    /// The recording ends inside a call.
-    #[error("{call} of task {tid} never returns, and the task does not end")]
-    NeverReturns {
-        /// The call.
-        call: String,
-        /// The thread.
-        tid: u32,
-    },
     /// A line of the fault file that perf would not print.
     #[error("not a fault: {}", Excerpt(.0))]
     NotAFault(String),
@@ -127,15 +144,24 @@ impl Problem {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "check the name and its permissions",
-            Self::NotText => "give the text that strace -o or perf script wrote, not perf.data",
+            Self::NotText | Self::OtherFormat(_) => {
+                "give the text that strace -o or perf script wrote (packed by gzip, if at all)"
+            }
+            Self::BadGzip(_) => "pack it again, or give the text itself",
+            Self::OnlyCounts => "record without -c, or with -C, which prints calls too",
+            Self::FaultsWithoutTimes(_) => "record with strace -f -ttt, or leave --faults out",
+            Self::OtherClock { .. } => "record both at once, perf with -k CLOCK_REALTIME",
+            Self::NoMoments => {
+                "record with strace -f -ttt, or give --until as +SECONDS where there are any times"
+            }
             Self::Empty => "record again with strace -f -ttt -o FILE PROGRAM",
-            Self::NoTime(_) => "record with strace -f -ttt (-t and -tt print times of day)",
+            Self::NoTime(_) => "the other lines have one: remove the line if it is not strace's own",
             Self::NotStrace(_) => "remove the line if it is not strace's own",
-            Self::CutOff(_) | Self::NeverReturns { .. } => {
-                "the recording was truncated: record again, or remove the line to replay what is there"
+            Self::CutOff(_) => {
+                "the line is damaged or was broken by other output: record with -o, or remove it to replay the rest"
             }
             Self::Argument { .. } | Self::MissingArgument { .. } | Self::Outcome { .. } => {
-                "record with strace's default output format, without -e abbrev or -e raw"
+                "strace prints this otherwise: remove the line to replay the rest"
             }
             Self::ResumedOnly { .. } | Self::NotResumed { .. } => {
                 "a line is missing here: record again with strace -f, and do not filter its output"
@@ -146,7 +172,7 @@ impl Problem {
 }
 
 /// Foreign text made fit for one line of a message: quoted, escaped, and cut to a length that can be read.
-struct Excerpt<'a>(&'a str);
+pub(super) struct Excerpt<'a>(pub(super) &'a str);
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

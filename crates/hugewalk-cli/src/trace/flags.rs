@@ -58,10 +58,12 @@ flag_words! {
     MremapFlags: u32 { MREMAP_MAYMOVE = 1; MREMAP_FIXED = 2; MREMAP_DONTUNMAP = 4; }
     /// Flags of `clone`; `fork` has none of them.
     CloneFlags: u64 {
-        CLONE_VM = 0x100; CLONE_FILES = 0x400; CLONE_VFORK = 0x4000; CLONE_THREAD = 0x1_0000;
+        CLONE_VM = 0x100; CLONE_FS = 0x200; CLONE_FILES = 0x400; CLONE_VFORK = 0x4000; CLONE_THREAD = 0x1_0000;
     }
     /// Flags of `open`.
-    OpenFlags: u32 { O_CREAT = 0o100; O_EXCL = 0o200; O_TRUNC = 0o1000; O_CLOEXEC = 0o2_000_000; }
+    OpenFlags: u32 { O_CREAT = 0o100; O_DIRECTORY = 0o200_000; O_EXCL = 0o200; O_TRUNC = 0o1000; O_CLOEXEC = 0o2_000_000;
+        O_TMPFILE = 0o20_000_000;
+    }
     /// Flags of `memfd_create`.
     MemfdFlags: u32 {
         MFD_CLOEXEC = 1; MFD_HUGETLB = 4; MFD_HUGE_2MB = 21 << HUGE_SHIFT; MFD_HUGE_1GB = 30 << HUGE_SHIFT;

@@ -1,25 +1,37 @@
-//! Recordings of real programs: what `strace -f -ttt` and `perf script` print, as one stream of events in time.
+//! Recordings of real programs: what strace and `perf script` print, as one stream of events in time.
 
 mod arguments;
 pub mod call;
+pub mod calls;
+pub mod clock;
 mod decode;
 pub mod error;
 pub mod faults;
 pub mod flags;
+mod input;
+mod joined;
 mod line;
+mod messages;
+mod names;
 mod ranges;
+mod sift;
 pub mod strace;
 mod syntax;
+mod threads;
 pub mod time;
 mod userfault;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use crate::args::Until;
+
 pub use call::{Advice, Call, Descriptor, Handling, Outcome};
+pub use clock::Clock;
 pub use error::{Place, Problem, TraceError};
 pub use faults::Fault;
-pub use strace::{Action, Event};
+use strace::Recording;
+pub use strace::{Action, Event, Faulted, Signal};
 pub use time::Time;
 
 /// A recording: what the threads of some processes did, and the page faults they took.
@@ -31,6 +43,10 @@ pub struct Trace {
     pub faults: Vec<Fault>,
     /// Calls that this program does not perform, by name, and how often they were made.
     pub skipped: BTreeMap<String, u64>,
+    /// By which clock its times are.
+    pub clock: Clock,
+    /// Which process a thread belongs to, where the recording does not show who made it.
+    pub leaders: HashMap<u32, u32>,
     /// What cannot be concluded from it, and what would help: a sentence each.
     pub notes: Vec<String>,
 }
@@ -62,20 +78,39 @@ impl Trace {
     ///
     /// If one of them cannot be read, or holds a line that the tool would not have printed.
     pub fn load(strace: &Path, faults: Option<&Path>) -> Result<Self, TraceError> {
-        let recording = strace::read(strace, &text_of(strace)?)?;
-        let faults = match faults {
-            Some(file) => faults::read(file, &text_of(file)?)?,
+        let mut recording = strace::read(strace, &input::text(strace)?)?;
+        let mut notes = std::mem::take(&mut recording.notes);
+        let mut found = match faults {
+            Some(file) => faults::read(file, &input::text(file)?)?,
             None => Vec::new(),
         };
+        if let Some(file) = faults {
+            put_beside(file, &mut found, &recording, &mut notes)?;
+        }
         let mut events = recording.events;
         if recording.unnumbered == Some(strace::UNNUMBERED) {
             // A recording of one thread has no numbers; the fault file knows the one it needs.
-            let pid = faults.first().map_or(1, |fault| fault.pid);
-            for event in &mut events {
+            let pid = found.first().map_or(1, |fault| fault.pid);
+            for event in events.iter_mut().filter(|event| event.tid == strace::UNNUMBERED) {
                 event.tid = pid;
             }
         }
-        Ok(Self { events, faults, skipped: recording.skipped, notes: Vec::new() })
+        let leaders = threads::leaders(&recording.threads, &events, &found, &mut notes);
+        let Recording { skipped, clock, .. } = recording;
+        Ok(Self { events, faults: found, skipped, clock, leaders, notes })
+    }
+
+    /// Looks whether there is such a moment to stop at.
+    ///
+    /// # Errors
+    ///
+    /// If the recording has no times to which it could belong.
+    pub fn has_moment(&self, strace: &Path, until: Option<Until>) -> Result<(), TraceError> {
+        match (until, self.clock) {
+            (Some(Until::Moment(_)), Clock::OfDay | Clock::Relative | Clock::None)
+            | (Some(Until::After(_)), Clock::None) => Err(TraceError::in_file(strace, Problem::NoMoments)),
+            _ => Ok(()),
+        }
     }
 
     /// Both in one, in order of time. What strace and perf put at the same moment happened in that order: a call is
@@ -99,13 +134,59 @@ impl Trace {
     }
 }
 
-fn text_of(file: &Path) -> Result<String, TraceError> {
-    let bytes = std::fs::read(file).map_err(|error| TraceError::in_file(file, error.into()))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-        TraceError::at(file, u32::try_from(line).unwrap_or(u32::MAX), Problem::NotText)
-    })
+/// Brings the faults to the clock of the calls.
+fn put_beside(
+    file: &Path,
+    faults: &mut [Fault],
+    recording: &Recording,
+    notes: &mut Vec<String>,
+) -> Result<(), TraceError> {
+    let (Some(first_fault), Some(last_fault)) = (faults.first().copied(), faults.last().copied()) else {
+        notes.push(format!(
+            "{} holds no page faults: only pages that calls populate are present. perf may have recorded another event, \
+             or have been stopped before the program began.",
+            file.display()
+        ));
+        return Ok(());
+    };
+    let events = &recording.events;
+    let (Some(first), Some(last)) =
+        (events.first().map(|event| event.time), events.last().map(|event| event.time))
+    else {
+        return Ok(());
+    };
+    let refused = |problem| Err(TraceError::in_file(file, problem));
+    match recording.clock {
+        Clock::None => refused(Problem::FaultsWithoutTimes("without times")),
+        Clock::Relative => refused(Problem::FaultsWithoutTimes("with relative times (-r)")),
+        Clock::OfDay => {
+            // Clocks on the wall differ from the epoch's by quarters of an hour.
+            const QUARTER: u64 = 15 * 60 * 1_000_000_000;
+            if last - first > Time(QUARTER / 2) || first.0 % 1_000_000_000 == 0 && last.0 % 1_000_000_000 == 0
+            {
+                return refused(Problem::FaultsWithoutTimes("with times of day to the second (-t)"));
+            }
+            let quarters = (first_fault.time.0 + QUARTER / 2).saturating_sub(first.0) / QUARTER;
+            for fault in faults {
+                fault.time = fault.time - Time(quarters * QUARTER);
+            }
+            notes.push(
+                "The calls have times of day, and the faults were put between them by the quarter of an hour that fits. \
+                 Record with strace -ttt."
+                    .to_owned(),
+            );
+            Ok(())
+        }
+        Clock::RealTime => {
+            // A moment's difference is no other clock: perf may begin earlier and end later.
+            const APART: Time = Time(3600 * 1_000_000_000);
+            let apart = last_fault.time + APART < first || last + APART < first_fault.time;
+            if apart {
+                return refused(Problem::OtherClock { faults: first_fault.time, calls: first });
+            }
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,15 +3,15 @@
 use super::arguments::Arguments;
 use super::call::{Advice, Call};
 use super::error::Problem;
-use super::syntax::RawCall;
+use super::syntax::{self, RawCall};
 
-/// Reads one of them.
-pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Call, Problem> {
+/// Reads one of them, by its `name` of today.
+pub(crate) fn decode(raw: &RawCall<'_>, name: &str) -> Result<Call, Problem> {
     let of = |call: &'static str| Arguments { call, list: &raw.arguments };
     let range = |arguments: &Arguments<'_>| -> Result<(u64, u64), Problem> {
         Ok((arguments.number(0, "address")?, arguments.number(1, "length")?))
     };
-    Ok(match raw.name {
+    Ok(match name {
         "munmap" => {
             let (address, length) = range(&of("munmap"))?;
             Call::Munmap { address, length }
@@ -80,8 +80,41 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Call, Problem> {
     })
 }
 
+/// By name, or by number where strace prints numbers or does not know the name.
 fn advice(text: &str) -> Advice {
-    match text {
+    const NAMES: [(u64, &str); 27] = [
+        (0, "MADV_NORMAL"),
+        (1, "MADV_RANDOM"),
+        (2, "MADV_SEQUENTIAL"),
+        (3, "MADV_WILLNEED"),
+        (4, "MADV_DONTNEED"),
+        (8, "MADV_FREE"),
+        (9, "MADV_REMOVE"),
+        (10, "MADV_DONTFORK"),
+        (11, "MADV_DOFORK"),
+        (12, "MADV_MERGEABLE"),
+        (13, "MADV_UNMERGEABLE"),
+        (14, "MADV_HUGEPAGE"),
+        (15, "MADV_NOHUGEPAGE"),
+        (16, "MADV_DONTDUMP"),
+        (17, "MADV_DODUMP"),
+        (18, "MADV_WIPEONFORK"),
+        (19, "MADV_KEEPONFORK"),
+        (20, "MADV_COLD"),
+        (21, "MADV_PAGEOUT"),
+        (22, "MADV_POPULATE_READ"),
+        (23, "MADV_POPULATE_WRITE"),
+        (24, "MADV_DONTNEED_LOCKED"),
+        (25, "MADV_COLLAPSE"),
+        (100, "MADV_HWPOISON"),
+        (101, "MADV_SOFT_OFFLINE"),
+        (102, "MADV_GUARD_INSTALL"),
+        (103, "MADV_GUARD_REMOVE"),
+    ];
+    let named = syntax::number(text, |_| None)
+        .and_then(|number| NAMES.iter().find(|(known, _)| *known == number))
+        .map_or(text, |(_, name)| name);
+    match named {
         "MADV_DONTNEED" | "MADV_DONTNEED_LOCKED" => Advice::DontNeed,
         "MADV_REMOVE" => Advice::Remove,
         "MADV_POPULATE_READ" => Advice::PopulateRead,
@@ -103,7 +136,10 @@ mod tests {
     use super::*;
 
     fn call(text: &str) -> Option<Call> {
-        decode(&RawCall::parse(text).expect("a call")).ok()
+        {
+            let raw = RawCall::parse(text).expect("a call");
+            decode(&raw, raw.name).ok()
+        }
     }
 
     #[test]
@@ -116,7 +152,18 @@ mod tests {
         assert_eq!(prot, Prot::PROT_READ | Prot::PROT_WRITE);
         assert_eq!(flags.page_shift(), Some(30));
         assert!(flags.contains(MapFlags::MAP_HUGETLB) && flags.is_shared());
-        assert_eq!(fd, Descriptor { number: -1, path: None });
+        assert_eq!(fd, Descriptor { number: -1, path: None, deleted: false });
+    }
+
+    #[test]
+    fn advice_is_read_by_name_and_by_number() {
+        for text in
+            ["MADV_POPULATE_WRITE", "0x17", "23", "0x17 /* MADV_??? */", "0x17 /* MADV_POPULATE_WRITE */"]
+        {
+            assert_eq!(advice(text), Advice::PopulateWrite, "{text}");
+        }
+        assert_eq!(advice("0x3"), Advice::Other("MADV_WILLNEED".into()));
+        assert_eq!(advice("0x1234"), Advice::Other("0x1234".into()));
     }
 
     #[test]

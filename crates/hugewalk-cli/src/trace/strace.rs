@@ -8,10 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use super::call::{Call, Outcome};
+use super::clock::Clock;
 use super::decode;
 use super::error::{Problem, TraceError};
-use super::line::{self, Body, Line};
+use super::joined;
+use super::line::{self, Body};
+use super::sift::{self, Sifted};
 use super::syntax::{self, RawCall};
+use super::threads::Threads;
 use super::time::Time;
 
 /// What a thread did, and when.
@@ -27,16 +31,59 @@ pub struct Event {
     pub action: Action,
 }
 
-/// What a thread can do.
+/// What a thread can do, or what can happen to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It made a call.
     Call(Call, Outcome),
+    /// An access that it made ended with a signal.
+    Faulted(Faulted),
     /// It came to its end; with `group`, so did all threads of its process.
     Ended {
         /// All threads of the process.
         group: bool,
+        /// The signal by which it was killed, if that may have come of an access.
+        by: Option<Signal>,
     },
+}
+
+/// A signal that came of an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faulted {
+    /// Which.
+    pub signal: Signal,
+    /// Where the access went, if the recording says.
+    pub address: Option<u64>,
+    /// Whether the rights of a mapping forbade it.
+    pub forbidden: bool,
+}
+
+/// The signals by which the kernel tells of accesses that fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// `SIGBUS`
+    Bus,
+    /// `SIGSEGV`
+    Segv,
+}
+
+impl Signal {
+    fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "SIGBUS" => Some(Self::Bus),
+            "SIGSEGV" => Some(Self::Segv),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bus => "SIGBUS",
+            Self::Segv => "SIGSEGV",
+        }
+    }
 }
 
 /// What one strace file says.
@@ -48,6 +95,12 @@ pub struct Recording {
     pub skipped: BTreeMap<String, u64>,
     /// The thread to which lines without a thread's number belong, if there are such lines: 0 if no line has one.
     pub unnumbered: Option<u32>,
+    /// By which clock its times are.
+    pub clock: Clock,
+    /// What is known of threads that were there before.
+    pub(super) threads: Threads,
+    /// What cannot be concluded from it: a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// The number given to the only thread of a recording that has no numbers.
@@ -60,22 +113,17 @@ pub(crate) const UNNUMBERED: u32 = 0;
 /// If a line is not what strace prints, or a part of a call is missing.
 pub fn read(file: &Path, text: &str) -> Result<Recording, TraceError> {
     let texts = line::lines(text);
-    let mut lines = Vec::with_capacity(texts.len());
-    for (number, text) in &texts {
-        match line::parse(text) {
-            Ok(Some(line)) => lines.push((*number, line)),
-            Ok(None) => {}
-            Err(problem) => return Err(TraceError::at(file, *number, problem)),
-        }
+    let mut sieve = sift::sift(file, text, &texts)?;
+    let joined = joined::name_threads(&mut sieve.lines, sieve.clock, UNNUMBERED);
+    let mut assembly = Assembly { owner: Owner::of(&sieve.lines), ..Assembly::default() };
+    assembly.recording.clock = sieve.clock;
+    assembly.recording.notes = sieve.notes;
+    assembly.recording.notes.extend(joined);
+    assembly.recording.threads.attached = sieve.attached;
+    for line in &sieve.lines {
+        assembly.take(line).map_err(|problem| TraceError::at(file, line.number, problem))?;
     }
-    if lines.is_empty() {
-        return Err(TraceError::in_file(file, Problem::Empty));
-    }
-    let mut assembly = Assembly { owner: Owner::of(&lines), ..Assembly::default() };
-    for (number, line) in lines {
-        assembly.take(number, &line).map_err(|problem| TraceError::at(file, number, problem))?;
-    }
-    assembly.finish().map_err(|(number, problem)| TraceError::at(file, number, problem))
+    Ok(assembly.finish())
 }
 
 /// To whom lines without a number belong: strace leaves it out while there is one process only.
@@ -87,22 +135,22 @@ struct Owner {
 }
 
 impl Owner {
-    fn of(lines: &[(u32, Line<'_>)]) -> Self {
-        let children: HashSet<u32> = lines.iter().filter_map(|(_, line)| child(&line.body)).collect();
-        let main = lines.iter().filter_map(|(_, line)| line.tid).find(|tid| !children.contains(tid));
+    fn of(lines: &[Sifted<'_>]) -> Self {
+        let children: HashSet<u32> = lines.iter().filter_map(|line| child(&line.body)).collect();
+        let main = lines.iter().filter_map(|line| line.tid).find(|tid| !children.contains(tid));
         Self {
             main: main.unwrap_or(UNNUMBERED),
             alive: BTreeSet::new(),
-            needed: lines.iter().any(|(_, line)| line.tid.is_none()),
+            needed: lines.iter().any(|line| line.tid.is_none()) || main == Some(UNNUMBERED),
         }
     }
 
-    fn tid(&mut self, line: &Line<'_>) -> u32 {
+    fn tid(&mut self, line: &Sifted<'_>) -> u32 {
         let tid = line.tid.unwrap_or_else(|| match self.alive.first() {
             Some(&only) if self.alive.len() == 1 => only,
             _ => self.main,
         });
-        if line.body == Body::Ended {
+        if matches!(line.body, Body::Ended { .. }) {
             self.alive.remove(&tid);
         } else {
             self.alive.insert(tid);
@@ -136,34 +184,45 @@ struct Assembly<'a> {
     /// Threads that have been seen: the first line of one that strace joined may be the end of a call.
     seen: HashSet<u32>,
     ended: HashSet<u32>,
+    /// Children of whose end their parents were told.
+    reaped: Vec<(u32, Time, u32)>,
 }
 
 impl<'a> Assembly<'a> {
-    fn take(&mut self, number: u32, line: &Line<'a>) -> Result<(), Problem> {
+    fn take(&mut self, line: &Sifted<'a>) -> Result<(), Problem> {
         let tid = self.owner.tid(line);
         let first = self.seen.insert(tid);
+        let (number, time) = (line.number, line.time);
         match line.body {
             Body::Call(text) => {
                 self.at_rest(tid)?;
-                self.call(number, line.time, tid, text)
+                self.call(number, time, tid, line.mended.as_deref().unwrap_or(text))
             }
             Body::Unfinished { name, head } => {
                 self.at_rest(tid)?;
-                self.begun.insert(tid, Begun { number, time: line.time, name, head });
+                self.begun.insert(tid, Begun { number, time, name, head });
                 Ok(())
             }
             Body::Resumed { name, tail } => match self.begun.remove(&tid) {
                 Some(begun) if begun.name == name => {
+                    if tail.trim().ends_with("<detached ...>") {
+                        self.without_end(&begun, tid);
+                        return Ok(());
+                    }
                     let whole = format!("{}{tail}", begun.head);
-                    self.call(begun.number, begun.time, tid, &whole)
+                    // What others sent has arrived by the end of the call, not at its beginning.
+                    let receives = matches!(name, "recvmsg" | "recvmmsg" | "recvmmsg_time64" | "pidfd_getfd");
+                    let (number, time) = if receives { (number, time) } else { (begun.number, begun.time) };
+                    self.call(number, time, tid, &whole)
                 }
                 None if first => Ok(()),
                 _ => Err(Problem::ResumedOnly { call: name.to_owned(), tid }),
             },
-            Body::Ended => {
+            Body::Ended { by } => {
                 self.begun.remove(&tid);
                 self.ended.insert(tid);
-                self.push(number, line.time, tid, Action::Ended { group: false });
+                let by = by.and_then(Signal::by_name);
+                self.push(number, time, tid, Action::Ended { group: false, by });
                 Ok(())
             }
             Body::Superseded { by } => {
@@ -173,11 +232,19 @@ impl<'a> Assembly<'a> {
                     self.begun.insert(tid, execve);
                 }
                 self.ended.insert(by);
-                self.push(number, line.time, by, Action::Ended { group: false });
+                self.push(number, time, by, Action::Ended { group: false, by: None });
                 Ok(())
             }
-            Body::Detached => self.at_rest(tid),
-            Body::Signal => Ok(()),
+            Body::Detached { name, head } => {
+                self.at_rest(tid)?;
+                self.without_end(&Begun { number, time, name, head }, tid);
+                Ok(())
+            }
+            Body::Signal { name, details } => {
+                self.signal(number, time, tid, name, details);
+                Ok(())
+            }
+            Body::Other(_) => Ok(()),
         }
     }
 
@@ -188,10 +255,72 @@ impl<'a> Assembly<'a> {
         }
     }
 
+    /// A call of which the recording shows only that it was made.
+    fn without_end(&mut self, begun: &Begun<'_>, tid: u32) {
+        let whole = format!("{}) = ?", begun.head.trim_end_matches([',', ' ']));
+        let decoded = RawCall::parse(&whole).and_then(|raw| decode::decode(&raw).ok()?);
+        // Who was about to exit when strace let go of it has done so since, but not before the recording ended.
+        if let Some(call) = decoded.filter(|call| !matches!(call, Call::Exit { .. })) {
+            self.push(begun.number, begun.time, tid, Action::Call(call, Outcome::Unknown));
+        }
+    }
+
+    fn signal(&mut self, number: u32, time: Time, tid: u32, name: &str, details: &str) {
+        let field = |name: &str| syntax::field(details, name).map(str::trim);
+        let value = |name: &str| field(name).and_then(|text| syntax::number(text, |_| None));
+        if name == "SIGCHLD" {
+            let ended = matches!(
+                field("si_code"),
+                Some("CLD_EXITED" | "CLD_KILLED" | "CLD_DUMPED" | "0x1" | "0x2" | "0x3")
+            );
+            if let Some(child) = value("si_pid").and_then(|pid| u32::try_from(pid).ok()).filter(|_| ended) {
+                self.reaped.push((number, time, child));
+            }
+            return;
+        }
+        let Some(signal) = Signal::by_name(name) else { return };
+        // Others were sent by a program, or tell of memory that nobody touched (BUS_MCEERR_AO).
+        let of_access = match field("si_code") {
+            None => true,
+            Some(code) if code.starts_with("SEGV_") => code != "SEGV_MTEAERR",
+            Some(code) => {
+                matches!(code, "BUS_ADRERR" | "BUS_MCEERR_AR" | "BUS_OBJERR")
+                    || syntax::number(code, |_| None).is_some_and(|code| {
+                        matches!((signal, code), (Signal::Bus, 2..=4) | (Signal::Segv, 1..=4))
+                    })
+            }
+        };
+        if of_access {
+            let forbidden =
+                matches!(field("si_code"), Some("SEGV_ACCERR" | "0x2" | "2")) && signal == Signal::Segv;
+            let faulted = Faulted { signal, address: value("si_addr"), forbidden };
+            self.push(number, time, tid, Action::Faulted(faulted));
+        }
+    }
+
     fn call(&mut self, number: u32, time: Time, tid: u32, text: &str) -> Result<(), Problem> {
         let Some(raw) = RawCall::parse(text).filter(|raw| !raw.result.is_empty()) else {
-            return Err(Problem::CutOff(text.to_owned()));
+            let name = text.split('(').next().unwrap_or_default();
+            if decode::is_known(name) {
+                return Err(Problem::CutOff(text.to_owned()));
+            }
+            *self.recording.skipped.entry(name.to_owned()).or_default() += 1;
+            return Ok(());
         };
+        // `? ERESTARTSYS (...)`: it is started over, and then printed again.
+        if raw.result.starts_with("? ERESTART") {
+            return Ok(());
+        }
+        if let Some(pair) = decode::thread_of(&raw) {
+            self.recording.threads.told.push(pair);
+        }
+        if raw.arguments.iter().any(|argument| argument.starts_with('?')) && decode::is_known(raw.name) {
+            self.recording.notes.push(format!(
+                "{} on line {number} was broken by other output and is not performed. Record with -o FILE.",
+                raw.name
+            ));
+            return Ok(());
+        }
         match decode::decode(&raw)? {
             Some(call) => {
                 let outcome = decode::outcome(&raw)?;
@@ -206,9 +335,18 @@ impl<'a> Assembly<'a> {
         self.recording.events.push(Event { time, line, tid, action });
     }
 
-    fn finish(mut self) -> Result<Recording, (u32, Problem)> {
-        if let Some((tid, begun)) = self.begun.iter().min_by_key(|(_, begun)| begun.number) {
-            return Err((begun.number, Problem::NeverReturns { call: begun.name.to_owned(), tid: *tid }));
+    fn finish(mut self) -> Recording {
+        // The recording ends inside of these.
+        let mut open: Vec<(u32, Begun<'a>)> = self.begun.drain().collect();
+        open.sort_unstable_by_key(|(_, begun)| begun.number);
+        for (tid, begun) in &open {
+            self.without_end(begun, *tid);
+        }
+        // Where children are not followed, their parents know when they end.
+        for (line, time, child) in std::mem::take(&mut self.reaped) {
+            if !self.seen.contains(&child) {
+                self.push(line, time, child, Action::Ended { group: true, by: None });
+            }
         }
         let events = &mut self.recording.events;
         for event in events.iter_mut() {
@@ -216,13 +354,15 @@ impl<'a> Assembly<'a> {
             if let Action::Call(Call::Exit { group }, _) = event.action
                 && !self.ended.contains(&event.tid)
             {
-                event.action = Action::Ended { group };
+                event.action = Action::Ended { group, by: None };
             }
         }
         events.retain(|event| !matches!(event.action, Action::Call(Call::Exit { .. }, _)));
         events.sort_by_key(|event| (event.time, event.line));
         self.recording.unnumbered = self.owner.needed.then_some(self.owner.main);
-        Ok(self.recording)
+        self.recording.threads.seen = self.seen;
+        self.recording.threads.nameless = self.recording.unnumbered == Some(UNNUMBERED);
+        self.recording
     }
 }
 
@@ -256,6 +396,7 @@ mod tests {
         let name = |action: &Action| match action {
             Action::Call(call, _) => call.name(),
             Action::Ended { .. } => "ended",
+            Action::Faulted(_) => "faulted",
         };
         recording.events.iter().map(|event| (event.tid, event.line, name(&event.action))).collect()
     }
@@ -322,7 +463,8 @@ mod tests {
     #[test]
     fn missing_halves_are_errors_with_their_line() {
         let begun = "1 5.1 munmap(0x1000, 4096 <unfinished ...>\n";
-        assert!(problem(begun).starts_with("t:1: munmap of task 1 never returns"));
+        // Where the recording ends inside of a call it is known that it was made, and not how it ended.
+        assert!(matches!(recording(begun).events[0].action, Action::Call(_, Outcome::Unknown)));
         assert!(
             problem(&format!("{begun}1 5.2 getpid() = 1\n"))
                 .starts_with("t:2: task 1 goes on, but its munmap of line 1")

@@ -127,13 +127,17 @@ fn octal(input: &mut &str) -> winnow::Result<u64> {
     take_while(1.., '0'..='7').verify_map(|digits| u64::from_str_radix(digits, 8).ok()).parse_next(input)
 }
 
-/// The path with which `strace -y` annotates a descriptor, if it does.
-pub(crate) fn descriptor_path(text: &str) -> Option<&str> {
+/// The path with which `strace -y` annotates a descriptor, if it does, and whether the file has been deleted.
+pub(crate) fn descriptor_path(text: &str) -> Option<(&str, bool)> {
     let number = preceded(opt('-'), take_while(1.., |c: char| c.is_ascii_alphanumeric() || c == '_'));
     // What follows is not ours: a result may be followed by an explanation.
-    let (_, path, _): (&str, &str, &str) = (number, annotation, rest).parse(text).ok()?;
+    let (_, path, behind): (&str, &str, &str) = (number, annotation, rest).parse(text).ok()?;
     let path = path.split('<').next().unwrap_or(path);
-    path.starts_with('/').then_some(path)
+    // Some versions say so inside, some outside, as the kernel's link does or without the space.
+    let inside = path.strip_suffix(" (deleted)");
+    let deleted = inside.is_some() || behind.trim_start().starts_with("(deleted)");
+    let path = inside.unwrap_or(path);
+    path.starts_with('/').then_some((path, deleted))
 }
 
 /// The text of a quoted string, its escapes resolved; none for `NULL` or an address.
@@ -308,9 +312,11 @@ mod tests {
 
     #[test]
     fn the_path_of_an_annotated_descriptor_is_seen() {
-        assert_eq!(descriptor_path("3</dev/hugepages/a>"), Some("/dev/hugepages/a"));
-        assert_eq!(descriptor_path("3</memfd:x> (deleted)"), Some("/memfd:x"));
-        assert_eq!(descriptor_path("3</dev/null<char 1:3>>"), Some("/dev/null"));
+        assert_eq!(descriptor_path("3</dev/hugepages/a>"), Some(("/dev/hugepages/a", false)));
+        assert_eq!(descriptor_path("3</memfd:x> (deleted)"), Some(("/memfd:x", true)));
+        assert_eq!(descriptor_path("3</memfd:x>(deleted)"), Some(("/memfd:x", true)));
+        assert_eq!(descriptor_path("3</memfd:x (deleted)> <0.000012>"), Some(("/memfd:x", true)));
+        assert_eq!(descriptor_path("3</dev/null<char 1:3>>"), Some(("/dev/null", false)));
         assert_eq!(descriptor_path("3<TCP:[1->2]>"), None);
         assert_eq!(descriptor_path("3"), None);
     }

@@ -10,7 +10,7 @@ use super::syntax::{self, RawCall};
 /// does with those that it does not know.
 pub(crate) fn ioctl(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
     let arguments = Arguments { call: "ioctl", list: &raw.arguments };
-    let command = raw.arguments.get(1).copied().unwrap_or_default();
+    let command = command(raw.arguments.get(1).copied().unwrap_or_default());
     if command == "USERFAULTFD_IOC_NEW" {
         let flags: OpenFlags = arguments.flags(2, "flags")?;
         return Ok(Some(Call::Userfaultfd { cloexec: flags.contains(OpenFlags::O_CLOEXEC) }));
@@ -56,6 +56,22 @@ pub(crate) fn ioctl(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
         _ => (in_range()?, Handling::Writeprotect(arguments.field_flags(2, "mode")?)),
     };
     Ok(Some(Call::Uffd { fd, start, length, handling }))
+}
+
+/// The name of a command, also where its number is printed.
+fn command(text: &str) -> &str {
+    match syntax::number(text, |_| None) {
+        Some(0xc018_aa3f) => "UFFDIO_API",
+        Some(0xc020_aa00) => "UFFDIO_REGISTER",
+        Some(0x8010_aa01) => "UFFDIO_UNREGISTER",
+        Some(0x8010_aa02) => "UFFDIO_WAKE",
+        Some(0xc028_aa03) => "UFFDIO_COPY",
+        Some(0xc020_aa04) => "UFFDIO_ZEROPAGE",
+        Some(0xc018_aa06) => "UFFDIO_WRITEPROTECT",
+        Some(0xc020_aa07) => "UFFDIO_CONTINUE",
+        Some(0x0000_aa00) => "USERFAULTFD_IOC_NEW",
+        _ => text,
+    }
 }
 
 /// Start and length of a range, in these fields of a structure.
@@ -114,7 +130,7 @@ mod tests {
     }
 
     fn uffd(handling: Handling) -> Call {
-        let fd = Descriptor { number: 3, path: None };
+        let fd = Descriptor { number: 3, path: None, deleted: false };
         Call::Uffd { fd, start: 0x7f00_0000_0000, length: 0x20_0000, handling }
     }
 
@@ -139,7 +155,7 @@ mod tests {
         let zero = of("ZEROPAGE", &format!("{{range={range}, mode=0}}"));
         assert_eq!(zero, Some(uffd(Handling::Zeropage)));
         let api = "{api=0xaa, features=UFFD_FEATURE_EVENT_FORK|UFFD_FEATURE_MOVE => features=UFFD_FEATURE_SIGBUS, ioctls=1<<_UFFDIO_API}";
-        let fd = Descriptor { number: 3, path: None };
+        let fd = Descriptor { number: 3, path: None, deleted: false };
         let features = UffdFeatures::UFFD_FEATURE_EVENT_FORK;
         assert_eq!(of("API", api), Some(Call::UffdApi { fd, features }));
         assert_eq!(call("userfaultfd(O_CLOEXEC) = 3"), Some(Call::Userfaultfd { cloexec: true }));

@@ -2,10 +2,14 @@
 //!
 //! A recording does not say on which file system a file is. It is taken for a huge-page file if it is a memory file or
 //! segment made so, if its path lies under a known mount, or if it is ever mapped with `MAP_HUGETLB` with success: the
-//! kernel refuses that for any other file. For the last the recording is read twice: see [`Files::survey`].
+//! kernel refuses that for any other file. `statfs` tells it too, and so does what the kernel lists of a process. For
+//! these the recording is read twice: see [`Files::survey`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::mounts::{Mount, Mounts};
+use super::names::Names;
+use super::tables::{Open, Tables};
 use super::tasks::TableId;
 use crate::trace::Descriptor;
 
@@ -21,34 +25,43 @@ pub struct File {
     pub name: String,
     /// The size of its pages as a power of two, if it consists of huge pages.
     pub huge: Option<u32>,
+    /// What `strace -y` prints beside its descriptors; empty if nothing.
+    shown: String,
+    /// How large it is, if the recording shows that.
+    size: Option<u64>,
+    /// To how many tables it has been given by guesses.
+    guessed: u32,
 }
 
-/// A directory on which hugetlbfs is mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// The directory, without a slash at the end.
-    pub directory: String,
-    /// The size of its pages, as a power of two.
-    pub page_shift: u32,
-}
-
-/// An entry of a descriptor table.
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    file: FileId,
-    cloexec: bool,
+/// What one reading of a recording finds out for the next.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Files that turned out to consist of huge pages, and of which.
+    pub huge: HashMap<FileId, u32>,
+    /// Mounts that turned out to be of hugetlbfs.
+    pub mounts: Vec<Mount>,
 }
 
 /// All files that the recording has opened.
 #[derive(Debug)]
 pub struct Files {
     files: Vec<File>,
-    mounts: Vec<Mount>,
-    default_shift: u32,
-    mapped_huge: HashSet<FileId>,
-    names: HashMap<String, FileId>,
+    mounts: Mounts,
+    survey: Survey,
+    names: Names,
+    memfds: HashMap<String, Vec<FileId>>,
     segments: HashMap<u32, Segment>,
-    tables: HashMap<TableId, HashMap<i32, Open>>,
+    pub(super) tables: Tables,
+    /// Messages that carry descriptors and have not been received.
+    flying: VecDeque<Vec<FileId>>,
+    /// Processes that a descriptor stands for.
+    pidfds: HashMap<FileId, u32>,
+    /// Files that have lost a name, a descriptor or a segment number.
+    lost: Vec<FileId>,
+    /// Files that an earlier run found to consist of huge pages.
+    guessed: HashSet<FileId>,
+    /// What was guessed, a sentence each.
+    pub(super) notes: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,17 +72,24 @@ struct Segment {
 }
 
 impl Files {
-    /// No files yet. `mounts` are the hugetlbfs mounts that the user knows of; `mapped_huge` is what an earlier run found.
+    /// No files yet. `mounts` are the hugetlbfs mounts that the user knows of; `survey` is what an earlier run found.
     #[must_use]
-    pub fn new(mounts: Vec<Mount>, default_shift: u32, mapped_huge: HashSet<FileId>) -> Self {
+    pub fn new(mut mounts: Vec<Mount>, default_shift: u32, survey: Survey) -> Self {
+        // What the user says counts for more.
+        mounts.splice(0..0, survey.mounts.iter().cloned());
         Self {
             files: Vec::new(),
-            mounts,
-            default_shift,
-            mapped_huge,
-            names: HashMap::new(),
+            mounts: Mounts::new(mounts, default_shift),
+            survey,
+            names: Names::default(),
+            memfds: HashMap::new(),
             segments: HashMap::new(),
-            tables: HashMap::new(),
+            tables: Tables::default(),
+            flying: VecDeque::new(),
+            pidfds: HashMap::new(),
+            lost: Vec::new(),
+            guessed: HashSet::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -81,33 +101,45 @@ impl Files {
 
     /// A hugetlbfs was mounted.
     pub fn mount(&mut self, directory: &str, options: &str) {
-        let page_shift = options.split(',').find_map(|option| option.strip_prefix("pagesize=")).map_or(
-            self.default_shift,
-            |size| {
-                if size.starts_with("1G") || size == "1048576K" { 30 } else { 21 }
-            },
-        );
-        self.mounts.push(Mount { directory: directory.trim_end_matches('/').to_owned(), page_shift });
+        self.mounts.mount(directory, options);
+    }
+
+    /// The file system at this path, or of this file, turned out to be hugetlbfs with pages of this size.
+    pub fn is_hugetlbfs(&mut self, path: &str, shift: u32) {
+        let mount = Mount { directory: path.trim_end_matches('/').to_owned(), page_shift: shift };
+        if !self.survey.mounts.contains(&mount) {
+            self.survey.mounts.push(mount);
+        }
     }
 
     /// `path` was opened as `fd`.
     pub fn open(&mut self, table: TableId, fd: i32, path: &str, cloexec: bool) -> FileId {
         let file = self.named(path);
-        self.tables.entry(table).or_default().insert(fd, Open { file, cloexec });
+        self.put(table, fd, Open { file, cloexec });
+        file
+    }
+
+    /// A file without a name was made in a directory (`O_TMPFILE`) as `fd`.
+    pub fn open_nameless(&mut self, table: TableId, fd: i32, directory: &str, cloexec: bool) -> FileId {
+        let huge = self.mounts.at(&format!("{directory}/a"));
+        let file = self.add(format!("a file without a name in {directory}"), huge);
+        self.put(table, fd, Open { file, cloexec });
         file
     }
 
     /// A memory file was made as `fd`.
-    pub fn memfd(&mut self, table: TableId, fd: i32, huge: Option<u32>, cloexec: bool) -> FileId {
+    pub fn memfd(&mut self, table: TableId, fd: i32, name: &str, huge: Option<u32>, cloexec: bool) -> FileId {
         let file = self.add("memfd".to_owned(), huge);
-        self.tables.entry(table).or_default().insert(fd, Open { file, cloexec });
+        self.files[file.0 as usize].shown = format!("/memfd:{name}");
+        self.memfds.entry(name.to_owned()).or_default().push(file);
+        self.put(table, fd, Open { file, cloexec });
         file
     }
 
     /// A userfaultfd was made as `fd`.
     pub fn userfaultfd(&mut self, table: TableId, fd: i32, cloexec: bool) -> FileId {
         let file = self.userfaultfd_of_child();
-        self.tables.entry(table).or_default().insert(fd, Open { file, cloexec });
+        self.put(table, fd, Open { file, cloexec });
         file
     }
 
@@ -116,31 +148,84 @@ impl Files {
         self.add("userfaultfd".to_owned(), None)
     }
 
+    /// A descriptor that stands for a process was made as `fd`.
+    pub fn pidfd(&mut self, table: TableId, fd: i32, pid: u32) {
+        let file = self.add(format!("process {pid}"), None);
+        self.pidfds.insert(file, pid);
+        self.put(table, fd, Open { file, cloexec: true });
+    }
+
+    /// The process that a descriptor stands for.
+    #[must_use]
+    pub fn process_of(&self, table: TableId, fd: i32) -> Option<u32> {
+        self.pidfds.get(&self.opened(table, fd)?).copied()
+    }
+
     /// The file that the recording has shown a descriptor to be open on.
     #[must_use]
     pub fn opened(&self, table: TableId, fd: i32) -> Option<FileId> {
-        self.tables.get(&table)?.get(&fd).map(|open| open.file)
+        self.tables.get(table, fd).map(|open| open.file)
     }
 
     /// The descriptor turns out to be open on this file.
     pub fn bind(&mut self, table: TableId, fd: i32, file: FileId) {
-        self.tables.entry(table).or_default().insert(fd, Open { file, cloexec: false });
+        self.put(table, fd, Open { file, cloexec: false });
     }
 
     /// The file of this path, which is a new one if the path was not seen before or has been unlinked.
     pub fn named(&mut self, path: &str) -> FileId {
         if let Some(file) = self.names.get(path) {
-            return *file;
+            return file;
         }
-        let huge = self.mounted_at(path);
+        let huge = self.mounts.at(path);
         let file = self.add(path.to_owned(), huge);
-        self.names.insert(path.to_owned(), file);
+        path.clone_into(&mut self.files[file.0 as usize].shown);
+        self.names.insert(path, file);
         file
+    }
+
+    /// Whether it was known from its opening on to consist of huge pages, and not by a second look.
+    #[must_use]
+    pub fn was_declared(&self, file: FileId) -> bool {
+        let known = &self.files[file.0 as usize];
+        known.huge.is_some() && !self.guessed.contains(&file)
+    }
+
+    /// Whether a file of this path has been seen.
+    #[must_use]
+    pub fn is_named(&self, path: &str) -> bool {
+        self.names.get(path).is_some()
     }
 
     /// The name is gone; the file lives on while it is open or mapped.
     pub fn unlink(&mut self, path: &str) -> Option<FileId> {
-        self.names.remove(path)
+        let file = self.names.remove(path)?;
+        self.lost.push(file);
+        Some(file)
+    }
+
+    /// The file has another name besides.
+    pub fn link(&mut self, from: &str, to: &str) {
+        let file = self.named(from);
+        self.unlink(to);
+        self.names.insert(to, file);
+    }
+
+    /// The name of a file, or of a directory and so of all in it, is another one now.
+    pub fn rename(&mut self, from: &str, to: &str, exchange: bool) {
+        if !exchange {
+            let gone = self.names.remove(to);
+            self.lost.extend(gone);
+        }
+        for (file, old, new) in self.names.rename(from, to, exchange) {
+            let file = &mut self.files[file.0 as usize];
+            if file.shown == old {
+                file.shown.clone_from(&new);
+            }
+            if file.name == old {
+                file.name = new;
+            }
+        }
     }
 
     /// A file that has no name and no descriptor: an anonymous mapping.
@@ -151,43 +236,144 @@ impl Files {
     /// The file behind a descriptor. If the recording does not show where it was opened, the path that `strace -y` prints
     /// beside it tells, or else it is a file that nobody has seen yet.
     pub fn of(&mut self, table: TableId, fd: &Descriptor) -> FileId {
-        if let Some(open) = self.tables.get(&table).and_then(|open| open.get(&fd.number)) {
+        self.of_size(table, fd, None)
+    }
+
+    /// The same for a file that has to be so large, if its descriptor came by a way that is not recorded.
+    pub fn of_size(&mut self, table: TableId, fd: &Descriptor, size: Option<u64>) -> FileId {
+        if let Some(open) = self.tables.get(table, fd.number)
+            && fd.path.as_ref().is_none_or(|path| self.is_shown_as(open.file, path))
+        {
             return open.file;
         }
         let file = match &fd.path {
-            Some(path) => self.named(path),
+            Some(path) => self.shown(path, fd.deleted, size),
             None => self.add(format!("descriptor {}", fd.number), None),
         };
-        self.tables.entry(table).or_default().insert(fd.number, Open { file, cloexec: false });
+        self.put(table, fd.number, Open { file, cloexec: false });
         file
     }
 
-    /// A descriptor was copied.
-    pub fn dup(&mut self, table: TableId, fd: i32, copy: i32) {
-        let descriptors = self.tables.entry(table).or_default();
-        match descriptors.get(&fd).copied() {
-            Some(open) => descriptors.insert(copy, Open { cloexec: false, ..open }),
-            None => descriptors.remove(&copy),
+    /// Whether what strace shows beside a descriptor can be this file.
+    fn is_shown_as(&self, file: FileId, path: &str) -> bool {
+        let shown = &self.files[file.0 as usize].shown;
+        shown.is_empty() || shown == path || self.names.get(path) == Some(file)
+    }
+
+    /// The file that strace shows so.
+    fn shown(&mut self, path: &str, deleted: bool, size: Option<u64>) -> FileId {
+        if let Some(name) = path.strip_prefix("/memfd:") {
+            return self.memfd_shown(name, size);
+        }
+        if !deleted {
+            return self.named(path);
+        }
+        // The last that had the name, or one that was gone before the recording began.
+        let gone = (0..).zip(&self.files).filter(|(_, file)| file.shown == path).map(|(id, _)| FileId(id));
+        gone.last().unwrap_or_else(|| {
+            let huge = self.mounts.at(path);
+            let file = self.add(path.to_owned(), huge);
+            path.clone_into(&mut self.files[file.0 as usize].shown);
+            file
+        })
+    }
+
+    /// A memory file by its name, which need not be the only one of it: one of the right size, and of these the one that
+    /// has been given away least and made first.
+    fn memfd_shown(&mut self, name: &str, size: Option<u64>) -> FileId {
+        let of_name = self.memfds.get(name).map(Vec::as_slice).unwrap_or_default();
+        let known = |file: &FileId| &self.files[file.0 as usize];
+        let reachable: Vec<FileId> =
+            of_name.iter().copied().filter(|file| self.is_reachable(*file)).collect();
+        let exact: Vec<FileId> =
+            reachable.iter().copied().filter(|file| size.is_some() && known(file).size == size).collect();
+        let candidates = if exact.is_empty() { &reachable } else { &exact };
+        let found = candidates.iter().copied().min_by_key(|file| (known(file).guessed, *file));
+        let found = found.or_else(|| of_name.last().copied());
+        if candidates.len() > 1 {
+            self.notes.push(format!(
+                "There are {} memory files named {name}, and the recording does not show which of them a process got: \
+                 they were given out in the order in which they were made. Record sendmsg and recvmsg too.",
+                candidates.len()
+            ));
+        }
+        let file = found.unwrap_or_else(|| {
+            let file = self.add("memfd".to_owned(), None);
+            self.files[file.0 as usize].shown = format!("/memfd:{name}");
+            self.memfds.entry(name.to_owned()).or_default().push(file);
+            file
+        });
+        self.files[file.0 as usize].guessed += 1;
+        file
+    }
+
+    /// The file has been given this size.
+    pub fn sized(&mut self, file: FileId, size: u64) {
+        self.files[file.0 as usize].size = Some(size);
+    }
+
+    /// Files are on their way to another process.
+    pub fn send(&mut self, files: Vec<FileId>) {
+        self.flying.push_back(files);
+    }
+
+    /// Descriptors came with a message: of the first that carries as many files, and those that strace shows.
+    pub fn receive(&mut self, table: TableId, fds: &[Descriptor], cloexec: bool) {
+        let fits = |sent: &Vec<FileId>| {
+            sent.len() == fds.len()
+                && sent
+                    .iter()
+                    .zip(fds)
+                    .all(|(file, fd)| fd.path.as_ref().is_none_or(|path| self.is_shown_as(*file, path)))
         };
+        let place = self.flying.iter().position(fits);
+        match place.and_then(|place| self.flying.remove(place)) {
+            Some(sent) => {
+                for (file, fd) in sent.into_iter().zip(fds) {
+                    self.put(table, fd.number, Open { file, cloexec });
+                }
+            }
+            None => {
+                for fd in fds {
+                    self.close_one(table, fd.number);
+                    self.of(table, fd);
+                }
+            }
+        }
+    }
+
+    /// A descriptor was copied.
+    pub fn dup(&mut self, table: TableId, fd: &Descriptor, copy: i32, cloexec: bool) {
+        if self.opened(table, fd.number).is_none() && fd.path.is_none() {
+            self.close_one(table, copy);
+            return;
+        }
+        let file = self.of(table, fd);
+        // dup2 of a descriptor onto itself changes nothing.
+        if fd.number != copy {
+            self.put(table, copy, Open { file, cloexec });
+        }
     }
 
     /// Descriptors were closed.
     pub fn close(&mut self, table: TableId, fds: std::ops::RangeInclusive<u32>) {
-        if let Some(descriptors) = self.tables.get_mut(&table) {
-            descriptors.retain(|fd, _| u32::try_from(*fd).is_ok_and(|fd| !fds.contains(&fd)));
+        self.lost.extend(self.tables.close(table, fds));
+    }
+
+    fn close_one(&mut self, table: TableId, fd: i32) {
+        if let Ok(fd) = u32::try_from(fd) {
+            self.close(table, fd..=fd);
         }
     }
 
     /// A child starts with a copy of its parent's descriptors; with `exec`, of those that outlive an execve.
     pub fn copy_table(&mut self, from: TableId, to: TableId, exec: bool) {
-        let mut descriptors = self.tables.get(&from).cloned().unwrap_or_default();
-        descriptors.retain(|_, open| !(exec && open.cloexec));
-        self.tables.insert(to, descriptors);
+        self.tables.copy(from, to, exec);
     }
 
     /// Nobody uses the table any more.
     pub fn drop_table(&mut self, table: TableId) {
-        self.tables.remove(&table);
+        self.lost.extend(self.tables.remove(table));
     }
 
     /// `shmget` returned `id`: a new segment, or one that is known.
@@ -210,45 +396,63 @@ impl Files {
     pub fn remove_segment(&mut self, id: u32) -> Option<FileId> {
         let segment = self.segments.get_mut(&id)?;
         segment.removed = true;
+        self.lost.push(segment.file);
         Some(segment.file)
+    }
+
+    /// Whether it is a segment that goes away with its last mapping, but can be attached until then.
+    #[must_use]
+    pub fn is_dying_segment(&self, file: FileId) -> bool {
+        self.segments.values().any(|segment| segment.file == file && segment.removed)
     }
 
     /// Whether the file has a name, a descriptor or a segment number: whether somebody could still come to map it.
     #[must_use]
     pub fn is_reachable(&self, file: FileId) -> bool {
-        let open = || self.tables.values().flat_map(HashMap::values).any(|open| open.file == file);
         let attachable = || self.segments.values().any(|segment| segment.file == file && !segment.removed);
-        self.names.values().any(|named| *named == file) || attachable() || open()
+        let flying = || self.flying.iter().flatten().any(|sent| *sent == file);
+        self.names.count(file) > 0 || self.tables.count(file) > 0 || attachable() || flying()
     }
 
-    /// The file was mapped with `MAP_HUGETLB`, and the kernel did not object.
-    pub fn was_mapped_huge(&mut self, file: FileId) {
-        self.mapped_huge.insert(file);
+    /// Something else than a name or a descriptor of the file went away.
+    pub fn lost(&mut self, file: FileId) {
+        self.lost.push(file);
+    }
+
+    /// Files that may have become unreachable since this was asked last.
+    pub fn take_lost(&mut self) -> Vec<FileId> {
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.sort_unstable();
+        lost.dedup();
+        lost
+    }
+
+    /// The file turned out to consist of huge pages of this size, long after it was opened: it was mapped with
+    /// `MAP_HUGETLB`, and the kernel did not object.
+    pub fn is_huge(&mut self, file: FileId, shift: u32) {
+        self.survey.huge.entry(file).or_insert(shift);
     }
 
     /// What [`Files::new`] of a second run over the same recording needs to know.
     #[must_use]
-    pub fn survey(self) -> HashSet<FileId> {
-        self.mapped_huge
+    pub fn survey(self) -> Survey {
+        self.survey
+    }
+
+    fn put(&mut self, table: TableId, fd: i32, open: Open) {
+        let replaced = self.tables.put(table, fd, open);
+        self.lost.extend(replaced);
     }
 
     fn add(&mut self, name: String, huge: Option<u32>) -> FileId {
         let id = FileId(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
-        let huge = huge.or_else(|| self.mapped_huge.contains(&id).then_some(self.default_shift));
-        self.files.push(File { name, huge });
-        id
-    }
-
-    fn mounted_at(&self, path: &str) -> Option<u32> {
-        let under = |directory: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
-        // The last mount on a directory is the one that is seen.
-        if let Some(mount) = self.mounts.iter().rev().find(|mount| under(&mount.directory)) {
-            return Some(mount.page_shift);
+        let guess = self.survey.huge.get(&id).copied().filter(|_| huge.is_none());
+        if guess.is_some() {
+            self.guessed.insert(id);
         }
-        let customary = under("/dev/hugepages")
-            || under("/run/hugepages")
-            || path.strip_prefix("/mnt/huge").is_some_and(|rest| rest.contains('/'));
-        customary.then_some(self.default_shift)
+        let huge = huge.or(guess);
+        self.files.push(File { name, huge, shown: String::new(), size: None, guessed: 0 });
+        id
     }
 }
 
@@ -258,18 +462,22 @@ mod tests {
 
     const TABLE: TableId = TableId(1);
 
-    fn files(mapped_huge: &[FileId]) -> Files {
+    fn files() -> Files {
         let mount = Mount { directory: "/srv/h".to_owned(), page_shift: 30 };
-        Files::new(vec![mount], 21, mapped_huge.iter().copied().collect())
+        Files::new(vec![mount], 21, Survey::default())
     }
 
     fn fd(number: i32) -> Descriptor {
-        Descriptor { number, path: None }
+        Descriptor { number, path: None, deleted: false }
+    }
+
+    fn shown(number: i32, path: &str) -> Descriptor {
+        Descriptor { number, path: Some(path.into()), deleted: true }
     }
 
     #[test]
     fn files_under_a_mount_of_hugetlbfs_are_huge() {
-        let mut files = files(&[]);
+        let mut files = files();
         files.mount("/srv/two/", "rw,pagesize=2M");
         let huge = |files: &mut Files, path: &str| {
             let id = files.named(path);
@@ -291,10 +499,10 @@ mod tests {
 
     #[test]
     fn a_file_once_mapped_huge_is_huge_from_its_opening_on_in_the_second_run() {
-        let mut first = files(&[]);
+        let mut first = files();
         let file = first.open(TABLE, 3, "/x/a", false);
         assert_eq!(first.file(file).and_then(|file| file.huge), None);
-        first.was_mapped_huge(file);
+        first.is_huge(file, 21);
         let mut second = Files::new(Vec::new(), 21, first.survey());
         let file = second.open(TABLE, 3, "/x/a", false);
         assert_eq!(second.file(file).and_then(|file| file.huge), Some(21));
@@ -302,9 +510,9 @@ mod tests {
 
     #[test]
     fn descriptors_follow_dup_fork_execve_and_close() {
-        let mut files = files(&[]);
+        let mut files = files();
         let a = files.open(TABLE, 3, "/a", true);
-        files.dup(TABLE, 3, 4);
+        files.dup(TABLE, &fd(3), 4, false);
         let (child, program) = (TableId(2), TableId(3));
         files.copy_table(TABLE, child, false);
         assert_eq!(files.of(child, &fd(3)), a);
@@ -318,7 +526,7 @@ mod tests {
 
     #[test]
     fn a_path_means_a_new_file_after_it_was_unlinked() {
-        let mut files = files(&[]);
+        let mut files = files();
         let first = files.open(TABLE, 3, "/a", false);
         assert_eq!(files.open(TABLE, 4, "/a", false), first);
         files.unlink("/a");
@@ -328,11 +536,52 @@ mod tests {
 
     #[test]
     fn a_segment_lives_until_it_is_removed_and_its_number_given_again() {
-        let mut files = files(&[]);
+        let mut files = files();
         let first = files.shmget(7, 100, Some(21));
         assert_eq!(files.shmget(7, 100, None), first);
         files.remove_segment(7);
         assert_eq!(files.segment(7), Some((first, 100)));
         assert_ne!(files.shmget(7, 200, None), first);
+    }
+
+    #[test]
+    fn a_file_is_one_under_all_its_names() {
+        let mut files = files();
+        let first = files.open(TABLE, 3, "/d/a", false);
+        files.rename("/d", "/e", false);
+        assert_eq!(files.named("/e/a"), first);
+        files.link("/e/a", "/b");
+        files.unlink("/e/a");
+        assert_eq!(files.named("/b"), first);
+        let second = files.named("/c");
+        files.rename("/b", "/c", true);
+        assert_eq!((files.named("/c"), files.named("/b")), (first, second));
+        files.rename("/b", "/c", false);
+        assert_eq!(files.named("/c"), second);
+        assert!(files.is_reachable(first), "it is open");
+        files.close(TABLE, 3..=3);
+        assert!(!files.is_reachable(first));
+        assert_eq!(files.take_lost(), [first]);
+    }
+
+    #[test]
+    fn a_memory_file_that_came_by_a_message_is_the_one_that_was_sent() {
+        let other = TableId(2);
+        let mut files = files();
+        let one = files.memfd(TABLE, 3, "ram", Some(21), false);
+        let two = files.memfd(TABLE, 4, "ram", Some(21), false);
+        files.sized(one, 1);
+        files.sized(two, 2);
+        files.send(vec![two]);
+        files.receive(other, &[shown(9, "/memfd:ram")], false);
+        assert_eq!(files.of(other, &fd(9)), two);
+        // Where the message is not recorded its name and size tell.
+        assert_eq!(files.of_size(other, &shown(10, "/memfd:ram"), Some(2)), two);
+        assert_eq!(files.of_size(other, &shown(11, "/memfd:ram"), Some(1)), one);
+        assert!(files.notes.is_empty());
+        assert_eq!(files.of_size(other, &shown(12, "/memfd:ram"), Some(3)), one);
+        assert_eq!(files.notes.len(), 1, "that was a guess");
+        // What strace shows beside a descriptor counts for more than what is remembered of it.
+        assert_eq!(files.of_size(other, &shown(9, "/memfd:other"), None), FileId(2));
     }
 }

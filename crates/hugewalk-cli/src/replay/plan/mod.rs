@@ -7,21 +7,26 @@
 mod descriptors;
 pub mod files;
 mod memory;
+mod mounts;
+mod names;
 mod need;
 pub mod ordinary;
 mod planner;
 mod ranges;
 mod segments;
 mod sharing;
+mod tables;
 pub mod tasks;
+mod unknown;
 mod userfault;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-pub use files::{FileId, Mount};
+pub use files::FileId;
+pub use mounts::Mount;
 pub use need::Need;
-pub use planner::plan;
+pub use planner::{Known, plan};
 pub(super) use sharing::{ANOTHER_PLACE, to_gain};
 
 use crate::report::Unsharable;
@@ -105,6 +110,13 @@ pub enum Act {
         parts: Vec<Range<u64>>,
         /// The new rights.
         prot: Prot,
+    },
+    /// `mseal`
+    Seal {
+        /// Where.
+        space: Space,
+        /// Address and length, as they were passed.
+        at: Range<u64>,
     },
     /// `mremap`
     Remap {

@@ -5,23 +5,36 @@ use std::ops::Range;
 
 use hugewalk::fault::Access;
 
-use super::files::{FileId, Files, Mount};
+use super::files::{FileId, Files, Survey};
 use super::memory::{Memory, Piece};
+use super::mounts::Mount;
 use super::tasks::{Left, SpaceId, Tasks, Thread};
+use super::unknown::Unknown;
 use super::userfault::Userfaults;
 use super::{Act, Op, Plan, Space};
 use crate::trace::flags::{CloneFlags, Prot};
-use crate::trace::{Action, Call, Event, Fault, Outcome, Step, Time, Trace};
+use crate::trace::{Action, Call, Event, Fault, Faulted, Outcome, Step, Time, Trace};
 
-/// Plans a recording up to a moment. Pages are `default_shift` large where it does not say.
+/// What is known besides the recording.
+#[derive(Debug, Default)]
+pub struct Known<'a> {
+    /// Mounts of hugetlbfs that the user knows of.
+    pub mounts: &'a [Mount],
+    /// The size of pages where the recording does not say, as a power of two.
+    pub default_shift: u32,
+    /// Ranges of huge pages that the kernel lists, by process.
+    pub listed: HashMap<u32, Vec<Range<u64>>>,
+}
+
+/// Plans a recording up to a moment.
 #[must_use]
-pub fn plan(trace: &Trace, until: Time, mounts: &[Mount], default_shift: u32) -> Plan {
-    let files = |mapped_huge| Files::new(mounts.to_vec(), default_shift, mapped_huge);
+pub fn plan(trace: &Trace, until: Time, known: &Known<'_>) -> Plan {
     // The first reading finds files that turn out to consist of huge pages when they are mapped, long after the
     // descriptors were opened.
-    let mut survey = Planner::new(files(HashSet::new()), default_shift);
-    survey.read(trace, Time::MAX);
-    let mut planner = Planner::new(files(survey.files.survey()), default_shift);
+    let mut first = Planner::new(trace, known, Survey::default());
+    first.read(trace, Time::MAX);
+    let survey = first.files.survey();
+    let mut planner = Planner::new(trace, known, survey);
     planner.read(trace, until);
     planner.finish(trace)
 }
@@ -36,6 +49,18 @@ pub(super) struct Planner {
     pub(super) sized: HashSet<FileId>,
     pub(super) userfaults: Userfaults,
     pub(super) tasks: Tasks,
+    /// Ranges of huge pages that the kernel lists, by process.
+    pub(super) listed: HashMap<u32, Vec<Range<u64>>>,
+    /// Whether anybody is seen to receive descriptors.
+    pub(super) receives: bool,
+    /// Paths that were opened as directories.
+    pub(super) directories: HashSet<String>,
+    /// How many address spaces hold a mapping of each file, counted for each mapping.
+    pub(super) attached: HashMap<FileId, u64>,
+    /// What is not known.
+    pub(super) unknown: Unknown,
+    /// The fault that a thread took last, if it has done nothing else since: its place among the operations.
+    faulted: HashMap<u32, usize>,
     memories: HashMap<SpaceId, Memory>,
     /// How many address spaces hold each mapping now.
     holders: Vec<u64>,
@@ -73,21 +98,30 @@ impl Actor<'_> {
     pub(super) fn call(&self) -> &'static str {
         match &self.event.action {
             Action::Call(call, _) => call.name(),
+            Action::Faulted(_) => "fault",
             Action::Ended { .. } => "exit",
         }
     }
 }
 
 impl Planner {
-    fn new(files: Files, default_shift: u32) -> Self {
+    fn new(trace: &Trace, known: &Known<'_>, survey: Survey) -> Self {
+        let receives =
+            |event: &Event| matches!(event.action, Action::Call(Call::Receive { .. }, Outcome::Returned(_)));
         Self {
-            files,
-            default_shift,
+            files: Files::new(known.mounts.to_vec(), known.default_shift, survey),
+            default_shift: known.default_shift,
+            listed: known.listed.clone(),
+            receives: trace.events.iter().any(receives),
+            directories: HashSet::new(),
+            attached: HashMap::new(),
+            unknown: Unknown::default(),
+            faulted: HashMap::new(),
             plan: Plan::default(),
             held: BTreeSet::new(),
             sized: HashSet::new(),
             userfaults: Userfaults::default(),
-            tasks: Tasks::default(),
+            tasks: Tasks::new(trace.leaders.clone()),
             memories: HashMap::new(),
             holders: Vec::new(),
             held_now: Fullness::default(),
@@ -109,6 +143,8 @@ impl Planner {
         self.held_before.push(self.held_now);
         let most = self.held_before.iter().max().copied().unwrap_or_default();
         self.plan.peak = self.held_before.iter().rposition(|held| *held == most).unwrap_or_default();
+        self.plan.notes.append(&mut self.files.notes);
+        self.plan.notes.extend(self.unknown.sentences());
         for (name, count) in &trace.skipped {
             *self.plan.skipped.entry(name.clone()).or_default() += count;
         }
@@ -122,21 +158,28 @@ impl Planner {
 
     fn event(&mut self, event: &Event) {
         match &event.action {
-            Action::Ended { group } => {
+            Action::Ended { group, by } => {
+                if let Some(signal) = by {
+                    self.fault_ended(event, &Faulted { signal: *signal, address: None, forbidden: false });
+                }
                 let left = self.tasks.end(event.tid, *group);
                 self.leave(event, "exit", &left);
             }
+            Action::Faulted(faulted) => self.fault_ended(event, faulted),
             Action::Call(call, outcome) => {
+                self.faulted.remove(&event.tid);
                 // Whom nobody made was there before the recording began.
-                self.plan.processes += u64::from(self.tasks.living(event.tid).is_none());
+                self.plan.processes += u64::from(self.tasks.is_new_process(event.tid));
                 let thread = self.tasks.thread(event.tid);
                 self.call(call, &Actor { event, thread, outcome });
+                self.forget_unreachable(event, call.name());
             }
         }
     }
 
     fn call(&mut self, call: &Call, actor: &Actor<'_>) {
         if *actor.outcome == Outcome::Unknown {
+            self.without_result(call, actor);
             return;
         }
         match call {
@@ -146,9 +189,19 @@ impl Planner {
             | Call::Close { .. }
             | Call::CloseRange { .. }
             | Call::Dup { .. }
-            | Call::Unlink { .. }
-            | Call::Mount { .. }
-            | Call::MemfdCreate { .. } => self.descriptors(call, actor),
+            | Call::MemfdCreate { .. }
+            | Call::Send { .. }
+            | Call::Receive { .. }
+            | Call::PidfdOpen { .. }
+            | Call::PidfdGetfd { .. } => self.descriptors(call, actor),
+            Call::Unlink { .. }
+            | Call::Rename { .. }
+            | Call::Link { .. }
+            | Call::Chdir { .. }
+            | Call::Fchdir { .. }
+            | Call::Statfs { .. }
+            | Call::Fstatfs { .. }
+            | Call::Mount { .. } => self.names(call, actor),
             Call::Shmget { .. } | Call::Shmat { .. } | Call::Shmdt { .. } | Call::ShmctlRemove { .. } => {
                 self.segments(call, actor);
             }
@@ -227,13 +280,14 @@ impl Planner {
             }
             if let Some(table) = left.table {
                 self.files.drop_table(table);
-                self.forget_unreachable(event, call);
             }
         }
+        self.forget_unreachable(event, call);
     }
 
     fn fault(&mut self, fault: &Fault) {
-        let thread = self.tasks.living(fault.tid).or_else(|| self.tasks.living(fault.pid));
+        self.faulted.remove(&fault.tid);
+        let thread = self.tasks.living(fault.tid).or_else(|| self.tasks.of_process(fault.pid));
         let found = thread.map(|thread| thread.space).and_then(|id| {
             let memory = self.memories.get(&id)?;
             let piece = memory.at(fault.address)?.clone();
@@ -256,7 +310,37 @@ impl Planner {
             recorded: None,
             act: Act::Fault { space, address: fault.address, access: access(&piece) },
         });
+        self.faulted.insert(fault.tid, self.plan.ops.len() - 1);
         self.touched(id, 1);
+    }
+
+    /// An access ended with a signal: that of the last fault, or one that no fault is recorded of.
+    fn fault_ended(&mut self, event: &Event, faulted: &Faulted) {
+        const PAGE: u64 = 4096;
+        let recorded = Some(Outcome::Signal(faulted.signal));
+        if let Some(op) = self.faulted.remove(&event.tid).and_then(|place| self.plan.ops.get_mut(place))
+            && let Act::Fault { address, access, .. } = &mut op.act
+            && faulted.address.is_none_or(|at| at / PAGE == *address / PAGE)
+        {
+            op.recorded = recorded;
+            if faulted.forbidden && *access == Access::Read {
+                *access = Access::Write;
+            }
+            return;
+        }
+        let found = self.tasks.living(event.tid).zip(faulted.address).and_then(|(thread, address)| {
+            let memory = self.memories.get(&thread.space)?;
+            Some((memory.space?, address, memory.at(address)?.clone(), thread.pid))
+        });
+        let Some((space, address, piece, pid)) = found else { return };
+        let access = if faulted.forbidden && !piece.prot.contains(Prot::PROT_WRITE) {
+            Access::Write
+        } else {
+            access(&piece)
+        };
+        let Event { time, line, tid, .. } = *event;
+        let act = Act::Fault { space, address, access };
+        self.push_op(Op { time, line, pid, tid, call: "fault", recorded, act });
     }
 
     /// The size of the file's pages as a power of two, if they are of a size that the engine has.
@@ -323,9 +407,18 @@ impl Planner {
         self.holders.resize(self.plan.mappings.len(), 0);
         for gone in memory.counted.difference(&now) {
             self.holders[gone.0 as usize] -= 1;
+            let file = self.plan.mappings[gone.0 as usize].file;
+            if let Some(count) = self.attached.get_mut(&file) {
+                *count -= 1;
+                if *count == 0 {
+                    self.attached.remove(&file);
+                    self.files.lost(file);
+                }
+            }
         }
         for come in now.difference(&memory.counted) {
             let place = come.0 as usize;
+            *self.attached.entry(self.plan.mappings[place].file).or_default() += 1;
             self.holders[place] += 1;
             let made = &mut self.plan.mappings[place];
             made.processes = made.processes.max(self.holders[place]);

@@ -48,6 +48,7 @@ impl Planner {
             Call::Munmap { address, length } => self.munmap(*address, *length, actor),
             Call::Mprotect { address, length, prot } => self.mprotect(pages(*address, *length), *prot, actor),
             Call::Mremap { .. } => self.mremap(call, actor),
+            Call::Mseal { address, length } => self.mseal(*address, *length, actor),
             Call::Madvise { address, length, advice } => self.madvise(*address, *length, advice, actor),
             // Also on fault: huge pages are not marked, so nothing says that they shall come later.
             Call::Mlock { address, length, .. } if actor.succeeded() => {
@@ -75,13 +76,17 @@ impl Planner {
             let shift = flags.page_shift().unwrap_or(self.default_shift);
             self.files.anonymous(flags.contains(MapFlags::MAP_HUGETLB).then_some(shift))
         } else {
-            let file = self.files.of(actor.thread.table, fd);
+            let file = self.files.of_size(actor.thread.table, fd, offset.checked_add(*length));
             if flags.contains(MapFlags::MAP_HUGETLB) && actor.succeeded() {
-                self.files.was_mapped_huge(file);
+                self.files.is_huge(file, self.default_shift);
             }
+            self.is_listed(file, *length, actor);
             file
         };
-        let asked = self.files.file(file)?.huge?;
+        let Some(asked) = self.files.file(file)?.huge else {
+            self.suspect(file, call, actor);
+            return None;
+        };
         let Some(shift) = self.huge(file) else {
             self.skip(format!("mmap with pages of {} KiB", 1u64.checked_shl(asked).unwrap_or(0) >> 10));
             return None;
@@ -226,6 +231,15 @@ impl Planner {
             if concerns {
                 self.recount(id);
             }
+        }
+    }
+
+    fn mseal(&mut self, address: u64, length: u64, actor: &Actor<'_>) {
+        let id = actor.thread.space;
+        if self.memory(id).concerns(&pages(address, length)) {
+            let space = self.space(id);
+            let at = address..address.saturating_add(length);
+            self.push(actor, Some(actor.outcome.clone()), Act::Seal { space, at });
         }
     }
 

@@ -13,24 +13,28 @@ use crate::trace::{Call, Outcome};
 impl Planner {
     pub(super) fn segments(&mut self, call: &Call, actor: &Actor<'_>) {
         match call {
-            Call::Shmget { size, flags, .. } => self.shmget(*size, *flags, actor),
+            Call::Shmget { key, size, flags } => self.shmget(*key, *size, *flags, actor),
             Call::Shmat { id, flags, .. } => self.shmat(*id, *flags, actor),
             Call::Shmdt { address } => self.shmdt(*address, actor),
             Call::ShmctlRemove { id } if actor.succeeded() => {
                 self.files.remove_segment(*id);
-                self.forget_unreachable(actor.event, call.name());
             }
             _ => {}
         }
     }
 
-    fn shmget(&mut self, size: u64, flags: ShmFlags, actor: &Actor<'_>) {
+    fn shmget(&mut self, key: u64, size: u64, flags: ShmFlags, actor: &Actor<'_>) {
         let huge =
             flags.contains(ShmFlags::SHM_HUGETLB).then(|| flags.page_shift().unwrap_or(self.default_shift));
         let Some(id) = actor.outcome.value().and_then(|id| u32::try_from(id).ok()) else {
             return;
         };
         let known = self.files.segment(id).map(|(file, _)| file);
+        // One that is looked up only was made before, with a size and pages that are not recorded here.
+        if known.is_none() && key != 0 && !flags.contains(ShmFlags::IPC_CREAT) && huge.is_none() {
+            self.unknown.segments.insert(id, key);
+            return;
+        }
         let file = self.files.shmget(id, size, huge);
         let Some(shift) = self.huge(file).filter(|_| known != Some(file)) else {
             return;
@@ -46,7 +50,9 @@ impl Planner {
     }
 
     fn shmat(&mut self, id: u32, flags: ShmatFlags, actor: &Actor<'_>) {
-        let Some((start, (file, size))) = actor.outcome.value().zip(self.files.segment(id)) else {
+        let Some(start) = actor.outcome.value() else { return };
+        let Some((file, size)) = self.files.segment(id) else {
+            self.unknown.attaches.push((actor.event.line, id));
             return;
         };
         let Some(shift) = self.huge(file) else {
@@ -85,9 +91,17 @@ impl Planner {
     pub(super) fn file_sizes(&mut self, call: &Call, actor: &Actor<'_>) {
         let file = match call {
             Call::Fallocate { fd, .. } | Call::Ftruncate { fd, .. } => self.files.of(actor.thread.table, fd),
-            Call::Truncate { path, .. } => self.files.named(path),
+            Call::Truncate { path, .. } => {
+                let path = self.absolute(None, path, actor);
+                self.files.named(&path)
+            }
             _ => return,
         };
+        if let (Call::Ftruncate { length, .. } | Call::Truncate { length, .. }, true) =
+            (call, actor.succeeded())
+        {
+            self.files.sized(file, *length);
+        }
         let Some(shift) = self.huge(file) else { return };
         let change = match call {
             Call::Ftruncate { length, .. } | Call::Truncate { length, .. } => {

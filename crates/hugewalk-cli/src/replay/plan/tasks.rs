@@ -12,6 +12,10 @@ pub struct SpaceId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub u32);
 
+/// What a working directory belongs to, likewise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FsId(pub u32);
+
 /// A thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thread {
@@ -21,6 +25,8 @@ pub struct Thread {
     pub space: SpaceId,
     /// Its descriptors.
     pub table: TableId,
+    /// Its working directory.
+    pub fs: FsId,
 }
 
 /// What went away with a thread, or an execve.
@@ -39,15 +45,31 @@ pub struct Tasks {
     space_users: HashMap<SpaceId, u32>,
     table_users: HashMap<TableId, u32>,
     made: u32,
+    directories: HashMap<FsId, String>,
+    leaders: HashMap<u32, u32>,
 }
 
 impl Tasks {
-    /// The thread `tid`. One that nobody made was there before the recording began, and is a process of its own.
+    /// No thread yet. Of some that nobody made it is known to which process they belong.
+    #[must_use]
+    pub fn new(leaders: HashMap<u32, u32>) -> Self {
+        Self { leaders, ..Self::default() }
+    }
+
+    /// The thread `tid`. One that nobody made was there before the recording began, and is a process of its own, unless
+    /// it is known to be a thread of another.
     pub fn thread(&mut self, tid: u32) -> Thread {
         if let Some(thread) = self.threads.get(&tid) {
             return *thread;
         }
-        let thread = Thread { pid: tid, space: self.new_space(), table: self.new_table() };
+        let pid = self.leaders.get(&tid).copied().unwrap_or(tid);
+        let sibling = self.threads.values().find(|thread| thread.pid == pid).copied();
+        let thread = sibling.unwrap_or_else(|| Thread {
+            pid,
+            space: self.new_space(),
+            table: self.new_table(),
+            fs: self.new_fs(),
+        });
         self.add(tid, thread);
         thread
     }
@@ -56,6 +78,30 @@ impl Tasks {
     #[must_use]
     pub fn living(&self, tid: u32) -> Option<Thread> {
         self.threads.get(&tid).copied()
+    }
+
+    /// Whether the first thing that `tid` does is the first that is seen of its process.
+    #[must_use]
+    pub fn is_new_process(&self, tid: u32) -> bool {
+        let pid = self.leaders.get(&tid).copied().unwrap_or(tid);
+        self.living(tid).is_none() && self.of_process(pid).is_none()
+    }
+
+    /// Any thread of a process, if it is alive: its first one need not be.
+    #[must_use]
+    pub fn of_process(&self, pid: u32) -> Option<Thread> {
+        self.living(pid).or_else(|| self.threads.values().find(|thread| thread.pid == pid).copied())
+    }
+
+    /// The working directory, if it is known.
+    #[must_use]
+    pub fn cwd(&self, fs: FsId) -> Option<&str> {
+        self.directories.get(&fs).map(String::as_str)
+    }
+
+    /// The working directory is another one now.
+    pub fn chdir(&mut self, fs: FsId, path: String) {
+        self.directories.insert(fs, path);
     }
 
     /// The processes that are alive, and the address space of each.
@@ -71,6 +117,7 @@ impl Tasks {
             pid: if flags.contains(CloneFlags::CLONE_THREAD) { parent.pid } else { child },
             space: if flags.contains(CloneFlags::CLONE_VM) { parent.space } else { self.new_space() },
             table: if flags.contains(CloneFlags::CLONE_FILES) { parent.table } else { self.new_table() },
+            fs: if flags.contains(CloneFlags::CLONE_FS) { parent.fs } else { self.copy_fs(parent.fs) },
         };
         self.add(child, thread);
         thread
@@ -79,7 +126,8 @@ impl Tasks {
     /// The process of `tid` begins anew: its other threads end, and it gets an address space and descriptors of its own.
     pub fn execve(&mut self, tid: u32) -> (Thread, Vec<Left>) {
         let old = self.thread(tid);
-        let thread = Thread { pid: old.pid, space: self.new_space(), table: self.new_table() };
+        let fs = self.copy_fs(old.fs);
+        let thread = Thread { pid: old.pid, space: self.new_space(), table: self.new_table(), fs };
         let left = self.end_all(|other, thread| other == tid || thread.pid == old.pid);
         self.add(tid, thread);
         (thread, left)
@@ -118,6 +166,19 @@ impl Tasks {
         SpaceId(self.made)
     }
 
+    fn new_fs(&mut self) -> FsId {
+        self.made += 1;
+        FsId(self.made)
+    }
+
+    fn copy_fs(&mut self, from: FsId) -> FsId {
+        let fs = self.new_fs();
+        if let Some(directory) = self.directories.get(&from).cloned() {
+            self.directories.insert(fs, directory);
+        }
+        fs
+    }
+
     fn new_table(&mut self) -> TableId {
         self.made += 1;
         TableId(self.made)
@@ -138,8 +199,10 @@ fn count_down<K: Copy + Eq + std::hash::Hash>(users: &mut HashMap<K, u32>, key: 
 mod tests {
     use super::*;
 
-    const THREAD: CloneFlags =
-        CloneFlags::CLONE_VM.union(CloneFlags::CLONE_FILES).union(CloneFlags::CLONE_THREAD);
+    const THREAD: CloneFlags = CloneFlags::CLONE_VM
+        .union(CloneFlags::CLONE_FILES)
+        .union(CloneFlags::CLONE_THREAD)
+        .union(CloneFlags::CLONE_FS);
 
     fn spaces(left: &[Left]) -> Vec<SpaceId> {
         left.iter().filter_map(|left| left.space).collect()

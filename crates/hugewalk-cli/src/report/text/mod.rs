@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::Report;
-use crate::trace::Time;
+use crate::trace::{Clock, Time};
 use words::paragraph;
 pub(crate) use words::{counted, grouped, size};
 
@@ -70,7 +70,11 @@ fn recording(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if recording.other_faults > 0 {
         text += &format!(" ({} elsewhere)", grouped(recording.other_faults));
     }
-    text += &format!(", in {} s", seconds(recording.until - recording.from));
+    if recording.clock == Clock::None {
+        text += ", at times that are not recorded";
+    } else {
+        text += &format!(", in {} s", seconds(recording.until - recording.from));
+    }
     if recording.clones > 1 {
         text += &format!(", {} times over", grouped(recording.clones.into()));
     }

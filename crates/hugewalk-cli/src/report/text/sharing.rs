@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use super::words::paragraph;
 use super::{LISTED, counted, grid, grouped, heading, more, rows, seconds, size};
 use crate::report::{Mapping, Report, Tables};
+use crate::trace::Clock;
 
 pub(super) fn mappings(mappings: &[Mapping], out: &mut impl Write) -> io::Result<()> {
     heading(out, "Huge mappings")?;
@@ -59,14 +60,18 @@ pub(super) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
         heading(out, "Page tables at the end")?;
         return figures(&[("", end)], out);
     };
-    let moment = seconds(peak.time - report.recording.from);
+    let moment = if report.recording.clock == Clock::None {
+        format!("before line {}", peak.line)
+    } else {
+        format!("after {} s", seconds(peak.time - report.recording.from))
+    };
     if end.processes == 0 {
         heading(out, "Page tables at the fullest")?;
-        writeln!(out, "  after {moment} s; at the end nothing is mapped")?;
+        writeln!(out, "  {moment}; at the end nothing is mapped")?;
         return figures(&[("", &peak.tables)], out);
     }
     heading(out, "Page tables")?;
-    writeln!(out, "  at the fullest (after {moment} s) and at the end")?;
+    writeln!(out, "  at the fullest ({moment}) and at the end")?;
     figures(&[("fullest", &peak.tables), ("end", end)], out)
 }
 

@@ -1,0 +1,122 @@
+//! The files of `strace -ff`, one for each thread, put behind each other: lines that do not say whose they are, but whose
+//! order shows where one thread ends and the next begins.
+
+use std::collections::BTreeSet;
+
+use super::clock::Clock;
+use super::line::{self, Body};
+use super::sift::Sifted;
+use super::time::Time;
+
+/// A number for a thread of which none is recorded. No real one is as large.
+const NAMELESS: u32 = 1 << 30;
+
+/// One thread's lines.
+struct Section {
+    start: usize,
+    end: usize,
+}
+
+/// Gives each line its thread, if these are files that were joined; returns what to say of it. The thread that made the
+/// others is `main`.
+pub(super) fn name_threads(lines: &mut [Sifted<'_>], clock: Clock, main: u32) -> Option<String> {
+    if lines.iter().any(|line| line.tid.is_some()) {
+        return None;
+    }
+    let sections = sections(lines, clock);
+    if sections.len() < 2 {
+        return None;
+    }
+    let first_time = |section: &Section| lines[section.start].time;
+    let root = (0..sections.len()).min_by_key(|place| (first_time(&sections[*place]), *place))?;
+    let children: Vec<(Time, u32)> =
+        lines.iter().filter_map(|line| Some((line.time, child(line)?))).collect();
+    let names = by_name(&sections, root, &children)
+        .filter(|names| {
+            clock == Clock::None
+                || all_begin_after_their_clone(names, &children, |place| first_time(&sections[place]))
+        })
+        .unwrap_or_else(|| by_time(&sections, root, children, first_time));
+    let nameless = names.iter().filter(|(_, tid)| *tid >= NAMELESS).count();
+    for (place, section) in sections.iter().enumerate() {
+        let tid = names.iter().find(|(named, _)| *named == place).map_or(main, |(_, tid)| *tid);
+        for line in &mut lines[section.start..section.end] {
+            line.tid = Some(tid);
+        }
+    }
+    let mut note = format!(
+        "No line says whose it is, but they begin anew {} times: they are taken for files of strace -ff, each named after \
+         the clone that made its thread. strace-log-merge puts such files together with their numbers.",
+        sections.len() - 1
+    );
+    if nameless > 0 {
+        note +=
+            &format!(" Of {nameless} of them no clone is recorded, so that what they shared is not known.");
+    }
+    if clock == Clock::None {
+        note += " Without times (-ttt) it is not known in which order the threads did what they did.";
+    }
+    Some(note)
+}
+
+/// A new thread begins behind the end of one, and where time goes back.
+fn sections(lines: &[Sifted<'_>], clock: Clock) -> Vec<Section> {
+    let mut starts = vec![0];
+    for (place, pair) in lines.windows(2).enumerate() {
+        let ends = matches!(pair[0].body, Body::Ended { .. });
+        if ends || clock == Clock::RealTime && pair[1].time < pair[0].time {
+            starts.push(place + 1);
+        }
+    }
+    let ends = starts.iter().skip(1).copied().chain([lines.len()]);
+    starts.iter().zip(ends).map(|(start, end)| Section { start: *start, end }).collect()
+}
+
+fn child(line: &Sifted<'_>) -> Option<u32> {
+    let Body::Call(text) = line.body else { return None };
+    let name = text.split('(').next()?;
+    matches!(name, "clone" | "clone3" | "fork" | "vfork").then(|| line::child_of(text))?
+}
+
+/// `cat FILE.*` goes through the files in the order of their names, which end with the number of the thread.
+fn by_name(sections: &[Section], root: usize, children: &[(Time, u32)]) -> Option<Vec<(usize, u32)>> {
+    let mut names: Vec<(String, u32)> =
+        children.iter().map(|(_, child)| (child.to_string(), *child)).collect();
+    names.sort();
+    let others = (0..sections.len()).filter(|place| *place != root);
+    (names.len() + 1 == sections.len()).then(|| others.zip(names.iter().map(|(_, child)| *child)).collect())
+}
+
+fn all_begin_after_their_clone(
+    names: &[(usize, u32)],
+    children: &[(Time, u32)],
+    first_time: impl Fn(usize) -> Time,
+) -> bool {
+    names
+        .iter()
+        .all(|(place, tid)| children.iter().any(|(made, child)| child == tid && *made <= first_time(*place)))
+}
+
+/// Each begins soon after the clone that made it.
+fn by_time(
+    sections: &[Section],
+    root: usize,
+    children: Vec<(Time, u32)>,
+    first_time: impl Fn(&Section) -> Time,
+) -> Vec<(usize, u32)> {
+    let mut children: BTreeSet<(Time, u32)> = children.into_iter().collect();
+    let mut others: Vec<usize> = (0..sections.len()).filter(|place| *place != root).collect();
+    others.sort_by_key(|place| (first_time(&sections[*place]), *place));
+    let mut nameless = NAMELESS..;
+    let mut name = |place: usize| {
+        let made = children.first().copied().filter(|(made, _)| *made <= first_time(&sections[place]));
+        match made {
+            Some(child) => {
+                children.remove(&child);
+                child.1
+            }
+            None => nameless.next().unwrap_or(NAMELESS),
+        }
+    };
+    others.into_iter().map(|place| (place, name(place))).collect()
+}

@@ -1,0 +1,206 @@
+//! Recordings in every form that strace gives them, and programs whose files, names and threads have to be followed: see
+//! `inputs/README.md` for what is right, and `recordings/README.md` for the kernel's own figures.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Ran, assert_all_as_recorded, json, pool, run};
+use serde_json::Value;
+
+fn file(directory: &str, name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(directory).join(name).display().to_string()
+}
+
+/// Replays an input, with its faults if there are any.
+fn input_ran(name: &str, options: &[&str]) -> Ran {
+    let (strace, faults) =
+        (file("inputs", &format!("{name}.strace")), file("inputs", &format!("{name}.faults")));
+    let faults = if Path::new(&faults).exists() { vec!["--faults", &faults] } else { Vec::new() };
+    run(&[&["replay", &strace], &faults[..], options].concat())
+}
+
+fn input(name: &str, options: &[&str]) -> Value {
+    let ran = input_ran(name, &[options, &["--format", "json"]].concat());
+    assert_eq!(ran.code, Some(0), "{name}");
+    json(&ran)
+}
+
+/// Replays a recording beside what the kernel said.
+fn beside_the_kernel(name: &str, truth: &str) -> Value {
+    let of = |ending: &str| file("recordings", &format!("{name}.{ending}"));
+    let (strace, faults, truth) = (of("strace.gz"), of("faults.gz"), of(truth));
+    json(&run(&["replay", &strace, "--faults", &faults, "--truth", &truth, "--format", "json"]))
+}
+
+fn notes(report: &Value) -> String {
+    let list = report["notes"].as_array().expect("a list");
+    list.iter().map(|note| note.as_str().expect("words")).collect::<Vec<_>>().join("\n")
+}
+
+fn ranges(report: &Value) -> Vec<String> {
+    let list = report["mappings"].as_array().expect("a list");
+    list.iter().map(|mapping| mapping["range"].as_str().expect("words").to_owned()).collect()
+}
+
+#[track_caller]
+fn assert_figures(report: &Value, all: usize, differing: u64) {
+    assert_eq!(report["truth"]["figures"].as_array().map(Vec::len), Some(all));
+    assert_eq!(report["truth"]["differing"], differing, "{:#}", report["truth"]["figures"]);
+}
+
+#[test]
+fn real_programs_have_the_figures_of_the_kernel() {
+    for (name, truth, figures) in [
+        ("pg", "truth.json", 52),
+        ("pg", "truth2.json", 22),
+        // Its mount is in no usual place, but the kernel lists its mappings.
+        ("dpdk", "truth.json", 1206),
+        // The memory of a virtual machine, handed to another process by a message that is not recorded.
+        ("qemu", "truth.json", 10),
+        ("scm", "truth.json", 10),
+    ] {
+        let report = beside_the_kernel(name, truth);
+        assert_all_as_recorded(&report);
+        assert_figures(&report, figures, 0);
+    }
+}
+
+#[test]
+fn a_mount_that_nobody_told_of_is_named() {
+    let dpdk = beside_the_kernel("dpdk", "truth.json");
+    assert!(notes(&dpdk).contains("--hugetlbfs /srv/rec/ht"), "{}", notes(&dpdk));
+    let strace = file("recordings", "dpdk.strace.gz");
+    let alone = json(&run(&["replay", &strace, "--format", "json"]));
+    assert_eq!(ranges(&alone), [""; 0]);
+    assert!(notes(&alone).contains("with --hugetlbfs /srv/rec/ht:"), "{}", notes(&alone));
+
+    let one = input("13-default-1g", &[]);
+    assert_eq!(ranges(&one), [""; 0]);
+    assert!(notes(&one).contains("say so with --hugetlbfs /dev/hugepages1G:1G"), "{}", notes(&one));
+    let told = input("13-default-1g", &["--hugetlbfs", "/dev/hugepages1G:1G"]);
+    assert_all_as_recorded(&told);
+    assert_eq!(ranges(&told), ["7f1000000000-7f1100000000"]);
+    assert_eq!(told["mappings"][0]["page_kb"], 1 << 20);
+}
+
+#[test]
+fn lines_without_threads_and_times_are_read_in_their_order() {
+    let raw = input("01-dodump-raw", &[]);
+    assert_eq!(raw["recording"]["clock"], "none");
+    // Linux refused this for huge pages once, and does so no more.
+    assert_eq!(raw["differences"].as_array().map(Vec::len), Some(1));
+    assert_eq!(raw["differences"][0]["recorded"], "EINVAL");
+    assert_eq!(raw["differences"][0]["replayed"], "0");
+    let dpdk = input("04-dpdk-l2fwd-raw", &[]);
+    assert_all_as_recorded(&dpdk);
+    assert_eq!((ranges(&dpdk), pool(&dpdk)), (vec!["100200000-100400000".to_owned()], [1, 1, 0]));
+    let unmap = input("07-munmap-einval-raw", &[]);
+    assert_all_as_recorded(&unmap);
+    assert_eq!((&unmap["recording"]["calls"], pool(&unmap)), (&Value::from(2), [54, 54, 54]));
+    let text = input_ran("07-munmap-einval-raw", &[]).text;
+    assert!(text.contains("at times that are not recorded"), "{text}");
+}
+
+#[test]
+fn relative_times_are_added_up() {
+    let report = input("20b-relative-r-pid", &[]);
+    assert_all_as_recorded(&report);
+    assert_eq!(report["recording"]["clock"], "relative");
+    assert_eq!(report["recording"]["until"], "0.314196000");
+    // 1 GiB is mapped at the end, its pages gone.
+    assert_eq!(report["processes"][0]["mappings"][0]["range"], "7f2000000000-7f2040000000");
+    assert_eq!(report["processes"][0]["mappings"][0]["private_hugetlb_kb"], 0);
+}
+
+#[test]
+fn every_option_of_strace_may_be_used() {
+    for (name, calls, at_the_end) in [
+        ("21-Xraw", 3, [2, 1, 1]),
+        ("21-Xverbose", 4, [3, 2, 2]),
+        ("21-Ypid", 1, [1, 1, 1]),
+        ("21-csum", 1, [1, 1, 1]),
+        ("21-i", 1, [1, 1, 1]),
+    ] {
+        let report = input(name, &[]);
+        assert_all_as_recorded(&report);
+        assert_eq!(report["recording"]["calls"], calls, "{name}");
+        assert_eq!(pool(&report), at_the_end, "{name}");
+    }
+}
+
+#[test]
+fn accesses_that_end_with_a_signal_are_compared_as_that() {
+    for (name, faults) in [("09-fork-truncate", 6), ("17-hwpoison", 3)] {
+        let report = input(name, &[]);
+        assert_all_as_recorded(&report);
+        assert_eq!(report["recording"]["huge_faults"], faults, "{name}");
+    }
+    let limited = input("11-cgroup-sigbus", &[]);
+    assert_eq!(limited["differences"].as_array().map(Vec::len), Some(1));
+    assert_eq!(limited["differences"][0]["recorded"], "SIGBUS");
+    let replayed = limited["differences"][0]["replayed"].as_str().expect("words");
+    assert!(replayed.contains("control groups") && replayed.contains("not modelled"), "{replayed}");
+}
+
+#[test]
+fn a_segment_that_was_made_before_is_named() {
+    let report = input("06c-shm-reader-modern", &[]);
+    let notes = notes(&report);
+    for said in
+        ["Line 3 attaches segment 0 (key 0x20999c1), which was made before", "Line 5 attaches segment 32769"]
+    {
+        assert!(notes.contains(said), "{notes}");
+    }
+}
+
+#[test]
+fn a_segment_lives_on_while_it_is_attached() {
+    let report = input("rmid", &["--pool", "900"]);
+    assert_all_as_recorded(&report);
+    assert_eq!(pool(&report), [900, 900, 0], "its process is killed in the end");
+    let attached = input("rmid", &["--pool", "900", "--until", "8"]);
+    assert_all_as_recorded(&attached);
+    assert_eq!(pool(&attached), [900, 900, 512], "one segment, attached twice");
+}
+
+#[test]
+fn names_are_followed_through_directories_and_renames() {
+    let directories = input("27-ofp", &[]);
+    assert_all_as_recorded(&directories);
+    let expected = ["7fcaa0000000-7fcaa0200000", "7fcaa0400000-7fcaa0600000", "7fcaa0800000-7fcaa0a00000"];
+    assert_eq!(ranges(&directories), expected);
+    assert_eq!(pool(&directories), [2, 2, 2], "the last two are of one file");
+    let renamed = input("28-rename", &[]);
+    assert_all_as_recorded(&renamed);
+    assert_eq!(pool(&renamed), [512, 0, 0]);
+    assert_eq!(renamed["tables"]["pages_faulted"], 512, "the other process reaches them without faults");
+}
+
+#[test]
+fn threads_that_strace_joined_are_one_process() {
+    let report = input("30-attach-threads", &[]);
+    assert_all_as_recorded(&report);
+    assert_eq!(report["recording"]["processes"], 1);
+    assert_eq!(report["recording"]["other_faults"], 0);
+    assert_eq!(report["processes"][0]["pid"], 8000);
+    assert_eq!(report["processes"][0]["hugetlb_pages_kb"], 2048);
+}
+
+#[test]
+fn a_descriptor_that_came_from_another_process_is_of_the_same_file() {
+    for name in ["passed-fd", "recvpath"] {
+        let report = input(name, &[]);
+        assert_all_as_recorded(&report);
+        assert_eq!(report["pools"][0]["total"], 512, "{name}: one file");
+        assert_eq!(ranges(&report), ["600000000000-600040000000"; 2], "{name}");
+        assert_eq!(notes(&report), "", "{name}");
+    }
+}
+
+#[test]
+fn a_recording_that_began_late_says_so() {
+    let report = json(&run(&["replay", &file("recordings", "pgatt.strace.gz"), "--format", "json"]));
+    assert_eq!(ranges(&report), [""; 0]);
+    assert!(notes(&report).contains("The recording began when 1570 already ran"), "{}", notes(&report));
+}
