@@ -58,7 +58,7 @@ unsafe impl Barriers for Kernel {
     }
 
     // A kernel with a scheduler yields.
-    fn pause(&self) {
+    unsafe fn pause(&self) {
         spin_loop();
     }
 }

@@ -278,7 +278,7 @@ mod tests {
             fn heavy(&self) {
                 core::sync::atomic::compiler_fence(Ordering::SeqCst);
             }
-            fn pause(&self) {}
+            unsafe fn pause(&self) {}
         }
         if thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
             return eprintln!("one processor sees its own stores in order: nothing to find");

@@ -198,7 +198,7 @@ unsafe impl Barriers for Host {
         self.barriers.heavy();
     }
 
-    fn pause(&self) {
+    unsafe fn pause(&self) {
         pause();
     }
 }

@@ -28,7 +28,7 @@ use hugewalk::arch::{Entry, Leaf, LeafFlags, Level, RawEntry};
 use hugewalk::error::OutOfMemory;
 use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::mm::{AddressSpace, Mm};
-use hugewalk::platform::{Barriers, ENTRIES, Levels, Platform};
+use hugewalk::platform::{ENTRIES, Levels, Platform};
 use hugewalk::sync::Arc;
 use hugewalk::task::Task;
 use hugewalk::walk::leaf_offset;
@@ -124,7 +124,7 @@ impl Mmu {
                 Walk::Fault => {
                     self.stats.faults += 1;
                     if self.space.fault(task, address, access)? == Fault::Raced {
-                        self.space.mm().hugetlb().platform().pause();
+                        task.pause();
                     }
                 }
             }

@@ -148,12 +148,14 @@ unsafe impl<B: Barriers, R: Rcu<B>> Rcu<B> for OnePerThread<R> {
         unsafe { self.0.call(host, head) };
     }
 
-    fn synchronize(&self, host: &B) {
-        self.0.synchronize(host);
+    unsafe fn synchronize(&self, host: &B) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.0.synchronize(host) };
     }
 
-    fn barrier(&self, host: &B) {
-        self.0.barrier(host);
+    unsafe fn barrier(&self, host: &B) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.0.barrier(host) };
     }
 
     fn pending(&self) -> u64 {

@@ -121,7 +121,8 @@ impl<P: Platform> Hugetlb<P> {
 impl<P: Platform> Drop for Hugetlb<P> {
     fn drop(&mut self) {
         // No task, address space or file is left, since each holds a reference. What they handed to RCU may be.
-        self.rcu.barrier(&self.platform);
+        // SAFETY: no task is left, so there is no section; who drops the last handle holds no lock of the engine.
+        unsafe { self.rcu.barrier(&self.platform) };
         for pool in &self.pools {
             pool.release_all(self);
         }

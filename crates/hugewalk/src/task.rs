@@ -103,12 +103,20 @@ impl<P: Platform> Task<P> {
 
     /// Waits for a grace period: every read section that is open now has been left when it returns. Sleeps.
     pub fn synchronize(&mut self) {
-        self.hugetlb.rcu().synchronize(self.hugetlb.platform());
+        // SAFETY: sections and table locks borrow the task, and the thread has no other one.
+        unsafe { self.hugetlb.rcu().synchronize(self.hugetlb.platform()) };
     }
 
     /// Waits until everything that was handed to RCU so far has been freed. Sleeps.
     pub fn rcu_barrier(&mut self) {
-        self.hugetlb.rcu().barrier(self.hugetlb.platform());
+        // SAFETY: sections and table locks borrow the task, and the thread has no other one. Callbacks have no task.
+        unsafe { self.hugetlb.rcu().barrier(self.hugetlb.platform()) };
+    }
+
+    /// Lets other threads run, in a loop that waits for one of them. Sleeps as the platform sees fit.
+    pub fn pause(&mut self) {
+        // SAFETY: sections and table locks borrow the task, and the thread has no other one.
+        unsafe { self.hugetlb.platform().pause() };
     }
 }
 

@@ -133,7 +133,7 @@ unsafe impl Barriers for Loom {
             fence(SeqCst);
         }
     }
-    fn pause(&self) {
+    unsafe fn pause(&self) {
         thread::yield_now();
     }
 }
@@ -185,8 +185,18 @@ impl World {
         for filler in 0..CALLS - 2 {
             world.call_other(filler);
         }
-        world.rcu.barrier(&host);
+        world.barrier();
         Arc::new(world)
+    }
+
+    fn synchronize(&self) {
+        // SAFETY: no model calls it in a section or with a lock held.
+        unsafe { self.rcu.synchronize(&self.host) };
+    }
+
+    fn barrier(&self) {
+        // SAFETY: as for `synchronize`, and by no callback.
+        unsafe { self.rcu.barrier(&self.host) };
     }
 
     /// A reader that enters `sections` sections, one after the other.
@@ -268,7 +278,7 @@ fn model<const N: usize>(host: Loom, preemptions: Option<usize>, threads: [fn(&W
 fn unlink_and_wait(world: &World) {
     world.unlink(0);
     world.call(0);
-    world.rcu.barrier(&world.host);
+    world.barrier();
     assert!(world.freed(0), "the barrier did not wait");
 }
 
@@ -325,12 +335,7 @@ fn nor_when_two_threads_free() {
 /// these two by turns for ever.)
 #[test]
 fn nor_when_two_threads_wait() {
-    model(
-        WHOLE,
-        Some(2),
-        [|world| world.read(1, &[0]), |world| world.rcu.synchronize(&world.host)],
-        unlink_and_wait,
-    );
+    model(WHOLE, Some(2), [|world| world.read(1, &[0]), |world| world.synchronize()], unlink_and_wait);
 }
 
 /// Nobody waits: `call` alone starts the grace period, and runs the callback when it is over.
@@ -349,7 +354,7 @@ fn nor_when_calls_alone_free() {
 fn synchronize_waits_for_open_sections() {
     model(WHOLE, Some(3), [|world| world.read(1, &[0])], |world| {
         world.unlink(0);
-        world.rcu.synchronize(&world.host);
+        world.synchronize();
         // SAFETY: stays until the model ends.
         let object = unsafe { &*world.objects[0] };
         // SAFETY: loom checks that nobody reads it meanwhile.
@@ -359,7 +364,7 @@ fn synchronize_waits_for_open_sections() {
 
 #[test]
 fn a_barrier_waits_for_what_another_thread_runs() {
-    model(WHOLE, Some(3), [|world| world.rcu.synchronize(&world.host)], unlink_and_wait);
+    model(WHOLE, Some(3), [|world| world.synchronize()], unlink_and_wait);
 }
 
 #[test]

@@ -331,8 +331,8 @@ unsafe impl Rcu<Loom> for ToTheEnd {
     unsafe fn call(&self, _: &Loom, head: NonNull<RcuHead>) {
         WORLD.with_borrow_mut(|world| world.retired.push(head));
     }
-    fn synchronize(&self, _: &Loom) {}
-    fn barrier(&self, _: &Loom) {
+    unsafe fn synchronize(&self, _: &Loom) {}
+    unsafe fn barrier(&self, _: &Loom) {
         while let Some(head) = WORLD.with_borrow_mut(|world| world.retired.pop()) {
             // SAFETY: queued by `call`, and taken out just now; no section is open.
             unsafe { RcuHead::invoke(head) };
@@ -365,7 +365,7 @@ unsafe impl Barriers for Loom {
     fn heavy(&self) {
         loom::sync::atomic::fence(Ordering::SeqCst);
     }
-    fn pause(&self) {
+    unsafe fn pause(&self) {
         thread::yield_now();
     }
 }

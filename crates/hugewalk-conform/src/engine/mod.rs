@@ -123,9 +123,8 @@ impl Engine {
 
     /// Tables that are in use: none once a program is over, for those that were freed have had their grace period.
     #[must_use]
-    pub fn tables(&self) -> u64 {
-        use hugewalk::rcu::Rcu;
-        self.hugetlb.rcu().barrier(self.hugetlb.platform());
+    pub fn tables(&mut self) -> u64 {
+        self.task.rcu_barrier();
         self.hugetlb.platform().usage().tables
     }
 

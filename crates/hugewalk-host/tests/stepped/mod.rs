@@ -219,8 +219,9 @@ unsafe impl Barriers for Stepped {
     fn heavy(&self) {
         self.0.heavy();
     }
-    fn pause(&self) {
-        self.0.pause();
+    unsafe fn pause(&self) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.0.pause() };
     }
 }
 

@@ -166,7 +166,7 @@ unsafe impl Barriers for Lab {
     type SpinLock = SpinLock;
     fn light(&self) {}
     fn heavy(&self) {}
-    fn pause(&self) {}
+    unsafe fn pause(&self) {}
 }
 
 // SAFETY: frames, records and pages are handed out once in a run; `flush_tlb` empties the caches of all processors, and

@@ -217,12 +217,12 @@ unsafe impl Rcu<Lab> for LabRcu {
         self.run();
     }
 
-    fn synchronize(&self, _: &Lab) {
+    unsafe fn synchronize(&self, _: &Lab) {
         let _lab = world().at_work();
         self.wait_for_sections();
     }
 
-    fn barrier(&self, _: &Lab) {
+    unsafe fn barrier(&self, _: &Lab) {
         let _lab = world().at_work();
         self.wait_for_sections();
     }

@@ -215,7 +215,7 @@ impl<P: Platform> AddressSpace<P> {
     ) -> Result<Fault, FaultError> {
         loop {
             match self.fault(task, address, access)? {
-                Fault::Raced => self.mm().hugetlb().platform().pause(),
+                Fault::Raced => task.pause(),
                 // Perhaps write-protected, if its handler had protected the place: the next attempt finds out.
                 Fault::Mapped | Fault::Fresh if access == Access::Write => {}
                 done => return Ok(done),

@@ -243,7 +243,7 @@ impl<P: Platform> AddressSpace<P> {
             let fault =
                 if unshare { self.unshare_page(task, address)? } else { self.fault(task, address, access)? };
             if fault == Fault::Raced {
-                system.platform().pause();
+                task.pause();
             }
         }
     }

@@ -122,7 +122,7 @@ impl<P: Platform> Resched<'_, P> {
 
     /// Lets others run. Sleeps.
     pub fn cond_resched(&mut self) {
-        self.task.hugetlb().platform().pause();
+        self.task.pause();
     }
 
     /// Waits for a grace period. Sleeps.

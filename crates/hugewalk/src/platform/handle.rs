@@ -39,8 +39,9 @@ macro_rules! handle {
                 P::heavy(self);
             }
             #[inline]
-            fn pause(&self) {
-                P::pause(self);
+            unsafe fn pause(&self) {
+                // SAFETY: passed on to the caller.
+                unsafe { P::pause(self) };
             }
         }
 
@@ -72,11 +73,13 @@ macro_rules! handle {
                 // SAFETY: passed on to the caller.
                 unsafe { self.0.call(host, head) };
             }
-            fn synchronize(&self, host: &$handle) {
-                self.0.synchronize(host);
+            unsafe fn synchronize(&self, host: &$handle) {
+                // SAFETY: passed on to the caller.
+                unsafe { self.0.synchronize(host) };
             }
-            fn barrier(&self, host: &$handle) {
-                self.0.barrier(host);
+            unsafe fn barrier(&self, host: &$handle) {
+                // SAFETY: passed on to the caller.
+                unsafe { self.0.barrier(host) };
             }
             fn pending(&self) -> u64 {
                 self.0.pending()

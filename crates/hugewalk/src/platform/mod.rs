@@ -91,8 +91,13 @@ pub unsafe trait Barriers: Send + Sync + 'static {
     /// The side that is run seldom: before looking for readers. Does not sleep.
     fn heavy(&self);
 
-    /// Called in a loop that waits for other tasks to leave their read sections. May sleep.
-    fn pause(&self);
+    /// Called in a loop that waits for other tasks to leave their read sections. May sleep. Safe code calls
+    /// [`Task::pause`](crate::Task::pause).
+    ///
+    /// # Safety
+    ///
+    /// The calling thread is in no read section and holds no spinning lock.
+    unsafe fn pause(&self);
 }
 
 /// Which steps of the locking protocol are carried out. Production code uses [`Hugewalk`], which keeps them all; a

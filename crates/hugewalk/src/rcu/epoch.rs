@@ -210,26 +210,29 @@ unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
         }
     }
 
-    fn synchronize(&self, host: &B) {
+    unsafe fn synchronize(&self, host: &B) {
         let (tag, queued) = self.now();
-        self.wait(host, tag);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.wait(host, tag) };
         // Memory is often what one waits for. But only what nobody else has taken is run: for the rest, see `barrier`.
         while let Some(batch) = self.take_of_first(queued) {
             self.run(batch);
         }
     }
 
-    fn barrier(&self, host: &B) {
+    unsafe fn barrier(&self, host: &B) {
         let (tag, queued) = self.now();
         if self.state.lock().queue.ran(queued) {
             return;
         }
-        self.wait(host, tag);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.wait(host, tag) };
         while !self.state.lock().queue.ran(queued) {
             match self.take_of_first(queued) {
                 Some(batch) => self.run(batch),
                 // Others are running them.
-                None => host.pause(),
+                // SAFETY: the caller is in no section and holds no spinning lock; none is held here.
+                None => unsafe { host.pause() },
             }
         }
     }
@@ -253,9 +256,14 @@ impl<B: Barriers> EpochRcu<B> {
     }
 
     /// Waits until `tag` is past its grace period.
-    fn wait(&self, host: &B, tag: u64) {
+    ///
+    /// # Safety
+    ///
+    /// As for [`Rcu::synchronize`].
+    unsafe fn wait(&self, host: &B, tag: u64) {
         while !self.advance(host, tag) {
-            host.pause();
+            // SAFETY: as promised by the caller; no lock is held here.
+            unsafe { host.pause() };
         }
     }
 

@@ -53,6 +53,20 @@ impl RcuHead {
 
 /// Read sections and grace periods.
 ///
+/// # What the engine promises
+///
+/// An implementation may rest on this. [`Task`](crate::Task) makes it a matter of types; nothing that safe code does breaks it.
+///
+/// - **No sleep and no context switch by the engine's doing inside a section.** Whatever may sleep takes `&mut Task`, and a
+///   section borrows the task. A thread has one task (the contract of [`Task::new`](crate::Task::new)), and dropping a value
+///   never sleeps. So an RCU for which a context switch ends all sections of a thread will do, if the embedder's own code
+///   between the section's start and end does not sleep either, and preemption is off or is known not to end a section.
+/// - A reader is registered, used and taken back on one thread, and each reader's sections are left in the order in which
+///   nesting demands, on that thread. A section may be left late, or never: a guard that is forgotten leaves its section open
+///   until the reader is taken back, at the latest. Until then grace periods may wait; nothing may be freed early.
+/// - [`synchronize`](Self::synchronize) and [`barrier`](Self::barrier) are called in no section. [`call`](Self::call) is
+///   called anywhere, with table locks held and inside sections.
+///
 /// # Safety
 ///
 /// - What a read section found before it was taken out of reach stays valid until the section is left:
@@ -75,7 +89,8 @@ pub unsafe trait Rcu<B: Barriers>: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`].
+    /// [`OutOfMemory`], but only if there would be more readers at the same time than there ever were: what a reader that was
+    /// taken back needed is there for the next. The end of a system rests on that; if it fails, the system is leaked.
     fn register(&self, host: &B) -> Result<Self::Reader, OutOfMemory>;
 
     /// Takes a reader back that is in no section. Does not sleep.
@@ -108,12 +123,20 @@ pub unsafe trait Rcu<B: Barriers>: Send + Sync + Sized + 'static {
     /// `head` stays valid and untouched until its callback runs, and the callback may be called from any thread then.
     unsafe fn call(&self, host: &B, head: NonNull<RcuHead>);
 
-    /// Waits for a grace period. Sleeps. The caller is in no section (the engine's [`Task`](crate::task::Task) makes
-    /// that a matter of types).
-    fn synchronize(&self, host: &B);
+    /// Waits for a grace period. Sleeps. Safe code calls [`Task::synchronize`](crate::Task::synchronize).
+    ///
+    /// # Safety
+    ///
+    /// The calling thread may sleep: it is in no section and holds no spinning lock.
+    unsafe fn synchronize(&self, host: &B);
 
-    /// Waits until every callback queued so far has run. Sleeps. The caller is in no section, and no callback.
-    fn barrier(&self, host: &B);
+    /// Waits until every callback queued so far has run. Sleeps. Safe code calls
+    /// [`Task::rcu_barrier`](crate::Task::rcu_barrier).
+    ///
+    /// # Safety
+    ///
+    /// As for [`synchronize`](Self::synchronize); and the caller is no callback.
+    unsafe fn barrier(&self, host: &B);
 
     /// Callbacks that wait for their grace period; for statistics.
     fn pending(&self) -> u64;

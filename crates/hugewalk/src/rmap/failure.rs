@@ -87,7 +87,7 @@ impl<P: Platform> Hugetlb<P> {
                 Err(PageError::OnItsWay) => {}
                 Err(other) => return Err(other),
             }
-            self.platform().pause();
+            task.pause();
         }
         Err(PageError::OnItsWay)
     }
@@ -171,7 +171,7 @@ impl<P: Platform> LockedPage<'_, P> {
         }
         // Only migration minds pins.
         let _ = self.displace(Instead::Hwpoison, task);
-        let others = self.others_after_a_while();
+        let others = self.others_after_a_while(task);
         match (others, page.is_anon()) {
             (1.., _) => Err(PageError::Held { references: others }),
             (0, true) => Ok(Recovery::Private),
@@ -180,13 +180,13 @@ impl<P: Platform> LockedPage<'_, P> {
     }
 
     /// References that somebody else holds, who does not let go soon.
-    fn others_after_a_while(&self) -> u64 {
+    fn others_after_a_while(&self, task: &mut Task<P>) -> u64 {
         let others = || self.page.page().references().saturating_sub(self.own_references());
         for _ in 0..PATIENCE {
             if others() == 0 || self.page.page().pins() > 0 {
                 break;
             }
-            self.hugetlb.platform().pause();
+            task.pause();
         }
         others()
     }

@@ -115,7 +115,7 @@ impl<P: Platform> Hugetlb<P> {
                 Err(PageError::OnItsWay) => {}
                 Err(other) => return Err(other),
             }
-            self.platform().pause();
+            task.pause();
         }
         Err(PageError::OnItsWay)
     }
@@ -123,7 +123,7 @@ impl<P: Platform> Hugetlb<P> {
     fn move_page(&self, old: &LockedPage<'_, P>, task: &mut Task<P>) -> Result<HugeFrame, PageError> {
         let new = self.take_for_move(old)?;
         let mut away = Away { page: old, to: &old.page, task };
-        let moved = old.displace(Instead::Migration, away.task).is_ok() && old.move_to(&new);
+        let moved = old.displace(Instead::Migration, away.task).is_ok() && old.move_to(&new, away.task);
         if moved {
             away.to = &new;
         }
@@ -168,7 +168,7 @@ impl<P: Platform> Drop for Away<'_, P> {
 
 impl<P: Platform> LockedPage<'_, P> {
     /// Copies the page, which no entry maps, to `new`, and lets that take its place. False if somebody else holds it.
-    fn move_to(&self, new: &PageRef<'_, P>) -> bool {
+    fn move_to(&self, new: &PageRef<'_, P>, task: &mut Task<P>) -> bool {
         let (page, expected) = (self.page.page(), self.own_references());
         // Cheaper than to find out after copying. Nobody who finds the page frozen takes it for free: such a one has its
         // cache locked, or comes from a frame and asks the pool.
@@ -179,17 +179,17 @@ impl<P: Platform> LockedPage<'_, P> {
             }
             frozen
         };
-        if !self.patiently(|| self.in_cache(nobody_else)) {
+        if !self.patiently(task, || self.in_cache(nobody_else)) {
             return false;
         }
         let platform = self.hugetlb.platform();
         // SAFETY: both are held, and of one size; the new one was taken for this, so they are two.
         unsafe { platform.copy_huge(self.page.frame(), new.frame(), self.page.size()) };
-        self.patiently(|| self.take_place(new))
+        self.patiently(task, || self.take_place(new))
     }
 
     /// Tries for a while: a reader of the file, or one who came from an entry that is gone now, lets go soon.
-    fn patiently(&self, attempt: impl Fn() -> Option<()>) -> bool {
+    fn patiently(&self, task: &mut Task<P>, attempt: impl Fn() -> Option<()>) -> bool {
         for _ in 0..PATIENCE {
             if attempt().is_some() {
                 return true;
@@ -198,7 +198,7 @@ impl<P: Platform> LockedPage<'_, P> {
             if self.page.page().pins() > 0 {
                 return false;
             }
-            self.hugetlb.platform().pause();
+            task.pause();
         }
         false
     }

@@ -149,7 +149,7 @@ unsafe impl Barriers for Bench {
         inject::exempt(|| interrupt::reach(interrupt::At::Heavy));
         fence(Ordering::SeqCst);
     }
-    fn pause(&self) {
+    unsafe fn pause(&self) {
         panic!("a grace period waits for this very thread");
     }
 }

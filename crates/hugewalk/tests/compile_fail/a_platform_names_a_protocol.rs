@@ -21,8 +21,9 @@ unsafe impl<P: Platform> Barriers for Careless<P> {
     fn heavy(&self) {
         self.0.heavy();
     }
-    fn pause(&self) {
-        self.0.pause();
+    unsafe fn pause(&self) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.0.pause() };
     }
 }
 

@@ -212,7 +212,8 @@ impl World {
             &Do::Unpark(other) => self.tokens[other].unpark(),
             Do::Section(steps) => section(false, steps),
             Do::InterruptsOff(steps) => section(true, steps),
-            Do::Synchronize => self.rcu.synchronize(&self.lab),
+            // SAFETY: programs wait outside of sections only, with no lock held.
+            Do::Synchronize => unsafe { self.rcu.synchronize(&self.lab) },
             &Do::Call(cell) => {
                 let Some(frame) = self.lab.alloc_table() else { return self.learn(thread, 0) };
                 let head = RcuHead::new(run_callback);

@@ -21,7 +21,7 @@ unsafe impl Barriers for Threads {
     fn heavy(&self) {
         fence(Ordering::SeqCst);
     }
-    fn pause(&self) {
+    unsafe fn pause(&self) {
         thread::yield_now();
     }
 }
@@ -50,6 +50,16 @@ fn lock(domain: &Domain, reader: &Reader) {
 fn unlock(domain: &Domain, reader: &Reader) {
     // SAFETY: the tests have one domain each, and lock before they unlock.
     unsafe { domain.read_unlock(&Threads, reader) };
+}
+
+fn synchronize(domain: &Domain) {
+    // SAFETY: called in no section, but where a test shows what waits; no lock is held.
+    unsafe { domain.synchronize(&Threads) };
+}
+
+fn barrier(domain: &Domain) {
+    // SAFETY: as for `synchronize`, and by no callback.
+    unsafe { domain.barrier(&Threads) };
 }
 
 /// Something that is freed by RCU, and then does something on its way out.
@@ -132,7 +142,7 @@ fn a_section_never_sees_what_was_freed() {
                     freed.fetch_add(1, Ordering::Relaxed);
                 });
                 if n % 10_000 == 0 {
-                    domain.synchronize(&Threads);
+                    synchronize(&domain);
                 }
             }
         })
@@ -144,7 +154,7 @@ fn a_section_never_sees_what_was_freed() {
     for reader in readers {
         assert_eq!(reader.join().unwrap(), 0);
     }
-    domain.barrier(&Threads);
+    barrier(&domain);
     assert_eq!(freed.load(Ordering::Relaxed), 200_000);
 }
 
@@ -176,7 +186,7 @@ fn a_later_section_does_not_hold_earlier_callbacks_back() {
     let (me, other) = (reader(&domain), reader(&domain));
     let ran = Arc::new(AtomicU64::new(0));
     call_counted(&domain, &ran);
-    domain.synchronize(&Threads);
+    synchronize(&domain);
     call_counted(&domain, &ran);
     // One heavy barrier for the second callback, and a section that is entered after it.
     lock(&domain, &other);
@@ -201,7 +211,7 @@ fn sections_nest() {
     assert!(!domain.advance(&Threads, tag), "the outer section is still open");
     unlock(&domain, &me);
     assert!(domain.advance(&Threads, tag));
-    domain.barrier(&Threads);
+    barrier(&domain);
     assert_eq!(ran.load(Ordering::Relaxed), 1);
 }
 
@@ -211,7 +221,7 @@ fn a_forgotten_section_ends_with_its_reader() {
     let me = reader(&domain);
     lock(&domain, &me);
     unregister(&domain, me);
-    domain.synchronize(&Threads);
+    synchronize(&domain);
 }
 
 #[test]
@@ -270,7 +280,7 @@ fn barrier_waits_until_everything_has_run() {
                         call_counted(&domain, &ran);
                         unlock(&domain, &me);
                     }
-                    domain.barrier(&Threads);
+                    barrier(&domain);
                     assert_eq!(ran.load(Ordering::Relaxed), round);
                 }
                 unregister(&domain, me);
@@ -297,7 +307,7 @@ fn barrier_waits_for_a_callback_that_another_thread_runs() {
     });
     let runner = thread::spawn({
         let domain = domain.clone();
-        move || domain.synchronize(&Threads)
+        move || synchronize(&domain)
     });
     while gate.load(Ordering::Relaxed) != 1 {
         thread::yield_now();
@@ -305,14 +315,14 @@ fn barrier_waits_for_a_callback_that_another_thread_runs() {
     let waiter = thread::spawn({
         let (domain, gate) = (domain.clone(), gate.clone());
         move || {
-            domain.barrier(&Threads);
+            barrier(&domain);
             gate.load(Ordering::Relaxed)
         }
     });
     thread::sleep(std::time::Duration::from_millis(20));
     // One that is queued and run later does not stand in for it.
     call(&domain, || ());
-    domain.synchronize(&Threads);
+    synchronize(&domain);
     assert_eq!(domain.pending(), 1);
     thread::sleep(std::time::Duration::from_millis(20));
     assert!(!waiter.is_finished());
@@ -346,7 +356,7 @@ fn callbacks_may_call_and_do_not_nest_without_end() {
     let most = depth.most.load(Ordering::Relaxed);
     assert!((2..=4).contains(&most), "callbacks were run {most} deep");
     for _ in 0..101 {
-        domain.barrier(&Threads);
+        barrier(&domain);
     }
     assert_eq!(domain.pending(), 0);
 }
