@@ -10,6 +10,8 @@ mod files;
 mod locking;
 #[path = "scenarios/mapping.rs"]
 mod mapping;
+#[path = "scenarios/placing.rs"]
+mod placing;
 #[path = "scenarios/policies.rs"]
 mod policies;
 #[path = "scenarios/reservations.rs"]

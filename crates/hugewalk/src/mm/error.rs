@@ -46,6 +46,15 @@ pub enum MapError {
         /// Bytes asked for.
         length: u64,
     },
+    /// An address that is too low to be mapped ([`Platform::mmap_min_addr`](crate::platform::Platform::mmap_min_addr)). For a
+    /// move, what lay at the new place may be gone, and the tail that was to be cut off.
+    #[error("{address:?} is below the lowest address that may be mapped, {lowest:?}")]
+    TooLow {
+        /// The address.
+        address: VirtAddr,
+        /// The lowest that may.
+        lowest: VirtAddr,
+    },
     /// A range that must be free is not.
     #[error("{address:?} is mapped already")]
     Exists {
@@ -159,7 +168,7 @@ impl MapError {
             Self::Gup(GupError::Hwpoison { .. }) => Errno::EFAULT,
             Self::Gup(error) => error.errno(),
             Self::Page(error) => error.errno(),
-            Self::Sealed { .. } => Errno::EPERM,
+            Self::Sealed { .. } | Self::TooLow { .. } => Errno::EPERM,
             Self::Exited => Errno::ESRCH,
         }
     }

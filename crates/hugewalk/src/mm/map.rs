@@ -6,7 +6,7 @@ use core::ops::Range;
 use bitflags::bitflags;
 
 use super::unmap::Unmap;
-use super::{AddressSpace, MapError, MmapWriteGuard, align_error};
+use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error};
 use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
 use crate::error::WrongSystem;
 use crate::file::HugeFile;
@@ -36,9 +36,10 @@ bitflags! {
 /// Where to map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// Wherever there is room: the highest free range.
+    /// Wherever there is room: the highest free range below 2^47, also where tables have 5 levels.
     Anywhere,
-    /// Here if the range is free, else anywhere.
+    /// Here if the range is free, else anywhere. Above 2^47 a mapping only comes to lie if the hint is there; then anywhere is
+    /// all of the address space.
     Hint(VirtAddr),
     /// Here, in place of whatever is mapped (`MAP_FIXED`).
     Fixed(VirtAddr),
@@ -238,9 +239,12 @@ fn place<P: Platform>(
     length: u64,
     size: HugeSize,
 ) -> Result<VirtAddr, MapError> {
-    let top = mmap.mm.levels().task_size();
+    let levels = mmap.mm.levels();
+    let (top, window) = (levels.task_size(), levels.default_window());
+    let lowest = mmap.mm.hugetlb().platform().mmap_min_addr();
     let fits = |start: VirtAddr| start.checked_add(length).is_some_and(|end| end <= top);
     let taken = |start: VirtAddr| mmap.vmas.overlapping(&(start..start.plus(length))).next().cloned();
+    let anywhere = |top| mmap.vmas.gap_below(top, lowest, length, size).ok_or(MapError::NoRoom { length });
     match placement {
         Placement::Fixed(start) | Placement::FixedNoReplace(start) => {
             if start.as_u64() % PAGE_SIZE != 0 {
@@ -250,6 +254,7 @@ fn place<P: Platform>(
             if !fits(start) {
                 return Err(MapError::NoRoom { length });
             }
+            check_lowest(mmap.mm, start)?;
             if let (Placement::FixedNoReplace(_), Some(vma)) = (placement, taken(start)) {
                 return Err(MapError::Exists { address: vma.start().max(start) });
             }
@@ -257,14 +262,26 @@ fn place<P: Platform>(
         }
         Placement::Hint(hint) => {
             // Down to a small page first, then up to a huge one. Linux: `round_hint_to_min()` in mm/mmap.c.
-            let hint = size.round_up(hint.as_u64() & !(PAGE_SIZE - 1)).map(VirtAddr::new);
-            match hint.filter(|&start| start > VirtAddr::default() && fits(start) && taken(start).is_none()) {
-                Some(start) => Ok(start),
-                None => place(mmap, Placement::Anywhere, length, size),
+            let hint = match hint.as_u64() & !(PAGE_SIZE - 1) {
+                0 => 0,
+                hint => hint.max(lowest.as_u64()),
+            };
+            let hint = VirtAddr::new(size.round_up(hint).unwrap_or(0));
+            // Below the window or above it, not across its end. Linux: `mmap_address_hint_valid()`.
+            let on_one_side = |start: VirtAddr| (start > window) == (start.plus(length) > window);
+            if hint > VirtAddr::default() && fits(hint) && on_one_side(hint) && taken(hint).is_none() {
+                return Ok(hint);
             }
+            anywhere(if hint > window { top } else { window })
         }
-        Placement::Anywhere => mmap.vmas.gap_below(top, length, size).ok_or(MapError::NoRoom { length }),
+        Placement::Anywhere => anywhere(window),
     }
+}
+
+/// Refuses an address that is too low to be mapped.
+pub(super) fn check_lowest<P: Platform>(mm: &Mm<P>, address: VirtAddr) -> Result<(), MapError> {
+    let lowest = mm.hugetlb().platform().mmap_min_addr();
+    if address < lowest { Err(MapError::TooLow { address, lowest }) } else { Ok(()) }
 }
 
 /// Unmaps what lies at the place of a mapping that will not be made after all.

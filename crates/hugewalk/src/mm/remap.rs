@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use super::entries::each_own_entry;
+use super::map::check_lowest;
 use super::split::Split;
 use super::unlisted::Unlisted;
 use super::unmap::{by_table, drop_entry, page_range, unmap_range};
@@ -212,6 +213,8 @@ fn remap<P: Platform>(
         unmap_range(mmap, &(kept.end..source.end), &mut events.source, task)?;
     }
     if let RemapTo::Fixed(new) = to {
+        // As late as in Linux, where the place is asked for when there is room at it.
+        check_lowest(mmap.mm, new)?;
         move_range(mmap, &source, &kept, new, events, task)?;
         return Ok(new);
     }

@@ -9,9 +9,6 @@ use crate::platform::Platform;
 use crate::sync::Arc;
 use crate::vma::Vma;
 
-/// Below this nothing is mapped unless it is asked for. Linux: `mmap_min_addr`.
-const LOWEST: u64 = 64 << 10;
-
 /// The VMAs of an address space: a sorted list of pointers, found by bisection. Linux: the maple tree `mm_mt`.
 ///
 /// # Invariants
@@ -90,10 +87,17 @@ impl<P: Platform> VmaSet<P> {
         }
     }
 
-    /// The highest free range of `length` bytes, a multiple of the page size, below `top`.
+    /// The highest free range of `length` bytes, a multiple of the page size, that lies between `lowest` and `top`. Never one at
+    /// address 0.
     ///
     /// Linux: `hugetlb_get_unmapped_area_topdown()` in fs/hugetlbfs/inode.c.
-    pub(crate) fn gap_below(&self, top: VirtAddr, length: u64, size: HugeSize) -> Option<VirtAddr> {
+    pub(crate) fn gap_below(
+        &self,
+        top: VirtAddr,
+        lowest: VirtAddr,
+        length: u64,
+        size: HugeSize,
+    ) -> Option<VirtAddr> {
         let mut ceiling = size.round_down(top.as_u64());
         for vma in self.vmas.iter().rev() {
             if vma.start().as_u64() >= ceiling {
@@ -106,6 +110,6 @@ impl<P: Platform> VmaSet<P> {
             ceiling = size.round_down(vma.start().as_u64());
         }
         let start = ceiling.checked_sub(length)?;
-        (start >= LOWEST.max(PAGE_SIZE)).then(|| VirtAddr::new(start))
+        (start >= lowest.as_u64().max(PAGE_SIZE)).then(|| VirtAddr::new(start))
     }
 }

@@ -99,6 +99,10 @@ macro_rules! handle {
             fn levels(&self) -> Levels {
                 P::levels(self)
             }
+            #[inline]
+            fn mmap_min_addr(&self) -> VirtAddr {
+                P::mmap_min_addr(self)
+            }
             fn new_context(&self) -> Result<P::MmContext, OutOfMemory> {
                 P::new_context(self)
             }

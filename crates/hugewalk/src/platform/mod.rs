@@ -218,6 +218,15 @@ impl Levels {
             Self::Five => VirtAddr::new((1 << 56) - 4096),
         }
     }
+
+    /// The first address that user mappings only have if they are asked for there. Programs that keep something of their own in
+    /// the upper bits of pointers know 47 bits of addresses, whatever the machine has.
+    ///
+    /// Linux: `DEFAULT_MAP_WINDOW`.
+    #[must_use]
+    pub const fn default_window(self) -> VirtAddr {
+        Self::Four.task_size()
+    }
 }
 
 /// What happens inside the engine that a host may want to record; the tracepoints.
@@ -291,6 +300,14 @@ pub unsafe trait Platform: Barriers + Sized {
 
     /// Depth of the tables. Always the same.
     fn levels(&self) -> Levels;
+
+    /// The lowest address that may be mapped, so that a null pointer never leads to memory: 64 KiB. A host may let privileged
+    /// processes go lower, down to 0, and then says so here.
+    ///
+    /// Linux: `mmap_min_addr`, `cap_mmap_addr()` in security/commoncap.c.
+    fn mmap_min_addr(&self) -> VirtAddr {
+        VirtAddr::new(64 << 10)
+    }
 
     /// A fresh [`MmContext`](Self::MmContext).
     ///

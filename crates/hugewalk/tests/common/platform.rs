@@ -31,6 +31,7 @@ pub(crate) struct Bench {
     levels: Levels,
     /// The frame numbers of both sizes start at the same place: a frame may be a large page now, and a small one later.
     one_memory: bool,
+    mmap_min_addr: u64,
     entries: Region,
     table_records: Region,
     page_records: [Region; 2],
@@ -54,6 +55,10 @@ impl Bench {
         Self { one_memory: true, ..Self::new() }
     }
 
+    pub(crate) fn with_mmap_min_addr(mmap_min_addr: u64) -> Self {
+        Self { mmap_min_addr, ..Self::new() }
+    }
+
     pub(crate) fn with_levels(levels: Levels) -> Self {
         let huge = |size: HugeSize| {
             let frames = Frames::new(HUGE[index(size)]);
@@ -63,6 +68,7 @@ impl Bench {
         Self {
             levels,
             one_memory: false,
+            mmap_min_addr: 65536,
             entries: Region::new(ENTRIES * 8, TABLES, 4096),
             table_records: Region::new(size_of::<TableRecord>(), TABLES, align_of::<TableRecord>()),
             page_records: HUGE.map(|count| Region::new(page, count, align_of::<PageRecord>())),
@@ -184,6 +190,10 @@ unsafe impl Platform for Bench {
 
     fn levels(&self) -> Levels {
         self.levels
+    }
+
+    fn mmap_min_addr(&self) -> VirtAddr {
+        VirtAddr::new(self.mmap_min_addr)
     }
 
     fn new_context(&self) -> Result<Tlb, OutOfMemory> {

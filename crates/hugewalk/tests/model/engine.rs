@@ -217,6 +217,7 @@ fn of_map(error: &MapError) -> Refused {
         MapError::Unaligned { .. } => Why::Unaligned,
         MapError::UnalignedAddress { .. } => Why::UnalignedAddress,
         MapError::NoRoom { .. } => Why::NoRoom,
+        MapError::TooLow { .. } => Why::TooLow,
         MapError::Overflow => Why::Overflow,
         MapError::Exists { .. } => Why::Exists,
         MapError::NotMapped { .. } => Why::NotMapped,

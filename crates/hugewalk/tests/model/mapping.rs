@@ -14,6 +14,7 @@ use super::{Map, Refused, What, Why};
 const PAGE: u64 = 4096;
 /// Nothing is mapped lower than this unless it is asked for.
 const LOWEST: u64 = 64 << 10;
+const WINDOW: u64 = (1 << 47) - 4096;
 
 const fn einval(why: Why) -> Refused {
     Refused("EINVAL", why)
@@ -126,6 +127,13 @@ impl Model {
     fn place(&self, process: usize, placement: Placement, length: u64, size: u64) -> Result<u64, Refused> {
         let vmas = &self.processes[process].as_ref().expect("calls name processes that live");
         let is_free = |start: u64| vmas.overlapping(&(start..start + length)).is_empty();
+        let anywhere = |top: u64| {
+            // The highest place is right below a mapping, or at the top.
+            let ceilings = vmas.vmas.keys().copied().chain([top]).filter(|&end| end <= top);
+            let starts = ceilings.filter_map(|end| (end / size * size).checked_sub(length));
+            let good = starts.filter(|&start| start >= LOWEST && is_free(start));
+            good.max().ok_or(Refused("ENOMEM", Why::NoRoom))
+        };
         match placement {
             Placement::Fixed(start) | Placement::FixedNoReplace(start) => {
                 let start = start.as_u64();
@@ -138,6 +146,9 @@ impl Model {
                 if start + length > self.top {
                     return Err(Refused("ENOMEM", Why::NoRoom));
                 }
+                if start < LOWEST {
+                    return Err(Refused("EPERM", Why::TooLow));
+                }
                 if matches!(placement, Placement::FixedNoReplace(_)) && !is_free(start) {
                     return Err(Refused("EEXIST", Why::Exists));
                 }
@@ -145,18 +156,14 @@ impl Model {
             }
             Placement::Hint(hint) => {
                 let start = (hint.as_u64() & !(PAGE - 1)).next_multiple_of(size);
-                if start > 0 && start + length <= self.top && is_free(start) {
+                let above = start > WINDOW;
+                let one_side = above == (start + length > WINDOW);
+                if start > 0 && start + length <= self.top && one_side && is_free(start) {
                     return Ok(start);
                 }
-                self.place(process, Placement::Anywhere, length, size)
+                anywhere(if above { self.top } else { WINDOW })
             }
-            Placement::Anywhere => {
-                // The highest place is right below a mapping, or at the top.
-                let ceilings = vmas.vmas.keys().copied().chain([self.top]);
-                let starts = ceilings.filter_map(|end| (end / size * size).checked_sub(length));
-                let good = starts.filter(|&start| start >= LOWEST && is_free(start));
-                good.max().ok_or(Refused("ENOMEM", Why::NoRoom))
-            }
+            Placement::Anywhere => anywhere(WINDOW),
         }
     }
 

@@ -85,6 +85,7 @@ pub(crate) enum Why {
     Unaligned,
     UnalignedAddress,
     NoRoom,
+    TooLow,
     Overflow,
     Exists,
     NotMapped,
