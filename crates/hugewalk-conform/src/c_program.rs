@@ -213,6 +213,15 @@ fn in_process(call: &Call) -> String {
                 Advice::DoDump => "MADV_DODUMP",
                 Advice::DontFork => "MADV_DONTFORK",
                 Advice::DoFork => "MADV_DOFORK",
+                Advice::Normal => "MADV_NORMAL",
+                Advice::Random => "MADV_RANDOM",
+                Advice::Sequential => "MADV_SEQUENTIAL",
+                Advice::WillNeed => "MADV_WILLNEED",
+                Advice::Cold => "MADV_COLD",
+                Advice::PageOut => "MADV_PAGEOUT",
+                Advice::Free => "MADV_FREE",
+                Advice::WipeOnFork => "MADV_WIPEONFORK",
+                Advice::KeepOnFork => "MADV_KEEPONFORK",
             };
             format!("done(madvise(AT({:#x}), {:#x}, {advice}));", at.0, length.0)
         }

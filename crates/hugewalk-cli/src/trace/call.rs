@@ -313,6 +313,12 @@ pub enum Advice {
     DontFork,
     /// `MADV_DOFORK`
     DoFork,
+    /// `MADV_NORMAL`
+    Normal,
+    /// `MADV_RANDOM`
+    Random,
+    /// `MADV_SEQUENTIAL`
+    Sequential,
     /// `MADV_HWPOISON`: the pages fail.
     Hwpoison,
     /// `MADV_SOFT_OFFLINE`: the pages are taken out of use.

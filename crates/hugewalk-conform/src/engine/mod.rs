@@ -234,6 +234,15 @@ impl Engine {
                     Advice::DoDump => mm::Advice::DoDump,
                     Advice::DontFork => mm::Advice::DontFork,
                     Advice::DoFork => mm::Advice::DoFork,
+                    Advice::Normal => mm::Advice::Normal,
+                    Advice::Random => mm::Advice::Random,
+                    Advice::Sequential => mm::Advice::Sequential,
+                    Advice::WillNeed => mm::Advice::WillNeed,
+                    Advice::Cold => mm::Advice::Cold,
+                    Advice::PageOut => mm::Advice::PageOut,
+                    Advice::Free => mm::Advice::Free,
+                    Advice::WipeOnFork => mm::Advice::WipeOnFork,
+                    Advice::KeepOnFork => mm::Advice::KeepOnFork,
                 };
                 done(space.madvise(task, at_address(at), length.0, advice), of_map)
             }

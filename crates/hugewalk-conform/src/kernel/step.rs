@@ -116,6 +116,15 @@ impl Kernel {
                     Advice::DoDump => libc::MADV_DODUMP,
                     Advice::DontFork => libc::MADV_DONTFORK,
                     Advice::DoFork => libc::MADV_DOFORK,
+                    Advice::Normal => libc::MADV_NORMAL,
+                    Advice::Random => libc::MADV_RANDOM,
+                    Advice::Sequential => libc::MADV_SEQUENTIAL,
+                    Advice::WillNeed => libc::MADV_WILLNEED,
+                    Advice::Cold => libc::MADV_COLD,
+                    Advice::PageOut => libc::MADV_PAGEOUT,
+                    Advice::Free => libc::MADV_FREE,
+                    Advice::WipeOnFork => libc::MADV_WIPEONFORK,
+                    Advice::KeepOnFork => libc::MADV_KEEPONFORK,
                 };
                 self.ask(process, op::ADVISE, &[at.address(), length.0, advice as u64])?
             }

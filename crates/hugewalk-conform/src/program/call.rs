@@ -249,6 +249,24 @@ pub enum Advice {
     DontFork,
     /// `MADV_DOFORK`
     DoFork,
+    /// `MADV_NORMAL`
+    Normal,
+    /// `MADV_RANDOM`
+    Random,
+    /// `MADV_SEQUENTIAL`
+    Sequential,
+    /// `MADV_WILLNEED`
+    WillNeed,
+    /// `MADV_COLD`
+    Cold,
+    /// `MADV_PAGEOUT`
+    PageOut,
+    /// `MADV_FREE`
+    Free,
+    /// `MADV_WIPEONFORK`
+    WipeOnFork,
+    /// `MADV_KEEPONFORK`
+    KeepOnFork,
 }
 
 impl Call {

@@ -46,6 +46,25 @@ pub enum Advice {
     DontFork,
     /// Do not (`MADV_DOFORK`).
     DoFork,
+    /// Expect nothing of how the mapping is read (`MADV_NORMAL`): takes back what the next two said.
+    Normal,
+    /// Expect it to be read in no order (`MADV_RANDOM`). Nothing comes of that for huge pages, but it is a flag of the mapping:
+    /// for sharing it counts like `DontDump`, and a mapping of which a part gets it is split.
+    Random,
+    /// Expect it to be read from the start on (`MADV_SEQUENTIAL`). As for `Random`.
+    Sequential,
+    /// It will be used soon (`MADV_WILLNEED`). Nothing comes of it for huge pages.
+    WillNeed,
+    /// It will not be used soon (`MADV_COLD`). Huge pages are not reclaimed: refused.
+    Cold,
+    /// Reclaim it (`MADV_PAGEOUT`). Refused, as `Cold`.
+    PageOut,
+    /// The pages may be dropped when memory is short (`MADV_FREE`). Refused, as `Cold`.
+    Free,
+    /// Give a forked child zeroes (`MADV_WIPEONFORK`). Refused: a huge-page mapping always has a file.
+    WipeOnFork,
+    /// Do not (`MADV_KEEPONFORK`), which is always so.
+    KeepOnFork,
 }
 
 impl<P: Platform> AddressSpace<P> {
@@ -60,7 +79,8 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::Unaligned`] or [`MapError::NotAllowed`] at the first mapping that does not take the advice;
+    /// [`MapError::Unaligned`], [`MapError::NotAllowed`] or [`MapError::Refused`] at the first mapping that does not take the
+    /// advice, after what lies before it has been worked on (but where the mapping's flags change, nothing is);
     /// [`MapError::NotMapped`] if there are holes, after what is mapped has been worked on (but populating stops at a
     /// hole); [`MapError::Fault`] where populating stopped; [`MapError::Gup`] or [`MapError::Page`] where injecting errors
     /// stopped.
@@ -76,13 +96,21 @@ impl<P: Platform> AddressSpace<P> {
             return Ok(());
         }
         let range = page_range(address, length)?;
+        let none = VmaFlags::empty();
         match advice {
             Advice::DontNeed => self.each_mapping(task, &range, dont_need),
             Advice::Remove => self.each_mapping(task, &range, remove),
-            Advice::DontDump => self.change_flags(task, &range, VmaFlags::DONTDUMP, true),
-            Advice::DoDump => self.change_flags(task, &range, VmaFlags::DONTDUMP, false),
-            Advice::DontFork => self.change_flags(task, &range, VmaFlags::DONTFORK, true),
-            Advice::DoFork => self.change_flags(task, &range, VmaFlags::DONTFORK, false),
+            Advice::DontDump => self.change_flags(task, &range, VmaFlags::DONTDUMP, none),
+            Advice::DoDump => self.change_flags(task, &range, none, VmaFlags::DONTDUMP),
+            Advice::DontFork => self.change_flags(task, &range, VmaFlags::DONTFORK, none),
+            Advice::DoFork => self.change_flags(task, &range, none, VmaFlags::DONTFORK),
+            Advice::Normal => self.change_flags(task, &range, none, VmaFlags::RANDOM | VmaFlags::SEQUENTIAL),
+            Advice::Random => self.change_flags(task, &range, VmaFlags::RANDOM, VmaFlags::SEQUENTIAL),
+            Advice::Sequential => self.change_flags(task, &range, VmaFlags::SEQUENTIAL, VmaFlags::RANDOM),
+            Advice::WillNeed | Advice::KeepOnFork => self.each_mapping(task, &range, |_, _| Ok(())),
+            Advice::Cold | Advice::PageOut | Advice::Free | Advice::WipeOnFork => {
+                self.each_mapping(task, &range, |_, _| Err(MapError::Refused))
+            }
             Advice::PopulateRead => self.populate_range(task, &range, Access::Read),
             Advice::PopulateWrite => self.populate_range(task, &range, Access::Write),
             Advice::Hwpoison => self
@@ -93,7 +121,7 @@ impl<P: Platform> AddressSpace<P> {
         }
     }
 
-    /// Gives the mappings of a range a flag, or takes it from them; splits those that reach out of it, which unshares the
+    /// Gives the mappings of a range flags, and takes others from them; splits those that reach out of it, which unshares the
     /// tables at the ends. Entries stay as they are. Holes are reported at the end.
     ///
     /// Linux: `madvise_vma_behavior()` and `madvise_update_vma()` in mm/madvise.c.
@@ -101,32 +129,29 @@ impl<P: Platform> AddressSpace<P> {
         &self,
         task: &mut Task<P>,
         range: &Range<VirtAddr>,
-        flag: VmaFlags,
-        on: bool,
+        set: VmaFlags,
+        clear: VmaFlags,
     ) -> Result<(), MapError> {
         let mut mmap = self.mmap_write(task);
-        Self::set_flag(&mut mmap, task, range, flag, on)?;
+        Self::set_flags(&mut mmap, task, range, set, clear)?;
         let mapped = mmap.vmas.mapped_until(range);
         if mapped < range.end { Err(MapError::NotMapped { address: mapped }) } else { Ok(()) }
     }
 
-    /// Sets or clears the flag with the mmap lock held in write.
-    pub(super) fn set_flag(
+    /// Sets and clears flags with the mmap lock held in write.
+    pub(super) fn set_flags(
         mmap: &mut MmapWriteGuard<'_, P>,
         task: &mut Task<P>,
         range: &Range<VirtAddr>,
-        flag: VmaFlags,
-        on: bool,
+        set: VmaFlags,
+        clear: VmaFlags,
     ) -> Result<(), MapError> {
+        let changed = |flags: VmaFlags| (flags - clear) | set;
         exchange_range(
             mmap,
             range,
-            |vma| vma.flags().contains(flag) != on,
-            |vma, shape| {
-                let mut flags = shape.flags;
-                flags.set(flag, on);
-                vma.successor(Shape { flags, ..shape })
-            },
+            |vma| changed(vma.flags()) != vma.flags(),
+            |vma, shape| vma.successor(Shape { flags: changed(shape.flags), ..shape }),
             |_, _, _, _| {},
             task,
         )

@@ -86,6 +86,9 @@ pub enum MapError {
     /// The advice does not go with the mapping: it lacks the right to be populated for.
     #[error("the mapping does not allow that")]
     NotAllowed,
+    /// Huge pages are not there for this: they are neither reclaimed nor wiped.
+    #[error("huge pages do not take this advice")]
+    Refused,
     /// The mapping would need a right that the file was not opened with, or is not shared and writable.
     #[error("access denied")]
     AccessDenied,
@@ -146,6 +149,7 @@ impl MapError {
             | Self::Grows
             | Self::Overlaps
             | Self::NotAllowed
+            | Self::Refused
             | Self::UnknownRights
             | Self::BadNodes
             | Self::WrongSystem(_) => Errno::EINVAL,

@@ -35,7 +35,7 @@ impl<P: Platform> AddressSpace<P> {
         if mapped < range.end {
             return Err(MapError::NotMapped { address: mapped });
         }
-        Self::set_flag(&mut mmap, task, &range, VmaFlags::SEALED, true)
+        Self::set_flags(&mut mmap, task, &range, VmaFlags::SEALED, VmaFlags::empty())
     }
 }
 

@@ -69,6 +69,10 @@ bitflags! {
         const DONTFORK = 1 << 7;
         /// Stays as it is until the address space ends (`VM_SEALED`).
         const SEALED = 1 << 8;
+        /// Expected to be read in no order (`VM_RAND_READ`).
+        const RANDOM = 1 << 9;
+        /// Expected to be read from the start on (`VM_SEQ_READ`).
+        const SEQUENTIAL = 1 << 10;
     }
 }
 

@@ -3,9 +3,10 @@
 use super::World;
 use super::common::{AddressSpace, Bench, GIB, M2, RW, at};
 use hugewalk::addr::HugeSize;
+use hugewalk::error::Errno;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement, RemapTo};
-use hugewalk::vma::Protection;
+use hugewalk::vma::{Protection, VmaFlags};
 
 const HERE: u64 = 4 * GIB;
 const SHARED: MapFlags = MapFlags::SHARED;
@@ -51,6 +52,38 @@ fn mremap_in_place_of_the_same_length_asks_nothing_of_what_it_keeps() {
     assert_eq!(stays, Ok(at(HERE)));
     let bounds = bounds(&mut world, &space);
     assert_eq!(bounds, [(HERE, 2, 0)]);
+}
+
+#[test]
+fn advice_about_reading_splits_and_advice_about_reclaim_is_refused() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 4 * M2, SHARED);
+    let advise = |world: &mut World, advice| space.madvise(&mut world.task, at(HERE + M2), M2, advice);
+    for none in [Advice::Normal, Advice::WillNeed, Advice::KeepOnFork] {
+        assert_eq!(advise(&mut world, none), Ok(()));
+        assert_eq!(bounds(&mut world, &space).len(), 1);
+    }
+    for refused in [Advice::Cold, Advice::PageOut, Advice::Free, Advice::WipeOnFork] {
+        assert_eq!(advise(&mut world, refused).map_err(|error| error.errno()), Err(Errno::EINVAL));
+    }
+    let hole = MapError::NotMapped { address: at(HERE + 4 * M2) };
+    let past = space.madvise(&mut world.task, at(HERE), 5 * M2, Advice::WillNeed);
+    assert_eq!(past, Err(hole));
+    let flags = |world: &mut World| {
+        let mmap = space.mmap_read(&mut world.task);
+        mmap.vmas().map(|vma| vma.flags() - VmaFlags::SHARED).collect::<Vec<_>>()
+    };
+    let none = VmaFlags::empty();
+    for (advice, flag) in [
+        (Advice::Random, VmaFlags::RANDOM),
+        (Advice::Sequential, VmaFlags::SEQUENTIAL),
+        (Advice::Random, VmaFlags::RANDOM),
+        (Advice::Normal, none),
+    ] {
+        assert_eq!(advise(&mut world, advice), Ok(()));
+        assert_eq!(flags(&mut world), [none, flag, none]);
+    }
 }
 
 /// Start, pages and offset of each mapping.

@@ -194,8 +194,15 @@ fn tables_of_both_sizes_are_listed_once() {
 }
 
 #[test]
-fn a_mapping_left_out_of_dumps_or_forks_shares_with_those_that_are_too() {
-    for (on, off) in [(Advice::DontDump, Advice::DoDump), (Advice::DontFork, Advice::DoFork)] {
+fn a_mapping_with_a_flag_of_its_own_shares_with_those_that_have_it_too() {
+    for (on, off) in [
+        (Advice::DontDump, Advice::DoDump),
+        (Advice::DontFork, Advice::DoFork),
+        (Advice::Random, Advice::Normal),
+        (Advice::Sequential, Advice::Normal),
+        // The one takes the place of the other, which is another flag.
+        (Advice::Random, Advice::Sequential),
+    ] {
         let mut world = World::new(512);
         let file = world.file();
         let spaces = [world.process(), world.process(), world.process()];

@@ -311,6 +311,9 @@ impl Planner {
             Advice::DoDump => mm::Advice::DoDump,
             Advice::DontFork => mm::Advice::DontFork,
             Advice::DoFork => mm::Advice::DoFork,
+            Advice::Normal => mm::Advice::Normal,
+            Advice::Random => mm::Advice::Random,
+            Advice::Sequential => mm::Advice::Sequential,
             // The engine leaves it to its host who may ask for that; the kernel refused.
             Advice::Hwpoison | Advice::SoftOffline if actor.is_refused() => return,
             Advice::Hwpoison => mm::Advice::Hwpoison,

@@ -201,7 +201,16 @@ impl Generator {
 
     pub(super) fn advise(&mut self, process: usize) -> Option<Call> {
         let (at, mut length) = self.part(process)?;
-        let advice = match self.rng.u8(0..12) {
+        let advice = match self.rng.u8(0..15) {
+            12 | 13 => self.pick(&[Advice::Normal, Advice::Random, Advice::Sequential]),
+            14 => self.pick(&[
+                Advice::WillNeed,
+                Advice::Cold,
+                Advice::PageOut,
+                Advice::Free,
+                Advice::WipeOnFork,
+                Advice::KeepOnFork,
+            ]),
             10 => self.pick(&[Advice::DontDump, Advice::DoDump]),
             11 => self.pick(&[Advice::DontFork, Advice::DoFork]),
             0..5 => Advice::DontNeed,

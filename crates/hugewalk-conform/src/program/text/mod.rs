@@ -36,7 +36,7 @@ impl FromStr for Program {
     }
 }
 
-const ADVICE: [(&str, Advice); 8] = [
+const ADVICE: [(&str, Advice); 17] = [
     ("dontneed", Advice::DontNeed),
     ("remove", Advice::Remove),
     ("populate-read", Advice::PopulateRead),
@@ -45,6 +45,15 @@ const ADVICE: [(&str, Advice); 8] = [
     ("dodump", Advice::DoDump),
     ("dontfork", Advice::DontFork),
     ("dofork", Advice::DoFork),
+    ("normal", Advice::Normal),
+    ("random", Advice::Random),
+    ("sequential", Advice::Sequential),
+    ("willneed", Advice::WillNeed),
+    ("cold", Advice::Cold),
+    ("pageout", Advice::PageOut),
+    ("free", Advice::Free),
+    ("wipeonfork", Advice::WipeOnFork),
+    ("keeponfork", Advice::KeepOnFork),
 ];
 
 const MAP_FLAGS: [(&str, MapFlags); 6] = [
