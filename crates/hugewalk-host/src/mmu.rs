@@ -212,9 +212,10 @@ fn word(mm: &Mm<Host>, address: VirtAddr, size: HugeSize) -> Option<&AtomicU64> 
     };
     let mut frame = mm.root_frame();
     for &level in above {
-        // SAFETY: a root, or a table that an entry pointed to in the caller's read section: allocated, and its entries
-        // are atomics.
-        let table: &[AtomicU64; ENTRIES] = unsafe { host.table_entries(frame).as_ref() };
+        // SAFETY: a root, or a table that an entry pointed to in the caller's read section: allocated.
+        let table = unsafe { host.table_entries(frame) };
+        // SAFETY: as above, and it stays so as long as the section; its entries are atomics.
+        let table: &[AtomicU64; ENTRIES] = unsafe { table.as_ref() };
         let word = &table[(address.as_u64() >> level.shift()) as usize % ENTRIES];
         if level == Level::of_leaf(size) {
             return Some(word);

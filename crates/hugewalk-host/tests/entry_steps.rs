@@ -18,7 +18,7 @@ use hugewalk::uffd::{Features, Modes, ProtectMode, Userfault};
 use hugewalk::vma::Protection;
 use hugewalk_host::{Contents, Host, HostConfig};
 
-use stepped::{Stepped, SteppedWord, Steps, interrupt};
+use stepped::{Stepped, SteppedWord, Steps, interrupt, steps_of};
 
 type Hugetlb = hugewalk::Hugetlb<Stepped>;
 type AddressSpace = hugewalk::AddressSpace<Stepped>;
@@ -43,6 +43,12 @@ struct World {
 
 impl World {
     fn new(kind: MapFlags, pool: u64) -> Self {
+        let mut world = Self::untouched(kind, pool);
+        world.space.fault(&mut world.task, BASE, Access::Write).unwrap();
+        world
+    }
+
+    fn untouched(kind: MapFlags, pool: u64) -> Self {
         let config = HostConfig::new().huge_bytes(16 * MIB2).max_tables(100).contents(Contents::Nothing);
         let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
         assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, pool), pool);
@@ -56,7 +62,6 @@ impl World {
             backing: Backing::Anonymous(HugeSize::Size2M),
         };
         space.mmap(&mut task, &request).unwrap();
-        space.fault(&mut task, BASE, Access::Write).unwrap();
         Self { hugetlb, space, task }
     }
 
@@ -81,7 +86,9 @@ fn word(space: &AddressSpace, address: VirtAddr) -> Option<&SteppedWord> {
             frame = RawEntry::from_bits(above.load(Ordering::SeqCst)).table()?;
         }
         // SAFETY: a root, or a table that an entry points to; these tests free none while they look.
-        let table = unsafe { platform.table_entries(frame).as_ref() };
+        let table = unsafe { platform.table_entries(frame) };
+        // SAFETY: as above.
+        let table = unsafe { table.as_ref() };
         entry = Some(&table[(address.as_u64() >> shift & 511) as usize]);
     }
     entry
@@ -247,4 +254,21 @@ fn a_page_that_is_mapped_never_gives_a_bus_error() {
     stays_mapped("a fault for a store", |world| {
         world.space.fault(&mut world.task, BASE, Access::Write).unwrap();
     });
+}
+
+/// Told by the steps: a second fault finds the page present, and that takes steps of its own.
+#[test]
+fn populating_for_stores_faults_each_page_once() {
+    for kind in KINDS {
+        let populate = |world: &mut World| {
+            world.space.madvise(&mut world.task, BASE, MIB2, Advice::PopulateWrite).unwrap();
+        };
+        let fault = |world: &mut World| {
+            world.space.fault(&mut world.task, BASE, Access::Write).unwrap();
+        };
+        let steps = |mut world: World, work: &dyn Fn(&mut World)| steps_of(Steps::Words, || work(&mut world));
+        let (fresh, present) = (steps(World::untouched(kind, 1), &fault), steps(World::new(kind, 1), &fault));
+        let populated = steps(World::untouched(kind, 1), &populate);
+        assert!(populated < fresh + present, "{populated} steps; a fault takes {fresh}, another {present}");
+    }
 }

@@ -20,11 +20,36 @@ use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
 /// One attempt ended with something to be done without locks.
 pub(super) enum Attempt<'h, P: Platform> {
     Done(Fault),
+    /// As `Done`, but the page was mapped without the right to write: a handler had protected the place.
+    Protected(Fault),
+    /// An error that holds, although the entry has changed: by this very attempt.
+    Failed(FaultError),
     /// Somebody else has to do something first.
     Wait(WaitFor),
     /// The owner of a reservation found the pool empty: its children's hold on this page has to end. With a reference, so
     /// that the page does not become another one of theirs meanwhile.
     RobChildren(PageRef<'h, P>),
+}
+
+/// What came of mapping a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Installed {
+    /// The entry was not empty any more.
+    Not,
+    /// It is mapped, and allows what it was mapped for.
+    Usable,
+    /// It is mapped, but a handler had protected the place.
+    Protected,
+}
+
+impl Installed {
+    fn or_raced<'h, P: Platform>(self, fault: Fault) -> Attempt<'h, P> {
+        match self {
+            Self::Not => Attempt::Done(Fault::Raced),
+            Self::Usable => Attempt::Done(fault),
+            Self::Protected => Attempt::Protected(fault),
+        }
+    }
 }
 
 /// What a fault waits for, with nothing held.
@@ -105,7 +130,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             if vma.asks_handler(Reason::Minor) {
                 return Ok(self.ask(slot, empty, Reason::Minor, task));
             }
-            return self.map_cached(slot, empty, &page, task).map(Attempt::Done);
+            return self.map_cached(slot, empty, &page, task);
         }
         if !vma.file().has_index(self.index) {
             return Err(FaultError::BeyondEof { index: self.index });
@@ -113,7 +138,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         if vma.asks_handler(Reason::Missing) {
             return Ok(self.ask(slot, empty, Reason::Missing, task));
         }
-        self.fresh(slot, task).map(Attempt::Done)
+        self.fresh(slot, task)
     }
 
     /// Asks the handler, unless the entry has changed: it shall not be asked for a page that it has just brought.
@@ -129,7 +154,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     }
 
     /// Maps a fresh page.
-    fn fresh(&self, slot: &Slot<'_, P, Stable>, task: &Task<P>) -> Result<Fault, FaultError> {
+    fn fresh(&self, slot: &Slot<'_, P, Stable>, task: &Task<P>) -> Result<Attempt<'v, P>, FaultError> {
         let vma = self.vma();
         if !vma.is_shared() {
             // Even if there is no page, as in Linux.
@@ -144,18 +169,17 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
                 Err(NotInserted::BeyondEof) => return Err(FaultError::BeyondEof { index: self.index }),
                 Err(NotInserted::OutOfMemory) => return Err(OutOfMemory.into()),
             }
-            let done = self.install(slot, page.frame(), true, task);
+            let installed = self.install(slot, page.frame(), true, task);
             // It is the file's now, whether it could be mapped or not.
             page.commit();
-            return Ok(if done { Fault::Fresh } else { Fault::Raced });
+            return Ok(installed.or_raced(Fault::Fresh));
         }
         page.set_private(vma.file());
-        if self.install(slot, page.frame(), self.is_write(), task) {
+        let installed = self.install(slot, page.frame(), self.is_write(), task);
+        if installed != Installed::Not {
             page.commit();
-            Ok(Fault::Fresh)
-        } else {
-            Ok(Fault::Raced)
         }
+        Ok(installed.or_raced(Fault::Fresh))
     }
 
     /// Maps a page of the file's page cache, or a copy of it for a store to a private mapping. Where there is no page for the
@@ -168,35 +192,44 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         empty: Entry,
         page: &PageRef<'_, P>,
         task: &Task<P>,
-    ) -> Result<Fault, FaultError> {
+    ) -> Result<Attempt<'v, P>, FaultError> {
         if self.vma().is_shared() || !self.is_write() || empty == Entry::Marker {
-            let done = self.install(slot, page.frame(), self.vma().is_shared(), task);
-            return Ok(if done { Fault::Mapped } else { Fault::Raced });
+            let installed = self.install(slot, page.frame(), self.vma().is_shared(), task);
+            return Ok(installed.or_raced(Fault::Mapped));
         }
         let copy = match self.new_page(false) {
             Ok(copy) => copy,
             Err(NoPage::OutOfMemory(error)) => return Err(error.into()),
-            Err(error) if self.install(slot, page.frame(), false, task) => return Err(error.into()),
-            Err(_) => return Ok(Fault::Raced),
+            Err(error) => {
+                return match self.install(slot, page.frame(), false, task) {
+                    Installed::Not => Ok(Attempt::Done(Fault::Raced)),
+                    Installed::Usable | Installed::Protected => Ok(Attempt::Failed(error.into())),
+                };
+            }
         };
         self.vma().set_anon();
         copy.set_private(self.vma().file());
         // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
         unsafe { self.mm().hugetlb().platform().copy_huge(page.frame(), copy.frame(), self.vma().size()) };
-        if self.install(slot, copy.frame(), true, task) {
+        let installed = self.install(slot, copy.frame(), true, task);
+        if installed != Installed::Not {
             copy.commit();
-            Ok(Fault::Copied)
-        } else {
-            Ok(Fault::Raced)
         }
+        Ok(installed.or_raced(Fault::Copied))
     }
 
     /// Maps a page where the entry is still empty; adds the mapping's reference.
-    fn install(&self, slot: &Slot<'_, P, Stable>, frame: HugeFrame, writable: bool, task: &Task<P>) -> bool {
+    fn install(
+        &self,
+        slot: &Slot<'_, P, Stable>,
+        frame: HugeFrame,
+        writable: bool,
+        task: &Task<P>,
+    ) -> Installed {
         let locked = slot.lock(task);
         let empty = locked.read();
         if !matches!(empty, Entry::None | Entry::Marker) {
-            return false;
+            return Installed::Not;
         }
         // A store meets the handler's write protection when it is tried again.
         let protected = empty == Entry::Marker;
@@ -208,7 +241,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         self.mm().hugetlb().page(frame).add_mapping();
         self.mm().add_resident(self.vma().size());
         locked.fill(Entry::Leaf(Leaf { frame, flags }));
-        true
+        if protected { Installed::Protected } else { Installed::Usable }
     }
 
     /// The entry has a page; does it allow the access?

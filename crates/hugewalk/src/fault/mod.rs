@@ -57,6 +57,20 @@ pub enum Fault {
     Raced,
 }
 
+/// How a fault was resolved, for callers that go on until the access is possible.
+#[derive(Clone, Copy)]
+struct Resolved {
+    fault: Fault,
+    /// The page was mapped without the right to write, since a handler had protected the place.
+    protected: bool,
+}
+
+impl From<Fault> for Resolved {
+    fn from(fault: Fault) -> Self {
+        Self { fault, protected: false }
+    }
+}
+
 /// Why a fault could not be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -187,7 +201,7 @@ impl<P: Platform> AddressSpace<P> {
     /// [`FaultError`]; nothing was changed then, apart from tables that may have been made on the way, and that a page of the
     /// file may be mapped for reading where there was none for a copy of it.
     pub fn fault(&self, task: &mut Task<P>, address: VirtAddr, access: Access) -> Result<Fault, FaultError> {
-        self.resolve(task, address, access, false)
+        self.resolve(task, address, access, false).map(|resolved| resolved.fault)
     }
 
     /// As a fault for reading, after which the address space has a page of a private mapping to itself: a page that others
@@ -199,7 +213,7 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// As for [`fault`](Self::fault).
     pub(crate) fn unshare_page(&self, task: &mut Task<P>, address: VirtAddr) -> Result<Fault, FaultError> {
-        self.resolve(task, address, Access::Read, true)
+        self.resolve(task, address, Access::Read, true).map(|resolved| resolved.fault)
     }
 
     /// Resolves a fault as often as it takes for the access to go on. May sleep.
@@ -214,11 +228,11 @@ impl<P: Platform> AddressSpace<P> {
         access: Access,
     ) -> Result<Fault, FaultError> {
         loop {
-            match self.fault(task, address, access)? {
-                Fault::Raced => task.pause(),
-                // Perhaps write-protected, if its handler had protected the place: the next attempt finds out.
-                Fault::Mapped | Fault::Fresh if access == Access::Write => {}
-                done => return Ok(done),
+            match self.resolve(task, address, access, false)? {
+                Resolved { fault: Fault::Raced, .. } => task.pause(),
+                // For the handler that has protected the place: the next attempt asks it.
+                Resolved { protected: true, .. } if access == Access::Write => {}
+                done => return Ok(done.fault),
             }
         }
     }
@@ -229,7 +243,7 @@ impl<P: Platform> AddressSpace<P> {
         address: VirtAddr,
         access: Access,
         unshare: bool,
-    ) -> Result<Fault, FaultError> {
+    ) -> Result<Resolved, FaultError> {
         task.check(self.mm().hugetlb())?;
         let mut tidied = false;
         loop {
@@ -266,11 +280,13 @@ impl<P: Platform> AddressSpace<P> {
             let wait = loop {
                 let mutex = hugetlb.fault_mutex(task, vma.file().id(), index);
                 let Some(guard) = mmap.lock_vma(vma, task) else {
-                    return Ok(Fault::Raced);
+                    return Ok(Fault::Raced.into());
                 };
                 let fault = Faulting { guard: &guard, address, index, access, unshare, may_rob };
                 match fault.attempt(task)? {
-                    Attempt::Done(done) => return Ok(done),
+                    Attempt::Done(done) => return Ok(done.into()),
+                    Attempt::Failed(error) => return Err(error),
+                    Attempt::Protected(fault) => return Ok(Resolved { fault, protected: true }),
                     Attempt::RobChildren(page) => {
                         // `i_mmap` in write comes before none of what is held; let everything go but the mmap lock.
                         drop(guard);
@@ -292,7 +308,7 @@ impl<P: Platform> AddressSpace<P> {
                     }
                 }
             }
-            return Ok(Fault::Raced);
+            return Ok(Fault::Raced.into());
         }
     }
 }

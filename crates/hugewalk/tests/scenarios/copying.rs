@@ -158,3 +158,16 @@ fn fork_copies_a_private_mapping_only_if_it_ever_had_a_page_of_its_own() {
     drop((parent, child, file));
     world.finish();
 }
+
+#[test]
+fn a_store_that_finds_no_page_for_its_copy_fails_at_once_and_leaves_the_page_for_loads() {
+    let mut world = World::new(1);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, M2, MapFlags::SHARED | MapFlags::NORESERVE);
+    world.store(&space, HERE, 1);
+    let private = world.process();
+    world.map(&private, &file, HERE, M2, MapFlags::NORESERVE);
+    let fault = private.fault(&mut world.task, at(HERE), Access::Write);
+    assert!(matches!(fault, Err(FaultError::PoolEmpty(_))), "{fault:?}");
+    assert_eq!(private.fault(&mut world.task, at(HERE), Access::Read), Ok(Fault::Present));
+}

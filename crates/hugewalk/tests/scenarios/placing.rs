@@ -18,7 +18,7 @@ impl Place {
     fn on(bench: Bench) -> Self {
         let hugetlb = Hugetlb::new(bench).unwrap();
         hugetlb.resize_pool(SMALL, 4);
-        let task = Task::new(&hugetlb).unwrap();
+        let task = super::common::task(&hugetlb);
         Self { task, space: AddressSpace::new(&hugetlb).unwrap() }
     }
 
