@@ -3,7 +3,7 @@
 mod browser;
 
 use assert_cmd::Command;
-use browser::opened::{CHECKED, Opened};
+use browser::opened::{CHECKED, Opened, checked};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -82,14 +82,22 @@ const DRAWN: &str = "JSON.stringify({
 
 #[test]
 fn keys_go_through_a_run_and_the_tables_beside_it_are_those_of_each_step() {
-    let Some(mut page) = Opened::at("#S1/legacy") else { return };
+    let Some(mut page) = Opened::at("#S1/legacy?step=0") else { return };
     let story = story("S1", "legacy");
     let count = steps(story).len();
     assert_eq!(page.chosen(), 0);
     page.assert_drawn(state(story, 0), 0);
 
     let wrong = story["report"]["step"].as_u64().expect("a step that goes wrong") as usize + 1;
-    let is_shown = |at: &usize| steps(story)[at - 1]["contended"] == true || [wrong, count].contains(at);
+    // Beside what is contended, the report names when the table was freed.
+    let freed = |step: &Value| {
+        let frees = ["free", "free_lock", "call_rcu"].contains(&text(&step["kind"]));
+        frees && step["object"] == story["report"]["freed"]["object"]
+    };
+    let is_shown = |at: &usize| {
+        let step = &steps(story)[at - 1];
+        step["contended"] == true || freed(step) || [wrong, count].contains(at)
+    };
     let shown: Vec<usize> = (1..=count).filter(is_shown).collect();
     let mut differing = 0;
     for &at in &shown {
@@ -132,7 +140,7 @@ fn a_key_goes_to_the_next_step_of_the_same_processor() {
 fn quiet_steps_unfold_and_fold() {
     const VISIBLE: &str =
         "[...document.querySelectorAll('[id^=step-]')].filter((step) => step.offsetHeight > 0).length";
-    let Some(mut page) = Opened::at("#S9/vma-lock") else { return };
+    let Some(mut page) = Opened::at("#S9/vma-lock?step=0") else { return };
     let steps = steps(story("S9", "vma-lock"));
     let contended = steps.iter().filter(|step| step["contended"] == true).count() as u64;
     let folded = page.browser.value(VISIBLE).as_u64().expect("a number");
@@ -165,7 +173,7 @@ fn the_step_that_the_report_is_about_is_marked_also_where_it_is_not_the_last() {
 
 #[test]
 fn what_is_done_over_and_over_is_shown_once_with_how_often() {
-    let Some(mut page) = Opened::at("#S24:shared-lock-only/hugewalk") else { return };
+    let Some(mut page) = Opened::at("#S24:shared-lock-only/hugewalk?step=0") else { return };
     let story = story("S24:shared-lock-only", "hugewalk");
     let count = steps(story).len();
     let shown = "document.querySelectorAll('[data-step]').length - 1";
@@ -236,7 +244,7 @@ fn a_report_says_who_waits_in_what_and_how_locks_were_taken_in_the_other_order()
 
 #[test]
 fn the_tables_are_those_of_the_step_under_the_pointer() {
-    let Some(mut page) = Opened::at("#S8/legacy") else { return };
+    let Some(mut page) = Opened::at("#S8/legacy?step=0") else { return };
     let story = story("S8", "legacy");
     let last = steps(story).len();
     assert_ne!(state(story, last), state(story, 0));
@@ -265,9 +273,10 @@ fn the_matrix_leads_to_each_verdict_and_escape_leads_back() {
     let verdicts = CHECKED.report["verdicts"].as_array().expect("verdicts");
     let cells = page.browser.value("[...document.querySelectorAll('.cell')].map((cell) => cell.hash + ' ' + cell.innerText.slice(0, 6).trim()).join()");
     let sign = |verdict: &Value| match text(&verdict["verdict"]) {
-        "race" => "✗ race",
-        "safe" => "✓ safe",
-        _ => "– does",
+        "race" => format!("✗ {}", &text(&verdict["kind"]).replace('_', " ")[..5]),
+        "safe" => "✓ safe".to_owned(),
+        _ if text(&verdict["scenario"]).contains(':') => "· not a".to_owned(),
+        _ => "– does".to_owned(),
     };
     let address = |verdict: &Value| format!("#{}/{}", text(&verdict["scenario"]), text(&verdict["protocol"]));
     let squeezed = |text: &str| text.split_whitespace().collect::<String>();
@@ -301,14 +310,20 @@ fn the_matrix_leads_to_each_verdict_and_escape_leads_back() {
 }
 
 #[test]
-fn an_address_that_means_nothing_shows_the_matrix() {
-    let Some(mut page) = Opened::at("#S1/no-such-protocol") else { return };
-    for hash in ["#nonsense", "#%", "#S1/legacy/x?step=y", "#S77/legacy"] {
-        assert_eq!(page.browser.value("document.getElementById('matrix').hidden"), false, "{hash}");
+fn an_address_that_means_nothing_shows_the_matrix_and_says_so() {
+    const NOTICE: &str = "document.querySelector('.notice')?.innerText ?? ''";
+    let Some(mut page) = Opened::at("") else { return };
+    assert_eq!(page.browser.value(NOTICE), "");
+    for hash in ["#S1/no-such-protocol", "#nonsense", "#%", "#S1/legacy/x?step=y", "#S77/legacy"] {
         page.open(hash);
+        assert_eq!(page.browser.value("document.getElementById('matrix').hidden"), false, "{hash}");
+        let notice = page.browser.value(NOTICE);
+        assert!(text(&notice).contains(&format!("no verdict at {hash}")), "{notice}");
     }
     page.open("#S1/legacy?step=x");
-    assert_eq!(page.chosen(), 0);
+    let wrong = story("S1", "legacy")["report"]["step"].as_u64().expect("a step that goes wrong") as usize;
+    assert_eq!(page.chosen(), wrong + 1);
+    assert_eq!(page.browser.value(NOTICE), "");
     page.assert_quiet();
 }
 
@@ -347,6 +362,103 @@ fn the_page_fits_its_window_in_both_colour_schemes() {
         }
     }
     page.assert_quiet();
+}
+
+/// Is something on the screen, and not only on the page?
+fn on_screen(selector: &str) -> String {
+    format!(
+        "(() => {{ const box = document.querySelector({selector:?})?.getBoundingClientRect(); \
+         return Boolean(box) && box.height > 0 && box.top >= 0 && box.bottom <= innerHeight; }})()"
+    )
+}
+
+#[test]
+fn a_race_opens_on_what_went_wrong_and_says_it_in_its_head() {
+    let Some(mut page) = Opened::at("#S1/legacy") else { return };
+    for (scenario, protocol, place) in [
+        ("S1", "legacy", ".step.violation[aria-current=step]"),
+        ("S9", "vma-lock", ".step.violation[aria-current=step]"),
+        ("S19:look-first", "hugewalk", ".waiting"),
+        ("S25:no-trylock", "hugewalk", ".waiting"),
+        ("S24:shared-lock-only", "hugewalk", ".again"),
+    ] {
+        page.open(&format!("#{scenario}/{protocol}"));
+        assert_eq!(page.browser.value(&on_screen(place)), true, "{scenario}: {place}");
+        let head = page.browser.value("document.querySelector('.story > header .wrong').innerText");
+        let what = story(scenario, protocol)["report"]["what"].as_str().expect("a sentence");
+        assert!(text(&head).contains(&what.replace("->", "→")), "{scenario}: {head}");
+        let title = page.browser.value("document.title");
+        let kind = story(scenario, protocol)["report"]["kind"].as_str().expect("a kind").replace('_', " ");
+        assert!(text(&title).ends_with(&kind), "{title}");
+        // What the names mean stands beside it.
+        let key = page.browser.value("document.querySelector('.key').innerText");
+        for name in ["P1", "T3", "pud[4]", "quiet"] {
+            assert!(text(&key).contains(name), "{name}: {key}");
+        }
+    }
+    page.assert_quiet();
+}
+
+#[test]
+fn the_locks_that_a_report_names_are_not_folded() {
+    let Some(mut page) = Opened::at("#S25:no-trylock/hugewalk") else { return };
+    let story = story("S25:no-trylock", "hugewalk");
+    let shown = page.browser.value(
+        "[...document.querySelectorAll('[data-step]')].filter((step) => step.offsetHeight > 0).map((step) => step.innerText).join('\\n')",
+    );
+    let orders = story["report"]["order"].as_array().expect("a list");
+    assert!(!orders.is_empty());
+    for order in orders {
+        for lock in [text(&order["held"]), text(&order["taken"])] {
+            assert!(text(&shown).contains(&format!("takes {lock}")), "{lock}: {shown}");
+        }
+    }
+    for lock in ["inode lock", "i_mmap, write"] {
+        assert!(text(&shown).contains(&format!("takes {lock}")), "{lock}: {shown}");
+    }
+}
+
+#[test]
+fn a_race_that_chance_did_not_meet_is_not_called_safe_and_its_step_not_useless() {
+    let checked = checked("check --random 1 --seed 1");
+    let verdicts = checked.report["verdicts"].as_array().expect("verdicts");
+    let missed = |verdict: &&Value| verdict["verdict"] == "not_met";
+    let not_met: Vec<&Value> = verdicts.iter().filter(missed).collect();
+    assert!(not_met.iter().all(|verdict| verdict["expected"] == "race" && verdict["as_expected"].is_null()));
+    assert_eq!(checked.report["not_met"], not_met.len());
+    assert!(not_met.len() > 20, "one run meets few");
+    let wrong = verdicts.iter().find(|verdict| verdict["verdict"] == "safe" && verdict["expected"] == "race");
+    assert_eq!(wrong, None);
+    let Some(mut page) = Opened::of(&checked, "") else { return };
+    let summary = page.browser.value("document.querySelector('.summary').innerText");
+    let told = format!("{} known races not met", not_met.len());
+    assert!(text(&summary).contains(&told) && text(&summary).contains("All other verdicts"), "{summary}");
+    let cells = not_met.iter().filter(|verdict| verdict["left_out"].is_null()).count();
+    assert_eq!(page.browser.value("document.querySelectorAll('.cell.not_met').length"), cells);
+    let steps = page.browser.value("document.querySelector('.steps').innerText");
+    assert!(text(&steps).contains("not met") && !text(&steps).contains("no scenario shows"), "{steps}");
+    // Each step says what it is.
+    let empty = page.browser.value(
+        "[...document.querySelectorAll('.steps .what')].filter((what) => what.innerText.length < 20).length",
+    );
+    assert_eq!(empty, 0);
+    let one = not_met.iter().find(|verdict| !verdict["left_out"].is_null()).expect("a step");
+    page.open(&format!("#{}/{}~{}", text(&one["scenario"]), text(&one["protocol"]), text(&one["left_out"])));
+    let told = page.browser.value("document.querySelector('.explored').innerText");
+    assert!(text(&told).contains("a race is known here"), "{told}");
+    page.assert_quiet();
+}
+
+#[test]
+fn the_foot_of_the_page_says_what_made_it_when_and_how() {
+    let Some(mut page) = Opened::at("") else { return };
+    let foot = page.browser.value("document.querySelector('.matrix footer').innerText");
+    let foot = text(&foot);
+    assert!(foot.contains(concat!("hugewalk ", env!("CARGO_PKG_VERSION"))), "{foot}");
+    let command = text(&CHECKED.report["command"]);
+    assert!(command.starts_with("hugewalk check S1 S8 S9 ") && foot.contains(command), "{foot}");
+    let date = foot.split(" · ").nth(1).unwrap_or_default();
+    assert!(date.starts_with("20") && date.ends_with(" UTC") && date.len() == 20, "{date}");
 }
 
 #[test]

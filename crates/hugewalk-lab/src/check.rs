@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::explore::{Chance, Coverage, DoesNotFit, Explorer, Options, Report, Schedule, Setup};
+use crate::fault::Fault;
 use crate::lab::{self, MACHINE, Settings};
 use crate::scenario::{Bench, Scenario};
 use crate::story::Story;
@@ -36,8 +37,10 @@ impl fmt::Display for Verdict {
                 let shortest = if found.shortest { "" } else { ", not shown to be the shortest" };
                 write!(
                     f,
-                    "race, {switches} switches, {steps} steps{shortest}: {} [{}]",
-                    found.text, found.schedule
+                    "{}, {switches} switches, {steps} steps{shortest}: {} [{}]",
+                    Fault::of(found),
+                    found.text,
+                    found.schedule
                 )?;
             }
             (None, Coverage::Everything) => write!(f, "safe in every interleaving")?,

@@ -21,6 +21,7 @@
 
 pub mod check;
 pub mod explore;
+pub mod fault;
 pub mod fold;
 pub mod lab;
 pub mod scenario;
@@ -34,3 +35,4 @@ static ALLOCATOR: Allocator = unsafe { Allocator::new() };
 
 pub use self::check::{Verdict, check, replay, sample};
 pub use self::explore::Allocator;
+pub use self::fault::Fault;

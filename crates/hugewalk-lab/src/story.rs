@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::fault::Fault;
+
 /// A run under one schedule, up to where it went wrong, or to its end.
 #[derive(Clone, Debug, Serialize)]
 pub struct Story {
@@ -206,6 +208,8 @@ pub struct Cached {
 /// What went wrong, in the manner of KASAN.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// What sort of fault it is.
+    pub kind: Fault,
     /// In a line: `use-after-free in huge_pte_offset`.
     pub title: String,
     /// The property that is violated: `I1`, or `deadlock`, `lock order`, `panic`, `livelock`.

@@ -23,6 +23,11 @@ const OTHER_THAN_REPLAY: [&str; 11] = [
 /// What has nothing to do with names, besides.
 const OTHER_THAN_LIST: [&str; 5] = ["scenarios", "protocol", "without", "freed_at_once", "replay"];
 
+/// `--executions` where nothing is said.
+pub(super) const EXECUTIONS: u64 = 5_000_000;
+/// `--seconds` where nothing is said.
+pub(super) const SECONDS: f64 = 60.0;
+
 /// `hugewalk check`
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -39,19 +44,19 @@ pub struct CheckArgs {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub protocol: Vec<String>,
 
-    /// Leave a step of the protocol out; may be repeated
+    /// Drop a step of the protocol; may be repeated
     #[arg(long, value_name = "STEP", value_delimiter = ',')]
     pub without: Vec<String>,
 
-    /// A machine that frees tables as soon as they are handed to RCU, as x86-64 without paravirtualisation may
+    /// Model a machine that frees tables as soon as they are handed to RCU, as x86-64 without paravirtualisation may
     #[arg(long)]
     pub freed_at_once: bool,
 
-    /// Name the scenarios, protocols and steps there are
+    /// List scenarios, protocols and steps
     #[arg(long, conflicts_with_all = OTHER_THAN_LIST, conflicts_with_all = OTHER_THAN_REPLAY)]
     pub list: bool,
 
-    /// Run one schedule, as a report prints it, and print every step; the exit code is 0 whatever comes of it
+    /// Run one schedule, as a report prints it, and print every step; the exit code is 0 whatever happens
     #[arg(long, value_name = "SCHEDULE", conflicts_with_all = OTHER_THAN_REPLAY)]
     pub replay: Option<String>,
 
@@ -67,7 +72,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
 
-    /// Write a page to look at, too: the matrix, and each race with the page tables beside its steps
+    /// Also write an HTML report: the matrix, and each race with the page tables beside its steps
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 
@@ -84,19 +89,19 @@ pub struct EffortArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(..=1000))]
     pub preemptions: Option<u32>,
 
-    /// Most executions of each stage of a case
-    #[arg(long, value_name = "N", default_value_t = 5_000_000, allow_negative_numbers = true, conflicts_with_all = ["random", "pct"], value_parser = clap::value_parser!(u64).range(1..))]
+    /// Limit on executions per stage of a case
+    #[arg(long, value_name = "N", default_value_t = EXECUTIONS, allow_negative_numbers = true, conflicts_with_all = ["random", "pct"], value_parser = clap::value_parser!(u64).range(1..))]
     pub executions: u64,
 
-    /// Most seconds for each case
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, allow_negative_numbers = true, conflicts_with_all = ["random", "pct"], value_parser = seconds)]
+    /// Time limit per case
+    #[arg(long, value_name = "SECONDS", default_value_t = SECONDS, allow_negative_numbers = true, conflicts_with_all = ["random", "pct"], value_parser = seconds)]
     pub seconds: f64,
 
-    /// N random schedules of each case instead
+    /// Sample N random schedules of each case instead
     #[arg(long, value_name = "N", group = "by_chance", allow_negative_numbers = true, conflicts_with_all = ["pct", "preemptions", "changes"], value_parser = clap::value_parser!(u64).range(1..))]
     pub random: Option<u64>,
 
-    /// N schedules of each case by probabilistic concurrency testing instead
+    /// Sample N schedules of each case by probabilistic concurrency testing instead
     #[arg(long, value_name = "N", group = "by_chance", allow_negative_numbers = true, conflicts_with = "preemptions", value_parser = clap::value_parser!(u64).range(1..))]
     pub pct: Option<u64>,
 
@@ -104,7 +109,7 @@ pub struct EffortArgs {
     #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, requires = "pct", value_parser = clap::value_parser!(u32).range(..=1000))]
     pub changes: u32,
 
-    /// What --random and --pct start from: the same seed, the same schedules
+    /// Seed of --random and --pct; the same seed gives the same schedules
     #[arg(
         long,
         value_name = "N",
@@ -133,7 +138,7 @@ pub struct MergeArgs {
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
-    /// Write a page to look at, too
+    /// Also write an HTML report
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 

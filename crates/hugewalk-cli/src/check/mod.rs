@@ -165,11 +165,9 @@ fn document(selection: &Selection, units: &[Unit], campaign: &Campaign, parts: u
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
         options: campaign.options.clone(),
-        scenarios: selection
-            .scenarios
-            .iter()
-            .map(|scenario| ScenarioLine { id: scenario.id, what: scenario.what })
-            .collect(),
+        scenarios: selection.scenarios.iter().map(|&scenario| ScenarioLine::from(scenario)).collect(),
+        command: campaign.options.command(),
+        not_met: verdicts.iter().filter(|verdict| verdict.is_known_and_not_met()).count(),
         unexpected: verdicts.iter().filter(|verdict| verdict.as_expected == Some(false)).count(),
         executions: campaign.done.values().map(|outcome| outcome.explored.executions).sum(),
         verdicts,
@@ -191,6 +189,8 @@ fn verdict(case: &Case, outcome: Option<Outcome>, by_chance: bool) -> Verdict {
     let verdict = match (&outcome, &race) {
         (None, _) => Kind::DoesNotApply,
         (Some(_), Some(_)) => Kind::Race,
+        // Random schedules that meet nothing show nothing: safe is what every interleaving has been explored of.
+        (Some(_), None) if by_chance && expected != Some(Kind::Safe) => Kind::NotMet,
         (Some(_), None) => Kind::Safe,
     };
     Verdict {
@@ -199,9 +199,8 @@ fn verdict(case: &Case, outcome: Option<Outcome>, by_chance: bool) -> Verdict {
         left_out: case.left_out,
         verdict,
         expected,
-        as_expected: expected
-            .filter(|_| !by_chance || verdict == Kind::Race || expected != Some(Kind::Race))
-            .map(|expected| expected == verdict),
+        kind: race.as_ref().map(|race| race.kind),
+        as_expected: expected.filter(|_| verdict != Kind::NotMet).map(|expected| expected == verdict),
         why: case.does_not_apply(),
         explored: outcome.map(|outcome| outcome.explored),
         race,

@@ -1,12 +1,14 @@
 //! What a check has to say, as data. The JSON form is these structures as they are; `docs/check-schema.md` describes them,
 //! and [`SCHEMA`] changes whenever a field is taken away or changes its meaning.
 
+use hugewalk_lab::Fault;
 use hugewalk_lab::Verdict as Found;
 use hugewalk_lab::lab::Settings;
 use hugewalk_lab::story::Story;
 use hugewalk_lab::{explore, scenario};
 use serde::{Deserialize, Serialize};
 
+use super::args::{EXECUTIONS, SECONDS};
 use super::glossary;
 
 /// The name of the schema of [`Document`].
@@ -24,12 +26,16 @@ pub struct Document {
     pub version: &'static str,
     /// What was asked for.
     pub options: Options,
+    /// The command line that asks for the same.
+    pub command: String,
     /// The scenarios, in the order of the matrix.
     pub scenarios: Vec<ScenarioLine>,
     /// A verdict for each scenario under each protocol: scenario by scenario.
     pub verdicts: Vec<Verdict>,
     /// How many verdicts are not the expected ones.
     pub unexpected: usize,
+    /// How many races are known, and were not met by chance.
+    pub not_met: usize,
     /// Runs of all cases together.
     pub executions: u64,
     /// What all this took, in milliseconds. Of what was done in parts, or taken up again, all of it, as if one after the other.
@@ -53,6 +59,50 @@ pub struct Options {
     pub freed_at_once: bool,
     /// The effort.
     pub effort: Effort,
+}
+
+impl Options {
+    /// The command line that asks for it. What is the default is left out.
+    pub(super) fn command(&self) -> String {
+        let mut command = "hugewalk check".to_owned();
+        let mut add = |name: &str, value: &str| {
+            let gap = if value.is_empty() { "" } else { " " };
+            command += &format!(" {name}{gap}{value}");
+        };
+        if self.scenarios.len() < scenario::all().count() {
+            self.scenarios.iter().for_each(|id| add(id, ""));
+        }
+        if self.protocols.len() < Settings::ALL.len() {
+            self.protocols.iter().for_each(|name| add("--protocol", name));
+        }
+        self.without.iter().for_each(|step| add("--without", step));
+        if self.freed_at_once {
+            add("--freed-at-once", "");
+        }
+        match self.effort {
+            Effort::Exhaustive { preemptions, unbounded, executions, seconds } => {
+                if !unbounded {
+                    add("--preemptions", &preemptions.to_string());
+                }
+                if executions != EXECUTIONS {
+                    add("--executions", &executions.to_string());
+                }
+                if seconds != SECONDS {
+                    add("--seconds", &seconds.to_string());
+                }
+            }
+            Effort::Random { runs, seed } => {
+                add("--random", &runs.to_string());
+                add("--seed", &seed.to_string());
+            }
+            Effort::Pct { runs, changes, seed } => {
+                add("--pct", &runs.to_string());
+                add("--changes", &changes.to_string());
+                add("--seed", &seed.to_string());
+            }
+        }
+        command
+    }
 }
 
 /// How hard was looked.
@@ -102,6 +152,15 @@ pub struct ScenarioLine {
     pub id: &'static str,
     /// What happens in it.
     pub what: &'static str,
+    /// If it became a CVE: in which kernels it was real, and where it shows here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
+}
+
+impl From<&scenario::Scenario> for ScenarioLine {
+    fn from(scenario: &scenario::Scenario) -> Self {
+        Self { id: scenario.id, what: scenario.what, history: scenario::history(scenario.id) }
+    }
 }
 
 /// Everything that has a name: `hugewalk check --list`.
@@ -134,7 +193,6 @@ pub struct NameLine {
 impl Names {
     /// All there are.
     pub(super) fn all() -> Self {
-        let line = |scenario: &scenario::Scenario| ScenarioLine { id: scenario.id, what: scenario.what };
         let protocol = |settings: Settings| NameLine {
             name: settings.name,
             what: glossary::protocol(&settings),
@@ -148,7 +206,7 @@ impl Names {
         Self {
             schema: LIST_SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
-            scenarios: scenario::all().map(line).collect(),
+            scenarios: scenario::all().map(ScenarioLine::from).collect(),
             protocols: Settings::ALL.into_iter().map(protocol).collect(),
             steps: Settings::steps().map(step).collect(),
         }
@@ -163,6 +221,8 @@ pub enum Kind {
     Race,
     /// None was found.
     Safe,
+    /// Random schedules met none, and nobody has shown that there is none.
+    NotMet,
     /// The scenario says nothing about the protocol.
     DoesNotApply,
 }
@@ -178,6 +238,8 @@ pub struct Verdict {
     pub left_out: Option<&'static str>,
     /// What came of it.
     pub verdict: Kind,
+    /// What sort of fault the race is; null if there is none.
+    pub kind: Option<Fault>,
     /// What should; null if nobody has said, as for a protocol with a step left out.
     pub expected: Option<Kind>,
     /// Whether it did; null if nobody has said, or a race was only looked for by chance and not met.
@@ -191,6 +253,13 @@ pub struct Verdict {
     pub race: Option<Race>,
     /// What happens under that schedule.
     pub story: Option<Story>,
+}
+
+impl Verdict {
+    /// Is a race known here that random schedules did not meet?
+    pub(super) fn is_known_and_not_met(&self) -> bool {
+        self.verdict == Kind::NotMet && self.expected == Some(Kind::Race)
+    }
 }
 
 /// What was explored of a case.
@@ -225,6 +294,8 @@ pub enum Coverage {
 /// A schedule that goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Race {
+    /// What sort of fault it is.
+    pub kind: Fault,
     /// What goes wrong.
     pub text: String,
     /// The schedule: `--replay` takes it.
@@ -254,6 +325,7 @@ impl From<Found> for Outcome {
             (None, explore::Coverage::Some) => Coverage::Some,
         };
         let race = report.counterexample.map(|found| Race {
+            kind: Fault::of(&found),
             text: found.text,
             schedule: found.schedule.to_string(),
             switches: found.schedule.switches(),

@@ -16,6 +16,7 @@ use crate::report::text::counted;
 const HEADING: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default();
+const UNSURE: Style = AnsiColor::Yellow.on_default();
 
 /// Prints a report: a race as a drawing if that is all there is, else the matrix of verdicts.
 pub(super) fn report(document: &Document, shard: Shard, out: &mut dyn Write) -> io::Result<()> {
@@ -71,11 +72,22 @@ fn one(document: &Document, verdict: &Verdict, out: &mut dyn Write) -> io::Resul
     let what = document.scenarios.iter().find(|scenario| scenario.id == verdict.scenario);
     let what = what.map_or("", |scenario| scenario.what);
     title(verdict.scenario, verdict.protocol, what, out)?;
+    let history = document.scenarios.iter().find(|scenario| scenario.id == verdict.scenario);
+    if let Some(history) = history.and_then(|scenario| scenario.history.as_deref()) {
+        writeln!(out, "{}\n", paragraph(history, columns()))?;
+    }
     match (&verdict.race, &verdict.story, &verdict.explored) {
         (Some(_), Some(story), _) => {
             out.write_all(draw(story, &Drawing { width: columns(), all: false, colour: true }).as_bytes())?;
         }
-        (Some(race), None, _) => writeln!(out, "{BAD}race{BAD:#}: {} [{}]", race.text, race.schedule)?,
+        (Some(race), None, _) => {
+            writeln!(out, "{BAD}{}{BAD:#}: {} [{}]", race.kind, race.text, race.schedule)?;
+        }
+        (None, _, Some(explored)) if verdict.verdict == Kind::NotMet => {
+            let schedules = counted(explored.executions, "random schedule", "random schedules");
+            let known = if verdict.is_known_and_not_met() { "; a race is known here" } else { "" };
+            writeln!(out, "{UNSURE}not met{UNSURE:#} in {schedules}, which cannot exclude a race{known}")?;
+        }
         (None, _, Some(explored)) => {
             let executions = counted(explored.executions, "execution", "executions");
             writeln!(out, "{GOOD}safe{GOOD:#} {}: {executions}", bound(explored.coverage))?;
@@ -155,9 +167,14 @@ fn matrix(document: &Document, out: &mut dyn Write) -> io::Result<()> {
             format!("random ones from seed {seed}, by priorities with {changes} changes")
         }
     };
+    let not_met = if document.options.effort.is_by_chance() {
+        " not met N: N random schedules met no race, and cannot exclude one."
+    } else {
+        ""
+    };
     let legend = format!(
-        "race N: found, the shortest schedule has N switches. safe N: none in N executions; these are {what}. \
-         !: not as expected. -: does not apply."
+        "A fault and N: found, the shortest schedule has N switches; ~N: perhaps there is a shorter one; without a number: \
+         it takes no switch. safe N: none in N executions; these are {what}.{not_met} !: not as expected. -: does not apply."
     );
     writeln!(out, "{}", paragraph(&legend, width::columns()))?;
     mistakes(document, out)?;
@@ -231,7 +248,13 @@ fn cell(verdict: &Verdict) -> String {
     match (&verdict.race, &verdict.explored) {
         (Some(race), _) => {
             let about = if race.shortest { "" } else { "~" };
-            format!("{mark}race {about}{}", race.switches)
+            // One processor alone: what the others do is not needed.
+            let switches =
+                if race.switches > 0 { format!(" {about}{}", race.switches) } else { String::new() };
+            format!("{mark}{}{switches}", race.kind)
+        }
+        (None, Some(explored)) if verdict.verdict == Kind::NotMet => {
+            format!("not met {}", short(explored.executions))
         }
         (None, Some(explored)) => {
             let bound = match explored.coverage {
@@ -255,15 +278,16 @@ fn short(number: u64) -> String {
 }
 
 fn unexpected(document: &Document, out: &mut dyn Write) -> io::Result<()> {
-    let kind = |kind: Option<Kind>| match kind {
+    let word = |kind: Option<Kind>| match kind {
         Some(Kind::Race) => "a race",
         Some(Kind::Safe) => "safe",
+        Some(Kind::NotMet) => "not met",
         Some(Kind::DoesNotApply) | None => "nothing to find out",
     };
     writeln!(out)?;
     for verdict in document.verdicts.iter().filter(|verdict| verdict.as_expected == Some(false)) {
-        let Verdict { scenario, protocol, left_out, expected, verdict, .. } = verdict;
-        let (found, expected) = (kind(Some(*verdict)), kind(*expected));
+        let Verdict { scenario, protocol, left_out, expected, verdict, kind, .. } = verdict;
+        let (found, expected) = (kind.map_or(word(Some(*verdict)), |kind| kind.name()), word(*expected));
         let without = left_out.map(|step| format!(" without {step}")).unwrap_or_default();
         writeln!(
             out,
@@ -278,11 +302,17 @@ fn footer(document: &Document, shard: Shard, out: &mut dyn Write) -> io::Result<
         document.verdicts.iter().filter(|verdict| verdict.verdict != Kind::DoesNotApply).collect();
     let judged = found.iter().filter(|verdict| verdict.as_expected.is_some()).count();
     let verdicts = counted(found.len() as u64, "verdict", "verdicts");
-    let style = if document.unexpected == 0 { GOOD } else { BAD };
-    let expected = match (judged, document.unexpected) {
-        (0, _) => "nobody has said what to expect".to_owned(),
-        (_, 0) => "all as expected".to_owned(),
-        (_, not) => format!("{not} not as expected"),
+    let known = counted(document.not_met as u64, "known race", "known races");
+    let (style, expected) = match (judged, document.unexpected, document.not_met) {
+        (_, 1.., _) => (BAD, format!(", {} not as expected", document.unexpected)),
+        (0, 0, 0) => (GOOD, ", no expected verdict is recorded".to_owned()),
+        (0, 0, _) => (UNSURE, format!(", {known} not met")),
+        (_, 0, 1..) => (UNSURE, format!(", {judged} as expected, {known} not met")),
+        (1, 0, 0) if found.len() == 1 => (GOOD, " as expected".to_owned()),
+        (_, 0, 0) if judged < found.len() => {
+            (GOOD, format!(", {judged} as expected, of the others none is recorded"))
+        }
+        (_, 0, 0) => (GOOD, ", all as expected".to_owned()),
     };
     let part = if shard == Shard::WHOLE { String::new() } else { format!("shard {shard}: ") };
     let executions = counted(document.executions, "execution", "executions");
@@ -292,7 +322,13 @@ fn footer(document: &Document, shard: Shard, out: &mut dyn Write) -> io::Result<
         1 => format!("in {seconds:.1} s, {threads}"),
         parts => format!("in {parts} parts, together {seconds:.1} s, {threads} each at most"),
     };
-    writeln!(out, "{part}{verdicts}, {style}{expected}{style:#}; {executions} {of_parts}")
+    let plain = format!("{part}{verdicts}{expected}; {executions} {of_parts}");
+    if plain.len() > columns() {
+        // The verdicts come last, as ever.
+        writeln!(out, "{}", paragraph(&format!("{executions} {of_parts};"), columns()))?;
+        return writeln!(out, "{part}{verdicts}{style}{expected}{style:#}");
+    }
+    writeln!(out, "{part}{verdicts}{style}{expected}{style:#}; {executions} {of_parts}")
 }
 
 #[cfg(test)]

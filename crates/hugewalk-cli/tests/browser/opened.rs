@@ -19,16 +19,19 @@ pub(crate) struct Checked {
     pub(crate) report: Value,
 }
 
-pub(crate) static CHECKED: LazyLock<Checked> = LazyLock::new(|| {
+pub(crate) static CHECKED: LazyLock<Checked> = LazyLock::new(|| checked(ASKED));
+
+/// What a check comes to, and its page.
+pub(crate) fn checked(arguments: &str) -> Checked {
     let directory = TempDir::new().expect("a directory");
     let file = directory.path().join("page.html");
     let mut command = Command::cargo_bin("hugewalk").expect("the command");
-    command.args(ASKED.split_whitespace()).args(["--format", "json", "--html"]).arg(&file);
+    command.args(arguments.split_whitespace()).args(["--format", "json", "--html"]).arg(&file);
     let output = command.output().expect("it ran");
     assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
     let report = serde_json::from_slice(&output.stdout).expect("JSON");
     Checked { page: fs::read_to_string(&file).expect("the page"), report }
-});
+}
 
 /// The page in a browser.
 pub(crate) struct Opened {
@@ -39,6 +42,11 @@ pub(crate) struct Opened {
 impl Opened {
     /// `None`, with a line that says so, on a machine without a browser.
     pub(crate) fn at(hash: &str) -> Option<Self> {
+        Self::of(&CHECKED, hash)
+    }
+
+    /// Another page than the usual one.
+    pub(crate) fn of(checked: &Checked, hash: &str) -> Option<Self> {
         let Some(browser) = Browser::start() else {
             // Past the harness, which would keep it to itself.
             writeln!(std::io::stderr(), "no browser here, the page is not looked at").ok();
@@ -46,7 +54,7 @@ impl Opened {
         };
         let directory = TempDir::new().expect("a directory");
         let mut opened = Self { browser, directory };
-        fs::write(opened.file(), &CHECKED.page).expect("written");
+        fs::write(opened.file(), &checked.page).expect("written");
         opened.browser.look(1280, 800, "light");
         opened.open(hash);
         Some(opened)

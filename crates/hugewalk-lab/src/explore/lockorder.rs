@@ -1,6 +1,7 @@
 //! Which locks are waited for while which are held; a cycle is a deadlock that has not happened yet.
 
 use super::clock::MAX_THREADS;
+use super::vm::LockCycle;
 
 /// The order in which the locks of one run are taken. Locks that are only tried do not count: who tries does not wait.
 #[derive(Default)]
@@ -40,18 +41,18 @@ impl LockOrder {
     }
 
     /// A thread is about to wait for a lock. Says what is wrong if that closes a cycle.
-    pub(crate) fn wanted(&mut self, thread: usize, lock: usize) -> Option<String> {
+    pub(crate) fn wanted(&mut self, thread: usize, lock: usize) -> Option<LockCycle> {
         for at in 0..if self.ignored { 0 } else { self.held[thread].len() } {
             let holds = self.held[thread][at];
             if holds == lock {
-                return Some("lock order: a thread waits for a lock that it holds itself".to_owned());
+                return Some(LockCycle::Own);
             }
             if self.edges.contains(&(holds, lock)) {
                 continue;
             }
             self.edges.push((holds, lock));
             if self.leads(lock, holds) {
-                return Some("lock order: two locks are taken in both orders".to_owned());
+                return Some(LockCycle::Orders);
             }
         }
         None

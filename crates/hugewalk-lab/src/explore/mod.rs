@@ -42,7 +42,9 @@ pub use self::op::{Class, Kind, Object, Op, Wait};
 pub use self::report::{Chance, Counterexample, Coverage, DoesNotFit, Options, Replayed, Report};
 pub use self::schedule::{NotASchedule, Schedule};
 pub use self::sync::{Lock, RwLock, Shared};
-pub use self::vm::{Deadlock, LockCycle, Note, Setup, access, in_thread, is_judged, note, violation};
+pub use self::vm::{
+    Deadlock, Livelock, LockCycle, Note, Setup, access, in_thread, is_judged, note, violation,
+};
 pub(crate) use self::vm::{
     Machine, is_moving, is_tracing, journal, lock_released, lock_taken, lock_wanted, quietly,
 };

@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::AtomicU64;
 
-pub use self::ambient::{Deadlock, LockCycle, Note, access, in_thread, is_judged, note, violation};
+pub use self::ambient::{Deadlock, Livelock, LockCycle, Note, access, in_thread, is_judged, note, violation};
 pub(crate) use self::ambient::{
     is_moving, is_tracing, journal, lock_released, lock_taken, lock_wanted, quietly,
 };
@@ -361,8 +361,9 @@ impl Vm {
         }
         self.accesses += 1;
         if self.accesses > self.access_limit {
-            let limit = self.access_limit;
-            self.report(&format!("no end after {limit} accesses: a livelock"), Box::new(()));
+            let (thousands, rest) = (self.access_limit / 1000, self.access_limit % 1000);
+            let text = format!("livelock: still running after {thousands},{rest:03} accesses");
+            self.report(&text, Box::new(Livelock));
             self.mode = Mode::Dead;
             self.turn = Turn::Over;
             return Some(self.threads[thread].yielder);

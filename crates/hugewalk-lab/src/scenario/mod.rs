@@ -71,6 +71,7 @@
 
 mod bench;
 mod expected;
+mod history;
 mod memory;
 mod other;
 mod races;
@@ -79,6 +80,7 @@ mod walkers;
 
 pub use self::bench::{BASE, Bench, File, LabTask, Nursery, Process, another, dont_need, map, page};
 pub use self::expected::{Expected, PROOFS, expected};
+pub use self::history::history;
 
 use self::expected::Row;
 

@@ -67,8 +67,8 @@ pub fn draw(story: &Story, drawing: &Drawing) -> String {
     let left_out = accesses(&story.steps.iter().collect::<Vec<_>>()) - accesses(&shown);
     if left_out > 0 {
         let text = match left_out {
-            1 => "(1 step on what nobody races for is not shown)".to_owned(),
-            _ => format!("({left_out} steps on what nobody races for are not shown)"),
+            1 => "(1 step on uncontended data hidden; --replay shows it)".to_owned(),
+            _ => format!("({left_out} steps on uncontended data hidden; --replay shows them)"),
         };
         let _ = writeln!(out, "\n{}", drawing.styled(Style::Faint, &text));
     }

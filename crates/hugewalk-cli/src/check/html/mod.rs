@@ -6,6 +6,7 @@
 //! does over and over is in it once (`run.rs`).
 
 pub mod file;
+mod date;
 mod page;
 mod run;
 
@@ -51,7 +52,7 @@ const SCRIPT: [&str; 10] = [
 ///
 /// None that the data of this program could cause: a map with keys that are no text.
 pub fn page(document: &Document) -> io::Result<String> {
-    let page = Page::of(document);
+    let page = Page::of(document, date::now());
     let mut data = element("data", "application/json", &escaped(&serde_json::to_string(&page)?));
     for (number, story) in page.stories.iter().enumerate() {
         data += &element(&format!("story-{number}"), "application/gzip", &packed(&Run::of(story))?);

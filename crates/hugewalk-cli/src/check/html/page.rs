@@ -1,11 +1,12 @@
 //! What the page is told: the report, arranged as the page shows it.
 
+use hugewalk_lab::Fault;
 use hugewalk_lab::lab::Settings;
 use hugewalk_lab::story::Story;
 use serde::Serialize;
 
 use crate::check::glossary;
-use crate::check::outcome::{self, Document, Explored, Kind, Race};
+use crate::check::outcome::{self, Coverage, Document, Explored, Kind, Race};
 
 /// The whole of it.
 #[derive(Serialize)]
@@ -13,8 +14,14 @@ pub(super) struct Page<'d> {
     schema: &'static str,
     version: &'static str,
     unexpected: usize,
+    not_met: usize,
     executions: u64,
     seconds: f64,
+    /// When it was written: `2026-11-29 07:20 UTC`.
+    date: String,
+    /// The command line that asks for the same.
+    command: &'d str,
+    parts: u32,
     /// The columns.
     protocols: Vec<Protocol<'d>>,
     rows: Vec<Row<'d>>,
@@ -39,16 +46,22 @@ struct Row<'d> {
     /// The walker in it, or the mistake that is made.
     variant: &'static str,
     what: &'static str,
+    /// In which kernels it was real, and where it shows here.
+    history: Option<&'d str>,
     verdicts: Vec<Verdict<'d>>,
 }
 
 #[derive(Serialize)]
 struct Step<'d> {
     step: &'static str,
+    /// What it is.
+    what: &'static str,
     /// What has a race without it.
     races: Vec<Verdict<'d>>,
-    /// How many scenarios do not need it.
-    safe: usize,
+    /// Where random schedules have not met the race that there is without it.
+    not_met: Vec<Verdict<'d>>,
+    /// Has every interleaving of the others been explored?
+    exhausted: bool,
 }
 
 #[derive(Serialize)]
@@ -57,6 +70,9 @@ struct Verdict<'d> {
     protocol: &'static str,
     left_out: Option<&'static str>,
     verdict: Kind,
+    /// What sort of fault the race is: a name of the data, and in words.
+    kind: Option<Fault>,
+    fault: Option<&'static str>,
     expected: Option<Kind>,
     as_expected: Option<bool>,
     why: Option<&'static str>,
@@ -69,7 +85,7 @@ struct Verdict<'d> {
 }
 
 impl<'d> Page<'d> {
-    pub(super) fn of(document: &'d Document) -> Self {
+    pub(super) fn of(document: &'d Document, date: String) -> Self {
         let mut stories = Vec::new();
         let mut verdicts: Vec<Option<Verdict<'d>>> =
             document.verdicts.iter().map(|each| Some(verdict(each, document, &mut stories))).collect();
@@ -81,6 +97,7 @@ impl<'d> Page<'d> {
             line: line.id.split(['/', ':']).next().unwrap_or(line.id),
             variant: line.id.split_once(['/', ':']).map_or("", |(_, variant)| variant),
             what: line.what,
+            history: line.history.as_deref(),
             verdicts: taken(&|each| each.scenario == line.id && each.left_out.is_none()),
         });
         let rows = rows.collect();
@@ -93,13 +110,21 @@ impl<'d> Page<'d> {
         let steps = names.into_iter().map(|step| {
             let all = taken(&|each| each.left_out == Some(step));
             let (races, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|each| each.race.is_some());
-            let safe = rest.iter().filter(|each| each.verdict == Kind::Safe).count();
-            Step { step, races, safe }
+            let is_whole = |each: &Verdict<'_>| {
+                each.explored.is_some_and(|explored| explored.coverage == Coverage::Everything)
+            };
+            let exhausted = rest.iter().all(is_whole);
+            let not_met = rest.into_iter().filter(|each| each.verdict == Kind::NotMet).collect();
+            Step { step, what: glossary::step(step), races, not_met, exhausted }
         });
         Self {
             schema: document.schema,
             version: document.version,
             unexpected: document.unexpected,
+            not_met: document.not_met,
+            date,
+            command: &document.command,
+            parts: document.parts,
             executions: document.executions,
             seconds: document.milliseconds as f64 / 1000.0,
             protocols: document.options.protocols.iter().map(|name| protocol(name, document)).collect(),
@@ -135,6 +160,8 @@ fn verdict<'d>(
         protocol,
         left_out,
         verdict: verdict.verdict,
+        kind: verdict.kind,
+        fault: verdict.kind.map(Fault::name),
         expected,
         as_expected,
         why,

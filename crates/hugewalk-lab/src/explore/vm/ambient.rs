@@ -131,7 +131,7 @@ pub fn violation<V: Any>(text: impl Into<String>, what: V) {
 pub(crate) fn lock_wanted(address: usize) {
     let cycle = with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.wanted(vm.current, address))).flatten();
     if let Some(Some(cycle)) = cycle {
-        violation(cycle, LockCycle);
+        violation(format!("lock order: {cycle}"), cycle);
     }
 }
 
@@ -145,10 +145,21 @@ pub(crate) fn lock_released(address: usize) {
     with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.released(vm.current, address)));
 }
 
-/// Locks that are taken in an order and in its reverse.
-#[derive(Clone, Copy, Debug)]
-pub struct LockCycle;
+/// Locks that are waited for in a circle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LockCycle {
+    /// A thread waits for what it holds.
+    #[error("a thread waits for a lock that it holds itself")]
+    Own,
+    /// Locks are taken in an order and in its reverse.
+    #[error("two locks are taken in both orders")]
+    Orders,
+}
 
 /// Threads that wait for each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlock;
+
+/// A thread that runs on without end.
+#[derive(Clone, Copy, Debug)]
+pub struct Livelock;

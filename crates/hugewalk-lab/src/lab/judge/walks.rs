@@ -75,7 +75,7 @@ impl Judge for Walks {
             && walks().0.borrow()[thread].own == Some(false)
         {
             let who = in_words(Some(thread));
-            let text = format!("{who} is told of an entry that was not its own when it was read");
+            let text = format!("{who} acts on an entry that was not its own when it was read");
             world().violated(Property::I3, &text);
         }
     }
@@ -100,7 +100,8 @@ fn check_own(frame: TableFrame, index: usize, writes: bool) {
     if writes {
         if !own {
             let who = in_words(Some(thread));
-            let text = format!("{who} writes to T{}, which is not its own any more", frame.0);
+            let process = world().roots().position(|known| known == root).map_or(0, |at| at + 1);
+            let text = format!("{who} writes to T{} after P{process} stopped using it", frame.0);
             trace::is_about(frame, false);
             world().violated(Property::I2, &text);
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::condense::condense;
 use super::snapshot::letter;
 use super::{RECORD, Raw, Record, order, stack};
-use crate::explore::{Counterexample, Deadlock, LockCycle, Replayed};
+use crate::explore::{Counterexample, Deadlock, Livelock, LockCycle, Replayed};
+use crate::fault::Fault;
 use crate::lab::property::Property;
 use crate::story::{Cpu, Life, Report, Source, Stack, State, Step, StepKind, Story};
 
@@ -137,13 +138,14 @@ fn changes(before: &State, after: &State) -> Vec<String> {
 }
 
 fn report(record: &Record, steps: &[Step], found: &Counterexample) -> Report {
+    let kind = Fault::of(found);
     let together = found.what.is::<Deadlock>();
     let property = found.what.downcast_ref::<Property>();
     let nobody = together || property == Some(&Property::I9);
     let cpu = record.steps.last().map(|last| last.cpu).filter(|_| !nobody);
     let cycle = found.what.is::<LockCycle>();
     // What goes wrong is that somebody waits, which is no step.
-    let endless = found.text.contains("livelock");
+    let endless = found.what.is::<Livelock>();
     let is_step = !cycle && !endless && property != Some(&Property::I10);
     let wrong = wrong_step(steps, cpu.filter(|_| is_step), property);
     let has_engine = |stack: &&Stack| stack.iter().any(|source| source.file.starts_with("crates/hugewalk/"));
@@ -156,6 +158,7 @@ fn report(record: &Record, steps: &[Step], found: &Counterexample) -> Report {
             (format!("{property:?}"), if record.about_vma.is_some() { "VMA-use-after-free" } else { sort })
         }
         _ if together => ("deadlock".to_owned(), "deadlock"),
+        _ if kind == Fault::Deadlock => ("lock order".to_owned(), "deadlock"),
         _ if cycle => ("lock order".to_owned(), "circular locking"),
         _ if endless => ("livelock".to_owned(), "livelock"),
         _ => ("panic".to_owned(), "panic"),
@@ -172,6 +175,7 @@ fn report(record: &Record, steps: &[Step], found: &Counterexample) -> Report {
     let text = found.text.split_once(": ").filter(|(start, _)| *start == property);
     let waits = waits(record, cpu, together);
     Report {
+        kind,
         title: format!("{sort}{place}"),
         what: text.map_or(&*found.text, |(_, text)| text).to_owned(),
         property,

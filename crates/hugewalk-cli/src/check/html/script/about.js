@@ -9,7 +9,7 @@ function aboutStep(story, lanes, at, state) {
   const position = at < 0 ? "Before the first step" : [`Step ${number(step.number)} of ${number(story.count)}, `, make("b", { style: { "--cpu": CPU(step.cpu) } }, `CPU ${story.cpus[step.cpu].letter}`), `, ${story.cpus[step.cpu].name}`];
   const about = make("section", { class: "about", "aria-label": "The step" },
     make("p", { class: "where" }, make("span", {}, position),
-      make("span", { class: "buttons" }, move(-1, "A step back", "‹"), " ", move(1, "A step forth", "›"))));
+      make("span", { class: "buttons" }, move(-1, "The previous step", "‹"), " ", move(1, "The next step", "›"))));
   if (at >= 0) {
     const wrong = goesWrong(story, at);
     about.append(make("h2", { class: wrong ? "wrong" : null }, arrows(step.text)));
@@ -56,12 +56,25 @@ function held(story, state) {
 }
 
 function frames(stack) {
-  // How the processors of a scenario are started is nobody's business.
+  // How the processors of a scenario are started is of no interest.
   const told = stack.filter((source) => !source.file.endsWith("/bench.rs"));
   return make("ol", { class: "frames" }, told.map((source) => make("li", {},
     make("span", {}, source.function, source.kernel && make("span", { class: "kernel" }, `  ${source.kernel}()`)),
     make("span", { class: "place" }, `${source.file}:${source.line}`))));
 }
+
+/** What a run is judged by. */
+const PROPERTIES = {
+  I1: "no table, and no lock in one or in a VMA, is used after it was freed",
+  I2: "a walker writes only to a table that its own parent entry points to at that moment",
+  I3: "a walker acts only on an entry that was its own when it was read",
+  I4: "the share count of a table is right whenever i_mmap is free",
+  I5: "a process shares a table only if it has a mapping that may",
+  I6: "no TLB and no paging-structure cache reaches a table after it was unshared",
+  I8: "nobody who has waited for a lock makes way for others without end",
+  I9: "nothing is left at the end: tables, pages, reservations",
+  I10: "nothing sleeps in an atomic section",
+};
 
 /** The report, in the manner of KASAN. */
 function report(story, verdict) {
@@ -77,6 +90,7 @@ function report(story, verdict) {
   return make("section", { class: "report", "aria-label": "What went wrong" },
     make("h2", {}, `BUG: ${told.title}`),
     make("p", {}, `${told.property}: ${told.what}`),
+    PROPERTIES[told.property] && make("p", { class: "soft" }, `${told.property} says: ${PROPERTIES[told.property]}.`),
     told.cpu !== null && told.stack?.length > 0 && [make("h3", {}, own ? waits(own) : `By ${by(told.cpu)}`), frames(told.stack)],
     !isSleep(told) && told.waits.map((wait, at) => wait !== own && [make("h3", {}, waits(wait)), frames(told.waits_in[at])]),
     told.order.map(({ cpu, held, taken, stack }) => [

@@ -3,7 +3,7 @@
 
 const said = JSON.parse(document.getElementById("data").textContent);
 
-const SIGNS = { race: "✗", safe: "✓", does_not_apply: "–" };
+const SIGNS = { race: "✗", safe: "✓", not_met: "○", does_not_apply: "–", not_asked: "·" };
 
 const rowsById = new Map();
 const verdictsByAddress = new Map();
@@ -15,7 +15,7 @@ for (const row of said.rows) {
   for (const verdict of row.verdicts) adopt(row, verdict);
 }
 for (const step of said.steps) {
-  for (const verdict of step.races) {
+  for (const verdict of [...step.races, ...step.not_met]) {
     const row = rowsById.get(verdict.scenario);
     row.stepless.push(verdict);
     adopt(row, verdict);
@@ -24,6 +24,8 @@ for (const step of said.steps) {
 
 function adopt(row, verdict) {
   verdict.row = row;
+  // A mistake is one in the steps of some protocols: of the others nobody has asked.
+  verdict.sort = verdict.verdict === "does_not_apply" && row.id.includes(":") ? "not_asked" : verdict.verdict;
   verdict.under = verdict.left_out ? `${verdict.protocol} without ${verdict.left_out}` : verdict.protocol;
   verdictsByAddress.set(addressOf(verdict), verdict);
 }

@@ -64,7 +64,7 @@ function drawCounts(pen, box, now, old) {
   const y = rowMiddle(box, 0);
   const group = draw("g", {});
   const parts = [
-    ["users", "users", `users ${countOf(now.users)}`, old && old.users !== now.users, `users besides one (pt_share_count in Linux): ${now.users}`],
+    ["users", "users", `users ${countOf(now.users)}`, old && old.users !== now.users, `extra users (pt_share_count): ${now.users}`],
     ["generation", "gen", `gen ${now.generation}`, old && old.generation !== now.generation, `generation, how often it was detached: ${now.generation}`],
     ["lock", "lock", now.lock_freed ? "lock freed" : `lock ${now.lock ?? "–"}`, old && (old.lock !== now.lock || old.lock_freed !== now.lock_freed), "who holds the table lock"],
   ];

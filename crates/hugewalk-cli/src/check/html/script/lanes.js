@@ -1,4 +1,4 @@
-// The lanes: a column for each processor, time downwards. Steps on what nobody races for are folded.
+// The lanes: a column for each processor, time downwards. Steps on data that no other CPU races for are folded.
 
 const CPU = (number) => `var(--cpu-${number % 8})`;
 
@@ -59,7 +59,7 @@ class Lanes {
   }
 
   isShown(at) {
-    return this.story.steps[at].contended || at + 1 === this.story.steps.length || goesWrong(this.story, at);
+    return this.story.steps[at].contended || at + 1 === this.story.steps.length || goesWrong(this.story, at) || this.story.named.has(at);
   }
 
   /** Does a loop with steps that are shown end its first turn here? */
@@ -93,7 +93,7 @@ class Lanes {
       if (this.story.steps[at].again && !this.isLoud(at)) list.append(againItem(this.story.steps[at]));
     }
     const says = make("span", {});
-    const button = make("button", { type: "button", title: "steps on what nobody races for", "aria-expanded": "false", onclick: () => this.setFold(fold, list.hidden) }, says);
+    const button = make("button", { type: "button", title: "steps on data that no other CPU races for", "aria-expanded": "false", onclick: () => this.setFold(fold, list.hidden) }, says);
     const fold = { first, last, list, button, says };
     this.folds.push(fold);
     this.nameFold(fold);
@@ -173,8 +173,13 @@ class Lanes {
 
   moveToWrong() {
     const wrong = this.story.steps.findIndex((_, at) => goesWrong(this.story, at));
-    if (wrong >= 0) this.choose(wrong);
-    else this.moveToEnd(true);
+    if (wrong >= 0) {
+      this.choose(wrong);
+      return;
+    }
+    this.moveToEnd(this.story.report !== null);
+    // What goes wrong is no step then: somebody waits, or nobody ends.
+    this.element.querySelector(".turn:last-child .waiting, .turn:last-child .again")?.scrollIntoView({ block: "center" });
   }
 
   /** To the next or previous step of the same processor. */
@@ -222,6 +227,29 @@ class Lanes {
 
 /** Is this the step that the report is about? */
 const goesWrong = (story, at) => Number.isInteger(story.report?.step) && story.report.step + 1 === story.steps[at].number;
+
+/** The steps that the report names: where locks were taken in the other order, what waits is waited for, and a free. */
+function namedIn({ report, steps }) {
+  const named = new Set();
+  if (!report) return named;
+  const held = new Map();
+  steps.forEach((step, at) => {
+    if (step.kind === "lock") {
+      for (const taken of report.order) {
+        const before = held.get(`${step.cpu} ${taken.held}`);
+        if (taken.cpu === step.cpu && taken.taken === step.object && before !== undefined) named.add(before).add(at);
+      }
+      held.set(`${step.cpu} ${step.object}`, at);
+    } else if (step.kind === "unlock") {
+      held.delete(`${step.cpu} ${step.object}`);
+    } else if (report.freed && step.object === report.freed.object && ["free", "free_lock", "call_rcu"].includes(step.kind)) {
+      named.add(at);
+    }
+  });
+  // Where somebody waits, all that is held has a part in it.
+  if (report.waits.length > 0) for (const at of held.values()) named.add(at);
+  return named;
+}
 
 /** Steps from one to another, with those that are not told because they repeat others. */
 function howMany(story, first, last) {

@@ -8,7 +8,7 @@ function verdictAt(hash) {
 
 /** Keeps the step in the address, so that it can be passed on, without an entry in the history for each. */
 function remember(verdict, story, at) {
-  const address = at < 0 ? addressOf(verdict) : `${addressOf(verdict)}?step=${story.steps[at].number}`;
+  const address = `${addressOf(verdict)}?step=${at < 0 ? 0 : story.steps[at].number}`;
   if (location.hash === address) return;
   try {
     history.replaceState(null, "", address);
@@ -19,6 +19,7 @@ function remember(verdict, story, at) {
 
 function show() {
   const { verdict, step } = verdictAt(location.hash);
+  const unknown = !verdict && !["", "#"].includes(location.hash) ? location.hash : null;
   const [matrix, story] = [document.getElementById("matrix"), document.getElementById("story")];
   const from = open && addressOf(open.verdict);
   [matrix.hidden, story.hidden] = [Boolean(verdict), !verdict];
@@ -28,7 +29,7 @@ function show() {
   } else {
     open = null;
     story.replaceChildren();
-    showMatrix(matrix, from);
+    showMatrix(matrix, from, unknown);
   }
 }
 
@@ -44,16 +45,16 @@ function showRace(by) {
 }
 
 const KEYS = [
-  [["j", "ArrowDown", "ArrowRight"], "a step forth", () => open.lanes?.move(1)],
-  [["k", "ArrowUp", "ArrowLeft"], "a step back", () => open.lanes?.move(-1)],
+  [["j", "ArrowDown", "ArrowRight"], "the next step", () => open.lanes?.move(1)],
+  [["k", "ArrowUp", "ArrowLeft"], "the previous step", () => open.lanes?.move(-1)],
   [["n"], "the next step of the same CPU", () => open.lanes?.moveOnCpu(1)],
-  [["p"], "the step before of the same CPU", () => open.lanes?.moveOnCpu(-1)],
+  [["p"], "the previous step of the same CPU", () => open.lanes?.moveOnCpu(-1)],
   [["Home"], "the start", () => open.lanes?.moveToEnd(false)],
   [["End"], "the last step", () => open.lanes?.moveToEnd(true)],
   [["w"], "the step that goes wrong", () => open.lanes?.moveToWrong()],
-  [["f"], "show or fold the steps on what nobody races for", () => open.lanes?.folds.length > 0 && open.lanes.foldAll()],
+  [["f"], "show or fold the quiet steps", () => open.lanes?.folds.length > 0 && open.lanes.foldAll()],
   [["]"], "the next race", () => showRace(1)],
-  [["["], "the race before", () => showRace(-1)],
+  [["["], "the previous race", () => showRace(-1)],
   [["Escape"], "back to the matrix", () => { location.hash = ""; }],
 ];
 
@@ -104,7 +105,7 @@ function showHelp(dialog) {
     make("dl", {},
       make("dt", {}, make("span", { style: { background: "var(--mark)", padding: "0 0.4em" } }, "marked")), make("dd", {}, "differs from the step before; what it was is struck out"),
       make("dt", {}, "A, B, C in a circle"), make("dd", {}, "where that CPU has last touched the tables; filled: it moves now"),
-      make("dt", {}, "users"), make("dd", {}, "users besides one, as Linux counts them"),
+      make("dt", {}, "users"), make("dd", {}, "extra users (pt_share_count in Linux)"),
       make("dt", {}, "gen"), make("dd", {}, "the generation: how often the table was detached"),
       make("dt", {}, "dotted arrow"), make("dd", {}, "what a TLB or a paging-structure cache still knows; red if it is stale")),
     make("form", { method: "dialog" }, make("button", { autofocus: true }, "Close")));

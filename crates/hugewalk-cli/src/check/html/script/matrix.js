@@ -3,10 +3,12 @@
 const hiddenProtocols = new Set();
 let sought = "";
 
-function showMatrix(place, focused) {
+function showMatrix(place, focused, unknown) {
   const shown = said.protocols.filter((protocol) => !hiddenProtocols.has(protocol.name));
   place.replaceChildren();
-  put(place, heading(), filters(place), make("div", { class: "wide" }, verdictTable(shown)), steps(), legend(shown), footer());
+  const notice = unknown && make("p", { class: "notice", role: "status" },
+    "This page has no verdict at ", make("code", {}, unknown), ": the report it shows may be of other scenarios or protocols.");
+  put(place, notice, heading(), filters(place), make("div", { class: "wide" }, verdictTable(shown)), steps(), legend(shown), footer());
   const cells = [...place.querySelectorAll(".cell")];
   const first = cells.find((cell) => cell.hash === focused) ?? cells[0];
   if (first) first.tabIndex = 0;
@@ -14,17 +16,20 @@ function showMatrix(place, focused) {
 }
 
 function heading() {
-  const verdicts = said.rows.flatMap((row) => row.verdicts);
+  const verdicts = [...verdictsByAddress.values()];
   const count = (sort) => verdicts.filter((verdict) => verdict.verdict === sort).length;
+  const unknown = count("not_met") - said.not_met;
   return make("header", {},
     make("h1", {}, "hugewalk check"),
     make("p", { class: "summary" },
-      make("strong", {}, plural(count("race"), "race")), " and ",
+      make("strong", {}, plural(count("race"), "race")),
+      said.not_met > 0 && [", ", make("strong", { class: "unsure" }, `${plural(said.not_met, "known race")} not met`)],
+      unknown > 0 && [", ", make("strong", { class: "unsure" }, `${number(unknown)} not met by chance`)], " and ",
       make("strong", {}, `${number(count("safe"))} safe`),
       ` in ${plural(said.rows.length, "scenario")} under ${plural(said.protocols.length, "protocol")}. `,
       said.unexpected > 0
         ? make("span", { class: "bad" }, `${plural(said.unexpected, "verdict is", "verdicts are")} not as expected.`)
-        : "All verdicts are as expected.",
+        : verdicts.some((verdict) => verdict.as_expected) && `All ${said.not_met > 0 ? "other " : ""}verdicts are as expected.`,
       " Open one to see what is behind it; ", make("kbd", {}, "?"), " lists the keys."));
 }
 
@@ -87,27 +92,31 @@ function cell(row, verdict) {
   if (!verdict) return make("td", { class: "empty" }, make("span", { class: "unseen" }, "not in this report"));
   const wrong = verdict.as_expected === false;
   return make("td", { "data-protocol": verdict.protocol }, make("a", {
-    class: `cell ${verdict.verdict}${wrong ? " wrong" : ""}`, href: addressOf(verdict), tabindex: -1,
+    class: `cell ${verdict.sort}${wrong ? " wrong" : ""}`, href: addressOf(verdict), tabindex: -1,
     title: `${row.id} under ${verdict.under}: ${inWords(verdict)}`,
   },
-  make("span", { class: "sign", "aria-hidden": "true" }, SIGNS[verdict.verdict]),
-  verdict.verdict === "does_not_apply" ? make("span", { class: "unseen" }, inAWord(verdict)) : inAWord(verdict),
+  make("span", { class: "sign", "aria-hidden": "true" }, SIGNS[verdict.sort]),
+  verdict.sort === "does_not_apply" ? make("span", { class: "unseen" }, inAWord(verdict)) : inAWord(verdict),
   make("span", { class: "more" }, inShort(verdict)),
   wrong && make("span", { class: "expected" }, `expected: ${verdict.expected.replaceAll("_", " ")}`)));
 }
 
-const inAWord = (verdict) => verdict.verdict.replaceAll("_", " ");
+/** The kind of fault, if there is one: `use after free`. */
+const inAWord = (verdict) => verdict.fault ?? verdict.sort.replaceAll("_", " ");
 
 function inShort(verdict) {
-  if (verdict.race) return plural(verdict.race.switches, "switch", "switches");
+  if (verdict.race) return verdict.race.switches > 0 && `${verdict.race.shortest ? "" : "~"}${plural(verdict.race.switches, "switch", "switches")}`;
   if (!verdict.explored) return null;
+  if (verdict.verdict === "not_met") return `in ${plural(verdict.explored.executions, "run")}`;
   const { kind, preemptions } = coverage(verdict);
   const bound = { everything: "all", preemptions: `≤ ${preemptions}`, some: "some" }[kind];
   return `${number(verdict.explored.executions)}, ${bound}`;
 }
 
 function inWords(verdict) {
-  if (verdict.race) return `a race after ${plural(verdict.race.switches, "switch", "switches")}: ${verdict.race.text}`;
+  if (verdict.race) return `${verdict.fault} ${verdict.race.switches > 0 ? `after ${plural(verdict.race.switches, "switch", "switches")}` : "without a switch"}: ${verdict.race.text}`;
+  if (verdict.sort === "not_asked") return `not asked: ${verdict.why}`;
+  if (verdict.verdict === "not_met") return verdict.explored ? `not met: ${exploredInWords(verdict)}` : "nothing goes wrong under this schedule";
   if (!verdict.explored) return `does not apply: ${verdict.why ?? "there is nothing to find out"}`;
   return `safe: ${exploredInWords(verdict)}`;
 }
@@ -133,26 +142,42 @@ function exploredInWords(verdict) {
 /** Each step of our protocol, and what goes wrong without it. */
 function steps() {
   if (said.steps.length === 0) return null;
-  const race = (verdict) => [make("a", { class: "race", href: addressOf(verdict), title: inWords(verdict) }, make("span", { class: "sign", "aria-hidden": "true" }, SIGNS.race), verdict.scenario), " "];
+  const link = (verdict) => [make("a", { class: verdict.verdict, href: addressOf(verdict), title: inWords(verdict) },
+    make("span", { class: "sign", "aria-hidden": "true" }, SIGNS[verdict.verdict]), `${verdict.scenario}: ${inAWord(verdict)}`), " "];
+  const shown = (step) => {
+    if (step.races.length + step.not_met.length > 0) return [...step.races, ...step.not_met].map(link);
+    if (!step.exhausted) return make("span", { class: "unsure" }, "no race in what was explored, which is not all");
+    return make("span", { class: "bad" }, "nothing: no scenario shows what it is there for");
+  };
   return make("section", { class: "steps" },
     make("h2", {}, "Without a step of hugewalk"),
-    make("p", { class: "soft" }, "Each step of the protocol left out in turn, and what has a race without it."),
+    make("p", { class: "soft" }, "Each step of the protocol left out in turn, and what goes wrong without it."),
     make("dl", {}, said.steps.map((step) => [
       make("dt", {}, step.step),
-      make("dd", {}, step.races.length > 0 ? step.races.map(race) : make("span", { class: "bad" }, "nothing: no scenario shows what it is there for"))])));
+      make("dd", { class: "what" }, step.what),
+      make("dd", {}, shown(step))])));
 }
 
 function legend(shown) {
   return make("dl", { class: "legend", "aria-label": "Protocols" },
     shown.map((protocol) => [make("dt", {}, protocol.name), make("dd", {}, protocol.what)]),
-    make("dt", {}, "✗ race"),
-    make("dd", {}, "A schedule breaks it; the number is that of its switches from one processor to another, the fewest that were found."),
+    make("dt", {}, "✗ use after free, …"),
+    make("dd", {}, "A schedule breaks it, and this is how. The number is that of its switches from one processor to another, the fewest that were found; “~” if there may be fewer. A fault without a number takes no switch: one processor does it alone."),
+    said.rows.some((row) => row.verdicts.some((verdict) => verdict.verdict === "not_met")) && [
+      make("dt", {}, "○ not met"),
+      make("dd", {}, "Random schedules met no race. They cannot exclude one; most often it is known that there is one.")],
     make("dt", {}, "✓ safe"),
-    make("dd", {}, "No schedule breaks it. The number is that of executions: “all” if they stand for every interleaving, “≤ N” if every one with up to N preemptions was run."));
+    make("dd", {}, "No schedule breaks it. The number is that of executions: “all” if they stand for every interleaving, “≤ N” if every one with up to N preemptions was run."),
+    make("dt", {}, "– does not apply"),
+    make("dd", {}, "The scenario says nothing about this protocol; open it to see why."),
+    make("dt", {}, "· not asked"),
+    make("dd", {}, "A mistake in a step that other protocols have, or do otherwise."));
 }
 
 function footer() {
-  return make("footer", {}, [`hugewalk ${said.version}`, said.schema, plural(said.executions, "execution"), `${number(Math.round(said.seconds))} s`].join(" · "));
+  return make("footer", {},
+    make("p", {}, [`hugewalk ${said.version}`, said.date, plural(said.executions, "execution"), `${number(Math.round(said.seconds))} s`, said.parts > 1 && plural(said.parts, "part"), said.schema].filter(Boolean).join(" · ")),
+    make("p", {}, make("code", {}, said.command)));
 }
 
 /** Arrow keys go from cell to cell, as in a table of figures. */

@@ -15,6 +15,7 @@ async function showStory(place, verdict, step) {
     return;
   }
   const story = await storyOf(verdict);
+  story.named = namedIn(story);
   // Somebody may have gone on meanwhile.
   if (open !== mine) return;
   const layout = arrange(story, isNarrow.matches);
@@ -29,15 +30,19 @@ async function showStory(place, verdict, step) {
     }));
     about.replaceChildren(aboutStep(story, lanes, at, state));
     announce(story, at);
-    remember(verdict, story, lanes.chosen);
+    // The address that was opened stays until somebody moves.
+    if (open.lanes) remember(verdict, story, lanes.chosen);
   });
-  open.lanes = lanes;
   put(place,
     make("div", { class: "pane" }, lanes.element, report(story, verdict)),
-    make("aside", { class: "pane tables", "aria-label": "The tables at this step", tabindex: 0 }, drawn, about));
-  // Of a step that repeats an earlier one, the last one that is told before it.
-  const wanted = Number.isInteger(step) ? story.steps.findLastIndex((each) => each.number <= step) : -1;
-  lanes.choose(wanted);
+    make("aside", { class: "pane tables", "aria-label": "The tables at this step", tabindex: 0 }, drawn, about, key()));
+  if (Number.isInteger(step)) {
+    // Of a step that repeats an earlier one, the last one that is told before it.
+    lanes.choose(story.steps.findLastIndex((each) => each.number <= step));
+  } else {
+    lanes.moveToWrong();
+  }
+  open.lanes = lanes;
 }
 
 function storyHead(verdict) {
@@ -45,14 +50,30 @@ function storyHead(verdict) {
   const others = [...said.protocols.map((protocol) => row.cells.get(protocol.name)).filter(Boolean), ...row.stepless];
   return make("header", {},
     make("h1", { tabindex: -1 }, make("a", { class: "back", href: "#", title: "Esc" }, "All verdicts"), make("span", { class: "slash", "aria-hidden": "true" }, "/"), `${row.id} under ${verdict.under}`,
-      make("span", { class: `verdict ${verdict.verdict}` }, `${SIGNS[verdict.verdict]} ${inAWord(verdict)}`)),
+      make("span", { class: `verdict ${verdict.sort}` }, `${SIGNS[verdict.sort]} ${inAWord(verdict)}`)),
     make("p", { class: "what" }, prose(row.what)),
+    row.history && make("p", { class: "history" }, prose(row.history)),
+    verdict.race && make("p", { class: "wrong" }, sentence(verdict.race.text),
+      make("button", { type: "button", title: "w", onclick: () => open?.lanes?.moveToWrong() }, "Show")),
     make("p", { class: "command" }, verdict.replay && make("code", {}, verdict.replay),
       make("button", { type: "button", title: "Keys and signs", "aria-label": "Keys and signs", onclick: () => showHelp(document.getElementById("help")) }, "?")),
     make("nav", { class: "row", "aria-label": "The same scenario under other protocols" },
       others.map((other) => make("a", {
-        class: other.verdict, href: addressOf(other), "aria-current": other === verdict ? "page" : null, title: inWords(other),
-      }, make("span", { class: "sign" }, SIGNS[other.verdict]), other.left_out ? `−${other.left_out}` : other.protocol))));
+        class: other.sort, href: addressOf(other), "aria-current": other === verdict ? "page" : null, title: inWords(other),
+      }, make("span", { class: "sign" }, SIGNS[other.sort]), other.left_out ? `−${other.left_out}` : other.protocol))));
+}
+
+/** What went wrong, without the name of the property before it. */
+const sentence = (text) => arrows(text.replace(/^(I\d+|lock order): /, ""));
+
+/** What the names in a drawing mean. */
+function key() {
+  const names = [
+    ["P1, P2", "processes"], ["T3", "a table, of entries of huge pages"], ["T3[0]", "its first entry"],
+    ["pud[4]", "the entry of a process that leads to a table"], ["users", "further users of a table (pt_share_count)"],
+    ["gen", "how often it was detached"], ["quiet step", "a step on data that no other CPU of the scenario races for"],
+  ];
+  return make("p", { class: "key" }, names.map(([name, what], at) => [at > 0 && " · ", make("b", {}, name), ` ${what}`]));
 }
 
 /** What was done to find nothing. */
@@ -65,6 +86,7 @@ function explored(verdict) {
     verdict.expected && ["Expected", verdict.expected.replaceAll("_", " ")],
   ].filter(Boolean);
   const says = {
+    not_met: `No schedule that was run met a race. Random schedules cannot exclude one${verdict.expected === "race" ? "; a race is known here" : ""}.`,
     safe: "No schedule that was run violates anything that this scenario is judged by.",
     race: `${verdict.race?.text}. Its run could not be told.`,
     does_not_apply: `This scenario says nothing about this protocol: ${verdict.why ?? "there is nothing to find out"}.`,

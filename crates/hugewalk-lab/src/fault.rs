@@ -1,0 +1,104 @@
+//! What sort of fault a run shows, in the words of the field.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::explore::{Counterexample, Deadlock, Livelock, LockCycle};
+use crate::lab::Property;
+
+/// What sort of fault a run shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// A table, its lock, or the lock in a VMA is used after its death (I1).
+    UseAfterFree,
+    /// A walker writes to a table that is not its own (I2).
+    WrongWrite,
+    /// A walker acts on an entry, and the page in it, that was not its own (I3).
+    ForeignPage,
+    /// The share count of a table is wrong (I4).
+    WrongCount,
+    /// A process shares a table and has no mapping that may (I5).
+    WrongSharing,
+    /// A TLB or a paging-structure cache still reaches a table that was unshared (I6).
+    StaleTlb,
+    /// Two locks are taken in both orders: a deadlock that has not happened yet (I7).
+    LockOrder,
+    /// Everybody waits, or somebody waits for what it holds itself.
+    Deadlock,
+    /// A loop that does not end.
+    Livelock,
+    /// Somebody makes way for others without end (I8).
+    Starvation,
+    /// Something is left at the end (I9).
+    Leak,
+    /// A sleep in an atomic section (I10).
+    SleepInAtomic,
+    /// A call fails that must not.
+    FailedCall,
+    /// A panic.
+    Panic,
+}
+
+impl Fault {
+    /// What a counterexample shows.
+    #[must_use]
+    pub fn of(found: &Counterexample) -> Self {
+        let what = &found.what;
+        match (what.downcast_ref::<Property>(), what.downcast_ref::<LockCycle>()) {
+            (Some(property), _) => (*property).into(),
+            (_, Some(LockCycle::Own)) => Self::Deadlock,
+            (_, Some(LockCycle::Orders)) => Self::LockOrder,
+            _ if what.is::<Deadlock>() => Self::Deadlock,
+            _ if what.is::<Livelock>() => Self::Livelock,
+            // A panic comes without anything: `explore` knows no more of it than its text.
+            _ if what.is::<()>() => Self::Panic,
+            _ => Self::FailedCall,
+        }
+    }
+
+    /// In words: `use after free`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UseAfterFree => "use after free",
+            Self::WrongWrite => "wrong write",
+            Self::ForeignPage => "foreign page",
+            Self::WrongCount => "wrong count",
+            Self::WrongSharing => "wrong sharing",
+            Self::StaleTlb => "stale TLB",
+            Self::LockOrder => "lock order",
+            Self::Deadlock => "deadlock",
+            Self::Livelock => "livelock",
+            Self::Starvation => "starvation",
+            Self::Leak => "leak",
+            Self::SleepInAtomic => "sleep in atomic context",
+            Self::FailedCall => "failed call",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl From<Property> for Fault {
+    fn from(property: Property) -> Self {
+        match property {
+            Property::I1 => Self::UseAfterFree,
+            Property::I2 => Self::WrongWrite,
+            Property::I3 => Self::ForeignPage,
+            Property::I4 => Self::WrongCount,
+            Property::I5 => Self::WrongSharing,
+            Property::I6 => Self::StaleTlb,
+            Property::I7 => Self::LockOrder,
+            Property::I8 => Self::Starvation,
+            Property::I9 => Self::Leak,
+            Property::I10 => Self::SleepInAtomic,
+        }
+    }
+}
