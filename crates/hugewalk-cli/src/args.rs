@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::check::args::CheckArgs;
 use crate::replay::plan::Mount;
 use crate::trace::Time;
+use crate::trace::calls::recipe;
 
 /// Huge-page tables that processes share, and what becomes of them.
 #[derive(Debug, Parser)]
@@ -43,7 +44,7 @@ pub enum Command {
     /// Handlers of faults (userfaultfd) are performed too: a fault that is the handler's waits until the recorded handler
     /// resolves it. For that strace has to print what an ioctl is about: version 6.1 prints UFFDIO_CONTINUE and
     /// UFFDIO_WRITEPROTECT as addresses only, and those are passed over and counted.
-    #[command(after_help = RECORDING, after_long_help = RECORDING)]
+    #[command(after_help = recording(), after_long_help = recording())]
     Replay(ReplayArgs),
     /// Run the engine under every interleaving of each scenario, by each locking protocol, and say which of them race
     ///
@@ -103,18 +104,23 @@ pub struct ConformArgs {
     pub format: Format,
 }
 
-const RECORDING: &str = "\
-To record a program:
-  perf record -k CLOCK_REALTIME -e page-faults -c 1 -d -a -o x.perf &
-  CALLS=memory,process,ipc,openat,close,dup,dup2,dup3,fcntl,unlink,memfd_create
-  CALLS=$CALLS,ftruncate,fallocate,userfaultfd,ioctl,mount,process_vm_readv,process_vm_writev
-  strace -f -y -ttt -o x.strace -e trace=$CALLS PROGRAM
-  perf script -i x.perf --ns -F pid,tid,time,event,addr > x.faults
+/// What stands behind the options of `hugewalk replay`.
+fn recording() -> String {
+    let recipe = recipe().replace('\n', "\n  ");
+    format!(
+        "\
+To record a program, both files at once:
+  {recipe}
+
+Every form in which strace prints calls is read, with or without threads and times. Faults need
+the times of -ttt. What cannot be concluded from a recording is said in the report.
 
 Exit status:
   0  replayed; nothing differs from --truth
   1  replayed; something differs from --truth
-  2  an input cannot be used; one line on standard error says what, where, and what to do";
+  2  an input cannot be used; one line on standard error says what, where, and what to do"
+    )
+}
 
 const CHECKING: &str = "\
 Examples:
@@ -178,11 +184,11 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
 /// `hugewalk replay`
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// The recording: output of strace -f -ttt
+    /// The recording: what strace printed, also packed by gzip; - for standard input
     #[arg(value_name = "TRACE.strace")]
     pub strace: PathBuf,
 
-    /// The page faults: output of perf script --ns -F pid,tid,time,event,addr
+    /// The page faults: output of perf script --ns -F pid,tid,time,event,addr, also packed by gzip
     #[arg(long, value_name = "FILE")]
     pub faults: Option<PathBuf>,
 
