@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use super::HugeFile;
 use crate::error::OutOfMemory;
@@ -55,8 +56,9 @@ impl<P: Platform> VmaTree<P> {
     }
 
     /// Puts a VMA in at `at`, behind all of a smaller offset and before all of a larger one.
-    fn insert_at(&mut self, at: usize, vma: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
-        self.vmas.try_reserve(1)?;
+    /// Takes up room that there is.
+    fn put_at(&mut self, at: usize, vma: Arc<Vma<P>>) {
+        debug_assert!(self.vmas.len() < self.vmas.capacity(), "no room was made");
         let offset = vma.offset();
         let rank = self.rank_between(at, offset).unwrap_or_else(|| {
             for (number, vma) in (1..).zip(self.vmas.get(self.of_offset(offset)).unwrap_or_default()) {
@@ -69,7 +71,6 @@ impl<P: Platform> VmaTree<P> {
         vma.set_rank(rank);
         self.longest = self.longest.max(vma.pages());
         self.vmas.insert(at, vma);
-        Ok(())
     }
 
     /// A rank for a VMA of this offset that comes to lie at `at`, if there is one left.
@@ -154,36 +155,60 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
         core::mem::forget(lock.write());
     }
 
-    /// Makes room for `more` VMAs, so that putting them in cannot fail as long as the lock is held.
-    pub(crate) fn prepare(&mut self, more: usize) -> Result<(), OutOfMemory> {
-        self.tree.vmas.try_reserve(more)?;
+    /// Makes room for `more` VMAs beside those that room is kept for.
+    fn prepare(&mut self, more: usize) -> Result<(), OutOfMemory> {
+        // Relaxed: counted up under this lock alone. Where a count down is missed, there is too much room.
+        let kept = self.file.kept_room.load(Ordering::Relaxed);
+        self.tree.vmas.try_reserve(kept.saturating_add(more))?;
         Ok(())
     }
 
-    /// Puts a VMA in, behind all others of the same offset.
-    pub(crate) fn insert(&mut self, vma: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
+    /// Puts a VMA in, behind all others of the same offset, in room that was kept for it.
+    pub(crate) fn insert(&mut self, vma: Arc<Vma<P>>, room: &mut Room<P>) {
+        room.use_up(self.file);
+        self.put(vma);
+    }
+
+    fn put(&mut self, vma: Arc<Vma<P>>) {
         let at = self.tree.of_offset(vma.offset()).end;
-        self.tree.insert_at(at, vma)
+        self.tree.put_at(at, vma);
     }
 
     /// Puts the copy in that fork has made of a VMA, right behind the original.
     pub(crate) fn insert_after(&mut self, original: &Vma<P>, copy: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
+        self.prepare(1)?;
         match self.tree.position(original) {
-            Some(at) => self.tree.insert_at(at + 1, copy),
-            None => self.insert(copy),
+            Some(at) => self.tree.put_at(at + 1, copy),
+            None => self.put(copy),
+        }
+        Ok(())
+    }
+
+    /// Puts `new` in the place of `old`, whose bounds it has. `old` is in the tree.
+    pub(crate) fn replace(&mut self, old: &Vma<P>, new: Arc<Vma<P>>) {
+        let place = self.tree.position(old).and_then(|at| self.tree.vmas.get_mut(at));
+        debug_assert!(place.is_some(), "{old:?} is not in the tree of its file");
+        new.set_rank(old.rank());
+        if let Some(place) = place {
+            *place = new;
         }
     }
 
-    /// Puts `new` in the place of `old`, whose bounds it has. Fails only if `old` is not there.
-    pub(crate) fn replace(&mut self, old: &Vma<P>, new: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
-        let Some(at) = self.tree.position(old) else {
-            return self.insert(new);
-        };
-        new.set_rank(old.rank());
-        if let Some(place) = self.tree.vmas.get_mut(at) {
-            *place = new;
+    /// Takes `old` out, and puts others in, the first of them in the room that `old` leaves, the rest in room that was kept.
+    /// `old` is in the tree.
+    pub(crate) fn exchange(
+        &mut self,
+        old: &Vma<P>,
+        others: impl Iterator<Item = Arc<Vma<P>>>,
+        room: &mut Room<P>,
+    ) {
+        self.remove(old);
+        for (number, other) in others.enumerate() {
+            if number > 0 {
+                room.use_up(self.file);
+            }
+            self.put(other);
         }
-        Ok(())
     }
 
     /// Takes a VMA out.
@@ -206,6 +231,56 @@ impl<P: Platform> KeepsVma<P> for IMmapReadGuard<'_, P> {
 impl<P: Platform> KeepsVma<P> for IMmapWriteGuard<'_, P> {
     fn keeps(&self, vma: &Vma<P>) -> bool {
         self.tree.position(vma).is_some()
+    }
+}
+
+/// Room for VMAs in the tree of a file, kept while `i_mmap` is free: whatever others put in meanwhile, these do not fail any
+/// more. Dropped, it gives back what it still has.
+///
+/// # Invariants
+///
+/// `kept_room` of the file counts these places. Under `i_mmap` in write the tree has room for as many VMAs as that counts.
+pub(crate) struct Room<P: Platform> {
+    file: Option<Arc<HugeFile<P>>>,
+    places: usize,
+}
+
+impl<P: Platform> Room<P> {
+    /// Makes room. Takes `i_mmap` in write. Sleeps.
+    pub(crate) fn new(
+        file: &Arc<HugeFile<P>>,
+        places: usize,
+        task: &mut Task<P>,
+    ) -> Result<Self, OutOfMemory> {
+        let mut i_mmap = file.i_mmap_write(task);
+        i_mmap.prepare(places)?;
+        // INVARIANT: there is that much room beside what was kept before, and `i_mmap` is held.
+        file.kept_room.fetch_add(places, Ordering::Relaxed);
+        Ok(Self { file: Some(file.clone()), places })
+    }
+
+    /// None.
+    pub(crate) const fn none() -> Self {
+        Self { file: None, places: 0 }
+    }
+
+    /// One of its places is taken, or will be before `i_mmap`, which the caller holds in write, is let go.
+    fn use_up(&mut self, file: &HugeFile<P>) {
+        let is_kept =
+            self.places > 0 && self.file.as_ref().is_some_and(|own| core::ptr::eq(&raw const **own, file));
+        debug_assert!(is_kept, "no room was kept in the tree of {}", file.id());
+        if is_kept {
+            self.places -= 1;
+            file.kept_room.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<P: Platform> Drop for Room<P> {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            file.kept_room.fetch_sub(self.places, Ordering::Relaxed);
+        }
     }
 }
 

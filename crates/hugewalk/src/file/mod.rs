@@ -16,12 +16,13 @@ mod io;
 mod truncate;
 
 use core::fmt;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) use self::cache::PageCache;
 pub use self::i_mmap::{FileProof, IMmapReadGuard, IMmapWriteGuard};
 pub use self::io::FileError;
 
+pub(crate) use self::i_mmap::Room;
 use self::i_mmap::VmaTree;
 use crate::addr::{HugeFrame, HugeSize};
 use crate::error::OutOfMemory;
@@ -46,6 +47,8 @@ pub struct HugeFile<P: Platform> {
     cache: SpinLock<P, PageCache>,
     promises: SpinLock<P, RegionMap>,
     i_mmap: RwSem<P, VmaTree<P>>,
+    /// How many places in that tree are promised to VMAs that will be put in; see `Room`. Counted up under `i_mmap` in write.
+    kept_room: AtomicUsize,
     inode_lock: SleepLock<P>,
 }
 
@@ -77,6 +80,7 @@ impl<P: Platform> HugeFile<P> {
             cache: SpinLock::<P, _>::new(PageCache::new()),
             promises: SpinLock::<P, _>::new(RegionMap::new()),
             i_mmap: RwSem::new(VmaTree::new()),
+            kept_room: AtomicUsize::new(0),
             inode_lock: SleepLock::new(),
         })?)
     }

@@ -83,7 +83,8 @@ impl<P: Platform> AddressSpace<P> {
     /// advice, after what lies before it has been worked on (but where the mapping's flags change, nothing is);
     /// [`MapError::NotMapped`] if there are holes, after what is mapped has been worked on (but populating stops at a
     /// hole); [`MapError::Fault`] where populating stopped; [`MapError::Gup`] or [`MapError::Page`] where injecting errors
-    /// stopped.
+    /// stopped; [`MapError::OutOfMemory`] at the first mapping that memory ran out for (where flags change: nothing was
+    /// changed).
     pub fn madvise(
         &self,
         task: &mut Task<P>,

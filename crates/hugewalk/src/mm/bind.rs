@@ -19,7 +19,7 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// [`MapError::UnalignedAddress`], [`MapError::Overflow`]; [`MapError::BadNodes`]; [`MapError::NoPolicy`] if there is a hole in
     /// the range, or, for [`Policy::Default`], nothing but a hole; [`MapError::Unaligned`] if a huge page would be cut in
-    /// two. Nothing was changed then. With [`MapError::OutOfMemory`] part of the range may have its policy.
+    /// two; [`MapError::OutOfMemory`]. Nothing was changed then.
     pub fn mbind(
         &self,
         task: &mut Task<P>,

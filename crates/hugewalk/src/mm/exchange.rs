@@ -21,8 +21,7 @@ use crate::vma::{Shape, Vma, VmaWriteGuard};
 ///
 /// # Errors
 ///
-/// [`MapError::Unaligned`] if the range would cut a huge page in two; nothing was changed then. With
-/// [`MapError::OutOfMemory`] some may be replaced.
+/// [`MapError::Unaligned`] if the range would cut a huge page in two, [`MapError::OutOfMemory`]; nothing was changed then.
 pub(crate) fn exchange_range<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
     range: &Range<VirtAddr>,
@@ -46,10 +45,10 @@ pub(crate) fn exchange_range<P: Platform>(
         let shape = Shape { start, end, offset: vma.offset_of(start), ..vma.shape() };
         try_push(&mut exchange, successor(vma, shape)?)?;
     }
-    split.apply(mmap, task)?;
+    split.apply(mmap, task);
     for new in exchange {
         if let Some(old) = mmap.vmas.find(new.start()).cloned() {
-            exchange_vma(mmap, &old, new, &work, task)?;
+            exchange_vma(mmap, &old, new, &work, task);
         }
     }
     Ok(())
@@ -61,7 +60,7 @@ fn exchange_vma<P: Platform>(
     new: Arc<Vma<P>>,
     work: &impl Fn(&mut VmaWriteGuard<'_, P>, &Vma<P>, &mut Gather<'_, P>, &Task<P>),
     task: &mut Task<P>,
-) -> Result<(), MapError> {
+) {
     if let Some(mut locked) = VmaWriteGuard::lock(mmap, old, task) {
         let mut i_mmap = old.file().i_mmap_write(task);
         let mut gather = Gather::new(old.mm(), &mut i_mmap);
@@ -72,10 +71,8 @@ fn exchange_vma<P: Platform>(
             i_mmap = old.file().i_mmap_write(task);
         }
         new.succeed(old);
-        i_mmap.replace(old, new.clone())?;
+        i_mmap.replace(old, new.clone());
     }
-    // What is taken out leaves the room that the other needs, so the exchange does not fail.
     mmap.vmas.remove(old);
-    mmap.vmas.insert(new)?;
-    Ok(())
+    mmap.vmas.put(new);
 }

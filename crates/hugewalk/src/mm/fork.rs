@@ -70,7 +70,7 @@ fn copy_vmas<P: Platform>(
         into.vmas.prepare(1)?;
         // In the tree before the entries are copied: truncation then finds the original or the copy of each.
         old.file().i_mmap_write(task).insert_after(old, new.clone())?;
-        into.vmas.insert(new.clone())?;
+        into.vmas.put(new.clone());
         // What the file has the child finds there; pages of one's own and write protections are nowhere but in the entries.
         // Linux: vma_needs_copy().
         if old.is_anon() || new.flags().contains(VmaFlags::UFFD_WP) {

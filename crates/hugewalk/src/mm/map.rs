@@ -9,9 +9,9 @@ use super::unmap::Unmap;
 use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error};
 use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
 use crate::error::WrongSystem;
-use crate::file::HugeFile;
+use crate::file::{HugeFile, Room};
 use crate::platform::Platform;
-use crate::reserve::{NoPage, PrivateReserve, release_range, reserve_range};
+use crate::reserve::{NoPage, PrivateReserve, reserve_range};
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Announcements;
@@ -151,9 +151,13 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// Any [`MapError`] but those of faults. Nothing was mapped or unmapped then; only with [`MapError::NoPage`], and with
-    /// [`MapError::Unaligned`] for an offset that is a multiple of 4 KiB alone, what was to be replaced is gone: its promises
-    /// had to be given up before the former could be known, and Linux finds out about the latter as late.
+    /// Any [`MapError`] but those of faults. Nothing was mapped or unmapped then, with two exceptions, where what was to be
+    /// replaced is gone:
+    ///
+    /// - The pages could not be reserved beside the reservations of what was to be replaced. So these were given up, and the
+    ///   pages were asked for once more. If that fails as well, the error is [`MapError::NoPage`], or
+    ///   [`MapError::OutOfMemory`].
+    /// - [`MapError::Unaligned`] for an offset that is a multiple of 4 KiB alone. Linux finds out about it as late.
     pub fn mmap(&self, task: &mut Task<P>, request: &MapRequest<'_, P>) -> Result<VirtAddr, MapError> {
         task.check(self.mm().hugetlb())?;
         if let Backing::File { file, .. } = request.backing
@@ -290,7 +294,8 @@ fn make_room<P: Platform>(
     range: &Range<VirtAddr>,
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
-    Unmap::prepare(mmap, range, task)?.apply(mmap, task).map(drop)
+    Unmap::prepare(mmap, range, task)?.apply(mmap, task);
+    Ok(())
 }
 
 /// Promises the pages, makes room at the place, and maps. What can fail comes first. Returns what was replaced.
@@ -310,19 +315,13 @@ fn map_file<P: Platform>(
     mmap.vmas.prepare(3)?;
 
     let unmap = Unmap::prepare(mmap, &(shape.start..shape.end), task)?;
-    file.i_mmap_write(task).prepare(1)?;
+    let mut room = Room::new(file, 1, task)?;
 
     let inode_lock = file.lock_inode(task);
     let offsets = vma.offsets();
     let reserve = || {
         let map = shared.then(|| file.promises());
         reserve_range(&hugetlb, size, map, subpool, offsets.start, offsets.end)
-    };
-    let unreserve = |_: &MapError| {
-        // What was promised to a file stays with it; a private mapping that is not made has no other owner.
-        if promised && !shared {
-            release_range(&hugetlb, size, subpool, offsets.end - offsets.start);
-        }
     };
     let mut unmap = Some(unmap);
     let mut replaced = Vec::new();
@@ -333,15 +332,14 @@ fn map_file<P: Platform>(
         }
         // What is to be replaced may hold the very promises that are missing, so it goes first, as it does in Linux. But the
         // files it mapped are let go of afterwards: what they were promised is theirs until then.
-        replaced = unmap.take().map(|unmap| unmap.apply(mmap, task)).transpose()?.unwrap_or_default();
+        replaced = unmap.take().map(|unmap| unmap.apply(mmap, task)).unwrap_or_default();
         reserve()?;
     }
     if let Some(unmap) = unmap {
-        replaced = unmap.apply(mmap, task).inspect_err(unreserve)?;
+        replaced = unmap.apply(mmap, task);
     }
-    // Fails only if others have used the room that was made above.
-    file.i_mmap_write(task).insert(vma.clone()).map_err(MapError::from).inspect_err(unreserve)?;
-    mmap.vmas.insert(vma)?;
+    file.i_mmap_write(task).insert(vma.clone(), &mut room);
+    mmap.vmas.put(vma);
     if shape.protection.contains(Protection::WRITE) {
         file.grow_to(file_end);
     }

@@ -22,8 +22,9 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::UnknownRights`]; [`MapError::Unaligned`] if the range would cut a huge page in two, [`MapError::NotMapped`] if there is a hole in
-    /// it, [`MapError::Sealed`] if there is a sealed mapping in it: what lies before that has the new rights then.
+    /// [`MapError::UnknownRights`], [`MapError::UnalignedAddress`], [`MapError::Overflow`]; [`MapError::Unaligned`] if the range
+    /// would cut a huge page in two; [`MapError::OutOfMemory`]: nothing was changed then. [`MapError::NotMapped`] if there is a
+    /// hole in it, [`MapError::Sealed`] if there is a sealed mapping in it: what lies before that has the new rights then.
     pub fn mprotect(
         &self,
         task: &mut Task<P>,

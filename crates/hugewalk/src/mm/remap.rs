@@ -11,6 +11,7 @@ use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error, free_tables
 use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
 use crate::arch::Level;
 use crate::error::OutOfMemory;
+use crate::file::Room;
 use crate::gather::Gather;
 use crate::platform::{ENTRIES, Platform, Protocol, Step};
 use crate::share::huge_pte_alloc;
@@ -48,10 +49,10 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// [`MapError::BadAddress`] if nothing is mapped at `old`, if what is to be moved reaches past its mapping (and the length
     /// changes), or if one of several mappings has a userfaultfd handler; [`MapError::Sealed`] if what is to be moved or
-    /// replaced is sealed; [`MapError::Grows`], [`MapError::Overlaps`],
-    /// [`MapError::ZeroLength`], [`MapError::Unaligned`], [`MapError::UnalignedAddress`], [`MapError::Overflow`],
-    /// [`MapError::OutOfMemory`]. Nothing was changed then, except that what lay at a fixed new place may be gone, and so may
-    /// the tail that was to be cut off; and of several mappings the first may have moved.
+    /// replaced is sealed; [`MapError::Grows`], [`MapError::Overlaps`], [`MapError::ZeroLength`], [`MapError::Unaligned`],
+    /// [`MapError::UnalignedAddress`], [`MapError::Overflow`], [`MapError::TooLow`], [`MapError::OutOfMemory`]. Nothing was
+    /// changed then, except that what lay at a fixed new place may be gone, and so may the tail that was to be cut off; and of
+    /// several mappings the first ones may have moved.
     pub fn mremap(
         &self,
         task: &mut Task<P>,
@@ -261,11 +262,11 @@ fn move_range<P: Platform>(
     }
     let new = whole.successor(shape)?;
     // The new VMA stands in the set before it stands in the file's tree: file-side walkers find nothing yet.
-    mmap.vmas.insert(new.clone())?;
-    let moved = make_tables(mmap, &whole, kept, &new, task)
-        .map_err(MapError::from)
-        .and_then(|()| split.apply(mmap, task))
-        .and_then(|()| move_vma(mmap, kept.start, &new, task));
+    mmap.vmas.put(new.clone());
+    let moved = make_tables(mmap, &whole, kept, &new, task).map_err(MapError::from).and_then(|()| {
+        split.apply(mmap, task);
+        move_vma(mmap, kept.start, &new, task)
+    });
     if moved.is_err() {
         mmap.vmas.remove(&new);
         free_tables(mmap, target, task);
@@ -347,9 +348,7 @@ fn move_vma<P: Platform>(
     move_entries(mmap, &mut locked, new, &mut gather, task);
     gather.finish();
     new.succeed(&old);
-    // The one leaves the room that the other needs, so the exchange does not fail.
-    i_mmap.remove(&old);
-    i_mmap.insert(new.clone())?;
+    i_mmap.exchange(&old, core::iter::once(new.clone()), &mut Room::none());
     drop(i_mmap);
     drop(locked);
     mmap.vmas.remove(&old);

@@ -71,12 +71,11 @@ impl<P: Platform> VmaSet<P> {
         Ok(())
     }
 
-    /// Puts a VMA in whose range is free.
-    pub(crate) fn insert(&mut self, vma: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
+    /// Puts a VMA in whose range is free, in room that was made for it or that another one has left.
+    pub(crate) fn put(&mut self, vma: Arc<Vma<P>>) {
+        debug_assert!(self.vmas.len() < self.vmas.capacity(), "no room was made");
         let at = self.first_after(vma.start());
-        self.vmas.try_reserve(1)?;
         self.vmas.insert(at, vma);
-        Ok(())
     }
 
     /// Takes a VMA out.

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::{MapError, MmapWriteGuard, align_error};
 use crate::addr::{HugeSize, VirtAddr};
-use crate::file::IMmapWriteGuard;
+use crate::file::{IMmapWriteGuard, Room};
 use crate::gather::Gather;
 use crate::platform::{Platform, Protocol, Step};
 use crate::share::huge_pmd_unshare;
@@ -16,6 +16,8 @@ use crate::vma::{Shape, Vma, VmaWriteGuard};
 struct Cut<P: Platform> {
     old: Arc<Vma<P>>,
     parts: [Option<Arc<Vma<P>>>; 3],
+    /// In the file's tree, for all parts but the first.
+    room: Room<P>,
 }
 
 /// What has to be split so that no VMA reaches across either end of a range. All memory for it is there.
@@ -61,15 +63,13 @@ impl<P: Platform> Split<P> {
             *part = Some(old.successor(shape)?);
             start = end;
         }
-        // Room in the file's tree, so that the exchange below finds it there.
-        old.file().i_mmap_write(task).prepare(2)?;
-        Ok(Some(Cut { old: old.clone(), parts }))
+        let room = Room::new(old.file(), parts.iter().flatten().count() - 1, task)?;
+        Ok(Some(Cut { old: old.clone(), parts, room }))
     }
 
-    /// Carries the split out. Fails only if others have used the room that was made in a file's tree; what has been
-    /// split by then stays split, which nobody can tell but from the list of VMAs.
-    pub(super) fn apply(self, mmap: &mut MmapWriteGuard<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
-        for cut in self.cuts.into_iter().flatten() {
+    /// Carries the split out.
+    pub(super) fn apply(self, mmap: &mut MmapWriteGuard<'_, P>, task: &mut Task<P>) {
+        for mut cut in self.cuts.into_iter().flatten() {
             if !P::Protocol::keeps(Step::ExchangeUnderIMmap)
                 && let Some(mut locked) = VmaWriteGuard::lock(mmap, &cut.old, task)
             {
@@ -78,25 +78,19 @@ impl<P: Platform> Split<P> {
             }
             if let Some(mut locked) = VmaWriteGuard::lock(mmap, &cut.old, task) {
                 let mut i_mmap = cut.old.file().i_mmap_write(task);
-                // No more than was made for this cut: the other one's room is to be left.
-                i_mmap.prepare(cut.parts.iter().flatten().count() - 1)?;
                 if P::Protocol::keeps(Step::ExchangeUnderIMmap) {
                     unshare_at_cuts(&mut locked, &mut i_mmap, &cut, task);
                 }
                 // The parts are in the tree before `i_mmap` is let go: nobody shares with the whole any more
                 // (CVE-2025-38084, scenario S14).
-                i_mmap.remove(&cut.old);
-                for part in cut.parts.iter().flatten() {
-                    part.succeed(&cut.old);
-                    i_mmap.insert(part.clone())?;
-                }
+                let parts = cut.parts.iter().flatten().cloned().inspect(|part| part.succeed(&cut.old));
+                i_mmap.exchange(&cut.old, parts, &mut cut.room);
             }
             mmap.vmas.remove(&cut.old);
             for part in cut.parts.into_iter().flatten() {
-                mmap.vmas.insert(part)?;
+                mmap.vmas.put(part);
             }
         }
-        Ok(())
     }
 }
 

@@ -27,7 +27,8 @@ impl<P: Platform> AddressSpace<P> {
     /// # Errors
     ///
     /// [`MapError::Unaligned`] if the range would cut a huge page in two, [`MapError::Sealed`] if there is a sealed mapping
-    /// in it; nothing is unmapped then.
+    /// in it, [`MapError::OutOfMemory`]; [`MapError::UnalignedAddress`], [`MapError::ZeroLength`], [`MapError::Overflow`].
+    /// Nothing is unmapped then.
     pub fn munmap(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
         task.check(self.mm().hugetlb())?;
         let range = page_range(address, length)?;
@@ -64,7 +65,7 @@ pub(super) fn unmap_range<P: Platform>(
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
     events.unmap(mmap.vmas.overlapping(range), range, task)?;
-    Unmap::prepare(mmap, range, task)?.apply(mmap, task)?;
+    Unmap::prepare(mmap, range, task)?.apply(mmap, task);
     events.done();
     Ok(())
 }
@@ -97,14 +98,9 @@ impl<P: Platform> Unmap<P> {
         Ok(Self { range: range.clone(), split, doomed })
     }
 
-    /// Unmaps, and returns the VMAs that are gone: they keep their files. Fails as [`Split::apply`] does, and has unmapped
-    /// nothing then.
-    pub(super) fn apply(
-        mut self,
-        mmap: &mut MmapWriteGuard<'_, P>,
-        task: &mut Task<P>,
-    ) -> Result<Vec<Arc<Vma<P>>>, MapError> {
-        self.split.apply(mmap, task)?;
+    /// Unmaps, and returns the VMAs that are gone: they keep their files.
+    pub(super) fn apply(mut self, mmap: &mut MmapWriteGuard<'_, P>, task: &mut Task<P>) -> Vec<Arc<Vma<P>>> {
+        self.split.apply(mmap, task);
         self.doomed.extend(mmap.vmas.overlapping(&self.range).cloned());
         for vma in &self.doomed {
             empty_vma(mmap, vma, task);
@@ -112,7 +108,7 @@ impl<P: Platform> Unmap<P> {
             free_tables(mmap, vma.start()..vma.end(), task);
         }
         self.doomed.iter().for_each(|vma| give_promises_back(vma));
-        Ok(self.doomed)
+        self.doomed
     }
 }
 

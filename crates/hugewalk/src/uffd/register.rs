@@ -42,8 +42,7 @@ impl<P: Platform> Userfault<P> {
     ///
     /// [`UserfaultError::UnknownFlags`] also if there are none, [`UserfaultError::BadRange`],
     /// [`UserfaultError::Unaligned`], [`UserfaultError::NothingMapped`], [`UserfaultError::NothingAbove`],
-    /// [`UserfaultError::Busy`]: nothing was changed then. With [`UserfaultError::OutOfMemory`] part of the range may be
-    /// registered.
+    /// [`UserfaultError::Busy`], [`UserfaultError::OutOfMemory`]: nothing was changed then.
     pub fn register(
         &self,
         task: &mut Task<P>,
@@ -99,8 +98,7 @@ impl<P: Platform> Userfault<P> {
     ///
     /// [`UserfaultError::BadRange`], [`UserfaultError::Unaligned`], [`UserfaultError::NothingMapped`],
     /// [`UserfaultError::NothingAbove`], [`UserfaultError::Others`] (since Linux 6.17; before, any handler of the process could
-    /// unregister what another had): nothing was changed then. With [`UserfaultError::OutOfMemory`] part of the range may be
-    /// unregistered.
+    /// unregister what another had), [`UserfaultError::OutOfMemory`]: nothing was changed then.
     pub fn unregister(&self, task: &mut Task<P>, start: VirtAddr, length: u64) -> Result<(), UserfaultError> {
         task.check(self.space.mm().hugetlb())?;
         let range = self.checked_range(start, length)?;

@@ -1,8 +1,15 @@
 //! Calls that stop half way: what came before is there, and nothing else.
 
+use std::sync::Arc;
+
 use hugewalk::addr::HugeSize;
+use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
 
+use parking_lot::Mutex;
+
+use crate::common::interrupt::{before_next_flush, is_pending};
+use crate::common::task as task_of;
 use crate::common::{AddressSpace, File, GIB, M2, RW, SMALL, at, inject, map, system};
 
 const HERE: u64 = 4 * GIB;
@@ -80,4 +87,35 @@ fn mmap_succeeds_when_populating_does_not() {
         (space.mm().resident(), done.is_err())
     });
     assert!(outcomes.iter().any(|&(pages, failed)| !failed && pages < 4));
+}
+
+/// Other processes fork, which maps the same file once more each, between the moment a call has made room in the file's tree and the moment
+/// it uses that, and from then on there is no memory.
+#[test]
+fn a_mapping_takes_the_place_of_another_or_leaves_it_whatever_others_do_meanwhile() {
+    for others in 0..20 {
+        let (hugetlb, mut task) = system(8);
+        let (old, new) =
+            (File::new(&hugetlb, SMALL, None).unwrap(), File::new(&hugetlb, SMALL, None).unwrap());
+        let spaces = [(); 2].map(|()| AddressSpace::new(&hugetlb).unwrap());
+        let [space, other] = spaces.clone();
+        map(&space, &mut task, &old, 0, HERE, M2, MapFlags::SHARED).unwrap();
+        space.fault(&mut task, at(HERE), Access::Write).unwrap();
+        map(&other, &mut task, &new, 0, HERE, M2, MapFlags::SHARED | MapFlags::NORESERVE).unwrap();
+        let family = Arc::new(Mutex::new(Vec::new()));
+        let children = family.clone();
+        before_next_flush(move || {
+            let mut task = task_of(other.mm().hugetlb());
+            children.lock().extend((0..others).map(|_| other.fork(&mut task).unwrap()));
+            inject::arm(0);
+        });
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        let done = inject::inside(|| map(&space, &mut task, &new, 0, HERE, M2, flags));
+        inject::disarm();
+        assert!(!is_pending());
+        let mmap = space.mmap_read(&mut task);
+        let there = mmap.find(at(HERE)).map(|vma| vma.file().id());
+        let expected = if done.is_ok() { new.id() } else { old.id() };
+        assert_eq!(there, Some(expected), "{done:?} after {others} others");
+    }
 }
