@@ -79,8 +79,16 @@ pub(crate) struct Access<'a> {
 
 impl MmContext {
     pub(crate) fn new() -> Self {
-        // Generation 0 is that of an empty place in a TLB.
-        Self { generation: AtomicU64::new(1), attached: AtomicUsize::new(0), marks: Mutex::new(Vec::new()) }
+        // No other address space has one of these, as if each had an ASID of its own. Generation 0 is that of an empty place in
+        // a TLB.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let generation = AtomicU64::new(NEXT.fetch_add(1 << 32, Ordering::Relaxed));
+        Self { generation, attached: AtomicUsize::new(0), marks: Mutex::new(Vec::new()) }
+    }
+
+    /// The generation that translations must have.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Takes every translation back that was looked up before the call; see the top of this file. Does not sleep.

@@ -12,6 +12,8 @@
 //! | processors | [`Cpu`], as many as there are threads |
 //! | TLB flush | a generation, and a wait for the accesses that are under way |
 //!
+//! For platforms of one's own that can run in user space there is [`checked`], which tests them.
+//!
 //! # Example
 //!
 //! Two processes map the same file, share the table of its gigabyte, and see each other's stores.
@@ -19,8 +21,7 @@
 //! ```
 //! use hugewalk::addr::{HugeSize, VirtAddr};
 //! use hugewalk::file::HugeFile;
-//! use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
-//! use hugewalk::vma::Protection;
+//! use hugewalk::mm::MapRequest;
 //! use hugewalk::{AddressSpace, Hugetlb};
 //! use hugewalk_host::{Cpu, Host, HostConfig, Tracing};
 //!
@@ -33,13 +34,7 @@
 //! let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None)?;
 //! file.truncate(&mut task, 1 << 30)?;
 //! let parent = AddressSpace::new(&hugetlb)?;
-//! let request = MapRequest {
-//!     placement: Placement::Fixed(VirtAddr::new(4 << 30)),
-//!     length: 1 << 30,
-//!     protection: Protection::READ | Protection::WRITE,
-//!     flags: MapFlags::SHARED,
-//!     backing: Backing::File { file: &file, offset: 0 },
-//! };
+//! let request = MapRequest::file(&file, 0, 1 << 30).shared().at(VirtAddr::new(4 << 30));
 //! let address = parent.mmap(&mut task, &request)?;
 //!
 //! let mut cpu = Cpu::new(&parent)?;
@@ -56,12 +51,14 @@ mod arena;
 mod barriers;
 mod budget;
 mod bulk;
+pub mod checked;
 mod config;
 mod contents;
 mod context;
 mod cpu;
 mod events;
 mod host;
+mod loads;
 mod mmu;
 mod park;
 mod pause;

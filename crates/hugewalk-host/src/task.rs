@@ -110,10 +110,10 @@ unsafe impl<B: Barriers, R: Rcu<B>> Rcu<B> for OnePerThread<R> {
     fn register(&self, host: &B) -> Result<R::Reader, OutOfMemory> {
         // A thread that is about to end has no list any more. `task` makes no task there.
         MINE.try_with(|mine| {
-            let mut mine = mine.borrow_mut();
-            mine.try_reserve(1)?;
+            // Not borrowed meanwhile: an RCU inside may be one of these, and notes its reader here too.
+            mine.borrow_mut().try_reserve(2)?;
             let reader = self.0.register(host)?;
-            mine.push(self.domain());
+            mine.borrow_mut().push(self.domain());
             Ok(reader)
         })
         .unwrap_or_else(|_| self.0.register(host))

@@ -1,7 +1,7 @@
 //! A handle to a platform is a platform: `&'static P` for a kernel's static, `Arc<P>` for a host that looks into the
 //! platform after the system is gone.
 //!
-//! Each call is passed on. The records have one layout for all platforms, so those of `P` serve systems made of the handle.
+//! Each call is passed on, with the place that made it, which a platform that checks its calls reports. The records have one layout for all platforms, so those of `P` serve systems made of the handle.
 
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -35,10 +35,12 @@ macro_rules! handle {
                 P::light(self);
             }
             #[inline]
+            #[track_caller]
             fn heavy(&self) {
                 P::heavy(self);
             }
             #[inline]
+            #[track_caller]
             unsafe fn pause(&self) {
                 // SAFETY: passed on to the caller.
                 unsafe { P::pause(self) };
@@ -52,6 +54,7 @@ macro_rules! handle {
             fn new(host: &$handle) -> Result<Self, OutOfMemory> {
                 R::new(host).map(Self)
             }
+            #[track_caller]
             fn register(&self, host: &$handle) -> Result<R::Reader, OutOfMemory> {
                 self.0.register(host)
             }
@@ -69,14 +72,17 @@ macro_rules! handle {
                 // SAFETY: passed on to the caller.
                 unsafe { self.0.read_unlock(host, reader) };
             }
+            #[track_caller]
             unsafe fn call(&self, host: &$handle, head: NonNull<RcuHead>) {
                 // SAFETY: passed on to the caller.
                 unsafe { self.0.call(host, head) };
             }
+            #[track_caller]
             unsafe fn synchronize(&self, host: &$handle) {
                 // SAFETY: passed on to the caller.
                 unsafe { self.0.synchronize(host) };
             }
+            #[track_caller]
             unsafe fn barrier(&self, host: &$handle) {
                 // SAFETY: passed on to the caller.
                 unsafe { self.0.barrier(host) };
@@ -103,74 +109,92 @@ macro_rules! handle {
             fn mmap_min_addr(&self) -> VirtAddr {
                 P::mmap_min_addr(self)
             }
+            #[track_caller]
             fn new_context(&self) -> Result<P::MmContext, OutOfMemory> {
                 P::new_context(self)
             }
+            #[track_caller]
             fn alloc_table(&self) -> Option<TableFrame> {
                 P::alloc_table(self)
             }
+            #[track_caller]
             unsafe fn free_table(&self, frame: TableFrame) {
                 // SAFETY: passed on to the caller.
                 unsafe { P::free_table(self, frame) };
             }
+            #[track_caller]
             unsafe fn init_root(&self, root: TableFrame) {
                 // SAFETY: passed on to the caller.
                 unsafe { P::init_root(self, root) };
             }
             #[inline]
+            #[track_caller]
             unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[P::Word; ENTRIES]> {
                 // SAFETY: passed on to the caller.
                 unsafe { P::table_entries(self, frame) }
             }
             #[inline]
+            #[track_caller]
             unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
                 // SAFETY: passed on to the caller.
                 unsafe { P::table_record(self, frame) }
             }
+            #[track_caller]
             fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
                 P::alloc_huge(self, size)
             }
+            #[track_caller]
             unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
                 // SAFETY: passed on to the caller.
                 unsafe { P::free_huge(self, frame, size) };
             }
             #[inline]
+            #[track_caller]
             unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
                 // SAFETY: passed on to the caller.
                 unsafe { P::page_record(self, frame) }
             }
+            #[track_caller]
             fn has_page_record(&self, frame: HugeFrame) -> bool {
                 P::has_page_record(self, frame)
             }
+            #[track_caller]
             unsafe fn huge_bytes(&self, frame: HugeFrame) -> Option<NonNull<u8>> {
                 // SAFETY: passed on to the caller.
                 unsafe { P::huge_bytes(self, frame) }
             }
+            #[track_caller]
             unsafe fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
                 // SAFETY: passed on to the caller.
                 unsafe { P::zero_huge(self, frame, size) };
             }
+            #[track_caller]
             unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
                 // SAFETY: passed on to the caller.
                 unsafe { P::copy_huge(self, from, to, size) };
             }
+            #[track_caller]
             unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
                 // SAFETY: passed on to the caller.
                 unsafe { P::read_huge(self, frame, offset, into) };
             }
+            #[track_caller]
             unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
                 // SAFETY: passed on to the caller.
                 unsafe { P::write_huge(self, frame, offset, from) };
             }
+            #[track_caller]
             unsafe fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
                 // SAFETY: passed on to the caller.
                 unsafe { P::clear_huge(self, frame, offset, length) };
             }
             #[inline]
+            #[track_caller]
             fn flush_tlb(&self, context: &P::MmContext, range: Range<VirtAddr>) {
                 P::flush_tlb(self, context, range);
             }
             #[inline(always)]
+            #[track_caller]
             fn trace(&self, event: Event) {
                 P::trace(self, event);
             }

@@ -1,4 +1,7 @@
 //! The host's locks with the task in their signatures: what may block takes `&mut Task`.
+//!
+//! A host that watches its locks tells them apart by where they are taken, so that place is passed on to it
+//! (`track_caller`). Inlined, it costs the others nothing.
 
 use lock_api::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -20,6 +23,8 @@ impl<P: Platform> SleepLock<P> {
     }
 
     /// Takes the lock. Sleeps.
+    #[inline]
+    #[track_caller]
     pub(crate) fn lock(&self, _task: &mut Task<P>) -> SleepLockGuard<'_, P> {
         self.0.lock()
     }
@@ -37,26 +42,36 @@ impl<P: Platform, T> RwSem<P, T> {
     }
 
     /// Takes the lock in read. Sleeps.
+    #[inline]
+    #[track_caller]
     pub(crate) fn read(&self, _task: &mut Task<P>) -> ReadSem<'_, P, T> {
         self.0.read()
     }
 
     /// Takes the lock in write. Sleeps.
+    #[inline]
+    #[track_caller]
     pub(crate) fn write(&self, _task: &mut Task<P>) -> WriteSem<'_, P, T> {
         self.0.write()
     }
 
     /// As [`write`](Self::write), where nothing may sleep: for a protocol that does so all the same.
+    #[inline]
+    #[track_caller]
     pub(crate) fn write_against_the_order(&self) -> WriteSem<'_, P, T> {
         self.0.write()
     }
 
     /// Takes the lock in read if that needs no waiting.
+    #[inline]
+    #[track_caller]
     pub(crate) fn try_read(&self) -> Option<ReadSem<'_, P, T>> {
         self.0.try_read()
     }
 
     /// Takes the lock in write if that needs no waiting.
+    #[inline]
+    #[track_caller]
     pub(crate) fn try_write(&self) -> Option<WriteSem<'_, P, T>> {
         self.0.try_write()
     }

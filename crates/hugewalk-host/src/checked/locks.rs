@@ -1,0 +1,301 @@
+//! Locks that tell in which order they are taken, and whether they sleep where nothing may.
+//!
+//! # Orders
+//!
+//! Two places in the code that ever take the same lock take locks of one *class*. With a lock of class A held, a thread that
+//! waits for one of class B says that A comes before B. If A can be reached from B by what was said before, two threads can
+//! wait for each other, whether or not they did this time. Within a class, locks are told apart one by one.
+//!
+//! A lock that is only tried waits for nobody, and says nothing; held, it counts.
+
+use core::cell::RefCell;
+use core::panic::Location;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+
+use lock_api::{RawMutex, RawRwLock};
+
+use super::report::Finding;
+use super::thread::{may_call, may_sleep_in, spins, with_ledger};
+
+type Site = &'static Location<'static>;
+
+/// A lock that this thread has.
+#[derive(Clone, Copy)]
+struct Held {
+    id: u64,
+    site: Site,
+}
+
+thread_local! {
+    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+}
+
+/// In which orders the locks of a platform were taken.
+#[derive(Debug, Default)]
+pub(super) struct Order(Mutex<Graph>);
+
+#[derive(Debug, Default)]
+struct Graph {
+    /// Sites of one class, by union: each leads to another of its class, the last one to itself.
+    classes: HashMap<Site, Site>,
+    /// Where a lock was taken first.
+    sites: HashMap<u64, Site>,
+    /// A lock was waited for at the second site with one held that was taken at the first.
+    edges: HashSet<(Site, Site)>,
+    /// Edges that were found to close no circle, by what is known.
+    clean: HashSet<(Site, Site)>,
+    /// The same lock by lock, within a class.
+    pairs: HashMap<(u64, u64), (Site, Site)>,
+    told: HashSet<(Site, Site)>,
+}
+
+impl Graph {
+    fn class(&self, site: Site) -> Site {
+        let mut at = site;
+        while let Some(&next) = self.classes.get(at)
+            && next != at
+        {
+            at = next;
+        }
+        at
+    }
+
+    /// A lock is taken at this site.
+    fn note(&mut self, id: u64, site: Site) {
+        let first = *self.sites.entry(id).or_insert(site);
+        let (one, other) = (self.class(first), self.class(site));
+        if one != other {
+            self.classes.insert(other, one);
+            self.clean.clear();
+        }
+    }
+
+    /// How the class of `to` was reached from the class of `from`: the edges on the way.
+    fn way(&self, from: Site, to: Site) -> Option<Vec<(Site, Site)>> {
+        let (start, goal) = (self.class(from), self.class(to));
+        let mut ways = vec![(start, Vec::new())];
+        let mut seen = HashSet::from([start]);
+        while let Some((at, way)) = ways.pop() {
+            for &(held, taken) in self.edges.iter().filter(|(held, _)| self.class(held) == at) {
+                let next = self.class(taken);
+                let way: Vec<_> = way.iter().copied().chain([(held, taken)]).collect();
+                if next == goal {
+                    return Some(way);
+                }
+                if seen.insert(next) {
+                    ways.push((next, way));
+                }
+            }
+        }
+        None
+    }
+
+    /// A lock is waited for with another one held. The way by which the other order came about, if it did.
+    fn waits(&mut self, held: Held, id: u64, site: Site) -> Option<Vec<(Site, Site)>> {
+        if self.class(held.site) == self.class(site) {
+            self.pairs.entry((held.id, id)).or_insert((held.site, site));
+            let before = *self.pairs.get(&(id, held.id))?;
+            return self.told.insert((held.site, site)).then(|| vec![before]);
+        }
+        let edge = (held.site, site);
+        if self.edges.insert(edge) {
+            self.clean.clear();
+        } else if self.clean.contains(&edge) || self.told.contains(&edge) {
+            return None;
+        }
+        let Some(way) = self.way(site, held.site) else {
+            self.clean.insert(edge);
+            return None;
+        };
+        self.told.insert(edge).then_some(way)
+    }
+}
+
+fn in_words(way: &[(Site, Site)]) -> String {
+    let step =
+        |&(held, taken): &(Site, Site)| format!("the lock of {taken} was taken with that of {held} held");
+    way.iter().map(step).collect::<Vec<_>>().join(", and ")
+}
+
+/// A number that no other lock has; given when the lock is first taken, so that a lock can be made in a constant.
+#[derive(Debug)]
+struct Id(AtomicU64);
+
+impl Id {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const NONE: Self = Self(AtomicU64::new(0));
+
+    fn get(&self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = self.0.load(Ordering::Relaxed);
+        if id != 0 {
+            return id;
+        }
+        let fresh = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.0
+            .compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed)
+            .map_or_else(|id| id, |_| fresh)
+    }
+
+    /// Before the lock is taken, by waiting for it if need be.
+    fn waits(&self, call: &'static str, site: Site) {
+        may_call(call, site);
+        let id = self.get();
+        let held = HELD.with_borrow(Clone::clone);
+        with_ledger(|ledger| {
+            let mut graph = ledger.order.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            graph.note(id, site);
+            let mut findings = Vec::new();
+            for held in held {
+                if held.id == id {
+                    findings.push(Finding::TakenTwice { held: held.site });
+                } else if let Some(way) = graph.waits(held, id, site) {
+                    findings.push(Finding::BothOrders { held: held.site, before: in_words(&way) });
+                }
+            }
+            drop(graph);
+            for finding in findings {
+                ledger.log.add(finding, call, site);
+            }
+        });
+    }
+
+    /// The lock has been taken.
+    fn has(&self, site: Site) {
+        HELD.with_borrow_mut(|held| held.push(Held { id: self.get(), site }));
+    }
+
+    /// The lock is let go.
+    fn lets_go(&self) {
+        let id = self.get();
+        // The thread may be ending.
+        let _ = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            if let Some(at) = held.iter().rposition(|held| held.id == id) {
+                held.remove(at);
+            }
+        });
+    }
+}
+
+macro_rules! mutex {
+    ($(#[$doc:meta])* $name:ident, before: $before:expr, spins: $spins:expr) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name<L> {
+            lock: L,
+            id: Id,
+        }
+
+        // SAFETY: the lock is the one inside.
+        unsafe impl<L: RawMutex> RawMutex for $name<L> {
+            #[allow(clippy::declare_interior_mutable_const)]
+            const INIT: Self = Self { lock: L::INIT, id: Id::NONE };
+            type GuardMarker = L::GuardMarker;
+
+            #[track_caller]
+            fn lock(&self) {
+                let site = Location::caller();
+                $before(site);
+                self.id.waits("lock", site);
+                self.lock.lock();
+                self.id.has(site);
+                if $spins {
+                    spins(true);
+                }
+            }
+
+            #[track_caller]
+            fn try_lock(&self) -> bool {
+                may_call("try_lock", Location::caller());
+                let taken = self.lock.try_lock();
+                if taken {
+                    self.id.has(Location::caller());
+                    if $spins {
+                        spins(true);
+                    }
+                }
+                taken
+            }
+
+            unsafe fn unlock(&self) {
+                self.id.lets_go();
+                if $spins {
+                    spins(false);
+                }
+                // SAFETY: passed on.
+                unsafe { self.lock.unlock() };
+            }
+        }
+    };
+}
+
+mutex! {
+    /// A spinning lock of the engine's, watched.
+    WatchedSpin, before: |_: Site| (), spins: true
+}
+mutex! {
+    /// A sleeping lock of the engine's, watched.
+    WatchedMutex, before: |site| may_sleep_in("lock", site), spins: false
+}
+
+/// A sleeping reader/writer lock of the engine's, watched. A queued writer may hold up readers, so reading counts as writing.
+#[derive(Debug)]
+pub struct WatchedRwLock<L> {
+    lock: L,
+    id: Id,
+}
+
+impl<L> WatchedRwLock<L> {
+    fn take(&self, call: &'static str, site: Site, take: impl FnOnce(&L)) {
+        may_sleep_in(call, site);
+        self.id.waits(call, site);
+        take(&self.lock);
+        self.id.has(site);
+    }
+
+    fn try_take(&self, call: &'static str, site: Site, take: impl FnOnce(&L) -> bool) -> bool {
+        may_call(call, site);
+        let taken = take(&self.lock);
+        if taken {
+            self.id.has(site);
+        }
+        taken
+    }
+}
+
+// SAFETY: the lock is the one inside.
+unsafe impl<L: RawRwLock> RawRwLock for WatchedRwLock<L> {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self { lock: L::INIT, id: Id::NONE };
+    type GuardMarker = L::GuardMarker;
+
+    #[track_caller]
+    fn lock_shared(&self) {
+        self.take("read", Location::caller(), L::lock_shared);
+    }
+    #[track_caller]
+    fn try_lock_shared(&self) -> bool {
+        self.try_take("try_read", Location::caller(), L::try_lock_shared)
+    }
+    unsafe fn unlock_shared(&self) {
+        self.id.lets_go();
+        // SAFETY: passed on.
+        unsafe { self.lock.unlock_shared() };
+    }
+    #[track_caller]
+    fn lock_exclusive(&self) {
+        self.take("write", Location::caller(), L::lock_exclusive);
+    }
+    #[track_caller]
+    fn try_lock_exclusive(&self) -> bool {
+        self.try_take("try_write", Location::caller(), L::try_lock_exclusive)
+    }
+    unsafe fn unlock_exclusive(&self) {
+        self.id.lets_go();
+        // SAFETY: passed on.
+        unsafe { self.lock.unlock_exclusive() };
+    }
+}

@@ -1,0 +1,322 @@
+//! The checks themselves: each method of the platform, and what must be true of what it did.
+
+use core::ops::Range;
+use core::panic::Location;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
+use hugewalk::error::OutOfMemory;
+use hugewalk::platform::{Barriers, ENTRIES, Event, Levels, PageRecord, Platform, TableRecord};
+use hugewalk::sync::{Parker, Word};
+
+use super::Checked;
+use super::locks::{WatchedMutex, WatchedRwLock, WatchedSpin};
+use super::memory::What;
+use super::rcu::WatchedRcu;
+use super::report::Finding;
+use super::thread::{Callback, may_sleep_in, works_on};
+use crate::OnePerThread;
+
+/// So many bytes at the ends of a page are looked at after it was zeroed or copied.
+const SAMPLE: usize = 64;
+
+/// Where a task of a checked platform sleeps.
+#[derive(Debug)]
+pub struct WatchedParker<K>(K);
+
+// SAFETY: the parker is the one inside.
+unsafe impl<K: Parker> Parker for WatchedParker<K> {
+    fn new() -> Self {
+        Self(K::new())
+    }
+    #[track_caller]
+    fn park(&self) {
+        may_sleep_in("park", Location::caller());
+        self.0.park();
+    }
+    fn unpark(&self) {
+        self.0.unpark();
+    }
+}
+
+impl<P: Platform> Checked<P> {
+    fn enter(&self, name: &'static str, caller: &'static Location<'static>) -> Callback {
+        works_on(&self.ledger);
+        Callback::enter(name, caller)
+    }
+
+    fn found(&self, finding: Finding, call: &'static str, caller: &'static Location<'static>) {
+        self.ledger.log.add(finding, call, caller);
+    }
+
+    /// Where something lies, by the platform: there, if it lies there always.
+    fn placed<T>(
+        &self,
+        what: What,
+        frame: u64,
+        at: NonNull<T>,
+        call: &'static str,
+        caller: &'static Location<'static>,
+    ) -> NonNull<T> {
+        let layout = (size_of::<T>(), align_of::<T>());
+        match self.memory.place(what, frame, at.addr().get(), layout) {
+            Ok(()) => at,
+            Err((before, finding)) => {
+                self.found(finding, call, caller);
+                // What the engine keeps there is where it was.
+                before.and_then(|before| Some(at.with_addr(before.try_into().ok()?))).unwrap_or(at)
+            }
+        }
+    }
+
+    /// The bytes at both ends of a page.
+    fn ends(&self, frame: HugeFrame, size: HugeSize) -> [u8; 2 * SAMPLE] {
+        let mut bytes = [0; 2 * SAMPLE];
+        let (head, tail) = bytes.split_at_mut(SAMPLE);
+        // SAFETY: the caller's caller answers for the frame and the size; the bytes lie inside.
+        unsafe { self.platform.read_huge(frame, 0, head) };
+        // SAFETY: likewise.
+        unsafe { self.platform.read_huge(frame, size.bytes() - SAMPLE as u64, tail) };
+        bytes
+    }
+}
+
+// SAFETY: the barriers are those of the platform.
+unsafe impl<P: Platform> Barriers for Checked<P> {
+    type Word = P::Word;
+    type SpinLock = WatchedSpin<P::SpinLock>;
+
+    fn light(&self) {
+        self.platform.light();
+    }
+
+    #[track_caller]
+    fn heavy(&self) {
+        let _inside = self.enter("heavy", Location::caller());
+        self.platform.heavy();
+    }
+
+    #[track_caller]
+    unsafe fn pause(&self) {
+        may_sleep_in("pause", Location::caller());
+        works_on(&self.ledger);
+        // SAFETY: passed on to the caller.
+        unsafe { self.platform.pause() };
+    }
+}
+
+// SAFETY: everything is passed on to the platform. What breaks its contract in what it hands out is kept from the engine,
+// as far as that can be seen.
+unsafe impl<P: Platform> Platform for Checked<P> {
+    type Protocol = P::Protocol;
+    type SleepMutex = WatchedMutex<P::SleepMutex>;
+    type SleepRwLock = WatchedRwLock<P::SleepRwLock>;
+    type Parker = WatchedParker<P::Parker>;
+    // So `hugewalk_host::task` serves every platform that is checked.
+    type Rcu = OnePerThread<WatchedRcu<P::Rcu>>;
+    type MmContext = P::MmContext;
+
+    #[track_caller]
+    fn levels(&self) -> Levels {
+        let _inside = self.enter("levels", Location::caller());
+        self.platform.levels()
+    }
+
+    #[track_caller]
+    fn mmap_min_addr(&self) -> VirtAddr {
+        let _inside = self.enter("mmap_min_addr", Location::caller());
+        self.platform.mmap_min_addr()
+    }
+
+    #[track_caller]
+    fn new_context(&self) -> Result<P::MmContext, OutOfMemory> {
+        let _inside = self.enter("new_context", Location::caller());
+        self.platform.new_context()
+    }
+
+    #[track_caller]
+    fn alloc_table(&self) -> Option<TableFrame> {
+        let (call, caller) = ("alloc_table", Location::caller());
+        let _inside = self.enter(call, caller);
+        let frame = self.platform.alloc_table()?;
+        if let Err(finding) = self.memory.add_table(frame) {
+            self.found(finding, call, caller);
+            return None;
+        }
+        // SAFETY: allocated just now.
+        let entries = unsafe { self.platform.table_entries(frame) };
+        let entries = self.placed(What::Entries, frame.0, entries, call, caller);
+        // SAFETY: a table that nobody else has; entries are atomics.
+        let entries = unsafe { entries.as_ref() };
+        let dirty = entries
+            .iter()
+            .map(|entry| entry.load(Ordering::Relaxed))
+            .enumerate()
+            .find(|&(_, bits)| bits != 0);
+        if let Some((index, entry)) = dirty {
+            self.found(Finding::TableNotZero { frame, index, entry }, call, caller);
+            entries.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
+        }
+        Some(frame)
+    }
+
+    #[track_caller]
+    unsafe fn free_table(&self, frame: TableFrame) {
+        let _inside = self.enter("free_table", Location::caller());
+        // Before it can be handed out again.
+        self.memory.remove_table(frame);
+        // SAFETY: passed on to the caller.
+        unsafe { self.platform.free_table(frame) };
+    }
+
+    #[track_caller]
+    unsafe fn init_root(&self, root: TableFrame) {
+        let _inside = self.enter("init_root", Location::caller());
+        // SAFETY: passed on to the caller.
+        unsafe { self.platform.init_root(root) };
+    }
+
+    #[track_caller]
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[P::Word; ENTRIES]> {
+        let (call, caller) = ("table_entries", Location::caller());
+        let _inside = self.enter(call, caller);
+        // SAFETY: passed on to the caller.
+        let entries = unsafe { self.platform.table_entries(frame) };
+        self.placed(What::Entries, frame.0, entries, call, caller)
+    }
+
+    #[track_caller]
+    unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
+        let (call, caller) = ("table_record", Location::caller());
+        let _inside = self.enter(call, caller);
+        // SAFETY: passed on to the caller.
+        let record = unsafe { self.platform.table_record(frame) };
+        self.placed(What::TableRecord, frame.0, record, call, caller)
+    }
+
+    #[track_caller]
+    fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
+        let (call, caller) = ("alloc_huge", Location::caller());
+        let _inside = self.enter(call, caller);
+        let frame = self.platform.alloc_huge(size)?;
+        let is_new = match self.memory.add_page(frame, size) {
+            Ok(is_new) => is_new,
+            Err(finding) => {
+                self.found(finding, call, caller);
+                return None;
+            }
+        };
+        if !self.platform.has_page_record(frame) {
+            self.found(Finding::NoRecord { frame }, call, caller);
+        }
+        // SAFETY: allocated just now.
+        let record = unsafe { self.platform.page_record(frame) };
+        let record = self.placed(What::PageRecord, frame.0, record, call, caller);
+        let is_zero = || {
+            // SAFETY: no system has used a page that was never allocated.
+            let bytes = unsafe { record.cast::<[u8; size_of::<PageRecord>()]>().as_ref() };
+            bytes.iter().all(|&byte| byte == 0)
+        };
+        if is_new && !is_zero() {
+            self.found(Finding::RecordNotZero { frame }, call, caller);
+        }
+        Some(frame)
+    }
+
+    #[track_caller]
+    unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
+        let _inside = self.enter("free_huge", Location::caller());
+        // Before it can be handed out again.
+        self.memory.remove_page(frame);
+        // SAFETY: passed on to the caller.
+        unsafe { self.platform.free_huge(frame, size) };
+    }
+
+    #[track_caller]
+    unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
+        let (call, caller) = ("page_record", Location::caller());
+        let _inside = self.enter(call, caller);
+        // SAFETY: passed on to the caller.
+        let record = unsafe { self.platform.page_record(frame) };
+        self.placed(What::PageRecord, frame.0, record, call, caller)
+    }
+
+    #[track_caller]
+    fn has_page_record(&self, frame: HugeFrame) -> bool {
+        let _inside = self.enter("has_page_record", Location::caller());
+        self.platform.has_page_record(frame)
+    }
+
+    #[track_caller]
+    unsafe fn huge_bytes(&self, frame: HugeFrame) -> Option<NonNull<u8>> {
+        let (call, caller) = ("huge_bytes", Location::caller());
+        let _inside = self.enter(call, caller);
+        // SAFETY: passed on to the caller.
+        let bytes = unsafe { self.platform.huge_bytes(frame) }?;
+        let length = self.memory.size_of(frame).bytes() as usize;
+        if let Err((_, finding)) = self.memory.place(What::Contents, frame.0, bytes.addr().get(), (length, 8))
+        {
+            self.found(finding, call, caller);
+        }
+        Some(bytes)
+    }
+
+    #[track_caller]
+    unsafe fn zero_huge(&self, frame: HugeFrame, size: HugeSize) {
+        let (call, caller) = ("zero_huge", Location::caller());
+        let _inside = self.enter(call, caller);
+        // SAFETY: passed on to the caller.
+        unsafe { self.platform.zero_huge(frame, size) };
+        // Nothing maps the page yet, so nothing else writes to it.
+        if self.ends(frame, size) != [0; 2 * SAMPLE] {
+            self.found(Finding::WrongContents { frame }, call, caller);
+        }
+    }
+
+    #[track_caller]
+    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+        let (call, caller) = ("copy_huge", Location::caller());
+        let _inside = self.enter(call, caller);
+        let before = self.ends(from, size);
+        // SAFETY: passed on to the caller.
+        unsafe { self.platform.copy_huge(from, to, size) };
+        // A processor may still write to the first page: then nothing can be said.
+        if before == self.ends(from, size) && self.ends(to, size) != before {
+            self.found(Finding::WrongContents { frame: to }, call, caller);
+        }
+    }
+
+    #[track_caller]
+    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+        let _inside = self.enter("read_huge", Location::caller());
+        // SAFETY: passed on to the caller.
+        unsafe { self.platform.read_huge(frame, offset, into) };
+    }
+
+    #[track_caller]
+    unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
+        let _inside = self.enter("write_huge", Location::caller());
+        // SAFETY: passed on to the caller.
+        unsafe { self.platform.write_huge(frame, offset, from) };
+    }
+
+    #[track_caller]
+    unsafe fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
+        let _inside = self.enter("clear_huge", Location::caller());
+        // SAFETY: passed on to the caller.
+        unsafe { self.platform.clear_huge(frame, offset, length) };
+    }
+
+    #[track_caller]
+    fn flush_tlb(&self, context: &P::MmContext, range: Range<VirtAddr>) {
+        let _inside = self.enter("flush_tlb", Location::caller());
+        self.platform.flush_tlb(context, range);
+    }
+
+    #[track_caller]
+    fn trace(&self, event: Event) {
+        let _inside = self.enter("trace", Location::caller());
+        self.platform.trace(event);
+    }
+}

@@ -1,0 +1,244 @@
+//! Programs of several threads, which go on for so many rounds.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread;
+
+use hugewalk::addr::PUD_SIZE;
+use hugewalk::arch::Entry;
+use hugewalk::fault::Access;
+use hugewalk::mm::Advice;
+use hugewalk::platform::Platform;
+use hugewalk::sync::Parker;
+use hugewalk::walk::{Unshared, huge_pte_offset};
+use lock_api::{Mutex, RawMutex, RwLock};
+
+use super::{Handle, PAGE, PRIVATE, SHARED, fill, map, page, space, system, task};
+
+const ROUNDS: u64 = 200;
+
+/// Set when this is dropped, also by a panic: so nobody waits for a thread that is gone.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Release);
+    }
+}
+
+/// One thread walks without locks while another shares and unshares the table that it walks through.
+pub fn walks_beside_unsharing<P: Platform>(platform: &Handle<P>) {
+    let hugetlb = system(platform);
+    let mut own = task(&hugetlb);
+    let parent = space(&hugetlb);
+    map(&parent, SHARED, &mut own);
+    fill(&parent, SHARED, 1, &mut own);
+    let child = parent.fork(&mut own).expect("there is memory");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let task = task(&hugetlb);
+            let mut frame = None;
+            while !done.load(Acquire) {
+                let section = task.rcu_read_lock();
+                let slot = huge_pte_offset(&section, child.mm(), SHARED, PAGE).expect("our own");
+                match slot.map(|slot| slot.read()) {
+                    Some(Ok(Entry::Leaf(leaf))) => assert_eq!(*frame.get_or_insert(leaf.frame), leaf.frame),
+                    None | Some(Ok(Entry::None) | Err(Unshared)) => {}
+                    Some(other) => panic!("{other:?} was never there"),
+                }
+            }
+        });
+        let _done = Done(&done);
+        for _ in 0..ROUNDS {
+            child.fault(&mut own, SHARED, Access::Read).expect("shared");
+            child.madvise(&mut own, SHARED, PUD_SIZE, Advice::DontNeed).expect("it is mapped");
+        }
+    });
+    child.exit(&mut own);
+    parent.exit(&mut own);
+}
+
+/// Threads fault in what another one unmaps.
+pub fn faults_beside_unmapping<P: Platform>(platform: &Handle<P>) {
+    let hugetlb = system(platform);
+    let mut own = task(&hugetlb);
+    let space = space(&hugetlb);
+    for start in [SHARED, PRIVATE] {
+        map(&space, start, &mut own);
+    }
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for start in [SHARED, PRIVATE] {
+            let (space, hugetlb, done) = (&space, &hugetlb, &done);
+            scope.spawn(move || {
+                let mut task = task(hugetlb);
+                while !done.load(Acquire) {
+                    for number in 0..4 {
+                        space.fault(&mut task, page(start, number), Access::Write).expect("it is mapped");
+                    }
+                }
+            });
+        }
+        let _done = Done(&done);
+        for _ in 0..ROUNDS {
+            for start in [SHARED, PRIVATE] {
+                space.madvise(&mut own, start, PUD_SIZE, Advice::DontNeed).expect("it is mapped");
+            }
+        }
+    });
+    space.exit(&mut own);
+}
+
+/// Where two threads wait for each other. Spinning, so that they go on at the same moment.
+struct Meeting([AtomicU64; 2]);
+
+impl Meeting {
+    fn wait(&self, number: usize) {
+        let here = self.0[number].load(Relaxed) + 1;
+        self.0[number].store(here, Release);
+        let mut spins = 0;
+        while self.0[1 - number].load(Acquire) < here {
+            spins += 1;
+            if spins < 1000 {
+                core::hint::spin_loop();
+            } else {
+                // The other one may wait for this very processor.
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+/// Of two threads that each write, pass their barrier and read what the other wrote, one sees the other.
+pub fn barriers_are_barriers<P: Platform>(platform: &Handle<P>) {
+    type Side<P> = fn(&P);
+    let sides: [(&str, Side<P>); 2] = [("light", P::light), ("heavy", P::heavy)];
+    for (name, one) in sides {
+        let words = [AtomicU64::new(0), AtomicU64::new(0)];
+        let seen = [AtomicU64::new(0), AtomicU64::new(0)];
+        let meeting = Meeting([AtomicU64::new(0), AtomicU64::new(0)]);
+        thread::scope(|scope| {
+            for (number, side) in [(0, one), (1, P::heavy)] {
+                let (words, seen, meeting, platform) = (&words, &seen, &meeting, platform.inner());
+                scope.spawn(move || {
+                    for round in 1..=10 * ROUNDS {
+                        meeting.wait(number);
+                        words[number].store(round, Relaxed);
+                        side(platform);
+                        seen[number].store(words[1 - number].load(Relaxed), Relaxed);
+                        meeting.wait(number);
+                        // Both threads find the same.
+                        let neither = seen.iter().all(|seen| seen.load(Relaxed) < round);
+                        assert!(
+                            !neither,
+                            "neither {name}() nor heavy() let its thread see the other's write"
+                        );
+                    }
+                });
+            }
+        });
+    }
+}
+
+fn count<L: RawMutex + Send + Sync>(name: &str) {
+    let lock = Mutex::<L, u64>::new(0);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..10 * ROUNDS {
+                    let mut count = lock.lock();
+                    let before = *count;
+                    thread::yield_now();
+                    *count = before + 1;
+                }
+            });
+        }
+    });
+    assert_eq!(*lock.lock(), 20 * ROUNDS, "two threads had the same {name}");
+    let held = lock.lock();
+    assert!(lock.try_lock().is_none(), "a {name} that is held was taken again");
+    drop(held);
+    assert!(lock.try_lock().is_some(), "a {name} that is free could not be had");
+}
+
+/// The locks are locks.
+pub fn locks_exclude<P: Platform>(_platform: &Handle<P>) {
+    count::<P::SpinLock>("SpinLock");
+    count::<P::SleepMutex>("SleepMutex");
+    let lock = RwLock::<P::SleepRwLock, u64>::new(0);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    let mut count = lock.write();
+                    let before = *count;
+                    thread::yield_now();
+                    *count = before + 1;
+                    drop(count);
+                    let count = lock.read();
+                    let before = *count;
+                    thread::yield_now();
+                    assert_eq!(*count, before, "a SleepRwLock was held in write beside a reader");
+                }
+            });
+        }
+    });
+    assert_eq!(*lock.read(), 2 * ROUNDS, "two threads had the same SleepRwLock in write");
+    let held = lock.read();
+    assert!(lock.try_write().is_none(), "a SleepRwLock that is held in read was taken in write");
+    drop(held);
+    let held = lock.write();
+    assert!(lock.try_read().is_none(), "a SleepRwLock that is held in write was taken in read");
+    drop(held);
+}
+
+/// A grace period does not end while a section is open that was open when it began.
+pub fn sections_hold_grace_periods_up<P: Platform>(platform: &Handle<P>) {
+    let hugetlb = system(platform);
+    for _ in 0..20 {
+        let (inside, left) = (AtomicBool::new(false), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let inside = Done(&inside);
+                let task = task(&hugetlb);
+                let outer = task.rcu_read_lock();
+                drop(task.rcu_read_lock());
+                drop(inside);
+                for _ in 0..20 {
+                    thread::yield_now();
+                }
+                left.store(true, Release);
+                drop(outer);
+            });
+            while !inside.load(Acquire) {
+                thread::yield_now();
+            }
+            let mut task = task(&hugetlb);
+            task.synchronize();
+            assert!(left.load(Acquire), "a grace period ended inside a section that was open before it");
+        });
+    }
+}
+
+/// A token that is put before a task sleeps is found; one that is put while it sleeps wakes it.
+pub fn tokens_wake_tasks<P: Platform>(_platform: &Handle<P>) {
+    let place = <P::Parker as Parker>::new();
+    let turn = AtomicU64::new(0);
+    place.unpark();
+    place.park();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=ROUNDS {
+                while turn.load(Acquire) < round {
+                    // May return without a token.
+                    place.park();
+                }
+            }
+        });
+        for round in 1..=ROUNDS {
+            turn.store(round, Release);
+            place.unpark();
+        }
+    });
+}
