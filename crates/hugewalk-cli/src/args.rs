@@ -34,14 +34,18 @@ pub fn in_one_line(error: &clap::Error) -> String {
 /// What `hugewalk` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Perform the huge-page part of a recorded program, and report its page tables and what sharing them saved
+    /// Replay what a recorded program did with huge pages, and report its page tables and what sharing them saved
     ///
-    /// Reads what strace and perf recorded of a real program, performs each call and each page fault that concerns huge
-    /// pages at the recorded addresses, and checks every result against the recorded one. Then it reports which mappings
-    /// share their page tables and which cannot and why, what the tables cost, what broke the sharing and what that
-    /// would have cost under three protocols, and what there is to gain.
+    /// Reads what strace and perf recorded of a real program, repeats each call and each page fault on huge pages at the
+    /// recorded address, and compares every result with the recorded one. The report says which mappings share their page
+    /// tables, which cannot and why, what the tables cost, what broke the sharing, what that costs under three protocols,
+    /// and what could be gained.
     ///
-    /// Handlers of faults (userfaultfd) are performed too: a fault that is the handler's waits until the recorded handler
+    /// Calls that asked for huge pages and got none are listed with what they lacked. What the recording does not tell, or
+    /// the replay could not follow, is listed before all figures under "What this cannot say": such figures may be wrong,
+    /// although the exit status is 0.
+    ///
+    /// Handlers of faults (userfaultfd) are replayed too: a fault that is the handler's waits until the recorded handler
     /// resolves it. For that strace has to print what an ioctl is about: version 6.1 prints UFFDIO_CONTINUE and
     /// UFFDIO_WRITEPROTECT as addresses only, and those are passed over and counted.
     #[command(after_help = recording(), after_long_help = recording())]
@@ -116,7 +120,7 @@ Every form in which strace prints calls is read, with or without threads and tim
 the times of -ttt. What cannot be concluded from a recording is said in the report.
 
 Exit status:
-  0  replayed; nothing differs from --truth
+  0  replayed; nothing differs from --truth (look at \"What this cannot say\" first)
   1  replayed; something differs from --truth
   2  an input cannot be used; one line on standard error says what, where, and what to do"
     )
@@ -212,9 +216,15 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub clones: u32,
 
-    /// Huge pages in the pool at the start [default: as many as --truth says, else as many as the recording can use]
-    #[arg(long, value_name = "PAGES")]
-    pub pool: Option<u64>,
+    /// Huge pages in the pool at the start, with :1G or :2M behind the number for another size than the default; may be
+    /// repeated [default: as many as --truth says, else a guess that agrees with the recording]
+    #[arg(long, value_name = "PAGES[:SIZE]", allow_negative_numbers = true, value_parser = pool)]
+    pub pool: Vec<PoolArg>,
+
+    /// The size of huge pages where the recording names none: Hugepagesize of /proc/meminfo [default: as --truth says,
+    /// else 2M]
+    #[arg(long, value_name = "2M|1G", value_parser = page_size)]
+    pub default_size: Option<PageShift>,
 
     /// A directory on which hugetlbfs is mounted, with :1G behind it if its pages are that large; may be repeated
     ///
@@ -222,6 +232,19 @@ pub struct ReplayArgs {
     /// ever mapped with MAP_HUGETLB.
     #[arg(long, value_name = "DIR[:1G]", value_parser = mount)]
     pub hugetlbfs: Vec<Mount>,
+}
+
+/// The size of a huge page, as a power of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageShift(pub u32);
+
+/// The pages of one size that the pool has at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolArg {
+    /// How many.
+    pub pages: u64,
+    /// Their size as a power of two, if it is named.
+    pub shift: Option<u32>,
 }
 
 /// How a report is printed.
@@ -251,6 +274,25 @@ impl Until {
             Self::Moment(time) => time,
             Self::After(span) => start + span,
         }
+    }
+}
+
+fn page_size(text: &str) -> Result<PageShift, String> {
+    match text.to_ascii_uppercase().as_str() {
+        "1G" | "1GB" | "1GIB" | "1048576K" | "1048576" => Ok(PageShift(30)),
+        "2M" | "2MB" | "2MIB" | "2048K" | "2048" => Ok(PageShift(21)),
+        _ => Err(format!("pages are of 2M or 1G, not {text}")),
+    }
+}
+
+fn pool(text: &str) -> Result<PoolArg, String> {
+    let (pages, shift) = match text.split_once(':') {
+        Some((pages, size)) => (pages, Some(page_size(size)?.0)),
+        None => (text, None),
+    };
+    match pages.parse() {
+        Ok(pages) => Ok(PoolArg { pages, shift }),
+        Err(_) => Err("give a number of pages, as in 512, or 4:1G".to_owned()),
     }
 }
 
@@ -306,6 +348,13 @@ mod tests {
         assert_eq!(shift("/srv/h:1G"), Some(("/srv/h".to_owned(), 30)));
         assert_eq!(shift("/srv/a:b/h"), Some(("/srv/a:b/h".to_owned(), 21)));
         assert_eq!((shift("/srv/h:4K"), shift("h")), (None, None));
+    }
+
+    #[test]
+    fn a_pool_is_a_number_of_pages_of_some_size() {
+        assert_eq!(pool("64"), Ok(PoolArg { pages: 64, shift: None }));
+        assert_eq!(pool("4:1G"), Ok(PoolArg { pages: 4, shift: Some(30) }));
+        assert!(pool("4:1T").is_err() && pool("many").is_err() && pool("-1").is_err());
     }
 
     #[test]

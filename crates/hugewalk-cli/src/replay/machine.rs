@@ -122,6 +122,12 @@ impl Machine {
         &self.hugetlb
     }
 
+    /// How many copies of the processes run.
+    #[must_use]
+    pub fn copies(&self) -> u32 {
+        self.copies
+    }
+
     /// What the engine has reported since it was asked last.
     pub fn take_events(&mut self) -> Vec<Event> {
         self.hugetlb.platform().take_events()
@@ -272,7 +278,12 @@ impl Machine {
         } else {
             None
         };
-        let (placement, length, prot, flags) = (map.place, map.length, protection(map.prot), map.flags);
+        let in_vain = map.mapping.is_none();
+        let traces = if in_vain { self.before_in_vain(map) } else { None };
+        let (placement, length, prot, mut flags) = (map.place, map.length, protection(map.prot), map.flags);
+        // That comes when the mapping is there, and decides nothing.
+        flags.set(MapFlags::POPULATE, !in_vain && flags.contains(MapFlags::POPULATE));
+        flags.set(MapFlags::LOCKED, !in_vain && flags.contains(MapFlags::LOCKED));
         let offset = map.offset;
         let (give, take) = channel();
         // What it replaces may have a handler who wants to know. It faults nothing in that has one.
@@ -296,13 +307,14 @@ impl Machine {
             // It failed when it was recorded, and left nothing behind.
             (Ok(start), None) => {
                 let _ = space.munmap(task, start, size.round_up(map.length).unwrap_or(map.length));
+                traces.into_iter().for_each(|traces| self.undo(traces));
             }
             _ => {}
         }
         Ok(result.into())
     }
 
-    fn file(&mut self, id: FileId, shift: u32) -> Result<Arc<HugeFile<Host>>, OutOfMemory> {
+    pub(super) fn file(&mut self, id: FileId, shift: u32) -> Result<Arc<HugeFile<Host>>, OutOfMemory> {
         if let Some(file) = self.files.get(&id) {
             return Ok(file.clone());
         }
@@ -352,7 +364,7 @@ fn tables(plan: &Plan, copies: u32) -> u64 {
     most.saturating_mul(2).saturating_mul(copies.into()).clamp(FEWEST, MOST)
 }
 
-fn page_size(shift: u32) -> HugeSize {
+pub(super) fn page_size(shift: u32) -> HugeSize {
     if shift == 30 { HugeSize::Size1G } else { HugeSize::Size2M }
 }
 

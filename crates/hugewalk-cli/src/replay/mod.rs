@@ -16,6 +16,9 @@
 
 mod account;
 mod advice;
+mod attempt;
+mod doubts;
+mod failed;
 mod got;
 mod handlers;
 mod handling;
@@ -29,6 +32,7 @@ use std::time::{Duration, Instant};
 
 pub use machine::{Machine, MachineError, PoolSize};
 use plan::{Known, Made, MappingId, Mount, Plan};
+use pools::Choice;
 use schedule::Record;
 
 use crate::args::ReplayArgs;
@@ -53,24 +57,30 @@ pub fn replay(
         (None, Some(_)) => Time::MAX,
         (None, None) => Time::MAX,
     };
-    let default_shift = match truth {
-        Some(truth) if truth.huge_page_kb == 1 << 20 => 30,
+    let default_shift = match (args.default_size, truth) {
+        (Some(size), _) => size.0,
+        (None, Some(truth)) if truth.huge_page_kb == 1 << 20 => 30,
         _ => 21,
     };
     let listed = truth.map(Truth::ranges).unwrap_or_default();
     let plan = plan::plan(trace, until, &Known { mounts, default_shift, listed });
-    let (sizes, chosen) = pools::choose(args, &plan, truth, default_shift);
+    let mut choice = Choice::first(args, &plan, truth, default_shift);
 
     let clock = Instant::now();
-    let mut machine = Machine::new(&plan, &sizes, args.clones)?;
-    let mut record = schedule::perform(&plan, &mut machine, args.clones);
+    let (mut machine, mut record) = perform(&plan, &choice, args.clones)?;
+    if let Some(better) = choice.fitted(&record) {
+        // The one it was tried on gives its memory back first.
+        drop(machine);
+        choice = better;
+        (machine, record) = perform(&plan, &choice, args.clones)?;
+    }
     let taken = clock.elapsed();
 
     let end = observe::snapshot(&mut machine, args.clones);
     let unsharing = account::unsharing(std::mem::take(&mut record.unshares), args.cpus);
     let advice = advice::advice(&plan, record.peak.as_ref().unwrap_or(&end), &unsharing);
     let processes = observe::processes(&mut machine, &plan);
-    let pools = observe::pools(&machine);
+    let pools = observe::pools(&machine, &choice);
     let mut notes: Vec<String> = trace.notes.iter().chain(&plan.notes).cloned().collect();
     if truth.is_some() && trace.clock != Clock::RealTime {
         notes.push(
@@ -84,22 +94,39 @@ pub fn replay(
         let (time, line) = (before.time, before.line);
         Some(Peak { time, line, tables: snapshot.tables })
     });
+    let failed = failed::calls(&plan, &choice, &record, default_shift);
+    notes.extend(doubts::of_plan(&plan, !mounts.is_empty()));
+    notes.extend(doubts::odd_counters(&processes));
+    notes.extend(doubts::wrong_size(&plan, &record.differences, default_shift));
+    let mappings = mappings(&plan, &machine, args.clones);
+    let rate = rate(&plan, &record, args.clones, taken);
+    let (may_matter, unconcerned) = doubts::that_matter(&plan.skipped);
     Ok(Report {
         schema: SCHEMA,
-        recording: recording(args, trace, (&plan, &record), until, chosen),
-        mappings: mappings(&plan, &machine, args.clones),
+        recording: recording(args, trace, (&plan, &record), until, choice.words(&record, default_shift)),
+        mappings,
         tables: end.tables,
         peak,
         processes,
         unsharing,
         pools: pools.into_iter().filter(|pool| pool.total > 0 || pool.huge_page_kb == 2048).collect(),
-        rate: rate(&plan, &record, args.clones, taken),
+        rate,
         differences: record.differences,
         notes,
+        failed,
         skipped: plan.skipped,
+        may_matter,
+        unconcerned,
         truth,
         advice,
     })
+}
+
+/// Performs the plan on a machine of its own.
+fn perform(plan: &Plan, choice: &Choice, copies: u32) -> Result<(Machine, Record), MachineError> {
+    let mut machine = Machine::new(plan, &choice.sizes, copies)?;
+    let record = schedule::perform(plan, &mut machine, copies);
+    Ok((machine, record))
 }
 
 fn recording(

@@ -1,11 +1,12 @@
 //! What the engine holds at one moment.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use hugewalk::addr::HugeSize;
 
 use super::machine::Machine;
-use super::plan::Plan;
+use super::plan::{Plan, Space};
+use super::pools::Choice;
 use crate::report::{Pool, Process, Resident, Tables, range_text};
 
 /// Bytes of a page table.
@@ -16,13 +17,11 @@ const TABLE: u64 = 4096;
 pub(super) struct Snapshot {
     /// As the report has them.
     pub(super) tables: Tables,
-    /// The tables that nobody shares, by the address they begin at, over all processes.
-    pub(super) unshared_at: HashMap<u64, Alone>,
-    /// Where shared tables begin.
-    pub(super) shared_at: HashSet<u64>,
+    /// The tables that nobody shares, by the address space and the address they begin at, over all copies.
+    pub(super) unshared_at: HashMap<(Space, u64), Alone>,
 }
 
-/// Tables of several processes that begin at one address and are not shared.
+/// Tables of the copies of a process that begin at one address and are not shared.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Alone {
     /// How many there are.
@@ -40,7 +39,8 @@ pub(super) fn snapshot(machine: &mut Machine, copies: u32) -> Snapshot {
     let mut leaves: HashMap<u64, u64> = HashMap::new();
     for copy in 0..copies {
         let (spaces, task) = machine.spaces(copy);
-        for space in spaces.iter().flatten() {
+        for (number, space) in (0..).map(Space).zip(spaces) {
+            let Some(space) = space else { continue };
             let counted =
                 space.tables_counting(task, |identity, users| users == 1 || !leaves.contains_key(&identity));
             // Without memory for a list there is nothing to say.
@@ -57,13 +57,10 @@ pub(super) fn snapshot(machine: &mut Machine, copies: u32) -> Snapshot {
                 snapshot.tables.uses += 1;
                 if shared {
                     reached += *leaves.entry(table.identity).or_insert(table.leaves);
-                    if first || copy == 0 {
-                        snapshot.shared_at.insert(table.start.as_u64());
-                    }
                 } else {
                     reached += table.leaves;
                     if table.size == HugeSize::Size2M {
-                        let alone = snapshot.unshared_at.entry(table.start.as_u64()).or_default();
+                        let alone = snapshot.unshared_at.entry((number, table.start.as_u64())).or_default();
                         alone.tables += 1;
                         alone.pages += table.leaves;
                         alone.most = alone.most.max(table.leaves);
@@ -97,14 +94,15 @@ pub(super) fn processes(machine: &mut Machine, plan: &Plan) -> Vec<Process> {
                 private_hugetlb_kb: kilobytes(residency.private),
             });
         });
-        let hugetlb_pages_kb = space.mm().resident_bytes() >> 10;
+        // As Linux prints it, which knows no sign there: see `doubts`.
+        let hugetlb_pages_kb = (space.mm().resident_balance() / 1024).cast_unsigned();
         processes.insert(*pid, Process { pid: *pid, hugetlb_pages_kb, mappings });
     }
     processes.into_values().collect()
 }
 
 /// The pools.
-pub(super) fn pools(machine: &Machine) -> Vec<Pool> {
+pub(super) fn pools(machine: &Machine, choice: &Choice) -> Vec<Pool> {
     let of = |size: HugeSize| {
         let counters = machine.hugetlb().pool(size).counters();
         Pool {
@@ -113,6 +111,7 @@ pub(super) fn pools(machine: &Machine) -> Vec<Pool> {
             free: counters.free,
             reserved: counters.reserved,
             surplus: counters.surplus,
+            guessed: choice.is_guess(size.shift()),
         }
     };
     HugeSize::ALL.map(of).into()

@@ -8,9 +8,11 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
+use hugewalk::addr::HugeSize;
 use hugewalk::platform::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::attempt::{Attempt, wanted_memory};
 use super::got::{Got, agree};
 use super::handlers::{Performed, Ticket};
 use super::machine::Machine;
@@ -36,8 +38,19 @@ pub(super) struct Record {
     pub(super) calls: u64,
     /// Faults taken, of all copies.
     pub(super) faults: u64,
+    /// What calls asked for that failed for want of memory, of the first copy.
+    pub(super) attempts: Vec<Attempt>,
+    /// The fewest pages that were ever left, by size (as a power of two).
+    pub(super) spare: Vec<(u32, u64)>,
     /// The tables when as many processes as ever held huge mappings, if that was not at the end.
     pub(super) peak: Option<Snapshot>,
+}
+
+impl Record {
+    /// The fewest pages of a size that were ever left.
+    pub(super) fn spare(&self, shift: u32) -> u64 {
+        self.spare.iter().find(|(known, _)| *known == shift).map_or(0, |(_, spare)| *spare)
+    }
 }
 
 /// Performs the plan.
@@ -124,7 +137,16 @@ impl<'p> Run<'_, 'p> {
     fn perform(&mut self, op: &'p Op, copy: u32) {
         self.thread_goes_on(op, copy);
         let is_fault = matches!(op.act, Act::Fault { .. });
+        if wanted_memory(op) {
+            if self.machine.copies() > 1 {
+                // How many pages one of many leaves to the others is not recorded.
+                return;
+            }
+            let attempt = self.machine.attempt(op);
+            self.record.attempts.extend(attempt);
+        }
         let performed = self.machine.perform(copy, &op.act);
+        self.watch_pools();
         self.since_look += 1;
         if is_fault {
             self.record.faults += 1;
@@ -146,6 +168,16 @@ impl<'p> Run<'_, 'p> {
                 if !matches!(op.act, Act::End { .. }) {
                     self.compare(ended.op, ended.copy, got.as_ref());
                 }
+            }
+        }
+    }
+
+    fn watch_pools(&mut self) {
+        for size in HugeSize::ALL {
+            let left = self.machine.available(size.shift());
+            match self.record.spare.iter_mut().find(|(shift, _)| *shift == size.shift()) {
+                Some((_, spare)) => *spare = left.min(*spare),
+                None => self.record.spare.push((size.shift(), left)),
             }
         }
     }

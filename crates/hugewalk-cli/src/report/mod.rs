@@ -38,8 +38,14 @@ pub struct Report {
     pub differences: Vec<Difference>,
     /// What the recording does not tell or the replay could not follow, and what would help: a sentence each.
     pub notes: Vec<String>,
+    /// Calls that asked for huge pages and got none.
+    pub failed: Vec<FailedCall>,
     /// Calls that were not performed, by name, and how often they were made.
     pub skipped: BTreeMap<String, u64>,
+    /// Of these, the ones that may matter to huge pages.
+    pub may_matter: BTreeMap<String, u64>,
+    /// How many others there are.
+    pub unconcerned: u64,
     /// The comparison with what the kernel said, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truth: Option<Comparison>,
@@ -234,6 +240,37 @@ pub struct Pool {
     pub reserved: u64,
     /// `HugePages_Surp`
     pub surplus: u64,
+    /// Whether nobody said how large it was at the start, so that `total` and `free` are a guess.
+    pub guessed: bool,
+}
+
+/// A call that asked for huge pages and got none.
+#[derive(Debug, Serialize)]
+pub struct FailedCall {
+    /// The line of the strace file.
+    pub line: u32,
+    /// The process.
+    pub pid: u32,
+    /// The call.
+    pub call: &'static str,
+    /// What was to be mapped, as in [`Mapping`].
+    pub backing: String,
+    /// How much it asked for, in whole pages; 0 if it asked for none yet.
+    pub bytes: u64,
+    /// The size of the pages.
+    pub page_kb: u64,
+    /// How many.
+    pub pages: u64,
+    /// The error.
+    pub error: String,
+    /// How many pages the pool lacked, at least and at most; none if that is not why it failed.
+    pub pages_lacking: Option<[u64; 2]>,
+    /// Whether the pool explains the failure.
+    pub explained: bool,
+    /// The line on which the process got normal pages instead.
+    pub normal_pages_line: Option<u32>,
+    /// Why it failed and what would help, in words.
+    pub why: String,
 }
 
 /// A call that ended otherwise than it was recorded.

@@ -81,7 +81,17 @@ pub enum TruthError {
 /// The place is said already, in the way in which it is said of all files.
 fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
+    let what = text.split(" at line ").next().unwrap_or_default();
+    // The names of structures here say nothing to whoever wrote the file.
+    let structures = [
+        ("Truth", "the whole"),
+        ("Meminfo", "meminfo"),
+        ("TrueProcess", "a process"),
+        ("TrueMapping", "a mapping"),
+    ];
+    structures.iter().fold(what.to_owned(), |text, (name, of)| {
+        text.replace(&format!("expected struct {name}"), &format!("expected an object (for {of})"))
+    })
 }
 
 fn moment<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
@@ -128,7 +138,10 @@ impl Truth {
         counter("HugePages_Free", self.meminfo.free, |pool| pool.free);
         counter("HugePages_Rsvd", self.meminfo.reserved, |pool| pool.reserved);
         counter("HugePages_Surp", self.meminfo.surplus, |pool| pool.surplus);
-        let pids = self.processes.keys().copied().chain(processes.iter().map(|process| process.pid));
+        // Somebody has the pages that are not free: where no process is named, nobody looked.
+        let looked_at = !self.processes.is_empty() || self.meminfo.free == self.meminfo.total;
+        let ours = processes.iter().filter(|_| looked_at).map(|process| process.pid);
+        let pids = self.processes.keys().copied().chain(ours);
         for pid in std::collections::BTreeSet::from_iter(pids) {
             let kernel = self.processes.get(&pid);
             let replay = processes.iter().find(|process| process.pid == pid);
@@ -222,7 +235,8 @@ mod tests {
         Process { pid, hugetlb_pages_kb: 2048, mappings: vec![mapping] }
     }
 
-    const POOL: Pool = Pool { huge_page_kb: 2048, total: 9, free: 8, reserved: 7, surplus: 0 };
+    const POOL: Pool =
+        Pool { huge_page_kb: 2048, total: 9, free: 8, reserved: 7, surplus: 0, guessed: false };
 
     #[test]
     fn equal_figures_compare_equal() {

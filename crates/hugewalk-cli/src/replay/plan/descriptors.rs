@@ -10,7 +10,15 @@ use crate::trace::{Call, Descriptor, Event};
 impl Planner {
     pub(super) fn descriptors(&mut self, call: &Call, actor: &Actor<'_>) {
         let table = actor.thread.table;
-        let Some(value) = actor.outcome.value() else { return };
+        let Some(value) = actor.outcome.value() else {
+            if let Call::MemfdCreate { flags, .. } = call
+                && flags.contains(MemfdFlags::MFD_HUGETLB)
+            {
+                let shift = flags.page_shift().unwrap_or(self.default_shift);
+                self.failed(0, shift, "memfd".to_owned(), actor);
+            }
+            return;
+        };
         match call {
             Call::Open { .. } => self.open(call, descriptor(value), actor),
             Call::MemfdCreate { name, flags } => {
@@ -215,13 +223,15 @@ impl Planner {
         fd.path.as_deref().map(str::to_owned).or_else(|| known(actor.thread.table))
     }
 
+    /// Whether somebody could still come to map the file. A segment that was removed can be attached as long as anybody is.
+    pub(super) fn is_reachable(&self, file: FileId) -> bool {
+        self.files.is_reachable(file) || self.files.is_dying_segment(file) && self.holders.holds_any(file)
+    }
+
     /// Lets go of huge files that nobody can come to map any more.
     pub(super) fn forget_unreachable(&mut self, event: &Event, call: &'static str) {
         for file in self.files.take_lost() {
-            let attached = self.attached.get(&file).is_some_and(|count| *count > 0);
-            // The segment's number works as long as it is attached somewhere.
-            let dying = attached && self.files.is_dying_segment(file);
-            if dying || !self.held.contains(&file) || self.files.is_reachable(file) {
+            if !self.held.contains(&file) || self.is_reachable(file) {
                 continue;
             }
             self.held.remove(&file);

@@ -1,6 +1,6 @@
 //! Where the mappings of a process lie, according to the recorded results.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use rangemap::{RangeMap, RangeSet};
@@ -35,8 +35,12 @@ pub(super) struct Memory {
     huge: RangeMap<u64, Piece>,
     /// Where huge mappings are or were: a call on such a range that is unmapped now concerns us still.
     once_huge: RangeSet<u64>,
-    /// The mappings of which it holds a part, as last counted.
-    pub(super) counted: BTreeSet<MappingId>,
+    /// How many bytes of each mapping it holds.
+    held: BTreeMap<MappingId, u64>,
+    /// Mappings of which it came to hold a part, or has no part any more, since somebody asked.
+    changes: Vec<(MappingId, bool)>,
+    /// Whether it is counted among those that hold huge pages.
+    pub(super) counted: bool,
 }
 
 impl Memory {
@@ -45,7 +49,27 @@ impl Memory {
             self.ordinary.unmap(range.clone());
             self.dont_fork.remove(range.clone());
             self.once_huge.insert(range.clone());
+            self.release(&range);
+            let bytes = self.held.entry(piece.mapping).or_default();
+            if *bytes == 0 {
+                self.changes.push((piece.mapping, true));
+            }
+            *bytes += range.end - range.start;
             self.huge.insert(range, piece);
+        }
+    }
+
+    /// What lies in the range is about to be replaced, or to go.
+    fn release(&mut self, range: &Range<u64>) {
+        for (part, piece) in self.huge.overlapping(range) {
+            let bytes = part.end.min(range.end) - part.start.max(range.start);
+            if let Some(held) = self.held.get_mut(&piece.mapping) {
+                *held = held.saturating_sub(bytes);
+                if *held == 0 {
+                    self.held.remove(&piece.mapping);
+                    self.changes.push((piece.mapping, false));
+                }
+            }
         }
     }
 
@@ -64,6 +88,7 @@ impl Memory {
         if !range.is_empty() {
             self.ordinary.unmap(range.clone());
             self.dont_fork.remove(range.clone());
+            self.release(&range);
             self.huge.remove(range);
         }
     }
@@ -146,9 +171,22 @@ impl Memory {
         Some((mapping, address..end))
     }
 
-    /// The mappings of which it holds a part.
-    pub(super) fn mappings(&self) -> BTreeSet<MappingId> {
-        self.huge.iter().map(|(_, piece)| piece.mapping).collect()
+    /// Which mappings it came to hold a part of, and which it has no part of any more, since this was asked last.
+    pub(super) fn take_changes(&mut self) -> Vec<(MappingId, bool)> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// It is a copy made for a forked child: all that it holds is new to it.
+    pub(super) fn begin_anew(&mut self) {
+        self.counted = false;
+        self.changes = self.held.keys().map(|mapping| (*mapping, true)).collect();
+    }
+
+    /// It ends: all that it holds goes.
+    pub(super) fn give_up(&mut self) {
+        self.changes.extend(self.held.keys().map(|mapping| (*mapping, false)));
+        self.held.clear();
+        self.huge.clear();
     }
 }
 

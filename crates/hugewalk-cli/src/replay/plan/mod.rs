@@ -5,7 +5,9 @@
 //! matter of calling the engine, as often over as there are copies to run.
 
 mod descriptors;
+mod failed;
 pub mod files;
+mod holders;
 mod memory;
 mod mounts;
 mod names;
@@ -20,9 +22,10 @@ pub mod tasks;
 mod unknown;
 mod userfault;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
+pub use failed::Failed;
 pub use files::FileId;
 pub use mounts::Mount;
 pub use need::Need;
@@ -53,6 +56,12 @@ pub struct Plan {
     /// The operation before which as many processes as ever hold huge mappings, the last if there are several such
     /// moments; the number of operations if that is the end.
     pub peak: usize,
+    /// The mappings held at that moment, and by which address spaces.
+    pub fullest: HashMap<MappingId, BTreeSet<Space>>,
+    /// The first process was there before the recording began.
+    pub began_late: bool,
+    /// Its number.
+    pub first_pid: u32,
     /// The processes alive at the end that have an address space with huge mappings.
     pub living: BTreeMap<u32, Space>,
     /// The huge pages that all this can use.
@@ -65,6 +74,8 @@ pub struct Plan {
     pub other_faults: u64,
     /// What could not be followed, and what would help: a sentence each.
     pub notes: Vec<String>,
+    /// Calls that asked for huge pages and got none.
+    pub failed: Vec<Failed>,
     /// Calls that are not performed, by name.
     pub skipped: BTreeMap<String, u64>,
     /// The moment of the last step.

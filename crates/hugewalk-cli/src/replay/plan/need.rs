@@ -7,6 +7,9 @@ use super::FileId;
 /// Sizes of huge pages, as powers of two.
 pub(super) const SHIFTS: [u32; 2] = [21, 30];
 
+/// A call for more pages than that fails on every machine.
+const MOST_TO_FAIL: u64 = 1 << 16;
+
 /// Huge pages needed, an upper bound.
 #[derive(Debug, Default)]
 pub struct Need {
@@ -14,6 +17,8 @@ pub struct Need {
     files: HashMap<FileId, (u32, u64)>,
     /// Pages that each copy of the processes needs for itself, by size.
     private: [u64; SHIFTS.len()],
+    /// The most that a call asked for that failed, by size.
+    failed: [u64; SHIFTS.len()],
 }
 
 impl Need {
@@ -28,6 +33,19 @@ impl Need {
         if let Some(place) = SHIFTS.iter().position(|known| *known == shift) {
             self.private[place] = self.private[place].saturating_add(pages);
         }
+    }
+
+    /// A call asked for so many pages and failed.
+    pub fn failed(&mut self, shift: u32, pages: u64) {
+        if let Some(place) = SHIFTS.iter().position(|known| *known == shift) {
+            self.failed[place] = pages.min(MOST_TO_FAIL).max(self.failed[place]);
+        }
+    }
+
+    /// As many pages more as let the calls succeed that failed; of a call for very many, not all.
+    #[must_use]
+    pub fn failed_pages(&self, shift: u32) -> u64 {
+        SHIFTS.iter().position(|known| *known == shift).map_or(0, |place| self.failed[place])
     }
 
     /// Pages of one size, for so many copies of the processes.

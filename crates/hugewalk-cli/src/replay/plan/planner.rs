@@ -6,6 +6,7 @@ use std::ops::Range;
 use hugewalk::fault::Access;
 
 use super::files::{FileId, Files, Survey};
+use super::holders::Holders;
 use super::memory::{Memory, Piece};
 use super::mounts::Mount;
 use super::tasks::{Left, SpaceId, Tasks, Thread};
@@ -31,9 +32,11 @@ pub struct Known<'a> {
 pub fn plan(trace: &Trace, until: Time, known: &Known<'_>) -> Plan {
     // The first reading finds files that turn out to consist of huge pages when they are mapped, long after the
     // descriptors were opened.
-    let mut first = Planner::new(trace, known, Survey::default());
-    first.read(trace, Time::MAX);
-    let survey = first.files.survey();
+    let survey = {
+        let mut first = Planner::new(trace, known, Survey::default());
+        first.read(trace, Time::MAX);
+        first.files.survey()
+    };
     let mut planner = Planner::new(trace, known, survey);
     planner.read(trace, until);
     planner.finish(trace)
@@ -55,15 +58,15 @@ pub(super) struct Planner {
     pub(super) receives: bool,
     /// Paths that were opened as directories.
     pub(super) directories: HashSet<String>,
-    /// How many address spaces hold a mapping of each file, counted for each mapping.
-    pub(super) attached: HashMap<FileId, u64>,
     /// What is not known.
     pub(super) unknown: Unknown,
     /// The fault that a thread took last, if it has done nothing else since: its place among the operations.
     faulted: HashMap<u32, usize>,
     memories: HashMap<SpaceId, Memory>,
-    /// How many address spaces hold each mapping now.
-    holders: Vec<u64>,
+    /// Which address spaces hold which mapping.
+    pub(super) holders: Holders,
+    /// The last call of each address space that asked for huge pages and got none, by its place in the list.
+    pub(super) missed: HashMap<SpaceId, usize>,
     /// How much is held now.
     held_now: Fullness,
     /// The same before each operation.
@@ -114,7 +117,6 @@ impl Planner {
             listed: known.listed.clone(),
             receives: trace.events.iter().any(receives),
             directories: HashSet::new(),
-            attached: HashMap::new(),
             unknown: Unknown::default(),
             faulted: HashMap::new(),
             plan: Plan::default(),
@@ -123,7 +125,8 @@ impl Planner {
             userfaults: Userfaults::default(),
             tasks: Tasks::new(trace.leaders.clone()),
             memories: HashMap::new(),
-            holders: Vec::new(),
+            holders: Holders::default(),
+            missed: HashMap::new(),
             held_now: Fullness::default(),
             held_before: Vec::new(),
         }
@@ -145,6 +148,11 @@ impl Planner {
         self.plan.peak = self.held_before.iter().rposition(|held| *held == most).unwrap_or_default();
         self.plan.notes.append(&mut self.files.notes);
         self.plan.notes.extend(self.unknown.sentences());
+        self.plan.fullest = self.holders.at(self.plan.peak);
+        if let Some(first) = trace.events.first() {
+            self.plan.first_pid = first.tid;
+            self.plan.began_late = !matches!(first.action, Action::Call(Call::Execve, _));
+        }
         for (name, count) in &trace.skipped {
             *self.plan.skipped.entry(name.clone()).or_default() += count;
         }
@@ -242,7 +250,7 @@ impl Planner {
 
     fn fork(&mut self, actor: &Actor<'_>, child: SpaceId) {
         let mut memory = self.memory(actor.thread.space).clone();
-        memory.counted.clear();
+        memory.begin_anew();
         memory.touched = 0;
         memory.locks_future = false;
         let from = memory.space.take();
@@ -276,7 +284,8 @@ impl Planner {
                     };
                     self.push_op(op);
                 }
-                self.uncount(&mut memory, BTreeSet::new());
+                memory.give_up();
+                self.count(&mut memory);
             }
             if let Some(table) = left.table {
                 self.files.drop_table(table);
@@ -390,40 +399,30 @@ impl Planner {
         self.held_now.pages -= pages;
     }
 
-    /// Counts anew who holds which mapping, after the mappings of an address space have changed.
+    /// Counts who holds which mapping, after the mappings of an address space have changed.
     pub(super) fn recount(&mut self, id: SpaceId) {
         let mut memory = std::mem::take(self.memory(id));
-        let now = memory.mappings();
-        self.uncount(&mut memory, now);
+        self.count(&mut memory);
         self.memories.insert(id, memory);
     }
 
-    fn uncount(&mut self, memory: &mut Memory, now: BTreeSet<super::MappingId>) {
-        self.held_now.spaces += u64::from(!now.is_empty());
-        self.held_now.spaces -= u64::from(!memory.counted.is_empty());
-        if now.is_empty() {
+    fn count(&mut self, memory: &mut Memory) {
+        let holds = memory.holds_huge();
+        self.held_now.spaces += u64::from(holds);
+        self.held_now.spaces -= u64::from(std::mem::replace(&mut memory.counted, holds));
+        if !holds {
             self.held_now.pages -= std::mem::take(&mut memory.touched);
         }
-        self.holders.resize(self.plan.mappings.len(), 0);
-        for gone in memory.counted.difference(&now) {
-            self.holders[gone.0 as usize] -= 1;
-            let file = self.plan.mappings[gone.0 as usize].file;
-            if let Some(count) = self.attached.get_mut(&file) {
-                *count -= 1;
-                if *count == 0 {
-                    self.attached.remove(&file);
-                    self.files.lost(file);
-                }
+        let op = self.plan.ops.len();
+        for (mapping, comes) in memory.take_changes() {
+            let Some(made) = self.plan.mappings.get_mut(mapping.0 as usize) else { continue };
+            if comes {
+                let holders = self.holders.add(op, memory.space, mapping, made);
+                made.processes = made.processes.max(holders);
+            } else if self.holders.remove(op, memory.space, mapping, made) {
+                self.files.lost(made.file);
             }
         }
-        for come in now.difference(&memory.counted) {
-            let place = come.0 as usize;
-            *self.attached.entry(self.plan.mappings[place].file).or_default() += 1;
-            self.holders[place] += 1;
-            let made = &mut self.plan.mappings[place];
-            made.processes = made.processes.max(self.holders[place]);
-        }
-        memory.counted = now;
     }
 }
 

@@ -40,6 +40,7 @@ impl Planner {
                     Some(mapping) => self.mmap(&wanted, &mapping, actor),
                     None if actor.succeeded() => {
                         let start = actor.outcome.value().unwrap_or_default();
+                        self.got_normal_pages(*length, actor);
                         self.map_ordinary(pages(start, *length), actor);
                     }
                     None => {}
@@ -102,13 +103,15 @@ impl Planner {
     }
 
     fn mmap(&mut self, wanted: &Wanted, mapping: &Mapping, actor: &Actor<'_>) {
+        if !actor.succeeded() {
+            self.mapping_failed(mapping, actor);
+        }
         let fixed = wanted.flags.contains(MapFlags::MAP_FIXED);
         let at = VirtAddr::new(wanted.address);
         let place = match actor.outcome {
             Outcome::Returned(start) if !fixed => Placement::FixedNoReplace(VirtAddr::new(*start)),
             Outcome::Failed(errno) if !matches!(&**errno, "ENOMEM" | "EINVAL") => {
-                // For reasons that lie outside of memory: rights, limits, what else lies there.
-                self.skip(format!("mmap that failed with {errno}"));
+                // For reasons that lie outside of memory: rights, limits, what else lies there. It is reported as it is.
                 return;
             }
             _ if fixed => Placement::Fixed(at),
@@ -197,7 +200,7 @@ impl Planner {
             unsharable: Vec::new(),
         };
         made.unsharable = sharing::at_first(&made);
-        made.unsharable.extend(sharing::beside_others(&made, &self.plan.mappings));
+        made.unsharable.extend(sharing::beside_others(&made, &self.plan.mappings, &self.holders));
         self.plan.mappings.push(made);
         id
     }

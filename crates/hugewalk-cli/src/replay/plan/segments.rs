@@ -27,8 +27,14 @@ impl Planner {
         let huge =
             flags.contains(ShmFlags::SHM_HUGETLB).then(|| flags.page_shift().unwrap_or(self.default_shift));
         let Some(id) = actor.outcome.value().and_then(|id| u32::try_from(id).ok()) else {
+            if let Some(shift) = huge {
+                self.segment_failed(size, shift, flags, actor);
+            }
             return;
         };
+        if huge.is_none() {
+            self.got_normal_pages(size, actor);
+        }
         let known = self.files.segment(id).map(|(file, _)| file);
         // One that is looked up only was made before, with a size and pages that are not recorded here.
         if known.is_none() && key != 0 && !flags.contains(ShmFlags::IPC_CREAT) && huge.is_none() {
@@ -47,6 +53,26 @@ impl Planner {
         // What it returns is a number that the engine does not give.
         let change = Change::Segment { length, reserved };
         self.change(actor, Some(Outcome::Returned(0)), FileAct { file, shift, change });
+    }
+
+    /// A segment of huge pages that was not made; it may be that of somebody else that was not found.
+    fn segment_failed(&mut self, size: u64, shift: u32, flags: ShmFlags, actor: &Actor<'_>) {
+        if matches!(actor.outcome, Outcome::Failed(errno) if matches!(&**errno, "ENOENT" | "EEXIST")) {
+            // It looked whether there is one.
+            return;
+        }
+        self.failed(size, shift, "shm".to_owned(), actor);
+        let asked_for_memory = matches!(actor.outcome, Outcome::Failed(errno) if **errno == *"ENOMEM");
+        if !asked_for_memory || !super::need::SHIFTS.contains(&shift) {
+            return;
+        }
+        // One that nobody knows, to see whether there are pages for it.
+        let file = self.files.anonymous(Some(shift));
+        let length = size.checked_next_multiple_of(1 << shift).unwrap_or(size);
+        let reserved = !flags.contains(ShmFlags::SHM_NORESERVE);
+        let change = Change::Segment { length, reserved };
+        self.change(actor, Some(actor.outcome.clone()), FileAct { file, shift, change });
+        self.change(actor, None, FileAct { file, shift, change: Change::Forget });
     }
 
     fn shmat(&mut self, id: u32, flags: ShmatFlags, actor: &Actor<'_>) {
@@ -128,7 +154,7 @@ impl Planner {
             }
             _ => return,
         };
-        if actor.succeeded() && self.files.is_reachable(file) {
+        if actor.succeeded() && self.is_reachable(file) {
             self.held.insert(file);
         }
         self.change(actor, Some(actor.outcome.clone()), FileAct { file, shift, change });

@@ -5,8 +5,9 @@
 
 use std::ops::Range;
 
+use super::holders::{Holders, Unlike};
 use super::{Made, MappingId, Plan};
-use crate::report::{Unsharable, range_text, text::size};
+use crate::report::{Unsharable, range_text};
 use crate::trace::flags::Prot;
 
 const GIB: u64 = 1 << 30;
@@ -57,32 +58,28 @@ pub(super) fn at_first(made: &Made) -> Vec<Unsharable> {
     .collect()
 }
 
-/// What keeps a mapping from sharing with the earlier ones of the same file.
-pub(super) fn beside_others(made: &Made, earlier: &[Made]) -> Vec<Unsharable> {
-    if !made.may_share() {
+/// What keeps a mapping from sharing with those of the same file that are held at the time.
+pub(super) fn beside_others(made: &Made, others: &[Made], holders: &Holders) -> Vec<Unsharable> {
+    if !made.may_share() || made.whole_ranges == 0 {
+        // What it lacks itself has been said.
         return Vec::new();
     }
+    let why = |unlike: Unlike| {
+        let other = others.get(unlike.other.0 as usize)?;
+        let line = other.line;
+        Some(if unlike.elsewhere {
+            format!("not with the mapping of line {line}: {ANOTHER_PLACE}")
+        } else {
+            let (other, own) = (rights(other.prot), rights(made.prot));
+            format!("not with the mapping of line {line}: that one is {other}, this one {own}")
+        })
+    };
     let whole = |why: String| Unsharable {
         bytes: made.range.end - made.range.start,
         range: range_text(&made.range),
         why,
     };
-    let place = |made: &Made| made.range.start.wrapping_sub(made.offset) % GIB;
-    let mut found: Vec<Unsharable> = Vec::new();
-    for other in earlier.iter().filter(|other| other.file == made.file && other.may_share()) {
-        if place(other) != place(made) {
-            found.push(whole(format!("not with the mapping of line {}: {ANOTHER_PLACE}", other.line)));
-        } else if other.prot != made.prot {
-            found.push(whole(format!(
-                "not with the mapping of line {}: that one is {}, this one {}",
-                other.line,
-                rights(other.prot),
-                rights(made.prot)
-            )));
-        }
-    }
-    found.truncate(LISTED);
-    found
+    holders.unlike(made, LISTED).into_iter().filter_map(why).map(whole).collect()
 }
 
 /// A later call that touches the sharing of a mapping.
@@ -169,19 +166,12 @@ fn rights(prot: Prot) -> String {
         .collect()
 }
 
-/// What the mapping would gain from another place or size: none if nothing.
+/// What the mapping would gain from another place: none if nothing. A larger mapping would share more, too, and cost more
+/// pages than that saves in tables.
 pub(crate) fn to_gain(made: &Made) -> Option<Gain> {
-    if !made.may_share() || made.processes < 2 {
-        return None;
-    }
     let bytes = made.range.end - made.range.start;
     let aligned = (bytes / GIB).saturating_sub(made.whole_ranges);
-    let grown = bytes.div_ceil(GIB).saturating_sub(made.whole_ranges);
-    let missing = bytes.div_ceil(GIB).saturating_mul(GIB).saturating_sub(bytes);
-    if aligned == 0 && (grown == 0 || bytes < GIB / 2) {
-        return None;
-    }
-    Some(Gain { aligned, grown, missing })
+    (made.may_share() && made.processes > 1 && aligned > 0).then_some(Gain { aligned })
 }
 
 /// See [`to_gain`].
@@ -189,37 +179,18 @@ pub(crate) fn to_gain(made: &Made) -> Option<Gain> {
 pub(crate) struct Gain {
     /// 1 GiB ranges more that would share if the mapping began on a 1 GiB boundary.
     pub(crate) aligned: u64,
-    /// The same if it were made larger by `missing` bytes, too.
-    pub(crate) grown: u64,
-    /// Bytes up to the next whole gigabyte.
-    pub(crate) missing: u64,
 }
 
 impl Gain {
     /// In words.
     pub(crate) fn sentence(self, made: &Made) -> String {
-        let (line, now) = (made.line, made.whole_ranges);
-        let ranges = |more: u64| match now + more {
+        let now = made.whole_ranges;
+        let ranges = match now + self.aligned {
             1 => "1 range of 1 GiB would share its table".to_owned(),
             ranges => format!("{ranges} ranges of 1 GiB would share their tables"),
         };
         let instead = if now == 0 { ", now none does".to_owned() } else { format!(" instead of {now}") };
-        match self {
-            Self { aligned: 0, grown, missing } => format!(
-                "Map line {line} 1 GiB aligned and {} larger, a whole number of GiB: {}{instead}.",
-                size(missing),
-                ranges(grown)
-            ),
-            Self { aligned, grown, .. } if aligned == grown => {
-                format!("Map line {line} 1 GiB aligned: {}{instead}.", ranges(aligned))
-            }
-            Self { aligned, grown, missing } => format!(
-                "Map line {line} 1 GiB aligned: {}{instead}; {} if it is made {} larger, too.",
-                ranges(aligned),
-                now + grown,
-                size(missing)
-            ),
-        }
+        format!("map what line {} maps 1 GiB aligned: {ranges}{instead}.", made.line)
     }
 }
 
@@ -271,13 +242,21 @@ mod tests {
     #[test]
     fn mappings_of_one_file_share_only_at_the_same_place_in_the_gigabyte_and_with_the_same_rights() {
         let first = made(GIB, 2048);
-        let why =
-            |other: &Made| beside_others(other, std::slice::from_ref(&first)).pop().map(|part| part.why);
+        let mut holders = Holders::default();
+        holders.add(0, None, MappingId(0), &first);
+        let why = |other: &Made| {
+            beside_others(other, std::slice::from_ref(&first), &holders).pop().map(|part| part.why)
+        };
         assert_eq!(why(&made(5 * GIB, 2048)), None);
         assert!(why(&made(5 * GIB + (2 << 20), 2048)).expect("a reason").contains("another place"));
         let writable = Made { prot: Prot::PROT_READ | Prot::PROT_WRITE, ..made(5 * GIB, 2048) };
         assert!(why(&writable).expect("a reason").ends_with("that one is r--, this one rw-"));
-        assert_eq!(why(&Made { file: FileId(1), ..writable }), None);
+        assert_eq!(why(&Made { file: FileId(1), ..made(5 * GIB + (2 << 20), 2048) }), None);
+        assert_eq!(why(&made(5 * GIB + (2 << 20), 500)), None, "too small to share with anybody");
+        // One that is gone by then is nothing to agree with.
+        holders.remove(0, None, MappingId(0), &first);
+        let elsewhere = made(5 * GIB + (2 << 20), 2048);
+        assert!(beside_others(&elsewhere, std::slice::from_ref(&first), &holders).is_empty());
     }
 
     #[test]
@@ -303,15 +282,14 @@ mod tests {
         assert_eq!(sentence(&made(GIB, 2048)), None);
         assert_eq!(
             sentence(&made(GIB + (2 << 20), 2048)).as_deref(),
-            Some("Map line 7 1 GiB aligned: 2 ranges of 1 GiB would share their tables instead of 1.")
+            Some(
+                "map what line 7 maps 1 GiB aligned: 2 ranges of 1 GiB would share their tables instead of 1."
+            )
         );
-        let postgres = sentence(&made(0x7fce_a580_0000, 2682)).expect("a gain");
-        assert!(postgres.ends_with(
-            "390 MiB larger, a whole number of GiB: 3 ranges of 1 GiB would share their tables instead of 2."
-        ));
-        let both = sentence(&made(GIB + (2 << 20), 1500)).expect("a gain");
-        assert!(both.ends_with("would share its table, now none does; 2 if it is made 548 MiB larger, too."));
+        let one = sentence(&made(GIB + (2 << 20), 1500)).expect("a gain");
+        assert!(one.ends_with("would share its table, now none does."));
+        assert_eq!(sentence(&made(0x7fce_a580_0000, 2682)), None, "only more pages would help");
         assert_eq!(sentence(&Made { processes: 1, ..made(GIB + (2 << 20), 2048) }), None);
-        assert_eq!(sentence(&made(GIB, 100)), None);
+        assert_eq!(sentence(&made(GIB + (2 << 20), 600)), None);
     }
 }

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::Report;
+use super::{FailedCall, Pool, Report};
 use crate::trace::{Clock, Time};
 use words::paragraph;
 pub(crate) use words::{counted, grouped, size};
@@ -29,11 +29,21 @@ const LISTED: usize = 12;
 pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     recording(report, out)?;
     notes(report, out)?;
-    sharing::mappings(&report.mappings, out)?;
-    sharing::tables(report, out)?;
-    sharing::unsharing(report, out)?;
-    pools(report, out)?;
-    results(report, out)?;
+    failed(report, out)?;
+    if report.mappings.is_empty() {
+        // Tables, costs and pools would be so many zeros.
+        heading(out, "Huge mappings")?;
+        writeln!(out, "  none were made")?;
+        if report.recording.calls > 0 || !report.differences.is_empty() || !report.may_matter.is_empty() {
+            results(report, out)?;
+        }
+    } else {
+        sharing::mappings(&report.mappings, out)?;
+        sharing::tables(report, out)?;
+        sharing::unsharing(report, out)?;
+        pools(report, out)?;
+        results(report, out)?;
+    }
     if let Some(comparison) = &report.truth {
         truth::comparison(comparison, out)?;
     }
@@ -82,7 +92,22 @@ fn recording(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if recording.faults.is_none() {
         paragraph(out, "  ", "without --faults: only pages that calls populate are present")?;
     }
+    if report.mappings.is_empty() && report.failed.is_empty() {
+        // Of no use to anybody.
+        return Ok(());
+    }
     paragraph(out, "  ", &format!("pool at the start: {}", recording.pool))
+}
+
+fn failed(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    if report.failed.is_empty() {
+        return Ok(());
+    }
+    heading(out, "Calls that asked for huge pages and got none")?;
+    for call in report.failed.iter().take(LISTED) {
+        paragraph(out, "  - ", &call.sentence())?;
+    }
+    more(out, report.failed.len())
 }
 
 /// What is not known stands before all figures: they may be wrong for it.
@@ -90,7 +115,7 @@ fn notes(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if report.notes.is_empty() {
         return Ok(());
     }
-    heading(out, "Not known")?;
+    heading(out, "What this cannot say")?;
     for sentence in report.notes.iter().take(LISTED) {
         paragraph(out, "  - ", sentence)?;
     }
@@ -99,8 +124,14 @@ fn notes(report: &Report, out: &mut impl Write) -> io::Result<()> {
 
 fn pools(report: &Report, out: &mut impl Write) -> io::Result<()> {
     heading(out, "Pool at the end")?;
+    if report.pools.iter().any(|pool| pool.guessed && pool.total > 0) {
+        let text = "total and free follow from a guess: the recording does not tell how large the pool was (give --pool)";
+        paragraph(out, "  ", text)?;
+    }
     let mut table = grid(&["pages of", "total", "free", "reserved", "surplus"]);
-    for pool in &report.pools {
+    let is_empty = |pool: &&Pool| pool.total == 0;
+    let all_empty = report.pools.iter().all(|pool| is_empty(&pool));
+    for pool in report.pools.iter().filter(|pool| all_empty || !is_empty(pool)) {
         table.add_row([
             size(pool.huge_page_kb << 10),
             grouped(pool.total),
@@ -116,8 +147,20 @@ fn results(report: &Report, out: &mut impl Write) -> io::Result<()> {
     heading(out, "Results")?;
     let calls = report.recording.calls;
     if report.differences.is_empty() {
-        let calls = counted(calls, "call", "calls");
-        writeln!(out, "  {GOOD}all {calls} ended as recorded{GOOD:#}")?;
+        let calls = match calls {
+            0 => "no call had a result to compare".to_owned(),
+            1 => "the call on huge pages ended as recorded".to_owned(),
+            calls => format!("all {} ended as recorded", counted(calls, "call", "calls")),
+        };
+        writeln!(out, "  {GOOD}{calls}{GOOD:#}")?;
+        let agrees = |call: &&FailedCall| {
+            let of_size = report.pools.iter().find(|pool| pool.huge_page_kb == call.page_kb);
+            call.explained && of_size.is_some_and(|pool| pool.guessed)
+        };
+        if let fitted @ 1.. = report.failed.iter().filter(agrees).count() {
+            let calls = counted(fitted as u64, "call", "calls");
+            writeln!(out, "  ({calls} failed as recorded because the guessed pool was chosen so)")?;
+        }
     } else {
         let lines = counted(report.differences.len() as u64, "line", "lines");
         writeln!(out, "  {BAD}{lines} of the recording ended otherwise{BAD:#}")?;
@@ -130,10 +173,14 @@ fn results(report: &Report, out: &mut impl Write) -> io::Result<()> {
         }
         more(out, report.differences.len())?;
     }
-    if !report.skipped.is_empty() {
+    if !report.may_matter.is_empty() {
         let skipped: Vec<String> =
-            report.skipped.iter().map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
-        paragraph(out, "  ", &format!("calls not performed: {}", skipped.join(", ")))?;
+            report.may_matter.iter().map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
+        paragraph(out, "  ", &format!("calls not performed that may matter: {}", skipped.join(", ")))?;
+    }
+    if report.unconcerned > 0 {
+        let calls = counted(report.unconcerned, "other call", "other calls");
+        paragraph(out, "  ", &format!("{calls} not performed: they have nothing to do with huge pages"))?;
     }
     Ok(())
 }

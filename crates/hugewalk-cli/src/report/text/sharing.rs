@@ -10,9 +10,6 @@ use crate::trace::Clock;
 
 pub(super) fn mappings(mappings: &[Mapping], out: &mut impl Write) -> io::Result<()> {
     heading(out, "Huge mappings")?;
-    if mappings.is_empty() {
-        return writeln!(out, "  none");
-    }
     for mapping in mappings.iter().take(LISTED) {
         let text = format!(
             "{}, {}, {}, pages of {}",
@@ -146,5 +143,5 @@ pub(super) fn unsharing(report: &Report, out: &mut impl Write) -> io::Result<()>
         ]);
     }
     rows(out, &mut table, &[1, 2, 3, 4])?;
-    writeln!(out, "  (waits: for a grace period; disturbed: processors interrupted, all told)")
+    writeln!(out, "  (waits: grace periods waited for; disturbed: interruptions of processors in total)")
 }
