@@ -52,8 +52,6 @@ fn assert_figures(report: &Value, all: usize, differing: u64) {
 #[test]
 fn real_programs_have_the_figures_of_the_kernel() {
     for (name, truth, figures) in [
-        ("pg", "truth.json", 52),
-        ("pg", "truth2.json", 22),
         // Its mount is in no usual place, but the kernel lists its mappings.
         ("dpdk", "truth.json", 1206),
         // The memory of a virtual machine, handed to another process by a message that is not recorded.
