@@ -23,7 +23,7 @@ use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::file::{FileProof, HugeFile, IMmapWriteGuard};
 use crate::mm::Mm;
 use crate::platform::{Event, Platform, Protocol, Step};
-use crate::reserve::PrivateReserve;
+use crate::reserve::{PrivateReserve, Room};
 use crate::sync::Arc;
 use crate::table::{Retired, TableRef};
 use crate::vma::Vma;
@@ -160,7 +160,7 @@ impl<'g, P: Platform> Gather<'g, P> {
         reserve: &Arc<PrivateReserve<P>>,
     ) {
         if !self.reserve.as_ref().is_some_and(|known| Arc::ptr_eq(known, reserve)) {
-            self.flush();
+            self.pay(Room::AsItIs);
             self.reserve = Some(reserve.clone());
         }
         self.owe(address, Owed { frame, promised: true });
@@ -171,12 +171,30 @@ impl<'g, P: Platform> Gather<'g, P> {
         if let Some(place) = self.inline.get_mut(self.inline_len) {
             *place = owed;
             self.inline_len += 1;
-        } else if self.more.len() < BATCH && self.more.try_reserve(1).is_ok() {
+        } else if self.more.len() < self.more.capacity() {
             self.more.push(owed);
         } else {
-            self.flush();
+            // Nobody made room. With a table lock held nothing is allocated.
+            self.pay(Room::AsItIs);
             // After the flush nothing else is owed for this page.
-            self.put(owed);
+            self.put(owed, Room::AsItIs);
+        }
+    }
+
+    /// Is there room for what one more entry can owe?
+    pub(crate) fn has_room(&self) -> bool {
+        self.inline_len < INLINE || self.more.len() < self.more.capacity()
+    }
+
+    /// Makes room for what one more entry can owe, before its table is locked: under that lock nothing is allocated or freed.
+    /// If there is no memory, what is owed so far is paid.
+    pub(crate) fn make_room(&mut self) {
+        if self.has_room() {
+            return;
+        }
+        let more = self.more.len().max(BATCH / 8);
+        if self.more.len() >= BATCH || self.more.try_reserve(more).is_err() {
+            self.flush();
         }
     }
 
@@ -216,6 +234,10 @@ impl<'g, P: Platform> Gather<'g, P> {
 
     /// Pays what is owed so far. Does not sleep.
     pub(crate) fn flush(&mut self) {
+        self.pay(Room::MayGrow);
+    }
+
+    fn pay(&mut self, room: Room) {
         let hugetlb = self.mm.hugetlb();
         if let Some(range) = self.range.clone() {
             self.unflushed = true;
@@ -236,11 +258,14 @@ impl<'g, P: Platform> Gather<'g, P> {
         // Forgotten before it is paid: a platform that unwinds while it takes a page back must not be given it twice.
         let (inline, inline_len) = (self.inline, core::mem::take(&mut self.inline_len));
         for owed in inline.into_iter().take(inline_len) {
-            self.put(owed);
+            self.put(owed, room);
         }
-        for owed in core::mem::take(&mut self.more) {
-            self.put(owed);
+        let mut more = core::mem::take(&mut self.more);
+        for owed in more.drain(..) {
+            self.put(owed, room);
         }
+        // The room stays: a table may be locked, under which nothing is freed either.
+        self.more = more;
         self.retired.free_after_grace_period(hugetlb, self.mm.id());
     }
 
@@ -263,13 +288,13 @@ impl<'g, P: Platform> Gather<'g, P> {
         // What is left of the gather owns nothing: the tables' records are not freed with their list.
     }
 
-    fn put(&self, Owed { frame, promised }: Owed) {
+    fn put(&self, Owed { frame, promised }: Owed, room: Room) {
         let hugetlb = self.mm.hugetlb();
         // Only after the flush: who finds the page mapped once takes it for its own and writes to it, while a processor
         // of this address space could still read it.
         hugetlb.page(frame).remove_mapping();
         match self.reserve.as_ref().filter(|_| promised) {
-            Some(reserve) => hugetlb.put_page_promised(frame, |index| reserve.restore(index)),
+            Some(reserve) => hugetlb.put_page_promised(frame, |index| reserve.restore(index, room)),
             None => hugetlb.put_page(frame),
         }
     }

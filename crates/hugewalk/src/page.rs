@@ -12,6 +12,7 @@ use crate::addr::{HugeFrame, HugeSize};
 use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
 use crate::platform::{Barriers, PageRecord, Platform, fits};
+use crate::pool::Links;
 use crate::reserve::SubPool;
 use crate::sync::{Arc, Unowned, Word};
 
@@ -29,8 +30,26 @@ const POOLED_2M: u64 = 1 << 4;
 const POOLED_1G: u64 = 1 << 5;
 /// The pool lost the page as one of its surplus pages.
 const LOST_SURPLUS: u64 = 1 << 6;
+/// The list of its pool that the page is in: see [`Listed`].
+const FREE: u64 = 1 << 7;
+const OWED: u64 = 1 << 8;
+const LOST: u64 = 1 << 9;
+const LISTED: u64 = FREE | OWED | LOST;
 /// What outlives the page's use.
 const KEPT: u64 = HWPOISON | POOLED_2M | POOLED_1G;
+
+/// The lists of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// The page is in use, or on its way.
+    Nowhere,
+    /// It may be handed out.
+    Free,
+    /// Memory failure has hit it, and reservations rest on it all the same.
+    Owed,
+    /// Memory failure has hit it, and the pool does not count it any more.
+    Lost,
+}
 
 /// `refs` counts references in its lower half and pins in its upper half: one atomic step takes, or gives back, a pin
 /// together with the reference that belongs to it. Linux: `GUP_PIN_COUNTING_BIAS`, `compound_pincount`.
@@ -50,6 +69,8 @@ const MIGRATION: u64 = 1 << 32;
 ///
 /// - While `refs` is 0 the page is free, and its pool alone touches `subpool`; the one who takes the page out of the
 ///   pool, or drops the last reference, has it to itself as well.
+/// - `links`, and the flags that say in which list of its pool the page is, are touched under that pool's lock, or by one
+///   who has the page to itself.
 /// - A page with a reference belongs to one pool, and the flags say to which. It goes to the platform, and may come back
 ///   as a page of another size, only while it has none.
 /// - Each pin in the upper half of `refs` comes with a reference in the lower half.
@@ -66,6 +87,7 @@ pub struct Page<P: Platform> {
     flags: P::Word,
     subpool: UnsafeCell<Option<Arc<SubPool<P>>>>,
     owner: UnsafeCell<Owner<P>>,
+    links: UnsafeCell<Links>,
 }
 
 /// The file and the offset in it that a page belongs to.
@@ -79,7 +101,7 @@ pub(crate) struct Owner<P: Platform> {
     pub(crate) index: u64,
 }
 
-// SAFETY: the atomics are made to be shared; `subpool` and `owner` have one user at a time by the type invariants.
+// SAFETY: the atomics are made to be shared; `subpool`, `owner` and `links` have one user at a time by the type invariants.
 unsafe impl<P: Platform> Sync for Page<P> {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl<P: Platform> Send for Page<P> {}
@@ -107,6 +129,41 @@ impl<P: Platform> Page<P> {
             flags if flags & POOLED_2M != 0 => Some(HugeSize::Size2M),
             flags if flags & POOLED_1G != 0 => Some(HugeSize::Size1G),
             _ => None,
+        }
+    }
+
+    /// Where the page stands in a list of its pool; see the invariants for who may look.
+    pub(crate) fn links(&self) -> *mut Links {
+        self.links.get()
+    }
+
+    /// The page has come into a list, or gone out of one. The caller has the pool's lock, or the page to itself.
+    pub(crate) fn set_listed(&self, list: Listed) {
+        let list = match list {
+            Listed::Nowhere => 0,
+            Listed::Free => FREE,
+            Listed::Owed => OWED,
+            Listed::Lost => LOST,
+        };
+        // Nobody else changes the flags of a page that is free. Release: as in `reset`, whose value this takes over.
+        let others = self.flags.load(Ordering::Relaxed) & !LISTED;
+        self.flags.store(others | list, Ordering::Release);
+    }
+
+    /// The list that the page is in, of the pool of this size. The caller has that pool's lock.
+    pub(crate) fn listed(&self, size: HugeSize) -> Listed {
+        // Relaxed: what it says of this pool was written under its lock; a page of another pool is in no list of this one.
+        let flags = self.flags.load(Ordering::Relaxed);
+        let pooled = match size {
+            HugeSize::Size2M => POOLED_2M,
+            HugeSize::Size1G => POOLED_1G,
+        };
+        match flags & LISTED {
+            _ if flags & pooled == 0 => Listed::Nowhere,
+            FREE => Listed::Free,
+            OWED => Listed::Owed,
+            LOST => Listed::Lost,
+            _ => Listed::Nowhere,
         }
     }
 
@@ -508,6 +565,7 @@ impl<P: Platform> Default for Page<P> {
             flags: <P as Barriers>::Word::new(0),
             subpool: UnsafeCell::new(None),
             owner: UnsafeCell::new(Owner { file: None, index: 0 }),
+            links: UnsafeCell::new(Links::default()),
         }
     }
 }

@@ -40,6 +40,9 @@ fn config(cases: u32) -> Config {
     }
 }
 
+#[global_allocator]
+static HEAP: common::heap::Heap = common::heap::Heap;
+
 proptest! {
     #![proptest_config(config(500))]
 

@@ -15,6 +15,9 @@ use hugewalk::rmap::PageError;
 use hugewalk::sync::Arc;
 use hugewalk::walk::huge_pte_offset;
 
+#[global_allocator]
+static HEAP: common::heap::Heap = common::heap::Heap;
+
 const ADDRESS: VirtAddr = VirtAddr::new(1 << 32);
 
 /// A process with a private page, and its child, which has it too.

@@ -20,6 +20,8 @@ mod reservations;
 mod sealing;
 #[path = "scenarios/sharing.rs"]
 mod sharing;
+#[path = "scenarios/spinning.rs"]
+mod spinning;
 #[path = "scenarios/turns.rs"]
 mod turns;
 #[path = "scenarios/unsharing.rs"]
@@ -30,6 +32,9 @@ use hugewalk::fault::{Access, Fault};
 use hugewalk::mm::MapFlags;
 use hugewalk::pool::PoolCounters;
 use hugewalk::sync::Arc;
+
+#[global_allocator]
+static HEAP: common::heap::Heap = common::heap::Heap;
 
 /// A system, and what the tests ask of it.
 struct World {

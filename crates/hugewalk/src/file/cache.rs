@@ -1,7 +1,8 @@
 //! A file's pages by their offset.
 //!
 //! Chunks of as many pages as a table has entries, in a sorted list: a terabyte touched all over is a list of a
-//! thousand chunks. Every allocation may fail, and leaves the cache as it was.
+//! thousand chunks. The cache lies under a spinning lock, so it neither allocates nor frees: its owner brings the memory
+//! that a page needs, and is given what a page leaves behind.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -12,12 +13,31 @@ use crate::platform::ENTRIES;
 
 const SHIFT: u32 = ENTRIES.trailing_zeros();
 
-/// The pages of one aligned run of offsets. Never empty but while a page is being put in.
-struct Chunk {
+/// The pages of one aligned run of offsets. Those in a cache are not empty.
+pub(crate) struct Chunk {
     number: u64,
     used: u32,
     pages: Box<[Option<HugeFrame>]>,
 }
+
+impl Chunk {
+    /// A chunk for a cache that asked for one.
+    pub(crate) fn new() -> Result<Self, OutOfMemory> {
+        let mut pages = Vec::new();
+        pages.try_reserve_exact(ENTRIES)?;
+        pages.resize(ENTRIES, None);
+        Ok(Self { number: 0, used: 0, pages: pages.into_boxed_slice() })
+    }
+
+    /// The pages, by offset.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = HugeFrame> + '_ {
+        self.pages.iter().copied().flatten()
+    }
+}
+
+/// A page cannot go in before the cache has been given a chunk for it, and room in the list of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoChunk;
 
 /// The pages of a file. Linux: the `i_pages` array of an `address_space`.
 pub(crate) struct PageCache {
@@ -40,17 +60,29 @@ impl PageCache {
         self.chunks.get(at)?.pages.get(within(index)).copied().flatten()
     }
 
-    /// Puts a page in where there is none.
-    pub(crate) fn insert(&mut self, index: u64, frame: HugeFrame) -> Result<(), OutOfMemory> {
+    /// Where the room for chunks is, to be made with the cache's lock released.
+    pub(crate) fn chunks_mut(&mut self) -> &mut Vec<Chunk> {
+        &mut self.chunks
+    }
+
+    /// Does a page at `index` need a chunk that is not there?
+    pub(crate) fn needs_chunk(&self, index: u64) -> bool {
+        self.search(index >> SHIFT).is_err()
+    }
+
+    /// Puts a page in where there is none. If that needs a chunk, it takes the one in `fresh`. Does not allocate.
+    pub(crate) fn insert(
+        &mut self,
+        index: u64,
+        frame: HugeFrame,
+        fresh: &mut Option<Chunk>,
+    ) -> Result<(), NoChunk> {
         let at = match self.search(index >> SHIFT) {
             Ok(at) => at,
+            Err(_) if self.chunks.len() == self.chunks.capacity() => return Err(NoChunk),
             Err(at) => {
-                let mut pages = Vec::new();
-                pages.try_reserve_exact(ENTRIES)?;
-                pages.resize(ENTRIES, None);
-                self.chunks.try_reserve(1)?;
-                let chunk = Chunk { number: index >> SHIFT, used: 0, pages: pages.into_boxed_slice() };
-                self.chunks.insert(at, chunk);
+                let chunk = fresh.take().ok_or(NoChunk)?;
+                self.chunks.insert(at, Chunk { number: index >> SHIFT, ..chunk });
                 at
             }
         };
@@ -73,17 +105,15 @@ impl PageCache {
         place.and_then(Option::as_mut).map(|page| *page = frame).is_some()
     }
 
-    /// Takes the page at `index` out.
-    pub(crate) fn remove(&mut self, index: u64) -> Option<HugeFrame> {
+    /// Takes the page at `index` out. With it comes the chunk that it leaves empty, to be dropped with the lock released.
+    pub(crate) fn remove(&mut self, index: u64) -> Option<(HugeFrame, Option<Chunk>)> {
         let at = self.search(index >> SHIFT).ok()?;
         let chunk = self.chunks.get_mut(at)?;
         let frame = chunk.pages.get_mut(within(index))?.take()?;
         chunk.used -= 1;
         self.len -= 1;
-        if chunk.used == 0 {
-            self.chunks.remove(at);
-        }
-        Some(frame)
+        let emptied = (chunk.used == 0).then(|| self.chunks.remove(at));
+        Some((frame, emptied))
     }
 
     /// The first offset from `from` on, and below `to`, that has a page.
@@ -101,35 +131,11 @@ impl PageCache {
         None
     }
 
-    /// Pages from `from` on and below `to`.
-    pub(crate) fn count(&self, from: u64, to: u64) -> u64 {
-        let first = self.search(from >> SHIFT).unwrap_or_else(|at| at);
-        let chunks = self.chunks.get(first..).unwrap_or_default();
-        let of_chunk = |chunk: &Chunk| {
-            let base = chunk.number << SHIFT;
-            if from <= base && base.saturating_add(ENTRIES as u64) <= to {
-                return u64::from(chunk.used);
-            }
-            let inside = |(offset, page): &(usize, &Option<HugeFrame>)| {
-                page.is_some() && (from..to).contains(&(base + *offset as u64))
-            };
-            chunk.pages.iter().enumerate().filter(inside).count() as u64
-        };
-        chunks.iter().take_while(|chunk| chunk.number << SHIFT < to).map(of_chunk).sum()
-    }
-
-    /// Takes the first page from `from` on out.
-    pub(crate) fn pop_from(&mut self, from: u64) -> Option<(u64, HugeFrame)> {
-        // From the last chunk, so that none has to be moved.
-        let last = self.chunks.last()?;
-        let base = last.number << SHIFT;
-        let skip = if base < from { within(from) } else { 0 };
-        if base.saturating_add(ENTRIES as u64) <= from {
-            return None;
-        }
-        let (offset, _) = last.pages.iter().enumerate().skip(skip).find(|(_, page)| page.is_some())?;
-        let index = base + offset as u64;
-        self.remove(index).map(|frame| (index, frame))
+    /// Takes the last chunk out, with its pages.
+    pub(crate) fn pop_chunk(&mut self) -> Option<Chunk> {
+        let chunk = self.chunks.pop()?;
+        self.len -= u64::from(chunk.used);
+        Some(chunk)
     }
 
     fn search(&self, number: u64) -> Result<usize, usize> {
@@ -151,6 +157,16 @@ mod tests {
         prop_oneof![0u64..40, 500u64..1100, Just(u64::MAX >> 1), Just(u64::MAX - 1)]
     }
 
+    /// Puts a page in as the owner of a cache does.
+    fn put(cache: &mut PageCache, index: u64) {
+        let mut fresh = None;
+        while cache.insert(index, HugeFrame(index), &mut fresh) == Err(NoChunk) {
+            cache.chunks_mut().try_reserve(1).unwrap();
+            fresh = Some(Chunk::new().unwrap());
+        }
+        assert!(fresh.is_none());
+    }
+
     proptest! {
         #[test]
         fn a_cache_finds_what_a_map_would(steps in prop::collection::vec((any::<bool>(), index()), 0..80), from in index(), to in index()) {
@@ -159,19 +175,25 @@ mod tests {
             for (insert, index) in steps {
                 if insert {
                     if model.insert(index, HugeFrame(index)).is_none() {
-                        cache.insert(index, HugeFrame(index)).unwrap();
+                        put(&mut cache, index);
                     }
                 } else {
-                    prop_assert_eq!(cache.remove(index), model.remove(&index));
+                    let removed = cache.remove(index);
+                    prop_assert_eq!(removed.map(|(frame, _)| frame), model.remove(&index));
                 }
             }
             prop_assert_eq!(cache.len(), model.len() as u64);
             if from <= to {
                 prop_assert_eq!(cache.next_from(from, to), model.range(from..to).next().map(|(index, _)| *index));
-                prop_assert_eq!(cache.count(from, to), model.range(from..to).count() as u64);
             }
-            while let Some((index, frame)) = cache.pop_from(0) {
-                prop_assert_eq!(model.remove(&index), Some(frame));
+            while let Some(chunk) = cache.pop_chunk() {
+                let frames: Vec<_> = chunk.pages().collect();
+                let first = model.len() - frames.len();
+                prop_assert_eq!(frames, model.values().skip(first).copied().collect::<Vec<_>>());
+                while model.len() > first {
+                    model.pop_last();
+                }
+                prop_assert_eq!(cache.len(), model.len() as u64);
             }
             prop_assert!(model.is_empty());
         }

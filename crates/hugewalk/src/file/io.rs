@@ -10,7 +10,7 @@ use crate::mm::MapError;
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
-use crate::reserve::{NewPage, NoPage, Promises, SubPoolFull, release_range, reserve_range};
+use crate::reserve::{NewPage, NoPage, Promises, SubPoolFull, release_range, reserve_range, unlist};
 use crate::task::Task;
 
 /// Why an operation on a file failed.
@@ -152,11 +152,7 @@ impl<P: Platform> HugeFile<P> {
             // A fault that has found the promise takes its page before it lets this go, or not at all.
             let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
             if self.find_page(index).is_none() {
-                let given_back = {
-                    let mut promises = self.promises().lock();
-                    promises.prepare(1)?;
-                    promises.del(index, index + 1)?
-                };
+                let given_back = unlist::<P>(self.promises(), index)?;
                 release_range(self.hugetlb(), self.size_class(), self.subpool(), given_back);
             }
             drop(mutex);

@@ -18,7 +18,7 @@ mod truncate;
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-pub(crate) use self::cache::PageCache;
+use self::cache::{Chunk, PageCache};
 pub use self::i_mmap::{FileProof, IMmapReadGuard, IMmapWriteGuard};
 pub use self::io::FileError;
 
@@ -30,7 +30,7 @@ use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::{Barriers, Platform};
 use crate::reserve::{RegionMap, SubPool, release_range};
-use crate::sync::{Arc, RwSem, SleepLock, SpinLock, Unowned, Word};
+use crate::sync::{Arc, RwSem, SleepLock, SpinLock, Unowned, Word, lock_with_room};
 
 /// A file of huge pages. Linux: an inode of hugetlbfs and its `address_space`.
 ///
@@ -142,35 +142,50 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// Linux: `hugetlb_add_to_page_cache()` in mm/hugetlb.c.
     pub(crate) fn insert_page(&self, index: u64, frame: HugeFrame) -> Result<(), NotInserted> {
-        let mut cache = self.cache.lock();
-        // Under the cache's lock, as the size is changed under it too: see the protocol above.
-        if !self.has_index(index) {
-            return Err(NotInserted::BeyondEof);
-        }
-        Ok(self.insert_locked(&mut cache, index, frame)?)
+        self.insert_where(index, frame, || self.has_index(index))
     }
 
     /// As [`insert_page`](Self::insert_page), also beyond the end of the file. The caller holds the inode lock too.
     pub(crate) fn insert_beyond_eof(&self, index: u64, frame: HugeFrame) -> Result<(), OutOfMemory> {
-        self.insert_locked(&mut self.cache.lock(), index, frame)
+        self.insert_where(index, frame, || true).map_err(|_| OutOfMemory)
     }
 
-    fn insert_locked(&self, cache: &mut PageCache, index: u64, frame: HugeFrame) -> Result<(), OutOfMemory> {
-        cache.insert(index, frame)?;
-        self.hugetlb.page(frame).hold();
-        self.hugetlb.set_cached(frame, self.me, index);
-        Ok(())
+    /// Puts a page into the cache if the file has a place for it.
+    fn insert_where(
+        &self,
+        index: u64,
+        frame: HugeFrame,
+        has_place: impl Fn() -> bool,
+    ) -> Result<(), NotInserted> {
+        let mut fresh = None;
+        loop {
+            let room = |cache: &PageCache| usize::from(cache.needs_chunk(index));
+            let mut cache = lock_with_room::<P, _, _>(&self.cache, PageCache::chunks_mut, room)?;
+            // Under the cache's lock, as the size is changed under it too: see the protocol above.
+            if !has_place() {
+                return Err(NotInserted::BeyondEof);
+            }
+            if cache.insert(index, frame, &mut fresh).is_ok() {
+                self.hugetlb.page(frame).hold();
+                self.hugetlb.set_cached(frame, self.me, index);
+                return Ok(());
+            }
+            drop(cache);
+            fresh = Some(Chunk::new()?);
+        }
     }
 
     /// Takes the page at `index` out of the cache, and gives its reference up. The caller holds the fault mutex of `index`.
     /// True if there was one.
     fn evict(&self, index: u64) -> bool {
         let removed = self.cache.lock().remove(index);
-        if let Some(frame) = removed {
-            self.hugetlb.clear_owner(frame);
-            self.hugetlb.put_page(frame);
-        }
-        removed.is_some()
+        let Some((frame, emptied)) = removed else {
+            return false;
+        };
+        drop(emptied);
+        self.hugetlb.clear_owner(frame);
+        self.hugetlb.put_page(frame);
+        true
     }
 
     /// Lets `new` take the place of `old` at `index`, in one step for whoever looks into the cache: `exchange` runs under
@@ -221,11 +236,13 @@ impl<P: Platform> Drop for HugeFile<P> {
         // Nobody maps the file, for every VMA holds it. Linux: hugetlbfs_evict_inode().
         let mut cache = core::mem::replace(self.cache.get_mut(), PageCache::new());
         let mut freed = 0;
-        while let Some((_, frame)) = cache.pop_from(0) {
-            // Before this file's memory goes: see `rmap`.
-            self.hugetlb.clear_owner(frame);
-            self.hugetlb.put_page(frame);
-            freed += 1;
+        while let Some(chunk) = cache.pop_chunk() {
+            for frame in chunk.pages() {
+                // Before this file's memory goes: see `rmap`.
+                self.hugetlb.clear_owner(frame);
+                self.hugetlb.put_page(frame);
+                freed += 1;
+            }
         }
         let promised = self.promises.get_mut().del_to_end(0);
         release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), promised - freed.min(promised));

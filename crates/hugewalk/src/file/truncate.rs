@@ -22,8 +22,8 @@ use crate::addr::VirtAddr;
 use crate::gather::Gather;
 use crate::mm::{Zap, by_table, zap_range};
 use crate::platform::{ENTRIES, Platform, Protocol, Step};
-use crate::reserve::release_range;
-use crate::sync::{SleepLockGuard, Word, WriteSem};
+use crate::reserve::{RegionMap, release_range, unlist};
+use crate::sync::{SleepLockGuard, Word, WriteSem, lock_with_room};
 use crate::task::Task;
 use crate::vma::{Awaited, Vma, VmaWriteGuard};
 use crate::walk::huge_pte_offset;
@@ -64,7 +64,8 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// # Errors
     ///
-    /// [`FileError::Unaligned`] if `size` is not a multiple of the page size, [`FileError::Negative`].
+    /// [`FileError::Unaligned`] if `size` is not a multiple of the page size, [`FileError::Negative`]: nothing was changed.
+    /// It needs no memory, so nothing fails half way.
     pub fn truncate(&self, task: &mut Task<P>, size: u64) -> Result<(), FileError> {
         task.check(&self.hugetlb)?;
         if !self.size_class.is_aligned(size) {
@@ -83,8 +84,11 @@ impl<P: Platform> HugeFile<P> {
         }
         self.unmap_offsets(gone.clone(), Zap::All, task, None);
         let mut freed = 0;
-        while let Some(index) = self.next_page(&gone) {
+        let mut next = gone.start;
+        // No page comes in behind: faults see the new size, and allocation is kept out by the inode lock.
+        while let Some(index) = self.next_page(&(next..gone.end)) {
             freed += u64::from(self.remove_page(index, task));
+            next = index + 1;
         }
         if freed > 0 {
             // A private mapping may have copied a page after the first look at it and before the page was out of the
@@ -106,8 +110,11 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// # Errors
     ///
-    /// [`FileError::ZeroLength`], [`FileError::Negative`], [`FileError::TooLarge`]; [`FileError::OutOfMemory`] if there is no memory to note what is
-    /// not reserved any more: nothing was changed then.
+    /// [`FileError::ZeroLength`], [`FileError::Negative`], [`FileError::TooLarge`]: nothing was changed.
+    /// [`FileError::OutOfMemory`] if there is no memory to note what is not reserved any more. That is asked first; but
+    /// pages that lie apart need more of it as they go, and then the pages before stay punched out, and those from there on
+    /// stay in the file. They have been taken out of all mappings; a later access finds them again. Private copies, and what
+    /// the range had at its ends, are gone by then.
     pub fn punch_hole(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
         task.check(&self.hugetlb)?;
         let end = range_end(offset, length)?;
@@ -119,9 +126,9 @@ impl<P: Platform> HugeFile<P> {
             return Ok(());
         }
         let hole = inner.start >> size.shift()..inner.end >> size.shift();
-        // Each page taken out of the middle of a promised range leaves one range more.
-        let pages = self.cache.lock().count(hole.start, hole.end);
-        self.promises.lock().prepare(usize::try_from(pages).unwrap_or(usize::MAX))?;
+        // Pages side by side, taken out of a reserved range in ascending order, leave one range more between them. So the
+        // room for one is all that most holes need, and it is there before anything is changed.
+        drop(lock_with_room::<P, _, _>(&self.promises, RegionMap::ranges_mut, |_| 1)?);
         self.zero_bytes(offset..inner.start, task);
         self.zero_bytes(inner.end..end, task);
         // The range stays part of the file, and a handler's write protections stay with it.
@@ -160,14 +167,10 @@ impl<P: Platform> HugeFile<P> {
     fn punch_page(&self, index: u64, task: &mut Task<P>) -> Result<(), FileError> {
         let mutex = self.hugetlb.fault_mutex(task, self.id, index);
         self.unmap_page(index, Zap::Pages, task);
-        {
-            // Room was made before; somebody else may have used it. Then this page and what follows stays.
-            let mut promises = self.promises.lock();
-            promises.prepare(1)?;
-            // The page takes its charge along, so the map must forget it before the fault mutex is let go: a fault that
-            // still found the offset there would take a page that was promised to somebody else.
-            promises.del(index, index + 1)?;
-        }
+        // The page takes its charge along, so the map must forget it before the fault mutex is let go: a fault that still
+        // found the offset there would take a page that was reserved for somebody else. Without memory to note that, this
+        // page and what follows stay.
+        unlist::<P>(&self.promises, index)?;
         self.evict(index);
         drop(mutex);
         Ok(())

@@ -29,14 +29,18 @@ pub(crate) fn each_own_entry<P: Platform>(
     let size = vma.size();
     let shift = Level::of_leaf(size).shift();
     for part in by_table(range, size) {
-        let Ok(OwnTable::Locked(mut locked)) = lock_own_table(vma_lock, part.start, gather, task) else {
-            continue;
-        };
         let mut address = part.start;
         while address < part.end {
-            locked.move_to(index_of(address, shift));
-            work(&locked, address, gather);
-            address = address.plus(size.bytes());
+            // With the table unlocked: see `Gather::make_room`.
+            gather.make_room();
+            let Ok(OwnTable::Locked(mut locked)) = lock_own_table(vma_lock, address, gather, task) else {
+                break;
+            };
+            while address < part.end && gather.has_room() {
+                locked.move_to(index_of(address, shift));
+                work(&locked, address, gather);
+                address = address.plus(size.bytes());
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::hugetlb::Hugetlb;
 use crate::page::{Page, PageRef};
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
-use crate::sync::{Arc, RwSem, SpinLock};
+use crate::sync::{Arc, RwSem, SpinLock, SpinLockGuard, lock_with_room};
 
 /// Why a page, or the promise of pages, could not be had. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -44,9 +44,36 @@ impl<P: Platform> PrivateReserve<P> {
     /// again. Without memory to note that, it stays used up.
     ///
     /// Linux: `vma_needs_reservation()` and `vma_add_reservation()` in `__unmap_hugepage_range()`, from 6.12 on.
-    pub(crate) fn restore(&self, index: u64) -> bool {
-        self.used.lock().del(index, index.saturating_add(1)) == Ok(1)
+    pub(crate) fn restore(&self, index: u64, room: Room) -> bool {
+        let undone = match room {
+            Room::MayGrow => unlist::<P>(&self.used, index),
+            Room::AsItIs => self.used.lock().del_in_place(index, index.saturating_add(1)),
+        };
+        undone == Ok(1)
     }
+}
+
+/// May a change allocate?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// No spinning lock is held: there may be more room than there was.
+    MayGrow,
+    /// A spinning lock may be held, so nothing is allocated.
+    AsItIs,
+}
+
+/// Locks a region map once it has room for one change, if `changes` says that there will be one: it cannot fail then.
+fn lock_regions<P: Platform>(
+    map: &SpinLock<P, RegionMap>,
+    changes: impl Fn(&RegionMap) -> bool,
+) -> Result<SpinLockGuard<'_, P, RegionMap>, OutOfMemory> {
+    lock_with_room::<P, _, _>(map, RegionMap::ranges_mut, |map| usize::from(changes(map)))
+}
+
+/// Takes one offset out of a region map, and returns how many were in it: 1 or 0.
+pub(crate) fn unlist<P: Platform>(map: &SpinLock<P, RegionMap>, index: u64) -> Result<u64, OutOfMemory> {
+    let end = index.saturating_add(1);
+    lock_regions::<P>(map, |map| map.del_splits(index, end))?.del_in_place(index, end)
 }
 
 /// Whose promises a fault may use.
@@ -75,8 +102,7 @@ pub(crate) fn reserve_range<P: Platform>(
     let Some(map) = map else {
         return reserve(to.saturating_sub(from));
     };
-    let mut map = map.lock();
-    map.prepare(1)?;
+    let mut map = lock_regions::<P>(map, |_| true)?;
     reserve(map.missing(from, to))?;
     // Cannot fail: room was made above, and the lock has been held since.
     map.add(from, to)?;
@@ -138,22 +164,20 @@ impl<'a, P: Platform> NewPage<'a, P> {
             _ if beside_reserve => (charged()?, false, Undo::Nothing),
             Promises::Nobody => (charged()?, false, Undo::Nothing),
             Promises::File(lock) => {
-                let mut map = lock.lock();
+                let mut map = lock_regions::<P>(lock, |map| !map.contains(index))?;
                 if map.contains(index) {
                     (promised()?, true, Undo::Nothing)
                 } else {
-                    map.prepare(1)?;
                     let frame = charged()?;
                     map.add(index, end)?;
                     (frame, false, Undo::Added(lock))
                 }
             }
             Promises::Owner(reserve) => {
-                let mut used = reserve.used.lock();
+                let mut used = lock_regions::<P>(&reserve.used, |used| !used.contains(index))?;
                 if used.contains(index) {
                     (charged()?, false, Undo::Nothing)
                 } else {
-                    used.prepare(1)?;
                     let frame = promised()?;
                     used.add(index, end)?;
                     (frame, true, Undo::Used(reserve))
@@ -192,11 +216,10 @@ impl<'a, P: Platform> NewPage<'a, P> {
 
 impl<P: Platform> Drop for NewPage<'_, P> {
     fn drop(&mut self) {
-        let end = self.index.saturating_add(1);
         let undone = match self.undo {
             Undo::Nothing => Ok(0),
-            Undo::Added(map) => map.lock().del(self.index, end),
-            Undo::Used(reserve) => reserve.used.lock().del(self.index, end),
+            Undo::Added(map) => unlist::<P>(map, self.index),
+            Undo::Used(reserve) => unlist::<P>(&reserve.used, self.index),
         };
         if undone.is_err() {
             // Taking one offset out of the middle of a range needs room for a second range, and somebody else has used

@@ -19,7 +19,9 @@ mod region;
 mod subpool;
 
 pub use self::charge::NoPage;
-pub(crate) use self::charge::{NewPage, PrivateReserve, Promises, release_range, reserve_range};
+pub(crate) use self::charge::{
+    NewPage, PrivateReserve, Promises, Room, release_range, reserve_range, unlist,
+};
 pub use self::mount::{SubPool, SubPoolError};
 pub use self::region::RegionMap;
 pub use self::subpool::{SubPoolAccount, SubPoolFull};

@@ -10,7 +10,8 @@
 //!
 //! The map has no lock of its own. Its owner holds one over the whole of *prepare, ask, charge, add*:
 //!
-//! 1. [`RegionMap::prepare`] makes room, and is the only step that can run out of memory;
+//! 1. [`RegionMap::prepare`] makes room, and is the only step that can run out of memory; an owner with a spinning lock
+//!    makes the room before it takes the lock (`lock_regions`);
 //! 2. [`RegionMap::missing`] says how many pages have to be charged;
 //! 3. the owner charges them to the sub-pool and the pool, and walks away if that fails: nothing is to be undone
 //!    here;
@@ -106,6 +107,11 @@ impl RegionMap {
         self.ranges.try_reserve(n_changes).map_err(|_| OutOfMemory)
     }
 
+    /// Where the room is, for an owner that makes it with its lock released.
+    pub(crate) fn ranges_mut(&mut self) -> &mut Vec<Range<u64>> {
+        &mut self.ranges
+    }
+
     /// Adds `from..to`, and returns how many of its pages were not in the map before.
     ///
     /// # Errors
@@ -162,6 +168,18 @@ impl RegionMap {
             return Ok(to - from);
         }
         Ok(self.cut(first, from, to))
+    }
+
+    /// As [`del`](Self::del), by an owner that must not allocate: fails if an element more is needed and there is no room.
+    pub(crate) fn del_in_place(&mut self, from: u64, to: u64) -> Result<u64, OutOfMemory> {
+        let full = self.ranges.len() == self.ranges.capacity();
+        if full && self.del_splits(from, to) { Err(OutOfMemory) } else { self.del(from, to) }
+    }
+
+    /// Would deleting `from..to` make two elements of one?
+    pub(crate) fn del_splits(&self, from: u64, to: u64) -> bool {
+        let first = self.ranges.partition_point(|r| r.end <= from);
+        from < to && self.ranges.get(first).is_some_and(|r| r.start < from && to < r.end)
     }
 
     /// Deletes everything from `from` on, and returns how many pages that were. Cannot fail: nothing is left behind

@@ -3,14 +3,57 @@
 //! A host that watches its locks tells them apart by where they are taken, so that place is passed on to it
 //! (`track_caller`). Inlined, it costs the others nothing.
 
+use alloc::vec::Vec;
+
 use lock_api::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::error::OutOfMemory;
 use crate::platform::{Barriers, Platform};
 use crate::task::Task;
 
 /// A leaf lock around a few fields: pool counters, a page cache, a region map. Held for moments, never across a call
 /// that takes another lock but the pool's; so it needs no task, and destructors may take it.
 pub(crate) type SpinLock<P, T> = Mutex<<P as Barriers>::SpinLock, T>;
+
+pub(crate) type SpinLockGuard<'l, P, T> = MutexGuard<'l, <P as Barriers>::SpinLock, T>;
+
+/// Locks `lock` once the list in it has room for as many more entries as `more` says.
+///
+/// The allocator is not called with a spinning lock held: it may want one of its own, or take its time. So the memory comes
+/// before the lock is taken, and what it takes the place of goes after it was released.
+///
+/// # Errors
+///
+/// [`OutOfMemory`]; nothing has changed, and the lock is not held.
+pub(crate) fn lock_with_room<P: Platform, T, E>(
+    lock: &SpinLock<P, T>,
+    list: impl Fn(&mut T) -> &mut Vec<E>,
+    more: impl Fn(&T) -> usize,
+) -> Result<SpinLockGuard<'_, P, T>, OutOfMemory> {
+    loop {
+        let wanted = {
+            let mut guard = lock.lock();
+            let more = more(&guard);
+            let list = list(&mut guard);
+            if list.capacity() - list.len() >= more {
+                return Ok(guard);
+            }
+            // Twice as much as before, so that growing by one is cheap in the long run.
+            list.len().saturating_add(more).max(list.capacity().saturating_mul(2)).max(4)
+        };
+        let mut other = Vec::new();
+        other.try_reserve_exact(wanted)?;
+        let mut guard = lock.lock();
+        let list = list(&mut guard);
+        if other.capacity() > list.capacity() {
+            other.append(list);
+            core::mem::swap(list, &mut other);
+        }
+        // Before the memory that is not needed any more, or was not needed at all.
+        drop(guard);
+        drop(other);
+    }
+}
 
 /// A sleeping lock.
 pub(crate) struct SleepLock<P: Platform>(Mutex<P::SleepMutex, ()>);

@@ -7,7 +7,9 @@ mod word;
 
 pub use self::arc::Arc;
 pub(crate) use self::arc::Unowned;
-pub(crate) use self::lock::{ReadSem, RwSem, SleepLock, SleepLockGuard, SpinLock, WriteSem};
+pub(crate) use self::lock::{
+    ReadSem, RwSem, SleepLock, SleepLockGuard, SpinLock, SpinLockGuard, WriteSem, lock_with_room,
+};
 pub use self::wait::{Parker, WaitQueue};
 pub use self::word::Word;
 

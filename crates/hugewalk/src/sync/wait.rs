@@ -7,11 +7,13 @@
 //! use up the very wake-up it waits for: it gets the task behind a shared borrow, and everything that sleeps wants `&mut`.
 //!
 //! A task stays in the queue until it has found what it waits for. So a place in a queue is all the memory that waiting
-//! takes, and who must not fail any more can take it beforehand.
+//! takes, and a caller that must not fail any more can take it beforehand.
+//!
+//! Under the queue's spinning lock nothing is allocated and nothing is dropped, keys included; a key is only looked at there.
 
 use alloc::vec::Vec;
 
-use super::{Arc, SpinLock};
+use super::{Arc, SpinLock, lock_with_room};
 use crate::error::OutOfMemory;
 use crate::platform::{Platform, Protocol, Step};
 use crate::task::Task;
@@ -105,7 +107,10 @@ impl<P: Platform, K> WaitQueue<P, K> {
     /// Takes a place in the queue. To be followed by [`sleep`](Self::sleep), or by [`leave`](Self::leave) if it does not
     /// come to that.
     pub(crate) fn enter(&self, key: K, task: &Task<P>) -> Result<(), OutOfMemory> {
-        super::try_push(&mut *self.waiting.lock(), (task.parker().clone(), key))
+        let mut waiting = lock_with_room::<P, _, _>(&self.waiting, |waiting| waiting, |_| 1)?;
+        // Does not allocate: there is room.
+        waiting.push((task.parker().clone(), key));
+        Ok(())
     }
 
     /// As [`wait`](WaitQueue::wait), by a task that has taken its place. Does not fail.
@@ -122,10 +127,13 @@ impl<P: Platform, K> WaitQueue<P, K> {
 
     /// Gives a place in the queue up.
     pub(crate) fn leave(&self, of: &Arc<P::Parker>) {
-        let mut waiting = self.waiting.lock();
-        if let Some(at) = waiting.iter().position(|(parker, _)| Arc::ptr_eq(parker, of)) {
-            waiting.swap_remove(at);
-        }
+        let left = {
+            let mut waiting = self.waiting.lock();
+            let at = waiting.iter().position(|(parker, _)| Arc::ptr_eq(parker, of));
+            at.map(|at| waiting.swap_remove(at))
+        };
+        // With the lock released: dropping the key is the caller's code, which may use this very queue.
+        drop(left);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
 use crate::mm::Mm;
 use crate::platform::{Barriers, Platform};
-use crate::sync::{Arc, SpinLock, WaitQueue, Word};
+use crate::sync::{Arc, SpinLock, WaitQueue, Word, lock_with_room};
 
 /// What a registered VMA knows of its handler. Linux: `struct userfaultfd_ctx`.
 pub(crate) struct Context<P: Platform> {
@@ -120,11 +120,10 @@ impl<P: Platform> Context<P> {
 
     /// A fault waits from now on; the handler is not called yet. `None` if there is no handler.
     pub(super) fn post_fault(&self, pagefault: Pagefault) -> Result<Option<Ticket>, OutOfMemory> {
-        let mut state = self.state.lock();
+        let mut state = lock_with_room::<P, _, _>(&self.state, |state| &mut state.faults, |_| 1)?;
         if self.is_gone() {
             return Ok(None);
         }
-        state.faults.try_reserve(1)?;
         let ticket = state.ticket();
         state.faults.push(PostedFault { ticket, pagefault, read: false });
         Ok(Some(ticket))
@@ -155,8 +154,7 @@ impl<P: Platform> Context<P> {
 
     /// An event to come: `changing` from now on. Takes the memory that telling will need, but for the place in the queue.
     pub(super) fn post_event(&self, message: Message<P>) -> Result<Ticket, OutOfMemory> {
-        let mut state = self.state.lock();
-        state.events.try_reserve(1)?;
+        let mut state = lock_with_room::<P, _, _>(&self.state, |state| &mut state.events, |_| 1)?;
         state.changing += 1;
         let ticket = state.ticket();
         state.events.push(PostedEvent { ticket, message, published: false });

@@ -9,6 +9,8 @@ thread_local! {
     /// Is the engine running, rather than the test?
     static INSIDE: Cell<bool> = const { Cell::new(false) };
     static FAILED: Cell<bool> = const { Cell::new(false) };
+    /// Does the test run, called by the engine?
+    static EXEMPT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Arms the failure of the allocation that comes after `allowed` ones, until [`disarm`].
@@ -48,21 +50,27 @@ pub(crate) fn permit() -> bool {
 
 /// Runs the engine, whose allocations count.
 pub(crate) fn inside<R>(work: impl FnOnce() -> R) -> R {
-    set_inside(true, work)
+    set_inside(true, false, work)
 }
 
 /// Runs work of the test's own within the engine's, whose allocations do not count.
 pub(crate) fn exempt<R>(work: impl FnOnce() -> R) -> R {
-    set_inside(false, work)
+    set_inside(false, true, work)
 }
 
-fn set_inside<R>(inside: bool, work: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
+/// Is it the test's own work that runs within the engine's?
+pub(crate) fn is_exempt() -> bool {
+    EXEMPT.get()
+}
+
+fn set_inside<R>(inside: bool, exempt: bool, work: impl FnOnce() -> R) -> R {
+    struct Restore(bool, bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             INSIDE.set(self.0);
+            EXEMPT.set(self.1);
         }
     }
-    let _restore = Restore(INSIDE.replace(inside));
+    let _restore = Restore(INSIDE.replace(inside), EXEMPT.replace(exempt));
     work()
 }

@@ -11,6 +11,8 @@ pub(crate) enum At {
     Flush,
     /// A look at the record of a huge page.
     Record,
+    /// A huge page is asked for.
+    AllocHuge,
     /// Copying a huge page.
     Copy,
     /// The light barrier, as a read section is entered.

@@ -1,8 +1,15 @@
 //! Locks for one thread: whoever would have to wait would wait for itself, and panics.
+//!
+//! With a spinning lock held the heap is not to be used, neither for an allocation nor for giving one back: in a kernel
+//! the allocator takes locks of its own and may be the one that was interrupted. Test binaries that install
+//! [`Heap`](super::heap::Heap) see that nobody does.
 
+use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicI64, Ordering};
 
 use lock_api::{GuardNoSend, RawMutex, RawRwLock};
+
+use super::inject;
 
 const WRITER: i64 = -1;
 
@@ -61,4 +68,50 @@ unsafe impl RawRwLock for Alone {
     unsafe fn unlock_exclusive(&self) {
         assert!(self.step(WRITER, 0), "a lock is released that nobody holds in write");
     }
+}
+
+thread_local! {
+    /// Spinning locks that this thread holds.
+    static SPINNING: Cell<u32> = const { Cell::new(0) };
+    /// Where the heap was used meanwhile.
+    static HEAP_USED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// A spinning lock.
+pub(crate) struct Spinning(Alone);
+
+// SAFETY: as `Alone`.
+unsafe impl RawMutex for Spinning {
+    const INIT: Self = Self(Alone(AtomicI64::new(0)));
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        RawMutex::lock(&self.0);
+        SPINNING.set(SPINNING.get() + 1);
+    }
+    fn try_lock(&self) -> bool {
+        let locked = RawMutex::try_lock(&self.0);
+        SPINNING.set(SPINNING.get() + u32::from(locked));
+        locked
+    }
+    unsafe fn unlock(&self) {
+        SPINNING.set(SPINNING.get() - 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { RawMutex::unlock(&self.0) };
+        let used = HEAP_USED.with_borrow_mut(Option::take);
+        if let Some(place) = used.filter(|_| !std::thread::panicking()) {
+            panic!("the heap was used with a spinning lock held:\n{place}");
+        }
+    }
+}
+
+/// The heap is about to be used.
+pub(super) fn using_heap() {
+    if SPINNING.get() == 0 || inject::is_exempt() || std::thread::panicking() {
+        return;
+    }
+    inject::exempt(|| {
+        let place = std::backtrace::Backtrace::force_capture().to_string();
+        HEAP_USED.with_borrow_mut(|used| used.get_or_insert(place).len());
+    });
 }

@@ -13,7 +13,7 @@ use hugewalk::sync::Parker;
 use parking_lot::Mutex;
 
 use super::cpu::Tlb;
-use super::locks::Alone;
+use super::locks::{Alone, Spinning};
 use super::memory::Contents;
 use super::tables::{Frames, Region};
 use super::{inject, interrupt};
@@ -145,7 +145,7 @@ fn pages(size: HugeSize) -> u64 {
 // SAFETY: full fences on both sides.
 unsafe impl Barriers for Bench {
     type Word = AtomicU64;
-    type SpinLock = Alone;
+    type SpinLock = Spinning;
 
     fn light(&self) {
         inject::exempt(|| interrupt::reach(interrupt::At::Light));
@@ -231,6 +231,7 @@ unsafe impl Platform for Bench {
     }
 
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
+        inject::exempt(|| interrupt::reach(interrupt::At::AllocHuge));
         if !inject::permit() {
             return None;
         }

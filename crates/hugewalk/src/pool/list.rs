@@ -1,0 +1,121 @@
+//! Lists of pages that nobody uses, linked through the pages' own records: no page needs memory to be free, and each is
+//! found in its list at once.
+
+use crate::addr::HugeFrame;
+use crate::hugetlb::Hugetlb;
+use crate::page::Listed;
+use crate::platform::Platform;
+
+/// Where a page stands in its list. All zeroes in a page that is in none.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Links {
+    next: Link,
+    before: Link,
+}
+
+/// A page or none. None is all zeroes: the number is the frame's and one.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Link(u64);
+
+impl Link {
+    fn to(frame: HugeFrame) -> Self {
+        Self(frame.0.wrapping_add(1))
+    }
+
+    fn frame(self) -> Option<HugeFrame> {
+        (self.0 != 0).then(|| HugeFrame(self.0.wrapping_sub(1)))
+    }
+}
+
+/// A list of pages. The last one put in comes out first: its record is in a processor's cache.
+///
+/// # Invariants
+///
+/// Each page in it came from the platform, has no reference, and is in this list alone; its flags say in which. Whoever has
+/// the list has the links of its pages: the pool under its lock, or the one who took the pages from the platform.
+pub(super) struct PageList {
+    kind: Listed,
+    first: Link,
+    last: Link,
+    len: u64,
+}
+
+impl PageList {
+    pub(super) const fn new(kind: Listed) -> Self {
+        Self { kind, first: Link(0), last: Link(0), len: 0 }
+    }
+
+    pub(super) const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Puts a page in, to come out first.
+    ///
+    /// # Safety
+    ///
+    /// The page came from the platform, has no reference, is in no list, and the caller has it to itself.
+    pub(super) unsafe fn push<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame) {
+        // SAFETY: the caller has the page to itself, and hands it over.
+        unsafe { self.insert(hugetlb, frame, Links { next: self.first, before: Link(0) }) };
+    }
+
+    /// Puts a page in, to come out last.
+    ///
+    /// # Safety
+    ///
+    /// As for [`push`](Self::push).
+    pub(super) unsafe fn push_last<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame) {
+        // SAFETY: the caller has the page to itself, and hands it over.
+        unsafe { self.insert(hugetlb, frame, Links { next: Link(0), before: self.last }) };
+    }
+
+    /// Puts a page in between two that are side by side.
+    ///
+    /// # Safety
+    ///
+    /// As for [`push`](Self::push).
+    unsafe fn insert<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame, links: Links) {
+        // SAFETY: the caller has the page to itself.
+        unsafe { *hugetlb.page(frame).links() = links };
+        self.join(hugetlb, links.before, Link::to(frame));
+        self.join(hugetlb, Link::to(frame), links.next);
+        hugetlb.page(frame).set_listed(self.kind);
+        self.len += 1;
+    }
+
+    /// Takes the page out that was put in last.
+    pub(super) fn pop<P: Platform>(&mut self, hugetlb: &Hugetlb<P>) -> Option<HugeFrame> {
+        let frame = self.first.frame()?;
+        // SAFETY: the first page of the list is in the list.
+        unsafe { self.remove(hugetlb, frame) };
+        Some(frame)
+    }
+
+    /// Takes a page out, which is the caller's then.
+    ///
+    /// # Safety
+    ///
+    /// It is in this list.
+    pub(super) unsafe fn remove<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame) {
+        let page = hugetlb.page(frame);
+        // SAFETY: by the type invariants the links of a page in the list are ours.
+        let Links { next, before } = unsafe { core::mem::take(&mut *page.links()) };
+        page.set_listed(Listed::Nowhere);
+        self.join(hugetlb, before, next);
+        self.len -= 1;
+    }
+
+    /// Makes two pages neighbours; with none on the one side, the other is at that end of the list.
+    fn join<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, before: Link, next: Link) {
+        match before.frame() {
+            // SAFETY: by the type invariants the links of a page in the list are ours.
+            Some(frame) => unsafe { (*hugetlb.page(frame).links()).next = next },
+            None => self.first = next,
+        }
+        match next.frame() {
+            // SAFETY: as above.
+            Some(frame) => unsafe { (*hugetlb.page(frame).links()).before = before },
+            None => self.last = before,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What is not done with a spinning lock held. (That the heap is not used is seen by every test of this binary, in
+//! `common/locks.rs`.)
+
+use super::World;
+use super::common::interrupt::{At, before_next, is_pending};
+use super::common::{AddressSpace, Bench, File, GIB, M2, SMALL, Task, at, map, system};
+use hugewalk::fault::Access;
+use hugewalk::mm::MapFlags;
+use hugewalk::pool::PoolCounters;
+use hugewalk::sync::{Arc, WaitQueue};
+
+/// What a task waits for; its end wakes the queue it was in.
+struct Key(Arc<WaitQueue<Bench, Self>>);
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.wake_all();
+    }
+}
+
+#[test]
+fn a_key_is_dropped_with_its_queue_unlocked() {
+    let mut world = World::new(0);
+    let queue = Arc::try_new(WaitQueue::new()).unwrap();
+    let waited = queue.wait_as(Key(queue.clone()), &mut world.task, |_: &Task| Some(queue.waiting()));
+    assert_eq!((waited, queue.waiting()), (Ok(1), 0));
+    world.finish();
+}
+
+#[test]
+fn a_pool_asks_its_host_for_pages_and_gives_them_back_with_its_lock_released() {
+    let (hugetlb, mut task) = system(0);
+    let pool = hugetlb.pool(SMALL);
+    let look = |at| {
+        let hugetlb = hugetlb.clone();
+        before_next(at, move || assert!(hugetlb.pool(SMALL).counters().total <= 3));
+    };
+    // A pool that grows and shrinks, page by page.
+    look(At::AllocHuge);
+    look(At::AllocHuge);
+    look(At::FreeHuge);
+    assert_eq!(hugetlb.resize_pool(SMALL, 3), 3);
+    assert_eq!(hugetlb.resize_pool(SMALL, 0), 0);
+    assert!(!is_pending());
+    // Surplus pages, for a reservation and for a fault without one.
+    pool.set_overcommit(2);
+    for flags in [MapFlags::SHARED, MapFlags::SHARED | MapFlags::NORESERVE] {
+        let file = File::new(&hugetlb, SMALL, None).unwrap();
+        let space = AddressSpace::new(&hugetlb).unwrap();
+        look(At::AllocHuge);
+        look(At::FreeHuge);
+        map(&space, &mut task, &file, 0, GIB, 2 * M2, flags).unwrap();
+        space.fault(&mut task, at(GIB), Access::Write).unwrap();
+        drop(file);
+        space.exit(&mut task);
+        assert!(!is_pending());
+        assert_eq!(pool.counters(), PoolCounters::default());
+    }
+}
+
+#[test]
+fn a_pool_that_is_given_away_while_it_grows_has_the_size_that_was_asked_for() {
+    let (hugetlb, _task) = system(1);
+    let other = hugetlb.clone();
+    before_next(At::AllocHuge, move || assert_eq!(other.resize_pool(SMALL, 4), 4));
+    // The page that was on its way is one too many by then.
+    assert_eq!(hugetlb.resize_pool(SMALL, 2), 2);
+    assert_eq!(hugetlb.platform().huge_in_use(SMALL), 2);
+    assert_eq!(hugetlb.pool(SMALL).counters(), PoolCounters { total: 2, free: 2, ..PoolCounters::default() });
+}
