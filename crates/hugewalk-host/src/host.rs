@@ -237,12 +237,14 @@ unsafe impl Platform for Host {
 
     #[inline]
     unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
-        self.tables.entries(frame)
+        // SAFETY: passed on to the caller.
+        unsafe { self.tables.entries(frame) }
     }
 
     #[inline]
     unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
-        self.tables.record(frame)
+        // SAFETY: passed on to the caller.
+        unsafe { self.tables.record(frame) }
     }
 
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
@@ -255,7 +257,8 @@ unsafe impl Platform for Host {
 
     #[inline]
     unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
-        self.page_records.at(arena::unit(frame).wrapping_mul(size_of::<PageRecord>())).cast()
+        // SAFETY: the caller promises that the frame is one of the arena's, and there is a record for each of them.
+        unsafe { self.page_records.at(arena::unit(frame).wrapping_mul(size_of::<PageRecord>())) }.cast()
     }
 
     fn has_page_record(&self, frame: HugeFrame) -> bool {

@@ -52,12 +52,16 @@ impl Reservation {
         Ok(Self { start, bytes })
     }
 
-    /// The address `offset` bytes into the range; one outside of it, which must not be used, if the offset is.
+    /// The address `offset` bytes into the range. A walk comes through here at every level, and waits for the addition.
     ///
-    /// Neither branches nor needs `unsafe`: a walk comes through here at every level.
+    /// # Safety
+    ///
+    /// The offset lies inside the range, or at its end.
     #[inline]
-    pub(crate) fn at(&self, offset: usize) -> NonNull<u8> {
-        self.start.map_addr(|address| address.saturating_add(offset))
+    pub(crate) unsafe fn at(&self, offset: usize) -> NonNull<u8> {
+        debug_assert!(offset <= self.bytes, "{offset:#x} lies outside of {:#x} bytes", self.bytes);
+        // SAFETY: by the type invariants the range is one mapping, and the caller promises that the offset lies inside.
+        unsafe { self.start.add(offset) }
     }
 
     /// The address `offset` bytes into the range, with `length` bytes from there on inside it.
@@ -69,7 +73,8 @@ impl Reservation {
     pub(crate) fn span(&self, offset: u64, length: u64) -> NonNull<u8> {
         let inside = offset.checked_add(length).is_some_and(|end| end <= self.bytes as u64);
         assert!(inside, "{length} bytes at {offset:#x} leave the arena of {:#x} bytes", self.bytes);
-        self.at(offset as usize)
+        // SAFETY: just seen.
+        unsafe { self.at(offset as usize) }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::sync::Word;
 use crate::table::{LockedSlot, OwnedTable, Place, Slot, Stable, TableRef, index_of};
 use crate::task::Task;
 use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
-use crate::walk::{Proof, WrongProof, descend, huge_pte_offset, step_down};
+use crate::walk::{Proof, WrongProof, descend, huge_pte_offset, root_place, step_down};
 
 mod sealed {
     pub trait Sealed {}
@@ -218,10 +218,7 @@ fn pud_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
         return Ok(place);
     }
     let root = mm.root();
-    let in_root = |shift| {
-        let index = index_of(address, shift);
-        Place { table: root, index, parent: root.entry(index), parent_entry: root.read(index) }
-    };
+    let in_root = |shift| root_place(root, index_of(address, shift));
     let above = match mm.levels() {
         Levels::Four => in_root(Level::P4d.shift()),
         Levels::Five => populate(proof, mm, in_root(Level::Pgd.shift()), address, Level::P4d, task)?,
@@ -240,8 +237,9 @@ fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     level: Level,
     task: &Task<P>,
 ) -> Result<Place<'p, P>, OutOfMemory> {
+    let platform = mm.hugetlb().platform();
     // SAFETY: the proof keeps the tables at `address` where they are.
-    if let Some(place) = unsafe { step_down(mm, above, address, level) } {
+    if let Some(place) = unsafe { step_down(platform, (above.table, above.index), address, level) } {
         return Ok(place);
     }
     // Made before the lock is taken: whoever finds the entry filled then just drops it.
@@ -252,7 +250,7 @@ fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     }
     drop(locked);
     // SAFETY: as above. The entry is a table now: nobody clears it while the caller's proof holds.
-    unsafe { step_down(mm, above, address, level) }.ok_or(OutOfMemory)
+    unsafe { step_down(platform, (above.table, above.index), address, level) }.ok_or(OutOfMemory)
 }
 
 /// Looks for another mapping of the same file whose table fits, and stores it in the PUD entry if that is still empty.

@@ -100,6 +100,7 @@ impl<P: Platform> Proof<P> for RcuReadGuard<'_, P> {
 impl<P: Platform> sealed::Sealed for VmaReadGuard<'_, P> {}
 impl<P: Platform> Proof<P> for VmaReadGuard<'_, P> {
     type Kind = Stable;
+    #[inline]
     fn covers(&self, mm: &Mm<P>, address: VirtAddr) -> bool {
         core::ptr::eq::<Mm<P>>(&**self.vma().mm(), mm) && self.vma().contains(address)
     }
@@ -108,6 +109,7 @@ impl<P: Platform> Proof<P> for VmaReadGuard<'_, P> {
 impl<P: Platform> sealed::Sealed for VmaWriteGuard<'_, P> {}
 impl<P: Platform> Proof<P> for VmaWriteGuard<'_, P> {
     type Kind = Stable;
+    #[inline]
     fn covers(&self, mm: &Mm<P>, address: VirtAddr) -> bool {
         core::ptr::eq::<Mm<P>>(&**self.vma().mm(), mm) && self.vma().contains(address)
     }
@@ -116,6 +118,7 @@ impl<P: Platform> Proof<P> for VmaWriteGuard<'_, P> {
 impl<P: Platform> sealed::Sealed for FileProof<'_, P> {}
 impl<P: Platform> Proof<P> for FileProof<'_, P> {
     type Kind = Stable;
+    #[inline]
     fn covers(&self, mm: &Mm<P>, address: VirtAddr) -> bool {
         core::ptr::eq::<Mm<P>>(&**self.vma().mm(), mm) && self.vma().contains(address)
     }
@@ -170,7 +173,7 @@ pub fn leaf_offset<'p, P: Platform, W: Proof<P>>(
     };
     if matches!(pud.table.read(pud.index).decode(), Entry::Table(_)) {
         // SAFETY: as above.
-        let pmd = unsafe { step_down(mm, pud, address, Level::Pmd) };
+        let pmd = unsafe { step_down(mm.hugetlb().platform(), (pud.table, pud.index), address, Level::Pmd) };
         return Ok(pmd.map(|place| (Slot::new(place), HugeSize::Size2M)));
     }
     Ok(Some((Slot::new(pud), HugeSize::Size1G)))
@@ -181,65 +184,64 @@ pub fn leaf_offset<'p, P: Platform, W: Proof<P>>(
 /// # Safety
 ///
 /// For `'p`, no table of `mm` that a walk to `address` can meet is freed.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn descend<'p, P: Platform>(
     mm: &'p Mm<P>,
     address: VirtAddr,
     level: Level,
 ) -> Option<Place<'p, P>> {
-    let levels = mm.levels();
-    if address >= levels.task_size() {
+    if address >= mm.task_size() {
         return None;
     }
-    let root = mm.root();
-    let mut place = match levels {
-        Levels::Four => root_place(root, index_of(address, Level::P4d.shift())),
+    let (platform, root) = (mm.hugetlb().platform(), mm.root());
+    // Of the tables on the way there is no more than where they are: each entry is loaded once, by `step_down`.
+    let above = match mm.levels() {
+        Levels::Four => (root, index_of(address, Level::P4d.shift())),
         Levels::Five => {
-            let pgd = root_place(root, index_of(address, Level::Pgd.shift()));
+            let pgd = (root, index_of(address, Level::Pgd.shift()));
             // SAFETY: passed on to the caller.
-            unsafe { step_down(mm, pgd, address, Level::P4d) }?
+            let p4d = unsafe { step_down(platform, pgd, address, Level::P4d) }?;
+            if level == Level::P4d {
+                return Some(p4d);
+            }
+            (p4d.table, p4d.index)
         }
     };
     if level == Level::P4d {
-        return Some(place);
+        return Some(root_place(root, above.1));
     }
     // SAFETY: passed on to the caller.
-    place = unsafe { step_down(mm, place, address, Level::Pud) }?;
-    if level == Level::Pmd {
-        // SAFETY: passed on to the caller.
-        place = unsafe { step_down(mm, place, address, Level::Pmd) }?;
+    let pud = unsafe { step_down(platform, above, address, Level::Pud) }?;
+    if level == Level::Pud {
+        return Some(pud);
     }
-    Some(place)
+    // SAFETY: passed on to the caller.
+    unsafe { step_down(platform, (pud.table, pud.index), address, Level::Pmd) }
 }
 
 /// An entry of the root. Nobody detaches the root, so an entry of it stands for its own parent.
-fn root_place<P: Platform>(root: TableRef<'_, P>, index: usize) -> Place<'_, P> {
+pub(crate) fn root_place<P: Platform>(root: TableRef<'_, P>, index: usize) -> Place<'_, P> {
     Place { table: root, index, parent: root.entry(index), parent_entry: root.read(index) }
 }
 
-/// From an entry to the table behind it, if there is one.
+/// From an entry, given by its table and its index there, to the table behind it, if there is one.
 ///
 /// # Safety
 ///
 /// As for [`descend`].
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn step_down<'p, P: Platform>(
-    mm: &'p Mm<P>,
-    from: Place<'p, P>,
+    platform: &'p P,
+    (above, at): (TableRef<'p, P>, usize),
     address: VirtAddr,
     level: Level,
 ) -> Option<Place<'p, P>> {
-    let parent_entry = from.table.read(from.index);
+    let parent_entry = above.read(at);
     let mut frame = parent_entry.table()?;
     if !P::Protocol::keeps(Step::LoadOnce) {
-        frame = from.table.read(from.index).table().unwrap_or(TableFrame(0));
+        frame = above.read(at).table().unwrap_or(TableFrame(0));
     }
     // SAFETY: the entry points to a table, which the caller keeps.
-    let table = unsafe { TableRef::from_frame(mm.hugetlb().platform(), frame) };
-    Some(Place {
-        table,
-        index: index_of(address, level.shift()),
-        parent: from.table.entry(from.index),
-        parent_entry,
-    })
+    let table = unsafe { TableRef::from_frame(platform, frame) };
+    Some(Place { table, index: index_of(address, level.shift()), parent: above.entry(at), parent_entry })
 }

@@ -65,6 +65,8 @@ pub struct Mm<P: Platform> {
     hugetlb: Arc<Hugetlb<P>>,
     id: u64,
     levels: Levels,
+    /// What `levels` says; every walk asks.
+    task_size: VirtAddr,
     root: TableFrame,
     context: P::MmContext,
     /// Leaves installed less leaves cleared by this address space, as Linux counts them: a signed number, for who
@@ -89,6 +91,7 @@ impl<P: Platform> Mm<P> {
             hugetlb: hugetlb.clone(),
             id: hugetlb.fresh_id(),
             levels,
+            task_size: levels.task_size(),
             root: root.into_frame(),
             context,
             resident: [<P as Barriers>::Word::new(0), <P as Barriers>::Word::new(0)],
@@ -184,6 +187,12 @@ impl<P: Platform> Mm<P> {
     fn set_exited(&self) {
         self.exited.store(1, Ordering::Release);
         self.handlers.wake_all();
+    }
+
+    /// The first address that is not a user's.
+    #[inline]
+    pub(crate) fn task_size(&self) -> VirtAddr {
+        self.task_size
     }
 
     #[inline]

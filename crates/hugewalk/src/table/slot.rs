@@ -105,6 +105,7 @@ impl<'p, P: Platform, K: Kind> Slot<'p, P, K> {
 impl<'p, P: Platform> Slot<'p, P, Stable> {
     /// Reads the entry. The table is the address space's own; the entry itself may change at any moment unless the
     /// table lock is held too.
+    #[inline]
     #[must_use]
     pub fn read(&self) -> Entry {
         self.place.table.read(self.place.index).decode()
