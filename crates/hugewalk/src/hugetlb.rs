@@ -95,6 +95,7 @@ impl<P: Platform> Hugetlb<P> {
 
     /// A number nothing else in this system has.
     pub(crate) fn fresh_id(&self) -> u64 {
+        // Relaxed: it is the only access, so all that counts is that it is one read-modify-write.
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 

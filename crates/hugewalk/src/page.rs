@@ -109,12 +109,15 @@ unsafe impl<P: Platform> Send for Page<P> {}
 impl<P: Platform> Page<P> {
     /// The page has just come from the platform into the pool of this size.
     pub(crate) fn reset(&self, size: HugeSize) {
+        // Relaxed: the page is the pool's, whose lock orders these before whoever takes the page out; the two are what they were
+        // when it came back the last time, or zero.
         self.refs.store(0, Ordering::Relaxed);
         self.mappings.store(0, Ordering::Relaxed);
         let pooled = match size {
             HugeSize::Size2M => POOLED_2M,
             HugeSize::Size1G => POOLED_1G,
         };
+        // Release: pairs with the Acquire in `pooled`, for those who come from a frame and hold no lock of the pool.
         self.flags.store(pooled, Ordering::Release);
     }
 
@@ -170,6 +173,8 @@ impl<P: Platform> Page<P> {
     /// Leaf entries that map the page.
     #[must_use]
     pub fn mapcount(&self) -> u64 {
+        // Acquire: pairs with the Release of `remove_mapping`: who finds the page mapped by no entry comes after the flush that each
+        // entry's maker made before it counted down.
         self.mappings.load(Ordering::Acquire) & (MIGRATION - 1)
     }
 
@@ -209,6 +214,8 @@ impl<P: Platform> Page<P> {
 
     /// See [`rmap`](crate::rmap), which sets the owner along with it.
     pub(crate) fn set_anon(&self) {
+        // Release: pairs with the Acquire in `is_anon`. All changes of flags are read-modify-writes, so no bit is lost; where one
+        // says that something else was done before, as this one of the owner, the pair carries it over.
         self.flags.fetch_or(ANON, Ordering::AcqRel);
     }
 
@@ -238,16 +245,19 @@ impl<P: Platform> Page<P> {
 
     /// Migration entries that name the page.
     pub(crate) fn moving(&self) -> u64 {
+        // Acquire: pairs with the Release of `remove_migration`.
         self.mappings.load(Ordering::Acquire) / MIGRATION
     }
 
     /// A migration entry more names the page. Before the entry is stored.
     pub(crate) fn add_migration(&self) {
+        // The store of the entry comes after it by its own Release, and that is what readers pair with (`TableRef::read`).
         self.mappings.fetch_add(MIGRATION, Ordering::AcqRel);
     }
 
     /// A migration entry less. After the entry was cleared.
     pub(crate) fn remove_migration(&self) {
+        // Release: pairs with the Acquire in `moving`: the mover, who waits for zero, finds the entries changed.
         self.mappings.fetch_sub(MIGRATION, Ordering::AcqRel);
     }
 
@@ -263,6 +273,8 @@ impl<P: Platform> Page<P> {
 
     /// Ends what [`freeze`](Self::freeze) began.
     pub(crate) fn thaw(&self, references: u64) {
+        // Release: pairs with the Acquire half of the exchange in `try_hold`: whoever takes a reference after this finds the page
+        // as the holder of the frozen one has left it.
         self.refs.store(references, Ordering::Release);
     }
 
@@ -287,6 +299,7 @@ impl<P: Platform> Page<P> {
 
     /// One leaf entry more maps the page; the caller, who has a reference, adds one for the entry.
     pub(crate) fn add_mapping(&self) {
+        // Relaxed: as in `hold`.
         self.refs.fetch_add(REFERENCE, Ordering::Relaxed);
         // SeqCst: as for `pins`.
         self.mappings.fetch_add(MAPPING, Ordering::SeqCst);
@@ -294,11 +307,15 @@ impl<P: Platform> Page<P> {
 
     /// One leaf entry less; its reference passes to the caller.
     pub(crate) fn remove_mapping(&self) {
+        // Release: pairs with the loads in `mapcount` (Acquire) and `is_exclusive` (SeqCst). The flush comes before it: who finds the
+        // page mapped once may take it for its own.
         self.mappings.fetch_sub(MAPPING, Ordering::AcqRel);
     }
 
     /// Adds a reference. The caller holds one already, or the lock under which another holder would give its own up.
     pub(crate) fn hold(&self) {
+        // Relaxed: the reference, or the lock, that the caller has keeps the page and orders what is in it. The new one is
+        // given up by the AcqRel in `put`.
         self.refs.fetch_add(REFERENCE, Ordering::Relaxed);
     }
 

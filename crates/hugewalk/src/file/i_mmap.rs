@@ -95,12 +95,17 @@ impl<P: Platform> VmaTree<P> {
 
 impl<P: Platform> HugeFile<P> {
     /// Takes `i_mmap` in read: nobody unshares a table of this file. Sleeps.
+    ///
+    /// While it is held, nothing that takes another lock may be called: not `fault`, which may take `i_mmap` to share, no operation of an
+    /// address space that maps the file, and none of the file. Walks are what it is for. See
+    /// [`mm`](crate::mm#while-a-guard-is-held).
     #[must_use]
     pub fn i_mmap_read<'f>(&'f self, task: &mut Task<P>) -> IMmapReadGuard<'f, P> {
         IMmapReadGuard { file: self, tree: self.i_mmap.read(task) }
     }
 
-    /// Takes `i_mmap` in write: nobody shares a table of this file, and the holder may unshare. Sleeps.
+    /// Takes `i_mmap` in write: nobody shares a table of this file, and the holder may unshare. Sleeps. While it is held the same
+    /// calls are allowed as under [`i_mmap_read`](Self::i_mmap_read), and [`Gather::scope`](crate::gather::Gather::scope).
     #[must_use]
     pub fn i_mmap_write<'f>(&'f self, task: &mut Task<P>) -> IMmapWriteGuard<'f, P> {
         IMmapWriteGuard { file: self, tree: self.i_mmap.write(task) }

@@ -8,6 +8,25 @@
 //! file's tree before it lets go. So nobody can start to share with a VMA that is about to go (scenarios S14, S20, S22).
 //! What can fail comes before the first change.
 //!
+//! # While a guard is held
+//!
+//! A guard of a sleeping lock keeps no borrow of the task, so calls that take further locks compile. A call that takes a lock
+//! which its own task holds waits for ever; so do two tasks that take two locks in different orders. What takes `&Task` takes no
+//! sleeping lock and may always be called: [`Task::rcu_read_lock`] and walks in that section, `pin_page_fast`,
+//! `pin_pages_nowait`, [`AddressSpace::mmap_try_read`], what is done under a [`Gather`](crate::gather::Gather). Of what takes
+//! `&mut Task`, this much may be called:
+//!
+//! | held | may be called |
+//! |---|---|
+//! | [`mmap_read`](AddressSpace::mmap_read), [`mmap_try_read`](AddressSpace::mmap_try_read) | [`lock_vma`](MmapReadGuard::lock_vma), [`lock_vma_write`](MmapReadGuard::lock_vma_write), `i_mmap_read`, `i_mmap_write`; `synchronize`, `rcu_barrier` |
+//! | [`lock_vma`](MmapReadGuard::lock_vma), [`lock_vma_write`](MmapReadGuard::lock_vma_write) | `i_mmap_read`, `i_mmap_write` of the VMA's file; `synchronize`, `rcu_barrier` |
+//! | [`i_mmap_read`](crate::file::HugeFile::i_mmap_read), [`i_mmap_write`](crate::file::HugeFile::i_mmap_write) | `synchronize`, `rcu_barrier` |
+//!
+//! All other operations deadlock, at once or some day. Under the mmap lock in read, `mmap`, `munmap`, `mremap`, `mprotect`, `mbind`,
+//! `mlock`, `fork`, `exit` and most advice do so at once, for they take it in write. `fault`, `pin_pages`, page walks and
+//! `madvise(DONTNEED)` take it in read once more: they go through until another task waits for it in write.
+//! Truncation, migration and memory failure wait for VMA locks and for `i_mmap`.
+//!
 //! The parts: [`Mm`] is what VMAs and walkers know of an address space (the root table, the host's context); the
 //! [`AddressSpace`] adds the set of VMAs.
 
@@ -127,7 +146,12 @@ impl<P: Platform> Mm<P> {
         self.levels
     }
 
-    /// The frame of its root table, for a processor's base register. It lives as long as the `Mm`: whoever loads it holds one.
+    /// The frame of its root table, for a processor's base register.
+    ///
+    /// The root is freed together with the last `Arc<Mm>`, at once and without a flush. So **a processor that has it loaded counts as a
+    /// holder**: the embedder keeps an `Arc<Mm>` for it, from before the root is loaded until another one has been. That includes a
+    /// processor that goes on with the register as it is while it runs something that has no address space of its own (lazy
+    /// TLB), where the [`AddressSpace`] may be gone already. Linux: `mm_count`, and `active_mm` in the scheduler.
     ///
     /// Entries 256 to 511 are the embedder's; see [`platform`](crate::platform#the-kernels-half-of-an-address-space).
     #[must_use]
@@ -145,7 +169,7 @@ impl<P: Platform> Mm<P> {
     /// reached through a shared table that somebody else filled is not counted.
     #[must_use]
     pub fn resident_of(&self, size: HugeSize) -> u64 {
-        // Below zero when it cleared what others had installed.
+        // Below zero when it cleared what others had installed. Relaxed: statistics, which order nothing.
         self.resident_word(size).load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
     }
 
@@ -181,10 +205,12 @@ impl<P: Platform> Mm<P> {
 
     /// Is there nothing mapped any more, and never will be? As good as [`AddressSpace::has_exited`], without the lock.
     pub(crate) fn has_exited(&self) -> bool {
+        // Acquire: pairs with the Release in `set_exited`. Whoever sees it finds no mapping any more.
         self.exited.load(Ordering::Acquire) != 0
     }
 
     fn set_exited(&self) {
+        // Release: pairs with the Acquire in `has_exited`. It is stored before the waiters are woken: see `WaitQueue`.
         self.exited.store(1, Ordering::Release);
         self.handlers.wake_all();
     }
@@ -203,6 +229,7 @@ impl<P: Platform> Mm<P> {
 
     /// A leaf of this size more.
     pub(crate) fn add_resident(&self, size: HugeSize) {
+        // Relaxed here and below: statistics. Sums come out right, since each is a read-modify-write.
         self.resident_word(size).fetch_add(1, Ordering::Relaxed);
     }
 
@@ -214,7 +241,11 @@ impl<P: Platform> Mm<P> {
 
 impl<P: Platform> Drop for Mm<P> {
     fn drop(&mut self) {
-        // SAFETY: walks borrow the `Mm`, so none is under way; the tables below were detached at exit.
+        // No grace period, because there is nobody to wait for. A walker gets to the root through the `Mm` and borrows it as
+        // long as it has a slot, in a read section too; no other table points to the root. A processor that has it loaded has an
+        // `Arc<Mm>` (see `root_frame`). No flush either: the entries of the root were cleared and flushed at exit, so what
+        // processors remember of the root, they remember of an entry that is empty.
+        // SAFETY: made by this platform. As just said, neither a walker nor a processor reaches it, and it has no table below.
         unsafe { self.hugetlb.platform().free_table(self.root) };
     }
 }
@@ -253,12 +284,16 @@ impl<P: Platform> AddressSpace<P> {
     }
 
     /// Takes the mmap lock in read: VMAs stay as they are. Sleeps. No proof for a walk by itself.
+    ///
+    /// While it is held, VMA locks and `i_mmap` may be taken. No operation of this address space that takes `&mut Task` may be called,
+    /// [`munmap`](Self::munmap) and [`fault`](Self::fault) included: see [the module](self#while-a-guard-is-held).
     #[must_use]
     pub fn mmap_read<'m>(&'m self, task: &mut Task<P>) -> MmapReadGuard<'m, P> {
         MmapReadGuard { vmas: self.vmas.read(task) }
     }
 
-    /// Takes the mmap lock in read if that needs no waiting. Does not sleep.
+    /// Takes the mmap lock in read if that needs no waiting. Does not sleep. While it is held, the same calls are allowed as under
+    /// [`mmap_read`](Self::mmap_read).
     #[must_use]
     pub fn mmap_try_read(&self, _task: &Task<P>) -> Option<MmapReadGuard<'_, P>> {
         Some(MmapReadGuard { vmas: self.vmas.try_read()? })
@@ -300,12 +335,17 @@ impl<P: Platform> MmapReadGuard<'_, P> {
 
     /// Takes the lock of a VMA of this address space in read. Sleeps. `None` if the VMA is no longer, or not, one of
     /// its.
+    ///
+    /// While it is held, `i_mmap` of the VMA's file may be taken. Of what takes `&mut Task` nothing else may be called, and no second VMA
+    /// lock taken: not [`fault`](AddressSpace::fault), which waits for a fault mutex whose holder may wait for this lock, and
+    /// nothing that unshares, such as `madvise`, truncation or migration. See [the module](self#while-a-guard-is-held).
     #[must_use]
     pub fn lock_vma<'v>(&'v self, vma: &'v Vma<P>, task: &mut Task<P>) -> Option<VmaReadGuard<'v, P>> {
         VmaReadGuard::lock(self, vma, task)
     }
 
-    /// Takes the lock of a VMA of this address space in write. Sleeps. `None` as for [`lock_vma`](Self::lock_vma).
+    /// Takes the lock of a VMA of this address space in write. Sleeps. `None` as for [`lock_vma`](Self::lock_vma), and while
+    /// it is held the same calls are allowed.
     #[must_use]
     pub fn lock_vma_write<'v>(&'v self, vma: &'v Vma<P>, task: &mut Task<P>) -> Option<VmaWriteGuard<'v, P>> {
         VmaWriteGuard::lock(self, vma, task)

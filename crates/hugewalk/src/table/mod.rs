@@ -98,7 +98,8 @@ impl<'a, P: Platform> TableRef<'a, P> {
         &self.entries[index & (ENTRIES - 1)]
     }
 
-    /// Reads an entry. Acquire: the table or page found behind it is seen as it was published.
+    /// Reads an entry. Acquire: pairs with the Release of every store to an entry (`LockedSlot::fill` and `replace`, `share`,
+    /// `detach`). So the table or page found behind it is seen as it was published.
     #[inline]
     pub(crate) fn read(self, index: usize) -> RawEntry {
         RawEntry::from_bits(self.entry(index).load(Ordering::Acquire))
@@ -110,17 +111,24 @@ impl<'a, P: Platform> TableRef<'a, P> {
 
     /// How many parent entries point here besides one.
     pub(crate) fn users(self) -> u64 {
+        // Acquire: pairs with `add_user` and `remove_user`. Those who act on the answer hold `i_mmap` in write, or the table's
+        // lock with the mmap lock in write, which orders it already; to the others it is a hint.
         self.record.users.load(Ordering::Acquire)
     }
 
     /// Counts one user more. The caller holds `i_mmap` in read, under which nobody counts down.
     pub(crate) fn add_user(self) -> u64 {
+        // Under `i_mmap` in read several count up at a time, and each has to see the others' counts: any read-modify-write does.
+        // `i_mmap` orders it against `remove_user`, so AcqRel is more than it takes.
         self.record.users.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// Counts one user less; returns how many are left.
     pub(crate) fn remove_user(self) -> u64 {
-        // The count is of users besides one, so what it was is how many there are now.
+        // The count is of users besides one, so what it was is how many there are now. Release: pairs with the Acquire of
+        // `users` in the user that finds itself alone, and of the next `remove_user`: what this user did to the table comes
+        // before the last one retires it. `i_mmap` orders it too, but for `share`, which takes back under `i_mmap` in read what it
+        // has counted in vain.
         self.record.users.fetch_sub(1, Ordering::AcqRel)
     }
 
@@ -130,7 +138,8 @@ impl<'a, P: Platform> TableRef<'a, P> {
         self.record.generation.load(Ordering::Acquire)
     }
 
-    /// Counts the generation up; the parent entry has been cleared just before, with the table lock held.
+    /// Counts the generation up; the parent entry has been cleared just before, with the table lock held. Release: pairs with
+    /// the Acquire in [`generation`](TableRef::generation), so whoever reads the new count sees the parent entry cleared.
     pub(crate) fn bump_generation(self) {
         if P::Protocol::keeps(Step::BumpGeneration) {
             self.record.generation.fetch_add(1, Ordering::AcqRel);

@@ -91,6 +91,7 @@ impl<P: Platform> Context<P> {
 
     /// Has the handler left?
     pub(crate) fn is_gone(&self) -> bool {
+        // Acquire: pairs with the Release in `die`.
         self.gone.load(Ordering::Acquire) != 0
     }
 

@@ -364,6 +364,7 @@ impl<P: Platform> Vma<P> {
 
     /// What its place among the VMAs of the same offset in the file's tree depends on. The caller holds `i_mmap`.
     pub(crate) fn rank(&self) -> u64 {
+        // Relaxed: `i_mmap` orders it after the store in `set_rank`.
         self.rank.load(Ordering::Relaxed)
     }
 
@@ -374,6 +375,7 @@ impl<P: Platform> Vma<P> {
 
     /// Has a private mapping ever had a page of its own?
     pub(crate) fn is_anon(&self) -> bool {
+        // Relaxed: the mmap lock, held in write here and in read at the store, orders them.
         self.anon.load(Ordering::Relaxed)
     }
 
@@ -385,6 +387,8 @@ impl<P: Platform> Vma<P> {
 
     /// Has a page of it been taken away for the owner of a reservation? That happens to private mappings alone.
     pub(crate) fn is_robbed(&self) -> bool {
+        // Acquire: pairs with the Release in `set_robbed`. A fault reads the entry first, and that read pairs with the exchange that
+        // emptied the entry after the flag was set.
         !self.is_shared() && self.robbed.load(Ordering::Acquire) != 0
     }
 
