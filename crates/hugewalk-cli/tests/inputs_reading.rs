@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::fs;
 use std::path::Path;
 
 use common::{Ran, assert_all_as_recorded, json, pool, run};
@@ -128,6 +129,115 @@ fn every_option_of_strace_may_be_used() {
 }
 
 #[test]
+fn one_program_is_the_same_in_every_form() {
+    let what = |report: &Value| {
+        let mappings = report["mappings"].as_array().expect("a list");
+        let of = |mapping: &Value| {
+            (mapping["range"].clone(), mapping["processes"].clone(), mapping["backing"].clone())
+        };
+        let processes = report["recording"]["processes"].clone();
+        (
+            processes,
+            report["recording"]["calls"].clone(),
+            mappings.iter().map(of).collect::<Vec<_>>(),
+            pool(report),
+        )
+    };
+    let plain = input("forms-f-ttt", &[]);
+    assert_all_as_recorded(&plain);
+    assert_eq!(ranges(&plain).len(), 3);
+    assert_eq!((&plain["recording"]["processes"], notes(&plain).as_str()), (&Value::from(2), ""));
+    for (name, clock) in [
+        ("forms-all-options", "of-day"),
+        ("forms-output-in-between", "none"),
+        ("forms-Y-i-n-T", "none"),
+        ("forms-r-tt", "of-day"),
+        ("forms-X-raw", "none"),
+        ("forms-ff-joined", "real-time"),
+    ] {
+        let report = input(name, &[]);
+        assert_all_as_recorded(&report);
+        assert_eq!(what(&report), what(&plain), "{name}");
+        assert_eq!(report["recording"]["clock"], clock, "{name}");
+    }
+    for (name, said) in [
+        ("forms-ff-joined", "they are taken for files of strace -ff"),
+        ("forms-ff-joined-without-times", "it is not known in which order"),
+        ("forms-without-f", "of which nothing is recorded"),
+    ] {
+        let notes = notes(&input(name, &[]));
+        assert!(notes.contains(said), "{name}: {notes}");
+    }
+}
+
+#[test]
+fn what_is_packed_or_comes_on_standard_input_is_read() {
+    use std::io::Write;
+    let plain = fs::read(file("inputs", "forms-f-ttt.strace")).expect("the input");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&plain).expect("packed");
+    for bytes in [plain.clone(), packed.finish().expect("packed")] {
+        let output = assert_cmd::Command::cargo_bin("hugewalk")
+            .expect("the command")
+            .args(["replay", "-", "--format", "json"])
+            .write_stdin(bytes)
+            .output()
+            .expect("it ran");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(ranges(&report).len(), 3);
+    }
+}
+
+#[test]
+fn faults_go_between_calls_by_their_times_or_not_at_all() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let faults = directory.path().join("f.faults");
+    let refused = |strace: &str, text: &str| {
+        fs::write(&faults, text).expect("written");
+        let output = assert_cmd::Command::cargo_bin("hugewalk")
+            .expect("the command")
+            .args(["replay", &file("inputs", strace), "--faults", &faults.display().to_string()])
+            .output()
+            .expect("it ran");
+        assert_eq!(output.status.code(), Some(2), "{strace}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let one = "77/77 1795340000.000150000: page-faults: 7f2000000000\n";
+    for (strace, said) in [
+        ("01-dodump-raw.strace", "the faults cannot be put between calls without times"),
+        ("20b-relative-r-pid.strace", "the faults cannot be put between calls with relative times (-r)"),
+    ] {
+        let line = refused(strace, one);
+        assert!(line.contains(&format!("f.faults: {said}; record with strace -f -ttt")), "{line}");
+    }
+    let line = refused("21-i.strace", "77/77 1234.5: page-faults: 7f2000000000\n");
+    assert!(
+        line.contains("f.faults: the faults are of 1234.5") && line.contains("-k CLOCK_REALTIME"),
+        "{line}"
+    );
+
+    fs::write(&faults, "").expect("written");
+    let empty = input("21-i", &["--faults", &faults.display().to_string()]);
+    assert!(notes(&empty).contains("f.faults holds no page faults"), "{}", notes(&empty));
+
+    // Of times of day the hour does not matter.
+    let strace = directory.path().join("t.strace");
+    let text = "7 23:59:59.900000 mmap(NULL, 4194304, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0) = 0x7f0000000000\n\
+                7 00:00:00.100000 munmap(0x7f0000000000, 2097152) = 0\n";
+    fs::write(&strace, text).expect("written");
+    let at = |nanos: u32| 1_795_935_600_000_000_000_u64 - 100_000_000 + u64::from(nanos);
+    let line = |nanos: u32, address: &str| {
+        let time = at(nanos);
+        format!("7/7 {}.{:09}: page-faults: {address}\n", time / 1_000_000_000, time % 1_000_000_000)
+    };
+    fs::write(&faults, line(1000, "7f0000000000") + &line(150_000_000, "7f0000200000")).expect("written");
+    let (strace, faults) = (strace.display().to_string(), faults.display().to_string());
+    let report = json(&run(&["replay", &strace, "--faults", &faults, "--format", "json"]));
+    assert_eq!(report["recording"]["huge_faults"], 2, "{report:#}");
+    assert_eq!(pool(&report), [2, 0, 0]);
+}
+
+#[test]
 fn accesses_that_end_with_a_signal_are_compared_as_that() {
     for (name, faults) in [("09-fork-truncate", 6), ("17-hwpoison", 3)] {
         let report = input(name, &[]);
@@ -177,6 +287,13 @@ fn names_are_followed_through_directories_and_renames() {
 
 #[test]
 fn threads_that_strace_joined_are_one_process() {
+    let real = input("attached-sigbus", &["--pool", "0"]);
+    assert_all_as_recorded(&real);
+    assert_eq!(
+        (&real["recording"]["processes"], &real["recording"]["huge_faults"]),
+        (&Value::from(1), &Value::from(3))
+    );
+
     let report = input("30-attach-threads", &[]);
     assert_all_as_recorded(&report);
     assert_eq!(report["recording"]["processes"], 1);

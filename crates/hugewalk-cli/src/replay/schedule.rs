@@ -108,7 +108,11 @@ fn progress_bar(length: u64) -> ProgressBar {
 /// What to say of a fault that the kernel ended with a signal, and the engine resolved.
 fn resolved(signal: Signal) -> String {
     match signal {
-        Signal::Bus => "resolved; control groups, whose limits end faults so, are not modelled".to_owned(),
+        Signal::Bus => {
+            "resolved; an empty pool (--pool) or the limit of a control group ends a fault so, and control \
+                        groups are not modelled"
+                .to_owned()
+        }
         Signal::Segv => "resolved".to_owned(),
     }
 }

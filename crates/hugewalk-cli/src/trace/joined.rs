@@ -44,6 +44,9 @@ pub(super) fn name_threads(lines: &mut [Sifted<'_>], clock: Clock, main: u32) ->
             line.tid = Some(tid);
         }
     }
+    if clock == Clock::None {
+        put_in_order(lines, &sections, root, &names);
+    }
     let mut note = format!(
         "No line says whose it is, but they begin anew {} times: they are taken for files of strace -ff, each named after \
          the clone that made its thread. strace-log-merge puts such files together with their numbers.",
@@ -54,9 +57,41 @@ pub(super) fn name_threads(lines: &mut [Sifted<'_>], clock: Clock, main: u32) ->
             &format!(" Of {nameless} of them no clone is recorded, so that what they shared is not known.");
     }
     if clock == Clock::None {
-        note += " Without times (-ttt) it is not known in which order the threads did what they did.";
+        note += " Without times (-ttt) it is not known in which order the threads did what they did: each is taken to do \
+                 all that it does right after it was made.";
     }
     Some(note)
+}
+
+/// Without times: what a thread does is put behind the clone that made it.
+fn put_in_order(lines: &mut [Sifted<'_>], sections: &[Section], root: usize, names: &[(usize, u32)]) {
+    // Room for what is put behind another line.
+    const STEP: u64 = 2;
+    let mut now = 0;
+    let mut done = vec![false; sections.len()];
+    let mut open = vec![(root, sections[root].start)];
+    let mut rest = 0..sections.len();
+    loop {
+        let Some((place, line)) = open.pop() else {
+            // One that nobody is seen to have made.
+            match rest.find(|place| !done[*place]) {
+                Some(place) => open.push((place, sections[place].start)),
+                None => return,
+            }
+            continue;
+        };
+        done[place] = true;
+        if line == sections[place].end {
+            continue;
+        }
+        now += STEP;
+        lines[line].time = Time(now);
+        open.push((place, line + 1));
+        let made = child(&lines[line]).and_then(|tid| names.iter().find(|(_, named)| *named == tid));
+        if let Some((child, _)) = made.filter(|(child, _)| !done[*child]) {
+            open.push((*child, sections[*child].start));
+        }
+    }
 }
 
 /// A new thread begins behind the end of one, and where time goes back.

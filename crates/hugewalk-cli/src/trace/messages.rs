@@ -1,9 +1,11 @@
 //! Messages between processes that carry descriptors (`SCM_RIGHTS`).
 
 use super::arguments::Arguments;
-use super::call::{Call, Descriptor};
+use super::call::{Call, Descriptor, Outcome};
 use super::error::Problem;
+use super::strace::{Action, Event};
 use super::syntax::{self, RawCall};
+use super::time::Time;
 
 /// Reads a call that sends or receives messages; none if no descriptor comes along.
 pub(super) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
@@ -38,6 +40,48 @@ pub(super) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
             || syntax::number(flags, named).is_some_and(|flags| flags & MSG_CMSG_CLOEXEC != 0);
         Call::Receive { socket, received: messages, cloexec }
     }))
+}
+
+/// A call that receives is printed when it is entered, which may be before the message was sent: the files of `-ff` show
+/// no interruption. Such a call is put behind the one that sent what it received.
+pub(super) fn put_behind_sends(events: &mut [Event]) {
+    let mut flying: Vec<usize> = Vec::new();
+    let mut early: Vec<(usize, usize)> = Vec::new();
+    let mut moves: Vec<(usize, Time)> = Vec::new();
+    for (place, event) in events.iter().enumerate() {
+        match &event.action {
+            Action::Call(Call::Send { sent, .. }, Outcome::Returned(_)) => {
+                for count in sent.iter().map(Vec::len) {
+                    // Somebody waits for it already, and has done nothing else since.
+                    let waits = |(at, wanted): &(usize, usize)| {
+                        let tid = events[*at].tid;
+                        *wanted == count && !events[*at + 1..place].iter().any(|event| event.tid == tid)
+                    };
+                    match early.iter().position(waits) {
+                        Some(found) => moves.push((early.remove(found).0, event.time + Time(1))),
+                        None => flying.push(count),
+                    }
+                }
+            }
+            Action::Call(Call::Receive { received, .. }, Outcome::Returned(_)) => {
+                for count in received.iter().map(Vec::len) {
+                    match flying.iter().position(|sent| *sent == count) {
+                        Some(found) => {
+                            flying.remove(found);
+                        }
+                        None => early.push((place, count)),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if !moves.is_empty() {
+        for (place, time) in moves {
+            events[place].time = time;
+        }
+        events.sort_by_key(|event| (event.time, event.line));
+    }
 }
 
 /// The descriptors that a message carries.

@@ -13,6 +13,7 @@ use super::decode;
 use super::error::{Problem, TraceError};
 use super::joined;
 use super::line::{self, Body};
+use super::messages;
 use super::sift::{self, Sifted};
 use super::syntax::{self, RawCall};
 use super::threads::Threads;
@@ -359,6 +360,7 @@ impl<'a> Assembly<'a> {
         }
         events.retain(|event| !matches!(event.action, Action::Call(Call::Exit { .. }, _)));
         events.sort_by_key(|event| (event.time, event.line));
+        messages::put_behind_sends(events);
         self.recording.unnumbered = self.owner.needed.then_some(self.owner.main);
         self.recording.threads.seen = self.seen;
         self.recording.threads.nameless = self.recording.unnumbered == Some(UNNUMBERED);

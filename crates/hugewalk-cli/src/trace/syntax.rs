@@ -115,6 +115,8 @@ pub(crate) fn number(text: &str, names: impl Fn(&str) -> Option<u64> + Copy) -> 
     let term = |input: &mut &str| -> winnow::Result<u64> {
         let value = atom.parse_next(input)?;
         let shift = opt(preceded("<<", atom.by_ref())).parse_next(input)?.unwrap_or(0);
+        // With -X verbose the comment comes first.
+        comment.parse_next(input)?;
         opt((annotation, opt("(deleted)"))).parse_next(input)?;
         comment.parse_next(input)?;
         u32::try_from(shift).ok().and_then(|shift| value.checked_shl(shift)).ok_or_else(Default::default)
@@ -131,7 +133,8 @@ fn octal(input: &mut &str) -> winnow::Result<u64> {
 pub(crate) fn descriptor_path(text: &str) -> Option<(&str, bool)> {
     let number = preceded(opt('-'), take_while(1.., |c: char| c.is_ascii_alphanumeric() || c == '_'));
     // What follows is not ours: a result may be followed by an explanation.
-    let (_, path, behind): (&str, &str, &str) = (number, annotation, rest).parse(text).ok()?;
+    let number = (number, comment);
+    let (_, path, behind): (_, &str, &str) = (number, annotation, rest).parse(text).ok()?;
     let path = path.split('<').next().unwrap_or(path);
     // Some versions say so inside, some outside, as the kernel's link does or without the space.
     let inside = path.strip_suffix(" (deleted)");
@@ -290,6 +293,7 @@ mod tests {
         assert_eq!(value("5</memfd:a>(deleted)"), Some(5));
         assert_eq!(value("5</dev/null<char 1:3>>"), Some(5));
         assert_eq!(value("0x20 /* A_??? */"), Some(0x20));
+        assert_eq!(value("5 /* A */</tmp/f>"), Some(5));
         for bad in ["", "B", "1|", "0xg", "1<<64", "99999999999999999999", "12:30"] {
             assert_eq!(value(bad), None, "{bad}");
         }
@@ -317,6 +321,7 @@ mod tests {
         assert_eq!(descriptor_path("3</memfd:x>(deleted)"), Some(("/memfd:x", true)));
         assert_eq!(descriptor_path("3</memfd:x (deleted)> <0.000012>"), Some(("/memfd:x", true)));
         assert_eq!(descriptor_path("3</dev/null<char 1:3>>"), Some(("/dev/null", false)));
+        assert_eq!(descriptor_path("-100 /* AT_FDCWD */</tmp/f>"), Some(("/tmp/f", false)));
         assert_eq!(descriptor_path("3<TCP:[1->2]>"), None);
         assert_eq!(descriptor_path("3"), None);
     }

@@ -4,8 +4,7 @@
 //! What strace says when it joins them shows it, and so do faults (which name both), `tgkill`, and a thread that unmaps
 //! or advises about what another one mapped.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::call::{Call, Outcome};
 use super::faults::Fault;
@@ -36,11 +35,12 @@ pub(super) fn leaders(
     notes: &mut Vec<String>,
 ) -> Leaders {
     let children: HashSet<u32> = events.iter().filter_map(made).map(|(child, _)| child).collect();
-    let mut strays: Vec<u32> = Vec::new();
+    let mut strays: BTreeSet<u32> = BTreeSet::new();
     let mut begun: HashMap<u32, &Event> = HashMap::new();
     for event in events {
-        if !children.contains(&event.tid) && begun.insert(event.tid, event).is_none() {
-            strays.push(event.tid);
+        if !children.contains(&event.tid) {
+            begun.entry(event.tid).or_insert(event);
+            strays.insert(event.tid);
         }
     }
     let mut leaders = Leaders::new();
@@ -55,9 +55,9 @@ pub(super) fn leaders(
         }
         by_ranges(events, &strays, &mut leaders, notes);
     }
-    let first = |tid: u32| events.iter().find(|event| event.tid == tid);
-    let begins_late =
-        |tid: &u32| first(*tid).is_some_and(|event| !matches!(event.action, Action::Call(Call::Execve, _)));
+    let begins_late = |tid: &u32| {
+        begun.get(tid).is_some_and(|event| !matches!(event.action, Action::Call(Call::Execve, _)))
+    };
     let mut late: Vec<u32> =
         strays.iter().filter(|tid| begins_late(tid)).map(|tid| *leaders.get(tid).unwrap_or(tid)).collect();
     late.sort_unstable();
@@ -91,7 +91,7 @@ fn made(event: &Event) -> Option<(u32, CloneFlags)> {
 }
 
 /// Strace says how many threads it joined: where they all have lines, each belongs to the last process before it.
-fn by_joining(attached: &[(u32, u32)], strays: &[u32], leaders: &mut Leaders) {
+fn by_joining(attached: &[(u32, u32)], strays: &BTreeSet<u32>, leaders: &mut Leaders) {
     for tid in strays {
         let joined = attached.iter().filter(|(pid, threads)| pid < tid && *threads > 1).max();
         if let Some((pid, threads)) = joined {
@@ -104,39 +104,38 @@ fn by_joining(attached: &[(u32, u32)], strays: &[u32], leaders: &mut Leaders) {
 }
 
 /// A thread that does something to a huge mapping that another one made lives in the same process.
-fn by_ranges(events: &[Event], strays: &[u32], leaders: &mut Leaders, notes: &mut Vec<String>) {
-    let strays: BTreeSet<u32> = strays.iter().copied().collect();
-    let mut mapped: Vec<(Range<u64>, u32)> = Vec::new();
+fn by_ranges(events: &[Event], strays: &BTreeSet<u32>, leaders: &mut Leaders, notes: &mut Vec<String>) {
+    // By their start: how far each reaches, and who mapped it.
+    let mut mapped: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
     for event in events.iter().filter(|event| strays.contains(&event.tid)) {
         let Action::Call(call, Outcome::Returned(value)) = &event.action else { continue };
-        let touched = match call {
+        let (start, end) = match call {
             Call::Mmap { length, flags, .. } if flags.contains(MapFlags::MAP_HUGETLB) => {
-                mapped.push((*value..value.saturating_add(*length), event.tid));
+                mapped.insert(*value, (value.saturating_add(*length), event.tid));
                 continue;
             }
             Call::Munmap { address, length }
             | Call::Mprotect { address, length, .. }
-            | Call::Madvise { address, length, .. } => *address..address.saturating_add(*length),
+            | Call::Madvise { address, length, .. } => (*address, address.saturating_add(*length)),
             _ => continue,
         };
-        let overlaps = |range: &Range<u64>| range.start < touched.end && touched.start < range.end;
-        let by: BTreeSet<u32> =
-            mapped.iter().filter(|(range, _)| overlaps(range)).map(|(_, tid)| *tid).collect();
-        let process = |tid: u32, leaders: &Leaders| *leaders.get(&tid).unwrap_or(&tid);
-        if let (1, Some(maker)) = (by.len(), by.first()) {
-            let (one, other) = (process(*maker, leaders), process(event.tid, leaders));
-            if one != other {
-                let (first, second) = (one.min(other), one.max(other));
-                notes.push(format!(
-                    "Threads {maker} and {} are taken for threads of one process: line {} changes what the other one \
-                     mapped.",
-                    event.tid, event.line
-                ));
-                for leader in leaders.values_mut().filter(|leader| **leader == second) {
-                    *leader = first;
-                }
-                leaders.insert(second, first);
+        let before = mapped.range(..end).next_back().filter(|(_, (reach, _))| *reach > start);
+        let Some((&at, &(reach, maker))) = before else { continue };
+        if matches!(call, Call::Munmap { .. }) && start <= at && reach <= end {
+            mapped.remove(&at);
+        }
+        let process = |tid: u32| *leaders.get(&tid).unwrap_or(&tid);
+        let (one, other) = (process(maker), process(event.tid));
+        if one != other {
+            let (first, second) = (one.min(other), one.max(other));
+            notes.push(format!(
+                "Threads {maker} and {} are taken for threads of one process: line {} changes what the other one mapped.",
+                event.tid, event.line
+            ));
+            for leader in leaders.values_mut().filter(|leader| **leader == second) {
+                *leader = first;
             }
+            leaders.insert(second, first);
         }
     }
 }
@@ -154,11 +153,10 @@ fn unfollowed(threads: &Threads, events: &[Event], notes: &mut Vec<String>) {
     }
     let others = match count {
         1 => String::new(),
-        2 => " and of one more".to_owned(),
-        _ => format!(" and of {} more", count - 1),
+        more => format!(" and later {} more", more - 1),
     };
     notes.push(format!(
-        "Line {line} makes {child}, of which{others} nothing is recorded: what they map, fault in and unmap is not known. \
+        "Line {line} makes {child}{others}, of which nothing is recorded: what they map, fault in and unmap is not known. \
          Record with strace -f."
     ));
 }

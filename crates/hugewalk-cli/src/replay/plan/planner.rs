@@ -337,7 +337,9 @@ impl Planner {
             }
             return;
         }
-        let found = self.tasks.living(event.tid).zip(faulted.address).and_then(|(thread, address)| {
+        // It may be the first that is seen of the thread, but not of its process.
+        let thread = (!self.tasks.is_new_process(event.tid)).then(|| self.tasks.thread(event.tid));
+        let found = thread.zip(faulted.address).and_then(|(thread, address)| {
             let memory = self.memories.get(&thread.space)?;
             Some((memory.space?, address, memory.at(address)?.clone(), thread.pid))
         });

@@ -21,6 +21,8 @@ pub(super) struct Unknown {
     mounts: BTreeMap<String, Suspect>,
     /// Directories that turned out to be of hugetlbfs by what the kernel lists.
     listed: BTreeMap<String, u32>,
+    /// Mappings of descriptors of which nothing is known.
+    strangers: Vec<(u32, String)>,
     /// Calls of which the recording does not show how they ended.
     endless: Vec<(&'static str, u32)>,
 }
@@ -68,6 +70,13 @@ impl Unknown {
                 "Line {line} attaches segment {id}{key}, which was made before the recording began: neither its size nor \
                  the size of its pages is recorded, so nothing of it is replayed. Record the program that makes it too \
                  (shmget with IPC_CREAT)."
+            ));
+        }
+        for (line, descriptor) in &self.strangers {
+            all.push(format!(
+                "Line {line} maps {descriptor} at a multiple of 2 MiB, and the recording does not show what it is open on: if \
+                 that is a file of huge pages, this mapping is missing here. Record with strace -y, and sendmsg and recvmsg \
+                 too."
             ));
         }
         for (call, line) in &self.endless {
@@ -138,6 +147,10 @@ impl Planner {
     pub(super) fn suspect(&mut self, file: FileId, call: &Call, actor: &Actor<'_>) {
         let (Call::Mmap { length, flags, .. }, Some(start)) = (call, actor.outcome.value()) else { return };
         let Some(path) = self.files.file(file).map(|file| file.name.as_str()) else { return };
+        if path.starts_with("descriptor ") && start % HUGE == 0 && *length > 0 && length % HUGE == 0 {
+            self.unknown.strangers.push((actor.event.line, path.to_owned()));
+            return;
+        }
         let named_so = path.contains("huge") && !path.starts_with("/sys/") && *length >= HUGE;
         let lies_so = start % HUGE == 0 && *length > 0 && length % HUGE == 0;
         let is_plain = ["/usr/", "/lib", "/proc/", "/sys/", "/dev/shm/", "/dev/zero"]
