@@ -214,6 +214,45 @@ fn asking_whether_a_page_was_used_does_not_make_it_clean() {
     }
 }
 
+/// Read-only and dirty is how x86-64 spells a page of a shadow stack, on which a processor with CET stores return addresses.
+#[test]
+fn no_entry_looks_like_a_page_of_a_shadow_stack_at_any_step() {
+    fn looks_so(space: &AddressSpace) -> bool {
+        let bits = word(space, BASE).map_or(0, |word| word.load(Ordering::SeqCst));
+        bits & (PRESENT | WRITABLE | DIRTY) == PRESENT | DIRTY
+    }
+    let works: [(&str, fn(&mut World)); 5] = [
+        ("fork", |world| drop(world.space.fork(&mut world.task).unwrap())),
+        ("mprotect", |world| world.space.mprotect(&mut world.task, BASE, MIB2, Protection::READ).unwrap()),
+        ("clearing soft-dirty", |world| world.space.clear_soft_dirty(&mut world.task)),
+        ("migration", |world| {
+            world.space.clear_soft_dirty(&mut world.task);
+            let frame = world.frame();
+            world.hugetlb.migrate(&mut world.task, frame).unwrap();
+        }),
+        ("a handler's write protection", |world| {
+            let uffd = Userfault::new(&world.space, Features::empty()).unwrap();
+            uffd.register(&mut world.task, BASE, MIB2, Modes::WP).unwrap();
+            uffd.write_protect(&mut world.task, BASE, MIB2, ProtectMode::WP).unwrap();
+        }),
+    ];
+    for (name, work) in works {
+        for number in 0.. {
+            let mut world = World::new(MapFlags::empty(), 4);
+            let space = world.space.clone();
+            let mut wrong = false;
+            let ((), interrupted) =
+                interrupt(number, Steps::Words, || wrong = looks_so(&space), || work(&mut world));
+            assert!(!wrong && !looks_so(&world.space), "{name}, step {number}");
+            let Entry::Leaf(leaf) = entry(&world.space, BASE) else { panic!("{name}: the page is gone") };
+            assert!(leaf.flags.contains(LeafFlags::DIRTY), "{name} has made the page clean");
+            if !interrupted {
+                break;
+            }
+        }
+    }
+}
+
 /// The write protection of a fork, taken back by a fault of the one that is alone with its page.
 #[test]
 fn a_page_that_is_reused_keeps_what_was_seen_of_it() {

@@ -4,12 +4,16 @@
 //! |---|---|---|
 //! | none | 0 | all zero |
 //! | table | 1 | RW US A, frame in 12-51 |
-//! | leaf | 1 | PSE; RW, A, D, 10 = uffd-wp, 11 = soft-dirty, NX, frame in 21-51 or 30-51 |
+//! | leaf | 1 | PSE; RW, A, D, 10 = uffd-wp, 11 = soft-dirty, 58 = dirty without RW, NX, frame in 21-51 or 30-51 |
 //! | leaf without access (`PROT_NONE`) | 0 | G and PSE stand for P; frame bits inverted; else as a leaf |
 //! | migration, hwpoison, marker | 0 | type in 59-62, frame bits inverted, 2 = uffd-wp, 3 = soft-dirty, 5 = A, 6 = D |
 //!
 //! The frame bits of what is not present are inverted so that a processor that speculates past P = 0 does not reach
 //! memory (the L1 terminal fault); Linux does the same, in its own encoding.
+
+//! With CET, P = 1, RW = 0, D = 1 is a page of a shadow stack: the processor stores return addresses there. So a leaf that is
+//! dirty and may not be written keeps that in bit 58, which processors ignore, and has D clear; when it may be written again,
+//! D is set again. Linux does the same (`_PAGE_SAVED_DIRTY`).
 
 use core::fmt;
 
@@ -27,6 +31,9 @@ const LARGE: u64 = 1 << 7;
 const NO_ACCESS: u64 = 1 << 8;
 const UFFD_WP: u64 = 1 << 10;
 const SOFT_DIRTY: u64 = 1 << 11;
+/// Dirty, in a leaf that may not be written.
+const SAVED_DIRTY: u64 = DIRTY << SAVED_DIRTY_SHIFT;
+const SAVED_DIRTY_SHIFT: u32 = 52;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME: u64 = ((1 << 52) - 1) & !0xfff;
 
@@ -292,7 +299,10 @@ impl RawEntry {
             } else {
                 Entry::Leaf(Leaf {
                     frame: HugeFrame((self.0 & FRAME) >> 12),
-                    flags: LeafFlags::from_bits_truncate(self.0),
+                    // Dirty if either bit says so: without CET, a processor may set D as the right to write goes.
+                    flags: LeafFlags::from_bits_truncate(
+                        self.0 | (self.0 & SAVED_DIRTY) >> SAVED_DIRTY_SHIFT,
+                    ),
                 })
             };
         }
@@ -324,7 +334,12 @@ impl From<Entry> for RawEntry {
             // Rights are decided at the leaf; the way there allows everything, as Linux's `_PAGE_TABLE`.
             Entry::Table(frame) => Self((frame.0 << 12) & FRAME | PRESENT | WRITE | USER | ACCESSED),
             Entry::Leaf(leaf) if leaf.is_accessible() => {
-                Self((leaf.frame.0 << 12) & FRAME | LARGE | USER | leaf.flags.bits())
+                let flags = leaf.flags.bits();
+                let flags = match flags & (WRITE | DIRTY) {
+                    DIRTY => flags ^ (DIRTY | SAVED_DIRTY),
+                    _ => flags,
+                };
+                Self((leaf.frame.0 << 12) & FRAME | LARGE | USER | flags)
             }
             Entry::Leaf(leaf) => {
                 Self(!(leaf.frame.0 << 12) & FRAME | NO_ACCESS | LARGE | USER | leaf.flags.bits())
@@ -397,6 +412,12 @@ mod tests {
                 _ => false,
             };
             prop_assert_eq!(RawEntry::from(entry).bits() & 1 == 1, usable);
+        }
+
+        #[test]
+        fn nothing_is_encoded_as_a_page_of_a_shadow_stack(entry in entry()) {
+            let bits = RawEntry::from(entry).bits();
+            prop_assert!(bits & (PRESENT | LARGE | WRITE | DIRTY) != PRESENT | LARGE | DIRTY);
         }
 
         #[test]
