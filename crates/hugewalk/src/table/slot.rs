@@ -60,6 +60,9 @@ impl<P: Platform> Copy for Place<'_, P> {}
 impl<'p, P: Platform> Place<'p, P> {
     /// Does the parent entry still point to the table? Compares the table's frame alone: the processor may have set
     /// the accessed bit meanwhile.
+    ///
+    /// Acquire: in a confirmation the loads keep their order (P3). Under the table lock, which whoever clears the parent entry
+    /// holds, the lock has ordered them already (P2).
     #[inline]
     fn is_attached(&self) -> bool {
         let now = RawEntry::from_bits(self.parent.load(Ordering::Acquire));
