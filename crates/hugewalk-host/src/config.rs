@@ -32,6 +32,7 @@ pub enum Tracing {
 #[derive(Clone, Debug)]
 pub struct HostConfig {
     pub(crate) levels: Levels,
+    pub(crate) mmap_min_addr: u64,
     pub(crate) huge_bytes: u64,
     pub(crate) max_tables: u64,
     pub(crate) contents: Contents,
@@ -43,6 +44,7 @@ impl Default for HostConfig {
     fn default() -> Self {
         Self {
             levels: Levels::Four,
+            mmap_min_addr: 64 << 10,
             huge_bytes: 64 * HugeSize::Size1G.bytes(),
             max_tables: 1 << 20,
             contents: Contents::Memory,
@@ -63,6 +65,13 @@ impl HostConfig {
     #[must_use]
     pub fn levels(mut self, levels: Levels) -> Self {
         self.levels = levels;
+        self
+    }
+
+    /// The lowest address that can be mapped; 64 KiB if nothing is said.
+    #[must_use]
+    pub fn mmap_min_addr(mut self, address: u64) -> Self {
+        self.mmap_min_addr = address;
         self
     }
 

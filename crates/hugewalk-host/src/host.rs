@@ -29,6 +29,7 @@ use crate::task::OnePerThread;
 /// A host in user space. See the [crate](crate) for what it consists of.
 pub struct Host {
     levels: Levels,
+    mmap_min_addr: VirtAddr,
     barriers: BarrierPair,
     tables: TableArena<TableRecord>,
     huge: HugeArena,
@@ -97,6 +98,7 @@ impl Host {
         let record_bytes = (bytes >> HugeSize::Size2M.shift()) * size_of::<PageRecord>() as u64;
         Ok(Self {
             levels: config.levels,
+            mmap_min_addr: VirtAddr::new(config.mmap_min_addr),
             barriers: BarrierPair::new(config.membarrier),
             tables: TableArena::new(table_bytes, tables).map_err(no_tables)?,
             huge: HugeArena::new(bytes).map_err(|error| no_huge_pages(error.into()))?,
@@ -220,6 +222,10 @@ unsafe impl Platform for Host {
     #[inline]
     fn levels(&self) -> Levels {
         self.levels
+    }
+
+    fn mmap_min_addr(&self) -> VirtAddr {
+        self.mmap_min_addr
     }
 
     fn new_context(&self) -> Result<MmContext, OutOfMemory> {

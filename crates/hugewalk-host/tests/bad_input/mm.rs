@@ -1,7 +1,7 @@
 //! Address spaces: mmap and what changes mappings, advice, faults.
 
 use hugewalk::addr::{HugeSize, PMD_SIZE, VirtAddr};
-use hugewalk::error::Errno::{self, EACCES, EEXIST, EFAULT, EINVAL, ENOMEM};
+use hugewalk::error::Errno::{self, EACCES, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM};
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, Backing, LockAll, MapFlags, MapRequest, Placement, RemapTo};
 use hugewalk::vma::{Nodes, Policy, Protection};
@@ -9,7 +9,7 @@ use hugewalk::vma::{Nodes, Policy, Protection};
 use crate::pages::{RW, page};
 use crate::{Case, HANDLED, HOLE, READ_ONLY, UNTOUCHABLE, World, errno};
 
-pub(crate) const ADVICE: [Advice; 10] = [
+pub(crate) const ADVICE: [Advice; 13] = [
     Advice::DontNeed,
     Advice::Remove,
     Advice::PopulateRead,
@@ -20,7 +20,11 @@ pub(crate) const ADVICE: [Advice; 10] = [
     Advice::DoDump,
     Advice::DontFork,
     Advice::DoFork,
+    Advice::Normal,
+    Advice::Random,
+    Advice::Sequential,
 ];
+
 /// The ways to unmap or change a range.
 fn change(world: &mut World, start: VirtAddr, length: u64) -> Option<Errno> {
     let World { space, task, .. } = world;
@@ -141,6 +145,11 @@ pub(crate) const CASES: &[Case] = &[
     ("mapping nothing", EINVAL, |world| map(world, ANYWHERE, 0, 0)),
     ("mapping from inside a page of the file", EINVAL, |world| map(world, ANYWHERE, PMD_SIZE, 4096)),
     ("mapping at an odd address", EINVAL, |world| map(world, Placement::Fixed(odd(20, 1)), PMD_SIZE, 0)),
+    ("mapping the null page", EPERM, |world| map(world, Placement::Fixed(VirtAddr::new(0)), PMD_SIZE, 0)),
+    ("moving to the null page", EPERM, |world| {
+        remap(world, page(0), PMD_SIZE, PMD_SIZE, RemapTo::Fixed(VirtAddr::new(0)))
+    }),
+    ("advice about reclaim", EINVAL, |world| one(world, page(0), PMD_SIZE, Advice::PageOut)),
     ("mapping inside a huge page", EINVAL, |world| map(world, Placement::Fixed(odd(20, 4096)), PMD_SIZE, 0)),
     ("mapping where something is", EEXIST, |world| {
         map(world, Placement::FixedNoReplace(page(1)), PMD_SIZE, 0)
