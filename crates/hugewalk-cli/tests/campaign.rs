@@ -183,7 +183,7 @@ fn two_processes_do_not_work_on_one_checkpoint() {
     let mut first = started(directory.path(), 0);
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(&file, link).expect("a link");
-    let in_use = ": another `hugewalk check` is at work on it; let it end, or name another file";
+    let in_use = ": is in use by another `hugewalk check`; wait for it, or name another file";
     for _ in 0..20 {
         // At any moment: while the other one replaces the file, too.
         assert_eq!(complaint(directory.path(), LONG), format!("hugewalk: kept{in_use}"));
@@ -225,7 +225,7 @@ fn of_processes_that_begin_together_one_gets_the_checkpoint() {
         for (_, child) in refused {
             let output = child.wait_with_output().expect("it ended");
             let error = String::from_utf8(output.stderr).expect("text");
-            assert!(error.contains("another `hugewalk check` is at work on it"), "{error}");
+            assert!(error.contains("is in use by another `hugewalk check`"), "{error}");
         }
         for (_, mut child) in running {
             child.kill().expect("killed");
@@ -289,7 +289,7 @@ fn a_place_that_cannot_hold_a_checkpoint_is_refused_at_once() {
         let line = complaint(&format!("S8 --checkpoint {device}"));
         assert_eq!(line, format!("hugewalk: {device}: cannot be read: is not a regular file"));
     }
-    assert!(complaint("merge /dev/zero").starts_with("hugewalk: /dev/zero: is no checkpoint of"));
+    assert!(complaint("merge /dev/zero").starts_with("hugewalk: /dev/zero: is not a checkpoint of"));
     std::os::unix::fs::symlink("nowhere", directory.path().join("link")).expect("a link");
     assert_eq!(
         complaint("S8 --checkpoint link"),
@@ -325,6 +325,9 @@ fn a_checkpoint_that_does_not_belong_is_refused_and_stays_as_it_is() {
     let directory = TempDir::new().expect("a directory");
     let at = |name: &str| directory.path().join(name);
     assert!(run(directory.path(), "S8 --protocol rfc --checkpoint kept").status.success());
+    assert!(
+        run(directory.path(), "S8 --protocol rfc --random 5 --seed 7 --checkpoint dice").status.success()
+    );
     let kept = fs::read_to_string(at("kept")).expect("a checkpoint");
     let changed = |from: &str, to: &str| {
         assert!(kept.contains(from), "{from}: {kept}");
@@ -342,14 +345,17 @@ fn a_checkpoint_that_does_not_belong_is_refused_and_stays_as_it_is() {
         .into_iter()
         .map(|name| (name.clone(), fs::read(at(&name)).unwrap()))
         .collect();
-    let none = |name: &str| format!("{name}: is no checkpoint of `hugewalk check`: ");
+    let none = |name: &str| format!("{name}: is not a checkpoint of `hugewalk check`: ");
     for (options, expected) in [
         ("S8 --protocol rfc --checkpoint cut", none("cut")),
         ("S8 --protocol rfc --checkpoint empty", none("empty")),
         ("S8 --protocol rfc --checkpoint bytes", none("bytes")),
         ("S8 --protocol rfc --checkpoint .", ".: cannot be read: ".to_owned()),
         ("S8 --protocol rfc --checkpoint newer", none("newer")),
-        ("S8 --protocol rfc --checkpoint version", "version: was made with version 99.0.0, not ".to_owned()),
+        (
+            "S8 --protocol rfc --checkpoint version",
+            "version: was made by version 99.0.0, and this is ".to_owned(),
+        ),
         ("S8 --protocol rfc --checkpoint stray", none("stray")),
         ("S8 --protocol rfc --checkpoint shard", none("shard")),
         ("S8 --protocol rfc --checkpoint units", none("units")),
@@ -360,17 +366,31 @@ fn a_checkpoint_that_does_not_belong_is_refused_and_stays_as_it_is() {
         ),
         (
             "S8 --protocol rfc --freed-at-once --checkpoint kept",
-            "kept: was made with --freed-at-once false, not true".to_owned(),
+            "kept: was made with no --freed-at-once, not --freed-at-once given".to_owned(),
         ),
-        ("S8 --protocol rfc --preemptions 1 --checkpoint kept", "kept: was made with the effort ".to_owned()),
-        ("S8 --protocol rfc --random 5 --checkpoint kept", "kept: was made with the effort ".to_owned()),
+        (
+            "S8 --protocol rfc --preemptions 1 --checkpoint kept",
+            "kept: was made with no --preemptions, not --preemptions 1; give ".to_owned(),
+        ),
+        (
+            "S8 --protocol rfc --random 5 --checkpoint kept",
+            "kept: was made with no --random, not --random 5; give ".to_owned(),
+        ),
+        (
+            "S8 --protocol rfc --executions 7 --checkpoint kept",
+            "kept: was made with --executions 5000000, not 7; give ".to_owned(),
+        ),
+        (
+            "S8 --protocol rfc --random 5 --seed 8 --checkpoint dice",
+            "dice: was made with --seed 7, not 8; give ".to_owned(),
+        ),
         (
             "S8 --protocol rfc --shard 1/2 --checkpoint kept",
             "kept: was made with --shard 1/1, not 1/2".to_owned(),
         ),
         ("merge cut", none("cut")),
         ("merge stray", none("stray")),
-        ("merge version", "version: was made with version 99.0.0, not ".to_owned()),
+        ("merge version", "version: was made by version 99.0.0, and this is ".to_owned()),
         ("merge kept units", none("units")),
         ("merge kept kept", "kept: is shard 1/1 again; name each once".to_owned()),
     ] {
@@ -384,30 +404,115 @@ fn a_checkpoint_that_does_not_belong_is_refused_and_stays_as_it_is() {
     assert_eq!(after, before, "nothing half written");
 }
 
+/// What was not done in them is what is missing of a campaign: the rest is shown.
 #[test]
-fn parts_that_are_no_whole_are_not_joined() {
+fn parts_that_are_no_whole_show_what_there_is_and_what_is_missing() {
     let directory = TempDir::new().expect("a directory");
-    let run = |arguments: &str| assert!(run(directory.path(), arguments).status.code() < Some(2));
+    let done = |arguments: &str| assert!(run(directory.path(), arguments).status.code() < Some(2));
     let complaint = |arguments: &str| complaint(directory.path(), arguments);
-    run("S8 --shard 1/2 --checkpoint one");
-    run("S8 --shard 2/2 --checkpoint two");
-    run("S8 --shard 2/3 --checkpoint third");
-    run("S9 --shard 2/2 --checkpoint other");
-    assert_eq!(complaint("merge one"), "hugewalk: shard 2/2 is missing; name the checkpoints of all 2");
-    assert_eq!(complaint("merge two"), "hugewalk: shard 1/2 is missing; name the checkpoints of all 2");
-    assert_eq!(complaint("merge one two two"), "hugewalk: two: is shard 2/2 again; name each once");
+    done("S8 --shard 1/2 --checkpoint one");
+    done("S8 --shard 2/2 --checkpoint two");
+    done("S8 --shard 2/3 --checkpoint third");
+    done("S9 --shard 2/2 --checkpoint other");
+    let text = |arguments: &str, code: i32| {
+        let output = run(directory.path(), arguments);
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(code), 0), "{arguments}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let merged = text("merge one", 3);
+    assert!(merged.contains("shard 2/2 is unfinished: nothing of it is in these files"), "{merged}");
+    assert!(merged.contains("4 verdicts, all as expected so far;"), "{merged}");
+    let report: Value = serde_json::from_str(&text("merge two --format json", 3)).expect("JSON");
+    assert_eq!(report["missing"], serde_json::json!([{"shard": "1/2", "done": 0, "of": 4}]));
+    assert_eq!(report["verdicts"].as_array().map(Vec::len), Some(3));
+
+    let kept = fs::read_to_string(directory.path().join("two")).expect("a checkpoint");
+    let mut half: Value = serde_json::from_str(&kept).expect("JSON");
+    half["done"].as_object_mut().expect("units").retain(|number, _| number == "1");
+    fs::write(directory.path().join("half"), half.to_string()).expect("written");
+    let merged = text("merge one half --html page.html", 3);
+    assert!(merged.contains("shard 2/2 is unfinished: 1 of 3 units is in these files"), "{merged}");
+    assert!(directory.path().join("page.html").exists());
+    assert!(!text("merge one two", 0).contains("unfinished"));
+
+    let status = text("status one half", 3);
+    assert!(status.starts_with("hugewalk check S8\n"), "{status}");
     assert!(
-        complaint("merge one third").starts_with("hugewalk: third: was made with --shard K/N, N = 3, not 2")
+        status.contains("one   shard 1/2  4 of 4 units, 100 %\nhalf  shard 2/2  1 of 3 units, 33 %\n"),
+        "{status}"
+    );
+    assert!(
+        status.contains("\n5 of 7 units, 71 %, in ") && status.contains(" left if all parts run at once"),
+        "{status}"
+    );
+    let status = text("status one", 3);
+    assert!(status.contains("no file of shard 2/2\n"), "{status}");
+    assert!(text("status two one", 0).contains("7 of 7 units, 100 %"));
+    let status: Value = serde_json::from_str(&text("status one --format json", 3)).expect("JSON");
+    assert_eq!(
+        (&status["done"], &status["units"], &status["missing"][0]),
+        (&4.into(), &7.into(), &"2/2".into())
+    );
+
+    assert_eq!(complaint("merge one two two"), "hugewalk: two: is shard 2/2 again; name each once");
+    assert_eq!(complaint("status one two two"), "hugewalk: two: is shard 2/2 again; name each once");
+    assert!(
+        complaint("merge one third").starts_with("hugewalk: third: was made with --shard K/3, not K/2; ")
     );
     assert!(
         complaint("merge one other").starts_with("hugewalk: other: was made with the scenarios S9, not S8")
     );
-    let text = fs::read_to_string(directory.path().join("two")).expect("a checkpoint");
-    let start = text.find("\"done\":").expect("units");
-    fs::write(directory.path().join("half"), format!("{}\"done\":{{}}}}", &text[..start])).expect("written");
-    assert!(complaint("merge one half").starts_with("hugewalk: half: 0 of "));
-    assert!(complaint("merge one half --html page.html").starts_with("hugewalk: half: 0 of "));
-    assert!(!directory.path().join("page.html").exists());
+}
+
+#[test]
+fn a_part_with_nothing_to_do_says_so() {
+    let directory = TempDir::new().expect("a directory");
+    let output = run(directory.path(), "S8 --shard 9/9 --checkpoint kept");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "nothing to do in part 9 of 9 (7 cases)\n");
+    assert!(
+        json(&run(directory.path(), "S8 --shard 9/9 --format json"))["verdicts"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+    );
+}
+
+/// As `timeout` does, which signals the process and then its group; and whatever else comes until all is kept.
+#[test]
+fn signals_that_follow_each_other_lose_nothing() {
+    use std::os::unix::process::ExitStatusExt;
+    for (first, then) in [("TERM", "TERM"), ("TERM", "INT"), ("INT", "INT"), ("INT", "TERM")] {
+        for _ in 0..5 {
+            let directory = TempDir::new().expect("a directory");
+            let child = started(directory.path(), 0);
+            let script = format!("kill -{first} {0}; kill -{then} {0}; kill -{then} {0}; true", child.id());
+            assert!(
+                Command::new("sh")
+                    .args(["-c", &script])
+                    .stderr(Stdio::null())
+                    .status()
+                    .expect("it runs")
+                    .success()
+            );
+            let output = child.wait_with_output().expect("it ended");
+            let error = String::from_utf8(output.stderr).expect("text");
+            let done = done(&directory.path().join("kept")).len();
+            assert!(
+                error.contains(&format!(" with {done} of {UNITS} units done; they are kept")),
+                "{first}, {then}: {error}"
+            );
+            assert!(output.status.signal().is_some(), "{first}, {then}");
+            assert_eq!(names(directory.path()), ["kept"], "{first}, {then}");
+        }
+    }
+}
+
+#[test]
+fn what_a_kill_left_half_written_is_cleared_away() {
+    let directory = TempDir::new().expect("a directory");
+    fs::write(directory.path().join("kept.new"), "{\"schema\": \"half").expect("written");
+    assert!(run(directory.path(), "S8 --protocol rfc --checkpoint kept").status.success());
+    assert_eq!(names(directory.path()), ["kept"]);
 }
 
 #[test]

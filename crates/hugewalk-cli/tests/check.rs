@@ -156,9 +156,63 @@ fn a_schedule_is_replayed_where_it_belongs() {
     let again = json(&format!("S8 --protocol rfc --replay {schedule}"));
     assert_eq!(again["report"]["schedule"].as_str(), Some(&*schedule));
     let text = check(&format!("S8 --protocol rfc --replay {schedule}")).text;
-    assert!(text.contains("wrong-table-write"), "{text}");
+    assert!(text.contains("wrong-table-write") && !text.contains("hidden"), "{text}");
+    // A replay prints every step: as many as the story has, but for loops.
+    let steps = again["steps"].as_array().expect("steps").len();
+    let printed = text.lines().filter(|line| line.contains(".rs:") && !line.contains("crates/")).count();
+    assert!(printed >= steps, "{printed} of {steps}: {text}");
+    // Letters as small ones; and a protocol only where there is more than one.
+    let small = json(&format!("s8 --protocol RFC --replay {}", schedule.to_lowercase()));
+    assert_eq!(small["report"], again["report"]);
+    assert_eq!(check("S14:unshare-early --replay A1").code, Some(0));
     // One after the other does no harm.
     assert_eq!(json("S8 --protocol rfc-ptl --replay A1")["report"], Value::Null);
+}
+
+#[test]
+fn the_example_that_an_error_gives_runs() {
+    for wrong in ["--replay A1", "S8 --replay A1"] {
+        let error = check(wrong).error;
+        let example = error.split("hugewalk check ").nth(1).expect("an example").trim();
+        let ran = check(example);
+        assert_eq!((ran.code, &*ran.error), (Some(0), ""), "{example}");
+        assert!(ran.text.contains("CPU A (P2: walk)"), "{example}: {}", ran.text);
+    }
+}
+
+#[test]
+fn a_schedule_has_a_page() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let file = directory.path().join("page.html");
+    let arguments = format!("S8 --protocol rfc-ptl --replay A4B1 --html {}", file.display());
+    assert_eq!(check(&arguments).code, Some(0));
+    let page = std::fs::read_to_string(&file).expect("a page");
+    assert!(page.contains("hugewalk check S8 --protocol rfc-ptl --replay A4B1") && page.contains("story-0"));
+}
+
+/// As distributions and registries build it: drawings then lack the names of functions and locks, and it says so.
+#[test]
+fn a_binary_without_line_tables_says_what_is_missing() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let copy = directory.path().join("hugewalk");
+    for tool in [&["strip"][..], &["objcopy", "--strip-debug"]] {
+        std::fs::copy(env!("CARGO_BIN_EXE_hugewalk"), &copy).expect("copied");
+        let stripped = std::process::Command::new(tool[0]).args(&tool[1..]).arg(&copy).status();
+        if !stripped.is_ok_and(|status| status.success()) {
+            use std::io::Write;
+            writeln!(std::io::stderr(), "no {} here, a stripped binary is not tried", tool[0]).ok();
+            continue;
+        }
+        let output = std::process::Command::new(&copy)
+            .args(["check", "S8", "--protocol", "rfc-ptl"])
+            .output()
+            .expect("it ran");
+        let error = String::from_utf8(output.stderr).expect("text");
+        assert_eq!((output.status.code(), error.lines().count()), (Some(0), 1), "{error}");
+        assert!(error.starts_with("hugewalk: this binary has no line tables: "), "{error}");
+        assert!(error.contains("CARGO_PROFILE_RELEASE_DEBUG=line-tables-only"), "{error}");
+    }
+    assert_eq!(check("S8 --protocol rfc-ptl").error, "", "this one has them");
 }
 
 #[test]
@@ -176,12 +230,16 @@ fn every_wish_that_cannot_be_fulfilled_gets_one_line_and_exit_code_2() {
         ),
         (
             "S1 --protocol legacy --without revalidate",
-            "legacy does without revalidate anyway; leave it out of one",
+            "legacy has no step `revalidate`; drop it from one that has it: hugewalk",
         ),
         ("--replay A1", "--replay wants one scenario and one --protocol, as in: "),
         ("S1 --replay A1", "--replay wants one scenario and one --protocol"),
         ("S1 --protocol legacy --replay A1x", "--replay A1x: a schedule is turns of a thread's letter"),
-        ("S8 --protocol legacy --replay C1", "--replay C1: the schedule does not fit: at turn 1"),
+        ("S8 --protocol legacy --replay C3", "--replay C3: S8 has no CPU C; it has A, B; a schedule belongs"),
+        (
+            "S8 --protocol legacy --replay A1B999A1",
+            "--replay A1B999A1: at turn 2 CPU B cannot move in S8 under legacy: it",
+        ),
         ("--shard 5/4", "--shard 5/4: give K/N with K from 1 to N"),
         ("--shard two", "--shard two: give K/N"),
         ("--checkpoint no/such/place", "no/such/place: cannot be written: "),

@@ -7,12 +7,11 @@ use clap::{Args, Subcommand};
 use crate::args::{Format, seconds};
 
 /// What has nothing to do with a single schedule.
-const OTHER_THAN_REPLAY: [&str; 11] = [
+const OTHER_THAN_REPLAY: [&str; 10] = [
     "random",
     "pct",
     "shard",
     "checkpoint",
-    "html",
     "preemptions",
     "executions",
     "seconds",
@@ -21,7 +20,7 @@ const OTHER_THAN_REPLAY: [&str; 11] = [
     "jobs",
 ];
 /// What has nothing to do with names, besides.
-const OTHER_THAN_LIST: [&str; 5] = ["scenarios", "protocol", "without", "freed_at_once", "replay"];
+const OTHER_THAN_LIST: [&str; 6] = ["scenarios", "protocol", "without", "freed_at_once", "replay", "html"];
 
 /// `--executions` where nothing is said.
 pub(super) const EXECUTIONS: u64 = 5_000_000;
@@ -127,14 +126,28 @@ pub struct EffortArgs {
 /// What there is besides checking.
 #[derive(Debug, Subcommand)]
 pub enum CheckAction {
-    /// Join the checkpoints of all parts of a campaign, and report
+    /// Join the checkpoints of all parts of a campaign, and report; parts may be unfinished or missing
     Merge(MergeArgs),
+    /// Say how far the parts of a campaign are
+    Status(StatusArgs),
+}
+
+/// `hugewalk check status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// A checkpoint of each part
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// `hugewalk check merge`
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// A finished checkpoint of each part
+    /// A checkpoint of each part
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::CheckError;
-use super::outcome::{Options, Outcome};
+use super::outcome::{Effort, Options, Outcome};
 use super::plan::{Shard, units};
 use super::select::Selection;
 
@@ -81,8 +81,7 @@ impl Campaign {
         // Scenarios of another version are other scenarios, even under the same names.
         let here = env!("CARGO_PKG_VERSION");
         if read.version != here {
-            let (there, here) = (read.version, here.to_owned());
-            return Err(CheckError::OtherOptions { file: file.to_owned(), what: "version", there, here });
+            return Err(CheckError::OtherVersion { file: file.to_owned(), there: read.version });
         }
         Ok(read)
     }
@@ -92,8 +91,8 @@ impl Campaign {
         if self.shard == wanted.shard {
             return Ok(());
         }
-        let (there, here) = (self.shard.to_string(), wanted.shard.to_string());
-        Err(CheckError::OtherOptions { file: file.to_owned(), what: "--shard", there, here })
+        let differs = format!("--shard {}, not {}", self.shard, wanted.shard);
+        Err(CheckError::OtherOptions { file: file.to_owned(), differs })
     }
 
     /// Is all that it says it has done a part of it? Of the whole there are so many units.
@@ -116,54 +115,104 @@ impl Campaign {
 
     /// Is the other one a part of the same check?
     pub(super) fn agrees_with(&self, wanted: &Self, file: &Path) -> Result<(), CheckError> {
-        let (mine, other) = (&self.options, &wanted.options);
-        let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(" ") };
-        let effort = |options: &Options| serde_json::to_string(&options.effort).unwrap_or_default();
-        let pairs = [
-            ("the scenarios", list(&mine.scenarios), list(&other.scenarios)),
-            ("the protocols", list(&mine.protocols), list(&other.protocols)),
-            ("--without", list(&mine.without), list(&other.without)),
-            ("--freed-at-once", mine.freed_at_once.to_string(), other.freed_at_once.to_string()),
-            ("the effort", effort(mine), effort(other)),
-        ];
-        match pairs.into_iter().find(|(_, there, here)| there != here) {
-            Some((what, there, here)) => {
-                Err(CheckError::OtherOptions { file: file.to_owned(), what, there, here })
+        let (mine, other) = (words(&self.options), words(&wanted.options));
+        let differs = mine.iter().find_map(|(what, there)| {
+            let here = other.iter().find(|(name, _)| name == what).map_or("", |(_, here)| here);
+            let or_none =
+                |value: &str| if value.is_empty() { format!("no {what}") } else { format!("{what} {value}") };
+            match (&**there, here) {
+                (there, here) if there == here => None,
+                (there, here) if there.is_empty() || here.is_empty() => {
+                    Some(format!("{}, not {}", or_none(there), or_none(here)))
+                }
+                (there, here) => Some(format!("{what} {there}, not {here}")),
             }
+        });
+        match differs {
+            Some(differs) => Err(CheckError::OtherOptions { file: file.to_owned(), differs }),
             None => Ok(()),
         }
     }
 }
 
-/// Joins the parts of one check. They have spent what they would have one after the other.
-pub(super) fn merge(files: &[PathBuf]) -> Result<(Campaign, u32), CheckError> {
+/// The options, each under its name on the command line; empty if it was not given. All lists have the same names.
+fn words(options: &Options) -> Vec<(&'static str, String)> {
+    let list = |names: &[String]| names.join(" ");
+    let (mut preemptions, mut most) = (String::new(), [String::new(), String::new()]);
+    let (mut random, mut pct, mut changes, mut seed) = Default::default();
+    match options.effort {
+        Effort::Exhaustive { preemptions: bound, unbounded, executions, seconds } => {
+            if !unbounded {
+                preemptions = bound.to_string();
+            }
+            most = [executions.to_string(), seconds.to_string()];
+        }
+        Effort::Random { runs, seed: from } => (random, seed) = (runs.to_string(), from.to_string()),
+        Effort::Pct { runs, changes: places, seed: from } => {
+            (pct, changes, seed) = (runs.to_string(), places.to_string(), from.to_string());
+        }
+    }
+    let [executions, seconds] = most;
+    vec![
+        ("the scenarios", list(&options.scenarios)),
+        ("the protocols", list(&options.protocols)),
+        ("--without", list(&options.without)),
+        ("--freed-at-once", if options.freed_at_once { "given" } else { "" }.to_owned()),
+        ("--random", random),
+        ("--pct", pct),
+        ("--changes", changes),
+        ("--seed", seed),
+        ("--preemptions", preemptions),
+        ("--executions", executions),
+        ("--seconds", seconds),
+    ]
+}
+
+/// A part of a campaign that is not done, or not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// Which part: `3/16`.
+    pub shard: String,
+    /// Units that are done.
+    pub done: usize,
+    /// Units there are.
+    pub of: usize,
+}
+
+/// How far the parts of one check are that these files hold: what is done of all of them, and for each of the others what is
+/// missing. They have spent what they would have one after the other.
+pub(super) struct Merged {
+    pub(super) campaign: Campaign,
+    pub(super) parts: u32,
+    pub(super) missing: Vec<Missing>,
+    /// Each file, with its part and how far it is.
+    pub(super) files: Vec<(PathBuf, Missing)>,
+    pub(super) units: usize,
+}
+
+/// Joins the parts of one check, as far as they are done.
+pub(super) fn merge(files: &[PathBuf]) -> Result<Merged, CheckError> {
     let mut whole: Option<Campaign> = None;
-    let mut seen = Vec::new();
+    let mut parts: Vec<(PathBuf, u32, Missing)> = Vec::new();
+    let mut all = 0;
     for file in files {
         let part = Campaign::read(file)?;
         let selection = Selection::of(&part.options)
             .map_err(|error| CheckError::NotACheckpoint { file: file.clone(), why: error.to_string() })?;
-        part.belongs_to(units(&selection.cases, &part.options.effort).len(), file)?;
-        if part.done.len() < part.units {
-            let (done, of) = (part.done.len(), part.units);
-            return Err(CheckError::Unfinished { file: file.clone(), done, of });
-        }
+        all = units(&selection.cases, &part.options.effort).len();
+        part.belongs_to(all, file)?;
         if let Some(whole) = &whole {
             part.agrees_with(whole, file)?;
             if part.shard.of != whole.shard.of {
-                let (there, here) = (format!("N = {}", part.shard.of), whole.shard.of.to_string());
-                return Err(CheckError::OtherOptions {
-                    file: file.clone(),
-                    what: "--shard K/N,",
-                    there,
-                    here,
-                });
+                let differs = format!("--shard K/{}, not K/{}", part.shard.of, whole.shard.of);
+                return Err(CheckError::OtherOptions { file: file.clone(), differs });
             }
         }
-        if seen.contains(&part.shard.number) {
+        if parts.iter().any(|(_, number, _)| *number == part.shard.number) {
             return Err(CheckError::ShardTwice { file: file.clone(), shard: part.shard.to_string() });
         }
-        seen.push(part.shard.number);
+        let told = Missing { shard: part.shard.to_string(), done: part.done.len(), of: part.units };
+        parts.push((file.clone(), part.shard.number, told));
         match &mut whole {
             None => whole = Some(part),
             Some(whole) => {
@@ -172,10 +221,17 @@ pub(super) fn merge(files: &[PathBuf]) -> Result<(Campaign, u32), CheckError> {
             }
         }
     }
-    let mut whole = whole.expect("the command line asks for one file at least");
-    if let Some(missing) = (1..=whole.shard.of).find(|number| !seen.contains(number)) {
-        return Err(CheckError::MissingShard { missing, of: whole.shard.of });
-    }
-    let parts = std::mem::replace(&mut whole.shard, Shard::WHOLE).of;
-    Ok((whole, parts))
+    let mut campaign = whole.expect("the command line asks for one file at least");
+    let of = std::mem::replace(&mut campaign.shard, Shard::WHOLE).of;
+    campaign.units = all;
+    let missing = (1..=of).filter_map(|number| {
+        let Some((_, _, told)) = parts.iter().find(|part| part.1 == number) else {
+            let shard = Shard { number, of };
+            return Some(Missing { shard: shard.to_string(), done: 0, of: shard.of_units(all).count() });
+        };
+        (told.done < told.of).then(|| told.clone())
+    });
+    let missing = missing.filter(|part| part.of > 0).collect();
+    let files = parts.into_iter().map(|(file, _, told)| (file, told)).collect();
+    Ok(Merged { campaign, parts: of, missing, files, units: all })
 }

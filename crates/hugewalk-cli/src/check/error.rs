@@ -39,7 +39,7 @@ pub enum CheckError {
         all: String,
     },
     /// A step is left out that is not there.
-    #[error("{protocol} does without {step} anyway; leave it out of one that has it: {having}")]
+    #[error("{protocol} has no step `{step}`; drop it from one that has it: {having}")]
     StepNotThere {
         /// The protocol.
         protocol: &'static str,
@@ -60,7 +60,7 @@ pub enum CheckError {
     },
     /// A schedule can only be replayed in one place.
     #[error(
-        "--replay wants one scenario and one --protocol, as in: hugewalk check S1 --protocol legacy --replay A4B16"
+        "--replay wants one scenario and one --protocol, as in: hugewalk check S8 --protocol rfc-ptl --replay A4B1"
     )]
     ReplayOfMany,
     /// The text of a schedule is none.
@@ -72,11 +72,12 @@ pub enum CheckError {
         error: NotASchedule,
     },
     /// Nothing to replay.
-    #[error("--replay: the schedule is empty; give one as a report prints it, such as A4B16")]
+    #[error("--replay: the schedule is empty; give one as a report prints it, such as A4B1")]
     EmptySchedule,
     /// The schedule belongs to something else.
     #[error(
-        "--replay {text}: {error} in {scenario} under {protocol}; a schedule belongs to one scenario under one protocol"
+        "--replay {text}: {}; a schedule belongs to one scenario under one protocol",
+        does_not_fit(*error, scenario, protocol)
     )]
     DoesNotFit {
         /// The schedule.
@@ -103,7 +104,7 @@ pub enum CheckError {
         error: io::Error,
     },
     /// A file is no checkpoint.
-    #[error("{}: is no checkpoint of `hugewalk check`: {why}; name another file, or remove this one to start over", file.display())]
+    #[error("{}: is not a checkpoint of `hugewalk check`: {why}; name another file, or remove this one to start over", file.display())]
     NotACheckpoint {
         /// The file.
         file: PathBuf,
@@ -111,19 +112,23 @@ pub enum CheckError {
         why: String,
     },
     /// A checkpoint was made with other options.
-    #[error("{}: was made with {what} {there}, not {here}; give the same options, or another file", file.display())]
+    #[error("{}: was made with {differs}; give the same options, or another file", file.display())]
     OtherOptions {
         /// The file.
         file: PathBuf,
-        /// Which option.
-        what: &'static str,
-        /// What it was.
+        /// Which option, and how it was given then and now: `--seed 7, not 8`.
+        differs: String,
+    },
+    /// A checkpoint was made by another version.
+    #[error("{}: was made by version {there}, and this is {}; use that version, or another file", file.display(), env!("CARGO_PKG_VERSION"))]
+    OtherVersion {
+        /// The file.
+        file: PathBuf,
+        /// The version that made it.
         there: String,
-        /// What it is now.
-        here: String,
     },
     /// Somebody else is at work on a checkpoint.
-    #[error("{}: another `hugewalk check` is at work on it; let it end, or name another file", file.display())]
+    #[error("{}: is in use by another `hugewalk check`; wait for it, or name another file", file.display())]
     InUse {
         /// The file.
         file: PathBuf,
@@ -158,24 +163,6 @@ pub enum CheckError {
         /// Why.
         error: io::Error,
     },
-    /// A part of a campaign has not been finished.
-    #[error("{}: {done} of {of} units are done; run its shard again with the same options to finish it", file.display())]
-    Unfinished {
-        /// The file.
-        file: PathBuf,
-        /// Units done.
-        done: usize,
-        /// Units there are.
-        of: usize,
-    },
-    /// A part of a campaign is missing.
-    #[error("shard {missing}/{of} is missing; name the checkpoints of all {of}")]
-    MissingShard {
-        /// Which.
-        missing: u32,
-        /// Of how many.
-        of: u32,
-    },
     /// A part of a campaign is there twice.
     #[error("{}: is shard {shard} again; name each once", file.display())]
     ShardTwice {
@@ -187,6 +174,20 @@ pub enum CheckError {
     /// The report cannot be written.
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
+}
+
+fn does_not_fit(error: DoesNotFit, scenario: &str, protocol: &str) -> String {
+    match error {
+        DoesNotFit::NoSuchThread { letter, last, .. } => {
+            let there: Vec<String> = ('A'..=last).map(|cpu| cpu.to_string()).collect();
+            format!("{scenario} has no CPU {letter}; it has {}", there.join(", "))
+        }
+        DoesNotFit::CannotMove { at, letter } => {
+            format!(
+                "at turn {at} CPU {letter} cannot move in {scenario} under {protocol}: it waits, or has ended"
+            )
+        }
+    }
 }
 
 fn kept(file: Option<&Path>) -> String {

@@ -78,6 +78,7 @@ impl Keeper {
             written: Instant::now(),
             pause: INTERVAL,
         });
+        keeper.kept.iter().for_each(Kept::clear_away);
         // Now rather than after an hour: can it be written?
         keeper.write(campaign)?;
         Ok(keeper)
@@ -105,6 +106,11 @@ impl Keeper {
         }
     }
 
+    /// What was spent on it before, and in how many units.
+    pub(super) fn spent_before(&self) -> Spent {
+        self.before
+    }
+
     /// What has been spent up to now.
     pub(super) fn spent(&self) -> Spent {
         let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -122,11 +128,21 @@ impl Keeper {
 }
 
 impl Kept {
-    /// Whoever is killed here leaves the old file or the new one.
-    fn replace(&mut self, campaign: &Campaign) -> io::Result<()> {
+    /// What a process that was killed while it wrote has left. The lock says that it is gone.
+    fn clear_away(&self) {
+        // Most often there is nothing; and what cannot be removed cannot be replaced either, which says so.
+        let _ = fs::remove_file(self.beside());
+    }
+
+    fn beside(&self) -> PathBuf {
         let mut name = self.path.as_os_str().to_owned();
         name.push(".new");
-        let new = PathBuf::from(name);
+        PathBuf::from(name)
+    }
+
+    /// Whoever is killed here leaves the old file or the new one.
+    fn replace(&mut self, campaign: &Campaign) -> io::Result<()> {
+        let new = self.beside();
         let written = write_all(File::create(&new), campaign).and_then(|file| {
             fs::rename(&new, &self.path)?;
             Ok(file)

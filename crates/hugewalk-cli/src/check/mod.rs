@@ -11,6 +11,7 @@ mod keeper;
 pub mod outcome;
 mod plan;
 mod select;
+mod status;
 mod text;
 mod width;
 mod work;
@@ -24,28 +25,35 @@ use std::time::Duration;
 use hugewalk_lab::explore::Schedule;
 use hugewalk_lab::replay;
 use hugewalk_lab::story::Story;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 pub use self::error::CheckError;
 
-use self::args::{CheckAction, CheckArgs, MergeArgs};
-use self::campaign::Campaign;
+use self::args::{CheckAction, CheckArgs, MergeArgs, StatusArgs};
+use self::campaign::{Campaign, Merged, Missing};
 use self::keeper::Keeper;
-use self::outcome::{Document, Effort, Kind, Names, Options, Outcome, SCHEMA, ScenarioLine, Verdict};
+use self::outcome::{Document, Effort, Kind, Names, Options, Outcome, Race, SCHEMA, ScenarioLine, Verdict};
 use self::plan::{Shard, Unit, units};
 use self::select::{Case, Selection, select};
+use self::status::Status;
 use self::work::News;
 use crate::args::Format;
 
-/// Checks as the command line says, and prints the report. Exit code 1 if a verdict is not the expected one.
+/// The exit code if parts of a campaign are not done, and nothing is wrong as far as they are.
+const UNFINISHED: u8 = 3;
+
+/// Checks as the command line says, and prints the report. Exit code 1 if a verdict is not the expected one, and else 3 if parts of
+/// a campaign are missing.
 ///
 /// # Errors
 ///
 /// [`CheckError`] if there is something wrong with what was asked for.
 pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError> {
     work::keep_quiet_about_panics_of_scenarios();
-    if let Some(CheckAction::Merge(merge)) = &args.action {
-        return joined(merge, out);
+    match &args.action {
+        Some(CheckAction::Merge(merge)) => return joined(merge, out),
+        Some(CheckAction::Status(status)) => return progress(status, out),
+        None => {}
     }
     if args.list {
         let names = Names::all();
@@ -55,9 +63,10 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
         }
         return Ok(ExitCode::SUCCESS);
     }
+    work::say_if_there_are_no_line_tables();
     let selection = select(args)?;
     if let Some(schedule) = &args.replay {
-        return one_schedule(&selection, schedule, args.format, out);
+        return one_schedule(&selection, schedule, args, out);
     }
     // Better now than after minutes of work.
     args.html.as_deref().map_or(Ok(()), page_can_be_written)?;
@@ -77,10 +86,14 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
     let mine: Vec<usize> = shard.of_units(units.len()).collect();
     let mut campaign = Campaign::new(options, shard, mine.len());
     let mut keeper = Keeper::open(args.checkpoint.as_deref(), &mut campaign, units.len(), jobs)?;
+    if mine.is_empty() && matches!(args.format, Format::Text) && args.html.is_none() {
+        text::nothing_to_do(shard, units.len(), campaign.options.effort.is_by_chance(), out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let units = Arc::from(units);
     explore(&selection.cases, &units, &mine, jobs, &mut campaign, &mut keeper)?;
     campaign.spent = keeper.spent();
-    let document = document(&selection, &units, &campaign, 1);
+    let document = document(&selection, &units, &campaign, 1, Vec::new());
     report(&document, shard, args.format, args.html.as_deref(), out)
 }
 
@@ -121,12 +134,19 @@ fn explore(
         mine.iter().copied().filter(|number| !campaign.done.contains_key(number)).collect();
     let effort = campaign.options.effort;
     // Shown on a terminal only. Cases that are explored take a moment or a minute: of them nobody knows how long.
-    let wait = if effort.is_by_chance() { ", {eta} left" } else { "" };
+    let wait = if effort.is_by_chance() { "{left}" } else { "" };
     let style =
         ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {{msg}} {{elapsed}}{wait}"));
-    let bar = ProgressBar::new(mine.len() as u64).with_style(style.expect("a template"));
+    let before = (campaign.done.len() as u64, Duration::from_millis(keeper.spent_before().milliseconds));
+    let left_in_words = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let (done, all) = (state.pos(), state.len().unwrap_or(0));
+        if let Some(left) = time_left(before, done, state.elapsed(), all) {
+            let _ = write!(out, ", {} left", HumanDuration(left));
+        }
+    };
+    let style = style.expect("a template").with_key("left", left_in_words);
+    let bar = ProgressBar::new(mine.len() as u64).with_style(style);
     bar.set_position((mine.len() - left.len()) as u64);
-    bar.reset_eta();
     bar.enable_steady_tick(Duration::from_millis(500));
     let done = work::perform(units, left, cases, effort, jobs, |news| match news {
         News::Done(number, outcome) => {
@@ -142,8 +162,23 @@ fn explore(
     done
 }
 
+/// How long the rest takes, if units take as long as those that are done: `before` is how many others have done, in what time.
+fn time_left(before: (u64, Duration), done: u64, elapsed: Duration, all: u64) -> Option<Duration> {
+    let time = before.1 + elapsed;
+    let of_each = time.as_secs_f64() / (done > 0).then_some(done)? as f64;
+    // Little is known after a moment.
+    let knows = done > before.0 || before.0 > 0;
+    knows.then(|| Duration::from_secs_f64(of_each * all.saturating_sub(done) as f64))
+}
+
 /// Puts together what came of the units.
-fn document(selection: &Selection, units: &[Unit], campaign: &Campaign, parts: u32) -> Document {
+fn document(
+    selection: &Selection,
+    units: &[Unit],
+    campaign: &Campaign,
+    parts: u32,
+    missing: Vec<Missing>,
+) -> Document {
     let mut outcomes: Vec<Option<Outcome>> = selection.cases.iter().map(|_| None).collect();
     for (&number, outcome) in &campaign.done {
         let place = &mut outcomes[units[number].case];
@@ -170,10 +205,12 @@ fn document(selection: &Selection, units: &[Unit], campaign: &Campaign, parts: u
         not_met: verdicts.iter().filter(|verdict| verdict.is_known_and_not_met()).count(),
         unexpected: verdicts.iter().filter(|verdict| verdict.as_expected == Some(false)).count(),
         executions: campaign.done.values().map(|outcome| outcome.explored.executions).sum(),
+        replayed: false,
         verdicts,
         milliseconds: campaign.spent.milliseconds,
         jobs: campaign.spent.jobs,
         parts,
+        missing,
     }
 }
 
@@ -227,7 +264,11 @@ fn report(
         Format::Json => json(document, out)?,
         Format::Text => text::report(document, shard, out)?,
     }
-    Ok(if document.unexpected == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(match (document.unexpected, document.missing.is_empty()) {
+        (0, true) => ExitCode::SUCCESS,
+        (0, false) => ExitCode::from(UNFINISHED),
+        (1.., _) => ExitCode::from(1),
+    })
 }
 
 fn json(value: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
@@ -237,27 +278,42 @@ fn json(value: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
 
 /// `hugewalk check merge`
 fn joined(args: &MergeArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError> {
+    work::say_if_there_are_no_line_tables();
     args.html.as_deref().map_or(Ok(()), page_can_be_written)?;
     for (page, part) in args.html.iter().flat_map(|page| args.files.iter().map(move |part| (page, part))) {
         are_two(page, "--html", part, "a checkpoint to join")?;
     }
-    let (campaign, parts) = campaign::merge(&args.files)?;
+    let Merged { campaign, parts, missing, .. } = campaign::merge(&args.files)?;
     let selection = Selection::of(&campaign.options)?;
     let units = units(&selection.cases, &campaign.options.effort);
-    let document = document(&selection, &units, &campaign, parts);
+    let document = document(&selection, &units, &campaign, parts, missing);
     report(&document, Shard::WHOLE, args.format, args.html.as_deref(), out)
+}
+
+/// `hugewalk check status`
+fn progress(args: &StatusArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError> {
+    let merged = campaign::merge(&args.files)?;
+    let status = Status::of(&merged);
+    match args.format {
+        Format::Json => json(&status, out)?,
+        Format::Text => status.print(out)?,
+    }
+    Ok(if merged.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(UNFINISHED) })
 }
 
 /// `hugewalk check SCENARIO --protocol NAME --replay SCHEDULE`
 fn one_schedule(
     selection: &Selection,
     schedule: &str,
-    format: Format,
+    args: &CheckArgs,
     out: &mut dyn Write,
 ) -> Result<ExitCode, CheckError> {
-    let [case] = &selection.cases[..] else {
+    // A mistake is most often one of a single protocol, which need not be named.
+    let applies: Vec<&Case> = selection.cases.iter().filter(|case| case.does_not_apply().is_none()).collect();
+    let [case] = applies[..] else {
         return Err(CheckError::ReplayOfMany);
     };
+    args.html.as_deref().map_or(Ok(()), page_can_be_written)?;
     if schedule.is_empty() {
         return Err(CheckError::EmptySchedule);
     }
@@ -269,9 +325,67 @@ fn one_schedule(
         protocol: case.settings.name,
         error,
     })?;
-    match format {
+    match args.format {
         Format::Json => json(&story, out)?,
         Format::Text => text::schedule(case.scenario, case.settings.name, &story, out)?,
     }
+    if let Some(file) = &args.html {
+        let unwritable = |error| CheckError::Unwritable { file: file.clone(), error };
+        let document = replayed(selection, case, args.freed_at_once, &parsed, story);
+        html::page(&document).and_then(|text| html::file::write(file, &text)).map_err(unwritable)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the page shows of a single run.
+fn replayed(
+    selection: &Selection,
+    case: &Case,
+    freed_at_once: bool,
+    schedule: &Schedule,
+    story: Story,
+) -> Document {
+    let race = story.report.as_ref().map(|report| Race {
+        kind: report.kind,
+        text: format!("{}: {}", report.property, report.what),
+        schedule: schedule.to_string(),
+        switches: report.switches,
+        steps: report.steps,
+        shortest: false,
+    });
+    let options = Options {
+        scenarios: vec![case.scenario.id.to_owned()],
+        protocols: vec![case.settings.name.to_owned()],
+        without: selection.without.clone(),
+        freed_at_once,
+        effort: Effort::Random { runs: 1, seed: 0 },
+    };
+    Document {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION"),
+        command: options.of_schedule(schedule),
+        scenarios: vec![ScenarioLine::from(case.scenario)],
+        verdicts: vec![Verdict {
+            scenario: case.scenario.id,
+            protocol: case.settings.name,
+            left_out: None,
+            verdict: if race.is_some() { Kind::Race } else { Kind::NotMet },
+            kind: race.as_ref().map(|race| race.kind),
+            expected: None,
+            as_expected: None,
+            why: None,
+            explored: None,
+            race,
+            story: Some(story),
+        }],
+        options,
+        unexpected: 0,
+        not_met: 0,
+        executions: 1,
+        replayed: true,
+        milliseconds: 0,
+        jobs: 1,
+        parts: 1,
+        missing: Vec::new(),
+    }
 }

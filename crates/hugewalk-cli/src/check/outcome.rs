@@ -3,12 +3,14 @@
 
 use hugewalk_lab::Fault;
 use hugewalk_lab::Verdict as Found;
+use hugewalk_lab::explore::Schedule;
 use hugewalk_lab::lab::Settings;
 use hugewalk_lab::story::Story;
 use hugewalk_lab::{explore, scenario};
 use serde::{Deserialize, Serialize};
 
 use super::args::{EXECUTIONS, SECONDS};
+use super::campaign::Missing;
 use super::glossary;
 
 /// The name of the schema of [`Document`].
@@ -38,12 +40,18 @@ pub struct Document {
     pub not_met: usize,
     /// Runs of all cases together.
     pub executions: u64,
+    /// Whether it is one schedule, run again.
+    #[serde(skip)]
+    pub replayed: bool,
     /// What all this took, in milliseconds. Of what was done in parts, or taken up again, all of it, as if one after the other.
     pub milliseconds: u64,
     /// The threads that worked; the most there were in any part.
     pub jobs: u32,
     /// In how many parts it was done.
     pub parts: u32,
+    /// The parts that are not done, or not there; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
 }
 
 /// What was asked for. Two checks with equal options explore the same.
@@ -64,21 +72,8 @@ pub struct Options {
 impl Options {
     /// The command line that asks for it. What is the default is left out.
     pub(super) fn command(&self) -> String {
-        let mut command = "hugewalk check".to_owned();
-        let mut add = |name: &str, value: &str| {
-            let gap = if value.is_empty() { "" } else { " " };
-            command += &format!(" {name}{gap}{value}");
-        };
-        if self.scenarios.len() < scenario::all().count() {
-            self.scenarios.iter().for_each(|id| add(id, ""));
-        }
-        if self.protocols.len() < Settings::ALL.len() {
-            self.protocols.iter().for_each(|name| add("--protocol", name));
-        }
-        self.without.iter().for_each(|step| add("--without", step));
-        if self.freed_at_once {
-            add("--freed-at-once", "");
-        }
+        let mut command = self.of_cases();
+        let mut add = |name: &str, value: &str| command += &format!(" {name} {value}");
         match self.effort {
             Effort::Exhaustive { preemptions, unbounded, executions, seconds } => {
                 if !unbounded {
@@ -100,6 +95,26 @@ impl Options {
                 add("--changes", &changes.to_string());
                 add("--seed", &seed.to_string());
             }
+        }
+        command
+    }
+
+    /// The command line that runs one schedule of it.
+    pub(super) fn of_schedule(&self, schedule: &Schedule) -> String {
+        format!("{} --replay {schedule}", self.of_cases())
+    }
+
+    fn of_cases(&self) -> String {
+        let mut command = "hugewalk check".to_owned();
+        if self.scenarios.len() < scenario::all().count() {
+            self.scenarios.iter().for_each(|id| command += &format!(" {id}"));
+        }
+        if self.protocols.len() < Settings::ALL.len() {
+            self.protocols.iter().for_each(|name| command += &format!(" --protocol {name}"));
+        }
+        self.without.iter().for_each(|step| command += &format!(" --without {step}"));
+        if self.freed_at_once {
+            command += " --freed-at-once";
         }
         command
     }

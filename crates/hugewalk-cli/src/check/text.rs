@@ -8,6 +8,7 @@ use hugewalk_lab::scenario::Scenario;
 use hugewalk_lab::story::Story;
 use hugewalk_lab::text::{Drawing, draw, paragraph};
 
+use super::campaign::Missing;
 use super::outcome::{Coverage, Document, Effort, Kind, Names, Verdict};
 use super::plan::Shard;
 use super::width::{self, columns};
@@ -28,7 +29,30 @@ pub(super) fn report(document: &Document, shard: Shard, out: &mut dyn Write) -> 
         _ => matrix(document, out)?,
     }
     unexpected(document, out)?;
+    for part in &document.missing {
+        let Missing { shard, done, of } = part;
+        let what = match done {
+            0 => "nothing of it is".to_owned(),
+            1 => format!("1 of {of} units is"),
+            _ => format!("{done} of {of} units are"),
+        };
+        writeln!(out, "{UNSURE}shard {shard} is unfinished{UNSURE:#}: {what} in these files")?;
+    }
     footer(document, shard, out)
+}
+
+/// There are more parts than units.
+pub(super) fn nothing_to_do(
+    shard: Shard,
+    units: usize,
+    by_chance: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let units = match by_chance {
+        true => counted(units as u64, "block of random runs", "blocks of random runs"),
+        false => counted(units as u64, "case", "cases"),
+    };
+    writeln!(out, "nothing to do in part {} of {} ({units})", shard.number, shard.of)
 }
 
 /// Names everything there is to name.
@@ -313,6 +337,10 @@ fn footer(document: &Document, shard: Shard, out: &mut dyn Write) -> io::Result<
             (GOOD, format!(", {judged} as expected, of the others none is recorded"))
         }
         (_, 0, 0) => (GOOD, ", all as expected".to_owned()),
+    };
+    let expected = match document.missing.len() {
+        0 => expected,
+        _ => format!("{expected} so far"),
     };
     let part = if shard == Shard::WHOLE { String::new() } else { format!("shard {shard}: ") };
     let executions = counted(document.executions, "execution", "executions");

@@ -84,3 +84,13 @@ pub(super) fn keep_quiet_about_panics_of_scenarios() {
         }));
     });
 }
+
+/// Says so where races will be told without the names of functions and locks.
+pub(super) fn say_if_there_are_no_line_tables() {
+    if !hugewalk_lab::lab::has_line_tables() {
+        eprintln!(
+            "hugewalk: this binary has no line tables: races are told without functions and the names of locks; \
+             build it with CARGO_PROFILE_RELEASE_DEBUG=line-tables-only, and do not strip it"
+        );
+    }
+}

@@ -249,7 +249,14 @@ impl<'p> Explorer<'p> {
         let mut replay = Replay::new(schedule);
         self.run(&mut replay);
         if let Some(at) = replay.misfit() {
-            return Err(DoesNotFit { at });
+            let letter = |thread: usize| char::from(b'A' + thread as u8);
+            let (named, count) = (usize::from(schedule.segments()[at - 1].thread), self.vm.threads.len());
+            return Err(match named < count {
+                true => DoesNotFit::CannotMove { at, letter: letter(named) },
+                false => {
+                    DoesNotFit::NoSuchThread { at, letter: letter(named), last: letter(count.max(1) - 1) }
+                }
+            });
         }
         let threads = self.vm.threads.iter().map(|thread| thread.name.clone()).collect();
         let notes = std::mem::take(&mut self.vm.notes);

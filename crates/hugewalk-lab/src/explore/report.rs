@@ -100,8 +100,23 @@ pub struct Replayed {
 
 /// A schedule that does not belong to this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the schedule does not fit: at turn {at} the thread that it names cannot move")]
-pub struct DoesNotFit {
-    /// Which turn, counted from 1.
-    pub at: usize,
+pub enum DoesNotFit {
+    /// There are fewer threads.
+    #[error("turn {at} names {letter}, and there are only A to {last}")]
+    NoSuchThread {
+        /// Which turn, counted from 1.
+        at: usize,
+        /// The thread that it names.
+        letter: char,
+        /// The last one there is.
+        last: char,
+    },
+    /// A thread waits, or has ended.
+    #[error("at turn {at} {letter} cannot move: it waits, or has ended")]
+    CannotMove {
+        /// Which turn, counted from 1.
+        at: usize,
+        /// The thread that it names.
+        letter: char,
+    },
 }

@@ -37,7 +37,7 @@ impl Clone for Schedule {
 /// A text that is not a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "a schedule is turns of a thread's letter (A to H) and a number of accesses, as in A12B40A3; at character {at} it is not"
+    "a schedule is turns of a thread's letter (A to H) and a number of accesses, as in A12B40A3; character {at} does not fit"
 )]
 pub struct NotASchedule {
     /// Where, counted from 1.
@@ -102,7 +102,7 @@ impl FromStr for Schedule {
         let mut rest = text;
         while let Some(letter) = rest.chars().next() {
             let error = NotASchedule { at: text.chars().count() - rest.chars().count() + 1 };
-            let thread = (letter as u32).wrapping_sub('A' as u32);
+            let thread = (letter.to_ascii_uppercase() as u32).wrapping_sub('A' as u32);
             if thread >= MAX_THREADS as u32 {
                 return Err(error);
             }
@@ -126,11 +126,12 @@ mod tests {
         let schedule: Schedule = text.parse().unwrap();
         assert_eq!((schedule.switches(), schedule.steps()), (3, 56));
         assert_eq!(schedule.to_string(), text);
+        assert_eq!(text.to_lowercase().parse(), Ok(schedule));
     }
 
     #[test]
     fn what_is_no_schedule_is_refused_where_it_goes_wrong() {
-        for (text, at) in [("A1I2", 3), ("A", 2), ("12", 1), ("A1b2", 3), ("A1é", 3), ("A99999999999", 2)] {
+        for (text, at) in [("A1I2", 3), ("A", 2), ("12", 1), ("A1i2", 3), ("A1é", 3), ("A99999999999", 2)] {
             assert_eq!(text.parse::<Schedule>(), Err(NotASchedule { at }), "{text}");
         }
     }

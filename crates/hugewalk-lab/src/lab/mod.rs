@@ -63,6 +63,7 @@ pub(crate) use self::rcu::set_interrupts_off;
 pub use self::rcu::{LabRcu, LabReader};
 pub use self::settings::{Broadcast, Settings, Walkers};
 pub use self::speculate::Speculator;
+pub use self::trace::has_line_tables;
 pub(crate) use self::trace::{end_run, tell};
 pub use self::walker::Walker;
 pub use self::word::Word;

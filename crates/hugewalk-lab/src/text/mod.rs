@@ -61,7 +61,7 @@ pub fn draw(story: &Story, drawing: &Drawing) -> String {
         let _ = writeln!(out, "{}\n", drawing.styled(Style::Faint, &state::at_first(start, drawing.width)));
     }
     let shown: Vec<&Step> = story.steps.iter().filter(|step| drawing.all || is_shown(story, step)).collect();
-    let shown = without_repetitions(story, &shown);
+    let shown = if drawing.all { shown } else { without_repetitions(story, &shown) };
     out += &lane::lanes(story, &fold(story, &shown), drawing);
     let accesses = |steps: &[&Step]| steps.iter().map(|step| step.count).sum::<u32>();
     let left_out = accesses(&story.steps.iter().collect::<Vec<_>>()) - accesses(&shown);

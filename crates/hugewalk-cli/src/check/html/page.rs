@@ -22,6 +22,8 @@ pub(super) struct Page<'d> {
     /// The command line that asks for the same.
     command: &'d str,
     parts: u32,
+    /// Whether it shows one schedule, run again.
+    replayed: bool,
     /// The columns.
     protocols: Vec<Protocol<'d>>,
     rows: Vec<Row<'d>>,
@@ -125,6 +127,7 @@ impl<'d> Page<'d> {
             date,
             command: &document.command,
             parts: document.parts,
+            replayed: document.replayed,
             executions: document.executions,
             seconds: document.milliseconds as f64 / 1000.0,
             protocols: document.options.protocols.iter().map(|name| protocol(name, document)).collect(),

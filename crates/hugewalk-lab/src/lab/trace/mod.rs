@@ -20,6 +20,7 @@ use hugewalk::platform::ENTRIES;
 
 use self::names::Locks;
 pub(super) use self::names::Mode;
+pub use self::stack::has_line_tables;
 pub(crate) use self::tell::tell;
 
 use super::ground::{Place, world};

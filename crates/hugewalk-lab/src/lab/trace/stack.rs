@@ -43,6 +43,21 @@ pub(super) fn capture() -> Stack {
     found.into()
 }
 
+/// Has this program line tables? Without them nobody knows the functions of a stack, nor which lock is which.
+#[inline(never)]
+pub fn has_line_tables() -> bool {
+    let mut found = false;
+    backtrace::trace(|frame| {
+        backtrace::resolve_frame(frame, |symbol| {
+            let file = symbol.filename().and_then(|file| file.to_str());
+            let is_ours = file.and_then(in_repository).is_some_and(|file| file.ends_with("/trace/stack.rs"));
+            found |= is_ours && symbol.lineno().is_some();
+        });
+        !found
+    });
+    found
+}
+
 fn resolve(frame: &backtrace::Frame) -> Vec<Source> {
     let mut sources = Vec::new();
     backtrace::resolve_frame(frame, |symbol| {
@@ -100,7 +115,10 @@ fn function_of(symbol: &str) -> String {
 
 /// The line that a reader should look at for a step: the innermost one that is not about slots as such.
 pub(super) fn source(stack: &[Source], is_lock: bool) -> Option<&Source> {
-    const PLUMBING: [&str; 11] = [
+    const PLUMBING: [&str; 14] = [
+        "replace",
+        "replace_raw",
+        "replace_seen",
         "set",
         "take",
         "exchange",
@@ -132,6 +150,11 @@ mod tests {
         assert_eq!(path("crates/hugewalk-lab/src/lab/cpu.rs"), "crates/hugewalk-lab/src/lab/cpu.rs");
         assert_eq!(path("/x/crates/hugewalk-lab/src/lab/cpu.rs"), "crates/hugewalk-lab/src/lab/cpu.rs");
         assert_eq!(path("/x/lock_api-0.4.14/src/rwlock.rs"), "");
+    }
+
+    #[test]
+    fn a_program_with_line_tables_knows_that_it_has_them() {
+        assert!(has_line_tables());
     }
 
     #[test]

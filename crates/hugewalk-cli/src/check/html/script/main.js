@@ -114,6 +114,8 @@ function showHelp(dialog) {
   dialog.scrollTop = 0;
 }
 
+// A page of one run opens on it.
+if (said.replayed && ["", "#"].includes(location.hash)) history.replaceState(null, "", [...verdictsByAddress.keys()][0]);
 addEventListener("hashchange", show);
 addEventListener("keydown", onKey);
 // The tables have other places then.

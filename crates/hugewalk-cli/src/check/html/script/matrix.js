@@ -21,7 +21,7 @@ function heading() {
   const unknown = count("not_met") - said.not_met;
   return make("header", {},
     make("h1", {}, "hugewalk check"),
-    make("p", { class: "summary" },
+    said.replayed ? make("p", { class: "summary" }, "One schedule, run again. Open it to see what happens under it.") : make("p", { class: "summary" },
       make("strong", {}, plural(count("race"), "race")),
       said.not_met > 0 && [", ", make("strong", { class: "unsure" }, `${plural(said.not_met, "known race")} not met`)],
       unknown > 0 && [", ", make("strong", { class: "unsure" }, `${number(unknown)} not met by chance`)], " and ",
@@ -102,7 +102,7 @@ function cell(row, verdict) {
 }
 
 /** The kind of fault, if there is one: `use after free`. */
-const inAWord = (verdict) => verdict.fault ?? verdict.sort.replaceAll("_", " ");
+const inAWord = (verdict) => (said.replayed && !verdict.race ? "nothing goes wrong" : null) ?? verdict.fault ?? verdict.sort.replaceAll("_", " ");
 
 function inShort(verdict) {
   if (verdict.race) return verdict.race.switches > 0 && `${verdict.race.shortest ? "" : "~"}${plural(verdict.race.switches, "switch", "switches")}`;
