@@ -5,8 +5,10 @@ use std::sync::Arc;
 use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use hugewalk::arch::Entry;
 use hugewalk::fault::{Access, Fault};
+use hugewalk::gup::GupFlags;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
 use hugewalk::platform::Platform;
+use hugewalk::rmap::PageError;
 use hugewalk::vma::Protection;
 use hugewalk::walk::{Unshared, huge_pte_offset};
 use hugewalk::{AddressSpace, Hugetlb, Task};
@@ -104,4 +106,39 @@ fn a_system_is_made_of_the_engines_own_arc() {
     // A handle to a handle is one as well.
     use_all_of_it(Arc::new(host.clone()));
     assert_nothing_left(&host);
+}
+
+/// Each takes pages from the host, which hands each page to one of them; and neither acts on a page of the other's.
+#[test]
+fn two_systems_on_one_platform_leave_each_others_pages_alone() {
+    let host: &'static Host = Box::leak(Box::new(host()));
+    let systems = [(), ()].map(|()| Hugetlb::new(host).unwrap());
+    let mut tasks = [0, 1].map(|number: usize| {
+        assert_eq!(systems[number].resize_pool(HugeSize::Size2M, 16), 16);
+        hugewalk_host::task(&systems[number]).unwrap()
+    });
+    let space = AddressSpace::new(&systems[0]).unwrap();
+    let request = MapRequest::anonymous(HugeSize::Size2M, 8 << 21).shared();
+    let start = space.mmap(&mut tasks[0], &request).unwrap();
+    space.write_bytes(&mut tasks[0], start, b"the first system's").unwrap();
+    let page = space.pin_page_fast(&tasks[0], start, GupFlags::empty()).unwrap();
+    let frame = page.frame();
+    drop(page);
+
+    let (other, task) = (&systems[1], &mut tasks[1]);
+    let unknown = PageError::NoHugePage { frame };
+    assert_eq!(other.migrate(task, frame), Err(unknown));
+    assert_eq!(other.soft_offline(task, frame), Err(unknown));
+    assert_eq!(other.memory_failure(task, frame).err(), Some(unknown));
+    assert_eq!(other.unmap_page(task, frame), Err(unknown));
+    assert_eq!(other.referenced(task, frame), Err(unknown));
+    assert_eq!(other.unpoison(frame), Err(unknown));
+
+    let mut bytes = [0; 18];
+    space.read_bytes(&mut tasks[0], start, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"the first system's");
+    systems[0].migrate(&mut tasks[0], frame).unwrap();
+    space.exit(&mut tasks[0]);
+    drop((space, tasks, systems));
+    assert_nothing_left(host);
 }

@@ -6,12 +6,13 @@
 use core::cell::UnsafeCell;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
-use core::sync::atomic::Ordering;
+use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::addr::{HugeFrame, HugeSize};
 use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
-use crate::platform::{Barriers, PageRecord, Platform, fits};
+use crate::platform::{PageRecord, Platform, fits};
 use crate::pool::Links;
 use crate::reserve::SubPool;
 use crate::sync::{Arc, Unowned, Word};
@@ -88,6 +89,9 @@ pub struct Page<P: Platform> {
     subpool: UnsafeCell<Option<Arc<SubPool<P>>>>,
     owner: UnsafeCell<Owner<P>>,
     links: UnsafeCell<Links>,
+    /// The address of the system whose pool has the page. A plain atomic: nothing but the pools writes it, and the Release of
+    /// `flags` publishes it.
+    system: AtomicUsize,
 }
 
 /// The file and the offset in it that a page belongs to.
@@ -107,8 +111,9 @@ unsafe impl<P: Platform> Sync for Page<P> {}
 unsafe impl<P: Platform> Send for Page<P> {}
 
 impl<P: Platform> Page<P> {
-    /// The page has just come from the platform into the pool of this size.
-    pub(crate) fn reset(&self, size: HugeSize) {
+    /// The page has just come from the platform into this system's pool of this size.
+    pub(crate) fn reset(&self, system: &Hugetlb<P>, size: HugeSize) {
+        self.system.store(ptr::from_ref(system).addr(), Ordering::Relaxed);
         // Relaxed: the page is the pool's, whose lock orders these before whoever takes the page out; the two are what they were
         // when it came back the last time, or zero.
         self.refs.store(0, Ordering::Relaxed);
@@ -153,21 +158,32 @@ impl<P: Platform> Page<P> {
         self.flags.store(others | list, Ordering::Release);
     }
 
-    /// The list that the page is in, of the pool of this size. The caller has that pool's lock.
-    pub(crate) fn listed(&self, size: HugeSize) -> Listed {
-        // Relaxed: what it says of this pool was written under its lock; a page of another pool is in no list of this one.
-        let flags = self.flags.load(Ordering::Relaxed);
+    /// The list that the page is in, of this system's pool of this size. The caller has that pool's lock.
+    pub(crate) fn listed(&self, system: &Hugetlb<P>, size: HugeSize) -> Listed {
+        // What it says of this pool was written under its lock; a page of another pool is in no list of this one. Acquire: if
+        // another system's pool wrote it, `is_of` sees that.
+        let flags = self.flags.load(Ordering::Acquire);
         let pooled = match size {
             HugeSize::Size2M => POOLED_2M,
             HugeSize::Size1G => POOLED_1G,
         };
         match flags & LISTED {
-            _ if flags & pooled == 0 => Listed::Nowhere,
+            _ if flags & pooled == 0 || !self.is_of(system) => Listed::Nowhere,
             FREE => Listed::Free,
             OWED => Listed::Owed,
             LOST => Listed::Lost,
             _ => Listed::Nowhere,
         }
+    }
+
+    /// A page of another system's pool becomes one of this system's. The caller dropped the last reference.
+    pub(crate) fn adopt(&self, system: &Hugetlb<P>) {
+        self.system.store(ptr::from_ref(system).addr(), Ordering::Relaxed);
+    }
+
+    /// Does the page belong to a pool of this system? Stays as it is while the page is held.
+    pub(crate) fn is_of(&self, system: &Hugetlb<P>) -> bool {
+        self.pooled().is_some() && self.system.load(Ordering::Relaxed) == ptr::from_ref(system).addr()
     }
 
     /// Leaf entries that map the page.
@@ -547,7 +563,7 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Speculative<P, H> {
     pub(crate) fn confirmed(self) -> (H, HugeFrame) {
         let this = ManuallyDrop::new(self);
         // SAFETY: `this` is not dropped, so it is read out once.
-        (unsafe { core::ptr::read(&raw const this.system) }, this.frame)
+        (unsafe { ptr::read(&raw const this.system) }, this.frame)
     }
 }
 
@@ -569,20 +585,6 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Drop for Speculative<P, H> {
             self.system.unpin_page(self.frame);
         } else {
             self.system.put_page(self.frame);
-        }
-    }
-}
-
-impl<P: Platform> Default for Page<P> {
-    /// A record of a free page, for hosts that do not get zeroed memory.
-    fn default() -> Self {
-        Self {
-            refs: <P as Barriers>::Word::new(0),
-            mappings: <P as Barriers>::Word::new(0),
-            flags: <P as Barriers>::Word::new(0),
-            subpool: UnsafeCell::new(None),
-            owner: UnsafeCell::new(Owner { file: None, index: 0 }),
-            links: UnsafeCell::new(Links::default()),
         }
     }
 }

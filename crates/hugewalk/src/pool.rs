@@ -186,7 +186,7 @@ impl<P: Platform> HugePool<P> {
             frame.fits(size),
             "the platform broke its contract: alloc_huge({size:?}) returned {frame:?}, which no entry can name"
         );
-        hugetlb.page(frame).reset(self.size);
+        hugetlb.page(frame).reset(hugetlb, self.size);
         Some(frame)
     }
 
@@ -404,14 +404,23 @@ impl<P: Platform> HugePool<P> {
     /// just been reserved again, it stays here: `reserved <= free` holds always.
     pub(crate) fn free(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame, restore: bool) {
         let mut state = self.state.lock();
+        let page = hugetlb.page(frame);
+        let foreign = !page.is_of(hugetlb);
+        if foreign {
+            // A lockless walker of this system took a page that went to another one of the platform's meanwhile, and dropped it
+            // last. A surplus page goes to the host.
+            page.adopt(hugetlb);
+            state.total += 1;
+            state.surplus += 1;
+        }
         // SAFETY: its last reference is gone, and it is of this pool: the caller looked into the record.
         unsafe { state.free.push(hugetlb, frame) };
-        if restore {
+        if restore && !foreign {
             state.reserved += 1;
         }
         // With the pool's lock held: memory failure that hits a page in use has it seen here, for it holds the page until
         // it has marked it.
-        if hugetlb.page(frame).is_hwpoison() {
+        if page.is_hwpoison() {
             // SAFETY: put in above.
             unsafe { state.spoil(hugetlb, frame) };
             return;
@@ -433,7 +442,7 @@ impl<P: Platform> HugePool<P> {
     pub(crate) fn poison(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame) -> Option<Spoilt> {
         let mut state = self.state.lock();
         let page = hugetlb.page(frame);
-        match page.listed(self.size) {
+        match page.listed(hugetlb, self.size) {
             Listed::Nowhere => return None,
             Listed::Owed | Listed::Lost => return Some(Spoilt::Already),
             Listed::Free => {}
@@ -451,7 +460,7 @@ impl<P: Platform> HugePool<P> {
     pub(crate) fn unpoison(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame) -> bool {
         let mut state = self.state.lock();
         let page = hugetlb.page(frame);
-        let list = match page.listed(self.size) {
+        let list = match page.listed(hugetlb, self.size) {
             Listed::Owed => &mut state.owed,
             Listed::Lost => {
                 // The pool did not count it.

@@ -49,10 +49,10 @@ record! {
 }
 
 record! {
-    /// Room for the record of a huge page: 64 bytes, aligned to 64. Linux: `struct folio`.
+    /// Room for the record of a huge page: 128 bytes, aligned to 64. Linux: `struct folio`.
     ///
     /// The engine keeps a [`Page`](crate::page::Page) there.
-    PageRecord, 1
+    PageRecord, 2
 }
 
 /// Does a `T` have room in a record of type `R`?

@@ -149,8 +149,11 @@ impl<P: Platform> Hugetlb<P> {
     fn huge_page_at(&self, frame: HugeFrame) -> Result<(HugeFrame, HugeSize), PageError> {
         let head_of = |size: HugeSize| {
             let head = HugeFrame(frame.0 & !((size.bytes() >> PAGE_SIZE.trailing_zeros()) - 1));
-            let pooled = self.platform().has_page_record(head) && self.page(head).pooled() == Some(size);
-            pooled.then_some((head, size))
+            // Of a platform that serves two systems, the other one may have the page.
+            let ours = self.platform().has_page_record(head)
+                && self.page(head).pooled() == Some(size)
+                && self.page(head).is_of(self);
+            ours.then_some((head, size))
         };
         HugeSize::ALL.into_iter().find_map(head_of).ok_or(PageError::NoHugePage { frame })
     }
@@ -162,10 +165,10 @@ impl<P: Platform> Hugetlb<P> {
             NotHeld::Free => PageError::NotInUse,
             NotHeld::Crowded => PageError::Held { references: self.page(head).references() },
         })?;
-        // Between the look and the reference it may have gone to the host, and come to another pool. While it is held it
-        // stays what it is; but a smaller page at the same place need not have the frame in it.
+        // Between the look and the reference it may have gone to the host, and come to another pool, or to another system.
+        // While it is held it stays what it is; but a smaller page at the same place need not have the frame in it.
         let page = page.into_page();
-        if frame.0 - head.0 < page.size().bytes() >> PAGE_SIZE.trailing_zeros() {
+        if page.page().is_of(self) && frame.0 - head.0 < page.size().bytes() >> PAGE_SIZE.trailing_zeros() {
             Ok(page)
         } else {
             Err(PageError::OnItsWay)
