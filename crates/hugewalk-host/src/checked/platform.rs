@@ -70,6 +70,20 @@ impl<P: Platform> Checked<P> {
         }
     }
 
+    /// The contents of a page are said to lie there.
+    fn contents_at(
+        &self,
+        frame: HugeFrame,
+        at: NonNull<u8>,
+        call: &'static str,
+        caller: &'static Location<'static>,
+    ) {
+        let length = self.memory.size_of(frame).bytes() as usize;
+        if let Err((_, finding)) = self.memory.place(What::Contents, frame.0, at.addr().get(), (length, 8)) {
+            self.found(finding, call, caller);
+        }
+    }
+
     /// The bytes at both ends of a page.
     fn ends(&self, frame: HugeFrame, size: HugeSize) -> [u8; 2 * SAMPLE] {
         let mut bytes = [0; 2 * SAMPLE];
@@ -172,9 +186,21 @@ unsafe impl<P: Platform> Platform for Checked<P> {
 
     #[track_caller]
     unsafe fn init_root(&self, root: TableFrame) {
-        let _inside = self.enter("init_root", Location::caller());
+        let (call, caller) = ("init_root", Location::caller());
+        let _inside = self.enter(call, caller);
         // SAFETY: passed on to the caller.
         unsafe { self.platform.init_root(root) };
+        // SAFETY: likewise.
+        let entries = unsafe { self.platform.table_entries(root) };
+        // SAFETY: nothing else reaches the root yet; entries are atomics.
+        let entries = unsafe { entries.as_ref() };
+        // The lower half is the engine's.
+        for (index, entry) in entries.iter().enumerate().take(ENTRIES / 2) {
+            let bits = entry.swap(0, Ordering::Relaxed);
+            if bits != 0 {
+                self.found(Finding::TableNotZero { frame: root, index, entry: bits }, call, caller);
+            }
+        }
     }
 
     #[track_caller]
@@ -221,6 +247,10 @@ unsafe impl<P: Platform> Platform for Checked<P> {
         if is_new && !is_zero() {
             self.found(Finding::RecordNotZero { frame }, call, caller);
         }
+        // SAFETY: allocated just now.
+        if let Some(bytes) = unsafe { self.platform.huge_bytes(frame) } {
+            self.contents_at(frame, bytes, call, caller);
+        }
         Some(frame)
     }
 
@@ -254,11 +284,7 @@ unsafe impl<P: Platform> Platform for Checked<P> {
         let _inside = self.enter(call, caller);
         // SAFETY: passed on to the caller.
         let bytes = unsafe { self.platform.huge_bytes(frame) }?;
-        let length = self.memory.size_of(frame).bytes() as usize;
-        if let Err((_, finding)) = self.memory.place(What::Contents, frame.0, bytes.addr().get(), (length, 8))
-        {
-            self.found(finding, call, caller);
-        }
+        self.contents_at(frame, bytes, call, caller);
         Some(bytes)
     }
 

@@ -1,6 +1,7 @@
 //! The checking wrapper: finds nothing in this crate's own host, and each fault of platforms that have one.
 
 mod broken;
+mod faults;
 mod misuse;
 
 use hugewalk_host::{Host, HostConfig};
