@@ -42,6 +42,8 @@ fn a_guessed_pool_agrees_with_the_calls_that_failed() {
     let text = text("02b-pool-partly.strace", &[]);
     assert!(text.contains("mmap (anonymous): asked for 2 GiB (1,024 pages of 2 MiB), got ENOMEM: the pool lacked 875 to 974 pages"), "{text}");
     assert!(text.contains("calls succeed and fail as recorded with 150 to 249 pages"), "{text}");
+    assert!(text.contains("What this cannot say - The recording began"), "{text}");
+    assert_eq!(text.matches("from its start").count(), 1, "{text}");
 }
 
 #[test]
@@ -128,6 +130,12 @@ fn segments_and_memory_files_that_were_not_made_are_named() {
             ["shmget", "EPERM", null, null]
         ])
     );
+    // So is a file that could not be filled.
+    let filled = "7 1.000001 execve(\"/bin/x\", [\"x\"], 0x7f /* 3 vars */) = 0\n\
+         7 1.000002 memfd_create(\"x\", MFD_HUGETLB) = 3\n\
+         7 1.000003 fallocate(3, 0, 0, 8388608) = -1 ENOSPC (No space left on device)\n";
+    let call = &report(filled, "", &["--pool", "3"])["failed"][0];
+    assert_eq!(json!([call["call"], call["error"], call["pages"]]), json!(["fallocate", "ENOSPC", 4]));
     // With pages enough it is a difference, and nothing is left of it.
     let large = report(strace, "", &["--pool", "30"]);
     assert_eq!(
@@ -192,7 +200,7 @@ fn an_empty_report_says_why_it_may_be_empty() {
     let notes = empty["notes"].to_string();
     assert!(notes.contains("1 fault hit addresses") && notes.contains("--hugetlbfs DIR"), "{notes}");
     let late = report(&nothing[nothing.find('\n').expect("two lines") + 1..], "", &[]);
-    assert!(late["notes"].to_string().contains("begins in the middle of a program"), "{}", late["notes"]);
+    assert!(late["notes"].to_string().contains("What ran before may have mapped them"), "{}", late["notes"]);
     let text = text("13-default-1g.strace", &[]);
     assert!(text.contains("--hugetlbfs") && text.contains("none were made"), "{text}");
     assert!(!text.contains("ended as recorded") && !text.contains("Page tables"), "{text}");

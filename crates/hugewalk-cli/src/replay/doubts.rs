@@ -66,14 +66,14 @@ fn matters(name: &str) -> bool {
 }
 
 /// Sentences about what the plan could not follow.
-pub(super) fn of_plan(plan: &Plan, hugetlbfs_named: bool) -> Vec<String> {
+pub(super) fn of_plan(plan: &Plan, said_late: bool, hugetlbfs_named: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if plan.mappings.is_empty() && plan.failed.is_empty() {
-        notes.push(nothing_mapped(plan, hugetlbfs_named));
+        notes.push(nothing_mapped(plan, said_late, hugetlbfs_named));
     } else if plan.mappings.is_empty() {
         notes.push("No huge mapping was made: every call that asked for huge pages failed.".to_owned());
     }
-    if plan.began_late && !plan.mappings.is_empty() {
+    if plan.began_late && !said_late && !plan.mappings.is_empty() {
         notes.push(format!(
             "The recording begins in the middle of a program: what process {} had mapped and opened before is not known. \
              Record it from its start (strace -f ... PROGRAM).",
@@ -83,7 +83,7 @@ pub(super) fn of_plan(plan: &Plan, hugetlbfs_named: bool) -> Vec<String> {
     notes
 }
 
-fn nothing_mapped(plan: &Plan, hugetlbfs_named: bool) -> String {
+fn nothing_mapped(plan: &Plan, said_late: bool, hugetlbfs_named: bool) -> String {
     let faults = if plan.other_faults > 0 {
         format!(
             "; {} hit addresses that no recorded call mapped huge",
@@ -92,19 +92,22 @@ fn nothing_mapped(plan: &Plan, hugetlbfs_named: bool) -> String {
     } else {
         String::new()
     };
-    let late = if plan.began_late {
+    let late = if said_late {
+        " What ran before may have mapped them."
+    } else if plan.began_late {
         " The recording begins in the middle of a program, which may have mapped them before: record it from its start \
          (strace -f ... PROGRAM)."
     } else {
         ""
     };
+    let either = if late.is_empty() { "Either" } else { "Else" };
     let mount = if hugetlbfs_named {
         "on another mount of hugetlbfs than those named"
     } else {
         "on a mount of hugetlbfs that is not known"
     };
     format!(
-        "No recorded call maps huge pages{faults}.{late} Else the program uses none (transparent huge pages are not \
+        "No recorded call maps huge pages{faults}.{late} {either} the program uses none (transparent huge pages are not \
          followed), or its files lie {mount} (name it with --hugetlbfs DIR), or the calls that map them were not recorded \
          (`hugewalk replay --help` lists those that are needed)."
     )
@@ -136,7 +139,7 @@ pub(super) fn wrong_size(plan: &Plan, differences: &[Difference], default_shift:
     let cut = differences.iter().find(|difference| {
         difference.recorded == "EINVAL"
             && !difference.replayed.starts_with('E')
-            && matches!(&*difference.call, "munmap" | "mprotect" | "madvise" | "mremap")
+            && matches!(&*difference.call, "munmap" | "mprotect" | "mremap")
             && plan.mappings.iter().any(|made| made.shift == 21 && made.line < difference.line)
     })?;
     Some(format!(

@@ -8,7 +8,8 @@ use crate::report::FailedCall;
 use crate::report::text::{counted, grouped, size};
 
 /// Where else `ENOMEM` comes from.
-const OTHER_LIMITS: &str = "Look at vm.max_map_count, at the limits of the control group, and at RLIMIT_AS";
+const OTHER_LIMITS: &str =
+    "Look at vm.max_map_count, at the limits of the control group and of the mount, and at RLIMIT_AS";
 
 /// What to say of the calls that failed.
 pub(super) fn calls(plan: &Plan, choice: &Choice, record: &Record, default_shift: u32) -> Vec<FailedCall> {
@@ -79,6 +80,7 @@ fn refused(failed: &Failed) -> Option<&'static str> {
         }
         "EACCES" => "the file or the mount does not allow it",
         "EAGAIN" => "a limit of locked memory: see ulimit -l",
+        "ENOSPC" => "the pool, or the limit of the mount, has no page left",
         "ENODEV" | "ENOENT" => "the kernel has no huge pages of that size",
         "EINVAL" if failed.bytes == 0 => "the kernel has no huge pages of that size, or knows no such flag",
         "EINVAL" => {

@@ -95,7 +95,7 @@ pub fn replay(
         Some(Peak { time, line, tables: snapshot.tables })
     });
     let failed = failed::calls(&plan, &choice, &record, default_shift);
-    notes.extend(doubts::of_plan(&plan, !mounts.is_empty()));
+    notes.extend(doubts::of_plan(&plan, trace.said_late(), !mounts.is_empty()));
     notes.extend(doubts::odd_counters(&processes));
     notes.extend(doubts::wrong_size(&plan, &record.differences, default_shift));
     let mappings = mappings(&plan, &machine, args.clones);

@@ -127,6 +127,12 @@ impl Trace {
         })
     }
 
+    /// Whether a note says that programs ran already when the recording began.
+    #[must_use]
+    pub fn said_late(&self) -> bool {
+        self.notes.iter().any(|note| note.starts_with(threads::BEGAN_LATE))
+    }
+
     /// The moment of the first event.
     #[must_use]
     pub fn start(&self) -> Time {

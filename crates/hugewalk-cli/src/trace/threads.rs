@@ -11,6 +11,9 @@ use super::faults::Fault;
 use super::flags::{CloneFlags, MapFlags};
 use super::strace::{Action, Event};
 
+/// How the note begins that says that programs ran already.
+pub(super) const BEGAN_LATE: &str = "The recording began when";
+
 /// What is known of threads that were there before.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Threads {
@@ -71,7 +74,7 @@ pub(super) fn leaders(
     }
     if !late.is_empty() {
         notes.push(format!(
-            "The recording began when {} already ran: what {} mapped and opened before is not known. Record the program \
+            "{BEGAN_LATE} {} already ran: what {} mapped and opened before is not known. Record the program \
              from its start (strace -f ... PROGRAM).",
             if threads.nameless && late.len() == 1 { "the program".to_owned() } else { list(&late) },
             if late.len() == 1 { "it had" } else { "they had" },

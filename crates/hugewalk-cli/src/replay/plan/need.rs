@@ -7,8 +7,8 @@ use super::FileId;
 /// Sizes of huge pages, as powers of two.
 pub(super) const SHIFTS: [u32; 2] = [21, 30];
 
-/// A call for more pages than that fails on every machine.
-const MOST_TO_FAIL: u64 = 1 << 16;
+/// Of a call that failed for more bytes than that not all are taken into account: it fails with any pool then.
+const MOST_TO_FAIL: u64 = 1 << 37;
 
 /// Huge pages needed, an upper bound.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ impl Need {
     /// A call asked for so many pages and failed.
     pub fn failed(&mut self, shift: u32, pages: u64) {
         if let Some(place) = SHIFTS.iter().position(|known| *known == shift) {
-            self.failed[place] = pages.min(MOST_TO_FAIL).max(self.failed[place]);
+            self.failed[place] = pages.min(MOST_TO_FAIL >> shift).max(self.failed[place]);
         }
     }
 

@@ -154,6 +154,12 @@ impl Planner {
             }
             _ => return,
         };
+        let has_no_page =
+            matches!(actor.outcome, Outcome::Failed(errno) if matches!(&**errno, "ENOSPC" | "ENOMEM"));
+        if let (Call::Fallocate { length, .. }, true) = (call, has_no_page) {
+            let backing = self.files.file(file).map(|file| file.name.clone()).unwrap_or_default();
+            self.failed(*length, shift, backing, actor);
+        }
         if actor.succeeded() && self.is_reachable(file) {
             self.held.insert(file);
         }
