@@ -228,8 +228,8 @@ pub struct ReplayArgs {
 
     /// A directory on which hugetlbfs is mounted, with :1G behind it if its pages are that large; may be repeated
     ///
-    /// Known without being named: /dev/hugepages, /run/hugepages, /mnt/huge*, mounts in the recording, and files that are
-    /// ever mapped with MAP_HUGETLB.
+    /// Known without being named: /dev/hugepages, /run/hugepages, /mnt/huge*, mounts and statfs in the recording, what
+    /// --truth lists, and files that are ever mapped with MAP_HUGETLB.
     #[arg(long, value_name = "DIR[:1G]", value_parser = mount)]
     pub hugetlbfs: Vec<Mount>,
 }

@@ -319,3 +319,143 @@ fn a_recording_that_began_late_says_so() {
     assert_eq!(ranges(&report), [""; 0]);
     assert!(notes(&report).contains("The recording began when 1570 already ran"), "{}", notes(&report));
 }
+
+/// A recording of a few lines, with microseconds in front of each call.
+fn lines(calls: &[(u32, &str)]) -> String {
+    (1..).zip(calls).map(|(at, (tid, call))| format!("{tid} 1795340000.{at:06} {call}\n")).collect()
+}
+
+/// A fault that concerns nobody.
+const ELSEWHERE: &str = "10/10 1795340000.000001500: page-faults: 1000\n";
+
+const MAP: &str =
+    "mmap(0x600000000000, 4194304, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_FIXED, 7, 0) = 0x600000000000";
+
+#[test]
+fn a_descriptor_is_followed_wherever_it_goes() {
+    let start = [
+        (10, "execve(\"./t\", [\"./t\"], 0x7ff0 /* 1 vars */) = 0"),
+        (10, "memfd_create(\"ram\", MFD_HUGETLB) = 5"),
+        (10, "ftruncate(5, 4194304) = 0"),
+        (10, "clone(child_stack=NULL, flags=SIGCHLD) = 11"),
+        (11, "close(5) = 0"),
+    ];
+    for way in [
+        &[(11, "openat(AT_FDCWD, \"/proc/10/fd/5\", O_RDWR) = 7")][..],
+        &[(11, "chdir(\"/proc/10/fd\") = 0"), (11, "openat(AT_FDCWD, \"5\", O_RDWR|O_CLOEXEC) = 7")],
+        &[(11, "pidfd_open(10, 0) = 3"), (11, "pidfd_getfd(3, 5, 0) = 7")],
+        &[
+            (
+                10,
+                "sendmsg(3, {msg_name=NULL, msg_control=[{cmsg_len=20, cmsg_level=SOL_SOCKET, cmsg_type=SCM_RIGHTS, cmsg_data=[5]}], msg_controllen=24, msg_flags=0}, 0) = 1",
+            ),
+            (
+                11,
+                "recvmsg(4, {msg_name=NULL, msg_control=[{cmsg_len=20, cmsg_level=SOL_SOCKET, cmsg_type=SCM_RIGHTS, cmsg_data=[6]}], msg_controllen=24, msg_flags=0}, 0) = 1",
+            ),
+            (11, "fcntl(6, 0x406, 7) = 7"),
+        ],
+    ] {
+        let all = [&start[..], way, &[(11, MAP)]].concat();
+        let report = common::report(&lines(&all), ELSEWHERE, &[]);
+        assert_all_as_recorded(&report);
+        assert_eq!((ranges(&report).len(), pool(&report)), (1, [2, 2, 2]), "{way:?}");
+        assert_eq!(notes(&report), "", "{way:?}");
+    }
+    let unseen = common::report(&lines(&[start[0], (10, MAP)]), ELSEWHERE, &[]);
+    assert!(notes(&unseen).contains("Line 2 maps descriptor 7 at a multiple of 2 MiB"), "{}", notes(&unseen));
+}
+
+#[test]
+fn the_type_of_a_file_system_is_told_by_statfs() {
+    let open = [
+        (10, "execve(\"./t\", [\"./t\"], 0x7ff0 /* 1 vars */) = 0"),
+        (10, "openat(AT_FDCWD, \"/srv/x/a\", O_RDWR|O_CREAT, 0600) = 7"),
+    ];
+    for told in [
+        "statfs(\"/srv/x\", {f_type=HUGETLBFS_MAGIC, f_bsize=2097152, f_blocks=0}) = 0",
+        "statfs(\"/srv/x/a\", {f_type=0x958458f6, f_bsize=0x200000, f_blocks=0}) = 0",
+        "fstatfs(7, {f_type=HUGETLBFS_MAGIC, f_bsize=2097152, f_blocks=0}) = 0",
+    ] {
+        let report = common::report(&lines(&[open[0], open[1], (10, MAP), (10, told)]), ELSEWHERE, &[]);
+        assert_all_as_recorded(&report);
+        assert_eq!((ranges(&report).len(), notes(&report).as_str()), (1, ""), "{told}");
+    }
+    let large = "statfs(\"/srv/x\", {f_type=HUGETLBFS_MAGIC, f_bsize=1073741824, f_blocks=0}) = 0";
+    let map = MAP.replace("4194304", "1073741824");
+    let report = common::report(&lines(&[open[0], (10, large), open[1], (10, &map)]), ELSEWHERE, &[]);
+    assert_eq!(report["mappings"][0]["page_kb"], 1 << 20);
+    let plain = "statfs(\"/srv/x\", {f_type=EXT2_SUPER_MAGIC, f_bsize=4096, f_blocks=0}) = 0";
+    let report = common::report(&lines(&[open[0], (10, plain), open[1], (10, MAP)]), ELSEWHERE, &[]);
+    assert!(
+        ranges(&report).is_empty() && notes(&report).contains("--hugetlbfs /srv/x:"),
+        "{}",
+        notes(&report)
+    );
+}
+
+#[test]
+fn files_without_names_and_names_without_files_are_kept_apart() {
+    let report = common::report(
+        &lines(&[
+            (10, "execve(\"./t\", [\"./t\"], 0x7ff0 /* 1 vars */) = 0"),
+            (10, "openat(AT_FDCWD, \"/dev/hugepages\", O_RDWR|O_TMPFILE, 0600) = 6"),
+            (10, "ftruncate(6, 2097152) = 0"),
+            (10, "openat(AT_FDCWD, \"/dev/hugepages\", O_RDWR|O_TMPFILE, 0600) = 7"),
+            (10, "ftruncate(7, 4194304) = 0"),
+            (10, MAP),
+            (
+                10,
+                "mmap(0x610000000000, 2097152, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_FIXED, 6, 0) = 0x610000000000",
+            ),
+            (
+                10,
+                "linkat(AT_FDCWD, \"/proc/self/fd/7\", AT_FDCWD, \"/dev/hugepages/x\", AT_SYMLINK_FOLLOW) = 0",
+            ),
+        ]),
+        ELSEWHERE,
+        &[],
+    );
+    assert_all_as_recorded(&report);
+    assert_eq!(pool(&report), [3, 3, 3]);
+}
+
+#[test]
+fn a_call_without_a_result_is_named() {
+    let report = common::report(
+        &lines(&[
+            (10, "execve(\"./t\", [\"./t\"], 0x7ff0 /* 1 vars */) = 0"),
+            (10, "memfd_create(\"ram\", MFD_HUGETLB) = 7"),
+            (10, MAP),
+            (10, "munmap(0x600000000000, 2097152) = ?"),
+            (
+                10,
+                "mmap(NULL, 4194304, PROT_READ, MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0 <unfinished ...>",
+            ),
+        ]),
+        ELSEWHERE,
+        &[],
+    );
+    let notes = notes(&report);
+    for said in ["how munmap on line 4 ended", "how mmap on line 5 ended"] {
+        assert!(notes.contains(said), "{notes}");
+    }
+}
+
+#[test]
+fn mappings_are_sealed_also_by_number() {
+    let report = common::report(
+        &lines(&[
+            (10, "execve(\"./t\", [\"./t\"], 0x7ff0 /* 1 vars */) = 0"),
+            (10, "memfd_create(\"ram\", MFD_HUGETLB) = 7"),
+            (10, MAP),
+            (10, "syscall_0x1ce(0x600000000000, 0x200000, 0, 0, 0x7f2b9a5a9740, 0) = 0"),
+            (10, "mprotect(0x600000000000, 2097152, PROT_READ) = -1 EPERM (Operation not permitted)"),
+            (10, "mprotect(0x600000200000, 2097152, PROT_READ) = 0"),
+        ]),
+        ELSEWHERE,
+        &[],
+    );
+    assert_all_as_recorded(&report);
+    assert_eq!(report["recording"]["calls"], 4);
+}

@@ -89,15 +89,21 @@ pub(crate) fn lines(text: &str) -> Vec<(u32, Cow<'_, str>)> {
             Some((first, head)) => (first, Cow::Owned(head + line)),
             None => (number, Cow::Borrowed(line)),
         };
-        match line.rsplit_once("strace: Process ") {
-            Some((head, rest)) if rest.ends_with(" attached") && head.contains('(') => {
-                broken = Some((number, head.to_owned()));
+        match line.rsplit_once("Process ") {
+            Some((head, rest)) if announces(rest) && head.contains('(') => {
+                // Old versions do not say that it is they who speak.
+                broken = Some((number, head.strip_suffix("strace: ").unwrap_or(head).to_owned()));
             }
             _ => whole.push((number, line)),
         }
     }
     whole.extend(broken.map(|(number, head)| (number, Cow::Owned(head))));
     whole
+}
+
+/// `12 attached`
+fn announces(text: &str) -> bool {
+    text.strip_suffix(" attached").is_some_and(|pid| pid.parse::<u32>().is_ok())
 }
 
 /// The heading, a rule, or a row of figures.

@@ -322,7 +322,12 @@ impl<'a> Assembly<'a> {
             ));
             return Ok(());
         }
-        match decode::decode(&raw)? {
+        let decoded = match decode::decode(&raw) {
+            // A call that failed may have failed for arguments that cannot be read, and has changed nothing.
+            Err(_) if raw.result.starts_with("-1 E") => None,
+            decoded => decoded?,
+        };
+        match decoded {
             Some(call) => {
                 let outcome = decode::outcome(&raw)?;
                 self.push(number, time, tid, Action::Call(call, outcome));
@@ -460,6 +465,22 @@ mod tests {
         );
         let expected = [("getpid".to_owned(), 2), ("ioctl(TCGETS)".to_owned(), 1)];
         assert_eq!(recording.skipped, BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn arguments_of_a_call_that_failed_need_not_be_readable() {
+        let failed = "1 5.1 openat2(AT_FDCWD, \"a\", NULL, 24) = -1 EFAULT (Bad address)\n";
+        assert_eq!(recording(failed).skipped.get("openat2"), Some(&1));
+        assert!(problem("1 5.1 openat2(AT_FDCWD, \"a\", NULL, 24) = 3\n").contains("openat2: argument 3"));
+    }
+
+    #[test]
+    fn a_call_that_is_started_over_is_printed_again() {
+        let text = "1 5.1 mlock(0x1000, 4096) = ? ERESTARTSYS (To be restarted if SA_RESTART is set)\n\
+                    1 5.2 mlock(0x1000, 4096) = 0\n1 5.3 munmap(0x1000, 4096) = ?\n";
+        let recording = recording(text);
+        assert_eq!(shape(&recording), [(1, 2, "mlock"), (1, 3, "munmap")]);
+        assert!(matches!(recording.events[1].action, Action::Call(_, Outcome::Unknown)));
     }
 
     #[test]

@@ -160,7 +160,8 @@ fn unfollowed(threads: &Threads, events: &[Event], notes: &mut Vec<String>) {
     };
     notes.push(format!(
         "Line {line} makes {child}{others}, of which nothing is recorded: what they map, fault in and unmap is not known. \
-         Record with strace -f."
+         Record with \
+         strace -f, or join all files of -ff."
     ));
 }
 

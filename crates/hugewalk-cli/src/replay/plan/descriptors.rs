@@ -61,7 +61,7 @@ impl Planner {
                 let file = process.and_then(|pid| self.opened_by(pid, *fd));
                 match file {
                     Some(file) => self.files.bind(table, descriptor(value), file),
-                    None => self.files.close(table, fd_range(value)),
+                    None => self.files.close(table, fd_range(descriptor(value))),
                 }
             }
             _ => {}
@@ -86,7 +86,10 @@ impl Planner {
             Call::Link { from_directory, from, to_directory, to } => {
                 let from = self.absolute(from_directory.as_ref(), from, actor);
                 let to = self.absolute(to_directory.as_ref(), to, actor);
-                self.files.link(&from, &to);
+                match self.by_link(&from, actor) {
+                    Some(file) => self.files.name(file, &to),
+                    None => self.files.link(&from, &to),
+                }
             }
             Call::Chdir { path } => {
                 let path = self.absolute(None, path, actor);
@@ -151,10 +154,14 @@ impl Planner {
             self.files.open_nameless(table, fd, &asked, cloexec);
             return;
         }
+        // A link that could not be followed: what strace shows tells what it leads to.
+        if let Some(shown) = opened.as_ref().filter(|shown| shown.deleted || is_memfd(shown)) {
+            self.files.close(table, fd_range(fd));
+            self.files.of(table, &Descriptor { number: fd, ..shown.clone() });
+            return;
+        }
         // What strace shows of the result goes through links.
-        let shown =
-            opened.as_ref().filter(|opened| !opened.deleted).and_then(|opened| opened.path.as_deref());
-        let path = shown.filter(|shown| !shown.starts_with("/memfd:")).unwrap_or(&asked);
+        let path = opened.as_ref().and_then(|opened| opened.path.as_deref()).unwrap_or(&asked);
         if flags.contains(OpenFlags::O_CREAT | OpenFlags::O_EXCL) {
             // It was not there before, whatever became of one that was.
             self.files.unlink(path);
@@ -256,7 +263,11 @@ fn descriptor(value: u64) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-fn fd_range(value: u64) -> std::ops::RangeInclusive<u32> {
-    let fd = u32::try_from(value).unwrap_or(u32::MAX);
+fn is_memfd(fd: &Descriptor) -> bool {
+    fd.path.as_ref().is_some_and(|path| path.starts_with("/memfd:"))
+}
+
+fn fd_range(fd: i32) -> std::ops::RangeInclusive<u32> {
+    let fd = u32::try_from(fd).unwrap_or(u32::MAX);
     fd..=fd
 }

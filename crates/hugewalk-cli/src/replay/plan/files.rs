@@ -207,8 +207,13 @@ impl Files {
     /// The file has another name besides.
     pub fn link(&mut self, from: &str, to: &str) {
         let file = self.named(from);
-        self.unlink(to);
-        self.names.insert(to, file);
+        self.name(file, to);
+    }
+
+    /// The file has this name besides.
+    pub fn name(&mut self, file: FileId, path: &str) {
+        self.unlink(path);
+        self.names.insert(path, file);
     }
 
     /// The name of a file, or of a directory and so of all in it, is another one now.

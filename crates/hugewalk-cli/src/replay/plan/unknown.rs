@@ -147,7 +147,9 @@ impl Planner {
     pub(super) fn suspect(&mut self, file: FileId, call: &Call, actor: &Actor<'_>) {
         let (Call::Mmap { length, flags, .. }, Some(start)) = (call, actor.outcome.value()) else { return };
         let Some(path) = self.files.file(file).map(|file| file.name.as_str()) else { return };
-        if path.starts_with("descriptor ") && start % HUGE == 0 && *length > 0 && length % HUGE == 0 {
+        let is_stranger =
+            path.starts_with("descriptor ") || path.starts_with("/proc/") && path.contains("/fd/");
+        if is_stranger && start % HUGE == 0 && *length > 0 && length % HUGE == 0 {
             self.unknown.strangers.push((actor.event.line, path.to_owned()));
             return;
         }
