@@ -8,8 +8,9 @@ use common::{AddressSpace, Bench, File, GIB, Hugetlb, M2, SMALL, Task, at, map, 
 use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
 use hugewalk::arch::Entry;
 use hugewalk::fault::{Access, Fault};
+use hugewalk::file::HugeFile;
 use hugewalk::gup::GupFlags;
-use hugewalk::mm::{Advice, MapFlags};
+use hugewalk::mm::{Advice, MapFlags, MapRequest};
 use hugewalk::pool::PoolCounters;
 use hugewalk::rmap::PageError;
 use hugewalk::sync::Arc;
@@ -131,6 +132,46 @@ fn a_guess_outlives_the_page(before: HugeSize, after: HugeSize, flags: GupFlags)
     let mut expected = [free_pages(0); 2];
     expected[usize::from(after == HugeSize::Size1G)] = free_pages(1);
     assert_eq!(counters(&hugetlb), expected);
+}
+
+/// The same, but by then the page is of another system on the same platform.
+#[test]
+fn a_page_that_went_to_another_system_meanwhile_goes_back_to_the_host() {
+    let bench: &'static Bench = Box::leak(Box::new(Bench::new()));
+    let [one, other] = [(), ()].map(|()| hugewalk::Hugetlb::new(bench).unwrap());
+    // SAFETY: the thread's only task of this system.
+    let mut task = unsafe { hugewalk::Task::new(&one) }.unwrap();
+    assert_eq!(one.resize_pool(SMALL, 1), 1);
+    let space = hugewalk::AddressSpace::new(&one).unwrap();
+    let request = MapRequest::anonymous(SMALL, M2).shared().at(ADDRESS);
+    space.mmap(&mut task, &request).unwrap();
+    space.fault(&mut task, ADDRESS, Access::Write).unwrap();
+    let file = HugeFile::new(&other, SMALL, None).unwrap();
+
+    let (mapped, system, others, theirs) = (space.clone(), one.clone(), other.clone(), file.clone());
+    before_next(At::Record, move || {
+        // SAFETY: as if on another thread, which has no other.
+        let mut task = unsafe { hugewalk::Task::new(&system) }.unwrap();
+        mapped.munmap(&mut task, ADDRESS, M2).unwrap();
+        assert_eq!(system.resize_pool(SMALL, 0), 0);
+        assert_eq!(others.resize_pool(SMALL, 1), 1);
+        // SAFETY: likewise.
+        let mut task = unsafe { hugewalk::Task::new(&others) }.unwrap();
+        theirs.allocate(&mut task, 0, M2, false).unwrap();
+    });
+    let others = other.clone();
+    before_next(At::Record, move || {
+        // SAFETY: likewise.
+        file.truncate(&mut unsafe { hugewalk::Task::new(&others) }.unwrap(), 0).unwrap();
+        assert_eq!(others.pool(SMALL).counters().free, 0, "the walker holds the page");
+    });
+    assert!(space.pin_page_fast(&task, ADDRESS, GupFlags::PIN).is_none());
+    assert!(!is_pending());
+    assert_eq!(one.pool(SMALL).counters(), free_pages(0));
+    assert_eq!(bench.huge_in_use(SMALL), 0, "nobody has it, and nobody will");
+    // Neither system takes it for its own.
+    let named = other.unpoison(HugeFrame(1 << 20));
+    assert_eq!(named, Err(PageError::NoHugePage { frame: HugeFrame(1 << 20) }));
 }
 
 #[test]
