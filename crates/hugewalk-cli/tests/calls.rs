@@ -159,6 +159,19 @@ fn userfaultfd_modes_are_given_as_reasons() {
 }
 
 #[test]
+fn rights_that_are_given_back_break_no_gigabyte() {
+    let input = |ending: &str| {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/inputs/18-uffdwp-split.");
+        std::fs::read_to_string(format!("{file}{ending}")).expect("an input")
+    };
+    let report = report(&input("strace"), &input("faults"), &[]);
+    assert_all_as_recorded(&report);
+    let reasons = why(&report, 0);
+    assert!(reasons.iter().any(|why| why.ends_with("on line 11")), "{reasons:?}");
+    assert!(!reasons.iter().any(|why| why.ends_with("on line 12")), "{reasons:?}");
+}
+
+#[test]
 fn large_pages_have_a_pool_of_their_own() {
     let strace = "10 1.000001 mmap(NULL, 2147483648, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB|30<<MAP_HUGE_SHIFT, -1, 0) = 0x7e0000000000\n";
     let report = report(strace, &faults(&[(10, 2, 0x7e00_4000_0000)]), &[]);

@@ -392,7 +392,9 @@ impl Planner {
         let (pid, line) = (actor.thread.pid, actor.event.line);
         let mut touched: Vec<(MappingId, Range<u64>)> = Vec::new();
         for (part, piece) in self.memory(id).pieces(range) {
-            if matches!(later, Later::Protect(prot) if prot == piece.prot) {
+            // The rights it was mapped with take nothing away, whether it has them still or gets them back.
+            let first = self.plan.mappings.get(piece.mapping.0 as usize).map(|made| made.prot);
+            if matches!(later, Later::Protect(prot) if prot == piece.prot || Some(prot) == first) {
                 continue;
             }
             match touched.last_mut() {

@@ -179,8 +179,8 @@ fn results(report: &Report, out: &mut impl Write) -> io::Result<()> {
         paragraph(out, "  ", &format!("calls not performed that may matter: {}", skipped.join(", ")))?;
     }
     if report.unconcerned > 0 {
-        let calls = counted(report.unconcerned, "other call", "other calls");
-        paragraph(out, "  ", &format!("{calls} not performed: they have nothing to do with huge pages"))?;
+        let calls = counted(report.unconcerned, "call that does", "calls that do");
+        paragraph(out, "  ", &format!("{calls} not concern huge pages left out"))?;
     }
     Ok(())
 }
