@@ -11,8 +11,15 @@ use hugewalk::{Hugetlb, Task};
 use thiserror::Error;
 
 thread_local! {
-    /// The domains that this thread has readers of, by address. A task registers one reader.
-    static MINE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    /// The readers that this thread has. A task registers one.
+    static MINE: RefCell<Readers> = const { RefCell::new(Readers { domains: Vec::new(), unlisted: 0 }) };
+}
+
+struct Readers {
+    /// Their domains, by address.
+    domains: Vec<usize>,
+    /// And so many of whatever domains, for which there was no memory in the list.
+    unlisted: usize,
 }
 
 /// The calling thread's task of this system.
@@ -80,7 +87,8 @@ pub unsafe trait KnowsThreads {
 // SAFETY: `register` notes each reader, and only `unregister` strikes one out.
 unsafe impl<R> KnowsThreads for OnePerThread<R> {
     fn has_reader_here(&self) -> Option<bool> {
-        MINE.try_with(|mine| mine.borrow().contains(&self.domain())).ok()
+        let any = |mine: &Readers| mine.unlisted > 0 || mine.domains.contains(&self.domain());
+        MINE.try_with(|mine| any(&mine.borrow())).ok()
     }
 }
 
@@ -108,23 +116,27 @@ unsafe impl<B: Barriers, R: Rcu<B>> Rcu<B> for OnePerThread<R> {
     }
 
     fn register(&self, host: &B) -> Result<R::Reader, OutOfMemory> {
+        let reader = self.0.register(host)?;
         // A thread that is about to end has no list any more. `task` makes no task there.
-        MINE.try_with(|mine| {
-            // Not borrowed meanwhile: an RCU inside may be one of these, and notes its reader here too.
-            mine.borrow_mut().try_reserve(2)?;
-            let reader = self.0.register(host)?;
-            mine.borrow_mut().push(self.domain());
-            Ok(reader)
-        })
-        .unwrap_or_else(|_| self.0.register(host))
+        let _ = MINE.try_with(|mine| {
+            let mut mine = mine.borrow_mut();
+            // Does not fail for want of room: the end of a system needs a reader.
+            if mine.domains.try_reserve(1).is_ok() {
+                mine.domains.push(self.domain());
+            } else {
+                mine.unlisted += 1;
+            }
+        });
+        Ok(reader)
     }
 
     unsafe fn unregister(&self, host: &B, reader: R::Reader) {
         // Without the list there is nobody left to be refused.
         let _ = MINE.try_with(|mine| {
             let mut mine = mine.borrow_mut();
-            if let Some(at) = mine.iter().position(|&domain| domain == self.domain()) {
-                mine.swap_remove(at);
+            match mine.domains.iter().position(|&domain| domain == self.domain()) {
+                Some(at) => _ = mine.domains.swap_remove(at),
+                None => mine.unlisted -= 1,
             }
         });
         // SAFETY: the caller's promise is passed on.

@@ -109,6 +109,7 @@ fn at_each_access<T: Send>(others: impl Fn(&Arc<AddressSpace>, &mut Task) -> T +
             Look::Byte(other) => panic!("{other:#x} at access {number}"),
         }
         drop(left);
+        task.finish_drops();
         space.exit(&mut task);
         drop(space);
         assert!(all_is_free(&hugetlb), "at access {number}");

@@ -1,15 +1,19 @@
 //! The system: a platform, its RCU, the pools and the fault mutexes. There is no global state; a host may run several.
 
+mod end;
+
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
+pub(crate) use self::end::Inside;
 use crate::addr::{HugeFrame, HugeSize};
 use crate::error::OutOfMemory;
+use crate::mm::AddressSpace;
 use crate::platform::{Barriers, Platform};
 use crate::pool::HugePool;
 use crate::rcu::Rcu;
-use crate::sync::{Arc, SleepLock, SleepLockGuard, SpinLock, WaitQueue, Word};
+use crate::sync::{Arc, Orphans, Parker, SleepLock, SleepLockGuard, SpinLock, WaitQueue, Word};
 use crate::task::Task;
 
 /// Mutexes that the fault mutexes of all pages of all files are spread over. A power of two. Linux takes eight for each
@@ -19,6 +23,11 @@ const FAULT_MUTEXES: usize = 64;
 const OWNER_LOCKS: usize = 64;
 
 /// One instance of the engine: what the address spaces and files that share pages and tables have in common.
+///
+/// An `Arc` of it is a *handle*. Tasks, address spaces and pins have handles of their own. Whoever drops the last handle
+/// finishes what dropped address spaces have left to be done. Then no task is left, so no read section is open; it takes
+/// sleeping locks that nobody else has, and waits for callbacks of RCU. Files, mounts and `Mm`s may outlive the last handle:
+/// they keep the memory of the system, and its huge pages go back to the platform with the last of them.
 pub struct Hugetlb<P: Platform> {
     platform: P,
     rcu: P::Rcu,
@@ -29,6 +38,12 @@ pub struct Hugetlb<P: Platform> {
     /// Faults that wait for a page on its way.
     migrations: WaitQueue<P>,
     next_id: P::Word,
+    /// Address spaces that were dropped, and still have mappings: see [`end`].
+    dropped: Orphans<AddressSpace<P>>,
+    /// References to the system by what belongs to it, and one for all handles together.
+    inside: AtomicUsize,
+    /// For the task that takes down what is left at the end, when there may be no memory.
+    parker: Arc<P::Parker>,
 }
 
 impl<P: Platform> Hugetlb<P> {
@@ -42,7 +57,12 @@ impl<P: Platform> Hugetlb<P> {
         let mut fault_mutexes = Vec::new();
         fault_mutexes.try_reserve_exact(FAULT_MUTEXES)?;
         fault_mutexes.extend((0..FAULT_MUTEXES).map(|_| SleepLock::new()));
-        Arc::try_new(Self {
+        // The first reader makes room for the one at the end.
+        let reader = rcu.register(&platform)?;
+        // SAFETY: it came from this domain and was never used.
+        unsafe { rcu.unregister(&platform, reader) };
+        let parker = Arc::try_new(<P::Parker as Parker>::new())?;
+        let system = Self {
             platform,
             rcu,
             pools: HugeSize::ALL.map(HugePool::new),
@@ -50,7 +70,11 @@ impl<P: Platform> Hugetlb<P> {
             owner_locks: core::array::from_fn(|_| SpinLock::<P, ()>::new(())),
             migrations: WaitQueue::new(),
             next_id: <P as Barriers>::Word::new(1),
-        })
+            dropped: Orphans::new(),
+            inside: AtomicUsize::new(1),
+            parker,
+        };
+        Arc::try_new_with_last(system, end::last_handle)
     }
 
     /// The platform.
@@ -93,6 +117,17 @@ impl<P: Platform> Hugetlb<P> {
         &self.owner_locks[(mixed >> 32) as usize & (OWNER_LOCKS - 1)]
     }
 
+    /// Address spaces that were dropped, and still have mappings.
+    #[inline]
+    pub(crate) fn dropped(&self) -> &Orphans<AddressSpace<P>> {
+        &self.dropped
+    }
+
+    /// The parker of the task that takes down what is left at the end.
+    pub(crate) fn last_parker(&self) -> &Arc<P::Parker> {
+        &self.parker
+    }
+
     /// A number nothing else in this system has.
     pub(crate) fn fresh_id(&self) -> u64 {
         // Relaxed: it is the only access, so all that counts is that it is one read-modify-write.
@@ -115,17 +150,6 @@ impl<P: Platform> Hugetlb<P> {
     pub(crate) fn wait_for_faults(&self, task: &mut Task<P>) {
         for mutex in &self.fault_mutexes {
             drop(mutex.lock(task));
-        }
-    }
-}
-
-impl<P: Platform> Drop for Hugetlb<P> {
-    fn drop(&mut self) {
-        // No task, address space or file is left, since each holds a reference. What they handed to RCU may be.
-        // SAFETY: no task is left, so there is no section; who drops the last handle holds no lock of the engine.
-        unsafe { self.rcu.barrier(&self.platform) };
-        for pool in &self.pools {
-            pool.release_all(self);
         }
     }
 }

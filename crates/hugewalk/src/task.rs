@@ -4,6 +4,16 @@
 //! sleeping, taking a sleeping lock or waiting for a grace period inside an atomic section does not compile. The guards
 //! of sleeping locks keep no borrow: one may sleep under the VMA lock.
 //!
+//! Two things go around that, and end in a leak or a wait, never in memory that is used after it was freed:
+//!
+//! - **A guard that is forgotten** ([`core::mem::forget`]). A read section stays open until its task is dropped: tables that were
+//!   retired meanwhile pile up, and [`Task::synchronize`] does not return. A lock stays locked: whoever wants it waits for
+//!   ever, and a dropped address space that needs it is never taken down, nor is its system.
+//! - **A lock taken twice.** Guards of sleeping locks do not stop their holder from calling an operation that wants the same
+//!   lock; each says which may be called.
+//!
+//! Dropping a value never sleeps, so a drop may stand anywhere: see [`AddressSpace`](crate::AddressSpace).
+//!
 //! ```compile_fail,E0502
 //! # fn f<P: hugewalk::platform::Platform>(task: &mut hugewalk::Task<P>) {
 //! let section = task.rcu_read_lock();
@@ -18,6 +28,7 @@ use core::mem::ManuallyDrop;
 
 use crate::error::{OutOfMemory, WrongSystem};
 use crate::hugetlb::Hugetlb;
+use crate::mm::AddressSpace;
 use crate::platform::Platform;
 use crate::rcu::Rcu;
 use crate::sync::{Arc, Parker};
@@ -68,6 +79,20 @@ impl<P: Platform> Task<P> {
         })
     }
 
+    /// The task that takes down what is left when the last handle but `hugetlb` is gone. Allocates nothing, as far as the
+    /// contract of [`Rcu::register`] holds.
+    pub(crate) fn of_the_end(hugetlb: &Arc<Hugetlb<P>>) -> Result<Self, OutOfMemory> {
+        let reader = hugetlb.rcu().register(hugetlb.platform())?;
+        // INVARIANT: registered with the domain of this very system. Another task would have a handle.
+        Ok(Self {
+            hugetlb: hugetlb.clone(),
+            reader: ManuallyDrop::new(reader),
+            parker: hugetlb.last_parker().clone(),
+            id: hugetlb.fresh_id(),
+            _stays: TaskStaysOnItsThread::MARK,
+        })
+    }
+
     /// The system the task belongs to.
     #[must_use]
     pub fn hugetlb(&self) -> &Arc<Hugetlb<P>> {
@@ -83,6 +108,31 @@ impl<P: Platform> Task<P> {
     /// Is it a task of this system?
     pub(crate) fn check(&self, hugetlb: &Hugetlb<P>) -> Result<(), WrongSystem> {
         if core::ptr::eq(&raw const *self.hugetlb, hugetlb) { Ok(()) } else { Err(WrongSystem) }
+    }
+
+    /// What operations begin with that may sleep: is it a task of this system? Then what dropped values have left to be done is
+    /// done, as far as that needs no waiting.
+    #[inline]
+    pub(crate) fn enter(&mut self, hugetlb: &Hugetlb<P>) -> Result<(), WrongSystem> {
+        self.check(hugetlb)?;
+        if !hugetlb.dropped().is_empty() {
+            self.finish_drops();
+        }
+        Ok(())
+    }
+
+    /// Takes down the address spaces that were dropped: whatever operation of the system comes next does that by itself, so
+    /// this is for those who want their pages and tables back now. Sleeps.
+    ///
+    /// Tries the sleeping locks that it needs, and does not wait for them: an address space whose VMA locks or files are
+    /// busy is left for later. [`AddressSpace::exit`](crate::AddressSpace::exit) waits.
+    #[cold]
+    pub fn finish_drops(&mut self) {
+        let hugetlb = self.hugetlb.clone();
+        let mut taken = hugetlb.dropped().take();
+        while let Some(space) = taken.next() {
+            AddressSpace::take_down(space, &hugetlb, self);
+        }
     }
 
     pub(crate) fn parker(&self) -> &Arc<P::Parker> {
@@ -107,8 +157,12 @@ impl<P: Platform> Task<P> {
         unsafe { self.hugetlb.rcu().synchronize(self.hugetlb.platform()) };
     }
 
-    /// Waits until everything that was handed to RCU so far has been freed. Sleeps.
+    /// Waits until everything that was handed to RCU so far has been freed. Takes down what was dropped first, as
+    /// [`finish_drops`](Self::finish_drops) does. Sleeps.
     pub fn rcu_barrier(&mut self) {
+        if !self.hugetlb.dropped().is_empty() {
+            self.finish_drops();
+        }
         // SAFETY: sections and table locks borrow the task, and the thread has no other one. Callbacks have no task.
         unsafe { self.hugetlb.rcu().barrier(self.hugetlb.platform()) };
     }

@@ -55,7 +55,6 @@ use crate::arch::{Entry, Level};
 use crate::file::FileProof;
 use crate::mm::Mm;
 use crate::platform::{Levels, Platform, Protocol, Step};
-use crate::sync::Arc;
 use crate::table::{Place, TableRef, index_of};
 use crate::task::RcuReadGuard;
 use crate::vma::{VmaReadGuard, VmaWriteGuard};
@@ -93,7 +92,7 @@ impl<P: Platform> Proof<P> for RcuReadGuard<'_, P> {
     #[inline]
     fn covers(&self, mm: &Mm<P>, _address: VirtAddr) -> bool {
         // A read section holds off the grace periods of its own system alone.
-        Arc::ptr_eq(self.task().hugetlb(), mm.hugetlb())
+        self.task().check(mm.hugetlb()).is_ok()
     }
 }
 

@@ -42,9 +42,9 @@ fn entry(space: &AddressSpace, task: &Task) -> Entry {
 #[test]
 fn nobody_takes_a_page_for_its_own_that_another_process_can_still_read() {
     let (mut task, _, parent, child) = family();
-    let writer = parent.clone();
+    let (hugetlb, writer) = (task.hugetlb().clone(), parent.clone());
     before_next_flush(move || {
-        let mut task = common::task(writer.mm().hugetlb());
+        let mut task = common::task(&hugetlb);
         // The child's entry is gone, and its processors may have the page in their TLBs all the same.
         assert_eq!(writer.fault(&mut task, ADDRESS, Access::Write), Ok(Fault::Copied));
     });
@@ -56,9 +56,9 @@ fn nobody_takes_a_page_for_its_own_that_another_process_can_still_read() {
 fn nobody_reaches_a_copy_while_the_page_it_replaces_can_still_be_read() {
     let (mut task, _, _parent, child) = family();
     let Entry::Leaf(before) = entry(&child, &task) else { panic!("fork has copied the entry") };
-    let other = child.clone();
+    let (hugetlb, other) = (task.hugetlb().clone(), child.clone());
     before_next_flush(move || {
-        let task = common::task(other.mm().hugetlb());
+        let task = common::task(&hugetlb);
         let Entry::Leaf(now) = entry(&other, &task) else {
             panic!("who looks for mapped pages overlooks it")
         };

@@ -49,6 +49,8 @@ fn a_pinned_page_keeps_its_system_alive() {
     let fast = space.pin_pages_fast(&mut task, BASE, 1, PIN | WRITE).unwrap();
     let [fast] = fast.into_pages().collect::<Vec<_>>().try_into().unwrap();
     let fast = fast.into_owned();
+    // Dropped alone, the mapping would keep its reference until the pins go: they have the last handles.
+    space.exit(&mut task);
     drop((hugetlb, task, space));
     assert_eq!(pins.page(0).unwrap().write(5, &[1, 2]), Ok(2));
     let mut bytes = [0; 3];

@@ -49,6 +49,13 @@ pub(crate) fn another(hugetlb: &System) -> Task<Host> {
     unsafe { Task::new(hugetlb) }.unwrap()
 }
 
+/// Takes down what was dropped. Any task of the system does; that of the test may be borrowed.
+pub(crate) fn finish_drops(hugetlb: &System) {
+    thread::scope(|scope| {
+        scope.spawn(|| hugewalk_host::task(hugetlb).unwrap().finish_drops()).join().unwrap();
+    });
+}
+
 pub(crate) fn space(hugetlb: &System) -> Space {
     AddressSpace::new(hugetlb).unwrap()
 }
@@ -135,6 +142,7 @@ pub(crate) fn frame(task: &Task<Host>, space: &Space, address: VirtAddr) -> Huge
 }
 
 pub(crate) fn counters(hugetlb: &System) -> PoolCounters {
+    finish_drops(hugetlb);
     hugetlb.pool(SMALL).counters()
 }
 

@@ -244,7 +244,7 @@ impl<P: Platform> AddressSpace<P> {
         access: Access,
         unshare: bool,
     ) -> Result<Resolved, FaultError> {
-        task.check(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
         let mut tidied = false;
         loop {
             // Held over all attempts: a fork in between would give the page that was just taken from the children to another.

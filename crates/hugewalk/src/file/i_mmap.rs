@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 
 use super::HugeFile;
 use crate::error::OutOfMemory;
+use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
 use crate::sync::{Arc, ReadSem, WriteSem};
 use crate::task::Task;
@@ -101,14 +102,19 @@ impl<P: Platform> HugeFile<P> {
     /// [`mm`](crate::mm#while-a-guard-is-held).
     #[must_use]
     pub fn i_mmap_read<'f>(&'f self, task: &mut Task<P>) -> IMmapReadGuard<'f, P> {
-        IMmapReadGuard { file: self, tree: self.i_mmap.read(task) }
+        IMmapReadGuard { tree: self.i_mmap.read(task), file: self, _handle: self.hugetlb.handle() }
     }
 
     /// Takes `i_mmap` in write: nobody shares a table of this file, and the holder may unshare. Sleeps. While it is held the same
     /// calls are allowed as under [`i_mmap_read`](Self::i_mmap_read), and [`Gather::scope`](crate::gather::Gather::scope).
     #[must_use]
     pub fn i_mmap_write<'f>(&'f self, task: &mut Task<P>) -> IMmapWriteGuard<'f, P> {
-        IMmapWriteGuard { file: self, tree: self.i_mmap.write(task) }
+        IMmapWriteGuard { tree: self.i_mmap.write(task), file: self, _handle: self.hugetlb.handle() }
+    }
+
+    /// Takes `i_mmap` in write if that needs no waiting. Does not sleep.
+    pub(crate) fn i_mmap_try_write(&self) -> Option<IMmapWriteGuard<'_, P>> {
+        Some(IMmapWriteGuard { tree: self.i_mmap.try_write()?, file: self, _handle: self.hugetlb.handle() })
     }
 }
 
@@ -116,12 +122,16 @@ impl<P: Platform> HugeFile<P> {
 pub struct IMmapReadGuard<'f, P: Platform> {
     file: &'f HugeFile<P>,
     tree: ReadSem<'f, P, VmaTree<P>>,
+    /// The guard may outlive its task, and whoever drops the last handle of the system wants the lock. Released after it.
+    _handle: Option<Arc<Hugetlb<P>>>,
 }
 
 /// `i_mmap` of a file, held in write: together with the VMA lock in write it allows unsharing.
 pub struct IMmapWriteGuard<'f, P: Platform> {
     file: &'f HugeFile<P>,
     tree: WriteSem<'f, P, VmaTree<P>>,
+    /// As for [`IMmapReadGuard`].
+    _handle: Option<Arc<Hugetlb<P>>>,
 }
 
 impl<'f, P: Platform> IMmapReadGuard<'f, P> {

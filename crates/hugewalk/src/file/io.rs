@@ -119,7 +119,7 @@ impl<P: Platform> HugeFile<P> {
     /// As of a mapping that reserves: [`MapError::ZeroLength`], [`MapError::Overflow`] past the largest file,
     /// [`MapError::NoPage`], [`MapError::OutOfMemory`], [`MapError::WrongSystem`]. Nothing was promised then.
     pub fn reserve(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), MapError> {
-        task.check(self.hugetlb())?;
+        task.enter(self.hugetlb())?;
         let pages = self.pages_of(offset, length).map_err(|error| match error {
             FileError::ZeroLength => MapError::ZeroLength,
             _ => MapError::Overflow,
@@ -144,7 +144,7 @@ impl<P: Platform> HugeFile<P> {
     /// [`FileError::ZeroLength`], [`FileError::Negative`], [`FileError::TooLarge`]; [`FileError::OutOfMemory`] if there is no memory to note what is not
     /// promised any more: what lies before is given back then.
     pub fn unreserve(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
-        task.check(self.hugetlb())?;
+        task.enter(self.hugetlb())?;
         let pages = self.pages_of(offset, length)?;
         let inode_lock = self.lock_inode(task);
         let mut next = pages.start;
@@ -192,7 +192,7 @@ impl<P: Platform> HugeFile<P> {
         length: u64,
         keep_size: bool,
     ) -> Result<(), FileError> {
-        task.check(self.hugetlb())?;
+        task.enter(self.hugetlb())?;
         let end = range_end(offset, length)?;
         let shift = self.size_class().shift();
         let inode_lock = self.lock_inode(task);
@@ -244,7 +244,7 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// [`FileError`]; what was written before it stays.
     pub fn write_at(&self, task: &mut Task<P>, offset: u64, from: &[u8]) -> Result<(), FileError> {
-        task.check(self.hugetlb())?;
+        task.enter(self.hugetlb())?;
         if from.is_empty() {
             return Ok(());
         }

@@ -26,7 +26,7 @@ pub(crate) use self::i_mmap::Room;
 use self::i_mmap::VmaTree;
 use crate::addr::{HugeFrame, HugeSize};
 use crate::error::OutOfMemory;
-use crate::hugetlb::Hugetlb;
+use crate::hugetlb::{Hugetlb, Inside};
 use crate::page::PageRef;
 use crate::platform::{Barriers, Platform};
 use crate::reserve::{RegionMap, SubPool, release_range};
@@ -35,8 +35,11 @@ use crate::sync::{Arc, RwSem, SleepLock, SpinLock, Unowned, Word, lock_with_room
 /// A file of huge pages. Linux: an inode of hugetlbfs and its `address_space`.
 ///
 /// Anonymous shared memory, memory files and SysV segments are such files too, without a name.
+///
+/// Dropping the last reference gives the file's pages and reservations back. It takes spinning locks only, and time in
+/// proportion to the pages. An address space that maps the file has a reference until it has unmapped it.
 pub struct HugeFile<P: Platform> {
-    hugetlb: Arc<Hugetlb<P>>,
+    hugetlb: Inside<P>,
     /// For its pages to find it.
     me: Unowned<Self>,
     id: u64,
@@ -71,7 +74,7 @@ impl<P: Platform> HugeFile<P> {
             }
         }
         Ok(Arc::try_new_with(|me| Self {
-            hugetlb: hugetlb.clone(),
+            hugetlb: Inside::new(hugetlb),
             me,
             id: hugetlb.fresh_id(),
             size_class,
@@ -115,7 +118,7 @@ impl<P: Platform> HugeFile<P> {
         self.cache.lock().len()
     }
 
-    pub(crate) fn hugetlb(&self) -> &Arc<Hugetlb<P>> {
+    pub(crate) fn hugetlb(&self) -> &Hugetlb<P> {
         &self.hugetlb
     }
 

@@ -67,7 +67,7 @@ impl<P: Platform> HugeFile<P> {
     /// [`FileError::Unaligned`] if `size` is not a multiple of the page size, [`FileError::Negative`]: nothing was changed.
     /// It needs no memory, so nothing fails half way.
     pub fn truncate(&self, task: &mut Task<P>, size: u64) -> Result<(), FileError> {
-        task.check(&self.hugetlb)?;
+        task.enter(&self.hugetlb)?;
         if !self.size_class.is_aligned(size) {
             return Err(FileError::Unaligned { size });
         }
@@ -116,7 +116,7 @@ impl<P: Platform> HugeFile<P> {
     /// stay in the file. They have been taken out of all mappings; a later access finds them again. Private copies, and what
     /// the range had at its ends, are gone by then.
     pub fn punch_hole(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
-        task.check(&self.hugetlb)?;
+        task.enter(&self.hugetlb)?;
         let end = range_end(offset, length)?;
         let size = self.size_class;
         let inner = size.round_up(offset).unwrap_or(end)..size.round_down(end);

@@ -91,9 +91,8 @@ impl<P: Platform> AddressSpace<P> {
         flags: GupFlags,
     ) -> Result<Pins<P>, GupError> {
         self.check(task, flags)?;
-        let hugetlb = self.mm().hugetlb();
-        let mut pins = Pins::new(hugetlb.clone(), address, length, Want::of(flags));
-        pins.fill(|at| self.pin_page(task, SystemRef(hugetlb), at, flags))?;
+        let mut pins = Pins::new(task.hugetlb().clone(), address, length, Want::of(flags));
+        pins.fill(|at| self.pin_page(task, SystemRef::of(self), at, flags))?;
         Ok(pins)
     }
 
@@ -114,15 +113,14 @@ impl<P: Platform> AddressSpace<P> {
         flags: GupFlags,
     ) -> Result<Pins<P>, GupError> {
         self.check(task, flags)?;
-        let hugetlb = self.mm().hugetlb();
-        let mut pins = Pins::new(hugetlb.clone(), address, length, Want::of(flags));
+        let mut pins = Pins::new(task.hugetlb().clone(), address, length, Want::of(flags));
         let Some(mmap) = self.mmap_try_read(task) else {
             return if length == 0 { Ok(pins) } else { Err(GupError::WouldSleep) };
         };
         pins.fill(|at| {
             let vma = mmap.find(at).ok_or(GupError::NotMapped { address: at })?;
             check_rights(vma, at, flags)?;
-            match self.follow(task, SystemRef(hugetlb), at, Want::of(flags))? {
+            match self.follow(task, SystemRef::of(self), at, Want::of(flags))? {
                 Follow::Page(page) => Ok(page),
                 Follow::Hole if flags.contains(GupFlags::DUMP) && !is_cached(vma, at) => {
                     Err(GupError::NoPage { address: at })
@@ -162,7 +160,7 @@ impl<P: Platform> AddressSpace<P> {
         if address.checked_add(length).is_none_or(|end| end > limit) {
             return Err(GupError::OutOfRange { address, length });
         }
-        let system = SystemRef(self.mm().hugetlb());
+        let system = SystemRef::of(self);
         let mut pins = Pins::new(system, address, length, Want::of(flags));
         pins.fill(|at| match self.follow_fast(task, system, at, Want::of(flags)) {
             Some(page) => Ok(page),
@@ -188,7 +186,7 @@ impl<P: Platform> AddressSpace<P> {
         if !are_valid(flags) || flags.contains(GupFlags::DUMP) {
             return None;
         }
-        self.follow_fast(task, SystemRef(self.mm().hugetlb()), address, Want::of(flags))
+        self.follow_fast(task, SystemRef::of(self), address, Want::of(flags))
     }
 
     /// A reference to the page that is mapped at `address` now, or `None` if there is none, it is being moved, or it cannot
@@ -208,7 +206,7 @@ impl<P: Platform> AddressSpace<P> {
         flags: GupFlags,
     ) -> Result<Option<PinnedPage<P>>, GupError> {
         self.check(task, flags)?;
-        Ok(match self.follow(task, self.mm().hugetlb().clone(), address, Want::of(flags))? {
+        Ok(match self.follow(task, task.hugetlb().clone(), address, Want::of(flags))? {
             Follow::Page(page) => Some(page),
             Follow::Hole | Follow::MustFault | Follow::MustUnshare => None,
         })
@@ -256,7 +254,7 @@ impl<P: Platform> AddressSpace<P> {
         task: &mut Task<P>,
         address: VirtAddr,
     ) -> Result<PageRef<'_, P>, GupError> {
-        let (system, flags) = (SystemRef(self.mm().hugetlb()), GupFlags::empty());
+        let (system, flags) = (SystemRef::of(self), GupFlags::empty());
         let page = match self.follow_fast(task, system, address, Want::of(flags)) {
             Some(page) => page,
             None => self.pin_page(task, system, address, flags)?,

@@ -8,14 +8,27 @@ use core::ops::Deref;
 use super::follow::Want;
 use super::{GupError, NotPinnedForWriting};
 use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE, VirtAddr};
-use crate::hugetlb::Hugetlb;
+use crate::hugetlb::{Hugetlb, Inside};
+use crate::mm::AddressSpace;
 use crate::page::{Page, PageRef};
 use crate::platform::Platform;
 use crate::sync::{Arc, try_push};
 
 /// A system that is borrowed, so that holding a page of it writes no reference count but the page's own.
+///
+/// # Invariants
+///
+/// Borrowed from an address space that somebody has a reference to, so there is a handle on the system for `'h`.
 #[derive(Debug)]
-pub struct SystemRef<'h, P: Platform>(pub(super) &'h Arc<Hugetlb<P>>);
+pub struct SystemRef<'h, P: Platform>(&'h Inside<P>);
+
+impl<'h, P: Platform> SystemRef<'h, P> {
+    #[inline]
+    pub(super) fn of(space: &'h AddressSpace<P>) -> Self {
+        // INVARIANT: an address space has a handle until its last reference is gone.
+        Self(space.mm().inside())
+    }
+}
 
 impl<P: Platform> Clone for SystemRef<'_, P> {
     fn clone(&self) -> Self {
@@ -125,16 +138,18 @@ impl<'h, P: Platform> PinnedPage<P, SystemRef<'h, P>> {
     /// The same page, as the engine itself holds it. It was not pinned.
     pub(super) fn into_reference(self) -> PageRef<'h, P> {
         debug_assert!(!self.want.pin, "a pin would stay behind");
-        let (SystemRef(hugetlb), frame, size) = (self.system, self.frame, self.size);
+        let (SystemRef(inside), frame, size) = (self.system, self.frame, self.size);
         core::mem::forget(self);
         // SAFETY: the reference that this value owned passes over.
-        unsafe { PageRef::from_raw(hugetlb, frame, size) }
+        unsafe { PageRef::from_raw(inside, frame, size) }
     }
 
     /// The same page, held by a value that may live longer than the address space. Writes the reference count of the
     /// system, which other processors may be writing too.
     pub fn into_owned(self) -> PinnedPage<P> {
-        let (system, frame, size, want) = (self.system.0.clone(), self.frame, self.size, self.want);
+        // SAFETY: by the invariants of `SystemRef` there is a handle.
+        let system = unsafe { self.system.0.another_handle() };
+        let (frame, size, want) = (self.frame, self.size, self.want);
         core::mem::forget(self);
         // INVARIANT: the reference, and the pin, pass over.
         PinnedPage { system, frame, size, want }

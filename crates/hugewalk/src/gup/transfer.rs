@@ -62,7 +62,7 @@ impl<P: Platform> AddressSpace<P> {
         mut copy: impl FnMut(&PinnedPage<P, SystemRef<'_, P>>, u64, usize) -> usize,
     ) -> Result<usize, TransferError> {
         self.check(task, flags).map_err(TransferError::NoPage)?;
-        let system = SystemRef(self.mm().hugetlb());
+        let system = SystemRef::of(self);
         let mut done = 0;
         while done < length {
             let page = match address.checked_add(done as u64) {

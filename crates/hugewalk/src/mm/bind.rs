@@ -27,7 +27,7 @@ impl<P: Platform> AddressSpace<P> {
         length: u64,
         policy: Policy,
     ) -> Result<(), MapError> {
-        task.check(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
         if length == 0 && address.as_u64().is_multiple_of(PAGE_SIZE) {
             return Ok(());
         }

@@ -1,8 +1,10 @@
 //! The end of an address space.
 
-use super::unmap::{empty_vma, give_promises_back};
-use super::{AddressSpace, free_tables};
+use super::unmap::{empty_vma, give_promises_back, try_empty_vma};
+use super::{AddressSpace, MmapWriteGuard, free_tables};
+use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
+use crate::sync::{Orphan, Orphans};
 use crate::task::Task;
 
 impl<P: Platform> AddressSpace<P> {
@@ -17,13 +19,7 @@ impl<P: Platform> AddressSpace<P> {
         for vma in mmap.vmas.iter() {
             empty_vma(&mmap, vma, task);
         }
-        mmap.vmas.iter().for_each(|vma| give_promises_back(vma));
-        // From the last one, so that the list does not move.
-        while let Some(vma) = mmap.vmas.last() {
-            mmap.vmas.remove(&vma);
-            free_tables(&mmap, vma.start()..vma.end(), task);
-        }
-        drop(mmap);
+        finish(mmap, task);
         self.mm.set_exited();
     }
 
@@ -32,18 +28,67 @@ impl<P: Platform> AddressSpace<P> {
     pub fn has_exited(&self, task: &mut Task<P>) -> bool {
         self.vmas.read(task).exited
     }
+
+    /// The last reference is gone. What is mapped is left to somebody who may sleep: see [`end`](crate::hugetlb).
+    pub(super) fn dropped(mut space: Orphan<Self>) {
+        let system = space.system.take();
+        let is_empty = space.vmas.inner_mut().iter().next().is_none();
+        match &system {
+            Some(system) if !is_empty => system.dropped().push(space),
+            _ => drop(space),
+        }
+        // Now, because it may be the last handle: whoever drops that takes down what is queued.
+        drop(system);
+    }
+
+    /// Takes down an address space that was dropped. If a lock that it needs is busy it goes back into the queue.
+    pub(crate) fn take_down(space: Orphan<Self>, hugetlb: &Hugetlb<P>, task: &mut Task<P>) {
+        let mut attempt = Attempt { space: Some(space), queue: hugetlb.dropped() };
+        if attempt.space.as_mut().is_some_and(|space| space.try_exit(task)) {
+            drop(attempt.space.take());
+        }
+    }
+
+    /// As [`exit`](Self::exit), without waiting for a lock. False if there is more to be done. Nobody else has it.
+    fn try_exit(&mut self, task: &mut Task<P>) -> bool {
+        let Self { mm, vmas, emptied, .. } = self;
+        // Nobody can want it, unless it was left locked by a guard that was forgotten.
+        let Some(vmas) = vmas.try_write() else { return false };
+        let mut mmap = MmapWriteGuard { mm, vmas };
+        mmap.vmas.exited = true;
+        // The list has not changed since the last attempt.
+        for vma in mmap.vmas.iter().skip(*emptied) {
+            if !try_empty_vma(&mmap, vma, task) {
+                return false;
+            }
+            *emptied += 1;
+        }
+        finish(mmap, task);
+        mm.set_exited();
+        true
+    }
 }
 
-impl<P: Platform> Drop for AddressSpace<P> {
+/// What follows once all VMAs have been emptied.
+fn finish<P: Platform>(mut mmap: MmapWriteGuard<'_, P>, task: &Task<P>) {
+    mmap.vmas.iter().for_each(|vma| give_promises_back(vma));
+    // From the last one, so that the list does not move.
+    while let Some(vma) = mmap.vmas.last() {
+        mmap.vmas.remove(&vma);
+        free_tables(&mmap, vma.start()..vma.end(), task);
+    }
+}
+
+/// An address space that goes back into the queue unless it is taken out: also if the platform unwinds meanwhile.
+struct Attempt<'q, P: Platform> {
+    space: Option<Orphan<AddressSpace<P>>>,
+    queue: &'q Orphans<AddressSpace<P>>,
+}
+
+impl<P: Platform> Drop for Attempt<'_, P> {
     fn drop(&mut self) {
-        if self.vmas.inner_mut().iter().next().is_none() {
-            return;
-        }
-        // Without memory for even a reader of RCU the mappings stay for ever: better than pulling them from under the
-        // file's other users. Who cannot have that calls `exit`.
-        // SAFETY: the other task that the thread may have is not used before this one is dropped.
-        if let Ok(mut task) = unsafe { Task::new(self.mm.hugetlb()) } {
-            self.exit(&mut task);
+        if let Some(space) = self.space.take() {
+            self.queue.push(space);
         }
     }
 }

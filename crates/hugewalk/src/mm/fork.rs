@@ -34,8 +34,8 @@ impl<P: Platform> AddressSpace<P> {
     /// [`MapError::OutOfMemory`], [`MapError::NoPage`] if there is no page to copy a pinned one to, [`MapError::Exited`];
     /// there is no copy then.
     pub fn fork(&self, task: &mut Task<P>) -> Result<Arc<Self>, MapError> {
-        task.check(self.mm().hugetlb())?;
-        let child = Self::new(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
+        let child = Self::new(task.hugetlb())?;
         let mut parent = self.mmap_write(task);
         if parent.vmas.exited {
             return Err(MapError::Exited);

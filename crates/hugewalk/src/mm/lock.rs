@@ -68,7 +68,7 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// [`MapError::NotAllowed`] if neither is named, or an unknown flag; [`MapError::Exited`].
     pub fn mlockall(&self, task: &mut Task<P>, what: LockAll) -> Result<(), MapError> {
-        task.check(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
         if !LockAll::all().contains(what) || !what.intersects(LockAll::CURRENT | LockAll::FUTURE) {
             return Err(MapError::NotAllowed);
         }
@@ -100,7 +100,7 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// The task belongs to another system.
     pub fn munlockall(&self, task: &mut Task<P>) -> Result<(), MapError> {
-        task.check(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
         self.mmap_write(task).vmas.locks_new = false;
         Ok(())
     }
@@ -114,7 +114,7 @@ impl<P: Platform> AddressSpace<P> {
         address: VirtAddr,
         length: u64,
     ) -> Result<Range<VirtAddr>, MapError> {
-        task.check(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
         let inside = address.as_u64() % PAGE_SIZE;
         let start = VirtAddr::new(address.as_u64() - inside);
         let length = length.checked_add(inside).and_then(|length| length.checked_next_multiple_of(PAGE_SIZE));

@@ -159,9 +159,9 @@ impl<P: Platform> AddressSpace<P> {
     ///   [`MapError::OutOfMemory`].
     /// - [`MapError::Unaligned`] for an offset that is a multiple of 4 KiB alone. Linux finds out about it as late.
     pub fn mmap(&self, task: &mut Task<P>, request: &MapRequest<'_, P>) -> Result<VirtAddr, MapError> {
-        task.check(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
         if let Backing::File { file, .. } = request.backing
-            && !Arc::ptr_eq(file.hugetlb(), self.mm().hugetlb())
+            && !core::ptr::eq::<crate::Hugetlb<P>>(file.hugetlb(), self.mm().hugetlb())
         {
             // Its frames are those of another platform.
             return Err(WrongSystem.into());
@@ -193,7 +193,7 @@ impl<P: Platform> AddressSpace<P> {
         let file = match request.backing {
             Backing::File { file, .. } => file,
             Backing::Anonymous(size) => {
-                anonymous = HugeFile::new(self.mm().hugetlb(), size, None)?;
+                anonymous = HugeFile::new(task.hugetlb(), size, None)?;
                 anonymous.grow_to(length);
                 &anonymous
             }
@@ -306,7 +306,8 @@ fn map_file<P: Platform>(
     file_end: u64,
     task: &mut Task<P>,
 ) -> Result<Vec<Arc<Vma<P>>>, MapError> {
-    let hugetlb = mmap.mm.hugetlb().clone();
+    let mm = mmap.mm;
+    let hugetlb = mm.hugetlb();
     let (size, subpool) = (file.size_class(), file.subpool());
     let shared = shape.flags.contains(VmaFlags::SHARED);
     let promised = !shape.flags.contains(VmaFlags::NORESERVE);

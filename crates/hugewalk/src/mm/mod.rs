@@ -67,9 +67,9 @@ pub(crate) use self::unmap::{Zap, by_table, free_tables, zap_range};
 
 use crate::addr::{HugeSize, TableFrame, VirtAddr};
 use crate::error::OutOfMemory;
-use crate::hugetlb::Hugetlb;
+use crate::hugetlb::{Hugetlb, Inside};
 use crate::platform::{Barriers, Levels, Platform};
-use crate::sync::{Arc, ReadSem, RwSem, WaitQueue, Word, WriteSem};
+use crate::sync::{Arc, Link, Linked, ReadSem, RwSem, WaitQueue, Word, WriteSem};
 use crate::table::{OwnedTable, TableRef};
 use crate::task::Task;
 use crate::vma::held::KeepsVma;
@@ -77,11 +77,14 @@ use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
 
 /// What VMAs and walkers know of an address space: the root of its tables.
 ///
+/// Dropping the last reference gives the root back to the platform, at once: whoever has [its frame](Self::root_frame) in a base
+/// register has a reference too. It takes no lock.
+///
 /// # Invariants
 ///
 /// `root` is a table made by the platform of `hugetlb`, and lives as long as the value.
 pub struct Mm<P: Platform> {
-    hugetlb: Arc<Hugetlb<P>>,
+    hugetlb: Inside<P>,
     id: u64,
     levels: Levels,
     /// What `levels` says; every walk asks.
@@ -107,7 +110,7 @@ impl<P: Platform> Mm<P> {
         // INVARIANT: the root was made above. If the value below cannot be moved to the heap, it is dropped, and the root
         // with it.
         Arc::try_new(Self {
-            hugetlb: hugetlb.clone(),
+            hugetlb: Inside::new(hugetlb),
             id: hugetlb.fresh_id(),
             levels,
             task_size: levels.task_size(),
@@ -128,7 +131,11 @@ impl<P: Platform> Mm<P> {
     /// The system it belongs to.
     #[must_use]
     #[inline]
-    pub fn hugetlb(&self) -> &Arc<Hugetlb<P>> {
+    pub fn hugetlb(&self) -> &Hugetlb<P> {
+        &self.hugetlb
+    }
+
+    pub(crate) fn inside(&self) -> &Inside<P> {
         &self.hugetlb
     }
 
@@ -258,11 +265,26 @@ impl<P: Platform> fmt::Debug for Mm<P> {
 
 /// One process's huge-page mappings. Linux: `mm_struct`.
 ///
-/// Used by many threads at once, each with a [`Task`] of its own. [`exit`](Self::exit) unmaps everything; dropping the
-/// address space does so too.
+/// Used by many threads at once, each with a [`Task`] of its own. [`exit`](Self::exit) unmaps everything, at once.
+///
+/// Dropping the last reference may be done anywhere: in a read section, with a table locked, when there is no memory. It
+/// unmaps nothing but leaves that to the next operation with a `&mut Task` of the system ([`Task::finish_drops`] among them),
+/// or to the drop of the system's last handle. Until then the pages, tables and reservations stay in use.
 pub struct AddressSpace<P: Platform> {
+    /// Its handle on the system, until it is dropped.
+    system: Option<Arc<Hugetlb<P>>>,
     mm: Arc<Mm<P>>,
     vmas: RwSem<P, VmaSet<P>>,
+    /// Among those that were dropped.
+    link: Link<Self>,
+    /// So many of its VMAs have been emptied since it was dropped.
+    emptied: usize,
+}
+
+impl<P: Platform> Linked for AddressSpace<P> {
+    fn link(&self) -> &Link<Self> {
+        &self.link
+    }
 }
 
 impl<P: Platform> AddressSpace<P> {
@@ -273,7 +295,9 @@ impl<P: Platform> AddressSpace<P> {
     /// [`OutOfMemory`].
     pub fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Arc<Self>, OutOfMemory> {
         let mm = Mm::new(hugetlb)?;
-        Arc::try_new(Self { mm, vmas: RwSem::new(VmaSet::new()) })
+        let system = Some(hugetlb.clone());
+        let space = Self { system, mm, vmas: RwSem::new(VmaSet::new()), link: Link::new(), emptied: 0 };
+        Arc::try_new_with_last(space, Self::dropped)
     }
 
     /// Its tables, for walks.

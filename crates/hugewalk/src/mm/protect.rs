@@ -32,7 +32,7 @@ impl<P: Platform> AddressSpace<P> {
         length: u64,
         protection: Protection,
     ) -> Result<(), MapError> {
-        task.check(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
         // Linux: arch_validate_prot(). mmap, which is older than that check, ignores what it does not know.
         if !Protection::all().contains(protection) {
             return Err(MapError::UnknownRights);

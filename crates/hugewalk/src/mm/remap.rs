@@ -61,7 +61,7 @@ impl<P: Platform> AddressSpace<P> {
         new_length: u64,
         to: RemapTo,
     ) -> Result<VirtAddr, MapError> {
-        task.check(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
         let request = Request::new(old, old_length, new_length, to, self.mm().levels().task_size())?;
         let mut events = RemapEvents::new();
         let mut mmap = self.mmap_write(task);

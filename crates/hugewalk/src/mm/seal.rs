@@ -25,7 +25,7 @@ impl<P: Platform> AddressSpace<P> {
     /// [`MapError::NotMapped`] if there is a hole in the range; [`MapError::UnalignedAddress`], [`MapError::Overflow`];
     /// [`MapError::Unaligned`] if the range would cut a huge page in two; [`MapError::OutOfMemory`]. Nothing was sealed then.
     pub fn mseal(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
-        task.check(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
         if length == 0 && address.as_u64().is_multiple_of(PAGE_SIZE) {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use super::{AddressSpace, MapError, Mm, MmapWriteGuard, VmaSet};
 use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE, PUD_SIZE, VirtAddr};
 use crate::arch::{Entry, LeafFlags, Level};
 use crate::error::OutOfMemory;
+use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::{Levels, Platform, Protocol, Step};
 use crate::reserve::{PrivateReserve, release_range};
@@ -30,7 +31,7 @@ impl<P: Platform> AddressSpace<P> {
     /// in it, [`MapError::OutOfMemory`]; [`MapError::UnalignedAddress`], [`MapError::ZeroLength`], [`MapError::Overflow`].
     /// Nothing is unmapped then.
     pub fn munmap(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
-        task.check(self.mm().hugetlb())?;
+        task.enter(self.mm().hugetlb())?;
         let range = page_range(address, length)?;
         if range.end > self.mm().levels().task_size() {
             return Err(MapError::Overflow);
@@ -125,9 +126,7 @@ fn cuts_a_page<P: Platform>(mmap: &MmapWriteGuard<'_, P>, point: VirtAddr, seale
 pub(super) fn empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Arc<Vma<P>>, task: &mut Task<P>) {
     if let Some(mut locked) = VmaWriteGuard::lock(mmap, vma, task) {
         let mut i_mmap = vma.file().i_mmap_write(task);
-        let mut gather = Gather::new(vma.mm(), &mut i_mmap);
-        zap_range(&mut locked, vma.start()..vma.end(), Zap::All, &mut gather, task);
-        gather.finish();
+        empty_locked(&mut locked, &mut i_mmap, task);
         // Still under `i_mmap`: nobody starts to share with a VMA that is on its way out (scenario S22).
         if !P::Protocol::keeps(Step::LeaveUnderIMmap) {
             drop(i_mmap);
@@ -135,6 +134,37 @@ pub(super) fn empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Arc<Vma
         }
         i_mmap.remove(vma);
     }
+    wake_faults(vma);
+}
+
+/// As [`empty_vma`], if its lock and `i_mmap` can be had without waiting. False, and nothing is changed, if not.
+pub(super) fn try_empty_vma<P: Platform>(
+    mmap: &MmapWriteGuard<'_, P>,
+    vma: &Arc<Vma<P>>,
+    task: &Task<P>,
+) -> bool {
+    let Some(mut locked) = VmaWriteGuard::try_lock(mmap, vma) else { return false };
+    let Some(mut i_mmap) = vma.file().i_mmap_try_write() else { return false };
+    empty_locked(&mut locked, &mut i_mmap, task);
+    i_mmap.remove(vma);
+    drop(i_mmap);
+    drop(locked);
+    wake_faults(vma);
+    true
+}
+
+fn empty_locked<P: Platform>(
+    locked: &mut VmaWriteGuard<'_, P>,
+    i_mmap: &mut IMmapWriteGuard<'_, P>,
+    task: &Task<P>,
+) {
+    let vma = locked.vma();
+    let mut gather = Gather::new(vma.mm(), i_mmap);
+    zap_range(locked, vma.start()..vma.end(), Zap::All, &mut gather, task);
+    gather.finish();
+}
+
+fn wake_faults<P: Platform>(vma: &Vma<P>) {
     if let Some(context) = vma.userfault() {
         // They find out that nothing is mapped any more once the mmap lock is free.
         context.wake(&(vma.start()..vma.end()));

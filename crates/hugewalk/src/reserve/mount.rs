@@ -8,7 +8,7 @@ use super::charge::NoPage;
 use super::{SubPoolAccount, SubPoolFull};
 use crate::addr::{HugeFrame, HugeSize};
 use crate::error::{Errno, OutOfMemory, WrongSystem};
-use crate::hugetlb::Hugetlb;
+use crate::hugetlb::{Hugetlb, Inside};
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
 use crate::sync::{Arc, SpinLock};
@@ -47,7 +47,7 @@ impl SubPoolError {
 ///
 /// The pool's pages that make up the minimum stay reserved as long as the sub-pool exists.
 pub struct SubPool<P: Platform> {
-    hugetlb: Arc<Hugetlb<P>>,
+    hugetlb: Inside<P>,
     size: HugeSize,
     account: SpinLock<P, SubPoolAccount>,
 }
@@ -72,12 +72,12 @@ impl<P: Platform> SubPool<P> {
         hugetlb.pool(size).reserve(hugetlb, min.unwrap_or(0))?;
         let account = SpinLock::<P, _>::new(SubPoolAccount::new(max, min));
         // On failure the value is dropped, and with it the reservation.
-        Ok(Arc::try_new(Self { hugetlb: hugetlb.clone(), size, account })?)
+        Ok(Arc::try_new(Self { hugetlb: Inside::new(hugetlb), size, account })?)
     }
 
     /// Is it a mount of this system?
-    pub(crate) fn check(&self, hugetlb: &Arc<Hugetlb<P>>) -> Result<(), WrongSystem> {
-        if Arc::ptr_eq(&self.hugetlb, hugetlb) { Ok(()) } else { Err(WrongSystem) }
+    pub(crate) fn check(&self, hugetlb: &Hugetlb<P>) -> Result<(), WrongSystem> {
+        if core::ptr::eq::<Hugetlb<P>>(&raw const *self.hugetlb, hugetlb) { Ok(()) } else { Err(WrongSystem) }
     }
 
     /// The size of its pages.

@@ -147,7 +147,7 @@ impl<P: Platform> Hugetlb<P> {
     ///
     /// [`PageError::NoHugePage`], [`PageError::NotInUse`].
     pub fn referenced(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<u64, PageError> {
-        task.check(self)?;
+        task.enter(self)?;
         let page = self.hold_named(frame)?;
         let (file, index) = self.owner_of(&page).ok_or(PageError::NotInUse)?;
         let i_mmap = file.i_mmap_read(task);

@@ -179,7 +179,7 @@ impl<P: Platform> Hugetlb<P> {
     ///
     /// Takes the fault mutex of its place.
     fn lock_page(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<LockedPage<'_, P>, PageError> {
-        task.check(self)?;
+        task.enter(self)?;
         let page = self.hold_named(frame)?;
         if !page.page().is_in_use() {
             return Err(PageError::OnItsWay);

@@ -8,7 +8,8 @@ use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
-use core::ops::Deref;
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
@@ -26,9 +27,11 @@ pub struct Arc<T> {
     owns: PhantomData<Inner<T>>,
 }
 
-struct Inner<T> {
+pub(super) struct Inner<T> {
     count: AtomicUsize,
-    value: T,
+    /// Gets the value when the last reference goes, instead of its being dropped.
+    last: Option<fn(Orphan<T>)>,
+    pub(super) value: T,
 }
 
 // SAFETY: by the type invariants an `Arc` is shared access to `T` plus the right to drop it, on whichever thread.
@@ -43,12 +46,26 @@ impl<T> Arc<T> {
     ///
     /// [`OutOfMemory`] if the allocator has none; `value` is dropped.
     pub fn try_new(value: T) -> Result<Self, OutOfMemory> {
+        Self::try_new_inner(|_| value, None)
+    }
+
+    /// As [`try_new`](Self::try_new). Whoever drops the last reference passes the value on to `last`, which may keep it.
+    pub(crate) fn try_new_with_last(value: T, last: fn(Orphan<T>)) -> Result<Self, OutOfMemory> {
+        Self::try_new_inner(|_| value, Some(last))
+    }
+
+    fn try_new_inner(
+        make: impl FnOnce(Unowned<T>) -> T,
+        last: Option<fn(Orphan<T>)>,
+    ) -> Result<Self, OutOfMemory> {
         // SAFETY: the layout is not zero-sized, since the count is part of it.
         let memory = unsafe { alloc(Layout::new::<Inner<T>>()) };
         let inner = NonNull::new(memory.cast::<Inner<T>>()).ok_or(OutOfMemory)?;
-        // SAFETY: freshly allocated with the layout of `Inner<T>`, so valid for this write and owned by nobody else.
+        let value = make(Unowned { inner });
+        // SAFETY: freshly allocated with the layout of `Inner<T>`; whoever `make` gave the pointer to may use it only
+        // once the value is there.
         unsafe {
-            inner.write(Inner { count: AtomicUsize::new(1), value });
+            inner.write(Inner { count: AtomicUsize::new(1), last, value });
         };
         // INVARIANT: allocated and initialised above, with a count of one for the pointer returned.
         Ok(Self { inner, owns: PhantomData })
@@ -78,17 +95,27 @@ impl<T> Arc<T> {
     ///
     /// [`OutOfMemory`] if the allocator has none; `make` is not called then.
     pub(crate) fn try_new_with(make: impl FnOnce(Unowned<T>) -> T) -> Result<Self, OutOfMemory> {
-        // SAFETY: the layout is not zero-sized, since the count is part of it.
-        let memory = unsafe { alloc(Layout::new::<Inner<T>>()) };
-        let inner = NonNull::new(memory.cast::<Inner<T>>()).ok_or(OutOfMemory)?;
-        let value = make(Unowned { inner });
-        // SAFETY: freshly allocated with the layout of `Inner<T>`; whoever `make` gave the pointer to may use it only
-        // once the value is there.
-        unsafe {
-            inner.write(Inner { count: AtomicUsize::new(1), value });
-        };
-        // INVARIANT: allocated and initialised above, with a count of one for the pointer returned.
-        Ok(Self { inner, owns: PhantomData })
+        Self::try_new_inner(make, None)
+    }
+
+    /// The value, if this was the last reference: it is dropped neither then nor otherwise.
+    pub(crate) fn into_orphan(self) -> Option<Orphan<T>> {
+        let inner = self.inner;
+        core::mem::forget(self);
+        // SAFETY: the reference that was forgotten keeps it alive.
+        let count = unsafe { &(*inner.as_ptr()).count };
+        if count.fetch_sub(1, Ordering::Release) != 1 {
+            return None;
+        }
+        // Synchronises with the Release above in every other drop: their last uses come before what is done next.
+        fence(Ordering::Acquire);
+        // INVARIANT: the count was one, ours.
+        Some(Orphan { inner, owns: PhantomData })
+    }
+
+    /// A pointer that keeps nothing alive.
+    pub(crate) fn unowned(this: &Self) -> Unowned<T> {
+        Unowned { inner: this.inner }
     }
 
     /// Gives the reference away to whoever calls [`Unowned::reclaim`] on the result.
@@ -124,9 +151,82 @@ impl<T> Drop for Arc<T> {
         }
         // Synchronises with the Release above in every other drop: their last uses come before the value's end.
         fence(Ordering::Acquire);
-        // SAFETY: the count was one, ours: by the type invariants nobody else reaches the value any more.
+        let last = self.inner().last;
+        // INVARIANT: the count was one, ours: by the type invariants nobody else reaches the value any more.
+        let orphan = Orphan { inner: self.inner, owns: PhantomData };
+        match last {
+            Some(last) => last(orphan),
+            None => drop(orphan),
+        }
+    }
+}
+
+/// A value whose last reference is gone. It belongs to whoever has this, and is dropped with it.
+///
+/// # Invariants
+///
+/// `inner` is that of an [`Arc`] whose count is zero; there is one `Orphan` for it, and nobody else reaches the value. (An
+/// [`Unowned`] may look at the count.)
+pub(crate) struct Orphan<T> {
+    inner: NonNull<Inner<T>>,
+    owns: PhantomData<Inner<T>>,
+}
+
+// SAFETY: as for `Arc`, whose last reference may be dropped on any thread.
+unsafe impl<T: Send + Sync> Send for Orphan<T> {}
+
+impl<T> Orphan<T> {
+    /// A reference to the value, the first one again.
+    pub(crate) fn adopt(self) -> Arc<T> {
+        let inner = self.into_raw();
+        // Relaxed: nobody else reaches the value. An `upgrade` that finds the count above zero acquires nothing that is new.
+        // SAFETY: by the type invariants the value is alive.
+        unsafe { &(*inner.as_ptr()).count }.store(1, Ordering::Relaxed);
+        // INVARIANT: a count of one for the pointer returned.
+        Arc { inner, owns: PhantomData }
+    }
+
+    /// Gives the value up to whoever calls [`from_raw`](Self::from_raw).
+    pub(super) fn into_raw(self) -> NonNull<Inner<T>> {
+        let inner = self.inner;
+        core::mem::forget(self);
+        inner
+    }
+
+    /// # Safety
+    ///
+    /// Once for each [`into_raw`](Self::into_raw).
+    pub(super) unsafe fn from_raw(inner: NonNull<Inner<T>>) -> Self {
+        // INVARIANT: that of the one it was made from.
+        Self { inner, owns: PhantomData }
+    }
+
+    /// Gives the value up to whoever calls [`Unowned::end`].
+    pub(crate) fn abandon(self) -> Unowned<T> {
+        Unowned { inner: self.into_raw() }
+    }
+}
+
+impl<T> Deref for Orphan<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: by the type invariants the value is alive, and nobody else has it.
+        unsafe { &(*self.inner.as_ptr()).value }
+    }
+}
+
+impl<T> DerefMut for Orphan<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: by the type invariants the value is alive, and nobody else has it.
+        unsafe { &mut (*self.inner.as_ptr()).value }
+    }
+}
+
+impl<T> Drop for Orphan<T> {
+    fn drop(&mut self) {
+        // SAFETY: by the type invariants nobody else reaches the value.
         unsafe { self.inner.drop_in_place() };
-        // SAFETY: by the type invariants it came from `alloc` with this layout.
+        // SAFETY: by the invariants of `Arc` it came from `alloc` with this layout.
         unsafe { dealloc(self.inner.as_ptr().cast(), Layout::new::<Inner<T>>()) };
     }
 }
@@ -183,6 +283,37 @@ impl<T> Unowned<T> {
             }
         }
         None
+    }
+
+    /// Another reference.
+    ///
+    /// # Safety
+    ///
+    /// There is one during the call.
+    pub(crate) unsafe fn another(self) -> Arc<T> {
+        // INVARIANT: not counted, and so not to be dropped.
+        let borrowed = ManuallyDrop::new(Arc { inner: self.inner, owns: PhantomData });
+        Arc::clone(&borrowed)
+    }
+
+    /// The value.
+    ///
+    /// # Safety
+    ///
+    /// Something else keeps it alive for `'a`: a reference, or an agreement about who calls [`end`](Self::end).
+    pub(crate) unsafe fn get<'a>(self) -> &'a T {
+        // SAFETY: by the contract of this function.
+        unsafe { &(*self.inner.as_ptr()).value }
+    }
+
+    /// Takes the value back that [`Orphan::abandon`] gave up.
+    ///
+    /// # Safety
+    ///
+    /// Once for each such call, and nobody else reaches the value any more.
+    pub(crate) unsafe fn end(self) -> Orphan<T> {
+        // INVARIANT: by the contract of this function.
+        Orphan { inner: self.inner, owns: PhantomData }
     }
 
     /// Takes the reference back that [`Arc::into_unowned`] gave away.

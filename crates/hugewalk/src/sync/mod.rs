@@ -2,14 +2,16 @@
 
 mod arc;
 mod lock;
+mod orphans;
 mod wait;
 mod word;
 
 pub use self::arc::Arc;
-pub(crate) use self::arc::Unowned;
+pub(crate) use self::arc::{Orphan, Unowned};
 pub(crate) use self::lock::{
     ReadSem, RwSem, SleepLock, SleepLockGuard, SpinLock, SpinLockGuard, WriteSem, lock_with_room,
 };
+pub(crate) use self::orphans::{Link, Linked, Orphans};
 pub use self::wait::{Parker, WaitQueue};
 pub use self::word::Word;
 

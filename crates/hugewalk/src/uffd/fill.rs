@@ -92,7 +92,7 @@ impl<P: Platform> Userfault<P> {
         known_mode: bool,
         wake: bool,
     ) -> Result<(), Stopped> {
-        task.check(self.space.mm().hugetlb()).map_err(UserfaultError::from)?;
+        task.enter(self.space.mm().hugetlb()).map_err(UserfaultError::from)?;
         self.check_alive()?;
         let range = self.checked_range(start, length)?;
         if !known_mode {

@@ -63,7 +63,8 @@ use crate::vma::Vma;
 ///
 /// It keeps the address space: what is done when the last handle on *that* is dropped happens no earlier than this one is
 /// dropped too, so a process that has a handler is ended by [`AddressSpace::exit`]. Dropping it leaves the handler's post:
-/// faults that wait are woken, and go on without it; see also [`close`](Self::close).
+/// faults that wait are woken, and go on without it; see also [`close`](Self::close). The drop takes spinning locks only, and
+/// may be done where the drop of an [`AddressSpace`] may. So may that of a [`Message`] which nobody has read.
 pub struct Userfault<P: Platform> {
     context: Arc<Context<P>>,
     space: Arc<AddressSpace<P>>,
@@ -112,7 +113,7 @@ impl<P: Platform> Userfault<P> {
     /// would sleep until a signal comes); [`UserfaultError::OutOfMemory`] if there is no memory to wait.
     pub fn read_event(&self, task: &mut Task<P>) -> Result<Message<P>, UserfaultError> {
         let mm = self.space.mm();
-        task.check(mm.hugetlb())?;
+        task.enter(mm.hugetlb())?;
         mm.handlers().wait_as(self.context.id(), task, |_| match self.context.read() {
             Some(message) => Some(Ok(message)),
             None => mm.has_exited().then_some(Err(UserfaultError::Exited)),

@@ -35,7 +35,7 @@ impl<P: Platform> Userfault<P> {
         length: u64,
         mode: ProtectMode,
     ) -> Result<(), UserfaultError> {
-        task.check(self.space.mm().hugetlb())?;
+        task.enter(self.space.mm().hugetlb())?;
         self.check_alive()?;
         let range = self.checked_range(start, length)?;
         let on = mode.contains(ProtectMode::WP);

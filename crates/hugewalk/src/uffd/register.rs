@@ -50,7 +50,7 @@ impl<P: Platform> Userfault<P> {
         length: u64,
         modes: Modes,
     ) -> Result<Operations, UserfaultError> {
-        task.check(self.space.mm().hugetlb())?;
+        task.enter(self.space.mm().hugetlb())?;
         if modes.is_empty() || !Modes::all().contains(modes) {
             return Err(UserfaultError::UnknownFlags);
         }
@@ -100,7 +100,7 @@ impl<P: Platform> Userfault<P> {
     /// [`UserfaultError::NothingAbove`], [`UserfaultError::Others`] (since Linux 6.17; before, any handler of the process could
     /// unregister what another had), [`UserfaultError::OutOfMemory`]: nothing was changed then.
     pub fn unregister(&self, task: &mut Task<P>, start: VirtAddr, length: u64) -> Result<(), UserfaultError> {
-        task.check(self.space.mm().hugetlb())?;
+        task.enter(self.space.mm().hugetlb())?;
         let range = self.checked_range(start, length)?;
         let mut mmap = self.space.mmap_write(task);
         // What is not registered is passed over, wherever in it the range ends.

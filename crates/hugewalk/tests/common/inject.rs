@@ -11,6 +11,7 @@ thread_local! {
     static FAILED: Cell<bool> = const { Cell::new(false) };
     /// Does the test run, called by the engine?
     static EXEMPT: Cell<bool> = const { Cell::new(false) };
+    static ALL: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Arms the failure of the allocation that comes after `allowed` ones, until [`disarm`].
@@ -19,9 +20,16 @@ pub(crate) fn arm(allowed: u64) {
     LEFT.set(Some(allowed));
 }
 
+/// From now on every allocation fails, until [`disarm`].
+pub(crate) fn arm_for_good() {
+    FAILED.set(false);
+    ALL.set(true);
+}
+
 /// Disarms.
 pub(crate) fn disarm() {
     LEFT.set(None);
+    ALL.set(false);
 }
 
 /// Has an allocation failed since the failure was armed?
@@ -33,6 +41,10 @@ pub(crate) fn has_failed() -> bool {
 pub(crate) fn permit() -> bool {
     if !INSIDE.get() {
         return true;
+    }
+    if ALL.get() {
+        FAILED.set(true);
+        return false;
     }
     match LEFT.get() {
         None => true,

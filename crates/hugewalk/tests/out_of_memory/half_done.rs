@@ -103,9 +103,9 @@ fn a_mapping_takes_the_place_of_another_or_leaves_it_whatever_others_do_meanwhil
         space.fault(&mut task, at(HERE), Access::Write).unwrap();
         map(&other, &mut task, &new, 0, HERE, M2, MapFlags::SHARED | MapFlags::NORESERVE).unwrap();
         let family = Arc::new(Mutex::new(Vec::new()));
-        let children = family.clone();
+        let (children, system) = (family.clone(), hugetlb.clone());
         before_next_flush(move || {
-            let mut task = task_of(other.mm().hugetlb());
+            let mut task = task_of(&system);
             children.lock().extend((0..others).map(|_| other.fork(&mut task).unwrap()));
             inject::arm(0);
         });

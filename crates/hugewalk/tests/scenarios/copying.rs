@@ -23,6 +23,7 @@ fn a_store_to_a_private_mapping_is_seen_by_nobody_else() {
     assert_eq!((file.read_at(0, &mut byte), byte[0]), (1, 1));
     assert_eq!(world.load(&space, HERE), 2);
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -39,6 +40,7 @@ fn parent_and_child_each_have_their_own_after_a_store() {
     // The parent was alone with its page by then.
     assert_eq!(world.counters().1, 6);
     drop((parent, child, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -70,6 +72,7 @@ fn the_owner_of_a_reservation_takes_the_page_from_its_child() {
     // What the child still has it keeps.
     assert_eq!(world.load(&child, HERE + M2), 2);
     drop((parent, child, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -103,6 +106,7 @@ fn a_child_without_a_reservation_finds_the_pool_empty() {
     assert!(matches!(refused, Err(FaultError::PoolEmpty(_))));
     assert_eq!(world.load(&child, HERE), 1);
     drop((parent, child, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -117,6 +121,7 @@ fn a_copy_by_the_owner_leaves_its_other_promises_alone() {
     assert_eq!(world.faults(&parent, HERE, Access::Write), [Fault::Copied]);
     assert_eq!(world.counters(), (4, 2, 1, 0));
     drop((parent, child, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -134,6 +139,7 @@ fn a_store_that_finds_no_page_for_a_copy_leaves_the_files_page_mapped_for_readin
     assert_eq!((space.mm().resident(), world.faults_to_read(&space, HERE, M2)), (1, 0));
     assert_eq!(world.load(&space, HERE), 7);
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -149,6 +155,7 @@ fn fork_copies_a_private_mapping_only_if_it_ever_had_a_page_of_its_own() {
     assert_eq!((parent.mm().resident(), child.mm().resident()), (1, 0));
     assert_eq!(world.faults_to_read(&child, HERE, M2), 1);
     drop(child);
+    world.task.finish_drops();
     // It counts for the whole mapping, also when the page is gone again.
     world.store(&parent, HERE + M2, 1);
     parent.madvise(&mut world.task, at(HERE + M2), M2, Advice::DontNeed).unwrap();
@@ -156,6 +163,7 @@ fn fork_copies_a_private_mapping_only_if_it_ever_had_a_page_of_its_own() {
     let child = parent.fork(&mut world.task).unwrap();
     assert_eq!((child.mm().resident(), world.faults_to_read(&child, HERE, M2)), (1, 0));
     drop((parent, child, file));
+    world.task.finish_drops();
     world.finish();
 }
 

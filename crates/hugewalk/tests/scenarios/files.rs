@@ -21,6 +21,7 @@ fn a_fault_beyond_the_end_of_the_file_is_an_error() {
     assert!(beyond.is_err_and(|error| error.is_bus_error()));
     assert_eq!(world.counters(), (4, 4, 2, 0));
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -45,6 +46,7 @@ fn truncation_that_makes_a_file_longer_drops_what_lay_beyond_its_new_end() {
     file.truncate(&mut world.task, 3 * M2).unwrap();
     assert_eq!(world.counters(), (8, 7, 2, 0));
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 

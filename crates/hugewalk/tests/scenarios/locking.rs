@@ -28,6 +28,7 @@ fn locking_a_part_of_shared_memory_takes_no_table_away() {
     child.munlock(&mut world.task, at(HERE), GIB).unwrap();
     assert_eq!(world.users(&child), [2]);
     drop((file, space, child));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -60,6 +61,7 @@ fn locking_takes_whole_pages_around_a_range_and_stops_where_there_is_none() {
     assert!(matches!(refused, MapError::Lock(FaultError::PoolEmpty(_))), "{refused:?}");
     assert_eq!(refused.errno().name(), "ENOMEM");
     drop((file, space));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -89,6 +91,7 @@ fn what_is_locked_from_now_on_is_faulted_in_when_it_is_mapped() {
     map(&space, &mut world.task, &file, 3 * M2, 5 * GIB, M2, SHARED).unwrap();
     assert_eq!(file.pages(), 2);
     drop((file, space, child));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -106,5 +109,6 @@ fn locking_all_that_is_mapped_leaves_out_what_cannot_be_had() {
     map(&space, &mut world.task, &file, 3 * M2, 10 * GIB, M2, SHARED).unwrap();
     assert_eq!(file.pages(), 2, "that was said of what was mapped then");
     drop((file, space));
+    world.task.finish_drops();
     world.finish();
 }

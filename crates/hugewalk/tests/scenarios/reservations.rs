@@ -27,6 +27,7 @@ fn a_shared_mapping_is_promised_the_holes_of_its_range_once() {
     assert_eq!(world.counters(), (10, 8, 4, 0));
     // The promises are the file's, and stay when the mappings go.
     drop((one, two));
+    world.task.finish_drops();
     assert_eq!(world.counters(), (10, 8, 4, 0));
     drop(file);
     assert_eq!(world.counters(), (10, 10, 0, 0));
@@ -57,6 +58,7 @@ fn a_file_is_promised_pages_without_being_mapped_and_gives_back_those_that_never
     file.reserve(&mut world.task, 0, 8 * M2).unwrap();
     assert_eq!(world.counters(), (10, 7, 5, 0));
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -73,6 +75,7 @@ fn a_promise_that_cannot_be_kept_is_not_made() {
     assert_eq!(file.reserve(&mut world.task, M2, u64::MAX), Err(MapError::Overflow));
     assert_eq!(world.counters(), (4, 4, 1, 0));
     drop((file, other));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -92,6 +95,7 @@ fn private_mappings_are_promised_pages_of_their_own_and_give_back_what_they_did_
     one.exit(&mut world.task);
     assert_eq!(world.counters(), (10, 10, 4, 0));
     drop((one, two, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -111,6 +115,7 @@ fn a_private_page_that_its_owner_drops_is_promised_to_it_again() {
     let refused = map(&other, &mut world.task, &file, 0, HERE, 3 * M2, PRIVATE);
     assert!(matches!(refused, Err(MapError::NoPage(NoPage::PoolEmpty(_)))));
     drop((space, other, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -126,6 +131,7 @@ fn a_hole_in_the_file_gives_owners_of_copies_their_promises_back() {
     file.truncate(&mut world.task, 0).unwrap();
     assert_eq!(world.counters(), (4, 4, 2, 0));
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -143,6 +149,7 @@ fn a_private_page_that_a_child_has_too_leaves_its_promise_used_up() {
     world.store(&parent, HERE, 1);
     assert_eq!(world.counters(), (4, 3, 1, 0));
     drop((parent, child, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -157,6 +164,7 @@ fn while_there_are_surplus_pages_a_private_page_that_is_dropped_is_promised_to_n
     space.madvise(&mut world.task, at(HERE), M2, Advice::DontNeed).unwrap();
     assert_eq!(world.counters(), (1, 1, 1, 0));
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -172,6 +180,7 @@ fn a_promise_that_comes_back_stays_charged_to_the_mount() {
     space.madvise(&mut world.task, at(HERE), M2, Advice::DontNeed).unwrap();
     assert_eq!((world.counters(), mount.usage()), ((8, 8, 2, 0), before));
     drop((space, file));
+    world.task.finish_drops();
     assert_eq!((world.counters(), mount.usage()), ((8, 8, 1, 0), (0, 1)));
     drop(mount);
     world.finish();
@@ -191,6 +200,7 @@ fn a_mapping_without_reservation_takes_what_is_promised_to_nobody() {
     world.store(&space, HERE + M2, 1);
     assert_eq!(world.counters(), (3, 0, 0, 0));
     drop((space, file, other));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -218,6 +228,7 @@ fn a_mapping_may_take_the_promises_of_the_one_it_replaces() {
     assert!(matches!(refused, Err(MapError::NoPage(NoPage::PoolEmpty(_)))));
     assert_eq!(space.mmap_read(&mut world.task).vmas().count(), 0);
     drop((space, file, other));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -235,6 +246,7 @@ fn holes_and_truncation_give_promises_back() {
     file.truncate(&mut world.task, 3 * M2).unwrap();
     assert_eq!(world.counters(), (8, 8, 2, 0));
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -246,6 +258,7 @@ fn preallocation_takes_up_the_promises_of_mappings() {
     file.allocate(&mut world.task, M2, 2 * M2, false).unwrap();
     assert_eq!(world.counters(), (4, 2, 1, 0));
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -264,6 +277,7 @@ fn surplus_pages_come_with_promises_and_go_with_them() {
     space.munmap(&mut world.task, at(HERE), 3 * M2).unwrap();
     assert_eq!(world.counters(), (2, 2, 1, 0));
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -278,6 +292,7 @@ fn a_pool_shrinks_to_what_is_in_use_or_promised_and_the_rest_turns_surplus() {
     assert_eq!(world.hugetlb.resize_pool(SMALL, 2), 2);
     assert_eq!(world.counters(), (4, 3, 3, 2));
     drop((space, file));
+    world.task.finish_drops();
     assert_eq!(world.counters(), (2, 2, 0, 0));
     world.finish();
 }
@@ -301,6 +316,7 @@ fn a_mount_keeps_its_minimum_and_holds_to_its_maximum() {
     let refused = cpu::store(&space, &mut world.task, at(HERE + GIB + M2), 1);
     assert!(matches!(refused, Err(FaultError::SubPoolFull(_))));
     drop((space, file));
+    world.task.finish_drops();
     assert_eq!((world.counters(), mount.usage()), ((8, 8, 2, 0), (0, 2)));
     drop(mount);
     world.finish();
@@ -326,6 +342,7 @@ fn the_parts_of_a_mapping_give_their_promises_back_from_the_first_to_the_last() 
         }
         assert_eq!(world.counters(), (8, 6, 2, 0));
         drop((space, file, mount));
+        world.task.finish_drops();
         world.finish();
     }
 }

@@ -81,6 +81,7 @@ fn a_hole_is_not_sealed_pages_of_sealed_mappings_may_be_dropped_and_exit_ends_th
     space.exit(&mut world.task);
     child.exit(&mut world.task);
     drop((space, child, file));
+    world.task.finish_drops();
     world.finish();
 }
 

@@ -23,6 +23,7 @@ fn users_of_second(first: (u64, u64, MapFlags), second: (u64, u64, MapFlags)) ->
     }
     let users = world.users(&two);
     drop((one, two, file));
+    world.task.finish_drops();
     world.finish();
     users[0]
 }
@@ -77,6 +78,7 @@ fn two_mappings_of_one_process_share_a_table_too() {
     assert_eq!(world.load(&space, 7 * GIB), 1);
     assert_eq!(world.users(&space), [2, 2]);
     drop((space, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -170,6 +172,7 @@ fn anonymous_shared_memory_shares_with_a_child() {
     assert_eq!(world.load(&child, 4 * GIB), 7);
     assert_eq!(world.users(&child), [2]);
     drop((parent, child));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -225,6 +228,7 @@ fn a_mapping_with_a_flag_of_its_own_shares_with_those_that_have_it_too() {
         let cut = spaces[0].madvise(&mut world.task, at(4 * GIB), 4096, off);
         assert!(matches!(cut, Err(MapError::Unaligned { .. })), "{cut:?}");
         drop((spaces, file));
+        world.task.finish_drops();
         world.finish();
     }
 }
@@ -246,5 +250,6 @@ fn a_mapping_left_out_of_forks_is_not_the_childs() {
     let second = parent.fork(&mut world.task).unwrap();
     assert_eq!(mapped(&second, &mut world.task), [true; 4]);
     drop((second, child, parent, file));
+    world.task.finish_drops();
     world.finish();
 }

@@ -175,6 +175,7 @@ fn a_hole_that_is_punched_takes_the_table_from_one_of_the_two_and_the_page_from_
     world.store(&parent, HERE + 9 * M2, 77);
     assert_eq!(world.load(&child, HERE + 9 * M2), 77);
     drop((parent, child, file));
+    world.task.finish_drops();
     world.finish();
 }
 
@@ -205,6 +206,7 @@ fn truncation_takes_the_pages_from_everybody() {
         assert!(matches!(beyond, Err(hugewalk::fault::FaultError::BeyondEof { index: 513 })));
     }
     drop((parent, child, file));
+    world.task.finish_drops();
     world.finish();
 }
 

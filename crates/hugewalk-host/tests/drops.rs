@@ -1,0 +1,139 @@
+//! Processes are dropped on all threads, in read sections and with tables locked, while others map, fault and fork. None of
+//! it sleeps where it must not, nothing waits for itself, and in the end nothing is left.
+
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use hugewalk::fault::Access;
+use hugewalk::file::HugeFile;
+use hugewalk::mm::{MapFlags, MapRequest};
+use hugewalk::sync::Arc;
+use hugewalk::walk::huge_pte_offset;
+use hugewalk::{AddressSpace, Hugetlb, Task};
+use hugewalk_host::{Contents, Host, HostConfig};
+
+const SMALL: HugeSize = HugeSize::Size2M;
+const START: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
+const THREADS: usize = 4;
+const ROUNDS: u64 = 300;
+
+/// Fails the test if `work` does not end.
+fn watched(work: impl FnOnce() + Send + 'static) {
+    let (ended, end) = channel();
+    let worker = thread::spawn(move || {
+        work();
+        ended.send(()).unwrap();
+    });
+    if end.recv_timeout(Duration::from_secs(120)).is_err() {
+        assert!(worker.is_finished(), "something waits for itself");
+    }
+    worker.join().unwrap();
+}
+
+fn process(task: &mut Task<Host>, file: &Arc<HugeFile<Host>>) -> Arc<AddressSpace<Host>> {
+    let space = AddressSpace::new(task.hugetlb()).unwrap();
+    let request = MapRequest::file(file, 0, PUD_SIZE).shared().with(MapFlags::NORESERVE);
+    space.mmap(task, &request.at(START)).unwrap();
+    space.fault(task, START, Access::Write).unwrap();
+    space
+}
+
+fn drop_somewhere(
+    task: &mut Task<Host>,
+    round: u64,
+    lasting: &AddressSpace<Host>,
+    space: Arc<AddressSpace<Host>>,
+) {
+    match round % 4 {
+        // With the table locked that it shares, if nobody unshares it at this moment.
+        0 => {
+            let section = task.rcu_read_lock();
+            let slot = huge_pte_offset(&section, lasting.mm(), START, SMALL).unwrap();
+            let locked = slot.as_ref().and_then(|slot| slot.lock().ok());
+            drop(space);
+            drop(locked);
+        }
+        1 => {
+            let section = task.rcu_read_lock();
+            drop(space);
+            drop(section);
+        }
+        // On a thread that has no task.
+        2 => thread::scope(|scope| scope.spawn(|| drop(space)).join().unwrap()),
+        _ => drop(space),
+    }
+}
+
+#[test]
+fn processes_are_dropped_anywhere_and_taken_down_by_whoever_comes_next() {
+    watched(|| {
+        let config = HostConfig::new().huge_bytes(PUD_SIZE).contents(Contents::Nothing).max_tables(50_000);
+        let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
+        hugetlb.resize_pool(SMALL, 64);
+        let mut task = hugewalk_host::task(&hugetlb).unwrap();
+        let file = HugeFile::new(&hugetlb, SMALL, None).unwrap();
+        let lasting = process(&mut task, &file);
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (hugetlb, file, lasting) = (&hugetlb, &file, &lasting);
+                scope.spawn(move || {
+                    let mut task = hugewalk_host::task(hugetlb).unwrap();
+                    for round in thread as u64..thread as u64 + ROUNDS {
+                        let space = process(&mut task, file);
+                        let child = space.fork(&mut task).unwrap();
+                        child.fault(&mut task, START, Access::Read).unwrap();
+                        drop_somewhere(&mut task, round, lasting, space);
+                        if round % 3 == 0 {
+                            // What the next operation takes down has this file's lock to wait for, and does not.
+                            let i_mmap = file.i_mmap_read(&mut task);
+                            drop(child);
+                            task.finish_drops();
+                            drop(i_mmap);
+                        } else {
+                            drop_somewhere(&mut task, round / 2, lasting, child);
+                        }
+                    }
+                });
+            }
+        });
+        task.finish_drops();
+        assert_eq!(lasting.tables(&mut task).unwrap()[0].users, 1, "all others have been taken down");
+        drop((lasting, file));
+        task.rcu_barrier();
+        assert_eq!(hugetlb.pool(SMALL).counters().free, 64);
+        assert_eq!(hugetlb.platform().usage().tables, 0);
+    });
+}
+
+#[test]
+fn the_last_handle_may_go_on_any_thread() {
+    watched(|| {
+        for _ in 0..200 {
+            let host = std::sync::Arc::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap());
+            let hugetlb = Hugetlb::new(host.clone()).unwrap();
+            hugetlb.resize_pool(SMALL, 4);
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
+            let file = HugeFile::new(&hugetlb, SMALL, None).unwrap();
+            let spaces = [(); 3].map(|()| {
+                let space = AddressSpace::new(&hugetlb).unwrap();
+                let request =
+                    MapRequest::file(&file, 0, PUD_SIZE).shared().with(MapFlags::NORESERVE).at(START);
+                space.mmap(&mut task, &request).unwrap();
+                space.fault(&mut task, START, Access::Write).unwrap();
+                space
+            });
+            drop((task, hugetlb));
+            // All at once: one of them has the last handle, and the file may be there still, or not.
+            thread::scope(|scope| {
+                for space in spaces {
+                    scope.spawn(move || drop(space));
+                }
+                scope.spawn(move || drop(file));
+            });
+            let usage = host.usage();
+            assert_eq!((usage.tables, usage.huge_2m), (0, 0));
+        }
+    });
+}

@@ -1,0 +1,122 @@
+//! A queue of values whose last reference is gone, and which have something left to be done.
+//!
+//! The link lies in the value itself, so that queueing needs no memory; it takes no lock either, and so never waits: a value
+//! may be dropped anywhere.
+
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use super::arc::{Inner, Orphan};
+
+/// The place in a queue that a value of type `T` has.
+pub(crate) struct Link<T>(AtomicPtr<Inner<T>>);
+
+impl<T> Link<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+}
+
+/// A value that can be queued.
+pub(crate) trait Linked: Sized {
+    fn link(&self) -> &Link<Self>;
+}
+
+/// Values that wait, each with its own link.
+///
+/// # Invariants
+///
+/// `newest` is the first of a list, through the links, of values that were taken out of their [`Orphan`]s and belong to the
+/// queue.
+pub(crate) struct Orphans<T: Linked> {
+    newest: AtomicPtr<Inner<T>>,
+}
+
+impl<T: Linked> Orphans<T> {
+    pub(crate) const fn new() -> Self {
+        Self { newest: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Is there none? Somebody may queue one at this moment.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        // Relaxed: a hint. Whoever takes the values out synchronises with those who queued them.
+        self.newest.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Puts one in. Allocates nothing, takes no lock.
+    pub(crate) fn push(&self, orphan: Orphan<T>) {
+        let own = orphan.into_raw();
+        let mut newest = self.newest.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: it was ours until now, and belongs to the queue only once the exchange below succeeds.
+            let link = unsafe { &(*own.as_ptr()).value }.link();
+            // Relaxed: published by the Release below.
+            link.0.store(newest, Ordering::Relaxed);
+            // Release: pairs with the Acquire in `take`, which sees the link and all that was done to the value.
+            // INVARIANT: given up above, and its link leads to the rest.
+            match self.newest.compare_exchange_weak(
+                newest,
+                own.as_ptr(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(other) => newest = other,
+            }
+        }
+    }
+
+    /// Takes all of them out, the oldest first. What is not asked for is put back.
+    pub(crate) fn take(&self) -> Taken<'_, T> {
+        // Acquire: pairs with the Release in `push`. All are taken at once, so none can come back behind our back (no ABA).
+        let mut newest = self.newest.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut oldest: *mut Inner<T> = ptr::null_mut();
+        while let Some(own) = NonNull::new(newest) {
+            // SAFETY: by the type invariants it belonged to the queue, and it was taken out above.
+            let link = unsafe { &(*own.as_ptr()).value }.link();
+            newest = link.0.swap(oldest, Ordering::Relaxed);
+            oldest = own.as_ptr();
+        }
+        // INVARIANT: what was the queue's, linked the other way round.
+        Taken { queue: self, oldest }
+    }
+}
+
+impl<T: Linked> Drop for Orphans<T> {
+    fn drop(&mut self) {
+        let mut taken = self.take();
+        while let Some(orphan) = taken.next() {
+            drop(orphan);
+        }
+    }
+}
+
+/// Values taken out of a queue.
+///
+/// # Invariants
+///
+/// `oldest` is the first of a list, through the links, of values that belong to this one.
+pub(crate) struct Taken<'q, T: Linked> {
+    queue: &'q Orphans<T>,
+    oldest: *mut Inner<T>,
+}
+
+impl<T: Linked> Taken<'_, T> {
+    pub(crate) fn next(&mut self) -> Option<Orphan<T>> {
+        let own = NonNull::new(self.oldest)?;
+        // SAFETY: by the type invariants it is ours.
+        let link = unsafe { &(*own.as_ptr()).value }.link();
+        self.oldest = link.0.load(Ordering::Relaxed);
+        // SAFETY: given up by `push`, and taken out of the list above.
+        Some(unsafe { Orphan::from_raw(own) })
+    }
+}
+
+impl<T: Linked> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        while let Some(orphan) = self.next() {
+            self.queue.push(orphan);
+        }
+    }
+}
