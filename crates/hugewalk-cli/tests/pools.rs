@@ -205,3 +205,24 @@ fn an_empty_report_says_why_it_may_be_empty() {
     assert!(text.contains("--hugetlbfs") && text.contains("none were made"), "{text}");
     assert!(!text.contains("ended as recorded") && !text.contains("Page tables"), "{text}");
 }
+
+#[test]
+fn a_count_of_the_kernel_below_zero_is_met_and_explained() {
+    // A hole is punched through a table that processes share; in the second, a mapping is sealed, too.
+    for (name, figures, process) in [("t3", 10, 25916), ("mp", 60, 23451)] {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+        let file = |ending: &str| directory.join(format!("{name}.{ending}")).display().to_string();
+        let (strace, faults, truth) = (file("strace.gz"), file("faults.gz"), file("truth.json"));
+        let ran = run(&["replay", &strace, "--faults", &faults, "--truth", &truth, "--format", "json"]);
+        let report = common::json(&ran);
+        assert_all_as_recorded(&report);
+        assert_eq!(report["truth"]["differing"], 0, "{:#}", report["truth"]);
+        assert_eq!(report["truth"]["figures"].as_array().map(Vec::len), Some(figures));
+        assert_eq!(ran.code, Some(0));
+        let notes = report["notes"].to_string();
+        let expected = format!(
+            "HugetlbPages of process {process} is below zero, -40,960 kB, which Linux prints as 18446744073709510656"
+        );
+        assert!(notes.contains(&expected), "{notes}");
+    }
+}
