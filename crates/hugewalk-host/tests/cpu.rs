@@ -73,7 +73,7 @@ fn a_store_faults_once_and_later_accesses_hit_the_tlb() {
     let stats = cpu.stats();
     assert_eq!((stats.faults, stats.misses, stats.hits), (1, 1, 4));
     let mut bytes = [0];
-    assert_eq!(file.read_at(MIB2 + 77, &mut bytes), 1);
+    assert_eq!(file.read_at(MIB2 + 77, &mut bytes), Ok(1));
     assert_eq!(bytes, [5]);
 }
 

@@ -95,7 +95,7 @@ fn every_mapping_of_a_file_page_gets_the_error_and_the_file_keeps_the_page() {
     assert_eq!(users(&mut task, &spaces[0]), 3);
     // The file knows.
     let mut bytes = [0; 3];
-    assert_eq!(file.read_at(PMD_SIZE - 1, &mut bytes), 0);
+    assert_eq!(file.read_at(PMD_SIZE - 1, &mut bytes), Err(FileError::Hwpoison { index: 0 }));
     assert_eq!(file.write_at(&mut task, 0, b"x"), Err(FileError::Hwpoison { index: 0 }));
     assert_eq!(counters(&hugetlb), before);
     assert_eq!(hugetlb.unpoison(bad), Err(PageError::Held { references: 1 }));

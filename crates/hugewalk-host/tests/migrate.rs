@@ -47,7 +47,7 @@ fn contents_flags_and_counts_survive_the_move_of_a_file_page() {
     assert_eq!(cpu.load(&mut task, page(1)), Ok(7));
     cpu.store(&mut task, page(1), 8).unwrap();
     let mut byte = [0];
-    file.read_at(PMD_SIZE, &mut byte);
+    file.read_at(PMD_SIZE, &mut byte).unwrap();
     assert_eq!(byte, [8]);
     // Its name is the new one now, and the old one is nobody's.
     assert_eq!(hugetlb.migrate(&mut task, before.frame), Err(PageError::NotInUse));
@@ -255,7 +255,7 @@ fn a_page_in_a_file_that_nobody_maps_moves_too() {
     space.exit(&mut task);
     hugetlb.migrate(&mut task, old).unwrap();
     let mut bytes = [0; 4];
-    file.read_at(5, &mut bytes);
+    file.read_at(5, &mut bytes).unwrap();
     assert_eq!(&bytes, b"here");
 }
 

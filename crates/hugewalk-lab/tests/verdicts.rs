@@ -131,7 +131,7 @@ fn each_judge_can_say_no() {
         ("I8", "S5:no-sleep", Settings::HUGEWALK, "livelock"),
         ("I8", "S33:lock-let-go", Settings::HUGEWALK, "starves"),
         ("I9", "S16:page-reference", Settings::HUGEWALK, "left at the end"),
-        ("I9", "S32:no-wait", Settings::HUGEWALK, "mapped of a file with nothing in it"),
+        ("I9", "S32:size-once", Settings::HUGEWALK, "mapped of a file with nothing in it"),
         ("I10", "S6:sleeping-visitor", Settings::RFC, "sleeping in an atomic section"),
     ];
     for (property, id, settings, words) in says {

@@ -143,15 +143,6 @@ impl<P: Platform> Hugetlb<P> {
         let slot = (mixed >> 32) as usize & (FAULT_MUTEXES - 1);
         self.fault_mutexes[slot].lock(task)
     }
-
-    /// Waits until every fault that is under way has got past its fault mutex. Sleeps.
-    ///
-    /// What was stored before the call (a smaller file size) is seen by every fault that starts after it.
-    pub(crate) fn wait_for_faults(&self, task: &mut Task<P>) {
-        for mutex in &self.fault_mutexes {
-            drop(mutex.lock(task));
-        }
-    }
 }
 
 impl<P: Platform> fmt::Debug for Hugetlb<P> {

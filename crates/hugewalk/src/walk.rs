@@ -34,8 +34,9 @@
 //!
 //! # Lock order
 //!
-//! mmap lock > fault mutex > VMA lock > `i_mmap` > table lock > the spinning locks of page cache, region maps, mount and
-//! pool. Who comes from the file or the page side may only *try* the VMA lock, or drops everything and starts over.
+//! mmap lock > inode lock > fault mutex > VMA lock > `i_mmap` > page lock > table lock > the spinning locks of page cache,
+//! region maps, mount and pool. (The page lock is the fault mutex of the page's place: see [`rmap`](crate::rmap).) Code that
+//! comes from the file or the page side may only *try* the VMA lock, or drops everything and starts over.
 //!
 //! # The types at work
 //!

@@ -62,7 +62,7 @@ pub(super) fn step(name: &str) -> &'static str {
         "share-without-i-mmap" => "nobody looks for a partner to share with who has i_mmap already",
         "queue-then-look" => "a task that waits queues first and looks then",
         "mutex-first" => "the fault mutex, which is the page lock, comes before i_mmap",
-        "wait-for-faults" => "truncation waits for the faults under way",
+        "recheck-size" => "a fault that maps a page of its own looks at the file's size again",
         "hold-vma" => "who waits for the lock of a VMA that nothing else keeps has a reference to the VMA",
         "look-again" => "who has waited for a VMA lock looks whether the VMA is still in its file's tree",
         "keep-lock" => "truncation keeps a VMA lock that it has waited for while it goes on",

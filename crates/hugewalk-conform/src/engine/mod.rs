@@ -185,8 +185,10 @@ impl Engine {
             Step::Read { from, .. } if i64::try_from(from.0).is_err() => Outcome::Error("EINVAL"),
             Step::Read { file, from, length } => self.on_file(file, |file, _| {
                 let mut bytes = vec![0; length as usize];
-                let count = file.read_at(from.0, &mut bytes);
-                bytes.truncate(count);
+                match file.read_at(from.0, &mut bytes) {
+                    Ok(count) => bytes.truncate(count),
+                    Err(error) => return of_file(&error),
+                }
                 Outcome::Bytes(bytes)
             }),
         };

@@ -140,7 +140,7 @@ impl World {
         };
         let of_file = |file: &File| {
             let mut bytes = [0; 8];
-            let read = file.read_at(0, &mut bytes);
+            let read = file.read_at(0, &mut bytes).unwrap();
             (file.size(), file.pages(), read, bytes)
         };
         Look {

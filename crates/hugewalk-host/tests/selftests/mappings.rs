@@ -59,12 +59,12 @@ fn after_a_fork_each_has_its_own_private_memory_and_both_have_the_shared() {
     assert_eq!(seen(&mut of_parent, task), [1, 101, 102, 2]);
     assert_eq!(seen(&mut of_child, task), [100, 2, 102, 2]);
     let mut byte = [0];
-    file.read_at(0, &mut byte);
+    file.read_at(0, &mut byte).unwrap();
     assert_eq!(byte, [102], "the file has what was written to the shared mapping");
     child.exit(task);
     // The parent, alone again, writes without a copy, and not to the file.
     of_parent.store(task, BASE, 103).unwrap();
-    file.read_at(0, &mut byte);
+    file.read_at(0, &mut byte).unwrap();
     assert_eq!((of_parent.load(task, at(10)), byte), (Ok(102), [102]));
     drop((of_parent, of_child, parent, child, file));
     machine.end();

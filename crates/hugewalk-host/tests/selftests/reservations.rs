@@ -193,9 +193,9 @@ fn fallocate_takes_whole_pages_and_a_hole_gives_whole_pages_back() {
     file.punch_hole(task, MIB2 / 2, 2 * MIB2).unwrap();
     assert_eq!((file.pages(), file.size()), (3, 4 * MIB2));
     let mut bytes = [9; 8];
-    file.read_at(MIB2 - 8, &mut bytes);
+    file.read_at(MIB2 - 8, &mut bytes).unwrap();
     assert_eq!(bytes, [0; 8]);
-    file.read_at(0, &mut bytes);
+    file.read_at(0, &mut bytes).unwrap();
     assert_eq!(bytes, [1; 8]);
     let refused = file.allocate(task, 0, 8 * MIB2, false).unwrap_err();
     assert_eq!(refused.errno(), Errno::ENOSPC);

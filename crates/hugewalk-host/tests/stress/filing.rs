@@ -97,7 +97,7 @@ pub(crate) fn write(file: &File, task: &mut Task<Host>, writer: &mut Writer, ran
 pub(crate) fn read(file: &File, random: &mut Random) {
     let (page, word) = (random.below(PAGES), random.below(2 * WRITERS));
     let mut bytes = [0; 8];
-    let count = file.file.read_at(file.offsets[page] * MIB2 + word_offset(word), &mut bytes);
+    let count = file.file.read_at(file.offsets[page] * MIB2 + word_offset(word), &mut bytes).unwrap();
     if count < bytes.len() {
         return;
     }

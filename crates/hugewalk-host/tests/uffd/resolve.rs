@@ -35,7 +35,7 @@ fn a_missing_page_is_what_the_handler_copies_there() {
         assert_eq!((fault.flags, fault.thread), (PagefaultFlags::empty(), None));
         // A page of a shared mapping is the file's, one of a private mapping is not.
         let mut byte = [0];
-        world.file.read_at(2 * MIB2, &mut byte);
+        world.file.read_at(2 * MIB2, &mut byte).unwrap();
         let shared = kind == MapFlags::SHARED;
         assert_eq!((byte[0], world.file.pages()), if shared { (7, 1) } else { (0, 0) });
         // It is writable at once.
@@ -144,7 +144,7 @@ fn continuing_a_private_mapping_maps_the_page_of_the_file_which_a_store_copies()
     );
     assert_eq!((seen, fault.flags), ((Ok(5), Ok(6)), PagefaultFlags::MINOR));
     let mut byte = [0];
-    world.file.read_at(5, &mut byte);
+    world.file.read_at(5, &mut byte).unwrap();
     assert_eq!(byte, [5]);
     // What is missing is nobody's fault to handle: only minor faults are.
     let mut cpu = world.cpu();

@@ -76,7 +76,7 @@ const STEPS: [(&str, Step); 29] = [
     ("share-without-i-mmap", Step::ShareWithoutIMmap),
     ("queue-then-look", Step::QueueThenLook),
     ("mutex-first", Step::MutexFirst),
-    ("wait-for-faults", Step::WaitForFaults),
+    ("recheck-size", Step::RecheckSize),
     ("hold-vma", Step::HoldVma),
     ("look-again", Step::LookAgain),
     ("keep-lock", Step::KeepLock),

@@ -90,7 +90,7 @@ pub const PROOFS: [(&str, &str, Settings); 29] = [
     ("share-without-i-mmap", "S23", Settings::HUGEWALK),
     ("queue-then-look", "S19", Settings::HUGEWALK),
     ("mutex-first", "S27", Settings::HUGEWALK),
-    ("wait-for-faults", "S32", Settings::HUGEWALK),
+    ("recheck-size", "S32", Settings::HUGEWALK),
     ("hold-vma", "S21", Settings::HUGEWALK),
     ("look-again", "S21/rmap", Settings::HUGEWALK),
     ("keep-lock", "S33", Settings::HUGEWALK),

@@ -130,11 +130,11 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         scenario: Scenario {
-            id: "S32:no-wait",
-            what: "S32, and truncation does not wait for the faults that are under way",
+            id: "S32:size-once",
+            what: "S32, and the fault does not look at the size again with the table locked",
             judged: USUAL,
             build: |bench| {
-                bench.without("wait-for-faults");
+                bench.without("recheck-size");
                 fill_and_truncate(bench);
             },
         },

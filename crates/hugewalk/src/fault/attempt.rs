@@ -175,7 +175,9 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             return Ok(installed.or_raced(Fault::Fresh));
         }
         page.set_private(vma.file());
-        let installed = self.install(slot, page.frame(), self.is_write(), task);
+        // It was within the file; if it is no more, the next attempt says so.
+        let within = || vma.file().still_has_index(self.index);
+        let installed = self.install_if(within, slot, page.frame(), self.is_write(), task);
         if installed != Installed::Not {
             page.commit();
         }
@@ -226,9 +228,21 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         writable: bool,
         task: &Task<P>,
     ) -> Installed {
+        self.install_if(|| true, slot, frame, writable, task)
+    }
+
+    /// As [`install`](Self::install), if `still` says so with the table locked.
+    fn install_if(
+        &self,
+        still: impl FnOnce() -> bool,
+        slot: &Slot<'_, P, Stable>,
+        frame: HugeFrame,
+        writable: bool,
+        task: &Task<P>,
+    ) -> Installed {
         let locked = slot.lock(task);
         let empty = locked.read();
-        if !matches!(empty, Entry::None | Entry::Marker) {
+        if !matches!(empty, Entry::None | Entry::Marker) || !still() {
             return Installed::Not;
         }
         // A store meets the handler's write protection when it is tried again.

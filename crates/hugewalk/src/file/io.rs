@@ -41,7 +41,7 @@ pub enum FileError {
     /// The mount's limit is reached. Pages allocated before stay.
     #[error(transparent)]
     SubPoolFull(SubPoolFull),
-    /// Memory failure has hit the page, and its contents are lost. Pages written before it stay so.
+    /// Memory failure has hit the page, and its contents are lost. Pages written before it stay so. Linux: `EIO`.
     #[error("page {index} has a hardware error")]
     Hwpoison {
         /// Offset of the page in the file, in huge pages.
@@ -70,7 +70,7 @@ impl FileError {
             | Self::WrongSystem(_) => Errno::EINVAL,
             Self::TooLarge => Errno::EFBIG,
             Self::PoolEmpty(_) | Self::SubPoolFull(_) => Errno::ENOSPC,
-            Self::Hwpoison { .. } => Errno::EHWPOISON,
+            Self::Hwpoison { .. } => Errno::EIO,
             Self::OutOfMemory(_) => Errno::ENOMEM,
         }
     }
@@ -208,15 +208,20 @@ impl<P: Platform> HugeFile<P> {
         Ok(())
     }
 
-    /// Reads bytes from `offset` on, up to the end of the file or a page that memory failure has hit; what has no page
-    /// reads as zeroes. Returns how many.
+    /// Reads bytes from `offset` on; what has no page reads as zeroes. Returns how many: fewer than asked for where the file
+    /// ends, and before a page that memory failure has hit. Which of the two it was, the next read tells: 0 bytes, or the
+    /// error.
     ///
     /// Takes no sleeping lock. Linux: `hugetlbfs_read_iter()` in fs/hugetlbfs/inode.c.
-    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> usize {
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Hwpoison`] if not even the first byte could be read: memory failure has hit its page.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, FileError> {
         let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX);
         let count = into.len().min(left);
         let Some(into) = into.get_mut(..count) else {
-            return 0;
+            return Ok(0);
         };
         let mut at = offset;
         let mut rest = into;
@@ -224,7 +229,10 @@ impl<P: Platform> HugeFile<P> {
             let (index, within, here) = self.piece(at, rest.len());
             let (piece, later) = rest.split_at_mut(here);
             match self.find_page(index) {
-                Some(page) if page.page().is_hwpoison() => return (at - offset) as usize,
+                Some(page) if page.page().is_hwpoison() && at == offset => {
+                    return Err(FileError::Hwpoison { index });
+                }
+                Some(page) if page.page().is_hwpoison() => return Ok((at - offset) as usize),
                 // SAFETY: the page is held, and `piece` keeps to it.
                 Some(page) => unsafe { self.hugetlb().platform().read_huge(page.frame(), within, piece) },
                 None => piece.fill(0),
@@ -232,7 +240,7 @@ impl<P: Platform> HugeFile<P> {
             at += here as u64;
             rest = later;
         }
-        count
+        Ok(count)
     }
 
     /// Writes bytes from `offset` on, with pages where there are none, and makes the file long enough. Sleeps.

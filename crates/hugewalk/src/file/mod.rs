@@ -28,7 +28,7 @@ use crate::addr::{HugeFrame, HugeSize};
 use crate::error::OutOfMemory;
 use crate::hugetlb::{Hugetlb, Inside};
 use crate::page::PageRef;
-use crate::platform::{Barriers, Platform};
+use crate::platform::{Barriers, Platform, Protocol, Step};
 use crate::reserve::{RegionMap, SubPool, release_range};
 use crate::sync::{Arc, RwSem, SleepLock, SpinLock, Unowned, Word, lock_with_room};
 
@@ -139,6 +139,18 @@ impl<P: Platform> HugeFile<P> {
     pub(crate) fn has_index(&self, index: u64) -> bool {
         // A page that the file ends in the middle of is not: Linux rounds the size down for faults.
         index < self.size() >> self.size_class.shift()
+    }
+
+    /// As [`has_index`](Self::has_index), for a caller that has found so before and is about to map a page of its own there,
+    /// with the table locked: see [`truncate`] for what this is ordered against.
+    pub(crate) fn still_has_index(&self, index: u64) -> bool {
+        if !P::Protocol::keeps(Step::RecheckSize) {
+            return true;
+        }
+        let cache = self.cache.lock();
+        let has_index = self.has_index(index);
+        drop(cache);
+        has_index
     }
 
     /// Puts a page into the cache, which takes a reference of its own. The caller holds the fault mutex of `index`.

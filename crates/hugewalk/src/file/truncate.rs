@@ -10,8 +10,12 @@
 //! take up its table and fill it. So the next round works under the locks it has kept as well as those it finds free. The
 //! parts of a private mapping have one lock between them.
 //!
-//! Truncation lowers the size first and then waits until the faults under way have passed: every later one sees the new
-//! size. A hole punch, whose range stays part of the file, takes each page out under its fault mutex.
+//! Truncation lowers the size first, under the cache's lock, and then looks into the tables. A fault that has found its
+//! page within the file, and none in the cache, looks at the size again under both the table lock and the cache's lock
+//! before it maps a page (scenario S32). If it was first with the cache's lock, truncation finds the table and waits for
+//! its lock; else the fault sees the new size. So truncation waits for nobody else's faults. Pages that go into the cache
+//! do so below the size only, and truncation takes each out under its fault mutex, as a hole punch does, whose range stays
+//! part of the file.
 
 use core::ops::Range;
 
@@ -58,7 +62,7 @@ impl<P: Platform> HugeFile<P> {
     /// Sets the size. Pages beyond it are taken away from every mapping, private copies included, and their
     /// reservations given back. Sleeps.
     ///
-    /// Takes the inode lock, the fault mutexes, and of each mapping the VMA lock and `i_mmap`, both in write.
+    /// Takes the inode lock, the fault mutexes of the pages, and of each mapping the VMA lock and `i_mmap`, both in write.
     ///
     /// Linux: `hugetlbfs_setattr()`, `hugetlb_vmtruncate()` in fs/hugetlbfs/inode.c.
     ///
@@ -79,9 +83,6 @@ impl<P: Platform> HugeFile<P> {
         // A file that grows can have something beyond its new size, too: pages and promises from an allocation that kept
         // the size, and private copies of such pages.
         self.set_size(size);
-        if P::Protocol::keeps(Step::WaitForFaults) {
-            self.hugetlb.wait_for_faults(task);
-        }
         self.unmap_offsets(gone.clone(), Zap::All, task, None);
         let mut freed = 0;
         let mut next = gone.start;
@@ -254,7 +255,7 @@ impl<P: Platform> HugeFile<P> {
             };
             match locked {
                 Some(mut locked) => self.unmap_from(&mut locked, i_mmap, offsets, zap, task),
-                None if maps_any(&proof, offsets) => busy = Some(Awaited::new(vma)),
+                None if maps_any(&proof, offsets, task) => busy = Some(Awaited::new(vma)),
                 None => {}
             }
         }
@@ -279,7 +280,10 @@ impl<P: Platform> HugeFile<P> {
 }
 
 /// Does a VMA map anything of these offsets?
-fn maps_any<P: Platform>(proof: &FileProof<'_, P>, offsets: &Range<u64>) -> bool {
+///
+/// Looks with the table locked: a fault that has found its page within the file, looks again and maps it under one hold of
+/// that lock.
+fn maps_any<P: Platform>(proof: &FileProof<'_, P>, offsets: &Range<u64>, task: &Task<P>) -> bool {
     let vma: &Vma<P> = proof.vma();
     let Some(range) = vma.addresses_of(offsets) else {
         return false;
@@ -291,7 +295,11 @@ fn maps_any<P: Platform>(proof: &FileProof<'_, P>, offsets: &Range<u64>) -> bool
         };
         let first = (part.start.as_u64() >> size.shift()) as usize;
         let count = (part.end.offset_from(part.start) >> size.shift()) as usize;
-        (first..first + count).any(|index| !slot.read_beside(index & (ENTRIES - 1)).is_none())
+        let mut locked = slot.lock(task);
+        (first..first + count).any(|index| {
+            locked.move_to(index & (ENTRIES - 1));
+            !locked.read().is_none()
+        })
     };
     by_table(range, size).any(any_in_table)
 }

@@ -183,8 +183,8 @@ pub enum Step {
     QueueThenLook,
     /// The fault mutex, which is the page lock, comes before `i_mmap`.
     MutexFirst,
-    /// Truncation waits for the faults under way, which may have found the page to lie within the file.
-    WaitForFaults,
+    /// A fault that maps a page of its own, which is in no cache, looks again whether it lies within the file.
+    RecheckSize,
     /// Who waits for the lock of a VMA that nothing else keeps has a reference to the VMA. Where this is left out, the platform
     /// keeps the memory of VMAs that are gone.
     HoldVma,

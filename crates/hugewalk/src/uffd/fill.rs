@@ -186,14 +186,21 @@ impl<P: Platform> Place<'_, '_, P> {
         if !is_free(self.slot.read()) || (vma.is_shared() && file.find_page(index).is_some()) {
             return Err(exists);
         }
+        // A private mapping may go on past the end of the file. But what truncation cuts off, it cuts off here too.
+        let was_within = file.has_index(index);
         let hugetlb = file.hugetlb();
         let page = NewPage::take(hugetlb, vma.size(), &vma.promises(), file.subpool(), index, false)?;
         // SAFETY: taken above; `page_of` made the bytes one page at most.
         unsafe { hugetlb.platform().write_huge(page.frame(), 0, bytes) };
         if !vma.is_shared() {
             page.set_private(file);
-            if !self.install(page.frame(), true, protect, task) {
-                return Err(exists);
+            let (mut cut_off, cut) = (false, UserfaultError::NotInFile { address });
+            let still = || {
+                cut_off = was_within && !file.still_has_index(index);
+                !cut_off
+            };
+            if !self.install_if(still, page.frame(), true, protect, task) {
+                return Err(if cut_off { cut } else { exists });
             }
             page.commit();
             return Ok(());
@@ -223,9 +230,21 @@ impl<P: Platform> Place<'_, '_, P> {
     /// Maps a page where nothing is mapped; adds the mapping's reference. A marker goes: what the handler brings is protected
     /// if the handler says so now.
     fn install(&self, frame: HugeFrame, writable: bool, protect: bool, task: &Task<P>) -> bool {
+        self.install_if(|| true, frame, writable, protect, task)
+    }
+
+    /// As [`install`](Self::install), if `still` says so with the table locked.
+    fn install_if(
+        &self,
+        still: impl FnOnce() -> bool,
+        frame: HugeFrame,
+        writable: bool,
+        protect: bool,
+        task: &Task<P>,
+    ) -> bool {
         let vma = self.guard.vma();
         let locked = self.slot.lock(task);
-        if !is_free(locked.read()) {
+        if !is_free(locked.read()) || !still() {
             return false;
         }
         // Dirty from the start: nobody can bring the page back.

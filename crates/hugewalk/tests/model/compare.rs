@@ -191,7 +191,7 @@ fn compare_file(file: &File, model: &Model, expected: usize) {
         let start = index << size.shift();
         for offset in probes(size).into_iter().chain(page.bytes.keys().copied()) {
             let mut byte = [0x77];
-            if file.read_at(start + offset, &mut byte) == 1 {
+            if file.read_at(start + offset, &mut byte) == Ok(1) {
                 let expected_byte = page.bytes.get(&offset).copied().unwrap_or(0);
                 assert_eq!(
                     byte[0], expected_byte,

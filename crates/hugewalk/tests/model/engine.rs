@@ -102,7 +102,7 @@ impl Engine {
             }
             Call::Read { slot, offset, length } => {
                 let mut bytes = exempt(|| vec![0x77; length]);
-                let count = self.file(slot).read_at(offset, &mut bytes);
+                let count = self.file(slot).read_at(offset, &mut bytes).unwrap();
                 bytes.truncate(count);
                 Outcome::Bytes(bytes)
             }

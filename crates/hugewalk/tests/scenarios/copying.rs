@@ -20,7 +20,7 @@ fn a_store_to_a_private_mapping_is_seen_by_nobody_else() {
     assert_eq!(world.faults(&space, HERE, Access::Write), [Fault::Copied]);
     world.store(&space, HERE, 2);
     let mut byte = [0];
-    assert_eq!((file.read_at(0, &mut byte), byte[0]), (1, 1));
+    assert_eq!((file.read_at(0, &mut byte), byte[0]), (Ok(1), 1));
     assert_eq!(world.load(&space, HERE), 2);
     drop((space, file));
     world.task.finish_drops();

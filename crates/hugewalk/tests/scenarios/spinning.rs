@@ -1,4 +1,4 @@
-//! What is not done with a spinning lock held. (That the heap is not used is seen by every test of this binary, in
+//! What is not done with a spinning lock held, and what waits for whom. (That the heap is not used is seen by every test of this binary, in
 //! `common/locks.rs`.)
 
 use super::World;
@@ -67,4 +67,22 @@ fn a_pool_that_is_given_away_while_it_grows_has_the_size_that_was_asked_for() {
     assert_eq!(hugetlb.resize_pool(SMALL, 2), 2);
     assert_eq!(hugetlb.platform().huge_in_use(SMALL), 2);
     assert_eq!(hugetlb.pool(SMALL).counters(), PoolCounters { total: 2, free: 2, ..PoolCounters::default() });
+}
+
+#[test]
+fn truncation_waits_for_the_faults_of_no_other_file() {
+    let (hugetlb, mut task) = system(1);
+    hugetlb.pool(SMALL).set_overcommit(1);
+    let [file, other] = [(); 2].map(|()| File::new(&hugetlb, SMALL, None).unwrap());
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    other.allocate(&mut task, 0, M2, false).unwrap();
+    map(&space, &mut task, &file, 0, GIB, M2, MapFlags::NORESERVE).unwrap();
+    // In the middle of a fault, with its fault mutex and its VMA lock held: who waits for it waits for ever.
+    let (truncated, system) = (other.clone(), hugetlb.clone());
+    before_next(At::AllocHuge, move || {
+        truncated.truncate(&mut super::common::task(&system), 0).unwrap();
+    });
+    space.fault(&mut task, at(GIB), Access::Write).unwrap();
+    assert!(!is_pending());
+    assert_eq!((other.size(), other.pages()), (0, 0));
 }

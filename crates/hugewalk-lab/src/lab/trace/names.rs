@@ -168,7 +168,6 @@ fn sort(stack: &[Source]) -> Option<Sort> {
         ("rmap/displace.rs", "unshare_when_free", Sort::Vma),
         ("file/i_mmap.rs", "*", Sort::IMmap),
         ("hugetlb.rs", "fault_mutex", Sort::Other("fault mutex")),
-        ("hugetlb.rs", "wait_for_faults", Sort::Other("fault mutex")),
         ("file/truncate.rs", "lock_inode", Sort::Other("inode lock")),
         ("pool.rs", "*", Sort::Other("pool lock")),
         ("reserve/", "*", Sort::Other("reservations' lock")),
