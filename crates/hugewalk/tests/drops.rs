@@ -217,7 +217,7 @@ fn each_order(order: &mut [usize], count: usize, visit: &mut dyn FnMut(&[usize])
     }
     for at in 0..count {
         each_order(order, count - 1, visit);
-        order.swap(if count % 2 == 0 { at } else { 0 }, count - 1);
+        order.swap(if count.is_multiple_of(2) { at } else { 0 }, count - 1);
     }
 }
 

@@ -322,7 +322,7 @@ fn map_file<P: Platform>(
     let offsets = vma.offsets();
     let reserve = || {
         let map = shared.then(|| file.promises());
-        reserve_range(&hugetlb, size, map, subpool, offsets.start, offsets.end)
+        reserve_range(hugetlb, size, map, subpool, offsets.start, offsets.end)
     };
     let mut unmap = Some(unmap);
     let mut replaced = Vec::new();
