@@ -70,11 +70,14 @@ pub(super) fn sift<'a>(
         return Err(TraceError::at(file, number, Problem::CutOff(text.to_owned())));
     }
     if let Some((count, first, example)) = mesh.foreign {
-        sieve.notes.push(format!(
-            "{count} of the file's lines are not strace's and were left out; the first is line {first}, {}. To keep \
-             what the program prints apart, record with -o FILE.",
-            Excerpt(&example)
-        ));
+        let example = Excerpt(&example);
+        let which = match count {
+            1 => format!("Line {first} of the file is not strace's and was left out: {example}."),
+            _ => format!(
+                "{count} lines of the file are not strace's and were left out; the first is line {first}, {example}."
+            ),
+        };
+        sieve.notes.push(format!("{which} To keep what the program prints apart, record with -o FILE."));
     }
     if let Some((number, _)) = cut {
         sieve.notes.push(format!(
@@ -304,7 +307,7 @@ mod tests {
             (6, "munmap(0x2000, 4096) = 0"),
         ];
         assert_eq!(lines, expected.map(|(number, text)| (number, text.to_owned())));
-        assert!(notes[0].starts_with("2 of the file's lines are not strace's"), "{notes:?}");
+        assert!(notes[0].starts_with("2 lines of the file are not strace's"), "{notes:?}");
         let (lines, _) =
             sifted("1795340000.5 brk(0) = 0\nhello[pid 7] 1795340000.6 munmap(0x1000, 4096) = 0\n")
                 .expect("good");
