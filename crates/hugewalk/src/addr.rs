@@ -116,7 +116,7 @@ impl VirtAddr {
         Self(self.pud_floor().0.saturating_add(PUD_SIZE))
     }
 
-    /// The address `bytes` further on. Private: callers know that the sum lies in a mapped range.
+    /// The address `bytes` further on. The caller knows that the sum lies in a mapped range.
     pub(crate) const fn plus(self, bytes: u64) -> Self {
         Self(self.0.wrapping_add(bytes))
     }

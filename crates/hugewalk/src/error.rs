@@ -1,8 +1,8 @@
-//! Errors that more than one room returns. What belongs to one operation lives beside that operation.
+//! Errors that more than one module returns. An error of one operation is defined beside that operation.
 
 use thiserror::Error;
 
-/// Memory for the engine's own records or for a page table could not be had. Nothing was changed.
+/// There was no memory for the engine's own records or for a page table. Nothing was changed.
 ///
 /// Linux: `-ENOMEM`, `VM_FAULT_OOM`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
@@ -15,12 +15,13 @@ impl From<alloc::collections::TryReserveError> for OutOfMemory {
     }
 }
 
-/// What was handed in belongs to another [`Hugetlb`](crate::Hugetlb): a task, a file, a mount. Nothing was changed.
+/// An argument (a task, a file, a mount) belongs to another [`Hugetlb`](crate::Hugetlb). Nothing was
+/// changed.
 ///
-/// Its frames are those of another platform, and its read sections hold off the grace periods of another system. A kernel has
-/// one system; a host may have many.
+/// Its frames are those of another platform, and its read sections hold off the grace periods of another
+/// system. A kernel has one system; a host may have many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
-#[error("it belongs to another system")]
+#[error("the task, file or mount belongs to another system")]
 pub struct WrongSystem;
 
 /// The error numbers that Linux returns for the same failure, for hosts that speak system calls.
@@ -30,7 +31,7 @@ pub struct WrongSystem;
 pub enum Errno {
     /// Operation not permitted.
     EPERM,
-    /// No such thing (here: nobody uses the page, or no mapping has a handler).
+    /// No such thing (here: no process maps the page, or no mapping has a handler).
     ENOENT,
     /// No such process (here: the address space has exited).
     ESRCH,
@@ -54,11 +55,11 @@ pub enum Errno {
     EFBIG,
     /// Access not permitted.
     EACCES,
-    /// Too large for what it is to be stored in (here: an offset in a file).
+    /// Value too large (here: an offset in a file).
     EOVERFLOW,
     /// Not supported.
     EOPNOTSUPP,
-    /// Input or output error (here: the page a handler would map has a hardware error).
+    /// Input or output error (here: the page that a handler wants to map has a hardware error).
     EIO,
     /// The page has a hardware error.
     EHWPOISON,

@@ -1,17 +1,23 @@
-//! What a run of unmaps owes: TLB flushes, references to pages, tables to free.
+//! What a run of unmaps still has to do: flush TLBs, put pages, free tables.
 //!
 //! # Protocol
 //!
-//! An entry is cleared first, under the table lock; then the TLB is flushed; only then is the page's reference given up
-//! and the table handed to RCU. A gather collects the middle: one flush for a batch. It borrows the `i_mmap` lock in
-//! write, so that the lock cannot be let go before the flush (CVE-2021-4002, scenario S11); dropping the gather is
-//! finishing it.
+//! Three steps, in this order:
 //!
-//! A flush that unwinds has flushed nothing that one could rely on. What was to be freed after it is then leaked, when the
+//! - an entry is cleared under the table lock,
+//! - the TLB is flushed,
+//! - the reference to the page is put, and the table is handed to RCU.
+//!
+//! A gather collects the second and the third for many entries, so that one flush serves a batch. It
+//! borrows the `i_mmap` lock in write, so that the lock cannot be released before the flush: a process that
+//! then takes the lock could free the pages while stale translations still reach them (CVE-2021-4002).
+//! Dropping a gather finishes it.
+//!
+//! A flush that unwinds may have flushed nothing. What was to be freed after it is then leaked when the
 //! gather is dropped: see [`platform`](crate::platform) on callbacks that unwind.
 //!
-//! If memory for its list cannot be had, the batch is as large as the part that needs none. Retired tables are linked
-//! through their own records and never need memory (scenario S4).
+//! If there is no memory for its list, a batch is limited to the entries that need none. Retired tables are
+//! linked through their own records and never need memory.
 //!
 //! Linux: `struct mmu_gather` in include/asm-generic/tlb.h.
 
@@ -33,29 +39,29 @@ const INLINE: usize = 8;
 /// Pages a batch holds at most.
 const BATCH: usize = 512;
 
-/// A page whose mapping and reference are owed.
+/// A page that was unmapped. Its mapping and its reference are given up after the flush.
 #[derive(Clone, Copy)]
-struct Owed {
+struct Unmapped {
     frame: HugeFrame,
-    /// If that was the last reference, the page's promise comes back with it.
-    promised: bool,
+    /// If this was the last reference, the page goes back to the pool with its reservation.
+    reserved: bool,
 }
 
-/// Flushes and frees that are owed. Linux: `struct mmu_gather`.
+/// Flushes and frees that are still to be done. Linux: `struct mmu_gather`.
 #[must_use = "dropping a gather at once flushes nothing of what comes later"]
 pub struct Gather<'g, P: Platform> {
     mm: &'g Mm<P>,
-    /// What must not be released before the flush.
+    /// The lock that must not be released before the flush.
     i_mmap: Option<&'g IMmapWriteGuard<'g, P>>,
     size: HugeSize,
     /// What has to be flushed. Empty only after a flush that has returned.
     range: Option<Range<VirtAddr>>,
     /// A flush is under way, or has unwound.
     unflushed: bool,
-    inline: [Owed; INLINE],
+    inline: [Unmapped; INLINE],
     inline_len: usize,
-    more: Vec<Owed>,
-    /// To whom the promises of pages come back.
+    more: Vec<Unmapped>,
+    /// The reservation that pages go back to.
     reserve: Option<Arc<PrivateReserve<P>>>,
     retired: Retired,
     unshared: u64,
@@ -63,13 +69,14 @@ pub struct Gather<'g, P: Platform> {
 }
 
 impl<'g, P: Platform> Gather<'g, P> {
-    /// Calls `work` with an empty gather for `mm`, and pays what it owes before it returns, while `i_mmap` is still held.
-    /// Does not sleep by itself.
+    /// Calls `work` with an empty gather for `mm`, and finishes the gather before it returns, while
+    /// `i_mmap` is still held. Does not sleep by itself.
     ///
-    /// It lends the gather out and never gives it away: a gather that is forgotten would flush nothing.
+    /// The gather is only lent to `work`: one that was given away could be forgotten, and would then flush
+    /// nothing.
     ///
-    /// `i_mmap` is borrowed mutably because its holder may unshare in here: no slot that was found under it survives.
-    /// The VMAs of the file are lent out by [`vmas`](Gather::vmas) meanwhile.
+    /// `i_mmap` is borrowed mutably because its holder may unshare in here: no slot that was found under it
+    /// survives. [`vmas`](Gather::vmas) lends out the VMAs of the file meanwhile.
     pub fn scope<R>(
         mm: &Mm<P>,
         i_mmap: &mut IMmapWriteGuard<'_, P>,
@@ -81,8 +88,9 @@ impl<'g, P: Platform> Gather<'g, P> {
         result
     }
 
-    /// The VMAs that map any of these offsets (in huge pages) of the file whose `i_mmap` is held: for those that unshare.
-    /// Unsharing borrows the gather mutably, so no slot that was found in one of them survives it.
+    /// The VMAs that map any of these offsets (in huge pages) of the file whose `i_mmap` is held, for
+    /// callers that unshare. Unsharing borrows the gather mutably, so no slot that was found in one of
+    /// these VMAs survives it.
     ///
     /// ```compile_fail,E0502
     /// # use hugewalk::{Task, addr::VirtAddr, gather::Gather, platform::Platform, vma::VmaWriteGuard};
@@ -98,13 +106,14 @@ impl<'g, P: Platform> Gather<'g, P> {
         self.i_mmap.into_iter().flat_map(move |i_mmap| i_mmap.vmas(offsets.clone()))
     }
 
-    /// An empty gather for `mm`, to be finished before `i_mmap` is released. No slot that was found under `i_mmap` is left.
+    /// An empty gather for `mm`, to be finished before `i_mmap` is released. Borrows `i_mmap` mutably, so
+    /// no slot that was found under it is left.
     pub(crate) fn new(mm: &'g Mm<P>, i_mmap: &'g mut IMmapWriteGuard<'_, P>) -> Self {
         Self::on_file_side(mm, i_mmap)
     }
 
-    /// As [`new`](Self::new), for walks over the VMAs of a file, which go on with `i_mmap` as the proof that keeps each VMA. The
-    /// caller uses no slot of a table again once it has unshared it.
+    /// As [`new`](Self::new), for walks over the VMAs of a file. They go on with `i_mmap` as the proof that
+    /// keeps each VMA. The caller does not use a slot of a table again once it has unshared that table.
     pub(crate) fn on_file_side(mm: &'g Mm<P>, i_mmap: &'g IMmapWriteGuard<'_, P>) -> Self {
         let mut gather = Self::without_i_mmap(mm, i_mmap.file().size_class());
         gather.i_mmap = Some(i_mmap);
@@ -119,7 +128,7 @@ impl<'g, P: Platform> Gather<'g, P> {
             size,
             range: None,
             unflushed: false,
-            inline: [Owed { frame: HugeFrame(0), promised: false }; INLINE],
+            inline: [Unmapped { frame: HugeFrame(0), reserved: false }; INLINE],
             inline_len: 0,
             more: Vec::new(),
             reserve: None,
@@ -145,49 +154,52 @@ impl<'g, P: Platform> Gather<'g, P> {
         });
     }
 
-    /// The leaf at `address` was cleared; what it held on the page, a mapping and a reference, is owed.
+    /// The leaf at `address` was cleared. It held a mapping of the page and a reference, which are given up
+    /// after the flush.
     pub(crate) fn unmapped(&mut self, address: VirtAddr, frame: HugeFrame) {
-        self.owe(address, Owed { frame, promised: false });
+        self.add(address, Unmapped { frame, reserved: false });
     }
 
-    /// As [`unmapped`](Self::unmapped), of a private page of the mapping that made these promises. If nobody else holds the
-    /// page it goes back to the pool as one that is promised: the next touch finds it, whoever else wants pages. The caller
-    /// holds the lock of `reserve` in write until the gather is finished.
-    pub(crate) fn unmapped_promised(
+    /// As [`unmapped`](Self::unmapped), for a private page of the mapping that owns `reserve`. If there is
+    /// no other reference, the page goes back to the pool as a reserved one. So the next touch finds a
+    /// page, whatever others allocate meanwhile.
+    ///
+    /// The caller holds the lock of `reserve` in write until the gather is finished.
+    pub(crate) fn unmapped_reserved(
         &mut self,
         address: VirtAddr,
         frame: HugeFrame,
         reserve: &Arc<PrivateReserve<P>>,
     ) {
         if !self.reserve.as_ref().is_some_and(|known| Arc::ptr_eq(known, reserve)) {
-            self.pay(Room::AsItIs);
+            self.flush_with(Room::AsItIs);
             self.reserve = Some(reserve.clone());
         }
-        self.owe(address, Owed { frame, promised: true });
+        self.add(address, Unmapped { frame, reserved: true });
     }
 
-    fn owe(&mut self, address: VirtAddr, owed: Owed) {
+    fn add(&mut self, address: VirtAddr, page: Unmapped) {
         self.changed(address..address.plus(self.size.bytes()));
         if let Some(place) = self.inline.get_mut(self.inline_len) {
-            *place = owed;
+            *place = page;
             self.inline_len += 1;
         } else if self.more.len() < self.more.capacity() {
-            self.more.push(owed);
+            self.more.push(page);
         } else {
-            // Nobody made room. With a table lock held nothing is allocated.
-            self.pay(Room::AsItIs);
-            // After the flush nothing else is owed for this page.
-            self.put(owed, Room::AsItIs);
+            // There is no room, and with a table lock held nothing is allocated.
+            self.flush_with(Room::AsItIs);
+            // The flush covered this page too.
+            self.put(page, Room::AsItIs);
         }
     }
 
-    /// Is there room for what one more entry can owe?
+    /// Is there room for one more page?
     pub(crate) fn has_room(&self) -> bool {
         self.inline_len < INLINE || self.more.len() < self.more.capacity()
     }
 
-    /// Makes room for what one more entry can owe, before its table is locked: under that lock nothing is allocated or freed.
-    /// If there is no memory, what is owed so far is paid.
+    /// Makes room for one more page, before its table is locked: under that lock nothing is allocated or
+    /// freed. If there is no memory, it flushes instead.
     pub(crate) fn make_room(&mut self) {
         if self.has_room() {
             return;
@@ -198,7 +210,8 @@ impl<'g, P: Platform> Gather<'g, P> {
         }
     }
 
-    /// A table was unshared: the whole of its range has to be flushed. `users` use it still.
+    /// A table was unshared, so the whole of its range has to be flushed. `users` address spaces still use
+    /// it.
     pub(crate) fn unshared(&mut self, address: VirtAddr, users: u64) {
         if P::Protocol::keeps(Step::FlushWholeTable) {
             self.changed(address.pud_floor()..address.pud_end());
@@ -225,19 +238,20 @@ impl<'g, P: Platform> Gather<'g, P> {
         unsafe { self.retired.push(self.mm.hugetlb(), table) };
     }
 
-    /// Flushes what other address spaces have of the same entries, by `flush`, before what is owed for them is paid.
+    /// Flushes, by `flush`, what other address spaces hold of the same entries, before the pages behind
+    /// them are put.
     pub(crate) fn flush_others(&mut self, flush: impl FnOnce()) {
         self.unflushed = true;
         flush();
         self.unflushed = false;
     }
 
-    /// Pays what is owed so far. Does not sleep.
+    /// Flushes, and gives up the pages and tables collected so far. Does not sleep.
     pub(crate) fn flush(&mut self) {
-        self.pay(Room::MayGrow);
+        self.flush_with(Room::MayGrow);
     }
 
-    fn pay(&mut self, room: Room) {
+    fn flush_with(&mut self, room: Room) {
         let hugetlb = self.mm.hugetlb();
         if let Some(range) = self.range.clone() {
             self.unflushed = true;
@@ -255,32 +269,35 @@ impl<'g, P: Platform> Gather<'g, P> {
             (self.range, self.unflushed) = (None, false);
         }
         (self.unshared, self.last) = (0, 0);
-        // Forgotten before it is paid: a platform that unwinds while it takes a page back must not be given it twice.
+        // Taken out of the list before it is put: a platform that unwinds while it takes a page back must
+        // not get it twice.
         let (inline, inline_len) = (self.inline, core::mem::take(&mut self.inline_len));
-        for owed in inline.into_iter().take(inline_len) {
-            self.put(owed, room);
+        for page in inline.into_iter().take(inline_len) {
+            self.put(page, room);
         }
         let mut more = core::mem::take(&mut self.more);
-        for owed in more.drain(..) {
-            self.put(owed, room);
+        for page in more.drain(..) {
+            self.put(page, room);
         }
-        // The room stays: a table may be locked, under which nothing is freed either.
+        // Keeps its capacity: a table may be locked, and nothing is freed under that lock either.
         self.more = more;
         self.retired.free_after_grace_period(hugetlb, self.mm.id());
     }
 
-    /// Pays everything. Does not sleep.
+    /// Flushes, and gives up everything. Does not sleep.
     pub(crate) fn finish(self) {
         drop(self);
     }
 
-    /// Gives up on what is owed: processors may still reach the pages and through the tables, so neither is ever freed.
+    /// Leaks what was to be freed. Processors may still reach the pages, and the tables below others, so
+    /// none of them is ever freed.
     #[cold]
     fn leak(&mut self) {
-        let owed = self.inline.iter().take(self.inline_len).chain(&self.more);
-        for page in owed.map(|owed| self.mm.hugetlb().page(owed.frame)) {
-            // The reference stays. So does the mapping of a private page: who finds it mapped once takes it for its own. A
-            // file's page is nobody's own, and truncation waits until it is not mapped.
+        let pages = self.inline.iter().take(self.inline_len).chain(&self.more);
+        for page in pages.map(|page| self.mm.hugetlb().page(page.frame)) {
+            // The reference stays. The mapping of a private page stays too: a fault that finds such a page
+            // mapped once would take it for its own. A file's page is not taken over like that, and
+            // truncation waits until it is not mapped.
             if !page.is_anon() {
                 page.remove_mapping();
             }
@@ -288,12 +305,12 @@ impl<'g, P: Platform> Gather<'g, P> {
         // What is left of the gather owns nothing: the tables' records are not freed with their list.
     }
 
-    fn put(&self, Owed { frame, promised }: Owed, room: Room) {
+    fn put(&self, Unmapped { frame, reserved }: Unmapped, room: Room) {
         let hugetlb = self.mm.hugetlb();
-        // Only after the flush: who finds the page mapped once takes it for its own and writes to it, while a processor
-        // of this address space could still read it.
+        // Only after the flush. A fault that finds the page mapped once takes it for its own and writes to
+        // it, while a processor of this address space could still read it.
         hugetlb.page(frame).remove_mapping();
-        match self.reserve.as_ref().filter(|_| promised) {
+        match self.reserve.as_ref().filter(|_| reserved) {
             Some(reserve) => hugetlb.put_page_promised(frame, |index| reserve.restore(index, room)),
             None => hugetlb.put_page(frame),
         }
@@ -309,7 +326,7 @@ impl<P: Platform> Drop for Gather<'_, P> {
     }
 }
 
-/// The end of a gather: also if the last flush unwinds.
+/// Runs at the end of a gather, also if the last flush unwinds.
 struct Last<'l, 'g, P: Platform>(&'l mut Gather<'g, P>);
 
 impl<P: Platform> Drop for Last<'_, '_, P> {

@@ -2,18 +2,21 @@
 //!
 //! # Protocol
 //!
-//! Sharing needs `i_mmap` in read. Unsharing needs `i_mmap` in write, the VMA lock in write and the lock of the table. So
-//! no table is unshared while a partner is looked for, and a walker that holds any of the three finds its parent entry as
-//! it left it. Populating a parent entry, by sharing or by a fresh table, happens under the lock of the table the entry
-//! lies in: one lock for both (scenario S18).
+//! Sharing needs `i_mmap` in read. Unsharing needs `i_mmap` in write, the VMA lock in write and the lock of
+//! the table. So no table is unshared during the search for a partner, and a walker that holds any of the
+//! three locks finds its parent entry unchanged.
 //!
-//! A lock held in write does not keep its own holder from unsharing. Borrows do: unsharing takes the VMA's guard and the
-//! gather by `&mut`, and the gather's scope takes the guard of `i_mmap` by `&mut`. A slot that was found under one of
-//! these guards borrows it. So the holder's own slots are gone before it unshares.
+//! A parent entry is populated, by sharing or with a fresh table, under the lock of the table that the
+//! entry lies in. The lock is the same for both, so a fault that shares and a fault that makes a table
+//! cannot both store the entry.
 //!
-//! The count of further users goes up *before* the new parent entry is stored and down *after* the old one is cleared,
-//! so that it is never too small; it is a count of its own and not the page's references (CVE-2024-57883, scenario
-//! S16).
+//! A lock held in write does not keep its own holder from unsharing. Borrows do. Unsharing takes the VMA's
+//! guard and the gather by `&mut`, and the gather's scope takes the guard of `i_mmap` by `&mut`. A slot
+//! borrows the guard it was found under, so the holder has no slot left when it unshares.
+//!
+//! The share count goes up *before* the new parent entry is stored, and down *after* the old one is
+//! cleared. So it is never too small. It is separate from the page's reference count, which anybody may
+//! raise for a moment and so make a table look shared (CVE-2024-57883).
 
 use core::sync::atomic::Ordering;
 
@@ -35,9 +38,9 @@ mod sealed {
 
 /// A VMA lock held in write: half of what unsharing takes.
 #[diagnostic::on_unimplemented(
-    message = "unsharing needs the VMA lock in write, and `{Self}` is not that",
+    message = "unsharing needs the VMA lock in write; `{Self}` is not a VMA lock held in write",
     label = "hold a `VmaWriteGuard` here (`MmapReadGuard::lock_vma_write`)",
-    note = "a VMA lock held in read is what keeps walkers safe from unsharing; take it in write to unshare"
+    note = "walkers hold the VMA lock in read to keep their tables from being unshared; take it in write to unshare"
 )]
 pub trait VmaLockedForWrite<P: Platform>: sealed::Sealed + Proof<P, Kind = Stable> {
     /// The VMA whose lock is held.
@@ -54,18 +57,22 @@ impl<P: Platform> VmaLockedForWrite<P> for VmaWriteGuard<'_, P> {
 /// What [`huge_pmd_unshare`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsharing {
-    /// The table was shared, and is this address space's no more. Skip to the end of its 1 GiB range.
+    /// The table was shared, and no longer belongs to this address space. Skip to the end of its 1 GiB
+    /// range.
     Unshared,
-    /// Nobody else uses the table, or there is none: work on it in place.
+    /// No other address space uses the table, or there is no table. Work on it in place.
     Alone,
 }
 
-/// Gives up the use of the table around `address`, if others use it too.
+/// Unshares the table around `address`: this address space stops using it, if others use it too.
 ///
-/// Holds: the VMA lock in write, by `vma`, and `i_mmap` in write, by `gather`. Takes the table lock. Does not sleep. The
-/// flush is owed by `gather`, which is finished before `i_mmap` is released.
+/// Holds: the VMA lock in write (by `vma`) and `i_mmap` in write (by `gather`). Takes the table lock. Does
+/// not sleep.
 ///
-/// `vma` is borrowed mutably because a guard in write proves stable slots too: none of them survives this call.
+/// The flush is left to `gather`, which is finished before `i_mmap` is released.
+///
+/// `vma` is borrowed mutably because a guard in write also proves stable slots. None of them survives this
+/// call.
 ///
 /// ```compile_fail,E0502
 /// # use hugewalk::{Task, addr::{HugeSize, VirtAddr}, gather::Gather, platform::Platform, vma::VmaWriteGuard};
@@ -103,17 +110,18 @@ where
 
 /// What [`lock_own_table`] found.
 pub(crate) enum OwnTable<'s, P: Platform> {
-    /// The table of the entry, which nobody else uses, locked.
+    /// The table of the entry, locked. No other address space uses it.
     Locked(LockedSlot<'s, P>),
-    /// The table was shared, and is this address space's no more.
+    /// The table was shared, and no longer belongs to this address space.
     Unshared,
     /// There is no table.
     Missing,
 }
 
-/// Walks to the entry for `address` and locks its table; but a table that others use too is given up instead.
+/// Walks to the entry for `address` and locks its table. A table that others use too is unshared instead.
 ///
-/// Holds: the VMA lock in write, by `vma`, and `i_mmap` in write, by `gather`. Takes the table lock. Does not sleep.
+/// Holds: the VMA lock in write (by `vma`) and `i_mmap` in write (by `gather`). Takes the table lock. Does
+/// not sleep.
 ///
 /// # Errors
 ///
@@ -129,7 +137,7 @@ where
     V: VmaLockedForWrite<P>,
 {
     debug_assert!(gather.is_for(vma.vma()), "the gather is for another VMA");
-    // No slot is left that borrows `vma`. There is this one, and unsharing consumes it.
+    // No other slot borrows `vma` any more. This one does, and unsharing consumes it.
     let vma: &'s V = vma;
     let Some(slot) = huge_pte_offset(vma, vma.vma().mm(), address, vma.vma().size())? else {
         return Ok(OwnTable::Missing);
@@ -140,21 +148,22 @@ where
     })
 }
 
-/// Unshares a table that is locked. Gives the lock back if the caller is alone.
+/// Unshares a locked table. Gives the lock back if no other address space uses the table.
 ///
-/// Holds: the lock of the VMA at `address` in write, and `i_mmap` in write, by `gather`. The caller has no other slot of
-/// this table.
+/// Holds: the lock of the VMA at `address` in write, and `i_mmap` in write (by `gather`). The caller has no
+/// other slot of this table.
 pub(crate) fn unshare_locked<'s, P: Platform>(
     locked: LockedSlot<'s, P>,
     address: VirtAddr,
     gather: &mut Gather<'_, P>,
 ) -> Result<(), LockedSlot<'s, P>> {
-    // `i_mmap` in write: nobody shares or unshares, so the count stands still.
+    // `i_mmap` in write keeps others from sharing and unsharing, so the share count stands still.
     if locked.sharers() == 0 {
         return Err(locked);
     }
     let place = *locked.place();
-    // Until the end: a walker who has revalidated its lock keeps the table as long as it has that.
+    // Held until the end: a walker that has revalidated its lock may rely on the table as long as it holds
+    // the lock.
     let _locked = P::Protocol::keeps(Step::DetachLocked).then_some(locked);
     let too_early = (!P::Protocol::keeps(Step::CountThenTell)).then(|| place.table.users() + 1);
     detach(&place);
@@ -163,22 +172,25 @@ pub(crate) fn unshare_locked<'s, P: Platform>(
     Ok(())
 }
 
-/// Clears the parent entry of a table that the caller has locked, then counts its generation up: in this order, for P3 of
-/// the rule.
+/// Clears the parent entry of a table that the caller has locked, then counts its generation up. P3 relies
+/// on this order.
 pub(crate) fn detach<P: Platform>(place: &Place<'_, P>) {
     if !P::Protocol::keeps(Step::BumpAfterClear) {
         place.table.bump_generation();
     }
-    // Release, as every store to an entry; P3 rests on that of the count behind it, which pairs with `generation`'s Acquire.
+    // Release, as for every store to an entry. P3 rests on the Release of the counting that follows, which
+    // pairs with the Acquire in `generation`.
     place.parent.store(0, Ordering::Release);
     if P::Protocol::keeps(Step::BumpAfterClear) {
         place.table.bump_generation();
     }
 }
 
-/// Walks to the slot for `address`, making the tables that are missing on the way. A table for 2 MiB entries is shared
-/// with another mapping of the same file where that is possible, if the caller gives `share_under`: the VMA lock in read,
-/// with `i_mmap` not held (scenario S23).
+/// Walks to the slot for `address`, and makes the tables that are missing on the way.
+///
+/// A table for 2 MiB entries is shared with another mapping of the same file where that is possible, if the
+/// caller gives `share_under`: the VMA lock in read, with `i_mmap` not held, since the search for a partner
+/// takes it.
 ///
 /// Holds: the VMA lock in read or write. Takes `i_mmap` in read if it shares. May sleep.
 ///
@@ -204,9 +216,9 @@ pub(crate) fn huge_pte_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     Ok(Slot::new(populate(proof, mm, pud, address, Level::Pmd, task)?))
 }
 
-/// The place of the PUD entry for `address`, with the tables above it made where they are missing.
+/// The place of the PUD entry for `address`. Makes the tables above it where they are missing.
 ///
-/// Holds: what `proof` stands for, which is for the VMA at `address`.
+/// Holds: what `proof` stands for. `proof` covers the VMA at `address`.
 fn pud_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     proof: &'p W,
     mm: &'p Mm<P>,
@@ -226,9 +238,9 @@ fn pud_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     populate(proof, mm, above, address, Level::Pud, task)
 }
 
-/// From an entry to the table behind it, which is made if the entry is empty.
+/// Goes from an entry to the table behind it, which is made if the entry is empty.
 ///
-/// Holds: what `_proof` stands for, which is for the VMA at `address`.
+/// Holds: what `_proof` stands for. `_proof` covers the VMA at `address`.
 fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     _proof: &'p W,
     mm: &'p Mm<P>,
@@ -242,7 +254,7 @@ fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     if let Some(place) = unsafe { step_down(platform, (above.table, above.index), address, level) } {
         return Ok(place);
     }
-    // Made before the lock is taken: whoever finds the entry filled then just drops it.
+    // Made before the lock is taken. If the entry turns out to be filled, the fresh table is dropped.
     let fresh = OwnedTable::new(mm.hugetlb())?;
     let locked = above.lock(task);
     if locked.raw().is_none() {
@@ -253,7 +265,8 @@ fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     unsafe { step_down(platform, (above.table, above.index), address, level) }.ok_or(OutOfMemory)
 }
 
-/// Looks for another mapping of the same file whose table fits, and stores it in the PUD entry if that is still empty.
+/// Looks for another mapping of the same file whose table fits. Stores that table in the PUD entry if the
+/// entry is still empty.
 ///
 /// Holds: the VMA lock in read. Takes `i_mmap` in read. Sleeps.
 ///
@@ -276,7 +289,7 @@ fn share<P: Platform>(guard: &VmaReadGuard<'_, P>, address: VirtAddr, pud: Place
             return None;
         }
         let parent = partner_table(&partner, there)?;
-        // Counted while `i_mmap` is held: the partner cannot unshare before the count says that it must.
+        // Counted while `i_mmap` is held: the partner cannot unshare before it can see this count.
         let users = parent.add_user() + 1;
         Some((parent.frame(), users))
     });

@@ -1,8 +1,10 @@
-//! The rule: who may walk to an entry, and what may be done with it there.
+//! The rule: what a walk to an entry needs, and what it may do with the entry once it is there.
 //!
-//! A walk from the root reaches a table that another thread may *unshare* and a third process may then free, or fill
-//! with entries of its own. So [`huge_pte_offset`] asks for a **proof**, and what the [`Slot`] it returns allows
-//! depends on which:
+//! A walk from the root reaches a table that another thread may *unshare*. A third process may then free
+//! that table, or fill it with entries of its own.
+//!
+//! So [`huge_pte_offset`] asks for a **proof**. What the [`Slot`] it returns allows depends on which proof
+//! it was:
 //!
 //! | proof | what it excludes | the slot |
 //! |---|---|---|
@@ -14,23 +16,26 @@
 //! | [`RcuReadGuard`]: a read section | the table being freed | [`Alive`]: `read`, `lock`, which may fail with [`Unshared`] |
 //! | nothing | nothing | does not compile |
 //!
-//! *Until the holder unshares* is a matter of borrows: a slot borrows its proof, and unsharing borrows both locks mutably
-//! (see [`share`](crate::share)). So no slot survives an unshare by its own holder either.
+//! The borrow checker enforces *until the holder unshares*. A slot borrows its proof, and unsharing borrows
+//! both locks mutably (see [`share`](crate::share)). So no slot survives an unshare by its own holder
+//! either.
 //!
-//! Three facts make *alive* sound: RCU keeps the memory, validation keeps the meaning.
+//! Three facts make *alive* sound. RCU keeps the memory; validation keeps the meaning.
 //!
 //! - **P1.** A table is freed after a grace period, together with its lock, its counts and its generation.
-//! - **P2.** A lock taken through an RCU walk is revalidated: with the table locked, the walker checks that its own
-//!   parent entry still points there. Every detach, which is any clearing of a parent entry, happens under the table
-//!   lock. So an RCU walker never writes to a table that is no longer its own (scenario S8).
-//! - **P3.** A value read without the lock is confirmed. Each detach counts the table's *generation* up after it has
-//!   cleared the parent entry. The reader notes the generation and sees its parent entry point at the table; reads; and
-//!   then sees, in this order, its parent entry and the generation unchanged. Else it starts over. What it got was an
-//!   entry of its own at the moment it was read. The parent alone is not enough: the table can go to another process,
-//!   hold a foreign page, and come back (scenario S30).
+//! - **P2.** A lock taken through an RCU walk is revalidated: with the table locked, the walker checks that
+//!   its own parent entry still points there. Every detach (any clearing of a parent entry) happens under
+//!   the table lock. So an RCU walker never writes to a table that was unshared between its walk and its
+//!   lock.
+//! - **P3.** A value read without the lock is confirmed. Each detach counts the table's *generation* up
+//!   after it has cleared the parent entry. The reader notes the generation and sees its parent entry point
+//!   at the table. It reads the entry. Then it checks, in this order, that its parent entry and the
+//!   generation are unchanged; else it starts over. So the value was an entry of the reader's own at the
+//!   moment it was read. A recheck of the parent entry alone is not enough: the table can go to another
+//!   process, hold a foreign page, and come back.
 //!
-//! So unsharing waits for nobody. It clears the parent entry, counts the generation up and the users down, and has the
-//! TLB flushed before `i_mmap` is let go.
+//! So unsharing waits for nobody. It clears the parent entry, counts the generation up and the share count
+//! down, and flushes the TLB before `i_mmap` is released.
 //!
 //! # Lock order
 //!
@@ -65,24 +70,24 @@ pub use crate::table::{Alive, Kind, LockedSlot, Slot, Stable, Unconfirmed, Unsha
 pub(crate) mod sealed {
     #[allow(unnameable_types)]
     #[diagnostic::on_unimplemented(
-        message = "`{Self}` cannot be made a proof: what proves is a lock or a read section of this crate"
+        message = "`{Self}` cannot be made a proof: only this crate's locks and read sections are proofs"
     )]
     pub trait Sealed {}
 }
 
 /// What has to be held for a walk: see the table in [the module](self).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no proof that the tables on the way stay where they are",
+    message = "`{Self}` does not prove that the tables on the way stay where they are",
     label = "this does not keep a page table from being unshared or freed",
     note = "for a slot that is stable, hold the VMA lock (`MmapReadGuard::lock_vma`), or `i_mmap` of the file and walk in a VMA found there (`HugeFile::i_mmap_read`, `IMmapReadGuard::vmas`)",
     note = "for a slot that is alive, whose reads and locks may fail with `Unshared`, be in an RCU read section (`Task::rcu_read_lock`)",
     note = "the mmap lock is not enough: MADV_DONTNEED holds it in read, truncation and reverse mapping not at all"
 )]
 pub trait Proof<P: Platform>: sealed::Sealed {
-    /// Whether what it proves is that tables stay in place, or only that they stay allocated.
+    /// Whether it proves that tables stay in place, or only that they stay allocated.
     type Kind: Kind;
 
-    /// Does it prove that for the tables that `mm` has at `address`?
+    /// Does it prove this for the tables that `mm` has at `address`?
     #[doc(hidden)]
     fn covers(&self, mm: &Mm<P>, address: VirtAddr) -> bool;
 }
@@ -92,7 +97,7 @@ impl<P: Platform> Proof<P> for RcuReadGuard<'_, P> {
     type Kind = Alive;
     #[inline]
     fn covers(&self, mm: &Mm<P>, _address: VirtAddr) -> bool {
-        // A read section holds off the grace periods of its own system alone.
+        // A read section holds off the grace periods of its own system only.
         self.task().check(mm.hugetlb()).is_ok()
     }
 }
@@ -152,8 +157,9 @@ pub fn huge_pte_offset<'p, P: Platform, W: Proof<P>>(
     Ok(unsafe { descend(mm, address, Level::of_leaf(size)) }.map(Slot::new))
 }
 
-/// As [`huge_pte_offset`], for who does not know which size of page is mapped: the slot of the leaf, whatever its size,
-/// or of the empty entry where the walk ends, with the size it would have there.
+/// As [`huge_pte_offset`], for a caller that does not know which size of page is mapped. Returns the slot
+/// of the leaf and its size. If the walk ends at an empty entry, it returns that slot and the size a leaf
+/// would have there.
 ///
 /// # Errors
 ///
@@ -194,7 +200,7 @@ pub(crate) unsafe fn descend<'p, P: Platform>(
         return None;
     }
     let (platform, root) = (mm.hugetlb().platform(), mm.root());
-    // Of the tables on the way there is no more than where they are: each entry is loaded once, by `step_down`.
+    // All that is kept of a table on the way is its place: `step_down` loads each entry once.
     let above = match mm.levels() {
         Levels::Four => (root, index_of(address, Level::P4d.shift())),
         Levels::Five => {
@@ -224,7 +230,7 @@ pub(crate) fn root_place<P: Platform>(root: TableRef<'_, P>, index: usize) -> Pl
     Place { table: root, index, parent: root.entry(index), parent_entry: root.read(index) }
 }
 
-/// From an entry, given by its table and its index there, to the table behind it, if there is one.
+/// Goes from an entry, given by its table and index, to the table behind it, if there is one.
 ///
 /// # Safety
 ///

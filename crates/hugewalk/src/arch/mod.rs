@@ -1,8 +1,9 @@
 //! Entry formats of the processors.
 //!
-//! One format so far: x86-64, stage 1, what CR3 points to. AMD's nested tables have the same format; Intel's EPT does not, and a
-//! hypervisor that wants EPT cannot use these tables for it.
-//! The rest of the engine speaks [`Entry`]; only this room knows bits.
+//! There is one format so far: x86-64, stage 1, the tables that CR3 points to. AMD's nested tables have the
+//! same format. Intel's EPT does not, so a hypervisor cannot use these tables as EPT.
+//!
+//! The rest of the engine speaks [`Entry`]; only this module knows bits.
 
 mod x86_64;
 

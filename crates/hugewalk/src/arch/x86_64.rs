@@ -8,12 +8,13 @@
 //! | leaf without access (`PROT_NONE`) | 0 | G and PSE stand for P; frame bits inverted; else as a leaf |
 //! | migration, hwpoison, marker | 0 | type in 59-62, frame bits inverted, 2 = uffd-wp, 3 = soft-dirty, 5 = A, 6 = D |
 //!
-//! The frame bits of what is not present are inverted so that a processor that speculates past P = 0 does not reach
-//! memory (the L1 terminal fault); Linux does the same, in its own encoding.
+//! The frame bits of an entry that is not present are inverted, so that a processor that speculates past P
+//! = 0 does not reach memory (the L1 terminal fault). Linux does the same, in its own encoding.
 
-//! With CET, P = 1, RW = 0, D = 1 is a page of a shadow stack: the processor stores return addresses there. So a leaf that is
-//! dirty and may not be written keeps that in bit 58, which processors ignore, and has D clear; when it may be written again,
-//! D is set again. Linux does the same (`_PAGE_SAVED_DIRTY`).
+//! With CET, an entry with P = 1, RW = 0 and D = 1 maps a page of a shadow stack: the processor stores
+//! return addresses there. So a dirty leaf without the right to write keeps its dirtiness in bit 58, which
+//! processors ignore, and has D clear. When it gets the right to write back, D is set again. Linux does the
+//! same (`_PAGE_SAVED_DIRTY`).
 
 use core::fmt;
 
@@ -27,11 +28,11 @@ const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
-/// In an entry with P = 0 the global bit says that a leaf without access lies here.
+/// In an entry with P = 0, the global bit marks a leaf without access.
 const NO_ACCESS: u64 = 1 << 8;
 const UFFD_WP: u64 = 1 << 10;
 const SOFT_DIRTY: u64 = 1 << 11;
-/// Dirty, in a leaf that may not be written.
+/// Dirty, in a leaf without the right to write.
 const SAVED_DIRTY: u64 = DIRTY << SAVED_DIRTY_SHIFT;
 const SAVED_DIRTY_SHIFT: u32 = 52;
 const NO_EXECUTE: u64 = 1 << 63;
@@ -88,10 +89,10 @@ impl Level {
 }
 
 bitflags! {
-    /// What a leaf allows and what has been seen of it.
+    /// What a leaf allows, and what accesses to its page have been seen.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct LeafFlags: u64 {
-        /// The processor may read. Without it the leaf is there, but every access faults (`PROT_NONE`).
+        /// The processor may read. Without it the leaf is present, but every access faults (`PROT_NONE`).
         const ACCESS = PRESENT;
         /// The processor may write.
         const WRITE = WRITE;
@@ -113,7 +114,7 @@ bitflags! {
 pub struct Leaf {
     /// The page.
     pub frame: HugeFrame,
-    /// Protection and what has been seen.
+    /// Its rights, and the accesses that have been seen.
     pub flags: LeafFlags,
 }
 
@@ -184,7 +185,7 @@ impl Entry {
         matches!(self, Self::None)
     }
 
-    /// The page it stands for: one that is mapped here, or will be when it has been moved.
+    /// The page it stands for: one that is mapped here, or that will be mapped here after its migration.
     #[must_use]
     pub const fn page(self) -> Option<HugeFrame> {
         match self {
@@ -212,7 +213,8 @@ impl Entry {
         }
     }
 
-    /// The same without the right to write: a leaf loses it now, a page that is being moved when it arrives.
+    /// The same without the right to write. A leaf loses the right now; a page that is being moved loses it
+    /// when it arrives.
     #[must_use]
     pub const fn without_write(self) -> Self {
         match self {
@@ -221,7 +223,7 @@ impl Entry {
         }
     }
 
-    /// Does it say the same as `other`, whatever processors have noted of their accesses in either?
+    /// Does it say the same as `other`, apart from the accesses that processors have noted in either?
     #[must_use]
     pub fn is_same_but_for_use(self, other: Self) -> bool {
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY;
@@ -231,7 +233,8 @@ impl Entry {
         }
     }
 
-    /// The same without userfaultfd's write protection. What has lost the right to write for it stays so.
+    /// The same without userfaultfd's write protection. An entry that lost the right to write for it does
+    /// not get it back here.
     #[must_use]
     pub const fn without_uffd_wp(self) -> Self {
         match self {
@@ -279,7 +282,8 @@ impl RawEntry {
         self.0 & PRESENT != 0
     }
 
-    /// The table it points to, if it does. The walk asks nothing else, and asks it quickly.
+    /// The table it points to, if any. This is all that a walk asks of an entry above the leaves, so it is
+    /// quick.
     #[must_use]
     #[inline]
     pub const fn table(self) -> Option<TableFrame> {
@@ -299,7 +303,8 @@ impl RawEntry {
             } else {
                 Entry::Leaf(Leaf {
                     frame: HugeFrame((self.0 & FRAME) >> 12),
-                    // Dirty if either bit says so: without CET, a processor may set D as the right to write goes.
+                    // Dirty if either bit says so: without CET, a processor may set D while the right to
+                    // write is taken away.
                     flags: LeafFlags::from_bits_truncate(
                         self.0 | (self.0 & SAVED_DIRTY) >> SAVED_DIRTY_SHIFT,
                     ),
@@ -331,7 +336,8 @@ impl From<Entry> for RawEntry {
     fn from(entry: Entry) -> Self {
         match entry {
             Entry::None => Self::NONE,
-            // Rights are decided at the leaf; the way there allows everything, as Linux's `_PAGE_TABLE`.
+            // The leaf decides the rights; the tables above it allow everything, as with Linux's
+            // `_PAGE_TABLE`.
             Entry::Table(frame) => Self((frame.0 << 12) & FRAME | PRESENT | WRITE | USER | ACCESSED),
             Entry::Leaf(leaf) if leaf.is_accessible() => {
                 let flags = leaf.flags.bits();

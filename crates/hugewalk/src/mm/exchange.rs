@@ -70,7 +70,7 @@ fn exchange_vma<P: Platform>(
             drop(i_mmap);
             i_mmap = old.file().i_mmap_write(task);
         }
-        new.succeed(old);
+        new.take_over_from(old);
         i_mmap.replace(old, new.clone());
     }
     mmap.vmas.remove(old);

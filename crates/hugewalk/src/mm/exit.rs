@@ -1,6 +1,6 @@
 //! The end of an address space.
 
-use super::unmap::{empty_vma, give_promises_back, try_empty_vma};
+use super::unmap::{empty_vma, return_reservation, try_empty_vma};
 use super::{AddressSpace, MmapWriteGuard, free_tables};
 use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
@@ -71,7 +71,7 @@ impl<P: Platform> AddressSpace<P> {
 
 /// What follows once all VMAs have been emptied.
 fn finish<P: Platform>(mut mmap: MmapWriteGuard<'_, P>, task: &Task<P>) {
-    mmap.vmas.iter().for_each(|vma| give_promises_back(vma));
+    mmap.vmas.iter().for_each(|vma| return_reservation(vma));
     // From the last one, so that the list does not move.
     while let Some(vma) = mmap.vmas.last() {
         mmap.vmas.remove(&vma);

@@ -77,7 +77,7 @@ fn copy_vmas<P: Platform>(
             copy_entries(parent, old, &into, &new, task)?;
             // After the entries: a page that was taken away from the parent before it was copied is missed by the child as
             // well, which must not find zeroes in its place. (Linux forgets it here, and the child does.)
-            new.succeed(old);
+            new.take_over_from(old);
         }
     }
     Ok(())

@@ -347,7 +347,7 @@ fn move_vma<P: Platform>(
     let mut gather = Gather::new(old.mm(), &mut i_mmap);
     move_entries(mmap, &mut locked, new, &mut gather, task);
     gather.finish();
-    new.succeed(&old);
+    new.take_over_from(&old);
     i_mmap.exchange(&old, core::iter::once(new.clone()), &mut Room::none());
     drop(i_mmap);
     drop(locked);

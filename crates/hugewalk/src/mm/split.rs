@@ -83,7 +83,7 @@ impl<P: Platform> Split<P> {
                 }
                 // The parts are in the tree before `i_mmap` is let go: nobody shares with the whole any more
                 // (CVE-2025-38084, scenario S14).
-                let parts = cut.parts.iter().flatten().cloned().inspect(|part| part.succeed(&cut.old));
+                let parts = cut.parts.iter().flatten().cloned().inspect(|part| part.take_over_from(&cut.old));
                 i_mmap.exchange(&cut.old, parts, &mut cut.room);
             }
             mmap.vmas.remove(&cut.old);

@@ -108,7 +108,7 @@ impl<P: Platform> Unmap<P> {
             mmap.vmas.remove(vma);
             free_tables(mmap, vma.start()..vma.end(), task);
         }
-        self.doomed.iter().for_each(|vma| give_promises_back(vma));
+        self.doomed.iter().for_each(|vma| return_reservation(vma));
         self.doomed
     }
 }
@@ -174,7 +174,7 @@ fn wake_faults<P: Platform>(vma: &Vma<P>) {
 /// The promises that a private mapping leaves unused when it goes.
 ///
 /// Linux: `hugetlb_vm_op_close()` in mm/hugetlb.c.
-pub(super) fn give_promises_back<P: Platform>(vma: &Vma<P>) {
+pub(super) fn return_reservation<P: Platform>(vma: &Vma<P>) {
     if let Some(reserve) = vma.reserve() {
         let offsets = vma.offsets();
         let unused = reserve.used.lock().missing(offsets.start, offsets.end);
@@ -242,10 +242,10 @@ pub(crate) fn zap_range<P: Platform>(
             vma.set_robbed();
         }
         let before = locked.replace(|entry| zap.trace_of(entry));
-        cleared += u64::from(match (before, promised_to(vma, before)) {
+        cleared += u64::from(match (before, reservation_of(vma, before)) {
             (Entry::Leaf(leaf), Some(reserve)) => {
                 mm.sub_resident(size);
-                gather.unmapped_promised(address, leaf.frame, reserve);
+                gather.unmapped_reserved(address, leaf.frame, reserve);
                 true
             }
             _ => drop_entry(mm, size, address, before, gather),
@@ -258,7 +258,7 @@ pub(crate) fn zap_range<P: Platform>(
 /// has the page for itself. Not while there are surplus pages, which go first of all.
 ///
 /// Linux: `__unmap_hugepage_range()` in mm/hugetlb.c, from 6.12 on.
-fn promised_to<P: Platform>(vma: &Vma<P>, entry: Entry) -> Option<&Arc<PrivateReserve<P>>> {
+fn reservation_of<P: Platform>(vma: &Vma<P>, entry: Entry) -> Option<&Arc<PrivateReserve<P>>> {
     let hugetlb = vma.mm().hugetlb();
     let reserve = vma.reserve()?;
     let is_own = matches!(entry, Entry::Leaf(leaf) if hugetlb.page(leaf.frame).is_anon());

@@ -1,7 +1,7 @@
-//! The host's locks with the task in their signatures: what may block takes `&mut Task`.
+//! The host's locks, with the task in their signatures: a lock that may block takes `&mut Task`.
 //!
-//! A host that watches its locks tells them apart by where they are taken, so that place is passed on to it
-//! (`track_caller`). Inlined, it costs the others nothing.
+//! A host that watches its locks tells them apart by the place where they are taken, so that place is
+//! passed on to it (`track_caller`). It is inlined, and costs other hosts nothing.
 
 use alloc::vec::Vec;
 
@@ -11,16 +11,17 @@ use crate::error::OutOfMemory;
 use crate::platform::{Barriers, Platform};
 use crate::task::Task;
 
-/// A leaf lock around a few fields: pool counters, a page cache, a region map. Held for moments, never across a call
-/// that takes another lock but the pool's; so it needs no task, and destructors may take it.
+/// A leaf lock around a few fields: pool counters, a page cache, a region map. It is held for moments, and
+/// the only lock taken under it is the pool's. So it needs no task, and destructors may take it.
 pub(crate) type SpinLock<P, T> = Mutex<<P as Barriers>::SpinLock, T>;
 
 pub(crate) type SpinLockGuard<'l, P, T> = MutexGuard<'l, <P as Barriers>::SpinLock, T>;
 
-/// Locks `lock` once the list in it has room for as many more entries as `more` says.
+/// Locks `lock` once the list in it has room for as many further entries as `more` says.
 ///
-/// The allocator is not called with a spinning lock held: it may want one of its own, or take its time. So the memory comes
-/// before the lock is taken, and what it takes the place of goes after it was released.
+/// The allocator is not called with a spinning lock held: it may want one of its own, or take its time. So
+/// the new memory is allocated before the lock is taken, and the old memory is freed after the lock was
+/// released.
 ///
 /// # Errors
 ///
@@ -38,7 +39,7 @@ pub(crate) fn lock_with_room<P: Platform, T, E>(
             if list.capacity() - list.len() >= more {
                 return Ok(guard);
             }
-            // Twice as much as before, so that growing by one is cheap in the long run.
+            // Twice as much as before, so that growing by one is cheap on average.
             list.len().saturating_add(more).max(list.capacity().saturating_mul(2)).max(4)
         };
         let mut other = Vec::new();
@@ -49,7 +50,7 @@ pub(crate) fn lock_with_room<P: Platform, T, E>(
             other.append(list);
             core::mem::swap(list, &mut other);
         }
-        // Before the memory that is not needed any more, or was not needed at all.
+        // Unlocks first, then frees the memory that is no longer needed, or never was.
         drop(guard);
         drop(other);
     }
@@ -98,7 +99,7 @@ impl<P: Platform, T> RwSem<P, T> {
         self.0.write()
     }
 
-    /// As [`write`](Self::write), where nothing may sleep: for a protocol that does so all the same.
+    /// As [`write`](Self::write), for a weaker protocol that sleeps where nothing may sleep.
     #[inline]
     #[track_caller]
     pub(crate) fn write_against_the_order(&self) -> WriteSem<'_, P, T> {

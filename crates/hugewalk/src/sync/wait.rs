@@ -1,15 +1,18 @@
-//! Waiting for something that another task brings about, without ever missing that it has.
+//! Waiting for something that another task brings about, without missing it.
 //!
 //! # Protocol
 //!
-//! Who waits puts itself into the queue *first* and looks *then*; who brings the thing about does so first and wakes
-//! then. So either the look finds it, or the waking finds the waiter (scenario S19). The look must not sleep, which would
-//! use up the very wake-up it waits for: it gets the task behind a shared borrow, and everything that sleeps wants `&mut`.
+//! A task that waits queues *first* and looks *then*. A task that brings the thing about does so first and
+//! wakes then. So either the look finds it, or the wake-up finds the waiter.
 //!
-//! A task stays in the queue until it has found what it waits for. So a place in a queue is all the memory that waiting
-//! takes, and a caller that must not fail any more can take it beforehand.
+//! The look must not sleep: that would use up the very wake-up it waits for. It gets the task behind a
+//! shared borrow, and everything that sleeps wants `&mut`.
 //!
-//! Under the queue's spinning lock nothing is allocated and nothing is dropped, keys included; a key is only looked at there.
+//! A task stays in the queue until it has found what it waits for. So a place in the queue is all the
+//! memory that waiting takes, and a caller that must not fail later can take the place beforehand.
+//!
+//! Under the queue's spinning lock nothing is allocated and nothing is dropped. Keys are only looked at
+//! there.
 
 use alloc::vec::Vec;
 
@@ -18,7 +21,7 @@ use crate::error::OutOfMemory;
 use crate::platform::{Platform, Protocol, Step};
 use crate::task::Task;
 
-/// The place where one task sleeps. As `std::thread::park`: a token that is there or not.
+/// The place where one task sleeps, with a token that is present or not, as in `std::thread::park`.
 ///
 /// # Safety
 ///
@@ -26,9 +29,10 @@ use crate::task::Task;
 pub unsafe trait Parker: Send + Sync + 'static {
     /// A place without a token.
     fn new() -> Self;
-    /// Takes the token; sleeps until there is one. May return without one.
+    /// Takes the token; sleeps until there is one. May return without one, like any wake-up that means
+    /// nothing.
     fn park(&self);
-    /// Puts the token there. Does not sleep; called with spinning locks held.
+    /// Makes the token present. Does not sleep; it is called with spinning locks held.
     fn unpark(&self);
 }
 
@@ -43,7 +47,7 @@ impl<P: Platform> WaitQueue<P> {
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`] if the queue cannot take the task; it has neither looked nor slept then.
+    /// [`OutOfMemory`] if there is no room in the queue; the task has neither looked nor slept then.
     pub fn wait<R>(
         &self,
         task: &mut Task<P>,
@@ -60,7 +64,7 @@ impl<P: Platform, K> WaitQueue<P, K> {
         Self { waiting: SpinLock::<P, _>::new(Vec::new()) }
     }
 
-    /// As [`wait`](WaitQueue::wait), for what the key says.
+    /// As [`wait`](WaitQueue::wait), for the thing that the key names.
     ///
     /// # Errors
     ///
@@ -83,8 +87,8 @@ impl<P: Platform, K> WaitQueue<P, K> {
         Ok(self.sleep(task, look))
     }
 
-    /// Wakes the tasks in the queue whose keys are wanted. They stay in it until they have found what they wait for.
-    /// Does not sleep.
+    /// Wakes the tasks in the queue whose keys are wanted. They stay queued until they have found what they
+    /// wait for. Does not sleep.
     pub fn wake(&self, wanted: impl Fn(&K) -> bool) {
         for (parker, key) in &*self.waiting.lock() {
             if wanted(key) {
@@ -104,8 +108,8 @@ impl<P: Platform, K> WaitQueue<P, K> {
         self.waiting.lock().len()
     }
 
-    /// Takes a place in the queue. To be followed by [`sleep`](Self::sleep), or by [`leave`](Self::leave) if it does not
-    /// come to that.
+    /// Takes a place in the queue. [`sleep`](Self::sleep) follows, or [`leave`](Self::leave) if the task
+    /// need not wait after all.
     pub(crate) fn enter(&self, key: K, task: &Task<P>) -> Result<(), OutOfMemory> {
         let mut waiting = lock_with_room::<P, _, _>(&self.waiting, |waiting| waiting, |_| 1)?;
         // Does not allocate: there is room.
@@ -113,26 +117,26 @@ impl<P: Platform, K> WaitQueue<P, K> {
         Ok(())
     }
 
-    /// As [`wait`](WaitQueue::wait), by a task that has taken its place. Does not fail.
+    /// As [`wait`](WaitQueue::wait), for a task that has taken its place already. Does not fail.
     pub(crate) fn sleep<R>(&self, task: &mut Task<P>, mut look: impl FnMut(&Task<P>) -> Option<R>) -> R {
         loop {
             if let Some(found) = look(task) {
                 self.leave(task.parker());
                 return found;
             }
-            // A token from before, or from another queue, is one look more.
+            // A token from before, or from another queue, costs one more look.
             task.parker().park();
         }
     }
 
-    /// Gives a place in the queue up.
+    /// Gives up a place in the queue.
     pub(crate) fn leave(&self, of: &Arc<P::Parker>) {
         let left = {
             let mut waiting = self.waiting.lock();
             let at = waiting.iter().position(|(parker, _)| Arc::ptr_eq(parker, of));
             at.map(|at| waiting.swap_remove(at))
         };
-        // With the lock released: dropping the key is the caller's code, which may use this very queue.
+        // Dropped with the lock released: a key's `drop` is the caller's code, and may use this very queue.
         drop(left);
     }
 }

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// # Safety
 ///
 /// - The operations must be atomic and give the orderings that are asked for, as those of [`AtomicU64`] do.
-/// - Whoever implements [`Platform`](crate::platform::Platform) hands out table pages as arrays of this type: it must
+/// - A [`Platform`](crate::platform::Platform) hands out table pages as arrays of this type. So it must
 ///   have the size, alignment and representation of a `u64` there, and all-zero bytes must be the value 0.
 pub unsafe trait Word: Send + Sync + 'static {
     /// A word of this value.

@@ -1,11 +1,15 @@
-//! Table pages: 512 entries, and beside them a record with the lock, the count of users and the generation.
+//! Table pages: 512 entries, and beside them a record with the lock, the share count and the generation.
 //!
 //! # Life of a table
 //!
-//! Made by one address space, and nobody else knows it. *Published* when its parent entry is stored: from then on walkers
-//! find it. *Shared* when another address space stores it in a parent entry of its own. *Detached* by clearing a parent
-//! entry, under the table's lock, after which the generation goes up; when the last user has detached it, it is
-//! *retired*: handed to RCU, and freed with its record (lock, counts and all) after a grace period (P1).
+//! One address space makes a table; no other thread can reach it yet.
+//!
+//! - It is *published* when its parent entry is stored: from then on walkers find it.
+//! - It is *shared* when another address space stores it in a parent entry of its own.
+//! - It is *detached* when a parent entry is cleared, under the table's lock. The generation goes up after
+//!   that.
+//! - It is *retired* when its last user has detached it: the table goes to RCU, which frees it after a
+//!   grace period, together with its record (lock, counts and all). This is P1 of [the rule](crate::walk).
 
 mod slot;
 
@@ -28,13 +32,13 @@ use crate::sync::Word;
 
 /// The record of a table page: what Linux keeps in `struct ptdesc`.
 ///
-/// The first cache line is read by every walker and written by share and unshare only; the lock, which every fault
-/// writes, has a line of its own.
+/// Every walker reads the first cache line; only sharing and unsharing write it. The lock, which every
+/// fault writes, has a line of its own.
 ///
 /// # Invariants
 ///
-/// - `users` is the number of parent entries that point to the table, less one, whenever `i_mmap` of the file it maps
-///   is free. A table is shared only while it holds 2 MiB leaves.
+/// - `users`, the share count, is the number of parent entries that point to the table, less one, whenever
+///   `i_mmap` of the file it maps is free. A table is shared only while it holds 2 MiB leaves.
 /// - `generation` goes up after each clearing of a parent entry and never comes back to a value it had.
 /// - `rcu` is touched only by the gather that owns the retired table, and by RCU.
 /// - `hugetlb` points to the system that made the table, which outlives it.
@@ -94,7 +98,7 @@ impl<'a, P: Platform> TableRef<'a, P> {
 
     #[inline]
     pub(crate) fn entry(self, index: usize) -> &'a P::Word {
-        // The mask is what the processor does; it also spares the bounds check.
+        // The processor masks the index in the same way. The mask also spares the bounds check.
         &self.entries[index & (ENTRIES - 1)]
     }
 
@@ -109,26 +113,30 @@ impl<'a, P: Platform> TableRef<'a, P> {
         self.record.frame
     }
 
-    /// How many parent entries point here besides one.
+    /// The share count: how many parent entries point here, less one.
     pub(crate) fn users(self) -> u64 {
-        // Acquire: pairs with `add_user` and `remove_user`. Those who act on the answer hold `i_mmap` in write, or the table's
-        // lock with the mmap lock in write, which orders it already; to the others it is a hint.
+        // Acquire: pairs with `add_user` and `remove_user`. A caller that acts on the answer holds `i_mmap`
+        // in write, or the table's lock with the mmap lock in write; either orders it already. To other
+        // callers it is a hint.
         self.record.users.load(Ordering::Acquire)
     }
 
-    /// Counts one user more. The caller holds `i_mmap` in read, under which nobody counts down.
+    /// Raises the share count by one; returns the new count. The caller holds `i_mmap` in read, under which
+    /// the count does not fall.
     pub(crate) fn add_user(self) -> u64 {
-        // Under `i_mmap` in read several count up at a time, and each has to see the others' counts: any read-modify-write does.
-        // `i_mmap` orders it against `remove_user`, so AcqRel is more than it takes.
+        // Several tasks may count up at a time under `i_mmap` in read, and each has to see the others'
+        // counts: any read-modify-write does. `i_mmap` orders it against `remove_user`, so AcqRel is more
+        // than it takes.
         self.record.users.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Counts one user less; returns how many are left.
+    /// Lowers the share count by one; returns how many address spaces still use the table.
     pub(crate) fn remove_user(self) -> u64 {
-        // The count is of users besides one, so what it was is how many there are now. Release: pairs with the Acquire of
-        // `users` in the user that finds itself alone, and of the next `remove_user`: what this user did to the table comes
-        // before the last one retires it. `i_mmap` orders it too, but for `share`, which takes back under `i_mmap` in read what it
-        // has counted in vain.
+        // The count leaves one user out, so its old value is the number of users that are left.
+        //
+        // Release: pairs with the Acquire of `users` in a user that finds itself alone, and with that of
+        // the next `remove_user`. So what this user did to the table comes before the last user retires it.
+        // `i_mmap` orders it too, except in `share`, which takes back its own count under `i_mmap` in read.
         self.record.users.fetch_sub(1, Ordering::AcqRel)
     }
 
@@ -138,8 +146,10 @@ impl<'a, P: Platform> TableRef<'a, P> {
         self.record.generation.load(Ordering::Acquire)
     }
 
-    /// Counts the generation up; the parent entry has been cleared just before, with the table lock held. Release: pairs with
-    /// the Acquire in [`generation`](TableRef::generation), so whoever reads the new count sees the parent entry cleared.
+    /// Counts the generation up. The caller has just cleared the parent entry, with the table lock held.
+    ///
+    /// Release: pairs with the Acquire in [`generation`](TableRef::generation), so a reader that sees the
+    /// new count sees the parent entry cleared.
     pub(crate) fn bump_generation(self) {
         if P::Protocol::keeps(Step::BumpGeneration) {
             self.record.generation.fetch_add(1, Ordering::AcqRel);
@@ -159,7 +169,7 @@ impl<'a, P: Platform> TableRef<'a, P> {
     }
 }
 
-/// A table that its maker alone knows. Dropped, it is freed at once: nobody can have found it.
+/// A table that only its maker can reach. Dropping it frees it at once: no walker can have found it.
 ///
 /// # Invariants
 ///
@@ -174,7 +184,7 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
     pub(crate) fn new(hugetlb: &'h Hugetlb<P>) -> Result<Self, OutOfMemory> {
         let platform = hugetlb.platform();
         let frame = platform.alloc_table().ok_or(OutOfMemory)?;
-        // A bit too many would be a reserved bit of an entry.
+        // A frame that is too large would set a reserved bit of an entry.
         assert!(
             frame.fits(),
             "the platform broke its contract: alloc_table() returned {frame:?}, which no entry can name"
@@ -183,7 +193,8 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
         let (place, entries) =
             (unsafe { platform.table_record(frame) }, unsafe { platform.table_entries(frame) });
         debug_assert!(
-            // SAFETY: the entries are ours alone, and have the representation of a `u64`.
+            // SAFETY: only this function can reach the entries yet, and they have the representation of a
+            // `u64`.
             unsafe { entries.cast::<[u64; ENTRIES]>().as_ref() }.iter().all(|&entry| entry == 0),
             "the platform broke its contract: alloc_table() returned {frame:?}, whose entries are not all zero"
         );
@@ -201,7 +212,8 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
                 "a spinning lock has at most 64 bytes: see `TableRecord`"
             );
         };
-        // SAFETY: by the contract of `Platform` the record of a frame just allocated is ours alone; a `Table` fits.
+        // SAFETY: by the contract of `Platform`, only this function can reach the record of a frame just
+        // allocated; a `Table` fits.
         unsafe { place.cast().write(record) };
         // INVARIANT: allocated and initialised above, stored nowhere yet.
         Ok(Self { hugetlb, frame })
@@ -211,7 +223,8 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
         self.frame
     }
 
-    /// The entry that publishes the table. It is then the owner of that entry who detaches and retires it.
+    /// The frame, for the entry that publishes the table. From then on the owner of that entry detaches and
+    /// retires it.
     pub(crate) fn into_frame(self) -> TableFrame {
         let frame = self.frame;
         core::mem::forget(self);
@@ -221,13 +234,13 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
 
 impl<P: Platform> Drop for OwnedTable<'_, P> {
     fn drop(&mut self) {
-        // SAFETY: by the type invariants nobody else has found it.
+        // SAFETY: by the type invariants no parent entry points to it, so no walker has found it.
         unsafe { self.hugetlb.platform().free_table(self.frame) };
     }
 }
 
-/// Tables that have been detached by their last user, on their way to RCU. The links lie in the tables' own records, so
-/// that adding one needs no memory.
+/// Tables that their last user has detached, on their way to RCU. The links lie in the tables' own records,
+/// so adding one needs no memory.
 ///
 /// # Invariants
 ///
@@ -245,26 +258,27 @@ impl Retired {
     ///
     /// The caller detached `table` as its last user: no parent entry points to it, and none ever will.
     pub(crate) unsafe fn push<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, table: TableRef<'_, P>) {
-        // From the platform's pointer to the whole record, not from a reference to the head in it: the callback goes back
-        // from the head to the record. The head is the first field of a `repr(C)` struct, so the addresses are the same.
-        // SAFETY: the table is alive, so its frame is allocated.
+        // The pointer is made from the platform's pointer to the whole record, not from a reference to the
+        // head in it, because the callback goes back from the head to the record. The head is the first
+        // field of a `repr(C)` struct, so the addresses are the same.
         let head = unsafe { hugetlb.platform().table_record(table.frame()) }.cast::<RcuHead>().as_ptr();
-        // SAFETY: by this function's contract and the invariants of `Table` the head is ours alone now.
+        // SAFETY: by this function's contract and the invariants of `Table`, this list owns the head now.
         unsafe { (*head).next = self.first };
         self.first = head;
     }
 
-    /// Hands all of them to RCU. The translations that led to them have been flushed.
+    /// Hands all of them to RCU. The translations that led to them have been flushed already.
     pub(crate) fn free_after_grace_period<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, mm: u64) {
         while let Some(head) = NonNull::new(self.first) {
-            // SAFETY: by the type invariants the head is alive and ours.
+            // SAFETY: by the type invariants the head is alive, and this list owns it.
             self.first = unsafe { (*head.as_ptr()).next };
             hugetlb.platform().trace(Event::TableRetired { mm });
             if P::Protocol::keeps(Step::RcuFree) {
                 // SAFETY: the record stays until its callback, which may run on any thread, frees it.
                 unsafe { hugetlb.rcu().call(hugetlb.platform(), head) };
             } else {
-                // SAFETY: a weaker protocol; who chose it vouches for what happens (see `Protocol`).
+                // SAFETY: a weaker protocol. The `unsafe impl` that chose it answers for what happens (see
+                // `Protocol`).
                 unsafe { RcuHead::invoke(head) };
             }
         }
@@ -277,7 +291,7 @@ impl Retired {
 ///
 /// `head` is the `rcu` of a [`Table`] of `P` whose grace period is over.
 unsafe fn free_table<P: Platform>(head: NonNull<RcuHead>) {
-    // Made of a pointer to the record in `Retired::push`.
+    // `Retired::push` made it from a pointer to the record.
     let record = head.cast::<Table<P>>();
     // SAFETY: the record lives until `free_table` below.
     let Table { hugetlb, frame, .. } = *unsafe { record.as_ref() };

@@ -1,4 +1,4 @@
-//! Slots: the place of one entry, and what a walk's proof allows to do with it.
+//! Slots: the place of one entry, and the operations that a walk's proof allows on it.
 
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
@@ -24,10 +24,11 @@ pub trait Kind: sealed::Sealed {}
 #[derive(Debug)]
 pub enum Stable {}
 
-/// The table is not freed; whether it still belongs to the address space has to be asked each time.
+/// The table is not freed, but it may be unshared at any moment. So each access checks whether it still
+/// belongs to the address space.
 ///
-/// Such a slot stays on the thread of its read section: its lock relies on that section to keep the task from sleeping,
-/// and on another thread it would be the wrong task.
+/// Such a slot stays on the thread of its read section. Its lock relies on that section to keep the task
+/// from sleeping; on another thread it would be the wrong task.
 #[derive(Debug)]
 pub struct Alive(PhantomData<TaskStaysOnItsThread>);
 
@@ -61,8 +62,8 @@ impl<'p, P: Platform> Place<'p, P> {
     /// Does the parent entry still point to the table? Compares the table's frame alone: the processor may have set
     /// the accessed bit meanwhile.
     ///
-    /// Acquire: in a confirmation the loads keep their order (P3). Under the table lock, which whoever clears the parent entry
-    /// holds, the lock has ordered them already (P2).
+    /// Acquire: in a confirmation, the loads keep their order (P3). Under the table lock the lock has
+    /// ordered them already, since a parent entry is only cleared under it (P2).
     #[inline]
     fn is_attached(&self) -> bool {
         let now = RawEntry::from_bits(self.parent.load(Ordering::Acquire));
@@ -78,7 +79,8 @@ impl<'p, P: Platform> Place<'p, P> {
         self.lock_in_section()
     }
 
-    /// As [`lock`](Self::lock), where `'p` lies inside a read section, which keeps the task borrowed already.
+    /// As [`lock`](Self::lock), for a `'p` that lies inside a read section. The section keeps the task
+    /// borrowed already.
     fn lock_in_section<'s>(self) -> LockedSlot<'s, P>
     where
         'p: 's,
@@ -91,8 +93,8 @@ impl<'p, P: Platform> Place<'p, P> {
 
 /// The place of one entry. Linux: `pte_t *`.
 ///
-/// Reached only through a proof, and tied to it: it cannot outlive the lock or the read section it was found under.
-/// What it allows depends on the kind of proof; see [`walk`](crate::walk).
+/// A slot is reached only through a proof, and cannot outlive the lock or the read section it was found
+/// under. What it allows depends on the kind of proof; see [`walk`](crate::walk).
 pub struct Slot<'p, P: Platform, K: Kind> {
     place: Place<'p, P>,
     kind: PhantomData<K>,
@@ -106,8 +108,8 @@ impl<'p, P: Platform, K: Kind> Slot<'p, P, K> {
 }
 
 impl<'p, P: Platform> Slot<'p, P, Stable> {
-    /// Reads the entry. The table is the address space's own; the entry itself may change at any moment unless the
-    /// table lock is held too.
+    /// Reads the entry. The table belongs to the address space; the entry itself may change at any moment,
+    /// unless the table lock is held too.
     #[inline]
     #[must_use]
     pub fn read(&self) -> Entry {
@@ -138,7 +140,7 @@ impl<'p, P: Platform> Slot<'p, P, Stable> {
         self.place.table.frame().0
     }
 
-    /// Works on this slot with its table locked, where that may be the table `held` has locked already.
+    /// Works on this slot with its table locked. The table may be the one that `held` has locked already.
     pub(crate) fn lock_beside<R>(
         &self,
         held: &LockedSlot<'_, P>,
@@ -148,13 +150,13 @@ impl<'p, P: Platform> Slot<'p, P, Stable> {
         if self.place.table.frame() != held.place.table.frame() {
             return work(&self.place.lock(task));
         }
-        // INVARIANT: locked by `held`, which outlives the call and does the unlocking.
+        // INVARIANT: locked by `held`, which outlives the call and unlocks it.
         work(&*ManuallyDrop::new(LockedSlot { place: self.place, _stays: TaskStaysOnItsThread::MARK }))
     }
 }
 
 impl<'p, P: Platform> Slot<'p, P, Alive> {
-    /// Reads the entry, confirmed: it was this address space's own at the moment it was read (P3).
+    /// Reads the entry, confirmed: it belonged to this address space at the moment it was read (P3).
     ///
     /// # Errors
     ///
@@ -164,16 +166,17 @@ impl<'p, P: Platform> Slot<'p, P, Alive> {
         self.peek()?.confirm()
     }
 
-    /// Reads the entry without confirming it yet, for those who must do something in between, such as taking a
-    /// reference to the page. What was read is given out by [`Unconfirmed::confirm`] alone.
+    /// Reads the entry without confirming it yet, for a caller that must do something in between, such as
+    /// taking a reference to the page. Only [`Unconfirmed::confirm`] gives out what was read.
     ///
     /// # Errors
     ///
     /// [`Unshared`]: the table was taken away since the walk; walk again.
     #[inline]
     pub fn peek(&self) -> Result<Unconfirmed<'_, P>, Unshared> {
-        // The generation first, then the parent: an unshare that has counted up is then seen at the parent, and one
-        // that counts up later is seen at the end.
+        // The generation first, then the parent entry. If an unshare has counted up before this, the
+        // cleared parent entry is seen here; if it counts up later, the confirmation sees the new
+        // generation.
         let confirmed = P::Protocol::keeps(Step::ConfirmGeneration);
         let note = || if confirmed { self.place.table.generation() } else { 0 };
         let first = P::Protocol::keeps(Step::NoteGenerationFirst).then(note);
@@ -195,14 +198,14 @@ impl<'p, P: Platform> Slot<'p, P, Alive> {
         self.place.table.users()
     }
 
-    /// Locks the table and checks that it is still the address space's own (P2). Spins.
+    /// Locks the table and checks that it still belongs to the address space (P2). Spins.
     ///
     /// # Errors
     ///
     /// [`Unshared`]: the table was taken away since the walk; walk again.
     pub fn lock(&self) -> Result<LockedSlot<'_, P>, Unshared> {
         let locked = self.place.lock_in_section();
-        // Detaching happens under the lock just taken, so the answer holds as long as the lock does.
+        // A detach takes the lock that was just taken, so the answer holds as long as the lock is held.
         if P::Protocol::keeps(Step::Revalidate) && !self.place.is_attached() {
             return Err(Unshared);
         }
@@ -219,7 +222,7 @@ pub struct Unconfirmed<'s, P: Platform> {
 }
 
 impl<P: Platform> Unconfirmed<'_, P> {
-    /// The entry, if the table has been the address space's own from before the read until now.
+    /// The entry, if the table has belonged to the address space from before the read until now.
     ///
     /// # Errors
     ///
@@ -230,22 +233,23 @@ impl<P: Platform> Unconfirmed<'_, P> {
         Ok(self.entry.decode())
     }
 
-    /// What was read, not confirmed: good for taking a reference to the page and for nothing else. It may be a foreign
-    /// page; whether it is, only [`confirm_unchanged`](Self::confirm_unchanged) tells, afterwards.
+    /// What was read, not confirmed: good for taking a reference to the page and for nothing else. The page
+    /// may be a foreign one; only [`confirm_unchanged`](Self::confirm_unchanged) tells, afterwards.
     #[inline]
     pub(crate) fn unconfirmed(&self) -> Entry {
         self.entry.decode()
     }
 
-    /// As [`confirm`](Self::confirm), and the entry has not changed either since it was read.
+    /// As [`confirm`](Self::confirm), and also checks that the entry has not changed since it was read.
     ///
     /// # Errors
     ///
     /// [`Unshared`]: one of the two has changed; walk again.
     #[inline]
     pub fn confirm_unchanged(self) -> Result<Entry, Unshared> {
-        // SeqCst, as the exchange in `LockedSlot::replace`: whoever has pinned the page before this load sees that the entry has
-        // lost the right to write, or whoever took that right away sees the pin (see `mm::fork`).
+        // SeqCst, as is the exchange in `LockedSlot::replace`. Either the task that pinned the page before
+        // this load sees that the entry has lost the right to write, or the task that took this right away
+        // sees the pin (see `mm::fork`).
         let now = self.place.table.entry(self.place.index).load(Ordering::SeqCst);
         if P::Protocol::keeps(Step::ConfirmEntry) && RawEntry::from_bits(now) != self.entry {
             return Err(Unshared);
@@ -282,9 +286,10 @@ impl<P: Platform> Unconfirmed<'_, P> {
     }
 }
 
-/// A slot whose table is locked, and is the address space's own as long as it is.
+/// A slot whose table is locked. The table belongs to the address space as long as the lock is held.
 ///
-/// Neither `Send` nor `Sync`: the task that locked the table is the one that must not sleep, and the one that unlocks it.
+/// Neither `Send` nor `Sync`: the task that locked the table must not sleep, and is the one that unlocks
+/// it.
 ///
 /// # Invariants
 ///
@@ -308,8 +313,8 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         self.place.table.users()
     }
 
-    /// Sets the accessed bit, and the dirty bits if `write`, of a leaf that allows the access: what a processor does.
-    /// Returns false if the entry is no such leaf.
+    /// Sets the accessed bit, and the dirty bits if `write`, of a leaf that allows the access, as a
+    /// processor does. Returns false if the entry is no such leaf.
     pub fn mark_used(&self, write: bool) -> bool {
         let now = self.read();
         if !matches!(now, Entry::Leaf(leaf) if leaf.is_accessible() && (!write || leaf.is_writable())) {
@@ -320,7 +325,7 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         } else {
             LeafFlags::ACCESSED
         };
-        // It allows the access until the table is unlocked.
+        // The leaf allows the access until the table is unlocked.
         self.replace_seen(now, |entry| entry.with(used));
         true
     }
@@ -343,15 +348,18 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
 
     /// Replaces the entry by what `next` makes of it, and returns what it was. `next` may be called more than once.
     ///
-    /// Processors set accessed and dirty bits at any moment, and take no lock for it. So the new entry is made of the very
-    /// value that it takes the place of, never of one that was read earlier, and no bit is lost. Nobody sees the entry empty in
-    /// between. The caller owes a flush if the entry allows less than before.
+    /// Processors set accessed and dirty bits at any moment, without a lock. So the new entry is computed
+    /// from the very value that it replaces, never from one that was read earlier, and no bit is lost. No
+    /// reader sees the entry empty in between.
+    ///
+    /// If the new entry allows less than the old one, the caller flushes the TLB.
     pub(crate) fn replace(&self, next: impl Fn(Entry) -> Entry) -> Entry {
         self.replace_raw(self.raw(), next)
     }
 
-    /// As [`replace`](Self::replace), by a caller that has read the entry under this hold of the lock. What it has read saves a
-    /// load, and is no more than a guess: if a processor has set a bit since, `next` is asked again.
+    /// As [`replace`](Self::replace), for a caller that has read the entry while it held the lock. `seen`
+    /// saves a load and is no more than a guess: if a processor has set a bit since, `next` is called
+    /// again.
     pub(crate) fn replace_seen(&self, seen: Entry, next: impl Fn(Entry) -> Entry) -> Entry {
         self.replace_raw(RawEntry::from(seen), next)
     }
@@ -361,9 +369,11 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         let mut now = guess;
         loop {
             let wanted = RawEntry::from(next(now.decode()));
-            // On success, Release for the page or table behind the new entry, which pairs with the Acquire of whoever reads it
-            // (`TableRef::read`); Acquire for what the old entry's maker did. SeqCst: see `confirm_unchanged`. On failure, Acquire
-            // as for any read: the caller may go on to use what the entry says.
+            // On success: Release for the page or table behind the new entry, which pairs with the Acquire
+            // of its readers (`TableRef::read`); Acquire for what the maker of the old entry did; SeqCst
+            // for the reason given in `confirm_unchanged`.
+            //
+            // On failure: Acquire, as for any read, since the caller may go on to use what the entry says.
             match word.compare_exchange(now.bits(), wanted.bits(), Ordering::SeqCst, Ordering::Acquire) {
                 Ok(_) => return now.decode(),
                 Err(other) => now = RawEntry::from_bits(other),
@@ -371,8 +381,8 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         }
     }
 
-    /// Fills an entry that processors cannot use: an empty one, a marker, a migration entry, a leaf without access. They write
-    /// to no such entry, so there is nothing to lose, and a plain store does.
+    /// Fills an entry that processors cannot use: an empty one, a marker, a migration entry, a leaf without
+    /// access. Processors never write to such an entry, so nothing can be lost and a plain store is enough.
     pub(crate) fn fill(&self, entry: Entry) {
         let word = self.place.table.entry(self.place.index);
         let bits = RawEntry::from(entry).bits();
@@ -380,17 +390,19 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
             let before = RawEntry::from_bits(word.swap(bits, Ordering::AcqRel));
             debug_assert!(!before.is_present(), "{before:?} is filled with {entry:?}");
         } else {
-            // Release: pairs with the Acquire of whoever reads the entry (`TableRef::read`), which then sees the page or table
-            // behind it as it was made.
+            // Release: pairs with the Acquire of the entry's readers (`TableRef::read`), which then see the
+            // page or table behind it as it was made.
             word.store(bits, Ordering::Release);
         }
     }
 
-    /// Takes the entry out, to put it in at another place or to drop it. A swap, since processors may set bits until then.
+    /// Takes the entry out, to store it in another place or to drop it. A swap, since processors may set
+    /// bits until then.
     pub(crate) fn take(&self) -> Entry {
-        // Acquire pairs with the Release of the store that made the entry: what it stands for is the caller's now. Release: a
-        // reader that finds the entry empty finds what was done before. Nothing pairs with it on processors' side; they are
-        // flushed before the page goes elsewhere.
+        // Acquire: pairs with the Release of the store that made the entry; the caller now owns what it
+        // stands for. Release: a reader that finds the entry empty sees what was done before. Nothing pairs
+        // with it on the side of the processors: their TLBs are flushed before the page is used for
+        // something else.
         RawEntry::from_bits(self.place.table.entry(self.place.index).swap(0, Ordering::AcqRel)).decode()
     }
 

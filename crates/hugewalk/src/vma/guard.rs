@@ -9,8 +9,8 @@ use crate::platform::{Platform, Protocol, Step};
 use crate::sync::{Arc, ReadSem, WriteSem};
 use crate::task::Task;
 
-/// The mmap lock, in read or write, or `i_mmap` with the VMA in its tree: what has to be held to take the lock of a VMA
-/// that turns out to have none.
+/// What has to be held to take the lock of a VMA, since the VMA may turn out to have none: the mmap lock,
+/// in read or write, or `i_mmap` with the VMA in its tree.
 pub(crate) mod held {
     use crate::platform::Platform;
     use crate::vma::Vma;
@@ -45,7 +45,8 @@ impl<'v, P: Platform> VmaReadGuard<'v, P> {
         })
     }
 
-    /// What a walker holds besides its read section: nothing, but for a protocol that wants the VMA lock there. Sleeps then.
+    /// What a walker holds besides its read section. Nothing, except in a weaker protocol that takes the
+    /// VMA lock there; sleeps then.
     pub(crate) fn beside_section<H: held::KeepsVma<P>>(
         holder: &'v H,
         vma: &'v Vma<P>,
@@ -63,8 +64,9 @@ impl<'v, P: Platform> VmaReadGuard<'v, P> {
 
 /// The lock of a VMA, held in write: its tables may be unshared, given `i_mmap` in write as well.
 ///
-/// A proof that they are *stable*: nobody else unshares them. The holder may, by borrowing the guard mutably
-/// ([`huge_pmd_unshare`](crate::share::huge_pmd_unshare)), and has no slot left that it found under it then.
+/// A proof that they are *stable*: no other task unshares them. The holder may, by borrowing the guard
+/// mutably ([`huge_pmd_unshare`](crate::share::huge_pmd_unshare)); then no slot is left that was found
+/// under the guard.
 ///
 /// # Invariants
 ///
@@ -86,8 +88,8 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
         holder.keeps(vma).then(|| Self { vma, _semaphore: vma.semaphore().map(|lock| lock.write(task)) })
     }
 
-    /// Takes the lock in write if that needs no waiting: what those do who come from the file or the page, with
-    /// `i_mmap` held, against the lock order.
+    /// Takes the lock in write if that needs no waiting. For callers that come from the file or the page
+    /// with `i_mmap` held, which is against the lock order.
     pub(crate) fn try_lock<H: held::KeepsVma<P>>(holder: &'v H, vma: &'v Vma<P>) -> Option<Self> {
         let _semaphore = match vma.semaphore() {
             Some(lock) if P::Protocol::keeps(Step::TryVmaLock) => Some(lock.try_write()?),
@@ -104,8 +106,9 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
         self.vma
     }
 
-    /// Joins a lock that was waited for, without `i_mmap`, to the `i_mmap` that has been taken since. `None` if the VMA
-    /// has left the file's tree meanwhile (scenario S21). `_semaphore` is the lock of `vma`, and stays the caller's.
+    /// Joins a VMA lock that the caller waited for without `i_mmap` to the `i_mmap` that it has taken
+    /// since. `None` if the VMA has left the file's tree meanwhile. `_semaphore` is the lock of `vma`, and
+    /// stays the caller's.
     pub(crate) fn joined<H: held::KeepsVma<P>>(
         holder: &'v H,
         vma: &'v Vma<P>,
@@ -117,8 +120,8 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
     }
 }
 
-/// A VMA whose lock is to be waited for with nothing held that keeps the VMA: it may be unmapped before the lock is had. So
-/// whoever waits has a reference (scenario S21).
+/// A VMA whose lock a task waits for while nothing keeps the VMA. It may be unmapped before the task has
+/// the lock, so the task holds a reference.
 pub(crate) enum Awaited<P: Platform> {
     Held(Arc<Vma<P>>),
     /// In a weaker protocol: it may be gone.
@@ -140,7 +143,8 @@ impl<P: Platform> Deref for Awaited<P> {
     fn deref(&self) -> &Vma<P> {
         match self {
             Self::Held(vma) => vma,
-            // SAFETY: a weaker protocol; who chose it vouches for what happens (see `Protocol`).
+            // SAFETY: a weaker protocol. The `unsafe impl` that chose it answers for what happens (see
+            // `Protocol`).
             Self::Unheld(vma) => unsafe { vma.as_ref() },
         }
     }

@@ -1,16 +1,18 @@
 //! Mapped ranges and their locks.
 //!
-//! A [`Vma`] never changes: who splits it, protects it anew or moves it replaces it by others, under the mmap lock in
-//! write, the VMA lock in write and the `i_mmap` lock in write. Whoever found a VMA under any of the three can rely on
-//! its bounds and flags.
+//! A [`Vma`] never changes. An operation that splits, protects or moves it replaces it by others, with the
+//! mmap lock, the VMA lock and the `i_mmap` lock held in write. So a caller that holds any of the three can
+//! rely on the bounds and flags of a VMA it has found.
 //!
 //! # The VMA lock
 //!
-//! A VMA that may be shared has a lock: held in read, the tables of the range stay in place; held in write,
-//! unsharing may happen. A private VMA that owns reservations uses the lock of its reservations in the same role. A
-//! private VMA without has none: its tables are never shared, and the mmap lock alone keeps them. [`VmaReadGuard`] and
-//! [`VmaWriteGuard`] stand for all three cases. (Linux allocates the lock apart from the VMA and must do without where
-//! that fails; here it lies in the VMA.)
+//! A VMA that may share tables has a lock. Held in read, it keeps the tables of the range in place. Held in
+//! write, it lets its holder unshare.
+//!
+//! A private VMA that owns a reservation uses the reservation's lock in the same role. A private VMA
+//! without one has no lock: its tables are never shared, and the mmap lock alone keeps them.
+//! [`VmaReadGuard`] and [`VmaWriteGuard`] stand for all three cases. (Linux allocates the lock apart from
+//! the VMA, and does without where that fails. Here it lies in the VMA.)
 
 mod guard;
 mod policy;
@@ -53,7 +55,7 @@ bitflags! {
     pub struct VmaFlags: u32 {
         /// Stores go to the file (`VM_SHARED`, `VM_MAYSHARE`).
         const SHARED = 1 << 0;
-        /// No pages are promised (`VM_NORESERVE`).
+        /// No pages are reserved (`VM_NORESERVE`).
         const NORESERVE = 1 << 1;
         /// userfaultfd handles faults on missing pages.
         const UFFD_MISSING = 1 << 3;
@@ -61,17 +63,17 @@ bitflags! {
         const UFFD_MINOR = 1 << 4;
         /// userfaultfd handles writes to protected pages.
         const UFFD_WP = 1 << 5;
-        /// userfaultfd handles faults of some kind.
+        /// Any of the three: userfaultfd handles some faults.
         const UFFD = Self::UFFD_MISSING.bits() | Self::UFFD_MINOR.bits() | Self::UFFD_WP.bits();
         /// Left out of core dumps (`VM_DONTDUMP`).
         const DONTDUMP = 1 << 6;
         /// Left out of forked children (`VM_DONTCOPY`).
         const DONTFORK = 1 << 7;
-        /// Stays as it is until the address space ends (`VM_SEALED`).
+        /// Cannot be changed until the address space ends (`VM_SEALED`).
         const SEALED = 1 << 8;
-        /// Expected to be read in no order (`VM_RAND_READ`).
+        /// Expected to be read in no particular order (`VM_RAND_READ`).
         const RANDOM = 1 << 9;
-        /// Expected to be read from the start on (`VM_SEQ_READ`).
+        /// Expected to be read from start to end (`VM_SEQ_READ`).
         const SEQUENTIAL = 1 << 10;
     }
 }
@@ -91,22 +93,22 @@ pub struct Vma<P: Platform> {
     protection: Protection,
     flags: VmaFlags,
     policy: Policy,
-    /// The VMA lock, for what may be shared. It lies in the VMA: who waits for it holds the VMA, which may have left its
-    /// file's tree by the time the lock is had (scenario S21).
+    /// The VMA lock, if the VMA may share tables. It lies in the VMA, so a task that waits for it holds a
+    /// reference to the VMA: the VMA may be unmapped by the time the task has the lock.
     lock: Option<RwSem<P, ()>>,
     reserve: Option<Arc<PrivateReserve<P>>>,
-    /// Who handles its faults. Linux: `vm_userfaultfd_ctx`.
+    /// The handler of its faults. Linux: `vm_userfaultfd_ctx`.
     userfault: Option<Arc<Context<P>>>,
-    /// A page was taken away to serve the reservation's owner: touching a missing one is an error from now on.
-    /// Linux: `HPAGE_RESV_UNMAPPED`.
+    /// The mapping was *robbed*: a page of it was taken away to serve the owner of the reservation it came
+    /// from. From now on, touching a page that is missing is an error. Linux: `HPAGE_RESV_UNMAPPED`.
     robbed: P::Word,
-    /// A page of its own has been made for it, or was about to be. Linux: `anon_vma`.
+    /// It has had a page of its own, or nearly had. Linux: `anon_vma`.
     anon: AtomicBool,
     /// Its place among the VMAs of the same offset in the file's tree. Guarded by `i_mmap`.
     rank: AtomicU64,
 }
 
-/// The bounds and properties of a VMA; what differs between a VMA and the one that replaces it.
+/// The bounds and properties of a VMA: all that can differ between it and the VMA that replaces it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) start: VirtAddr,
@@ -119,7 +121,7 @@ pub(crate) struct Shape {
 }
 
 impl<P: Platform> Vma<P> {
-    /// A VMA of this shape, whose faults nobody handles.
+    /// A VMA of this shape, without a handler of its faults.
     pub(crate) fn new(
         mm: &Arc<Mm<P>>,
         file: &Arc<HugeFile<P>>,
@@ -129,7 +131,8 @@ impl<P: Platform> Vma<P> {
         Self::with_handler(mm, file, shape, reserve, None)
     }
 
-    /// A VMA of this shape. Without a handler the flags do not name one either, nor the other way round.
+    /// A VMA of this shape. It has a handler only if the flags name one, and flags that name one only if
+    /// there is a handler.
     pub(crate) fn with_handler(
         mm: &Arc<Mm<P>>,
         file: &Arc<HugeFile<P>>,
@@ -160,22 +163,23 @@ impl<P: Platform> Vma<P> {
         })
     }
 
-    /// What replaces this VMA where it is split, moved or protected anew: it keeps the file and the reservations, and the
-    /// handler if the flags still name one. To be followed by [`succeed`](Self::succeed) when the two are exchanged.
+    /// The VMA that replaces this one when it is split, moved or protected. It keeps the file and the
+    /// reservation, and the handler if the flags still name one. [`take_over_from`](Self::take_over_from)
+    /// follows when the two are exchanged.
     pub(crate) fn successor(&self, shape: Shape) -> Result<Arc<Self>, OutOfMemory> {
-        self.succeeded_by(shape, self.userfault.as_ref())
+        self.replacement(shape, self.userfault.as_ref())
     }
 
-    /// What replaces this VMA when its faults become the handler's.
+    /// The VMA that replaces this one when a handler registers for its faults.
     pub(crate) fn registered(
         &self,
         shape: Shape,
         userfault: &Arc<Context<P>>,
     ) -> Result<Arc<Self>, OutOfMemory> {
-        self.succeeded_by(shape, Some(userfault))
+        self.replacement(shape, Some(userfault))
     }
 
-    fn succeeded_by(
+    fn replacement(
         &self,
         shape: Shape,
         userfault: Option<&Arc<Context<P>>>,
@@ -183,9 +187,10 @@ impl<P: Platform> Vma<P> {
         Self::with_handler(&self.mm, &self.file, shape, self.reserve.clone(), userfault)
     }
 
-    /// Takes over from `old` what has happened to it. Pages are taken away under `i_mmap` in write: the caller holds it
-    /// from here until the two have been exchanged in the file's tree; or both are in the tree already, this one behind.
-    pub(crate) fn succeed(&self, old: &Self) {
+    /// Takes over from `old` what has happened to it. Pages are taken away under `i_mmap` in write, so the
+    /// caller holds that from here until the two have been exchanged in the file's tree. Or both are in the
+    /// tree already, with this one behind `old`.
+    pub(crate) fn take_over_from(&self, old: &Self) {
         if old.is_robbed() {
             self.set_robbed();
         }
@@ -235,7 +240,7 @@ impl<P: Platform> Vma<P> {
         self.flags
     }
 
-    /// From which nodes its pages are to come.
+    /// The nodes that its pages come from.
     #[must_use]
     pub fn policy(&self) -> Policy {
         self.policy
@@ -310,7 +315,8 @@ impl<P: Platform> Vma<P> {
             && self.end.offset_from(address.pud_floor()) >= PUD_SIZE
     }
 
-    /// Do two mappings of one file agree in all that has to be equal for sharing? The policy is not among that.
+    /// Do two mappings of one file agree in everything that sharing requires? The policy is not part of
+    /// that.
     ///
     /// Linux: `page_table_shareable()` in mm/hugetlb.c.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
@@ -326,14 +332,14 @@ impl<P: Platform> Vma<P> {
         }
     }
 
-    /// Is it a private mapping with promises of its own: made by this address space, and not without them? A copy that
-    /// fork made has none. Linux: `HPAGE_RESV_OWNER`.
+    /// Is it a private mapping with a reservation of its own: made by this address space, and not without
+    /// one (`MAP_NORESERVE`)? A copy that fork made has none. Linux: `HPAGE_RESV_OWNER`.
     #[must_use]
     pub fn owns_reservation(&self) -> bool {
         self.reserve.is_some()
     }
 
-    /// The lock that a VMA has which may be shared.
+    /// The lock that only a VMA has that may share tables.
     pub(crate) fn own_lock(&self) -> Option<&RwSem<P, ()>> {
         self.lock.as_ref()
     }
@@ -342,18 +348,18 @@ impl<P: Platform> Vma<P> {
         self.reserve.as_ref()
     }
 
-    /// Who handles its faults.
+    /// The handler of its faults.
     pub(crate) fn userfault(&self) -> Option<&Arc<Context<P>>> {
         self.userfault.as_ref()
     }
 
-    /// Are its faults of this kind handled by somebody who is there?
+    /// Does a handler that has not left handle its faults of this kind?
     pub(crate) fn asks_handler(&self, reason: Reason) -> bool {
         self.flags.contains(reason.vma_flag())
             && self.userfault.as_ref().is_some_and(|context| !context.is_gone())
     }
 
-    /// Whose promises a fault here may use.
+    /// The reservation that a fault here may use.
     pub(crate) fn promises(&self) -> Promises<'_, P> {
         match &self.reserve {
             _ if self.is_shared() => Promises::File(self.file.promises()),
@@ -362,7 +368,7 @@ impl<P: Platform> Vma<P> {
         }
     }
 
-    /// What its place among the VMAs of the same offset in the file's tree depends on. The caller holds `i_mmap`.
+    /// Its rank among the VMAs of the same offset in the file's tree. The caller holds `i_mmap`.
     pub(crate) fn rank(&self) -> u64 {
         // Relaxed: `i_mmap` orders it after the store in `set_rank`.
         self.rank.load(Ordering::Relaxed)
@@ -379,16 +385,17 @@ impl<P: Platform> Vma<P> {
         self.anon.load(Ordering::Relaxed)
     }
 
-    /// A private mapping gets a page of its own, or a handler tries to bring it one. The caller holds the mmap lock in read at
-    /// least; who asks holds it in write.
+    /// Notes that a private mapping gets a page of its own, or that a handler tries to bring it one. The
+    /// caller holds the mmap lock, in read at least; a caller of `is_anon` holds it in write.
     pub(crate) fn set_anon(&self) {
         self.anon.store(true, Ordering::Relaxed);
     }
 
-    /// Has a page of it been taken away for the owner of a reservation? That happens to private mappings alone.
+    /// Has a page of it been taken away for the owner of a reservation? That happens to private mappings
+    /// only.
     pub(crate) fn is_robbed(&self) -> bool {
-        // Acquire: pairs with the Release in `set_robbed`. A fault reads the entry first, and that read pairs with the exchange that
-        // emptied the entry after the flag was set.
+        // Acquire: pairs with the Release in `set_robbed`. A fault reads the entry first, and that read
+        // pairs with the exchange that emptied the entry after the flag was set.
         !self.is_shared() && self.robbed.load(Ordering::Acquire) != 0
     }
 

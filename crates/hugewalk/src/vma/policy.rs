@@ -1,12 +1,12 @@
-//! Memory policies: from which nodes the pages of a mapping are to come.
+//! Memory policies: the nodes that the pages of a mapping come from.
 
 use bitflags::bitflags;
 
 bitflags! {
     /// A set of nodes, by their numbers. Linux: `nodemask_t`.
     ///
-    /// Pages come from one node here, [`PRESENT`](Self::PRESENT), and a policy of a mapping is left with that much of what it
-    /// names. The others are there to be named.
+    /// There is one node here, [`PRESENT`](Self::PRESENT), and every page comes from it. A policy may name
+    /// others, but a mapping keeps only the part of a policy that names this one.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
     pub struct Nodes: u64 {
         /// The node that there is: node 0.
@@ -16,10 +16,10 @@ bitflags! {
     }
 }
 
-/// From which nodes the pages of a mapping are to come. Linux: `MPOL_*`, without the flags of a mode.
+/// The nodes that the pages of a mapping come from. Linux: `MPOL_*`, without the flags of a mode.
 ///
-/// A policy is a property of the mapping: where a part of it gets another one, it is split, and that takes shared tables away. But
-/// unlike other properties it does not keep tables from being shared.
+/// A policy is a property of the mapping: if a part of a mapping gets another policy, the mapping is split,
+/// and that unshares tables. Unlike other properties, a policy does not keep tables from being shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Policy {
     /// That of the process (`MPOL_DEFAULT`).
@@ -38,7 +38,8 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The policy as a mapping has it, for the nodes that there are. `None` if it needs one that is not there.
+    /// The policy that a mapping keeps, with only the nodes that exist. `None` if it needs one that does
+    /// not exist.
     ///
     /// Linux: `mpol_new()` and `mpol_set_nodemask()` in mm/mempolicy.c.
     pub(crate) fn of_present_nodes(self) -> Option<Self> {
