@@ -432,7 +432,8 @@ fn parts_that_are_no_whole_show_what_there_is_and_what_is_missing() {
     fs::write(directory.path().join("half"), half.to_string()).expect("written");
     let merged = text("merge one half --html page.html", 3);
     assert!(merged.contains("shard 2/2 is unfinished: 1 of 3 units is in these files"), "{merged}");
-    assert!(directory.path().join("page.html").exists());
+    let page = fs::read_to_string(directory.path().join("page.html")).expect("a page");
+    assert!(page.contains(r#""missing":[{"shard":"2/2","done":1,"of":3}]"#), "the page says it, too");
     assert!(!text("merge one two", 0).contains("unfinished"));
 
     let status = text("status one half", 3);

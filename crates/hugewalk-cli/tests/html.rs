@@ -367,8 +367,9 @@ fn the_page_fits_its_window_in_both_colour_schemes() {
 /// Is something on the screen, and not only on the page?
 fn on_screen(selector: &str) -> String {
     format!(
-        "(() => {{ const box = document.querySelector({selector:?})?.getBoundingClientRect(); \
-         return Boolean(box) && box.height > 0 && box.top >= 0 && box.bottom <= innerHeight; }})()"
+        "[...document.querySelectorAll({selector:?})].some((each) => {{ \
+         const box = each.getBoundingClientRect(); \
+         return box.height > 0 && box.top >= 0 && box.bottom <= innerHeight; }})"
     )
 }
 

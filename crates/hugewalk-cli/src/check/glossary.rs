@@ -17,7 +17,7 @@ pub(super) fn protocol(settings: &Settings) -> String {
     let walkers = match settings.walkers {
         Walkers::Mmap => "walkers hold the mmap lock",
         Walkers::Rcu if settings.has("revalidate") => {
-            "walkers hold RCU, look again after locking, and confirm what they read"
+            "walkers hold RCU, recheck after locking, and confirm what they read"
         }
         Walkers::Rcu => "walkers hold RCU",
         Walkers::Vma => "walkers hold the VMA lock, GUP-fast nothing",
@@ -36,35 +36,43 @@ pub(super) fn step(name: &str) -> &'static str {
     match name {
         "rcu-free" => "a table is freed after a grace period (P1)",
         "revalidate" => {
-            "who has locked a table under RCU checks that its parent entry still points there (P2)"
+            "after locking a table under RCU, a walker checks that its parent entry still points there (P2)"
         }
-        "confirm-parent" => "who reads without the lock looks at its parent entry again (P3)",
-        "confirm-generation" => "who reads without the lock compares the generation of the table (P3)",
-        "bump-generation" => "unsharing counts the generation up",
+        "confirm-parent" => "a walker that reads without the lock rechecks its parent entry (P3)",
+        "confirm-generation" => {
+            "a walker that reads without the lock compares the generation of the table (P3)"
+        }
+        "bump-generation" => "unsharing increments the generation",
         "flush" => "the TLB is flushed for what was unmapped or unshared",
         "note-generation-first" => {
             "the generation is noted before the parent entry is seen to point to the table"
         }
-        "confirm-parent-first" => "at the end the parent entry is looked at first, and then the generation",
+        "confirm-parent-first" => "at the end the parent entry is rechecked first, and then the generation",
         "bump-after-clear" => "the generation goes up after the parent entry was cleared",
-        "confirm-entry" => "GUP-fast sees after it has taken its reference that the entry is what it was",
+        "confirm-entry" => "after GUP-fast has taken its reference, it rechecks the entry",
         "detach-locked" => "a parent entry is cleared under the lock of the table it points to",
-        "flush-whole-table" => "of a table that was unshared the whole range is flushed",
+        "flush-whole-table" => "the whole range of an unshared table is flushed",
         "flush-under-i-mmap" => "the flush comes before i_mmap is released",
-        "count-then-tell" => "whether a table has one user left is asked after the count went down",
-        "vma-lock" => "who keeps a slot while it may sleep holds the VMA lock in read",
-        "try-vma-lock" => "who has i_mmap only tries the VMA lock",
-        "reserve-lock" => "truncation waits for the reservations' lock where that is the VMA lock",
+        "count-then-tell" => "whether a table has one user left is checked after the count went down",
+        "vma-lock" => "a walker that may sleep while it keeps a slot holds the VMA lock in read",
+        "try-vma-lock" => "code that holds i_mmap only tries the VMA lock",
+        "reserve-lock" => {
+            "truncation waits for the reservations' lock where a private mapping has that in place of the VMA lock"
+        }
         "populate-lock" => "sharing a table and making one populate a parent entry under one lock",
         "load-once" => "the entry that leads to a table is loaded once",
         "exchange-under-i-mmap" => "a split VMA is replaced in its file's tree before i_mmap is released",
         "leave-under-i-mmap" => "an unmapped VMA leaves its file's tree before i_mmap is released",
-        "share-without-i-mmap" => "nobody looks for a partner to share with who has i_mmap already",
-        "queue-then-look" => "a task that waits queues first and looks then",
+        "share-without-i-mmap" => "code that already holds i_mmap does not look for a partner to share with",
+        "queue-then-look" => "a task that waits queues first, and then checks whether it has to wait",
         "mutex-first" => "the fault mutex, which is the page lock, comes before i_mmap",
-        "recheck-size" => "a fault that maps a page of its own looks at the file's size again",
-        "hold-vma" => "who waits for the lock of a VMA that nothing else keeps has a reference to the VMA",
-        "look-again" => "who has waited for a VMA lock looks whether the VMA is still in its file's tree",
+        "recheck-size" => "a fault that maps a page of its own rechecks the size of the file",
+        "hold-vma" => {
+            "a task that waits for the lock of a VMA holds a reference to the VMA if nothing else keeps it"
+        }
+        "look-again" => {
+            "after waiting for a VMA lock, the task rechecks that the VMA is still in its file's tree"
+        }
         "keep-lock" => "truncation keeps a VMA lock that it has waited for while it goes on",
         "sleep-on-migration" => "a fault that meets a migration entry sleeps until the page has arrived",
         _ => "",

@@ -5,6 +5,7 @@ use hugewalk_lab::lab::Settings;
 use hugewalk_lab::story::Story;
 use serde::Serialize;
 
+use crate::check::campaign::Missing;
 use crate::check::glossary;
 use crate::check::outcome::{self, Coverage, Document, Explored, Kind, Race};
 
@@ -24,6 +25,8 @@ pub(super) struct Page<'d> {
     parts: u32,
     /// Whether it shows one schedule, run again.
     replayed: bool,
+    /// Parts of the campaign that are not done.
+    missing: &'d [Missing],
     /// The columns.
     protocols: Vec<Protocol<'d>>,
     rows: Vec<Row<'d>>,
@@ -128,6 +131,7 @@ impl<'d> Page<'d> {
             command: &document.command,
             parts: document.parts,
             replayed: document.replayed,
+            missing: &document.missing,
             executions: document.executions,
             seconds: document.milliseconds as f64 / 1000.0,
             protocols: document.options.protocols.iter().map(|name| protocol(name, document)).collect(),

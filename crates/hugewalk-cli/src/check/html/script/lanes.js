@@ -179,7 +179,8 @@ class Lanes {
     }
     this.moveToEnd(this.story.report !== null);
     // What goes wrong is no step then: somebody waits, or nobody ends.
-    this.element.querySelector(".turn:last-child .waiting, .turn:last-child .again")?.scrollIntoView({ block: "center" });
+    const lines = [...this.element.querySelectorAll(".waiting, .again")].filter((line) => line.offsetHeight > 0);
+    lines.at(-1)?.scrollIntoView({ block: "center" });
   }
 
   /** To the next or previous step of the same processor. */

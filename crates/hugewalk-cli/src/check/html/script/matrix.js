@@ -30,6 +30,7 @@ function heading() {
       said.unexpected > 0
         ? make("span", { class: "bad" }, `${plural(said.unexpected, "verdict is", "verdicts are")} not as expected.`)
         : verdicts.some((verdict) => verdict.as_expected) && `All ${said.not_met > 0 ? "other " : ""}verdicts are as expected.`,
+      said.missing.length > 0 && make("span", { class: "unsure" }, ` The campaign is not finished: ${plural(said.missing.length, "part")} of ${number(said.parts)} ${said.missing.length === 1 ? "is" : "are"} missing or unfinished.`),
       " Open one to see what is behind it; ", make("kbd", {}, "?"), " lists the keys."));
 }
 
