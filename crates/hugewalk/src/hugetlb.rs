@@ -21,6 +21,8 @@ use crate::task::Task;
 const FAULT_MUTEXES: usize = 64;
 /// Likewise, for the locks that guard what pages belong to. Held for moments.
 const OWNER_LOCKS: usize = 64;
+/// Likewise, for the queues of those who wait for a page to arrive. Linux: `folio_wait_table`.
+const MIGRATION_QUEUES: usize = 32;
 
 /// One instance of the engine: what the address spaces and files that share pages and tables have in common.
 ///
@@ -35,8 +37,8 @@ pub struct Hugetlb<P: Platform> {
     fault_mutexes: Vec<SleepLock<P>>,
     /// Guard the notes of what pages belong to, spread over by frame: see [`rmap`](crate::rmap).
     owner_locks: [SpinLock<P, ()>; OWNER_LOCKS],
-    /// Faults that wait for a page on its way.
-    migrations: WaitQueue<P>,
+    /// Faults that wait for a page on its way, spread over by frame.
+    migrations: [WaitQueue<P>; MIGRATION_QUEUES],
     next_id: P::Word,
     /// Address spaces that were dropped, and still have mappings: see [`end`].
     dropped: Orphans<AddressSpace<P>>,
@@ -68,7 +70,7 @@ impl<P: Platform> Hugetlb<P> {
             pools: HugeSize::ALL.map(HugePool::new),
             fault_mutexes,
             owner_locks: core::array::from_fn(|_| SpinLock::<P, ()>::new(())),
-            migrations: WaitQueue::new(),
+            migrations: core::array::from_fn(|_| WaitQueue::new()),
             next_id: <P as Barriers>::Word::new(1),
             dropped: Orphans::new(),
             inside: AtomicUsize::new(1),
@@ -106,15 +108,15 @@ impl<P: Platform> Hugetlb<P> {
         self.pool(size).resize(self, pages)
     }
 
-    /// Where those wait who met a migration entry: woken when entries of a page have been put back.
-    pub(crate) fn migrations(&self) -> &WaitQueue<P> {
-        &self.migrations
+    /// The queue of faults that met a migration entry which names this frame: woken when the entries of that page have been
+    /// put back. Few other pages have the same queue, and a fault that is woken for one of those waits on.
+    pub(crate) fn migrations(&self, frame: HugeFrame) -> &WaitQueue<P> {
+        &self.migrations[spread(frame, MIGRATION_QUEUES)]
     }
 
     /// Guards the note of what the page belongs to. A leaf among the locks.
     pub(crate) fn owner_lock(&self, frame: HugeFrame) -> &SpinLock<P, ()> {
-        let mixed = frame.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        &self.owner_locks[(mixed >> 32) as usize & (OWNER_LOCKS - 1)]
+        &self.owner_locks[spread(frame, OWNER_LOCKS)]
     }
 
     /// Address spaces that were dropped, and still have mappings.
@@ -143,6 +145,11 @@ impl<P: Platform> Hugetlb<P> {
         let slot = (mixed >> 32) as usize & (FAULT_MUTEXES - 1);
         self.fault_mutexes[slot].lock(task)
     }
+}
+
+/// One of so many places, a power of two, for a frame. Fibonacci hashing: neighbouring frames land far apart.
+fn spread(frame: HugeFrame, places: usize) -> usize {
+    (frame.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (places - 1)
 }
 
 impl<P: Platform> fmt::Debug for Hugetlb<P> {

@@ -128,6 +128,7 @@ impl<P: Platform> Page<P> {
 
     /// The page goes back to the platform.
     pub(crate) fn retire(&self) {
+        // Release: pairs with the Acquire in `pooled`. Whoever sees it sees the page's last use over.
         self.flags.store(0, Ordering::Release);
     }
 
@@ -242,6 +243,8 @@ impl<P: Platform> Page<P> {
 
     /// Memory failure hit the page. False if it had before.
     pub(crate) fn poison(&self) -> bool {
+        // AcqRel: pairs with the Acquire in `is_hwpoison`. That a fault does not map the page in between is the fault mutex's
+        // doing, and that the pool sees it, the pool's lock's or the reference's.
         self.flags.fetch_or(HWPOISON, Ordering::AcqRel) & HWPOISON == 0
     }
 
@@ -371,6 +374,7 @@ impl<P: Platform> Page<P> {
 
     /// Freeing the page makes a reservation of it.
     pub(crate) fn restore_reserve(&self) {
+        // Read by `strip`, after the last reference is gone: ordered by the AcqRel of `put`. So is `forget_reserve`.
         self.flags.fetch_or(RESTORE_RESERVE, Ordering::AcqRel);
     }
 
@@ -381,6 +385,7 @@ impl<P: Platform> Page<P> {
 
     /// The page has arrived where it was taken for.
     pub(crate) fn set_in_use(&self) {
+        // AcqRel: pairs with the Acquire in `is_in_use`: the page is where it was taken for, its note included.
         self.flags.fetch_or(IN_USE, Ordering::AcqRel);
     }
 

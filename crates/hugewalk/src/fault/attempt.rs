@@ -54,8 +54,8 @@ impl Installed {
 
 /// What a fault waits for, with nothing held.
 pub(super) enum WaitFor {
-    /// The page at this address is on its way elsewhere.
-    Migration(VirtAddr),
+    /// The page at this address is on its way elsewhere, from this frame.
+    Migration(VirtAddr, HugeFrame),
     /// It is for the handler of the mapping's faults to resolve.
     Handler(Reason),
 }
@@ -94,7 +94,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             Entry::Hwpoison(_) => {
                 Err(FaultError::Hwpoison { address: self.address, size: self.vma().size() })
             }
-            Entry::Migration(_) => Ok(Attempt::Wait(WaitFor::Migration(self.address))),
+            Entry::Migration(entry) => Ok(Attempt::Wait(WaitFor::Migration(self.address, entry.frame))),
             Entry::Table(_) => Ok(Attempt::Done(Fault::Raced)),
         };
         match attempt {

@@ -17,7 +17,7 @@ mod attempt;
 use thiserror::Error;
 
 use self::attempt::{Attempt, Faulting, WaitFor, rob_children};
-use crate::addr::{HugeSize, VirtAddr};
+use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::arch::{Entry, LeafFlags};
 use crate::error::{Errno, OutOfMemory, WrongSystem};
 use crate::mm::AddressSpace;
@@ -267,13 +267,14 @@ impl<P: Platform> AddressSpace<P> {
             let locked = VmaReadGuard::beside_section(&mmap, vma, task);
             let first = self.first_look(task, address);
             drop(locked);
-            if let Some(moving) = first {
-                if let Entry::Hwpoison(_) = moving {
-                    return Err(FaultError::Hwpoison { address, size: vma.size() });
+            match first {
+                Some(Entry::Hwpoison(_)) => return Err(FaultError::Hwpoison { address, size: vma.size() }),
+                Some(Entry::Migration(entry)) => {
+                    drop(mmap);
+                    self.wait_for_migration(task, address, entry.frame)?;
+                    continue;
                 }
-                drop(mmap);
-                self.wait_for_migration(task, address)?;
-                continue;
+                _ => {}
             }
             let index = vma.offset_of(address);
             let mut may_rob = true;
@@ -298,9 +299,9 @@ impl<P: Platform> AddressSpace<P> {
                 }
             };
             match wait {
-                WaitFor::Migration(address) => {
+                WaitFor::Migration(address, frame) => {
                     drop(mmap);
-                    self.wait_for_migration(task, address)?;
+                    self.wait_for_migration(task, address, frame)?;
                 }
                 WaitFor::Handler(reason) => {
                     if let Some(asked) = Asked::new(vma, exact, access, reason, task) {
@@ -324,19 +325,27 @@ impl<P: Platform> AddressSpace<P> {
         slot.read().ok().filter(|entry| matches!(entry, Entry::Migration(_) | Entry::Hwpoison(_)))
     }
 
-    /// Waits until the entry at `address` is no migration entry any more. Holds nothing meanwhile: neither a lock that the
+    /// Waits until the entry at `address` is no migration entry of this frame any more. Holds nothing meanwhile: neither a lock that the
     /// mover may want nor a table that may go (scenario S5). Sleeps.
     ///
     /// Linux: `migration_entry_wait_huge()` in mm/migrate.c.
-    fn wait_for_migration(&self, task: &mut Task<P>, address: VirtAddr) -> Result<(), OutOfMemory> {
+    fn wait_for_migration(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        frame: HugeFrame,
+    ) -> Result<(), OutOfMemory> {
         if !P::Protocol::keeps(Step::SleepOnMigration) {
             return Ok(());
         }
-        self.mm().hugetlb().migrations().wait(task, |task| {
+        self.mm().hugetlb().migrations(frame).wait(task, |task| {
             let section = task.rcu_read_lock();
             // Not found, or not readable: whatever it is now, the next fault sees it.
             let leaf = leaf_offset(&section, self.mm(), address).ok().flatten();
-            let moving = leaf.is_some_and(|(slot, _)| matches!(slot.read(), Ok(Entry::Migration(_))));
+            // Of another frame, it has its own queue: whoever moves that page on does not wake this one.
+            let moving = leaf.is_some_and(
+                |(slot, _)| matches!(slot.read(), Ok(Entry::Migration(entry)) if entry.frame == frame),
+            );
             (!moving).then_some(())
         })
     }

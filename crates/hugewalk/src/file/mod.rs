@@ -109,6 +109,8 @@ impl<P: Platform> HugeFile<P> {
     /// Its size in bytes. Linux: `i_size`.
     #[must_use]
     pub fn size(&self) -> u64 {
+        // Acquire: pairs with the Release in `set_size` and `grow_to`. Where more than one value matters, the cache's lock,
+        // under which both store, orders them.
         self.size.load(Ordering::Acquire)
     }
 

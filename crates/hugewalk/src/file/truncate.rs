@@ -25,31 +25,78 @@ use super::io::{FileError, LARGEST, range_end};
 use crate::addr::VirtAddr;
 use crate::gather::Gather;
 use crate::mm::{Zap, by_table, zap_range};
-use crate::platform::{ENTRIES, Platform, Protocol, Step};
+use crate::platform::{ENTRIES, Event, Platform, Protocol, ROUNDS, Step};
 use crate::reserve::{RegionMap, release_range, unlist};
 use crate::sync::{SleepLockGuard, Word, WriteSem, lock_with_room};
 use crate::task::Task;
 use crate::vma::{Awaited, Vma, VmaWriteGuard};
 use crate::walk::huge_pte_offset;
 
-/// How many VMA locks truncation keeps while it goes on. Each takes a stack frame.
-const KEPT_LOCKS: u32 = 32;
+/// How many VMA locks truncation keeps while it goes on.
+const KEPT_LOCKS: usize = 32;
 
-/// A VMA lock that truncation has waited for and keeps, and those it kept before.
-struct Kept<'k, P: Platform> {
-    vma: &'k Vma<P>,
-    semaphore: &'k WriteSem<'k, P, ()>,
-    before: Option<&'k Kept<'k, P>>,
-    count: u32,
+/// A VMA lock that truncation has waited for and keeps.
+///
+/// # Invariants
+///
+/// `semaphore` is a guard of the lock of `vma`, and is dropped before `vma`, which keeps the lock: fields are dropped in the
+/// order in which they are declared.
+struct KeptLock<P: Platform + 'static> {
+    semaphore: WriteSem<'static, P, ()>,
+    vma: Awaited<P>,
 }
 
-impl<'k, P: Platform> Kept<'k, P> {
+impl<P: Platform + 'static> KeptLock<P> {
+    /// Waits for the lock of a VMA, if it has one. Sleeps.
+    fn wait(vma: Awaited<P>, task: &mut Task<P>) -> Option<Self> {
+        let lock = if P::Protocol::keeps(Step::ReserveLock) { vma.semaphore() } else { vma.own_lock() };
+        let semaphore = lock?.write(task);
+        // SAFETY: the lock lies in the VMA, or in what the VMA keeps for good, and `vma` keeps that where it is. By the type
+        // invariants the guard does not outlive it, and nobody is lent the guard for longer than this value lives.
+        let semaphore =
+            unsafe { core::mem::transmute::<WriteSem<'_, P, ()>, WriteSem<'static, P, ()>>(semaphore) };
+        // INVARIANT: taken just now.
+        Some(Self { semaphore, vma })
+    }
+}
+
+/// The VMA locks that are kept. They need no memory but this, so that nothing fails half way.
+struct KeptLocks<P: Platform + 'static> {
+    /// One place more than are kept, for one that is let go after the next round.
+    locks: [Option<KeptLock<P>>; KEPT_LOCKS + 1],
+    count: usize,
+}
+
+impl<P: Platform> KeptLocks<P> {
+    fn new() -> Self {
+        Self { locks: [const { None }; KEPT_LOCKS + 1], count: 0 }
+    }
+
     /// The lock of `vma`, if it is among those that are kept.
-    fn find(this: Option<&'k Self>, vma: &Vma<P>) -> Option<&'k WriteSem<'k, P, ()>> {
+    fn find(&self, vma: &Vma<P>) -> Option<&WriteSem<'_, P, ()>> {
         let lock = vma.semaphore()?;
-        let mut kept = core::iter::successors(this, |kept| kept.before);
-        let found = kept.find(|kept| kept.vma.semaphore().is_some_and(|other| core::ptr::eq(other, lock)))?;
-        Some(found.semaphore)
+        let is_it =
+            |kept: &&KeptLock<P>| kept.vma.semaphore().is_some_and(|other| core::ptr::eq(other, lock));
+        let kept = self.locks.iter().take(self.count).flatten().find(is_it)?;
+        Some(&kept.semaphore)
+    }
+
+    fn push(&mut self, lock: KeptLock<P>) {
+        if let Some(place) = self.locks.get_mut(self.count) {
+            *place = Some(lock);
+            self.count += 1;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.count == self.locks.len()
+    }
+
+    fn let_last_go(&mut self) {
+        self.count -= 1;
+        if let Some(place) = self.locks.get_mut(self.count) {
+            *place = None;
+        }
     }
 }
 
@@ -83,7 +130,7 @@ impl<P: Platform> HugeFile<P> {
         // A file that grows can have something beyond its new size, too: pages and promises from an allocation that kept
         // the size, and private copies of such pages.
         self.set_size(size);
-        self.unmap_offsets(gone.clone(), Zap::All, task, None);
+        self.unmap_offsets(gone.clone(), Zap::All, task);
         let mut freed = 0;
         let mut next = gone.start;
         // No page comes in behind: faults see the new size, and allocation is kept out by the inode lock.
@@ -94,7 +141,7 @@ impl<P: Platform> HugeFile<P> {
         if freed > 0 {
             // A private mapping may have copied a page after the first look at it and before the page was out of the
             // cache. Linux unmaps twice as well, see `truncate_pagecache()` in mm/truncate.c.
-            self.unmap_offsets(gone.clone(), Zap::All, task, None);
+            self.unmap_offsets(gone.clone(), Zap::All, task);
         }
         let promised = self.promises.lock().del_to_end(gone.start);
         release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), promised - freed.min(promised));
@@ -133,7 +180,7 @@ impl<P: Platform> HugeFile<P> {
         self.zero_bytes(offset..inner.start, task);
         self.zero_bytes(inner.end..end, task);
         // The range stays part of the file, and a handler's write protections stay with it.
-        self.unmap_offsets(hole.clone(), Zap::Pages, task, None);
+        self.unmap_offsets(hole.clone(), Zap::Pages, task);
         let mut next = hole.start;
         while let Some(index) = self.next_page(&(next..hole.end)) {
             self.punch_page(index, task)?;
@@ -146,6 +193,7 @@ impl<P: Platform> HugeFile<P> {
     fn set_size(&self, size: u64) {
         // Under the cache's lock, as pages go in under it below the size only.
         let _cache = self.cache.lock();
+        // Release: pairs with the Acquire in `size`.
         self.size.store(size, core::sync::atomic::Ordering::Release);
     }
 
@@ -180,12 +228,24 @@ impl<P: Platform> HugeFile<P> {
     /// Takes the page at `index` away from whoever maps it. The caller holds its fault mutex.
     fn unmap_page(&self, index: u64, zap: Zap, task: &mut Task<P>) {
         // With the fault mutex held nobody maps it anew, but by taking up a table that has it.
-        while self.find_page(index).is_some_and(|page| page.page().mapcount() > 0) {
-            self.unmap_offsets(index..index + 1, zap, task, None);
+        for round in 0.. {
+            let Some(page) = self.find_page(index).filter(|page| page.page().mapcount() > 0) else {
+                break;
+            };
+            if round == ROUNDS {
+                // An entry holds a reference to its page: it keeps the page from being freed, wherever it is.
+                self.hugetlb.platform().trace(Event::StillMapped { frame: page.frame() });
+                break;
+            }
+            drop(page);
+            if round > 0 {
+                task.pause();
+            }
+            self.unmap_offsets(index..index + 1, zap, task);
         }
         // A page that memory failure hit since the range was unmapped is mapped by nobody, but has left its mark.
         if self.find_page(index).is_some_and(|page| page.page().is_hwpoison()) {
-            self.unmap_offsets(index..index + 1, zap, task, None);
+            self.unmap_offsets(index..index + 1, zap, task);
         }
     }
 
@@ -207,33 +267,34 @@ impl<P: Platform> HugeFile<P> {
         }
     }
 
-    /// Takes the pages of a range of offsets out of every mapping. `kept` are the VMA locks held already.
+    /// Takes the pages of a range of offsets out of every mapping.
     ///
     /// Takes `i_mmap` in write and tries VMA locks. Sleeps. Linux: `hugetlb_vmdelete_list()` and
     /// `hugetlb_unmap_file_folio()` in fs/hugetlbfs/inode.c.
-    fn unmap_offsets(&self, offsets: Range<u64>, zap: Zap, task: &mut Task<P>, kept: Option<&Kept<'_, P>>) {
+    fn unmap_offsets(&self, offsets: Range<u64>, zap: Zap, task: &mut Task<P>) {
+        let mut kept = KeptLocks::new();
         loop {
             let busy = {
                 let i_mmap = self.i_mmap_write(task);
-                self.unmap_what_is_free(&i_mmap, &offsets, zap, kept, task)
+                self.unmap_what_is_free(&i_mmap, &offsets, zap, &kept, task)
             };
             let Some(vma) = busy else { return };
-            // Waited for with nothing held but what comes before it in the lock order, and VMA locks of this file: nobody
-            // who has one of those waits for another.
-            let lock = if P::Protocol::keeps(Step::ReserveLock) { vma.semaphore() } else { vma.own_lock() };
-            let Some(semaphore) = lock.map(|lock| lock.write(task)) else {
+            // Waited for with nothing held but what comes before it in the lock order, and VMA locks of this file that were
+            // found held. Only fork waits for one VMA lock with another held: for its child's, with the parent's. Before
+            // fork has it, nobody finds the child's lock held, so it is not among those kept here.
+            let Some(lock) = KeptLock::wait(vma, task) else {
                 continue;
             };
             if !P::Protocol::keeps(Step::KeepLock) {
                 continue;
             }
-            let count = kept.map_or(0, |kept| kept.count) + 1;
-            let more = Kept { vma: &vma, semaphore: &semaphore, before: kept, count };
-            if count <= KEPT_LOCKS {
-                return self.unmap_offsets(offsets, zap, task, Some(&more));
+            kept.push(lock);
+            if kept.is_full() {
+                let i_mmap = self.i_mmap_write(task);
+                self.unmap_what_is_free(&i_mmap, &offsets, zap, &kept, task);
+                drop(i_mmap);
+                kept.let_last_go();
             }
-            let i_mmap = self.i_mmap_write(task);
-            self.unmap_what_is_free(&i_mmap, &offsets, zap, Some(&more), task);
         }
     }
 
@@ -243,13 +304,13 @@ impl<P: Platform> HugeFile<P> {
         i_mmap: &IMmapWriteGuard<'_, P>,
         offsets: &Range<u64>,
         zap: Zap,
-        kept: Option<&Kept<'_, P>>,
+        kept: &KeptLocks<P>,
         task: &mut Task<P>,
     ) -> Option<Awaited<P>> {
         let mut busy = None;
         for proof in i_mmap.vmas(offsets.clone()) {
             let vma = proof.vma();
-            let locked = match Kept::find(kept, vma) {
+            let locked = match kept.find(vma) {
                 Some(semaphore) => VmaWriteGuard::joined(i_mmap, vma, semaphore),
                 None => VmaWriteGuard::try_lock(i_mmap, vma),
             };

@@ -268,7 +268,16 @@ pub enum Event {
         /// [`Mm::id`](crate::mm::Mm::id) of the address space.
         mm: u64,
     },
+    /// A page was to be taken out of all entries, or all its migration entries were to be ended, and after many rounds there
+    /// are still some: a fault in this crate. It goes on as best it can. Linux: `VM_WARN_ON_ONCE_FOLIO()`.
+    StillMapped {
+        /// The page.
+        frame: HugeFrame,
+    },
 }
+
+/// How many rounds are made over the entries of a page before [`Event::StillMapped`].
+pub(crate) const ROUNDS: u32 = 10_000;
 
 /// A host of the engine.
 ///

@@ -10,7 +10,7 @@ use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::hugetlb::Hugetlb;
 use crate::mm::Mm;
-use crate::platform::Platform;
+use crate::platform::{Event, Platform, ROUNDS};
 use crate::share::unshare_locked;
 use crate::table::LockedSlot;
 use crate::task::Task;
@@ -34,6 +34,20 @@ pub(super) enum Instead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pinned;
 
+/// Why a page is still in some entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotDisplaced {
+    Pinned,
+    /// After many rounds: see [`Event::StillMapped`].
+    StillMapped,
+}
+
+impl From<Pinned> for NotDisplaced {
+    fn from(_: Pinned) -> Self {
+        Self::Pinned
+    }
+}
+
 impl<P: Platform> Hugetlb<P> {
     /// Takes a page of a file out of every mapping; the next access finds it in the file. Sleeps.
     ///
@@ -51,8 +65,7 @@ impl<P: Platform> Hugetlb<P> {
             return Err(PageError::Private);
         }
         // Only migration has to mind who has the page pinned.
-        let _ = page.displace(Instead::Nothing, task);
-        Ok(())
+        page.displace(Instead::Nothing, task).map_err(|_| PageError::OnItsWay)
     }
 }
 
@@ -61,9 +74,17 @@ impl<P: Platform> LockedPage<'_, P> {
     /// no entry maps it, and none will as long as the page is locked. Sleeps.
     ///
     /// Fails if migration finds that a private page is pinned: the entries that were exchanged before stay so.
-    pub(super) fn displace(&self, instead: Instead, task: &mut Task<P>) -> Result<(), Pinned> {
+    pub(super) fn displace(&self, instead: Instead, task: &mut Task<P>) -> Result<(), NotDisplaced> {
         let mut round = 0;
         while self.page.page().mapcount() > 0 {
+            if round == ROUNDS {
+                self.hugetlb.platform().trace(Event::StillMapped { frame: self.page.frame() });
+                return Err(NotDisplaced::StillMapped);
+            }
+            // The first rounds wait for locks where they have to.
+            if round >= POLITE_ROUNDS {
+                task.pause();
+            }
             let i_mmap = self.file.i_mmap_write(task);
             let busy = self.displace_under(&i_mmap, instead, round >= POLITE_ROUNDS, task)?;
             drop(i_mmap);

@@ -33,7 +33,7 @@ use crate::arch::{Entry, Leaf, LeafFlags, Migration};
 use crate::fault::leaf_flags;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
-use crate::platform::Platform;
+use crate::platform::{Event, Platform, ROUNDS};
 use crate::pool::Spoilt;
 use crate::rmap::displace::Instead;
 use crate::task::Task;
@@ -249,7 +249,19 @@ impl<P: Platform> LockedPage<'_, P> {
         if moved {
             to.page().add_migration();
         }
-        while old.moving() > 0 {
+        for round in 0.. {
+            if old.moving() == 0 {
+                break;
+            }
+            if round == ROUNDS {
+                self.hugetlb.platform().trace(Event::StillMapped { frame: self.page.frame() });
+                // Entries that name the page are left: it is never free again, so that they name no other.
+                core::mem::forget(self.page.another());
+                break;
+            }
+            if round > 0 {
+                task.pause();
+            }
             let i_mmap = self.file.i_mmap_read(task);
             let vmas = || i_mmap.vmas(self.index..self.index + 1);
             mapped_places(vmas, self.index, self.page.frame(), Tables::ForEachUser, |mapped| {
@@ -267,7 +279,7 @@ impl<P: Platform> LockedPage<'_, P> {
         if moved {
             to.page().remove_migration();
         }
-        self.hugetlb.migrations().wake_all();
+        self.hugetlb.migrations(self.page.frame()).wake_all();
     }
 }
 
