@@ -1,4 +1,4 @@
-//! madvise: what is said about a range.
+//! madvise: advice about a range of addresses.
 
 use core::ops::Range;
 
@@ -19,7 +19,7 @@ use crate::task::Task;
 use crate::uffd::Announcement;
 use crate::vma::{Protection, Shape, Vma, VmaFlags};
 
-/// What is said about a range. Linux: `MADV_*`.
+/// Advice about a range of addresses. Linux: `MADV_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Advice {
@@ -31,29 +31,33 @@ pub enum Advice {
     PopulateRead,
     /// Fault everything in for writing (`MADV_POPULATE_WRITE`).
     PopulateWrite,
-    /// Let the memory of the pages fail (`MADV_HWPOISON`), as [`Hugetlb::memory_failure`](crate::Hugetlb::memory_failure)
-    /// does. Who may ask for that is the host's to decide.
+    /// Let the memory of the pages fail (`MADV_HWPOISON`), as
+    /// [`Hugetlb::memory_failure`](crate::Hugetlb::memory_failure) does. The host decides which callers may
+    /// ask for that.
     Hwpoison,
-    /// Take the pages out of use, with their contents moved elsewhere (`MADV_SOFT_OFFLINE`), as
+    /// Take the pages out of use, and move their contents elsewhere (`MADV_SOFT_OFFLINE`), as
     /// [`Hugetlb::soft_offline`](crate::Hugetlb::soft_offline) does.
     SoftOffline,
-    /// Leave the mapping out of core dumps (`MADV_DONTDUMP`). Like every flag of a mapping it keeps it from sharing tables
-    /// with mappings that are without; a table that it shares already stays shared.
+    /// Leave the mapping out of core dumps (`MADV_DONTDUMP`).
+    ///
+    /// This is a flag of the mapping, and only mappings with equal flags share tables. A table that is
+    /// shared already stays shared.
     DontDump,
-    /// Do not (`MADV_DODUMP`).
+    /// Take `DontDump` back (`MADV_DODUMP`).
     DoDump,
     /// Leave the mapping out of forked children (`MADV_DONTFORK`). For sharing it counts like `DontDump`.
     DontFork,
-    /// Do not (`MADV_DOFORK`).
+    /// Take `DontFork` back (`MADV_DOFORK`).
     DoFork,
-    /// Expect nothing of how the mapping is read (`MADV_NORMAL`): takes back what the next two said.
+    /// Expect no particular order of reads (`MADV_NORMAL`): takes `Random` and `Sequential` back.
     Normal,
-    /// Expect it to be read in no order (`MADV_RANDOM`). Nothing comes of that for huge pages, but it is a flag of the mapping:
-    /// for sharing it counts like `DontDump`, and a mapping of which a part gets it is split.
+    /// Expect reads in no particular order (`MADV_RANDOM`). It has no effect on huge pages, but it is a
+    /// flag of the mapping: for sharing it counts like `DontDump`, and a mapping is split if only a part of
+    /// it gets the flag.
     Random,
-    /// Expect it to be read from the start on (`MADV_SEQUENTIAL`). As for `Random`.
+    /// Expect reads from start to end (`MADV_SEQUENTIAL`). As for `Random`.
     Sequential,
-    /// It will be used soon (`MADV_WILLNEED`). Nothing comes of it for huge pages.
+    /// It will be used soon (`MADV_WILLNEED`). This has no effect on huge pages.
     WillNeed,
     /// It will not be used soon (`MADV_COLD`). Huge pages are not reclaimed: refused.
     Cold,
@@ -63,28 +67,33 @@ pub enum Advice {
     Free,
     /// Give a forked child zeroes (`MADV_WIPEONFORK`). Refused: a huge-page mapping always has a file.
     WipeOnFork,
-    /// Do not (`MADV_KEEPONFORK`), which is always so.
+    /// Give a forked child the contents (`MADV_KEEPONFORK`), which is always so.
     KeepOnFork,
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// Carries advice out. Sleeps.
+    /// Acts on advice. Sleeps.
     ///
-    /// Takes the mmap lock in read, or in write to change what a mapping is left out of; for that and to drop pages, also the
-    /// VMA lock and `i_mmap` of each mapping, both in write; to punch holes, populate or inject errors, what
-    /// [`HugeFile::punch_hole`](crate::file::HugeFile::punch_hole), faults, and memory failure or migration take, with the mmap
-    /// lock dropped.
+    /// Takes the mmap lock in read, or in write to change flags of mappings. Besides that:
+    ///
+    /// - to drop pages or change flags: for each mapping the VMA lock and `i_mmap`, both in write,
+    /// - to punch holes, populate or inject errors, with the mmap lock released: what
+    ///   [`HugeFile::punch_hole`](crate::file::HugeFile::punch_hole), faults, and memory failure or
+    ///   migration take.
     ///
     /// Linux: `madvise(2)`, mm/madvise.c.
     ///
     /// # Errors
     ///
-    /// [`MapError::Unaligned`], [`MapError::NotAllowed`] or [`MapError::Refused`] at the first mapping that does not take the
-    /// advice, after what lies before it has been worked on (but where the mapping's flags change, nothing is);
-    /// [`MapError::NotMapped`] if there are holes, after what is mapped has been worked on (but populating stops at a
-    /// hole); [`MapError::Fault`] where populating stopped; [`MapError::Gup`] or [`MapError::Page`] where injecting errors
-    /// stopped; [`MapError::OutOfMemory`] at the first mapping that memory ran out for (where flags change: nothing was
-    /// changed).
+    /// - [`MapError::Unaligned`], [`MapError::NotAllowed`] or [`MapError::Refused`] at the first mapping
+    ///   that does not take the advice. What lies before it has been worked on; where flags change, nothing
+    ///   has.
+    /// - [`MapError::NotMapped`] if there are holes. What is mapped has been worked on; but populating
+    ///   stops at a hole.
+    /// - [`MapError::Fault`] where populating stopped; [`MapError::Gup`] or [`MapError::Page`] where
+    ///   injecting errors stopped.
+    /// - [`MapError::OutOfMemory`] at the first mapping that memory ran out for. Where flags change,
+    ///   nothing was changed.
     pub fn madvise(
         &self,
         task: &mut Task<P>,
@@ -122,8 +131,8 @@ impl<P: Platform> AddressSpace<P> {
         }
     }
 
-    /// Gives the mappings of a range flags, and takes others from them; splits those that reach out of it, which unshares the
-    /// tables at the ends. Entries stay as they are. Holes are reported at the end.
+    /// Sets and clears flags of the mappings in a range. Splits those that reach out of it, which unshares
+    /// the tables at the ends. Entries stay as they are. Holes are reported at the end.
     ///
     /// Linux: `madvise_vma_behavior()` and `madvise_update_vma()` in mm/madvise.c.
     fn change_flags(
@@ -168,7 +177,7 @@ impl<P: Platform> AddressSpace<P> {
         let mut hole = None;
         let mut next = range.start;
         while next < range.end {
-            // Taken anew for each mapping, since some of the work lets it go.
+            // Taken anew for each mapping, since some of the work releases it.
             let mmap = self.mmap_read(task);
             let Some(vma) = mmap.vmas.overlapping(&(next..range.end)).next().cloned() else {
                 hole = hole.or(Some(next));
@@ -195,7 +204,7 @@ impl<P: Platform> AddressSpace<P> {
             let size = {
                 let mmap = self.mmap_read(task);
                 let vma = mmap.find(address).ok_or(MapError::NotMapped { address })?;
-                // Write-only mappings can be read on x86-64, but Linux asks for the right by its name.
+                // x86-64 can read write-only mappings, but Linux asks for the right by its name.
                 let right = if access == Access::Write { Protection::WRITE } else { Protection::READ };
                 if !vma.protection().contains(right) {
                     return Err(MapError::NotAllowed);
@@ -213,8 +222,8 @@ impl<P: Platform> AddressSpace<P> {
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// Has each page of a range fail, or taken out of use: one that is not there yet is faulted in for it. The steps are as
-    /// long as the pages, wherever in a page the range begins.
+    /// Lets each page of a range fail, or takes it out of use. A page that is not there yet is faulted in
+    /// for it. A step is one page long, wherever in a page the range begins.
     ///
     /// Linux: `madvise_inject_error()` in mm/madvise.c.
     fn inject_errors(
@@ -237,7 +246,8 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-/// The part of a range that lies in one mapping, with the mmap lock held in read, to be let go or kept by who works on it.
+/// The part of a range that lies in one mapping, with the mmap lock held in read. The function that works
+/// on it keeps or releases the lock.
 struct Part<'m, P: Platform> {
     space: &'m AddressSpace<P>,
     mmap: MmapReadGuard<'m, P>,
@@ -246,8 +256,9 @@ struct Part<'m, P: Platform> {
 }
 
 impl<'m, P: Platform> Part<'m, P> {
-    /// Tells the handler, if there is one who wants to know, that the pages of the part will be dropped; the mmap lock is let
-    /// go for that. What it is a part of may be another mapping then, which may end earlier.
+    /// Tells the handler that the pages of the part will be dropped, if there is a handler that asked for
+    /// such events. The mmap lock is released for that. Afterwards another mapping may lie there, and it
+    /// may end earlier.
     ///
     /// Linux: `userfaultfd_remove()` in fs/userfaultfd.c, and what follows it in `madvise_dontneed_free()` in mm/madvise.c.
     fn announced(self, task: &mut Task<P>) -> Result<Self, MapError> {
@@ -288,22 +299,22 @@ fn dont_need<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), M
 fn droppable<P: Platform>(part: &Part<'_, P>) -> Result<Range<VirtAddr>, MapError> {
     let size = part.vma.size();
     align_error(size, part.range.start.as_u64())?;
-    // Locked or not: Linux never sets VM_LOCKED on huge pages, so they are dropped there too.
+    // Locked ones too: Linux never sets VM_LOCKED on huge pages, so it drops them as well.
     Ok(part.range.start..part.range.end.huge_page(size))
 }
 
 /// Linux: `madvise_remove()` in mm/madvise.c.
 fn remove<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), MapError> {
     let Part { mmap, vma, range, .. } = part;
-    // What counts is whether the mapping may become writable (VM_MAYWRITE), which every shared one may here; not
-    // whether it is so now, nor whether it is locked.
+    // Linux asks whether the mapping may become writable (VM_MAYWRITE), which every shared mapping may
+    // here. It does not ask whether it is writable now, nor whether it is locked.
     if !vma.is_shared() {
         return Err(MapError::AccessDenied);
     }
     let offset = (vma.offset() << vma.size().shift()) + range.start.offset_from(vma.start());
     let event = Announcement::of_removal(&vma, &range, task)?;
-    // The inode lock comes after the mmap lock, but punching waits for VMA locks of others, whose holders may wait for this
-    // mmap lock. The VMA keeps the file.
+    // The inode lock comes after the mmap lock in the order, but punching also waits for VMA locks of other
+    // address spaces, whose holders may wait for this mmap lock. The VMA keeps the file alive.
     drop(mmap);
     if let Some(event) = event {
         event.tell(task);

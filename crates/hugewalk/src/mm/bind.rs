@@ -1,4 +1,4 @@
-//! mbind: from which nodes the pages of a range are to come.
+//! mbind: the nodes that the pages of a range come from.
 
 use super::unmap::page_range;
 use super::{AddressSpace, MapError, exchange_range};
@@ -8,8 +8,10 @@ use crate::task::Task;
 use crate::vma::{Policy, Shape};
 
 impl<P: Platform> AddressSpace<P> {
-    /// Gives the mappings of a range a policy. Those that reach out of it are split, which takes shared tables at the ends away;
-    /// those that have the policy already stay whole. Pages that are there stay where they are: there is one node. Sleeps.
+    /// Gives the mappings of a range a policy. Sleeps.
+    ///
+    /// Mappings that reach out of the range are split, which unshares the tables at the ends; mappings that
+    /// have the policy already stay whole. Pages that are present stay where they are: there is one node.
     ///
     /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
     ///
@@ -35,7 +37,7 @@ impl<P: Platform> AddressSpace<P> {
         let policy = policy.of_present_nodes().ok_or(MapError::BadNodes)?;
         let mut mmap = self.mmap_write(task);
         if policy == Policy::Default {
-            // Where nothing is mapped there is nothing to be had otherwise: holes are no mistake.
+            // Where nothing is mapped, the policy is the default already: holes are no error.
             mmap.vmas.overlapping(&range).next().ok_or(MapError::NoPolicy { address: range.start })?;
         } else {
             let mapped = mmap.vmas.mapped_until(&range);

@@ -1,4 +1,4 @@
-//! Working on the entries of a mapping, one after the other.
+//! Working on the entries of a mapping, one by one.
 
 use core::ops::Range;
 
@@ -13,11 +13,13 @@ use crate::vma::VmaWriteGuard;
 
 use super::unmap::by_table;
 
-/// Calls `work` for each entry of a range of a VMA, empty ones too, with its table locked; but a table that others use too
-/// is unshared, and its entries, which are theirs, are left as they are. Where there is no table nothing happens.
+/// Calls `work` for each entry of a range of a VMA, also for empty ones, with its table locked. A table
+/// that others use too is unshared instead; its entries belong to the others and stay as they are. Where
+/// there is no table, nothing happens.
 ///
-/// Holds: the VMA lock in write, and `i_mmap` in write, by `gather`. Takes table locks. Does not sleep. Flushes are owed by
-/// `gather`.
+/// Holds: the VMA lock in write, and `i_mmap` in write (by `gather`). Takes table locks. Does not sleep.
+///
+/// Flushes are left to `gather`.
 pub(crate) fn each_own_entry<P: Platform>(
     vma_lock: &mut VmaWriteGuard<'_, P>,
     range: Range<VirtAddr>,
@@ -31,7 +33,7 @@ pub(crate) fn each_own_entry<P: Platform>(
     for part in by_table(range, size) {
         let mut address = part.start;
         while address < part.end {
-            // With the table unlocked: see `Gather::make_room`.
+            // Done with the table unlocked: see `Gather::make_room`.
             gather.make_room();
             let Ok(OwnTable::Locked(mut locked)) = lock_own_table(vma_lock, address, gather, task) else {
                 break;

@@ -46,8 +46,9 @@ pub enum MapError {
         /// Bytes asked for.
         length: u64,
     },
-    /// An address that is too low to be mapped ([`Platform::mmap_min_addr`](crate::platform::Platform::mmap_min_addr)). For a
-    /// move, what lay at the new place may be gone, and the tail that was to be cut off.
+    /// An address that is too low to be mapped
+    /// ([`Platform::mmap_min_addr`](crate::platform::Platform::mmap_min_addr)). If a move failed, what lay
+    /// at the new place may be gone, and so may the tail that was to be cut off.
     #[error("{address:?} is below the lowest address that may be mapped, {lowest:?}")]
     TooLow {
         /// The address.
@@ -61,8 +62,8 @@ pub enum MapError {
         /// The first address in use.
         address: VirtAddr,
     },
-    /// Part of the range is not mapped. What is mapped of it has been worked on, for madvise; for mprotect the part
-    /// before the hole.
+    /// Part of the range is not mapped. For madvise, what is mapped of it has been worked on; for mprotect,
+    /// the part before the hole.
     #[error("{address:?} is not mapped")]
     NotMapped {
         /// The first address that is not.
@@ -77,49 +78,49 @@ pub enum MapError {
     /// A huge-page mapping cannot grow.
     #[error("a huge-page mapping cannot grow")]
     Grows,
-    /// Rights that are not known.
+    /// Protection bits that are not known.
     #[error("unknown rights")]
     UnknownRights,
     /// Source and destination of a move overlap.
     #[error("source and destination overlap")]
     Overlaps,
-    /// The advice does not go with the mapping: it lacks the right to be populated for.
+    /// The mapping does not fit the advice: it lacks the right that it is to be populated for.
     #[error("the mapping does not allow that")]
     NotAllowed,
-    /// Huge pages are not there for this: they are neither reclaimed nor wiped.
+    /// Huge pages do not support this: they are neither reclaimed nor wiped.
     #[error("huge pages do not take this advice")]
     Refused,
-    /// The mapping would need a right that the file was not opened with, or is not shared and writable.
+    /// The mapping would need a right that the file was not opened with, or it is not shared and writable.
     #[error("access denied")]
     AccessDenied,
-    /// The pool or the mount cannot promise the pages.
+    /// The pool or the mount cannot reserve the pages.
     #[error(transparent)]
     NoPage(NoPage),
     /// No memory for tables or records.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
-    /// Populating stopped at this fault; what came before it is there.
+    /// Populating stopped at this fault; the pages before it are present.
     #[error("populating stopped: {0}")]
     Fault(FaultError),
-    /// Locking stopped at this fault; what came before it is there.
+    /// Locking stopped at this fault; the pages before it are present.
     #[error("locking stopped: {0}")]
     Lock(FaultError),
-    /// The policy names no node that there is, or nodes where it has none.
+    /// The policy names only nodes that do not exist, or names nodes where it takes none.
     #[error("the policy does not go with these nodes")]
     BadNodes,
-    /// What there is of the range is not enough to give it a policy: there is a hole in it, or nothing at all.
+    /// The range cannot get the policy: there is a hole in it, or nothing is mapped in it at all.
     #[error("{address:?} is not mapped, so the range has no policy")]
     NoPolicy {
         /// The first address that is not.
         address: VirtAddr,
     },
-    /// The file did not do it.
+    /// The operation on the file failed.
     #[error(transparent)]
     File(FileError),
-    /// Injecting an error stopped here: there is no page to be had.
+    /// Injecting an error stopped here: no page could be faulted in.
     #[error("no page to inject an error into: {0}")]
     Gup(GupError),
-    /// Injecting an error stopped at this page; those before it have theirs.
+    /// Injecting an error stopped at this page; the pages before it have failed.
     #[error(transparent)]
     Page(PageError),
     /// A mapping in the range is sealed: see [`mseal`](crate::AddressSpace::mseal). For mprotect the mappings before it
@@ -168,7 +169,7 @@ impl MapError {
                 other => other,
             },
             Self::File(error) => error.errno(),
-            // Linux tells hardware errors apart for callers that ask for it, and madvise does not.
+            // Linux distinguishes hardware errors for callers that ask for it; madvise does not ask.
             Self::Gup(GupError::Hwpoison { .. }) => Errno::EFAULT,
             Self::Gup(error) => error.errno(),
             Self::Page(error) => error.errno(),

@@ -13,9 +13,11 @@ use crate::sync::{Arc, try_push};
 use crate::task::Task;
 use crate::vma::{Shape, Vma, VmaWriteGuard};
 
-/// Replaces the VMAs of a range that `changes` picks, cut to the range, by what `successor` makes for a shape. `work`
-/// brings the entries of each in line, with the VMA lock and `i_mmap` held in write; it has the lock of the old VMA, and
-/// the new one. The new one is in the file's tree before `i_mmap` is let go.
+/// Replaces the VMAs of a range that `changes` picks, cut to the range, by what `successor` makes for a
+/// shape.
+///
+/// `work` brings the entries of each in line, with the VMA lock and `i_mmap` held in write. It is given the
+/// guard of the old VMA, and the new VMA. The new VMA is in the file's tree before `i_mmap` is released.
 ///
 /// Takes, for each VMA, its lock and `i_mmap`, both in write. Sleeps.
 ///
@@ -31,14 +33,14 @@ pub(crate) fn exchange_range<P: Platform>(
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
     let changes = |vma: &&Arc<Vma<P>>| changes(vma);
-    // What does not change is not even split.
+    // A VMA that does not change is not split either.
     let Some(first) = mmap.vmas.overlapping(range).find(changes).cloned() else {
         return Ok(());
     };
     let last = mmap.vmas.overlapping(range).filter(changes).last().map_or(first.end(), |vma| vma.end());
     let range = first.start().max(range.start)..last.min(range.end);
     let split = Split::at_ends(mmap, &range, task)?;
-    // Successors for the parts, made while nothing has changed yet; the parts have the shapes of the split.
+    // The new VMAs are made while nothing has changed yet. The parts have the shapes of the split.
     let mut exchange: Vec<Arc<Vma<P>>> = Vec::new();
     for vma in mmap.vmas.overlapping(&range).filter(changes) {
         let (start, end) = (vma.start().max(range.start), vma.end().min(range.end));

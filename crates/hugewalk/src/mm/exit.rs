@@ -29,7 +29,8 @@ impl<P: Platform> AddressSpace<P> {
         self.vmas.read(task).exited
     }
 
-    /// The last reference is gone. What is mapped is left to somebody who may sleep: see [`end`](crate::hugetlb).
+    /// The last reference is gone. What is still mapped is left to a later operation that may sleep: see
+    /// [`end`](crate::hugetlb).
     pub(super) fn dropped(mut space: Orphan<Self>) {
         let system = space.system.take();
         let is_empty = space.vmas.inner_mut().iter().next().is_none();
@@ -37,11 +38,12 @@ impl<P: Platform> AddressSpace<P> {
             Some(system) if !is_empty => system.dropped().push(space),
             _ => drop(space),
         }
-        // Now, because it may be the last handle: whoever drops that takes down what is queued.
+        // Dropped last: it may be the system's last handle, and its drop takes down what is queued.
         drop(system);
     }
 
-    /// Takes down an address space that was dropped. If a lock that it needs is busy it goes back into the queue.
+    /// Takes down an address space that was dropped. If a lock that it needs is busy, it goes back into the
+    /// queue.
     pub(crate) fn take_down(space: Orphan<Self>, hugetlb: &Hugetlb<P>, task: &mut Task<P>) {
         let mut attempt = Attempt { space: Some(space), queue: hugetlb.dropped() };
         if attempt.space.as_mut().is_some_and(|space| space.try_exit(task)) {
@@ -49,10 +51,11 @@ impl<P: Platform> AddressSpace<P> {
         }
     }
 
-    /// As [`exit`](Self::exit), without waiting for a lock. False if there is more to be done. Nobody else has it.
+    /// As [`exit`](Self::exit), without waiting for a lock. Returns false if there is more to be done. No
+    /// other reference exists.
     fn try_exit(&mut self, task: &mut Task<P>) -> bool {
         let Self { mm, vmas, emptied, .. } = self;
-        // Nobody can want it, unless it was left locked by a guard that was forgotten.
+        // No other task can hold this lock, unless a guard of it was forgotten.
         let Some(vmas) = vmas.try_write() else { return false };
         let mut mmap = MmapWriteGuard { mm, vmas };
         mmap.vmas.exited = true;
@@ -79,7 +82,8 @@ fn finish<P: Platform>(mut mmap: MmapWriteGuard<'_, P>, task: &Task<P>) {
     }
 }
 
-/// An address space that goes back into the queue unless it is taken out: also if the platform unwinds meanwhile.
+/// An address space that goes back into the queue unless it is taken out. It does so too if the platform
+/// unwinds meanwhile.
 struct Attempt<'q, P: Platform> {
     space: Option<Orphan<AddressSpace<P>>>,
     queue: &'q Orphans<AddressSpace<P>>,

@@ -20,10 +20,15 @@ use crate::vma::{Vma, VmaFlags, VmaReadGuard};
 use crate::walk::huge_pte_offset;
 
 impl<P: Platform> AddressSpace<P> {
-    /// A copy of the address space. Shared mappings are mapped but not filled: the copy takes tables up, or pages, as it
-    /// touches them, and so are private ones that never had a page of their own. The others are copied entry by entry, and both sides lose the right to write until one of them
-    /// copies the page; but a page that somebody has pinned (see [`gup`](crate::gup)) stays the parent's as it is, and the
-    /// copy gets a page of its own at once. Reservations stay with the parent. Sleeps.
+    /// Returns a copy of the address space. Sleeps.
+    ///
+    /// - A shared mapping is mapped in the copy but not filled: the copy shares tables, or maps pages, as
+    ///   it touches them. The same holds for a private mapping that never had a page of its own.
+    /// - Other private mappings are copied entry by entry. Parent and copy lose the right to write to a
+    ///   page until one of them copies it.
+    /// - A page that is pinned (see [`gup`](crate::gup)) stays the parent's as it is, and the copy gets a
+    ///   page of its own at once.
+    /// - Reservations stay with the parent.
     ///
     /// Takes the mmap locks of both in write, for each VMA `i_mmap` in write, and for private ones the VMA lock in read.
     ///
@@ -58,7 +63,8 @@ fn copy_vmas<P: Platform>(
     contexts: &mut ForkedContexts<P>,
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
-    // Nobody else knows the child yet; its lock is taken as the proof that the walks below ask for.
+    // No other thread can reach the child yet. Its lock is taken because the walks below need it as their
+    // proof.
     let mut into = child.mmap_write(task);
     for old in parent.vmas.iter() {
         if old.flags().contains(VmaFlags::DONTFORK) {
@@ -68,15 +74,17 @@ fn copy_vmas<P: Platform>(
         let userfault = contexts.of_copy(old, child, task)?;
         let new = Vma::with_handler(child.mm(), old.file(), shape, None, userfault.as_ref())?;
         into.vmas.prepare(1)?;
-        // In the tree before the entries are copied: truncation then finds the original or the copy of each.
+        // Put into the tree before the entries are copied: so truncation finds the original or the copy of
+        // each.
         old.file().i_mmap_write(task).insert_after(old, new.clone())?;
         into.vmas.put(new.clone());
-        // What the file has the child finds there; pages of one's own and write protections are nowhere but in the entries.
-        // Linux: vma_needs_copy().
+        // The child finds the file's pages in the file. Pages of its own and write protections are recorded
+        // in the entries only. Linux: vma_needs_copy().
         if old.is_anon() || new.flags().contains(VmaFlags::UFFD_WP) {
             copy_entries(parent, old, &into, &new, task)?;
-            // After the entries: a page that was taken away from the parent before it was copied is missed by the child as
-            // well, which must not find zeroes in its place. (Linux forgets it here, and the child does.)
+            // After the entries. A page that was taken away from the parent before it was copied is missing
+            // in the child as well, and the child must not find zeroes in its place. (Linux forgets that it
+            // was taken, so there a child finds zeroes.)
             new.take_over_from(old);
         }
     }
@@ -112,7 +120,8 @@ fn copy_entries<P: Platform>(
             break;
         }
     }
-    // The parent's processors may still have the pages writable; also where the copying stopped half way.
+    // The parent's processors may still have the pages writable in their TLBs, also where the copying
+    // stopped half way.
     old.mm().hugetlb().platform().flush_tlb(old.mm().context(), old.start()..old.end());
     result
 }
@@ -125,10 +134,12 @@ fn copy_range<P: Platform>(
     mut range: Range<VirtAddr>,
     task: &Task<P>,
 ) -> Result<(), MapError> {
-    // A copy may find the entry changed, by who works on the file; then what it is now is copied.
+    // The entry may have changed while the page was copied, through an operation on the file. Then what it
+    // says now is copied.
     let mut ready: Option<PinnedCopy<'_, P>> = None;
     while !range.is_empty() {
-        // The parent's table first; the child's is known to nobody who would lock them the other way round.
+        // The parent's table first. No other thread knows the child's table, so none locks the two in the
+        // other order.
         let mut source = source.lock(task);
         let mut target = target.lock(task);
         let pinned = copy_table(&mut source, &mut target, new, &mut range, ready.take());
@@ -144,7 +155,7 @@ fn copy_range<P: Platform>(
 ///
 /// Linux: `copy_hugetlb_page_range()` in mm/hugetlb.c, where `page_try_dup_anon_rmap()` fails.
 struct PinnedCopy<'a, P: Platform> {
-    /// Held, so that it is the same page still if the entry has the same frame.
+    /// Held, so that an entry with the same frame still means the same page.
     of: PageRef<'a, P>,
     copy: NewPage<'a, P>,
 }
@@ -154,7 +165,7 @@ impl<'a, P: Platform> PinnedCopy<'a, P> {
         let file = vma.file();
         let (hugetlb, size) = (file.hugetlb(), vma.size());
         let index = vma.offset_of(address);
-        // The parent's reservation is not for this.
+        // The parent's reservation is not used for the copy.
         let copy = NewPage::take(hugetlb, size, &vma.promises(), file.subpool(), index, true)?;
         copy.set_private(file);
         // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
@@ -184,7 +195,7 @@ fn copy_table<'n, P: Platform>(
 ) -> Option<PageRef<'n, P>> {
     let (mm, size) = (new.mm(), new.size());
     let shift = Level::of_leaf(size).shift();
-    // Only who has a handler who wants the child too keeps the handler's write protections.
+    // The child keeps write protections only if the handler asked for fork events.
     let keeps_protections = new.flags().contains(VmaFlags::UFFD_WP);
     while range.start < range.end {
         let index = index_of(range.start, shift);
@@ -214,8 +225,8 @@ fn copy_table<'n, P: Platform>(
                 mm.hugetlb().page(migration.frame).add_migration();
                 target.fill(copy);
             }
-            // The mover has taken pinned pages for busy, so this one may be shared. The child's entry is counted, and found by
-            // the mover, since the child's mapping is in the file's tree; see `rmap`.
+            // Migration refuses pinned pages, so this one may be shared. The child's entry is counted, and
+            // the migration finds it, since the child's mapping is in the file's tree; see `rmap`.
             (Entry::Migration(migration), _) => {
                 mm.hugetlb().page(migration.frame).add_migration();
                 source.replace_seen(entry, Entry::without_write);
@@ -228,12 +239,16 @@ fn copy_table<'n, P: Platform>(
     None
 }
 
-/// Write-protects a leaf and counts a second mapping of its page; not if the page is pinned, since who pinned it relies on
-/// the parent to go on using this very page. Then the page comes back, with a reference, and all is as it was.
+/// Write-protects a leaf and counts a second mapping of its page, unless the page is pinned: the pin's
+/// owner relies on the parent to go on using this very page. If it is pinned, the page is returned with a
+/// reference, and all is as it was.
 ///
-/// The page is made shared first, and pins are looked for then. Who pins without a lock does it the other way round: takes
-/// the pin, then sees that the entry can still be written, or that the page is mapped once. All four are sequentially
-/// consistent, so at least one of the two finds out about the other. Linux: `write_protect_seq`, `page_needs_cow_for_dma()`.
+/// This function first makes the page shared and then looks for pins. A GUP-fast walker works the other way
+/// round: it first takes the pin, and then sees that the entry can still be written, or that the page is
+/// mapped once. All four accesses are sequentially consistent, so at least one of the two sides notices the
+/// other.
+///
+/// Linux: `write_protect_seq`, `page_needs_cow_for_dma()`.
 fn make_shared<'h, P: Platform>(
     source: &LockedSlot<'_, P>,
     hugetlb: &'h Hugetlb<P>,

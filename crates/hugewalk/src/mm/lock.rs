@@ -1,4 +1,4 @@
-//! mlock: huge pages are never taken away, so to lock them is to fault them in.
+//! mlock: huge pages are never reclaimed, so locking them means faulting them in.
 
 use core::ops::Range;
 
@@ -12,24 +12,28 @@ use crate::task::Task;
 use crate::vma::{Protection, Vma};
 
 bitflags! {
-    /// What [`mlockall`](AddressSpace::mlockall) is about. Linux: `MCL_*`.
+    /// What [`mlockall`](AddressSpace::mlockall) locks. Linux: `MCL_*`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
     pub struct LockAll: u32 {
         /// What is mapped (`MCL_CURRENT`).
         const CURRENT = 1 << 0;
         /// What will be mapped (`MCL_FUTURE`).
         const FUTURE = 1 << 1;
-        /// Each page when it is touched (`MCL_ONFAULT`): this makes no difference for huge pages, which are not marked.
+        /// Each page when it is touched (`MCL_ONFAULT`). This makes no difference: huge-page mappings are
+        /// not marked as locked.
         const ONFAULT = 1 << 2;
     }
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// Locks the pages of a range in memory: those that are missing are faulted in, for writing where a store would make a copy.
-    /// Nothing else changes: the mappings are neither marked nor split, and so keep the tables that they share. Sleeps.
+    /// Locks the pages of a range in memory: faults in the missing ones, for writing where a store would
+    /// make a copy. Sleeps.
     ///
-    /// Whether the process may lock so much is the host's to decide; huge pages are not counted in Linux. Locking on fault
-    /// (`mlock2(2)` with `MLOCK_ONFAULT`) comes to the same.
+    /// Nothing else changes: the mappings are neither marked nor split, so they keep the tables that they
+    /// share.
+    ///
+    /// The host decides how much a process may lock; Linux does not count huge pages. Locking on fault
+    /// (`mlock2(2)` with `MLOCK_ONFAULT`) has the same effect.
     ///
     /// Takes the mmap lock in read, and what faults take.
     ///
@@ -44,7 +48,7 @@ impl<P: Platform> AddressSpace<P> {
         self.populate(task, range).map_err(MapError::Lock)
     }
 
-    /// Lets go of the pages of a range that were locked in memory. They stay all the same. Sleeps.
+    /// Unlocks the pages of a range. They stay in memory all the same. Sleeps.
     ///
     /// Takes the mmap lock in read.
     ///
@@ -57,8 +61,9 @@ impl<P: Platform> AddressSpace<P> {
         self.lockable(task, address, length).map(drop)
     }
 
-    /// Locks all that is mapped in memory, as far as it can be faulted in, or all that will be mapped from now on, or both; without
-    /// [`LockAll::FUTURE`] the latter no more. A child that is forked starts without. Sleeps.
+    /// Locks all that is mapped, as far as it can be faulted in, or all that will be mapped from now on, or
+    /// both. Without [`LockAll::FUTURE`], it no longer locks later mappings. A forked child starts without.
+    /// Sleeps.
     ///
     /// Takes the mmap lock in write, and what faults take.
     ///
@@ -81,7 +86,7 @@ impl<P: Platform> AddressSpace<P> {
         drop(mmap);
         while let Some(range) = next.filter(|_| what.contains(LockAll::CURRENT)) {
             let end = range.end;
-            // What cannot be had of one mapping is left out.
+            // A mapping that cannot be populated completely is populated up to there.
             let _ = self.populate(task, range);
             let mmap = self.mmap_read(task);
             let behind = end..self.mm().levels().task_size();
@@ -90,7 +95,7 @@ impl<P: Platform> AddressSpace<P> {
         Ok(())
     }
 
-    /// Lets go of all that was locked in memory, and locks nothing that is mapped from now on. Sleeps.
+    /// Unlocks everything, and locks no mapping that is made from now on. Sleeps.
     ///
     /// Takes the mmap lock in write.
     ///
@@ -105,7 +110,7 @@ impl<P: Platform> AddressSpace<P> {
         Ok(())
     }
 
-    /// The range that is to be locked or let go of, in whole small pages; all of it is mapped.
+    /// The range to be locked or unlocked, in whole small pages. All of it is mapped.
     ///
     /// Linux: `do_mlock()` and `apply_vma_lock_flags()` in mm/mlock.c.
     fn lockable(
@@ -142,13 +147,14 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-/// How the pages of a mapping are faulted in before they are touched; `None` if nobody may.
+/// The access that pages of a mapping are faulted in for before they are touched. `None` if the mapping
+/// allows none.
 fn populating<P: Platform>(vma: &Vma<P>) -> Option<Access> {
     match vma.protection() {
         rights if rights.is_empty() => None,
-        // A private page is copied at once rather than at the first store.
+        // A private page is copied now, rather than at the first store.
         rights if rights.contains(Protection::WRITE) && !vma.is_shared() => Some(Access::Write),
-        // What allows anything allows loads, as far as this goes: Linux asks for the page by force here.
+        // A mapping that allows anything is populated for loads: Linux asks for the page by force here.
         _ => Some(Access::Read),
     }
 }

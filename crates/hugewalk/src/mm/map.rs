@@ -23,12 +23,12 @@ bitflags! {
     pub struct MapFlags: u32 {
         /// Stores go to the file (`MAP_SHARED`); without it they go to copies (`MAP_PRIVATE`).
         const SHARED = 1 << 0;
-        /// Promise no pages; a fault may find the pool empty (`MAP_NORESERVE`).
+        /// Reserve no pages; a fault may find the pool empty (`MAP_NORESERVE`).
         const NORESERVE = 1 << 1;
-        /// Fault everything in at once, as far as that goes (`MAP_POPULATE`).
+        /// Fault everything in at once, as far as possible (`MAP_POPULATE`).
         const POPULATE = 1 << 2;
-        /// Lock in memory, which for huge pages means no more than to fault everything in too (`MAP_LOCKED`); see
-        /// [`mlock`](AddressSpace::mlock).
+        /// Lock in memory (`MAP_LOCKED`). For huge pages this only means that everything is faulted in, as
+        /// with `POPULATE`; see [`mlock`](AddressSpace::mlock).
         const LOCKED = 1 << 3;
     }
 }
@@ -38,8 +38,9 @@ bitflags! {
 pub enum Placement {
     /// Wherever there is room: the highest free range below 2^47, also where tables have 5 levels.
     Anywhere,
-    /// Here if the range is free, else anywhere. Above 2^47 a mapping only comes to lie if the hint is there; then anywhere is
-    /// all of the address space.
+    /// Here if the range is free, else anywhere.
+    ///
+    /// Only a hint above 2^47 lets a mapping lie above 2^47: *anywhere* then means the whole address space.
     Hint(VirtAddr),
     /// Here, in place of whatever is mapped (`MAP_FIXED`).
     Fixed(VirtAddr),
@@ -57,7 +58,7 @@ pub enum Backing<'a, P: Platform> {
         /// Where in it.
         offset: u64,
     },
-    /// Fresh pages of this size, as of a file nobody else knows.
+    /// Fresh pages of this size, of a file that belongs to this mapping alone.
     Anonymous(HugeSize),
 }
 
@@ -75,7 +76,7 @@ pub struct MapRequest<'a, P: Platform> {
     pub placement: Placement,
     /// How many bytes; rounded up to whole pages.
     pub length: u64,
-    /// With which rights. What is none of them is ignored, as it is among the flags.
+    /// With which rights. Unknown bits are ignored, here and in the flags.
     pub protection: Protection,
     /// How.
     pub flags: MapFlags,
@@ -112,7 +113,7 @@ impl<'a, P: Platform> MapRequest<'a, P> {
         self.with(MapFlags::SHARED)
     }
 
-    /// With these flags too.
+    /// With these flags added.
     #[must_use]
     pub const fn with(mut self, flags: MapFlags) -> Self {
         self.flags = self.flags.union(flags);
@@ -125,7 +126,7 @@ impl<'a, P: Platform> MapRequest<'a, P> {
         self.placed(Placement::Fixed(address))
     }
 
-    /// Placed so.
+    /// With this placement.
     #[must_use]
     pub const fn placed(mut self, placement: Placement) -> Self {
         self.placement = placement;
@@ -143,21 +144,23 @@ impl<'a, P: Platform> MapRequest<'a, P> {
 impl<P: Platform> AddressSpace<P> {
     /// Maps a file or fresh pages, and returns the address. Sleeps.
     ///
-    /// Takes the mmap lock in write, the file's inode lock, and `i_mmap` in write; with `POPULATE` or `LOCKED`, and after
-    /// [`mlockall`](Self::mlockall) for what is to come, what faults take, and a fault that fails ends the populating without
-    /// an error.
+    /// Takes the mmap lock in write, the file's inode lock, and `i_mmap` in write.
+    ///
+    /// With `POPULATE` or `LOCKED`, or after [`mlockall`](Self::mlockall) for later mappings, it also takes
+    /// what faults take. A fault that fails ends the populating without an error.
     ///
     /// Linux: `mmap(2)`, `hugetlbfs_file_mmap()` in fs/hugetlbfs/inode.c.
     ///
     /// # Errors
     ///
-    /// Any [`MapError`] but those of faults. Nothing was mapped or unmapped then, with two exceptions, where what was to be
-    /// replaced is gone:
+    /// Any [`MapError`] except those of faults. Nothing was mapped or unmapped then, with two exceptions,
+    /// in which the mappings to be replaced are gone:
     ///
-    /// - The pages could not be reserved beside the reservations of what was to be replaced. So these were given up, and the
-    ///   pages were asked for once more. If that fails as well, the error is [`MapError::NoPage`], or
-    ///   [`MapError::OutOfMemory`].
-    /// - [`MapError::Unaligned`] for an offset that is a multiple of 4 KiB alone. Linux finds out about it as late.
+    /// - The pages could not be reserved while the mappings to be replaced kept their reservations. So
+    ///   these were unmapped and the pages were requested once more. If that fails as well, the error is
+    ///   [`MapError::NoPage`] or [`MapError::OutOfMemory`].
+    /// - [`MapError::Unaligned`] for an offset that is a multiple of 4 KiB but not of the page size. Linux
+    ///   notices it as late.
     pub fn mmap(&self, task: &mut Task<P>, request: &MapRequest<'_, P>) -> Result<VirtAddr, MapError> {
         task.enter(self.mm().hugetlb())?;
         if let Backing::File { file, .. } = request.backing
@@ -170,7 +173,7 @@ impl<P: Platform> AddressSpace<P> {
             Backing::File { file, offset } => (file.size_class(), offset),
             Backing::Anonymous(size) => (size, 0),
         };
-        // The order of what follows is that of Linux: who makes two mistakes is told of the same one.
+        // The checks below are in Linux's order, so a request with two errors gets the same error.
         if !offset.is_multiple_of(PAGE_SIZE) {
             return Err(MapError::Unaligned { value: offset, size });
         }
@@ -223,11 +226,11 @@ impl<P: Platform> AddressSpace<P> {
         }
         drop(mmap);
         events.tell(task);
-        // Let go of at the end: populating does without what the files of replaced mappings were promised (in Linux a file
-        // that nobody has any more goes when the call returns).
+        // Dropped at the end: until then, the files of replaced mappings keep their reservations, and
+        // populating cannot use them. (In Linux, a file without users goes when the call returns.)
         let _replaced = mapped?;
         if populates {
-            // As far as that goes; what the mapping is worth does not depend on it.
+            // As far as possible: the mapping stands, whether it could be populated or not.
             let _ = self.populate(task, range);
         }
         Ok(start)
@@ -265,7 +268,8 @@ fn place<P: Platform>(
             Ok(start)
         }
         Placement::Hint(hint) => {
-            // Down to a small page first, then up to a huge one. Linux: `round_hint_to_min()` in mm/mmap.c.
+            // Rounded down to a small page first, then up to a huge one. Linux: `round_hint_to_min()` in
+            // mm/mmap.c.
             let hint = match hint.as_u64() & !(PAGE_SIZE - 1) {
                 0 => 0,
                 hint => hint.max(lowest.as_u64()),
@@ -288,7 +292,7 @@ pub(super) fn check_lowest<P: Platform>(mm: &Mm<P>, address: VirtAddr) -> Result
     if address < lowest { Err(MapError::TooLow { address, lowest }) } else { Ok(()) }
 }
 
-/// Unmaps what lies at the place of a mapping that will not be made after all.
+/// Unmaps what lies in the range of a mapping that will not be made after all.
 fn make_room<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
     range: &Range<VirtAddr>,
@@ -298,7 +302,8 @@ fn make_room<P: Platform>(
     Ok(())
 }
 
-/// Promises the pages, makes room at the place, and maps. What can fail comes first. Returns what was replaced.
+/// Reserves the pages, makes room at the place, and maps. The steps that can fail come first. Returns what
+/// was replaced.
 fn map_file<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
     file: &Arc<HugeFile<P>>,
@@ -310,8 +315,8 @@ fn map_file<P: Platform>(
     let hugetlb = mm.hugetlb();
     let (size, subpool) = (file.size_class(), file.subpool());
     let shared = shape.flags.contains(VmaFlags::SHARED);
-    let promised = !shape.flags.contains(VmaFlags::NORESERVE);
-    let reserve = if promised && !shared { Some(PrivateReserve::new()?) } else { None };
+    let reserves = !shape.flags.contains(VmaFlags::NORESERVE);
+    let reserve = if reserves && !shared { Some(PrivateReserve::new()?) } else { None };
     let vma = Vma::new(mmap.mm, file, shape, reserve)?;
     mmap.vmas.prepare(3)?;
 
@@ -326,13 +331,13 @@ fn map_file<P: Platform>(
     };
     let mut unmap = Some(unmap);
     let mut replaced = Vec::new();
-    if promised && let Err(error) = reserve() {
+    if reserves && let Err(error) = reserve() {
         let in_the_way = mmap.vmas.overlapping(&(shape.start..shape.end)).next();
         if in_the_way.is_none() || matches!(error, NoPage::OutOfMemory(_)) {
             return Err(error.into());
         }
-        // What is to be replaced may hold the very promises that are missing, so it goes first, as it does in Linux. But the
-        // files it mapped are let go of afterwards: what they were promised is theirs until then.
+        // The mappings to be replaced may hold the very reservations that are missing, so they go first, as
+        // in Linux. Their files are dropped later, and keep their own reservations until then.
         replaced = unmap.take().map(|unmap| unmap.apply(mmap, task)).unwrap_or_default();
         reserve()?;
     }

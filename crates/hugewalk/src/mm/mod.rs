@@ -2,19 +2,24 @@
 //!
 //! # Protocol
 //!
-//! The mmap lock guards the set of VMAs: faults and madvise hold it in read, what changes the set in write. VMAs are
-//! replaced, never changed (see [`vma`](crate::vma)). An operation that replaces VMAs makes the new ones first; then, for
-//! each old one in turn, it takes the VMA lock and `i_mmap` in write, works on the entries, and exchanges the VMA in the
-//! file's tree before it lets go. So nobody can start to share with a VMA that is about to go (scenarios S14, S20, S22).
-//! What can fail comes before the first change.
+//! The mmap lock guards the set of VMAs. Faults and madvise hold it in read; operations that change the set
+//! hold it in write. VMAs are replaced, never changed (see [`vma`](crate::vma)).
+//!
+//! An operation that replaces VMAs makes the new ones first: what can fail comes before the first change.
+//! Then, for each old VMA in turn, it takes the VMA lock and `i_mmap` in write, works on the entries, and
+//! exchanges the VMA in the file's tree before it releases the locks. So no other mapping can start to
+//! share with a VMA that is about to go.
 //!
 //! # While a guard is held
 //!
-//! A guard of a sleeping lock keeps no borrow of the task, so calls that take further locks compile. A call that takes a lock
-//! which its own task holds waits for ever; so do two tasks that take two locks in different orders. What takes `&Task` takes no
-//! sleeping lock and may always be called: [`Task::rcu_read_lock`] and walks in that section, `pin_page_fast`,
-//! `pin_pages_nowait`, [`AddressSpace::mmap_try_read`], what is done under a [`Gather`](crate::gather::Gather). Of what takes
-//! `&mut Task`, this much may be called:
+//! A guard of a sleeping lock keeps no borrow of the task, so calls that take further locks compile. Some
+//! of them deadlock: a call that takes a lock which its own task holds waits for ever, and so do two tasks
+//! that take two locks in different orders.
+//!
+//! A function that takes `&Task` takes no sleeping lock and may always be called: [`Task::rcu_read_lock`]
+//! and walks in that section, `pin_page_fast`, `pin_pages_nowait`, [`AddressSpace::mmap_try_read`], the
+//! operations under a [`Gather`](crate::gather::Gather). Of the functions that take `&mut Task`, these may
+//! be called:
 //!
 //! | held | may be called |
 //! |---|---|
@@ -22,13 +27,16 @@
 //! | [`lock_vma`](MmapReadGuard::lock_vma), [`lock_vma_write`](MmapReadGuard::lock_vma_write) | `i_mmap_read`, `i_mmap_write` of the VMA's file; `synchronize`, `rcu_barrier` |
 //! | [`i_mmap_read`](crate::file::HugeFile::i_mmap_read), [`i_mmap_write`](crate::file::HugeFile::i_mmap_write) | `synchronize`, `rcu_barrier` |
 //!
-//! All other operations deadlock, at once or some day. Under the mmap lock in read, `mmap`, `munmap`, `mremap`, `mprotect`, `mbind`,
-//! `mlock`, `fork`, `exit` and most advice do so at once, for they take it in write. `fault`, `pin_pages`, page walks and
-//! `madvise(DONTNEED)` take it in read once more: they go through until another task waits for it in write.
-//! Truncation, migration and memory failure wait for VMA locks and for `i_mmap`.
+//! All other operations deadlock, at once or some day:
 //!
-//! The parts: [`Mm`] is what VMAs and walkers know of an address space (the root table, the host's context); the
-//! [`AddressSpace`] adds the set of VMAs.
+//! - Under the mmap lock in read, `mmap`, `munmap`, `mremap`, `mprotect`, `mbind`, `mlock`, `fork`, `exit`
+//!   and most advice deadlock at once, for they take it in write.
+//! - `fault`, `pin_pages`, page walks and `madvise(DONTNEED)` take it in read once more: they go through
+//!   until another task waits for it in write.
+//! - Truncation, migration and memory failure wait for VMA locks and for `i_mmap`.
+//!
+//! There are two parts. [`Mm`] is what VMAs and walkers use of an address space: the root table and the
+//! host's context. The [`AddressSpace`] adds the set of VMAs.
 
 mod advise;
 mod bind;
@@ -75,10 +83,10 @@ use crate::task::Task;
 use crate::vma::held::KeepsVma;
 use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
 
-/// What VMAs and walkers know of an address space: the root of its tables.
+/// What VMAs and walkers use of an address space: the root of its tables.
 ///
-/// Dropping the last reference gives the root back to the platform, at once: whoever has [its frame](Self::root_frame) in a base
-/// register has a reference too. It takes no lock.
+/// Dropping the last reference gives the root back to the platform at once, and takes no lock. So a
+/// processor with [its frame](Self::root_frame) in a base register must have a reference too.
 ///
 /// # Invariants
 ///
@@ -87,12 +95,13 @@ pub struct Mm<P: Platform> {
     hugetlb: Inside<P>,
     id: u64,
     levels: Levels,
-    /// What `levels` says; every walk asks.
+    /// What `levels` implies; every walk reads it.
     task_size: VirtAddr,
     root: TableFrame,
     context: P::MmContext,
-    /// Leaves installed less leaves cleared by this address space, as Linux counts them: a signed number, for who
-    /// clears the leaves of a table it came to share did not install them. Those of 2 MiB, and those of 1 GiB.
+    /// Leaves that this address space installed, less those it cleared, as Linux counts them: 2 MiB leaves,
+    /// and 1 GiB leaves. The number is signed, since an address space may clear the leaves of a shared
+    /// table that others have filled.
     resident: [P::Word; 2],
     /// Threads that wait for faults to handle, by the handler they serve. They may outlive the mappings.
     handlers: WaitQueue<P, u64>,
@@ -139,7 +148,7 @@ impl<P: Platform> Mm<P> {
         &self.hugetlb
     }
 
-    /// What the host keeps for it.
+    /// The host's own data for it.
     #[must_use]
     #[inline]
     pub fn context(&self) -> &P::MmContext {
@@ -155,10 +164,13 @@ impl<P: Platform> Mm<P> {
 
     /// The frame of its root table, for a processor's base register.
     ///
-    /// The root is freed together with the last `Arc<Mm>`, at once and without a flush. So **a processor that has it loaded counts as a
-    /// holder**: the embedder keeps an `Arc<Mm>` for it, from before the root is loaded until another one has been. That includes a
-    /// processor that goes on with the register as it is while it runs something that has no address space of its own (lazy
-    /// TLB), where the [`AddressSpace`] may be gone already. Linux: `mm_count`, and `active_mm` in the scheduler.
+    /// The root is freed together with the last `Arc<Mm>`, at once and without a flush. So **a processor
+    /// that has it loaded counts as a holder**: the embedder keeps an `Arc<Mm>` for it, from before the
+    /// root is loaded until another one has been.
+    ///
+    /// This includes a processor that keeps the register while it runs a task without an address space
+    /// (lazy TLB); the [`AddressSpace`] may be gone by then. Linux: `mm_count`, and `active_mm` in the
+    /// scheduler.
     ///
     /// Entries 256 to 511 are the embedder's; see [`platform`](crate::platform#the-kernels-half-of-an-address-space).
     #[must_use]
@@ -172,11 +184,12 @@ impl<P: Platform> Mm<P> {
         HugeSize::ALL.into_iter().fold(0, |pages: u64, size| pages.saturating_add(self.resident_of(size)))
     }
 
-    /// Leaves of one size that this address space installed itself: pages it has faulted in, less those it unmapped. A page
-    /// reached through a shared table that somebody else filled is not counted.
+    /// Leaves of one size that this address space installed itself: the pages it faulted in, less those it
+    /// unmapped. A page that it reaches through a shared table, filled by another address space, is not
+    /// counted.
     #[must_use]
     pub fn resident_of(&self, size: HugeSize) -> u64 {
-        // Below zero when it cleared what others had installed. Relaxed: statistics, which order nothing.
+        // Below zero if it cleared what others had installed. Relaxed: statistics, which order nothing.
         self.resident_word(size).load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
     }
 
@@ -187,9 +200,9 @@ impl<P: Platform> Mm<P> {
         bytes.into_iter().fold(0, u64::saturating_add)
     }
 
-    /// The same as a balance, which is below zero if this address space has cleared more leaves than it installed: those of
-    /// a shared table that others had filled, after they gave the table up. Linux keeps the same balance, and prints it
-    /// without a sign.
+    /// The same as a balance. It is below zero if this address space has cleared more leaves than it
+    /// installed: those of a shared table that others had filled and then unshared. Linux keeps the same
+    /// balance, and prints it without a sign.
     #[must_use]
     pub fn resident_balance(&self) -> i64 {
         HugeSize::ALL.into_iter().fold(0, |bytes: i64, size| {
@@ -210,9 +223,11 @@ impl<P: Platform> Mm<P> {
         &self.handlers
     }
 
-    /// Is there nothing mapped any more, and never will be? As good as [`AddressSpace::has_exited`], without the lock.
+    /// Has the address space exited, so that nothing is mapped or ever will be? Like
+    /// [`AddressSpace::has_exited`], without the lock.
     pub(crate) fn has_exited(&self) -> bool {
-        // Acquire: pairs with the Release in `set_exited`. Whoever sees it finds no mapping any more.
+        // Acquire: pairs with the Release in `set_exited`. A caller that sees true finds no mapping any
+        // more.
         self.exited.load(Ordering::Acquire) != 0
     }
 
@@ -222,7 +237,7 @@ impl<P: Platform> Mm<P> {
         self.handlers.wake_all();
     }
 
-    /// The first address that is not a user's.
+    /// The first address above user addresses.
     #[inline]
     pub(crate) fn task_size(&self) -> VirtAddr {
         self.task_size
@@ -234,13 +249,13 @@ impl<P: Platform> Mm<P> {
         unsafe { TableRef::from_frame(self.hugetlb.platform(), self.root) }
     }
 
-    /// A leaf of this size more.
+    /// Counts one more leaf of this size.
     pub(crate) fn add_resident(&self, size: HugeSize) {
         // Relaxed here and below: statistics. Sums come out right, since each is a read-modify-write.
         self.resident_word(size).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A leaf of this size less.
+    /// Counts one leaf of this size less.
     pub(crate) fn sub_resident(&self, size: HugeSize) {
         self.resident_word(size).fetch_sub(1, Ordering::Relaxed);
     }
@@ -248,11 +263,14 @@ impl<P: Platform> Mm<P> {
 
 impl<P: Platform> Drop for Mm<P> {
     fn drop(&mut self) {
-        // No grace period, because there is nobody to wait for. A walker gets to the root through the `Mm` and borrows it as
-        // long as it has a slot, in a read section too; no other table points to the root. A processor that has it loaded has an
-        // `Arc<Mm>` (see `root_frame`). No flush either: the entries of the root were cleared and flushed at exit, so what
-        // processors remember of the root, they remember of an entry that is empty.
-        // SAFETY: made by this platform. As just said, neither a walker nor a processor reaches it, and it has no table below.
+        // No grace period is needed, because no walker is left. A walker gets to the root through the `Mm`
+        // and borrows it as long as it has a slot, in a read section too; no other table points to the
+        // root. A processor that has it loaded has an `Arc<Mm>` (see `root_frame`).
+        //
+        // No flush is needed either. The entries of the root were cleared and flushed at exit, so
+        // processors have cached nothing of them.
+        // SAFETY: this platform made it. As just said, neither a walker nor a processor reaches it, and it
+        // has no table below.
         unsafe { self.hugetlb.platform().free_table(self.root) };
     }
 }
@@ -267,17 +285,18 @@ impl<P: Platform> fmt::Debug for Mm<P> {
 ///
 /// Used by many threads at once, each with a [`Task`] of its own. [`exit`](Self::exit) unmaps everything, at once.
 ///
-/// Dropping the last reference may be done anywhere: in a read section, with a table locked, when there is no memory. It
-/// unmaps nothing but leaves that to the next operation with a `&mut Task` of the system ([`Task::finish_drops`] among them),
-/// or to the drop of the system's last handle. Until then the pages, tables and reservations stay in use.
+/// The last reference may be dropped anywhere: in a read section, with a table locked, when there is no
+/// memory. The drop unmaps nothing. It leaves that to the next operation with a `&mut Task` of the system
+/// ([`Task::finish_drops`] among them), or to the drop of the system's last handle. Until then the pages,
+/// tables and reservations stay in use.
 pub struct AddressSpace<P: Platform> {
     /// Its handle on the system, until it is dropped.
     system: Option<Arc<Hugetlb<P>>>,
     mm: Arc<Mm<P>>,
     vmas: RwSem<P, VmaSet<P>>,
-    /// Among those that were dropped.
+    /// Its link in the queue of dropped address spaces.
     link: Link<Self>,
-    /// So many of its VMAs have been emptied since it was dropped.
+    /// The number of its VMAs that have been emptied since it was dropped.
     emptied: usize,
 }
 
@@ -307,17 +326,18 @@ impl<P: Platform> AddressSpace<P> {
         &self.mm
     }
 
-    /// Takes the mmap lock in read: VMAs stay as they are. Sleeps. No proof for a walk by itself.
+    /// Takes the mmap lock in read: VMAs stay as they are. Sleeps. The lock alone is no proof for a walk.
     ///
-    /// While it is held, VMA locks and `i_mmap` may be taken. No operation of this address space that takes `&mut Task` may be called,
-    /// [`munmap`](Self::munmap) and [`fault`](Self::fault) included: see [the module](self#while-a-guard-is-held).
+    /// While it is held, VMA locks and `i_mmap` may be taken. No operation of this address space that takes
+    /// `&mut Task` may be called, [`munmap`](Self::munmap) and [`fault`](Self::fault) included: see [the
+    /// module](self#while-a-guard-is-held).
     #[must_use]
     pub fn mmap_read<'m>(&'m self, task: &mut Task<P>) -> MmapReadGuard<'m, P> {
         MmapReadGuard { vmas: self.vmas.read(task) }
     }
 
-    /// Takes the mmap lock in read if that needs no waiting. Does not sleep. While it is held, the same calls are allowed as under
-    /// [`mmap_read`](Self::mmap_read).
+    /// Takes the mmap lock in read if that needs no waiting. Does not sleep. While it is held, the same
+    /// calls are allowed as under [`mmap_read`](Self::mmap_read).
     #[must_use]
     pub fn mmap_try_read(&self, _task: &Task<P>) -> Option<MmapReadGuard<'_, P>> {
         Some(MmapReadGuard { vmas: self.vmas.try_read()? })
@@ -357,19 +377,24 @@ impl<P: Platform> MmapReadGuard<'_, P> {
         self.vmas.iter()
     }
 
-    /// Takes the lock of a VMA of this address space in read. Sleeps. `None` if the VMA is no longer, or not, one of
-    /// its.
+    /// Takes the lock of a VMA of this address space in read. Sleeps. `None` if the VMA is not in this
+    /// address space, or no longer.
     ///
-    /// While it is held, `i_mmap` of the VMA's file may be taken. Of what takes `&mut Task` nothing else may be called, and no second VMA
-    /// lock taken: not [`fault`](AddressSpace::fault), which waits for a fault mutex whose holder may wait for this lock, and
-    /// nothing that unshares, such as `madvise`, truncation or migration. See [the module](self#while-a-guard-is-held).
+    /// While it is held, `i_mmap` of the VMA's file may be taken. No other call with `&mut Task` is
+    /// allowed, and no second VMA lock:
+    ///
+    /// - not [`fault`](AddressSpace::fault), which waits for a fault mutex whose holder may wait for this
+    ///   lock,
+    /// - nothing that unshares, such as `madvise`, truncation or migration.
+    ///
+    /// See [the module](self#while-a-guard-is-held).
     #[must_use]
     pub fn lock_vma<'v>(&'v self, vma: &'v Vma<P>, task: &mut Task<P>) -> Option<VmaReadGuard<'v, P>> {
         VmaReadGuard::lock(self, vma, task)
     }
 
-    /// Takes the lock of a VMA of this address space in write. Sleeps. `None` as for [`lock_vma`](Self::lock_vma), and while
-    /// it is held the same calls are allowed.
+    /// Takes the lock of a VMA of this address space in write. Sleeps. `None` as for
+    /// [`lock_vma`](Self::lock_vma). While it is held, the same calls are allowed.
     #[must_use]
     pub fn lock_vma_write<'v>(&'v self, vma: &'v Vma<P>, task: &mut Task<P>) -> Option<VmaWriteGuard<'v, P>> {
         VmaWriteGuard::lock(self, vma, task)

@@ -1,4 +1,5 @@
-//! What an address space holds, for reports: tables and who shares them, pages and whether others map them.
+//! What an address space holds, for reports: its tables and how they are shared, its pages and whether
+//! others map them.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -27,7 +28,7 @@ pub struct Residency {
 
 impl<P: Platform> Visitor<P> for Residency {
     fn entry(&mut self, found: &Found<'_, P>) {
-        // A page that is on its way elsewhere is counted too.
+        // A page under migration is counted too.
         if found.entry().page().is_some() {
             *(if found.is_page_shared() { &mut self.shared } else { &mut self.private }) += 1;
         }
@@ -50,10 +51,12 @@ pub struct TableUse {
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// Counts the pages that each mapping reaches, of the size that its pages have, and calls `visit` with it. Sleeps.
+    /// Counts the pages that each mapping reaches, in pages of its own size, and calls `visit` with the
+    /// result. Sleeps.
     ///
-    /// Takes the mmap lock in read, and holds it while it calls `visit`: that must not call back into the address space. Walks
-    /// under RCU, so whatever others do meanwhile to a table is counted as it was found.
+    /// Takes the mmap lock in read, and holds it while it calls `visit`, which must not call back into the
+    /// address space. It walks under RCU, so a table that others change meanwhile is counted as it was
+    /// found.
     ///
     /// Linux: `smaps_hugetlb_range()` in fs/proc/task_mmu.c.
     pub fn residency(&self, task: &mut Task<P>, mut visit: impl FnMut(&Vma<P>, Residency)) {
@@ -78,8 +81,9 @@ impl<P: Platform> AddressSpace<P> {
         self.tables_counting(task, |_, _| true)
     }
 
-    /// As [`tables`](Self::tables), but the leaves of a table are counted only if `wanted` says so of its identity and
-    /// its users, and are 0 otherwise: who looks at thousands of address spaces need not count a shared table for each.
+    /// As [`tables`](Self::tables), but counts the leaves of a table only if `wanted` returns true for its
+    /// identity and its users; otherwise they are 0. So a caller that looks at thousands of address spaces
+    /// need not count a shared table once for each of them.
     ///
     /// # Errors
     ///
@@ -100,7 +104,8 @@ impl<P: Platform> AddressSpace<P> {
             each_table(&locked, |part, slot| {
                 let span = Level::of_leaf(size).entry_size() * ENTRIES as u64;
                 let start = VirtAddr::new(part.start.as_u64() & !(span - 1));
-                // Two mappings can have their leaves in one table; tables of another size may have been found between.
+                // Two mappings can have leaves in one table, and tables of another size may lie between the
+                // two finds.
                 let last = found.iter().rev().find(|table| table.size == size);
                 if last.is_some_and(|last| last.start == start) {
                     return;

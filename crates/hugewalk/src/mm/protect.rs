@@ -22,9 +22,11 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::UnknownRights`], [`MapError::UnalignedAddress`], [`MapError::Overflow`]; [`MapError::Unaligned`] if the range
-    /// would cut a huge page in two; [`MapError::OutOfMemory`]: nothing was changed then. [`MapError::NotMapped`] if there is a
-    /// hole in it, [`MapError::Sealed`] if there is a sealed mapping in it: what lies before that has the new rights then.
+    /// - [`MapError::UnknownRights`], [`MapError::UnalignedAddress`], [`MapError::Overflow`];
+    ///   [`MapError::Unaligned`] if the range would cut a huge page in two; [`MapError::OutOfMemory`].
+    ///   Nothing was changed then.
+    /// - [`MapError::NotMapped`] if there is a hole in the range, [`MapError::Sealed`] if there is a sealed
+    ///   mapping in it. What lies before it has the new rights then.
     pub fn mprotect(
         &self,
         task: &mut Task<P>,
@@ -33,7 +35,7 @@ impl<P: Platform> AddressSpace<P> {
         protection: Protection,
     ) -> Result<(), MapError> {
         task.enter(self.mm().hugetlb())?;
-        // Linux: arch_validate_prot(). mmap, which is older than that check, ignores what it does not know.
+        // Linux: arch_validate_prot(). mmap is older than that check, and ignores unknown bits.
         if !Protection::all().contains(protection) {
             return Err(MapError::UnknownRights);
         }
@@ -87,8 +89,8 @@ fn change_entries<P: Platform>(
                 table.replace_seen(now, |entry| reprotected(entry, new));
                 gather.changed(address..address.plus(size.bytes()));
             }
-            // When the page arrives, it is mapped with the rights the mapping has then; but the right to write, once
-            // taken away, comes back by a fault alone.
+            // When the page arrives, it is mapped with the mapping's rights of that moment. But once the
+            // right to write was taken away, only a fault gives it back.
             Entry::Migration(migration) if migration.write => {
                 table.replace_seen(now, Entry::without_write);
             }
@@ -97,9 +99,9 @@ fn change_entries<P: Platform>(
     });
 }
 
-/// A leaf with the rights of another VMA. A page that may be shared with other processes stays write-protected: the
-/// next write decides. So it does as long as a handler may protect pages of the mapping, as in Linux
-/// (`vma_wants_writenotify()`).
+/// A leaf with the rights of another VMA. A page that other processes may share stays write-protected: the
+/// fault of the next store decides. The same holds as long as a handler may protect pages of the mapping,
+/// as in Linux (`vma_wants_writenotify()`).
 fn reprotected<P: Platform>(entry: Entry, vma: &Vma<P>) -> Entry {
     let Entry::Leaf(leaf) = entry else {
         return entry;

@@ -34,12 +34,14 @@ pub enum RemapTo {
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// Moves or shrinks a mapping, and returns its address. A move to a fixed place that keeps the length may go over several
-    /// mappings and over holes behind the first: each mapping keeps its distance from the start. Shared tables are not moved
-    /// but unshared: the range takes them up again at its new place as it is touched. Sleeps.
+    /// Moves or shrinks a mapping, and returns its address. Sleeps.
     ///
-    /// Lengths are rounded up to 4 KiB, and to whole pages of the mapping once it has been found; whether a move keeps the
-    /// length is decided before that.
+    /// A move to a fixed place that keeps the length may cover several mappings, and holes after the first:
+    /// each mapping keeps its distance from the start. Shared tables are not moved but unshared; the range
+    /// shares them again at its new place as it is touched.
+    ///
+    /// Lengths are rounded up to 4 KiB, and to whole pages of the mapping once it has been found. Whether a
+    /// move keeps the length is decided before that.
     ///
     /// Takes the mmap lock in write, and the VMA lock and `i_mmap` of what it moves or unmaps, both in write.
     ///
@@ -47,12 +49,15 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`MapError::BadAddress`] if nothing is mapped at `old`, if what is to be moved reaches past its mapping (and the length
-    /// changes), or if one of several mappings has a userfaultfd handler; [`MapError::Sealed`] if what is to be moved or
-    /// replaced is sealed; [`MapError::Grows`], [`MapError::Overlaps`], [`MapError::ZeroLength`], [`MapError::Unaligned`],
-    /// [`MapError::UnalignedAddress`], [`MapError::Overflow`], [`MapError::TooLow`], [`MapError::OutOfMemory`]. Nothing was
-    /// changed then, except that what lay at a fixed new place may be gone, and so may the tail that was to be cut off; and of
-    /// several mappings the first ones may have moved.
+    /// - [`MapError::BadAddress`] if nothing is mapped at `old`, if the range to be moved reaches past its
+    ///   mapping (and the length changes), or if one of several mappings has a userfaultfd handler.
+    /// - [`MapError::Sealed`] if a mapping to be moved or replaced is sealed.
+    /// - [`MapError::Grows`], [`MapError::Overlaps`], [`MapError::ZeroLength`], [`MapError::Unaligned`],
+    ///   [`MapError::UnalignedAddress`], [`MapError::Overflow`], [`MapError::TooLow`],
+    ///   [`MapError::OutOfMemory`].
+    ///
+    /// Nothing was changed then, with three exceptions: what lay at a fixed new place may be gone, the tail
+    /// that was to be cut off may be gone, and the first of several mappings may have moved.
     pub fn mremap(
         &self,
         task: &mut Task<P>,
@@ -82,7 +87,7 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-/// What is asked for, with lengths in whole pages: of 4 KiB first, then of the mapping.
+/// The request, with lengths in whole pages: of 4 KiB at first, then of the mapping.
 #[derive(Clone, Copy)]
 struct Request {
     old: VirtAddr,
@@ -92,8 +97,8 @@ struct Request {
 }
 
 impl Request {
-    /// Refuses what makes no sense whatever is mapped. A length that wraps in rounding counts as 0, and an end that wraps as
-    /// before everything.
+    /// Refuses requests that are wrong whatever is mapped. A length that wraps when it is rounded counts as
+    /// 0; an end that wraps lies before everything.
     ///
     /// Linux: `check_mremap_params()` in mm/mremap.c.
     fn new(
@@ -119,7 +124,7 @@ impl Request {
             if !new.as_u64().is_multiple_of(PAGE_SIZE) {
                 return Err(MapError::UnalignedAddress { address: new });
             }
-            // Also where the old length is 0: then its place must not lie inside the new range.
+            // This applies to an old length of 0 too: then the old place must not lie inside the new range.
             let old_end = old.as_u64().wrapping_add(old_length);
             if new.as_u64() < old_end && old.as_u64() < new.as_u64() + new_length {
                 return Err(MapError::Overlaps);
@@ -128,7 +133,8 @@ impl Request {
         Ok(Self { old, old_length, new_length, to })
     }
 
-    /// The request with the lengths in pages of the mapping that holds its start. Only what moves has to lie in it.
+    /// The request with its lengths in pages of the mapping that holds its start. Only the part that moves
+    /// has to lie in that mapping.
     ///
     /// Linux: `check_prep_vma()` in mm/mremap.c.
     fn of<P: Platform>(self, vma: &Vma<P>) -> Result<Self, MapError> {
@@ -152,8 +158,8 @@ impl Request {
     }
 }
 
-/// Moves what is mapped in a range, mapping by mapping. Nobody is told of the moves of many, so mappings whose faults have a
-/// handler move alone.
+/// Moves what is mapped in a range, mapping by mapping. Handlers are not told of a move of several
+/// mappings, so a mapping with a handler moves only by itself.
 ///
 /// Linux: `remap_move()` in mm/mremap.c.
 fn move_each<P: Platform>(
@@ -197,7 +203,7 @@ fn remap<P: Platform>(
     let Request { old, old_length, new_length, to } = request.of(vma)?;
     let top = mmap.mm.levels().task_size();
     if let RemapTo::Fixed(new) = to {
-        // What lies there goes before the tail is looked at.
+        // What lies there is unmapped before the tail is checked.
         let target = page_range(new, new_length)?;
         if target.end > top {
             return Err(MapError::Overflow);
@@ -207,14 +213,15 @@ fn remap<P: Platform>(
     let source = old..old.checked_add(old_length).unwrap_or(VirtAddr::new(u64::MAX));
     let kept = old..old.checked_add(new_length).ok_or(MapError::Overflow)?;
     if new_length < old_length {
-        // The tail is unmapped whatever it belongs to, and nobody asks whether what stays in place is one mapping.
+        // The tail is unmapped whatever it belongs to. It is not checked that the part that stays is one
+        // mapping.
         if source.end > top {
             return Err(MapError::Overflow);
         }
         unmap_range(mmap, &(kept.end..source.end), &mut events.source, task)?;
     }
     if let RemapTo::Fixed(new) = to {
-        // As late as in Linux, where the place is asked for when there is room at it.
+        // As late as in Linux, which checks the place once there is room at it.
         check_lowest(mmap.mm, new)?;
         move_range(mmap, &source, &kept, new, events, task)?;
         return Ok(new);
@@ -222,12 +229,14 @@ fn remap<P: Platform>(
     Ok(old)
 }
 
-/// What handlers are told of a move, in this order. Linux: `uf_unmap_early`, `uf` and `uf_unmap`.
+/// The events of a move, in the order in which handlers get them. Linux: `uf_unmap_early`, `uf` and
+/// `uf_unmap`.
 struct RemapEvents<P: Platform> {
-    /// That what lay at the new place was unmapped.
+    /// What lay at the new place was unmapped.
     target: Announcements<P>,
     moved: Announcements<P>,
-    /// That nothing is mapped at the old place any more: the part that was cut off, and what has moved.
+    /// Nothing is mapped at the old place any more: neither the part that was cut off nor the part that
+    /// moved.
     source: Announcements<P>,
 }
 
@@ -237,7 +246,7 @@ impl<P: Platform> RemapEvents<P> {
     }
 }
 
-/// Moves `kept`, what is left of `source`, which lies in one mapping, to a place that is free.
+/// Moves `kept`, the part that is left of `source`, to a free place. `kept` lies in one mapping.
 fn move_range<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
     source: &Range<VirtAddr>,
@@ -257,11 +266,12 @@ fn move_range<P: Platform>(
     let mut shape =
         Shape { start: target.start, end: target.end, offset: whole.offset_of(kept.start), ..whole.shape() };
     if !whole.userfault().is_some_and(|context| context.wants(Features::EVENT_REMAP)) {
-        // A handler that does not know of the move would not know its faults either.
+        // A handler that is not told of the move could not make sense of faults at the new place.
         shape.flags -= VmaFlags::UFFD;
     }
     let new = whole.successor(shape)?;
-    // The new VMA stands in the set before it stands in the file's tree: file-side walkers find nothing yet.
+    // The new VMA is put into the set before it is put into the file's tree: walkers from the file find
+    // nothing in it yet.
     mmap.vmas.put(new.clone());
     let moved = make_tables(mmap, &whole, kept, &new, task).map_err(MapError::from).and_then(|()| {
         split.apply(mmap, task);
@@ -278,8 +288,9 @@ fn move_range<P: Platform>(
     moved
 }
 
-/// Makes the tables that the entries of `source` will need at their new place, so that moving cannot fail. They are not
-/// shared: `i_mmap` will be held in write when they are filled, and looking for a partner takes it (scenario S23).
+/// Makes the tables that the entries of `source` will need at their new place, so that moving them cannot
+/// fail. The tables are not shared: when they are filled, `i_mmap` is held in write, and the search for a
+/// partner would take it.
 fn make_tables<P: Platform>(
     mmap: &MmapWriteGuard<'_, P>,
     old: &Vma<P>,
@@ -290,7 +301,8 @@ fn make_tables<P: Platform>(
     let Some(from) = VmaReadGuard::lock(mmap, old, task) else {
         return Ok(());
     };
-    // Not the lock of the new VMA: a private one has its reservation's, which is held already.
+    // The lock of the new VMA is not taken: for a private VMA it is its reservation's, which is held
+    // already.
     let Some(to) = Unlisted::new(mmap, new) else {
         return Ok(());
     };
@@ -298,12 +310,13 @@ fn make_tables<P: Platform>(
         let Ok(Some(slot)) = huge_pte_offset(&from, old.mm(), part.start, old.size()) else {
             continue;
         };
-        // What is shared will be unshared, and the place of its table is left free for another to share.
+        // A shared table will be unshared. No table is made in its place, so that one can be shared there.
         if slot.sharers() > 0 {
             continue;
         }
-        // For entries alone, as in Linux: mincore tells a table of nothing from no table. Nothing is filled in meanwhile, for
-        // faults are kept out. The part may straddle a table's boundary at its new place.
+        // Only for entries that are there, as in Linux: mincore distinguishes an empty table from no table.
+        // No entry is filled meanwhile, since the mmap lock keeps faults out. The part may straddle a
+        // table's boundary at its new place.
         let level = Level::of_leaf(old.size());
         let span = level.entry_size() * ENTRIES as u64;
         let (mut address, mut made) = (part.start, None);
@@ -320,7 +333,7 @@ fn make_tables<P: Platform>(
     Ok(())
 }
 
-/// Where an address of the source range comes to lie.
+/// The new place of an address of the source range.
 fn moved<P: Platform>(address: VirtAddr, source: &Range<VirtAddr>, new: &Vma<P>) -> VirtAddr {
     new.start().plus(address.offset_from(source.start))
 }
@@ -353,7 +366,7 @@ fn move_vma<P: Platform>(
     drop(locked);
     mmap.vmas.remove(&old);
     if let Some(context) = old.userfault() {
-        // They find out that nothing is mapped here any more once the mmap lock is free.
+        // The woken faults see that nothing is mapped here any more once the mmap lock is free.
         context.wake(&(old.start()..old.end()));
     }
     Ok(())
@@ -381,9 +394,10 @@ fn move_entries<P: Platform>(
     });
 }
 
-/// Moves one entry, or drops it if no table was made for it: the table it lies in was shared when tables were made, so
-/// its page is the file's, and a fault finds it there. Write protections of userfaultfd go along if the new place is
-/// registered for them (`protected`).
+/// Moves one entry. Drops it if no table was made for it: then its table was shared when tables were made,
+/// so its page is the file's, and a fault finds it there.
+///
+/// Write protections of userfaultfd move along if the new place is registered for them (`protected`).
 fn move_entry<P: Platform>(
     (mm, size): (&Mm<P>, HugeSize),
     address: VirtAddr,
@@ -396,7 +410,7 @@ fn move_entry<P: Platform>(
     let entry = from.take();
     let entry = if protected { entry } else { entry.without_uffd_wp() };
     match to {
-        // Whatever it is, a migration entry or the trace of a page that is gone too.
+        // Any kind of entry is moved, also a migration entry or the trace of a page that is gone.
         Some(to) => {
             gather.changed(address..address.plus(1));
             to.lock_beside(from, task, |to| to.fill(entry));

@@ -1,4 +1,4 @@
-//! mseal: ranges whose mappings stay as they are until the end.
+//! mseal: ranges whose mappings cannot be changed until the address space ends.
 
 use core::ops::Range;
 
@@ -13,8 +13,9 @@ impl<P: Platform> AddressSpace<P> {
     /// Seals a range: its mappings can no longer be unmapped, replaced, moved, shrunk, or given other rights. Only the exit
     /// of the address space ends them; a forked child inherits the seal. Sleeps.
     ///
-    /// Pages may still be dropped, as of every mapping of a file. Like every flag of a mapping a seal keeps it from sharing
-    /// tables with mappings that have none; a table that it shares already stays shared, unless the range cuts it.
+    /// Pages may still be dropped, as for every mapping of a file. A seal is a flag of the mapping, and
+    /// only mappings with equal flags share tables. A table that is shared already stays shared, unless an
+    /// end of the range cuts it.
     ///
     /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
     ///

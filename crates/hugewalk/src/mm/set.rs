@@ -16,9 +16,9 @@ use crate::vma::Vma;
 /// Sorted by start; no two overlap.
 pub(crate) struct VmaSet<P: Platform> {
     vmas: Vec<Arc<Vma<P>>>,
-    /// No mapping can be made any more.
+    /// The address space has exited: no mapping can be made any more.
     pub(super) exited: bool,
-    /// What is mapped from now on is faulted in at once. Linux: `VM_LOCKED` in `def_flags`.
+    /// New mappings are faulted in at once. Linux: `VM_LOCKED` in `def_flags`.
     pub(super) locks_new: bool,
 }
 
@@ -65,13 +65,13 @@ impl<P: Platform> VmaSet<P> {
         end.min(range.end)
     }
 
-    /// Makes room for `more` VMAs: the next that are put in cannot fail.
+    /// Makes room for `more` VMAs, so that putting them in cannot fail.
     pub(crate) fn prepare(&mut self, more: usize) -> Result<(), OutOfMemory> {
         self.vmas.try_reserve(more)?;
         Ok(())
     }
 
-    /// Puts a VMA in whose range is free, in room that was made for it or that another one has left.
+    /// Puts in a VMA whose range is free, in room that was made for it or that a removed VMA has left.
     pub(crate) fn put(&mut self, vma: Arc<Vma<P>>) {
         debug_assert!(self.vmas.len() < self.vmas.capacity(), "no room was made");
         let at = self.first_after(vma.start());

@@ -1,4 +1,4 @@
-//! Forgetting what was written, so as to learn what is written from now on.
+//! Soft-dirty: forgetting which pages were written, to learn which are written from now on.
 
 use super::AddressSpace;
 use super::entries::each_own_entry;
@@ -9,9 +9,12 @@ use crate::task::Task;
 use crate::vma::VmaWriteGuard;
 
 impl<P: Platform> AddressSpace<P> {
-    /// Clears soft-dirty of every page, and the right to write with it: the next store to a page faults and sets it again.
-    /// A shared table is unshared, for its bits are everybody's; taken up again it brings the others' bits along, so a page
-    /// may be said to be written that another process wrote, but never the other way round. Sleeps.
+    /// Clears soft-dirty of every page, and the right to write with it: the next store to a page faults,
+    /// and sets both again. Sleeps.
+    ///
+    /// A shared table is unshared, since its bits belong to all its users. If it is shared again later, it
+    /// brings the other users' bits along. So a page that another process wrote may be reported as written,
+    /// but no written page is missed.
     ///
     /// Takes the mmap lock in read, and for each VMA its lock and `i_mmap`, both in write.
     ///
@@ -28,7 +31,8 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-/// Every leaf that can be written is soft-dirty (see [`leaf_flags`](crate::fault::leaf_flags)), so these are all there are.
+/// Every leaf that can be written is soft-dirty (see [`leaf_flags`](crate::fault::leaf_flags)), so no other
+/// leaf has to be changed.
 fn clear_vma<P: Platform>(locked: &mut VmaWriteGuard<'_, P>, gather: &mut Gather<'_, P>, task: &Task<P>) {
     let vma = locked.vma();
     let size = vma.size();

@@ -12,15 +12,15 @@ use crate::sync::Arc;
 use crate::task::Task;
 use crate::vma::{Shape, Vma, VmaWriteGuard};
 
-/// One VMA and the up to three that replace it.
+/// A VMA, and up to three VMAs that replace it.
 struct Cut<P: Platform> {
     old: Arc<Vma<P>>,
     parts: [Option<Arc<Vma<P>>>; 3],
-    /// In the file's tree, for all parts but the first.
+    /// Room in the file's tree for all parts except the first.
     room: Room<P>,
 }
 
-/// What has to be split so that no VMA reaches across either end of a range. All memory for it is there.
+/// The splits after which no VMA reaches across either end of a range. All memory for them is allocated.
 pub(super) struct Split<P: Platform> {
     cuts: [Option<Cut<P>>; 2],
 }
@@ -81,8 +81,8 @@ impl<P: Platform> Split<P> {
                 if P::Protocol::keeps(Step::ExchangeUnderIMmap) {
                     unshare_at_cuts(&mut locked, &mut i_mmap, &cut, task);
                 }
-                // The parts are in the tree before `i_mmap` is let go: nobody shares with the whole any more
-                // (CVE-2025-38084, scenario S14).
+                // The parts are in the tree before `i_mmap` is released, so no other mapping can share with
+                // the whole VMA any more (CVE-2025-38084).
                 let parts = cut.parts.iter().flatten().cloned().inspect(|part| part.take_over_from(&cut.old));
                 i_mmap.exchange(&cut.old, parts, &mut cut.room);
             }
@@ -108,7 +108,7 @@ fn unshare_at_cuts<P: Platform>(
     for part in cut.parts.iter().flatten().skip(1) {
         let boundary = part.start();
         if boundary != boundary.pud_floor() {
-            // The locks are those of this VMA and its file, so this cannot be refused.
+            // The locks belong to this VMA and its file, so this cannot be refused.
             let _ = huge_pmd_unshare(locked, boundary, &mut gather, task);
         }
     }

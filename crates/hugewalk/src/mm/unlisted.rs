@@ -8,8 +8,9 @@ use crate::vma::Vma;
 use crate::vma::held::KeepsVma;
 use crate::walk::{Proof, sealed};
 
-/// A VMA in the set of its address space whose mmap lock is held in write, and not yet in the tree of its file. A proof
-/// that the tables of its range are *stable*: faults are kept out by the mmap lock, and nobody comes from the file.
+/// A VMA in the set of its address space, whose mmap lock is held in write, and not yet in the tree of its
+/// file. A proof that the tables of its range are *stable*: the mmap lock keeps faults out, and no walker
+/// can come from the file.
 ///
 /// # Invariants
 ///

@@ -58,7 +58,8 @@ pub(super) fn page_range(address: VirtAddr, length: u64) -> Result<Range<VirtAdd
     Ok(address..end)
 }
 
-/// Unmaps a range with the mmap lock held in write. The handlers of its faults are to be told of `events` once it is not.
+/// Unmaps a range with the mmap lock held in write. The caller tells the handlers of `events` once it has
+/// released the lock.
 pub(super) fn unmap_range<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
     range: &Range<VirtAddr>,
@@ -87,14 +88,15 @@ impl<P: Platform> Unmap<P> {
         task: &mut Task<P>,
     ) -> Result<Self, MapError> {
         let split = match mmap.vmas.first_sealed(range) {
-            // Linux looks at each mapping in turn, so one before it that cannot be cut comes first.
+            // Linux checks each mapping in turn, so a mapping before it that cannot be cut is reported
+            // first.
             Some(address) if !cuts_a_page(mmap, range.start, address) => {
                 return Err(MapError::Sealed { address });
             }
             _ => Split::at_ends(mmap, range, task)?,
         };
         let mut doomed = Vec::new();
-        // A split adds VMAs, but none inside the range beyond the one that was there.
+        // A split adds VMAs, but inside the range their number stays the same.
         doomed.try_reserve(mmap.vmas.overlapping(range).count()).map_err(OutOfMemory::from)?;
         Ok(Self { range: range.clone(), split, doomed })
     }
@@ -119,15 +121,17 @@ fn cuts_a_page<P: Platform>(mmap: &MmapWriteGuard<'_, P>, point: VirtAddr, seale
     vma.is_some_and(|vma| !vma.size().is_aligned(point.as_u64()))
 }
 
-/// Takes a VMA's entries and its place in the file's tree. Its promises are to be given back once this has been done to all that
-/// go: how much of that the pool gets and how much a mount keeps depends on the order.
+/// Clears a VMA's entries and removes it from the file's tree.
+///
+/// Its reservation is returned once this has been done to all VMAs that go: how much of it the pool gets,
+/// and how much a mount keeps, depends on the order.
 ///
 /// Linux: `__unmap_hugepage_range_final()` in mm/hugetlb.c.
 pub(super) fn empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Arc<Vma<P>>, task: &mut Task<P>) {
     if let Some(mut locked) = VmaWriteGuard::lock(mmap, vma, task) {
         let mut i_mmap = vma.file().i_mmap_write(task);
         empty_locked(&mut locked, &mut i_mmap, task);
-        // Still under `i_mmap`: nobody starts to share with a VMA that is on its way out (scenario S22).
+        // Still under `i_mmap`: no other mapping can start to share with a VMA that is on its way out.
         if !P::Protocol::keeps(Step::LeaveUnderIMmap) {
             drop(i_mmap);
             i_mmap = vma.file().i_mmap_write(task);
@@ -166,12 +170,12 @@ fn empty_locked<P: Platform>(
 
 fn wake_faults<P: Platform>(vma: &Vma<P>) {
     if let Some(context) = vma.userfault() {
-        // They find out that nothing is mapped any more once the mmap lock is free.
+        // The woken faults see that nothing is mapped any more once the mmap lock is free.
         context.wake(&(vma.start()..vma.end()));
     }
 }
 
-/// The promises that a private mapping leaves unused when it goes.
+/// Returns the part of its reservation that a private mapping leaves unused when it goes.
 ///
 /// Linux: `hugetlb_vm_op_close()` in mm/hugetlb.c.
 pub(super) fn return_reservation<P: Platform>(vma: &Vma<P>) {
@@ -188,7 +192,7 @@ pub(super) fn return_reservation<P: Platform>(vma: &Vma<P>) {
 pub(crate) enum Zap {
     /// All. Linux: `ZAP_FLAG_DROP_MARKER`.
     All,
-    /// All, but write protections of userfaultfd are remembered.
+    /// All, except that write protections of userfaultfd are remembered.
     Pages,
     /// Those that stand for this page; write protections are remembered.
     Page(HugeFrame),
@@ -214,11 +218,12 @@ impl Zap {
     }
 }
 
-/// Clears the entries of a range of a VMA that `zap` wants. Where a table is shared with others the whole of it is
-/// unshared. Returns how many of the entries it cleared stood for pages.
+/// Clears the entries of a range of a VMA that `zap` wants. A table that is shared with others is unshared
+/// as a whole. Returns how many of the cleared entries stood for pages.
 ///
-/// Holds: the VMA lock in write, and `i_mmap` in write, by `gather`. Takes table locks. Does not sleep. Flushes and
-/// references are owed by `gather`.
+/// Holds: the VMA lock in write, and `i_mmap` in write (by `gather`). Takes table locks. Does not sleep.
+///
+/// Flushes, and putting the pages, are left to `gather`.
 ///
 /// Linux: `__unmap_hugepage_range()` in mm/hugetlb.c.
 pub(crate) fn zap_range<P: Platform>(
@@ -238,7 +243,8 @@ pub(crate) fn zap_range<P: Platform>(
             return;
         }
         if matches!(zap, Zap::Page(_)) {
-            // Before the entry is empty: a fault that finds it so must not take it for a page never touched.
+            // Set before the entry is empty: a fault that finds it empty must not take it for a page that
+            // was never touched.
             vma.set_robbed();
         }
         let before = locked.replace(|entry| zap.trace_of(entry));
@@ -254,8 +260,9 @@ pub(crate) fn zap_range<P: Platform>(
     cleared
 }
 
-/// To whom the promise of an entry's page comes back when the page goes: who made the private mapping, with promises, and
-/// has the page for itself. Not while there are surplus pages, which go first of all.
+/// The reservation that an entry's page goes back to when it is unmapped: that of the private mapping, if
+/// it has one and the page is a private page and not the file's. `None` while there are surplus pages,
+/// which are freed first of all.
 ///
 /// Linux: `__unmap_hugepage_range()` in mm/hugetlb.c, from 6.12 on.
 fn reservation_of<P: Platform>(vma: &Vma<P>, entry: Entry) -> Option<&Arc<PrivateReserve<P>>> {
@@ -265,8 +272,8 @@ fn reservation_of<P: Platform>(vma: &Vma<P>, entry: Entry) -> Option<&Arc<Privat
     (is_own && hugetlb.pool(vma.size()).counters().surplus == 0).then_some(reserve)
 }
 
-/// Gives up what an entry stood for that has been taken out of its table, with the table still locked. True if it stood
-/// for a page.
+/// Gives up what an entry stood for. The entry has been taken out of its table, which is still locked.
+/// Returns true if it stood for a page.
 pub(super) fn drop_entry<P: Platform>(
     mm: &Mm<P>,
     size: HugeSize,
@@ -280,12 +287,12 @@ pub(super) fn drop_entry<P: Platform>(
             gather.unmapped(address, leaf.frame);
             true
         }
-        // Counted, so that the mover knows when the last one is gone; holds no reference.
+        // Counted, so that the migration knows when the last one is gone. It holds no reference.
         Entry::Migration(migration) => {
             mm.hugetlb().page(migration.frame).remove_migration();
             true
         }
-        // Hold nothing: a marker, or the trace of a page that is gone.
+        // These hold nothing: a marker, or the trace of a page that is gone.
         Entry::None | Entry::Table(_) | Entry::Hwpoison(_) | Entry::Marker => false,
     }
 }
@@ -308,8 +315,8 @@ pub(crate) fn by_table(range: Range<VirtAddr>, size: HugeSize) -> impl Iterator<
     })
 }
 
-/// Frees the tables around a range that no VMA needs any more: level by level, lowest first. Their entries were cleared,
-/// and the VMAs they belonged to are in no file's tree, so nobody can come to share them.
+/// Frees the tables around a range that no VMA needs any more, level by level, lowest first. Their entries
+/// were cleared, and their VMAs are in no file's tree, so no other mapping can come to share them.
 ///
 /// Holds: the mmap lock in write. Takes table locks. Does not sleep.
 ///
@@ -355,7 +362,7 @@ fn free_table<P: Platform>(
     let locked = place.lock(task);
     detach(&place);
     if locked.sharers() > 0 {
-        // Not reached: unmapping unshared it. Were it so, the others keep the table.
+        // Not reached, since unmapping has unshared it. If it were, the others would keep the table.
         let users = place.table.remove_user();
         gather.unshared(covered.start, users);
         return;

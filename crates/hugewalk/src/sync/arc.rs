@@ -1,8 +1,8 @@
 //! A reference-counted pointer whose creation can fail.
 //!
-//! `alloc::sync::Arc` aborts when memory runs out, and its fallible constructor is not stable; an engine that promises
-//! to survive every failed allocation cannot use it. This one has what the engine needs and no more: no weak
-//! references, no unsized values.
+//! `alloc::sync::Arc` aborts when memory runs out, and its fallible constructor is not stable. An engine
+//! that survives every failed allocation cannot use it. This one has what the engine needs and no more: no
+//! weak references, no unsized values.
 
 use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
@@ -49,7 +49,8 @@ impl<T> Arc<T> {
         Self::try_new_inner(|_| value, None)
     }
 
-    /// As [`try_new`](Self::try_new). Whoever drops the last reference passes the value on to `last`, which may keep it.
+    /// As [`try_new`](Self::try_new). The drop of the last reference passes the value on to `last`, which
+    /// may keep it.
     pub(crate) fn try_new_with_last(value: T, last: fn(Orphan<T>)) -> Result<Self, OutOfMemory> {
         Self::try_new_inner(|_| value, Some(last))
     }
@@ -62,8 +63,8 @@ impl<T> Arc<T> {
         let memory = unsafe { alloc(Layout::new::<Inner<T>>()) };
         let inner = NonNull::new(memory.cast::<Inner<T>>()).ok_or(OutOfMemory)?;
         let value = make(Unowned { inner });
-        // SAFETY: freshly allocated with the layout of `Inner<T>`; whoever `make` gave the pointer to may use it only
-        // once the value is there.
+        // SAFETY: freshly allocated with the layout of `Inner<T>`. `make` has given away the pointer, but
+        // it may not be used before the value is written.
         unsafe {
             inner.write(Inner { count: AtomicUsize::new(1), last, value });
         };
@@ -118,7 +119,7 @@ impl<T> Arc<T> {
         Unowned { inner: this.inner }
     }
 
-    /// Gives the reference away to whoever calls [`Unowned::reclaim`] on the result.
+    /// Gives the reference away. [`Unowned::reclaim`] on the result takes it back.
     pub(crate) fn into_unowned(self) -> Unowned<T> {
         let inner = self.inner;
         core::mem::forget(self);
@@ -133,7 +134,8 @@ impl<T> Arc<T> {
 
 impl<T> Clone for Arc<T> {
     fn clone(&self) -> Self {
-        // Relaxed: who clones has a reference already, nothing is published by the count. As in alloc::sync::Arc.
+        // Relaxed: the caller has a reference already, and the count publishes nothing. As in
+        // alloc::sync::Arc.
         let before = self.inner().count.fetch_add(1, Ordering::Relaxed);
         // Two to the 63 references cannot be held in memory; only a leak loop gets here, and wrapping would free early.
         if before > usize::MAX / 2 {
@@ -152,7 +154,8 @@ impl<T> Drop for Arc<T> {
         // Synchronises with the Release above in every other drop: their last uses come before the value's end.
         fence(Ordering::Acquire);
         let last = self.inner().last;
-        // INVARIANT: the count was one, ours: by the type invariants nobody else reaches the value any more.
+        // INVARIANT: the count was one, for this reference: by the type invariants no other reaches the
+        // value any more.
         let orphan = Orphan { inner: self.inner, owns: PhantomData };
         match last {
             Some(last) => last(orphan),
@@ -161,7 +164,7 @@ impl<T> Drop for Arc<T> {
     }
 }
 
-/// A value whose last reference is gone. It belongs to whoever has this, and is dropped with it.
+/// A value whose last reference is gone. The holder of this owns the value, which is dropped with it.
 ///
 /// # Invariants
 ///
@@ -186,7 +189,7 @@ impl<T> Orphan<T> {
         Arc { inner, owns: PhantomData }
     }
 
-    /// Gives the value up to whoever calls [`from_raw`](Self::from_raw).
+    /// Gives the value up. [`from_raw`](Self::from_raw) takes it back.
     pub(super) fn into_raw(self) -> NonNull<Inner<T>> {
         let inner = self.inner;
         core::mem::forget(self);
@@ -201,7 +204,7 @@ impl<T> Orphan<T> {
         Self { inner, owns: PhantomData }
     }
 
-    /// Gives the value up to whoever calls [`Unowned::end`].
+    /// Gives the value up, until [`Unowned::end`] ends it.
     pub(crate) fn abandon(self) -> Unowned<T> {
         Unowned { inner: self.into_raw() }
     }
@@ -275,7 +278,8 @@ impl<T> Unowned<T> {
         let count = unsafe { &(*self.inner.as_ptr()).count };
         let mut now = count.load(Ordering::Relaxed);
         while now != 0 {
-            // Acquire: as good as a reference that was handed over. Never from 0: nobody comes back from there.
+            // Acquire: the reference is as good as one that was handed over. Never from 0: the value may be
+            // being dropped.
             match count.compare_exchange_weak(now, now + 1, Ordering::Acquire, Ordering::Relaxed) {
                 // INVARIANT: counted above, while others kept the value.
                 Ok(_) => return Some(Arc { inner: self.inner, owns: PhantomData }),
@@ -300,7 +304,8 @@ impl<T> Unowned<T> {
     ///
     /// # Safety
     ///
-    /// Something else keeps it alive for `'a`: a reference, or an agreement about who calls [`end`](Self::end).
+    /// Something else keeps it alive for `'a`: a reference, or an agreement on which thread calls
+    /// [`end`](Self::end).
     pub(crate) unsafe fn get<'a>(self) -> &'a T {
         // SAFETY: by the contract of this function.
         unsafe { &(*self.inner.as_ptr()).value }

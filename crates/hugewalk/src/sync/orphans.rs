@@ -40,7 +40,7 @@ impl<T: Linked> Orphans<T> {
     /// Is there none? Somebody may queue one at this moment.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        // Relaxed: a hint. Whoever takes the values out synchronises with those who queued them.
+        // Relaxed: a hint. Taking the values out synchronises with the tasks that queued them.
         self.newest.load(Ordering::Relaxed).is_null()
     }
 

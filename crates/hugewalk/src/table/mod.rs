@@ -261,7 +261,6 @@ impl Retired {
         // The pointer is made from the platform's pointer to the whole record, not from a reference to the
         // head in it, because the callback goes back from the head to the record. The head is the first
         // field of a `repr(C)` struct, so the addresses are the same.
-        //
         // SAFETY: by the invariants of `TableRef`, the frame is allocated and its record stays.
         let head = unsafe { hugetlb.platform().table_record(table.frame()) }.cast::<RcuHead>().as_ptr();
         // SAFETY: by this function's contract and the invariants of `Table`, this list owns the head now.
