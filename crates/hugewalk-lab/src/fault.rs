@@ -35,6 +35,8 @@ pub enum Fault {
     Leak,
     /// A sleep in an atomic section (I10).
     SleepInAtomic,
+    /// Something that was stored is not there, or nothing says that it is (I13).
+    LostStore,
     /// A call fails that must not.
     FailedCall,
     /// A panic.
@@ -74,6 +76,7 @@ impl Fault {
             Self::Starvation => "starvation",
             Self::Leak => "leak",
             Self::SleepInAtomic => "sleep in atomic context",
+            Self::LostStore => "lost store",
             Self::FailedCall => "failed call",
             Self::Panic => "panic",
         }
@@ -99,6 +102,7 @@ impl From<Property> for Fault {
             Property::I8 => Self::Starvation,
             Property::I9 => Self::Leak,
             Property::I10 => Self::SleepInAtomic,
+            Property::I13 => Self::LostStore,
         }
     }
 }

@@ -132,6 +132,7 @@ fn each_judge_can_say_no() {
         ("I8", "S33:lock-let-go", Settings::HUGEWALK, "starves"),
         ("I9", "S16:page-reference", Settings::HUGEWALK, "left at the end"),
         ("I9", "S32:size-once", Settings::HUGEWALK, "mapped of a file with nothing in it"),
+        ("I13", "S34:read-then-write", Settings::HUGEWALK, "and a processor has stored to its page"),
         ("I10", "S6:sleeping-visitor", Settings::RFC, "sleeping in an atomic section"),
     ];
     for (property, id, settings, words) in says {

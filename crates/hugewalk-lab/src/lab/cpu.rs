@@ -5,18 +5,22 @@
 //! An access is one instruction: a flush that meets a processor in the middle of one waits until it is over, as the
 //! acknowledgement of an inter-processor interrupt does. Within the instruction each entry that is read is an access of
 //! its own, so whatever changes tables without a flush can come between.
+//!
+//! A walk sets the accessed bit of the leaf it ends at, and a store the dirty bit: by compare-and-swap, without the lock of the
+//! table, and only if the bit is not set yet. A translation that was dirty when it was cached serves stores without a walk. One
+//! that does not allow an access is dropped, and the access faults.
 
 use std::cell::Cell;
 use std::ops::Range;
 
 use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
-use hugewalk::arch::{Entry, RawEntry};
+use hugewalk::arch::{Entry, Leaf, LeafFlags, RawEntry};
 use hugewalk::mm::AddressSpace;
 use hugewalk::page::Page;
 use hugewalk::platform::ENTRIES;
 use hugewalk::sync::Word as _;
 
-use super::ground::{Cached, Lab, To, access, world};
+use super::ground::{Cached, Lab, To, Translation, access, world};
 use super::property::Property;
 use super::trace;
 use super::word::Word;
@@ -74,10 +78,35 @@ pub(super) fn flush(context: &Context, range: &Range<VirtAddr>) {
     });
 }
 
+/// What an access to memory does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// It reads.
+    Load,
+    /// It writes.
+    Store,
+}
+
+impl Use {
+    /// Does a leaf allow it?
+    fn is_allowed_by(self, leaf: Leaf) -> bool {
+        leaf.is_accessible() && (self == Self::Load || leaf.is_writable())
+    }
+
+    /// The bits that it leaves in an entry.
+    fn marks(self) -> LeafFlags {
+        match self {
+            Self::Load => LeafFlags::ACCESSED,
+            Self::Store => LeafFlags::ACCESSED | LeafFlags::DIRTY,
+        }
+    }
+}
+
 /// An access to memory, in words.
-fn trace_load(address: VirtAddr, how: &str) -> [String; 3] {
+fn in_words(what: Use, address: VirtAddr, how: &str) -> [String; 3] {
     let address = format!("{:x}", address.as_u64());
-    let text = format!("load from {address} {how}");
+    let what = if what == Use::Load { "load from" } else { "store to" };
+    let text = format!("{what} {address} {how}");
     [address, text.clone(), text]
 }
 
@@ -96,12 +125,21 @@ impl<'s> Cpu<'s> {
 
     /// Loads from an address. `None`: a fault.
     pub fn load(&mut self, address: VirtAddr) -> Option<HugeFrame> {
+        self.access(address, Use::Load)
+    }
+
+    /// Stores to an address. `None`: a fault, and nothing is stored.
+    pub fn store(&mut self, address: VirtAddr) -> Option<HugeFrame> {
+        self.access(address, Use::Store)
+    }
+
+    fn access(&mut self, address: VirtAddr, what: Use) -> Option<HugeFrame> {
         self.space.mm().hugetlb().platform().machine();
         let context = self.space.mm().context();
         context.begin_access();
         trace::works_in(self.space.mm().root_frame());
-        trace::event(Some(context.object()), StepKind::Access, || trace_load(address, "begins"));
-        let found = translate(self.space.mm().root_frame(), context, address);
+        trace::event(Some(context.object()), StepKind::Access, || in_words(what, address, "begins"));
+        let found = translate(self.space.mm().root_frame(), context, address, what);
         if let Some(frame) = found {
             // SAFETY: the record of a page that was mapped; its memory stays.
             let page = unsafe { world().page_record(frame).cast::<Page<Lab>>().as_ref() };
@@ -113,25 +151,37 @@ impl<'s> Cpu<'s> {
         context.end_access();
         trace::event(Some(context.object()), StepKind::Access, || {
             let found = found.map_or_else(|| "a fault".to_owned(), |frame| format!("page {}", frame.0 >> 9));
-            trace_load(address, &format!("ends: {found}"))
+            in_words(what, address, &format!("ends: {found}"))
         });
         found
     }
 }
 
 /// What this processor finds behind an address, by its caches or by the tables. It is in the middle of an access.
-pub(crate) fn translate(root: TableFrame, context: &Context, address: VirtAddr) -> Option<HugeFrame> {
+pub(crate) fn translate(
+    root: TableFrame,
+    context: &Context,
+    address: VirtAddr,
+    what: Use,
+) -> Option<HugeFrame> {
     let (cpu, context, at) = (in_thread(), std::ptr::from_ref(context).addr(), address.as_u64());
+    let is_own = |cached: &Cached, start: u64, page: bool| {
+        (cached.cpu, cached.context, cached.start) == (cpu, context, start)
+            && matches!(cached.to, To::Page(_)) == page
+    };
     let find = |start: u64, page: bool| {
-        let fits = |cached: &Cached| {
-            (cached.cpu, cached.context, cached.start) == (cpu, context, start)
-                && matches!(cached.to, To::Page(..)) == page
-        };
-        world().cached.find(fits).map(|cached| cached.to)
+        world().cached.find(|cached| is_own(cached, start, page)).map(|cached| cached.to)
     };
     let keep = |start: u64, to: To| world().cached.keep(Cached { cpu, context, root, start, to });
-    if let Some(To::Page(frame, _)) = find(at >> 21 << 21, true) {
-        return Some(frame);
+    if let Some(To::Page(page)) = find(at >> 21 << 21, true) {
+        if what == Use::Load || page.dirty {
+            return Some(page.frame);
+        }
+        // It does not say that the entry is dirty, or it forbids the store.
+        world().cached.flush(|cached| is_own(cached, at >> 21 << 21, true));
+        if !page.writable {
+            return None;
+        }
     }
     let table = match find(at >> 30 << 30, false) {
         Some(To::Table(table)) => table,
@@ -142,16 +192,41 @@ pub(crate) fn translate(root: TableFrame, context: &Context, address: VirtAddr) 
             table
         }
     };
-    let Entry::Leaf(leaf) = read(table, at >> 21).decode() else {
-        return None;
-    };
-    keep(at >> 21 << 21, To::Page(leaf.frame, table));
+    let leaf = walk_leaf(table, at >> 21, what)?;
+    let dirty = leaf.is_writable() && leaf.flags.contains(LeafFlags::DIRTY);
+    let page = Translation { frame: leaf.frame, table, writable: leaf.is_writable(), dirty };
+    keep(at >> 21 << 21, To::Page(page));
     Some(leaf.frame)
+}
+
+/// The entry of a page, if it allows the access, marked by it.
+fn walk_leaf(table: TableFrame, index: u64, what: Use) -> Option<Leaf> {
+    let mut seen = read(table, index);
+    loop {
+        let Entry::Leaf(leaf) = seen.decode() else { return None };
+        if !what.is_allowed_by(leaf) {
+            return None;
+        }
+        let marked = leaf.with(what.marks());
+        let wanted = RawEntry::from(Entry::Leaf(marked)).bits() | seen.bits();
+        if wanted == seen.bits() {
+            return Some(leaf);
+        }
+        match word(table, index).set_used(seen.bits(), wanted) {
+            Ok(_) => return Some(marked),
+            Err(now) => seen = RawEntry::from_bits(now),
+        }
+    }
 }
 
 /// Reads an entry, as hardware does.
 fn read(table: TableFrame, index: u64) -> RawEntry {
+    RawEntry::from_bits(word(table, index).load(std::sync::atomic::Ordering::Acquire))
+}
+
+/// An entry.
+fn word(table: TableFrame, index: u64) -> &'static Word {
     // SAFETY: the page is there for ever; its words are atomics.
     let words = unsafe { world().entries(table).cast::<[Word; ENTRIES]>().as_ref() };
-    RawEntry::from_bits(words[index as usize & 511].load(std::sync::atomic::Ordering::Acquire))
+    &words[index as usize & 511]
 }

@@ -52,8 +52,8 @@ use hugewalk::platform::{Barriers, ENTRIES, Event, Levels, PageRecord, Platform,
 pub(crate) use self::cpu::Context;
 pub use self::cpu::Cpu;
 #[cfg(test)]
-pub(crate) use self::cpu::translate;
-pub use self::ground::Lab;
+pub(crate) use self::cpu::{Use, translate};
+pub use self::ground::{Flaw, Lab};
 pub(crate) use self::judge::audit::Audit;
 pub use self::locks::{SleepMutex, SleepRwLock, SpinLock, Token};
 pub use self::property::Property;
@@ -109,6 +109,11 @@ impl Lab {
     /// From now on VMAs are kept beyond their last reference, and whoever uses one then is seen.
     pub(crate) fn keep_vmas() {
         quarantine().begin();
+    }
+
+    /// From now on the machine has this flaw.
+    pub(crate) fn flawed(flaw: Flaw) {
+        world().flaws.add(flaw);
     }
 
     /// The thread has ended: what it has dropped is gone.

@@ -25,6 +25,8 @@ pub enum Property {
     I9,
     /// No sleep in an atomic section.
     I10,
+    /// What was stored is in the page, and its entry says so.
+    I13,
 }
 
 impl Property {
@@ -42,6 +44,7 @@ impl Property {
             (Self::I8, _) => "starvation",
             (Self::I9, _) => "leak",
             (Self::I10, _) => "sleeping-in-atomic-section",
+            (Self::I13, _) => "lost-store",
         }
     }
 

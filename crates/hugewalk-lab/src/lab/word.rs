@@ -4,10 +4,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hugewalk::sync;
 
-use super::ground::{Place, access, world};
+use super::ground::{Flaw, Place, access, world};
 use super::judge::{self, Access};
 use super::trace;
 use crate::explore::{Kind, Op, is_moving};
+
+/// How a word is accessed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Plainly,
+    /// Something is taken off it.
+    Subtracting,
+    /// By a processor that walks.
+    Walking,
+}
 
 /// A 64-bit atomic whose every access is a scheduling point.
 #[derive(Debug)]
@@ -33,11 +43,11 @@ impl Word {
     /// Announces an access that makes `then` of the value.
     #[inline]
     fn touch(&self, kind: Kind, then: impl FnOnce(u64) -> u64) {
-        self.touch_as(kind, false, then);
+        self.touch_as(kind, How::Plainly, then);
     }
 
     #[inline]
-    fn touch_as(&self, kind: Kind, subtracts: bool, then: impl FnOnce(u64) -> u64) {
+    fn touch_as(&self, kind: Kind, how: How, then: impl FnOnce(u64) -> u64) {
         let world = world();
         let address = std::ptr::from_ref(self).addr();
         if !is_moving() {
@@ -60,11 +70,33 @@ impl Word {
         let before = self.0.load(Ordering::Relaxed);
         let after = then(before);
         // What a watched walk reads is worth telling if what it depends on is raced for.
-        trace::word(parent.unwrap_or_else(|| op.object()), place, kind, || (before, after));
+        let object = parent.unwrap_or_else(|| op.object());
+        match how {
+            How::Walking => trace::used(object, place, || (before, after)),
+            _ => trace::word(object, place, kind, || (before, after)),
+        }
+        let subtracts = how == How::Subtracting;
         judge::accesses(&Access { place, writes: kind == Kind::Write, before, after, subtracts });
         if kind == Kind::Write {
             world.journal(place);
         }
+    }
+
+    /// A processor that walks sets bits in an entry, if the entry is what it has seen.
+    ///
+    /// # Errors
+    ///
+    /// What the entry is, if it is something else.
+    pub(super) fn set_used(&self, seen: u64, wanted: u64) -> Result<u64, u64> {
+        self.touch_as(Kind::Write, How::Walking, |old| if old == seen { wanted } else { old });
+        self.0.compare_exchange(seen, wanted, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    /// Does the machine exchange this word, an entry, in two steps?
+    fn is_torn(&self) -> bool {
+        world().flaws.has(Flaw::TornExchange)
+            && is_moving()
+            && world().is_entry(std::ptr::from_ref(self).addr())
     }
 }
 
@@ -90,7 +122,7 @@ unsafe impl sync::Word for Word {
         self.0.fetch_add(value, order)
     }
     fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-        self.touch_as(Kind::Write, true, |old| old.wrapping_sub(value));
+        self.touch_as(Kind::Write, How::Subtracting, |old| old.wrapping_sub(value));
         self.0.fetch_sub(value, order)
     }
     fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
@@ -108,6 +140,14 @@ unsafe impl sync::Word for Word {
         success: Ordering,
         failure: Ordering,
     ) -> Result<u64, u64> {
+        if self.is_torn() {
+            let now = self.load(failure);
+            if now != current {
+                return Err(now);
+            }
+            self.swap(new, success);
+            return Ok(now);
+        }
         self.touch(Kind::Write, |old| if old == current { new } else { old });
         self.0.compare_exchange(current, new, success, failure)
     }

@@ -13,7 +13,7 @@ use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 
 use crate::explore::{Setup, violation};
-use crate::lab::{Audit, Lab, Property, Settings, Walker};
+use crate::lab::{Audit, Flaw, Lab, Property, Settings, Walker};
 
 /// Where everything is mapped: at the start of a gigabyte, which one table covers.
 pub const BASE: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
@@ -98,6 +98,11 @@ impl<'s> Bench<'s> {
     /// If there is no such step.
     pub fn without(&mut self, step: &str) {
         self.protocol(|settings| settings.without(step));
+    }
+
+    /// The machine has a flaw: the engine relies on something that it does not do.
+    pub fn flawed(&mut self, flaw: Flaw) {
+        Lab::flawed(flaw);
     }
 
     /// Keeps VMAs beyond their last reference: whoever uses one then is seen (I1).

@@ -75,6 +75,7 @@ mod history;
 mod memory;
 mod other;
 mod races;
+mod stores;
 mod waits;
 mod walkers;
 
@@ -121,7 +122,13 @@ impl Scenario {
 }
 
 fn rows() -> impl Iterator<Item = &'static Row> {
-    races::ROWS.iter().chain(walkers::ROWS).chain(other::ROWS).chain(waits::ROWS).chain(memory::ROWS)
+    races::ROWS
+        .iter()
+        .chain(walkers::ROWS)
+        .chain(other::ROWS)
+        .chain(waits::ROWS)
+        .chain(memory::ROWS)
+        .chain(stores::ROWS)
 }
 
 /// All scenarios.

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::compare::{Compared, compare_many, runner};
 use super::corpus::{Do, Program};
 use crate::explore::quietly;
-use crate::lab::{Context, Lab, LabRcu, SpinLock, Word, translate};
+use crate::lab::{Context, Lab, LabRcu, SpinLock, Use, Word, translate};
 
 /// What a thread does to tables, which go by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ impl Tables {
             }
             Touch::Translate => {
                 context.begin_access();
-                let found = translate(self.root, context, PAGE);
+                let found = translate(self.root, context, PAGE, Use::Load);
                 context.end_access();
                 u64::from(found.is_some())
             }

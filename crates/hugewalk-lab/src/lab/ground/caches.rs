@@ -24,8 +24,19 @@ pub(in crate::lab) struct Cached {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::lab) enum To {
     Table(TableFrame),
-    /// With the table that the entry lies in.
-    Page(HugeFrame, TableFrame),
+    Page(Translation),
+}
+
+/// A translation, as it was when the processor looked it up.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::lab) struct Translation {
+    pub(in crate::lab) frame: HugeFrame,
+    /// The table that the entry lies in.
+    pub(in crate::lab) table: TableFrame,
+    /// The entry allowed stores.
+    pub(in crate::lab) writable: bool,
+    /// The entry was dirty, so that a store need not look at it again.
+    pub(in crate::lab) dirty: bool,
 }
 
 impl Cached {
@@ -33,6 +44,13 @@ impl Cached {
     pub(in crate::lab) fn range(&self) -> Range<u64> {
         let size = if matches!(self.to, To::Table(_)) { 1 << 30 } else { 1 << 21 };
         self.start..self.start + size
+    }
+
+    /// The table that it leads to, or that its entry lies in.
+    pub(in crate::lab) fn table(&self) -> TableFrame {
+        match self.to {
+            To::Table(table) | To::Page(Translation { table, .. }) => table,
+        }
     }
 }
 
@@ -75,7 +93,10 @@ impl Caches {
         let words = |cached: &Cached| {
             let to = match cached.to {
                 To::Table(table) => format!("T{}", table.0),
-                To::Page(frame, _) => format!("page {}", frame.0 >> 9),
+                To::Page(page) => {
+                    let rights = if page.writable { "" } else { ", read-only" };
+                    format!("page {}{rights}", page.frame.0 >> 9)
+                }
             };
             Kept { context: cached.context, range: cached.range(), to }
         };

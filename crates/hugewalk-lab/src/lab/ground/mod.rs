@@ -11,6 +11,7 @@
 //! without touching.
 
 mod caches;
+mod flaws;
 mod places;
 
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -22,7 +23,9 @@ use hugewalk::addr::{HugeFrame, TableFrame};
 use hugewalk::arch::RawEntry;
 use hugewalk::platform::ENTRIES;
 
-pub(super) use self::caches::{Cached, Kept, To};
+pub(super) use self::caches::{Cached, Kept, To, Translation};
+pub use self::flaws::Flaw;
+pub(super) use self::flaws::Flaws;
 pub(super) use self::places::{GENERATION, Place, USERS};
 
 use super::property::Property;
@@ -85,6 +88,8 @@ pub(super) struct World {
     pub(super) live_pages: Cell<usize>,
     pub(super) settings: Cell<Settings>,
     judged: Cell<u16>,
+    /// What the machine does wrong.
+    pub(super) flaws: Flaws,
     /// How many locks and sections that forbid sleep each thread has.
     pub(super) atomic: RefCell<[u32; MAX_THREADS]>,
     roots: RefCell<[Option<TableFrame>; PROCESSES]>,
@@ -172,6 +177,7 @@ impl World {
             live_pages: Cell::new(0),
             settings: Cell::new(Settings::HUGEWALK),
             judged: Cell::new(u16::MAX),
+            flaws: Flaws::default(),
             atomic: RefCell::default(),
             roots: RefCell::new([None; PROCESSES]),
             cached: caches::Caches::default(),
@@ -193,6 +199,7 @@ impl World {
         self.heap_fails.set(false);
         self.live_pages.set(0);
         self.settings.set(settings);
+        self.flaws.begin_run();
         *self.atomic.borrow_mut() = Default::default();
         *self.roots.borrow_mut() = [None; PROCESSES];
         self.cached.begin_run();

@@ -17,12 +17,11 @@ impl Judge for Caches {
 impl Caches {
     pub(super) fn check() {
         let stale = world().cached.find(|cached| {
-            let (To::Table(table) | To::Page(_, table)) = cached.to;
             let pud = world().peek(cached.root, cached.start >> 39);
-            pud.and_then(|pud| world().peek(pud, cached.start >> 30)) != Some(table)
+            pud.and_then(|pud| world().peek(pud, cached.start >> 30)) != Some(cached.table())
         });
         let Some(cached) = stale else { return };
-        let (To::Table(table) | To::Page(_, table)) = cached.to;
+        let table = cached.table();
         let by = if matches!(cached.to, To::Page(..)) { "a TLB" } else { "a paging-structure cache" };
         let whose = world().roots().position(|root| root == cached.root).map_or(0, |at| at + 1);
         let text =

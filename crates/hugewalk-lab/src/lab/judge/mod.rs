@@ -69,12 +69,14 @@ macro_rules! tell {
         sleep::Sleep::$hook($($what),*);
         audit::Audit::$hook($($what),*);
         caches::Caches::$hook($($what),*);
+        dirty::Dirty::$hook($($what),*);
     }};
 }
 
 pub(super) mod audit;
 pub(super) mod caches;
 mod counts;
+mod dirty;
 mod patience;
 pub(super) mod quarantine;
 mod sleep;

@@ -209,6 +209,21 @@ pub(super) fn word(object: Object, place: Place, kind: Kind, values: impl FnOnce
     });
 }
 
+/// A processor that walks sets bits in an entry, or finds it changed.
+#[inline]
+pub(super) fn used(object: Object, place: Place, values: impl FnOnce() -> (u64, u64)) {
+    step(Some(object), |_, cpu, stack| {
+        let (before, after) = values();
+        let (name, _) = names::word(place, stack);
+        let cpu = snapshot::letter(cpu);
+        let text = match names::used(before, after) {
+            Some(bits) => format!("CPU {cpu} sets {bits} in {name}"),
+            None => format!("CPU {cpu} finds {name} changed, and looks again"),
+        };
+        Done { kind: StepKind::Write, object: name, call: text.clone(), text }
+    });
+}
+
 /// A read section begins or ends.
 #[inline]
 pub(super) fn section(object: Object, begins: bool) {

@@ -24,6 +24,21 @@ pub(super) fn entry(bits: u64) -> String {
     }
 }
 
+/// The bits that a processor has set in an entry. `None`: it has set none.
+pub(super) fn used(before: u64, after: u64) -> Option<&'static str> {
+    let flags = |bits| match RawEntry::from_bits(bits).decode() {
+        Entry::Leaf(leaf) => leaf.flags,
+        _ => LeafFlags::empty(),
+    };
+    let set = flags(after) - flags(before);
+    match (set.contains(LeafFlags::ACCESSED), set.contains(LeafFlags::DIRTY)) {
+        (true, true) => Some("accessed and dirty"),
+        (true, false) => Some("accessed"),
+        (false, true) => Some("dirty"),
+        (false, false) => None,
+    }
+}
+
 /// The name of a huge page.
 pub(super) fn page(frame: u64) -> String {
     format!("page {}", frame >> 9)

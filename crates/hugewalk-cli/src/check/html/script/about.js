@@ -74,6 +74,7 @@ const PROPERTIES = {
   I8: "nobody who has waited for a lock makes way for others without end",
   I9: "nothing is left at the end: tables, pages, reservations",
   I10: "nothing sleeps in an atomic section",
+  I13: "nothing that a processor has stored is lost, nor the dirty bit that says so",
 };
 
 /** The report, in the manner of KASAN. */
