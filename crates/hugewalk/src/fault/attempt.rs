@@ -17,28 +17,28 @@ use crate::task::Task;
 use crate::uffd::Reason;
 use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
 
-/// One attempt ended with something to be done without locks.
+/// The result of one attempt: what is left to be done without locks.
 pub(super) enum Attempt<'h, P: Platform> {
     Done(Fault),
-    /// As `Done`, but the page was mapped without the right to write: a handler had protected the place.
+    /// As `Done`, but the page was mapped without the right to write: a handler had protected the entry.
     Protected(Fault),
-    /// An error that holds, although the entry has changed: by this very attempt.
+    /// An error that stands, although the entry has changed: this very attempt changed it.
     Failed(FaultError),
-    /// Somebody else has to do something first.
+    /// The fault has to wait first.
     Wait(WaitFor),
-    /// The owner of a reservation found the pool empty: its children's hold on this page has to end. With a reference, so
-    /// that the page does not become another one of theirs meanwhile.
+    /// The owner of a reservation found the pool empty, so its children have to lose this page: they are
+    /// *robbed*. Holds a reference, so that the page stays the same one until then.
     RobChildren(PageRef<'h, P>),
 }
 
-/// What came of mapping a page.
+/// The result of mapping a page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Installed {
     /// The entry was not empty any more.
     Not,
     /// It is mapped, and allows what it was mapped for.
     Usable,
-    /// It is mapped, but a handler had protected the place.
+    /// It is mapped, but a handler had protected the entry.
     Protected,
 }
 
@@ -54,9 +54,9 @@ impl Installed {
 
 /// What a fault waits for, with nothing held.
 pub(super) enum WaitFor {
-    /// The page at this address is on its way elsewhere, from this frame.
+    /// The migration of the page at this address, from this frame.
     Migration(VirtAddr, HugeFrame),
-    /// It is for the handler of the mapping's faults to resolve.
+    /// The handler of the mapping's faults, which has to resolve this one.
     Handler(Reason),
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Faulting<'g, 'v, P: Platform> {
     pub(super) address: VirtAddr,
     pub(super) index: u64,
     pub(super) access: Access,
-    /// A read after which the page is this address space's alone.
+    /// A read after which no other address space maps the page.
     pub(super) unshare: bool,
     pub(super) may_rob: bool,
 }
@@ -98,14 +98,14 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             Entry::Table(_) => Ok(Attempt::Done(Fault::Raced)),
         };
         match attempt {
-            // What was seen without the table lock may be over. An error is reported of what the entry says, not of what it said.
-            // Linux: hugetlb_pte_stable() in mm/hugetlb.c.
+            // What was seen without the table lock may have changed. An error is reported only for what the
+            // entry says now. Linux: hugetlb_pte_stable() in mm/hugetlb.c.
             Err(_) if !slot.lock(task).read().is_same_but_for_use(seen) => Ok(Attempt::Done(Fault::Raced)),
             attempt => attempt,
         }
     }
 
-    /// Takes a fresh page for this place.
+    /// Takes a fresh page for this entry.
     fn new_page(&self, beside_reserve: bool) -> Result<NewPage<'v, P>, NoPage> {
         let vma = self.vma();
         let (file, promises) = (vma.file(), vma.promises());
@@ -141,7 +141,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         self.fresh(slot, task)
     }
 
-    /// Asks the handler, unless the entry has changed: it shall not be asked for a page that it has just brought.
+    /// Asks the handler, unless the entry has changed: the handler must not be asked for a page that it has
+    /// just brought.
     fn ask(
         &self,
         slot: &Slot<'_, P, Stable>,
@@ -157,7 +158,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     fn fresh(&self, slot: &Slot<'_, P, Stable>, task: &Task<P>) -> Result<Attempt<'v, P>, FaultError> {
         let vma = self.vma();
         if !vma.is_shared() {
-            // Even if there is no page, as in Linux.
+            // Also if the pool has no page, as in Linux.
             vma.set_anon();
         }
         let page = self.new_page(false)?;
@@ -170,12 +171,12 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
                 Err(NotInserted::OutOfMemory) => return Err(OutOfMemory.into()),
             }
             let installed = self.install(slot, page.frame(), true, task);
-            // It is the file's now, whether it could be mapped or not.
+            // The page belongs to the file now, whether it could be mapped or not.
             page.commit();
             return Ok(installed.or_raced(Fault::Fresh));
         }
         page.set_private(vma.file());
-        // It was within the file; if it is no more, the next attempt says so.
+        // It was within the file. If it no longer is, the next attempt reports that.
         let within = || vma.file().still_has_index(self.index);
         let installed = self.install_if(within, slot, page.frame(), self.is_write(), task);
         if installed != Installed::Not {
@@ -184,8 +185,10 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         Ok(installed.or_raced(Fault::Fresh))
     }
 
-    /// Maps a page of the file's page cache, or a copy of it for a store to a private mapping. Where there is no page for the
-    /// copy, the file's is mapped for reading all the same; and where a handler has protected the place, for it comes first.
+    /// Maps a page of the file's page cache, or a copy of it for a store to a private mapping.
+    ///
+    /// If there is no page for the copy, the file's page is mapped for reading all the same. If a handler
+    /// has protected the entry, the file's page is mapped for reading too: the handler comes first.
     ///
     /// Linux maps the page and goes on to copy it from there.
     fn map_cached(
@@ -220,7 +223,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         Ok(installed.or_raced(Fault::Copied))
     }
 
-    /// Maps a page where the entry is still empty; adds the mapping's reference.
+    /// Maps a page if the entry is still empty, and adds the mapping's reference.
     fn install(
         &self,
         slot: &Slot<'_, P, Stable>,
@@ -245,7 +248,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         if !matches!(empty, Entry::None | Entry::Marker) || !still() {
             return Installed::Not;
         }
-        // A store meets the handler's write protection when it is tried again.
+        // The store is tried again, and then meets the handler's write protection.
         let protected = empty == Entry::Marker;
         let mut flags = leaf_flags(self.vma(), writable && !protected) | LeafFlags::ACCESSED;
         flags.set(LeafFlags::UFFD_WP, protected);
@@ -278,7 +281,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             return Ok(Attempt::Wait(WaitFor::Handler(Reason::Protected)));
         }
         let old = self.mm().hugetlb().page(leaf.frame);
-        // Under the table lock nobody maps the page anew from here, and nobody else has it mapped.
+        // Under the table lock, no new mapping of the page can be copied from this entry; and there is no
+        // other mapping.
         if self.vma().is_shared() || old.is_exclusive() {
             if self.unshare {
                 return Ok(Attempt::Done(Fault::Present));
@@ -296,7 +300,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     fn make_writable(&self, locked: &LockedSlot<'_, P>, leaf: Leaf) {
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
         let flags = leaf_flags(self.vma(), true) | used;
-        // A protection whose handler has left means nothing.
+        // A protection whose handler has left has no effect.
         locked.replace_seen(Entry::Leaf(leaf), |entry| entry.without(LeafFlags::UFFD_WP).with(flags));
     }
 
@@ -309,7 +313,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         task: &Task<P>,
     ) -> Result<Attempt<'v, P>, FaultError> {
         let (vma, hugetlb) = (self.vma(), self.mm().hugetlb());
-        // The page is the owner's, with its reservation used up, but children share it since a fork.
+        // The page belongs to the owner of the reservation, which has used it up; children share the page
+        // since a fork.
         let owner_of_shared = vma.reserve().is_some() && old.page().is_anon();
         let copy = match self.new_page(owner_of_shared) {
             Ok(copy) => copy,
@@ -327,9 +332,12 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         if !matches!(now, Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable()) {
             return Ok(Attempt::Done(Fault::Raced));
         }
-        // Out of reach for everybody first, then the new page: else one processor could store to the new page while
-        // another still reads the old one through its TLB, and misses the store. Not empty, though: truncation, which looks
-        // without the table lock whether anything is mapped here, must not overlook it.
+        // The leaf first loses access, and the new page is stored after the flush. Otherwise one processor
+        // could store to the new page while another still reads the old one through its TLB, and misses the
+        // store.
+        //
+        // The entry is not emptied, though: truncation looks without the table lock whether anything is
+        // mapped here, and must not overlook it.
         let Entry::Leaf(now) = locked.replace_seen(now, |entry| entry.without(LeafFlags::ACCESS)) else {
             return Ok(Attempt::Done(Fault::Raced));
         };
@@ -338,11 +346,12 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         hugetlb.platform().flush_tlb(self.mm().context(), range);
         core::mem::forget(undo);
         let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
-        // Unshared, it allows what it allowed, and remembers what it remembered (a userfaultfd write protection).
+        // An unsharing read keeps the rights of the leaf and what it remembers (a userfaultfd write
+        // protection).
         let flags = if self.unshare { now.flags | LeafFlags::ACCESSED } else { leaf_flags(vma, true) | used };
         copy.page().add_mapping();
         locked.fill(Entry::Leaf(Leaf { frame: copy.frame(), flags }));
-        // Still under the table lock: who finds the page mapped once may take it for its own.
+        // Still under the table lock: a fault that finds the page mapped once may take it for its own.
         old.page().remove_mapping();
         drop(locked);
         hugetlb.put_page(leaf.frame);
@@ -351,8 +360,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     }
 }
 
-/// A leaf that is out of reach until the TLB is flushed. If the flush unwinds, it is what it was: else every access would
-/// fault, and find it mapped.
+/// A leaf that has lost access until the TLB is flushed. If the flush unwinds, it becomes what it was:
+/// otherwise every access would fault, and the fault would find it mapped.
 struct Undo<'s, P: Platform> {
     slot: &'s LockedSlot<'s, P>,
     access: LeafFlags,
@@ -365,8 +374,8 @@ impl<P: Platform> Drop for Undo<'_, P> {
     }
 }
 
-/// Ends the hold that other private mappings have on a page whose reservation's owner needs it for itself. They learn of
-/// it when they touch the page again.
+/// *Robs* other private mappings of a page that the owner of its reservation needs for itself. They learn
+/// of it when they touch the page again.
 ///
 /// Takes `i_mmap` in write. Linux: `unmap_ref_private()` in mm/hugetlb.c.
 pub(super) fn rob_children<P: Platform>(
@@ -378,7 +387,7 @@ pub(super) fn rob_children<P: Platform>(
     let i_mmap = owner.file().i_mmap_write(task);
     for proof in i_mmap.vmas(index..index + 1) {
         let vma = proof.vma();
-        // Owners have promises of their own, and shared mappings do not count against private ones.
+        // Mappings with a reservation of their own, and shared mappings, are not robbed.
         if vma.is_shared() || vma.reserve().is_some() {
             continue;
         }

@@ -2,13 +2,19 @@
 //!
 //! # Protocol
 //!
-//! A fault holds, in this order: the mmap lock in read, the fault mutex of (file, page), the VMA lock in read. Then it
-//! walks, making tables or sharing them on the way, reads the entry, prepares what it takes without a table lock (finds
-//! or allocates the page, fills it), and at last locks the table, re-reads the entry and installs. Who comes from the file
-//! (truncation, hole punch) may have changed the entry since; then the fault ends and the access is tried anew.
+//! A fault takes, in this order, the mmap lock in read, the fault mutex of (file, page), and the VMA lock
+//! in read. Then it works in four steps:
 //!
-//! A fault that is for a handler to resolve lets go of everything but the mmap lock before it queues, and of that before it
-//! sleeps: see [`uffd`](crate::uffd).
+//! - It walks, and makes or shares tables on the way.
+//! - It reads the entry.
+//! - It prepares what needs no table lock: it finds or allocates the page, and fills it.
+//! - It locks the table, rereads the entry, and installs the page.
+//!
+//! Truncation and hole punch come from the file, and may have changed the entry since it was first read.
+//! Then the fault ends, and the access is tried again.
+//!
+//! A fault that a handler has to resolve releases everything but the mmap lock before it queues, and the
+//! mmap lock before it sleeps: see [`uffd`](crate::uffd).
 //!
 //! Linux: `hugetlb_fault()`, `hugetlb_no_page()` and `hugetlb_wp()` in mm/hugetlb.c.
 
@@ -40,10 +46,11 @@ pub enum Access {
     Execute,
 }
 
-/// How a fault was resolved. The access is to be tried again.
+/// How a fault was resolved. The processor tries the access again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The entry allowed the access already: somebody else was faster, or it came with a table that is shared now.
+    /// The entry allowed the access already: another fault was faster, or the entry came with a table that
+    /// is shared now.
     Present,
     /// A page of the file's page cache was mapped.
     Mapped,
@@ -51,9 +58,10 @@ pub enum Fault {
     Fresh,
     /// The page was copied for this address space alone.
     Copied,
-    /// The page was this address space's alone, and was made writable.
+    /// No other address space had the page, so it was made writable.
     Reused,
-    /// The entry changed while the fault was under way, or a handler was asked (see [`uffd`](crate::uffd)); nothing was done.
+    /// The entry changed while the fault was under way, or a handler was asked (see [`uffd`](crate::uffd)).
+    /// Nothing was done.
     Raced,
 }
 
@@ -61,7 +69,7 @@ pub enum Fault {
 #[derive(Clone, Copy)]
 struct Resolved {
     fault: Fault,
-    /// The page was mapped without the right to write, since a handler had protected the place.
+    /// The page was mapped without the right to write, since a handler had protected the entry.
     protected: bool,
 }
 
@@ -93,13 +101,13 @@ pub enum FaultError {
         /// Offset of the page in the file, in huge pages.
         index: u64,
     },
-    /// The pool has no page left that is not promised to others. `SIGBUS`.
+    /// The pool has no page left that is not reserved for others. `SIGBUS`.
     #[error(transparent)]
     PoolEmpty(#[from] PoolEmpty),
     /// The mount's limit is reached. `SIGBUS`.
     #[error(transparent)]
     SubPoolFull(SubPoolFull),
-    /// The page was taken from this process to serve the one that owns the reservation. `SIGBUS`.
+    /// The page was taken from this process to serve the owner of its reservation. `SIGBUS`.
     #[error("the page at {address:?} was given to the owner of its reservation")]
     TakenAway {
         /// The address.
@@ -129,7 +137,7 @@ pub enum FaultError {
 }
 
 impl FaultError {
-    /// The number that system calls return which fault on a caller's behalf.
+    /// The error number of a system call that faults on a caller's behalf.
     #[must_use]
     pub const fn errno(&self) -> Errno {
         match self {
@@ -168,9 +176,11 @@ impl From<NoPage> for FaultError {
     }
 }
 
-/// The flags that a leaf of this VMA has for its rights, writable or not, besides what has been seen of the page. A leaf that
-/// can be written counts as written since soft-dirty was cleared: the processor knows nothing of that bit, and the next store
-/// may need no fault. Linux: `pte_mkdirty()` sets `_PAGE_SOFT_DIRTY` too.
+/// The flags that a leaf of this VMA has for its rights, writable or not. Flags for accesses to the page
+/// are not among them.
+///
+/// A leaf that can be written counts as written since soft-dirty was cleared: the processor knows nothing
+/// of that bit, and the next store may need no fault. Linux: `pte_mkdirty()` sets `_PAGE_SOFT_DIRTY` too.
 pub(crate) fn leaf_flags<P: Platform>(vma: &Vma<P>, writable: bool) -> LeafFlags {
     let rights = vma.protection();
     let mut flags = LeafFlags::empty();
@@ -192,20 +202,23 @@ const fn allows(rights: Protection, access: Access) -> bool {
 impl<P: Platform> AddressSpace<P> {
     /// Resolves a fault. May sleep.
     ///
-    /// Takes the mmap lock in read, the fault mutex of the page, the VMA lock in read, `i_mmap` in read to share a table
-    /// (in write to take a page from children), and table locks. Where a handler has to resolve it, waits for it with nothing
-    /// held; where one has left without unregistering, takes the mmap lock in write to do that.
+    /// Takes the mmap lock in read, the fault mutex of the page, the VMA lock in read, `i_mmap` in read to
+    /// share a table (in write to take a page from children), and table locks.
+    ///
+    /// If a handler has to resolve the fault, it waits for the handler with nothing held. If a handler has
+    /// left without unregistering, it takes the mmap lock in write and unregisters it.
     ///
     /// # Errors
     ///
-    /// [`FaultError`]; nothing was changed then, apart from tables that may have been made on the way, and that a page of the
-    /// file may be mapped for reading where there was none for a copy of it.
+    /// [`FaultError`]. Nothing was changed then, with two exceptions: tables may have been made on the way,
+    /// and a page of the file may be mapped for reading if there was no page for a copy of it.
     pub fn fault(&self, task: &mut Task<P>, address: VirtAddr, access: Access) -> Result<Fault, FaultError> {
         self.resolve(task, address, access, false).map(|resolved| resolved.fault)
     }
 
-    /// As a fault for reading, after which the address space has a page of a private mapping to itself: a page that others
-    /// share is copied, and stays write-protected. What is not there or in a shared mapping is mapped as it is. May sleep.
+    /// As a fault for reading, after which the address space has a page of a private mapping to itself. A
+    /// page that others share is copied, and stays write-protected. A page that is missing, or that lies in
+    /// a shared mapping, is mapped as by any fault. May sleep.
     ///
     /// Linux: `FAULT_FLAG_UNSHARE`.
     ///
@@ -216,7 +229,7 @@ impl<P: Platform> AddressSpace<P> {
         self.resolve(task, address, Access::Read, true).map(|resolved| resolved.fault)
     }
 
-    /// Resolves a fault as often as it takes for the access to go on. May sleep.
+    /// Resolves faults until the access can go on. May sleep.
     ///
     /// # Errors
     ///
@@ -230,7 +243,7 @@ impl<P: Platform> AddressSpace<P> {
         loop {
             match self.resolve(task, address, access, false)? {
                 Resolved { fault: Fault::Raced, .. } => task.pause(),
-                // For the handler that has protected the place: the next attempt asks it.
+                // The handler that has protected the entry comes next: the next attempt asks it.
                 Resolved { protected: true, .. } if access == Access::Write => {}
                 done => return Ok(done.fault),
             }
@@ -247,14 +260,16 @@ impl<P: Platform> AddressSpace<P> {
         task.enter(self.mm().hugetlb())?;
         let mut tidied = false;
         loop {
-            // Held over all attempts: a fork in between would give the page that was just taken from the children to another.
+            // Held over all attempts: a fork in between would share the page that was just taken from the
+            // children with another child.
             let mmap = self.mmap_read(task);
             let vma = mmap.find(address).ok_or(FaultError::NotMapped { address })?;
             if !allows(vma.protection(), access) {
                 return Err(FaultError::Protection { address });
             }
             if let Some(left) = vma.userfault().filter(|context| context.is_gone() && !tidied).cloned() {
-                // Who was dropped could not take the mmap lock. Without memory for it this fault takes no notice either.
+                // The handle was dropped, and a drop cannot take the mmap lock to unregister. If there is
+                // no memory to unregister now, this fault ignores the handler too.
                 drop(mmap);
                 self.unregister_all(&left, task);
                 tidied = true;
@@ -263,7 +278,7 @@ impl<P: Platform> AddressSpace<P> {
             let hugetlb = self.mm().hugetlb();
             let exact = address;
             let address = address.huge_page(vma.size());
-            // Before the fault mutex, which the mover has.
+            // Before the fault mutex, which migration holds.
             let locked = VmaReadGuard::beside_section(&mmap, vma, task);
             let first = self.first_look(task, address);
             drop(locked);
@@ -289,7 +304,8 @@ impl<P: Platform> AddressSpace<P> {
                     Attempt::Failed(error) => return Err(error),
                     Attempt::Protected(fault) => return Ok(Resolved { fault, protected: true }),
                     Attempt::RobChildren(page) => {
-                        // `i_mmap` in write comes before none of what is held; let everything go but the mmap lock.
+                        // Robbing takes `i_mmap` in write, and VMA locks in write if they are free. So
+                        // everything but the mmap lock is released, as in Linux.
                         drop(guard);
                         drop(mutex);
                         rob_children(vma, index, page.frame(), task);
@@ -315,8 +331,8 @@ impl<P: Platform> AddressSpace<P> {
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// What a fault sees before it takes the locks of the page: a migration or hwpoison entry, if there is one. Under RCU, and
-    /// nothing is kept of it.
+    /// What a fault sees before it takes the locks of the page: a migration or hwpoison entry, if there is
+    /// one. It looks under RCU, and keeps no slot.
     ///
     /// Linux: the start of `hugetlb_fault()` in mm/hugetlb.c.
     fn first_look(&self, task: &Task<P>, address: VirtAddr) -> Option<Entry> {
@@ -325,8 +341,8 @@ impl<P: Platform> AddressSpace<P> {
         slot.read().ok().filter(|entry| matches!(entry, Entry::Migration(_) | Entry::Hwpoison(_)))
     }
 
-    /// Waits until the entry at `address` is no migration entry of this frame any more. Holds nothing meanwhile: neither a lock that the
-    /// mover may want nor a table that may go (scenario S5). Sleeps.
+    /// Waits until the entry at `address` is no longer a migration entry. Holds nothing meanwhile: neither
+    /// a lock that the migration may want, nor a table, which may be unshared and freed. Sleeps.
     ///
     /// Linux: `migration_entry_wait_huge()` in mm/migrate.c.
     fn wait_for_migration(
@@ -340,9 +356,9 @@ impl<P: Platform> AddressSpace<P> {
         }
         self.mm().hugetlb().migrations(frame).wait(task, |task| {
             let section = task.rcu_read_lock();
-            // Not found, or not readable: whatever it is now, the next fault sees it.
+            // If it was not found, or could not be read, the next fault sees what it is now.
             let leaf = leaf_offset(&section, self.mm(), address).ok().flatten();
-            // Of another frame, it has its own queue: whoever moves that page on does not wake this one.
+            // A migration of another frame has its own queue, and its end does not wake this task.
             let moving = leaf.is_some_and(
                 |(slot, _)| matches!(slot.read(), Ok(Entry::Migration(entry)) if entry.frame == frame),
             );

@@ -4,19 +4,20 @@
 //!
 //! There are two kinds of visitor, and the type says which:
 //!
-//! - A [`Visitor`] never sleeps: it is not given the task. It is called inside an RCU read section, one section for each
-//!   table, with entries that were read confirmed. Where a table is unshared under the walk, the walk goes on from the
-//!   entry it had come to, in whatever is there now: no entry is missed, none is visited twice.
-//! - A [`SleepingVisitor`] is called under the VMA lock in read, so the table stays while it sleeps. It may ask for a fault:
-//!   then the walk lets every lock go, takes the fault, takes the locks again, and calls it once more for the same address.
-//!   What it is given to sleep with is a [`Resched`] and not the task: a visitor that took the VMA lock in write under the
-//!   walk's read, by whatever operation on the address space, would wait for itself, and does not compile (scenario S26).
+//! - A [`Visitor`] never sleeps: it is not given the task. It is called inside an RCU read section, one for
+//!   each table, with entries that were read confirmed. If a table is unshared under the walk, the walk
+//!   goes on from the same entry, in the table that is there now: no entry is missed, none is visited
+//!   twice.
+//! - A [`SleepingVisitor`] is called under the VMA lock in read, so the table stays while it sleeps. It may
+//!   ask for a fault: then the walk releases every lock, takes the fault, takes the locks again, and calls
+//!   the visitor once more for the same address. The visitor sleeps by means of a [`Resched`], and does not
+//!   get the task: with the task it could call an operation that takes the VMA lock in write, and would
+//!   wait for its own walk. Such a visitor does not compile.
 //!
-//! Both hold the mmap lock in read. What a visitor wants to change in an entry it does through
-//! [`Found::lock`], which is revalidated.
+//! Both hold the mmap lock in read. A visitor changes an entry through [`Found::lock`], which revalidates.
 //!
-//! Linux: `walk_hugetlb_range()` in mm/pagewalk.c; what is built on it here: fs/proc/task_mmu.c, mm/mincore.c,
-//! mm/damon/vaddr.c.
+//! Linux: `walk_hugetlb_range()` in mm/pagewalk.c. The reports built on it are in fs/proc/task_mmu.c,
+//! mm/mincore.c and mm/damon/vaddr.c.
 
 mod reports;
 
@@ -63,14 +64,15 @@ impl<'s, P: Platform> Found<'s, P> {
         self.entry
     }
 
-    /// Do other processes reach the page: through the same table, or another entry? False if there is no page.
+    /// Do other processes reach the page, through the same table or through another entry? False if there
+    /// is no page.
     #[must_use]
     pub fn is_page_shared(&self) -> bool {
         let Some(frame) = self.entry.page() else { return false };
         self.sharers > 0 || self.vma.mm().hugetlb().page(frame).mapcount() > 1
     }
 
-    /// Locks the table, to look at the entry anew and mark it. Spins.
+    /// Locks the table, so that the caller can reread the entry and mark it. Spins.
     ///
     /// # Errors
     ///
@@ -82,14 +84,14 @@ impl<'s, P: Platform> Found<'s, P> {
 
 /// Visits entries without ever sleeping.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no visitor for a walk under RCU",
+    message = "`{Self}` is not a visitor for a walk under RCU",
     note = "a visitor that may sleep, a `SleepingVisitor`, walks under the VMA lock: `AddressSpace::walk_range_sleeping`"
 )]
 pub trait Visitor<P: Platform> {
-    /// There is a table; this is the entry, which may be none.
+    /// Called for an entry of a table. The entry may be empty.
     fn entry(&mut self, found: &Found<'_, P>);
 
-    /// There is no table for this part of the mapping.
+    /// Called for a part of the mapping that has no table.
     fn hole(&mut self, vma: &Vma<P>, range: Range<VirtAddr>) {
         let _ = (vma, range);
     }
@@ -106,15 +108,15 @@ pub enum Next {
     Stop,
 }
 
-/// The task of a walk, for a visitor that may sleep but takes no lock of an address space: the walk holds some. Linux:
-/// `cond_resched()` in the callbacks of fs/proc/task_mmu.c.
+/// The task of a walk, for a visitor that may sleep. It takes no lock of an address space, since the walk
+/// holds some. Linux: `cond_resched()` in the callbacks of fs/proc/task_mmu.c.
 #[derive(Debug)]
 pub struct Resched<'t, P: Platform> {
     task: &'t mut Task<P>,
 }
 
 impl<P: Platform> Resched<'_, P> {
-    /// The task, for what does not sleep: a read section of RCU, for example.
+    /// The task, for calls that do not sleep, such as a read section of RCU.
     #[must_use]
     pub fn task(&self) -> &Task<P> {
         self.task
@@ -131,16 +133,16 @@ impl<P: Platform> Resched<'_, P> {
     }
 }
 
-/// Visits entries and may sleep over them.
+/// Visits entries, and may sleep meanwhile.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no visitor for a walk under the VMA lock",
+    message = "`{Self}` is not a visitor for a walk under the VMA lock",
     note = "a visitor that never sleeps, a `Visitor`, walks under RCU: `AddressSpace::walk_range`"
 )]
 pub trait SleepingVisitor<P: Platform> {
     /// The entry at an address, or [`Entry::None`] where there is no table.
     fn entry(&mut self, resched: &mut Resched<'_, P>, vma: &Vma<P>, address: VirtAddr, entry: Entry) -> Next;
 
-    /// The fault that it asked for failed; the walk goes on behind it with [`Next::Go`].
+    /// The fault that the visitor asked for failed. With [`Next::Go`], the walk goes on after it.
     fn fault_failed(&mut self, address: VirtAddr, error: FaultError) -> Next {
         let _ = (address, error);
         Next::Stop
@@ -148,8 +150,8 @@ pub trait SleepingVisitor<P: Platform> {
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// Visits each entry and each hole of the mappings in a range, under RCU. Returns the first address that is not mapped,
-    /// if there is one. Sleeps between tables, not in them.
+    /// Visits each entry and each hole of the mappings in a range, under RCU. Returns the first address
+    /// that is not mapped, if there is one. Sleeps between tables, but not during a visit.
     ///
     /// Takes the mmap lock in read, and a read section for each table.
     ///
@@ -182,10 +184,10 @@ impl<P: Platform> AddressSpace<P> {
         Ok(unmapped.or((next < range.end).then_some(next)))
     }
 
-    /// Visits each page of the mappings in a range, under the VMA lock; the visitor may sleep, and may have faults taken.
-    /// Sleeps.
+    /// Visits each page of the mappings in a range, under the VMA lock. The visitor may sleep, and may ask
+    /// for faults. Sleeps.
     ///
-    /// Takes the mmap lock and VMA locks in read; lets all of them go for a fault.
+    /// Takes the mmap lock and VMA locks in read, and releases all of them for a fault.
     ///
     /// # Errors
     ///
@@ -217,7 +219,7 @@ impl<P: Platform> AddressSpace<P> {
         Ok(())
     }
 
-    /// Linux: `walk_page_range()` in mm/pagewalk.c, and what its callers make sure of.
+    /// Linux: `walk_page_range()` in mm/pagewalk.c, and the checks of its callers.
     fn check_walk(&self, task: &Task<P>, range: &Range<VirtAddr>) -> Result<(), MapError> {
         task.check(self.mm().hugetlb())?;
         let unaligned = |address: &&VirtAddr| !address.as_u64().is_multiple_of(PAGE_SIZE);
@@ -252,13 +254,13 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-/// Why a walk with a sleeping visitor let its locks go.
+/// Why a walk with a sleeping visitor released its locks.
 enum Pause {
     End,
     Fault(VirtAddr, Access),
 }
 
-/// The part of a walk that lies in one table, however often that is exchanged meanwhile.
+/// The part of a walk that lies in the range of one table, even if that table is replaced meanwhile.
 pub(crate) fn walk_table<P: Platform>(
     task: &Task<P>,
     vma: &Arc<Vma<P>>,
@@ -276,7 +278,7 @@ pub(crate) fn walk_table<P: Platform>(
         while address < part.end {
             slot.move_to(address, size);
             let sharers = slot.sharers_hint();
-            // Unshared: on from here, in the table that is there now.
+            // Unshared: the walk goes on from here, in the table that is there now.
             let Ok(entry) = slot.read() else { break };
             visitor.entry(&Found { vma, address, entry, sharers, slot: &slot });
             address = address.plus(size.bytes());

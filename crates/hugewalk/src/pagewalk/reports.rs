@@ -1,4 +1,4 @@
-//! What is built on page walks: pagemap, soft-dirty, mincore, access sampling, numa_maps.
+//! Reports built on page walks: pagemap, soft-dirty, mincore, access sampling, numa_maps.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -17,7 +17,7 @@ use crate::task::Task;
 use crate::vma::Vma;
 
 bitflags! {
-    /// What is known of a page. Linux: the bits of /proc/PID/pagemap.
+    /// The state of a page. Linux: the bits of /proc/PID/pagemap.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
     pub struct PageMap: u8 {
         /// A page is mapped, and the process may access it (`PM_PRESENT`).
@@ -30,26 +30,26 @@ bitflags! {
         const FILE = 1 << 3;
         /// It is write-protected by userfaultfd (`PM_UFFD_WP`).
         const UFFD_WP = 1 << 4;
-        /// It is on its way elsewhere, or has failed (`PM_SWAP`).
+        /// It is under migration, or has failed (`PM_SWAP`).
         const SWAP = 1 << 5;
     }
 }
 
-/// Totals over a range. Linux: a line of /proc/PID/numa_maps, nodes taken together.
+/// Totals over a range. Linux: a line of /proc/PID/numa_maps, with all nodes added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NumaMaps {
     /// Leaves.
     pub pages: u64,
-    /// Of pages of private mappings alone (`anon=`).
+    /// Leaves of private pages (`anon=`).
     pub anon: u64,
-    /// Written (`dirty=`).
+    /// Leaves whose page has been written (`dirty=`).
     pub dirty: u64,
-    /// The most often any of the pages is mapped (`mapmax=`).
+    /// The highest number of mappings that any of the pages has (`mapmax=`).
     pub mapmax: u64,
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// What is known of each page in a range, in order; holes give empty sets. Sleeps.
+    /// The state of each page in a range, in order; holes give empty sets. Sleeps.
     ///
     /// Takes what [`walk_range`](Self::walk_range) takes. Linux: `pagemap_hugetlb_range()` in fs/proc/task_mmu.c.
     ///
@@ -66,8 +66,8 @@ impl<P: Platform> AddressSpace<P> {
         Ok(list.into_pages()?)
     }
 
-    /// For each page in a range whether it is resident: mapped, or, where there is no table, in the file's page cache (of a
-    /// private mapping too). Sleeps.
+    /// Tells for each page in a range whether it is resident: mapped, or, where there is no table, in the
+    /// file's page cache (for a private mapping too). Sleeps.
     ///
     /// Takes what [`walk_range`](Self::walk_range) takes. Linux: `mincore(2)`, mm/mincore.c.
     ///
@@ -81,11 +81,11 @@ impl<P: Platform> AddressSpace<P> {
         task: &mut Task<P>,
         range: Range<VirtAddr>,
     ) -> Result<Vec<(VirtAddr, bool)>, MapError> {
-        // A part of a small page counts as the whole. A range that wraps is one that nobody can have mapped.
+        // A part of a small page counts as the whole. No mapping can cover a range that wraps.
         let start = range.start;
         let end = range.end.as_u64().checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);
         let range = start..VirtAddr::new(end);
-        // Holes give nothing.
+        // Holes are left out.
         let judge = |found: &Found<'_, P>| Some(!matches!(found.entry(), Entry::None | Entry::Marker));
         let mut list = List { pages: Vec::new(), full: false, judge };
         let hole = match self.walk_range(task, range, &mut list) {
@@ -106,8 +106,11 @@ impl<P: Platform> AddressSpace<P> {
         Ok(pages)
     }
 
-    /// Counts the pages in a range that were accessed since the last call, and forgets that they were. No TLB is flushed:
-    /// a translation that a processor has cached is found used again only when it has been looked up anew. Sleeps.
+    /// Counts the pages in a range that were accessed since the last call, and clears their accessed bits.
+    /// Sleeps.
+    ///
+    /// No TLB is flushed. So a page whose translation a processor has cached counts as accessed again only
+    /// after the processor has looked the translation up anew.
     ///
     /// Takes what [`walk_range`](Self::walk_range) takes, and table locks. Linux: `damon_hugetlb_mkold()` in
     /// mm/damon/vaddr.c.
@@ -195,7 +198,8 @@ struct Sample {
 
 impl<P: Platform> Visitor<P> for Sample {
     fn entry(&mut self, found: &Found<'_, P>) {
-        // Unshared since: what another process has it marked with is not this one's to count.
+        // If the table was unshared meanwhile, the accessed bit belongs to other processes, and is not
+        // counted.
         if let Ok(locked) = found.lock() {
             self.accessed += u64::from(locked.mark_old());
         }

@@ -1,4 +1,5 @@
-//! The two sides of a userfaultfd meet here: faults and events that wait, and what the handler has read of them.
+//! The state that the two sides of a userfaultfd share: the faults and events that wait, and what the
+//! handler has read of them.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -11,12 +12,12 @@ use crate::mm::Mm;
 use crate::platform::{Barriers, Platform};
 use crate::sync::{Arc, SpinLock, WaitQueue, Word, lock_with_room};
 
-/// What a registered VMA knows of its handler. Linux: `struct userfaultfd_ctx`.
+/// A registered VMA's side of its handler. Linux: `struct userfaultfd_ctx`.
 pub(crate) struct Context<P: Platform> {
     id: u64,
     mm: Arc<Mm<P>>,
     features: Features,
-    /// The handler has left: faults and events take no notice of it any more.
+    /// The handler has left: faults and events ignore it from now on.
     gone: P::Word,
     state: SpinLock<P, State<P>>,
     /// Faults that wait to be woken, by the address in their message.
@@ -29,7 +30,7 @@ pub(crate) struct Context<P: Platform> {
 ///
 /// # Invariants
 ///
-/// A fault that waits is in `faults`; who takes it out wakes it.
+/// A fault that waits is in `faults`. Code that takes it out wakes it.
 struct State<P: Platform> {
     faults: Vec<PostedFault>,
     events: Vec<PostedEvent<P>>,
@@ -48,7 +49,7 @@ struct PostedFault {
 struct PostedEvent<P: Platform> {
     ticket: Ticket,
     message: Message<P>,
-    /// What it tells of has happened.
+    /// The change that it reports has happened.
     published: bool,
 }
 
@@ -95,12 +96,12 @@ impl<P: Platform> Context<P> {
         self.gone.load(Ordering::Acquire) != 0
     }
 
-    /// Is there a handler, who wants to be told of this?
+    /// Is there a handler that asked to be told of this?
     pub(crate) fn wants(&self, event: Features) -> bool {
         self.features.contains(event) && !self.is_gone()
     }
 
-    /// The queue of those who wait for their event to be read.
+    /// The queue of the operations that wait for their event to be read.
     pub(super) fn events(&self) -> &WaitQueue<P> {
         &self.events
     }
@@ -112,14 +113,15 @@ impl<P: Platform> Context<P> {
 
     /// The handler leaves.
     pub(super) fn die(&self) {
-        // Before the lock: who posts after it was let go sees it. Release: the handler's last resolution comes before.
+        // Stored before the lock is taken: a fault that posts after the lock was released sees it. Release:
+        // the handler's last resolution comes before.
         self.gone.store(1, Ordering::Release);
         self.state.lock().faults.clear();
         self.faults.wake_all();
         self.events.wake_all();
     }
 
-    /// A fault waits from now on; the handler is not called yet. `None` if there is no handler.
+    /// Adds a fault that waits from now on; the handler is not called yet. `None` if there is no handler.
     pub(super) fn post_fault(&self, pagefault: Pagefault) -> Result<Option<Ticket>, OutOfMemory> {
         let mut state = lock_with_room::<P, _, _>(&self.state, |state| &mut state.faults, |_| 1)?;
         if self.is_gone() {
@@ -130,7 +132,7 @@ impl<P: Platform> Context<P> {
         Ok(Some(ticket))
     }
 
-    /// Does the fault wait no more?
+    /// Has the fault been woken?
     pub(super) fn is_woken(&self, ticket: Ticket) -> bool {
         !self.state.lock().faults.iter().any(|fault| fault.ticket == ticket)
     }
@@ -147,13 +149,14 @@ impl<P: Platform> Context<P> {
 
     /// Wakes the faults that wait in a range. Does not sleep.
     pub(crate) fn wake(&self, range: &Range<VirtAddr>) {
-        // The entry was changed before, and this lock orders it: a fault that is not in the list yet looks at the entry
-        // after it has got in.
+        // The entry was changed before, and this lock orders the change: a fault that is not in the list
+        // yet looks at its entry after it has been added.
         self.state.lock().faults.retain(|fault| !range.contains(&fault.pagefault.address));
         self.faults.wake(|address| range.contains(address));
     }
 
-    /// An event to come: `changing` from now on. Takes the memory that telling will need, but for the place in the queue.
+    /// Adds an event to come: from now on the mappings count as changing. Allocates the memory that telling
+    /// will need, except the place in the queue.
     pub(super) fn post_event(&self, message: Message<P>) -> Result<Ticket, OutOfMemory> {
         let mut state = lock_with_room::<P, _, _>(&self.state, |state| &mut state.events, |_| 1)?;
         state.changing += 1;
@@ -162,7 +165,7 @@ impl<P: Platform> Context<P> {
         Ok(ticket)
     }
 
-    /// What the event tells of has happened.
+    /// The change that the event reports has happened.
     pub(super) fn publish_event(&self, ticket: Ticket) {
         if let Some(event) = self.state.lock().events.iter_mut().find(|event| event.ticket == ticket) {
             event.published = true;
@@ -175,7 +178,7 @@ impl<P: Platform> Context<P> {
         !self.state.lock().events.iter().any(|event| event.ticket == ticket)
     }
 
-    /// The message of an event that nobody has read, which nobody will read now.
+    /// Takes back the message of an event that has not been read, so that it never will be.
     pub(super) fn withdraw_event(&self, ticket: Ticket) -> Option<Message<P>> {
         let mut state = self.state.lock();
         let at = state.events.iter().position(|event| event.ticket == ticket)?;

@@ -11,11 +11,11 @@ use crate::reserve::NoPage;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UserfaultError {
-    /// Flags that are not known, that do not go together, or none where one is needed.
+    /// Flags that are unknown, or contradict each other, or are missing where one is needed.
     #[error("unknown, missing or contradicting flags")]
     UnknownFlags,
     /// A range that is empty, not a multiple of 4 KiB, or reaches beyond the end of user addresses.
-    #[error("{length:#x} bytes at {start:?} are no range")]
+    #[error("{length:#x} bytes at {start:?} are not a valid range")]
     BadRange {
         /// Its start.
         start: VirtAddr,
@@ -48,31 +48,32 @@ pub enum UserfaultError {
         /// Start of the mapping.
         address: VirtAddr,
     },
-    /// The range does not lie in one registered mapping; or it is to be protected, and not registered for that.
+    /// The range does not lie in one registered mapping, or it is to be protected and its mapping is not
+    /// registered for that.
     #[error("no registered mapping holds the range at {address:?}")]
     NotRegistered {
         /// Start of the range.
         address: VirtAddr,
     },
-    /// A page is to be mapped write-protected, and the mapping is not registered for that.
+    /// A page is to be mapped write-protected, but the mapping is not registered for that.
     #[error("the mapping at {address:?} is not registered for write protection")]
     NotProtectable {
         /// Start of the range.
         address: VirtAddr,
     },
-    /// What is to be unregistered was registered with another handler.
-    #[error("the faults at {address:?} are another handler's")]
+    /// The range to be unregistered was registered with another handler.
+    #[error("another handler registered the mapping at {address:?}")]
     Others {
         /// Start of the mapping.
         address: VirtAddr,
     },
-    /// There is a page already.
-    #[error("{address:?} has a page")]
+    /// A page is mapped already.
+    #[error("{address:?} has a page already")]
     Exists {
         /// Where.
         address: VirtAddr,
     },
-    /// The file has no page there to continue with, or does not reach so far.
+    /// The file has no page there to continue with, or does not reach that far.
     #[error("the file has no page for {address:?}")]
     NotInFile {
         /// Where.
@@ -84,11 +85,11 @@ pub enum UserfaultError {
         /// Where.
         address: VirtAddr,
     },
-    /// Huge pages are not made of zeroes (`UFFDIO_ZEROPAGE`).
-    #[error("not on huge pages")]
+    /// There is no huge page of zeroes that could be mapped (`UFFDIO_ZEROPAGE`).
+    #[error("there is no huge page of zeroes")]
     Unsupported,
-    /// The mappings are changing, and the handler has not read the event yet.
-    #[error("the mappings are changing")]
+    /// The mappings are changing, and the handler has not read the event yet. Read it, then try again.
+    #[error("the mappings are changing: read the event, then try again")]
     Changing,
     /// The address space has exited.
     #[error("the address space has exited")]
@@ -139,7 +140,7 @@ impl From<NoPage> for UserfaultError {
 }
 
 impl From<MapError> for UserfaultError {
-    /// Of the errors that replacing mappings can have.
+    /// Converts the errors that replacing mappings can have.
     fn from(error: MapError) -> Self {
         match error {
             MapError::Unaligned { value, size } => Self::Unaligned { value, size },
@@ -148,13 +149,13 @@ impl From<MapError> for UserfaultError {
     }
 }
 
-/// Filling a range stopped: what was done before the error stays.
+/// Filling a range stopped. What was filled before the error stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("stopped after {done:#x} bytes: {error}")]
 pub struct Stopped {
     /// Bytes filled.
     pub done: u64,
-    /// Why no more.
+    /// Why it stopped.
     pub error: UserfaultError,
 }
 

@@ -1,8 +1,9 @@
-//! Events: what an operation on the address space tells the handler, and how it waits until the handler knows.
+//! Events: how an operation on the address space tells its handler of a change, and waits until the handler
+//! has read of it.
 //!
-//! An [`Announcement`] is made while the operation can still fail, and holds all the memory it will need. Dropped, it
-//! never was. Made good by [`Announcement::tell`], with no lock held, it reaches the handler, and the operation sleeps
-//! until it has been read.
+//! An [`Announcement`] is made while the operation can still fail, and holds all the memory it will need.
+//! If it is dropped, the handler never hears of it. [`Announcement::tell`], called with no lock held, sends
+//! it to the handler, and sleeps until the handler has read it.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -17,7 +18,7 @@ use crate::sync::{Arc, try_push};
 use crate::task::Task;
 use crate::vma::Vma;
 
-/// An event that a handler will be told of.
+/// An event that a handler will get.
 ///
 /// # Invariants
 ///
@@ -33,7 +34,7 @@ impl<P: Platform> Announcement<P> {
     fn new(context: &Arc<Context<P>>, message: Message<P>, task: &Task<P>) -> Result<Self, OutOfMemory> {
         context.events().enter((), task)?;
         match context.post_event(message) {
-            // INVARIANT: both just done.
+            // INVARIANT: counted and queued just now.
             Ok(ticket) => {
                 Ok(Self { context: context.clone(), ticket, parker: task.parker().clone(), queued: true })
             }
@@ -44,7 +45,7 @@ impl<P: Platform> Announcement<P> {
         }
     }
 
-    /// Announces that the pages of a part of a VMA will be dropped, if its handler wants to know.
+    /// Announces that the pages of a part of a VMA will be dropped, if its handler asked for that.
     ///
     /// Linux: `userfaultfd_remove()` in fs/userfaultfd.c.
     pub(crate) fn of_removal(
@@ -69,7 +70,7 @@ impl<P: Platform> Announcement<P> {
         // INVARIANT: the place was given up after sleeping.
         self.queued = false;
         if let Some(Message::Fork(child)) = self.context.withdraw_event(ticket) {
-            // Nobody will ever handle the child's faults.
+            // The child's faults will never have a handler.
             child.close(task);
         }
     }
@@ -85,10 +86,10 @@ impl<P: Platform> Drop for Announcement<P> {
     }
 }
 
-/// The events of one operation, in the order in which handlers are told of them.
+/// The events of one operation, in the order in which handlers get them.
 pub(crate) struct Announcements<P: Platform> {
     list: Vec<Announcement<P>>,
-    /// So many from the front are of what has been done.
+    /// How many of them, from the front, report changes that have been made.
     done: usize,
 }
 
@@ -97,7 +98,7 @@ impl<P: Platform> Announcements<P> {
         Self { list: Vec::new(), done: 0 }
     }
 
-    /// Announces the unmapping of a range to the handlers of these VMAs, to each once.
+    /// Announces the unmapping of a range to the handlers of these VMAs, once to each.
     ///
     /// Linux: `userfaultfd_unmap_prep()` in fs/userfaultfd.c.
     pub(crate) fn unmap<'v>(
@@ -116,7 +117,7 @@ impl<P: Platform> Announcements<P> {
         Ok(())
     }
 
-    /// Announces the move of a mapping to its handler, if it wants to know.
+    /// Announces the move of a mapping to its handler, if the handler asked for that.
     ///
     /// Linux: `mremap_userfaultfd_prep()` in fs/userfaultfd.c.
     pub(crate) fn remap(
@@ -144,13 +145,13 @@ impl<P: Platform> Announcements<P> {
         try_push(&mut self.list, Announcement::new(context, message, task)?)
     }
 
-    /// What has been announced so far has been done.
+    /// The changes announced so far have been made.
     pub(crate) fn done(&mut self) {
         self.done = self.list.len();
     }
 
-    /// Tells the handlers of what has been done, one event after the other, and sleeps until they have read it. To be called
-    /// with no lock held.
+    /// Tells the handlers of the changes that have been made, one event after the other, and sleeps until
+    /// each has been read. To be called with no lock held.
     pub(crate) fn tell(self, task: &mut Task<P>) {
         for announcement in self.list.into_iter().take(self.done) {
             announcement.tell(task);
@@ -158,9 +159,9 @@ impl<P: Platform> Announcements<P> {
     }
 }
 
-/// The contexts of a child that has its parent's handlers.
+/// The contexts of a child whose mappings are registered with the parent's handlers.
 pub(crate) struct ForkedContexts<P: Platform> {
-    /// The parent's, and the child's.
+    /// Pairs of the parent's context and the child's.
     pairs: Vec<(Arc<Context<P>>, Arc<Context<P>>)>,
     announcements: Announcements<P>,
 }
@@ -170,7 +171,7 @@ impl<P: Platform> ForkedContexts<P> {
         Self { pairs: Vec::new(), announcements: Announcements::new() }
     }
 
-    /// The context for the child's copy of a VMA, if the VMA's handler wants to have the child too.
+    /// The context for the child's copy of a VMA, if the VMA's handler asked for fork events.
     ///
     /// Linux: `dup_userfaultfd()` in fs/userfaultfd.c.
     pub(crate) fn of_copy(
@@ -192,7 +193,8 @@ impl<P: Platform> ForkedContexts<P> {
         Ok(Some(copy))
     }
 
-    /// The fork has succeeded: tells the handlers, and sleeps until they have read it. To be called with no lock held.
+    /// The fork has succeeded: tells the handlers, and sleeps until they have read the event. To be called
+    /// with no lock held.
     pub(crate) fn tell(mut self, task: &mut Task<P>) {
         self.announcements.done();
         self.announcements.tell(task);

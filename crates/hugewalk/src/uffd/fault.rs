@@ -1,4 +1,4 @@
-//! The faulting side: a fault that is the handler's.
+//! The faulting side: a fault that the handler has to resolve.
 
 use super::{Context, Features, Pagefault, PagefaultFlags};
 use crate::addr::{HugeSize, VirtAddr};
@@ -11,7 +11,7 @@ use crate::task::Task;
 use crate::vma::{Vma, VmaFlags};
 use crate::walk::huge_pte_offset;
 
-/// Why a fault is the handler's.
+/// Why the handler has to resolve a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// There is no page.
@@ -23,7 +23,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// The flag of the VMAs whose faults of this kind are their handler's.
+    /// The flag of the VMAs whose handler resolves faults of this kind.
     pub(crate) const fn vma_flag(self) -> VmaFlags {
         match self {
             Self::Missing => VmaFlags::UFFD_MISSING,
@@ -33,7 +33,7 @@ impl Reason {
     }
 }
 
-/// A question to the handler, for which no lock of the page is needed.
+/// A question to the handler. No lock of the page is held for it.
 pub(crate) struct Asked<P: Platform> {
     context: Arc<Context<P>>,
     reason: Reason,
@@ -44,7 +44,7 @@ pub(crate) struct Asked<P: Platform> {
 }
 
 impl<P: Platform> Asked<P> {
-    /// What a fault at `address` asks the handler of `vma`. `None` if there is no handler any more.
+    /// The question of a fault at `address` to the handler of `vma`. `None` if the handler has left.
     pub(crate) fn new(
         vma: &Vma<P>,
         address: VirtAddr,
@@ -69,12 +69,13 @@ impl<P: Platform> Asked<P> {
         Some(Self { context: context.clone(), reason, page, size, pagefault })
     }
 
-    /// Calls the handler, and sleeps until it has woken the fault, or the entry is not any more what the fault was about.
-    /// The access is to be tried again then.
+    /// Calls the handler, and sleeps until the handler has woken the fault, or until the fault's reason is
+    /// gone from the entry. The access is to be tried again then.
     ///
-    /// Holds: the mmap lock in read, under which the VMA was found to be registered, and nothing else. It is let go before the
-    /// task sleeps, and after it has queued: so who unregisters the range, which takes the lock in write, comes before the
-    /// VMA was looked up or finds the fault in the queue.
+    /// Holds: the mmap lock in read, under which the VMA was found to be registered, and nothing else. The
+    /// lock is released after the task has queued and before it sleeps. So an operation that unregisters
+    /// the range, which takes the lock in write, either came before the VMA was looked up or finds the
+    /// fault in the queue.
     ///
     /// Linux: `handle_userfault()` in fs/userfaultfd.c.
     ///
@@ -89,16 +90,17 @@ impl<P: Platform> Asked<P> {
         let Some(ticket) = context.post_fault(self.pagefault)? else {
             return Ok(());
         };
-        // Before the task queues: what comes between queueing and sleeping must not sleep by itself.
+        // Before the task queues: between queueing and sleeping the task must not sleep otherwise.
         let vma = mmap.find(self.page).filter(|_| P::Protocol::walks_under_vma_lock()).cloned();
         let mut locked = vma.as_ref().and_then(|vma| Some(vma.semaphore()?.read(task)));
         let mut mmap = Some(mmap);
-        // The closure looks with the task queued, and cannot sleep: it has the task behind a shared borrow (scenario S19).
+        // The closure looks at the entry with the task queued. It cannot sleep, which would use up the
+        // wake-up: it has the task behind a shared borrow.
         let woken = context.faults().wait_as(self.pagefault.address, task, |task| {
             if context.is_woken(ticket) {
                 return Some(());
             }
-            // Later looks come from a wake-up, but perhaps not from ours.
+            // A later look follows a wake-up, but perhaps not one that was for this fault.
             let mmap = mmap.take()?;
             let wait = self.must_wait(context.mm(), task);
             drop(locked.take());
@@ -113,11 +115,12 @@ impl<P: Platform> Asked<P> {
         Ok(woken?)
     }
 
-    /// Is the entry still what the fault was about? Looks once. Whatever it is then, another fault sees it.
+    /// Is the fault's reason still in the entry? Looks once: if the entry says something else, another
+    /// fault sees that.
     ///
-    /// Unlike Linux, which asks whether the entry can be written, this asks whether the protection is still there: a private
-    /// page that the handler has unprotected stays read-only until the next store, and the fault would sleep for ever if
-    /// the handler was that fast.
+    /// Linux asks whether the entry can be written. This asks whether the protection is still there: a
+    /// private page that the handler has unprotected stays read-only until the next store, and the fault
+    /// would sleep for ever if the handler was that fast.
     ///
     /// Linux: `userfaultfd_huge_must_wait()` in fs/userfaultfd.c.
     fn must_wait(&self, mm: &Mm<P>, task: &Task<P>) -> bool {
@@ -129,7 +132,7 @@ impl<P: Platform> Asked<P> {
         match slot.map(|slot| slot.read()) {
             None | Some(Ok(Entry::None | Entry::Marker)) => empty,
             Some(Ok(Entry::Leaf(leaf))) => !empty && leaf.flags.contains(LeafFlags::UFFD_WP),
-            // A table that was unshared meanwhile may have been shared again: that is a look more, by another fault.
+            // A table that was unshared meanwhile may have been shared again: another fault looks at it.
             Some(Ok(Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Table(_)) | Err(_)) => false,
         }
     }

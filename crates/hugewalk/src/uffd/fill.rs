@@ -1,4 +1,4 @@
-//! Resolving faults: the handler brings pages, or says that those of the file are good.
+//! Resolving faults: the handler brings pages, or says that the file's pages can be mapped.
 
 use core::ops::Range;
 
@@ -27,8 +27,8 @@ enum Filling<'b> {
 }
 
 impl<P: Platform> Userfault<P> {
-    /// Fills pages that are missing with `bytes`, a whole number of pages, and wakes the faults that wait for them. Pages of
-    /// a shared mapping go into the file. Sleeps.
+    /// Fills missing pages with `bytes`, a whole number of pages, and wakes the faults that wait for them.
+    /// Pages of a shared mapping go into the file. Sleeps.
     ///
     /// Takes the mmap lock in read, and for each page the fault mutex, the VMA lock in read and the table lock.
     ///
@@ -72,7 +72,8 @@ impl<P: Platform> Userfault<P> {
         self.fill(task, start, length, Filling::OfFile, known, !mode.contains(ContinueMode::DONTWAKE))
     }
 
-    /// Always fails: there is no huge page of zeroes that could be mapped. It is here to fail as Linux does.
+    /// Always fails: there is no huge page of zeroes that could be mapped. The function exists so that a
+    /// host can fail as Linux does.
     ///
     /// Linux: `UFFDIO_ZEROPAGE`.
     ///
@@ -114,10 +115,10 @@ impl<P: Platform> Userfault<P> {
         filling: Filling<'_>,
     ) -> Result<(), Stopped> {
         let mmap = self.space.mmap_read(task);
-        // Again, now that no operation can begin to change the mappings.
+        // Checked again, now that no operation can begin to change the mappings.
         self.check_alive()?;
-        // Before it is known whether the mapping is registered, as Linux does since 6.9 (`uffd_lock_vma()`): a fork copies the
-        // entries of a private mapping from now on.
+        // Set before it is known whether the mapping is registered, as in Linux since 6.9
+        // (`uffd_lock_vma()`): from now on, a fork copies the entries of a private mapping.
         if let Some(vma) = mmap.find(range.start).filter(|vma| !vma.is_shared()) {
             vma.set_anon();
         }
@@ -171,7 +172,7 @@ fn fill_page<P: Platform>(
     filled
 }
 
-/// The place of a page, with the fault mutex and the VMA lock held.
+/// The entry of a page, with the fault mutex and the VMA lock held.
 struct Place<'g, 'v, P: Platform> {
     guard: &'g VmaReadGuard<'v, P>,
     slot: Slot<'g, P, Stable>,
@@ -227,8 +228,8 @@ impl<P: Platform> Place<'_, '_, P> {
         if done { Ok(()) } else { Err(UserfaultError::Exists { address }) }
     }
 
-    /// Maps a page where nothing is mapped; adds the mapping's reference. A marker goes: what the handler brings is protected
-    /// if the handler says so now.
+    /// Maps a page if the entry is empty, and adds the mapping's reference. A marker goes: the page is
+    /// protected only if the handler says so now.
     fn install(&self, frame: HugeFrame, writable: bool, protect: bool, task: &Task<P>) -> bool {
         self.install_if(|| true, frame, writable, protect, task)
     }
@@ -247,7 +248,7 @@ impl<P: Platform> Place<'_, '_, P> {
         if !is_free(locked.read()) || !still() {
             return false;
         }
-        // Dirty from the start: nobody can bring the page back.
+        // Dirty from the start: the contents exist nowhere else.
         let mut flags = leaf_flags(vma, writable && !protect) | LeafFlags::ACCESSED | LeafFlags::DIRTY;
         flags |= LeafFlags::SOFT_DIRTY;
         flags.set(LeafFlags::UFFD_WP, protect);

@@ -1,4 +1,5 @@
-//! What is said between the faulting side and the handler. The bits are those of Linux's include/uapi/linux/userfaultfd.h.
+//! The messages between the faulting side and the handler. The bits are those of Linux's
+//! include/uapi/linux/userfaultfd.h.
 
 use bitflags::bitflags;
 
@@ -14,7 +15,7 @@ bitflags! {
         const PAGEFAULT_FLAG_WP = 1 << 0;
         /// Tell of forks: the child's ranges are registered too, with a handle of their own.
         const EVENT_FORK = 1 << 1;
-        /// Tell of moves; without it, moved mappings are not registered any more.
+        /// Tell of moves. Without it, a mapping that moves is no longer registered.
         const EVENT_REMAP = 1 << 2;
         /// Tell when pages are about to be dropped.
         const EVENT_REMOVE = 1 << 3;
@@ -22,7 +23,7 @@ bitflags! {
         const MISSING_HUGETLBFS = 1 << 4;
         /// Tell of unmaps.
         const EVENT_UNMAP = 1 << 6;
-        /// Faults that would be the handler's end with `SIGBUS` instead.
+        /// Faults that the handler would get end with `SIGBUS` instead.
         const SIGBUS = 1 << 7;
         /// Messages name the faulting task.
         const THREAD_ID = 1 << 8;
@@ -36,14 +37,14 @@ bitflags! {
 }
 
 bitflags! {
-    /// Which faults of a range are the handler's. Linux: `UFFDIO_REGISTER_MODE_*`.
+    /// Which faults of a range the handler gets. Linux: `UFFDIO_REGISTER_MODE_*`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
     pub struct Modes: u64 {
-        /// Those on pages that are nowhere yet.
+        /// Faults on pages that do not exist yet.
         const MISSING = 1 << 0;
         /// Stores to pages that the handler has write-protected.
         const WP = 1 << 1;
-        /// Those on pages that are in the file but not mapped.
+        /// Faults on pages that are in the file but not mapped.
         const MINOR = 1 << 2;
     }
 }
@@ -95,12 +96,12 @@ bitflags! {
 }
 
 bitflags! {
-    /// Why a fault is the handler's. Linux: `UFFD_PAGEFAULT_FLAG_*`.
+    /// Why the handler gets a fault. Linux: `UFFD_PAGEFAULT_FLAG_*`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
     pub struct PagefaultFlags: u64 {
         /// It was a store.
         const WRITE = 1 << 0;
-        /// To a page that the handler has write-protected.
+        /// It was to a page that the handler has write-protected.
         const WP = 1 << 1;
         /// The file has the page. Neither this nor `WP`: the page is missing.
         const MINOR = 1 << 2;
@@ -112,7 +113,7 @@ bitflags! {
 pub struct Pagefault {
     /// Start of the page; with [`Features::EXACT_ADDRESS`], the address of the access.
     pub address: VirtAddr,
-    /// Why it is the handler's.
+    /// Why the handler gets it.
     pub flags: PagefaultFlags,
     /// [`Task::id`](crate::Task::id) of the faulting task, with [`Features::THREAD_ID`].
     pub thread: Option<u64>,
@@ -120,7 +121,7 @@ pub struct Pagefault {
 
 /// What a handler reads. Linux: `struct uffd_msg`.
 ///
-/// Whoever caused anything but a page fault sleeps until the message has been read.
+/// For every message but a page fault, the operation that caused it sleeps until the message has been read.
 #[derive(Debug)]
 pub enum Message<P: Platform> {
     /// A fault waits (`UFFD_EVENT_PAGEFAULT`).

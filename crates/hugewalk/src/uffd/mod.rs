@@ -1,11 +1,13 @@
 //! userfaultfd: faults of one process that another thread resolves.
 //!
-//! A [`Userfault`] is what Linux calls a userfaultfd: the handle of whoever handles the faults of an address space in the
-//! ranges it has [registered](Userfault::register). A fault there sends a message and sleeps until the handler has
-//! resolved it ([`copy`](Userfault::copy), [`continue_range`](Userfault::continue_range),
-//! [`write_protect`](Userfault::write_protect)) or [woken](Userfault::wake) it.
+//! A [`Userfault`] is what Linux calls a userfaultfd: a handler's handle on the faults of an address space,
+//! in the ranges that it has [registered](Userfault::register).
 //!
-//! | mode | a fault is the handler's if |
+//! A fault there sends a message, and sleeps until the handler has resolved it ([`copy`](Userfault::copy),
+//! [`continue_range`](Userfault::continue_range), [`write_protect`](Userfault::write_protect)) or
+//! [woken](Userfault::wake) it.
+//!
+//! | mode | the handler gets a fault if |
 //! |---|---|
 //! | [`Modes::MISSING`] | the entry is empty, and the file has no page there |
 //! | [`Modes::MINOR`] | the entry is empty, and the file has a page |
@@ -13,21 +15,26 @@
 //!
 //! # Protocol
 //!
-//! - A VMA carries the context it is registered with, and the modes among its flags. Both appear, and go, by replacing
-//!   the VMA, with the VMA lock and `i_mmap` held in write; there the tables are unshared too where a mode forbids
-//!   sharing. So nobody shares the table anew before the flags show (scenario S20).
-//! - A fault drops the VMA lock and the fault mutex, posts its message, and puts itself into the queue of the context.
-//!   Then it looks at its entry once more, walking under RCU, which cannot sleep (scenario S19); the mmap lock, still held
-//!   in read, keeps the VMA registered until then. It sleeps with nothing held.
-//! - The handler changes the entry first and wakes then. So a fault either finds the entry changed or is woken.
-//! - What changes the address space (fork, mremap, munmap, madvise) announces its event before it starts, while it can still
-//!   fail, which makes the handler's operations fail with [`UserfaultError::Changing`]. Once it is done and holds no lock
-//!   it publishes the event and sleeps until the handler has read it. Dropping pages is announced, read and only then done.
-//! - A handle that is dropped leaves a context that is *gone*: whoever waits is woken, and faults go on as if nothing was
-//!   registered. The next of them, which may sleep, unregisters what was left behind; [`Userfault::close`] does so at once.
+//! - A VMA carries the context it is registered with, and the modes among its flags. Both appear and go
+//!   when the VMA is replaced, with the VMA lock and `i_mmap` held in write. If a mode forbids sharing, the
+//!   tables are unshared under the same locks. So no mapping shares the table again before the flags show.
+//! - A fault releases the VMA lock and the fault mutex, posts its message, and queues in the context. Then
+//!   it looks at its entry once more, walking under RCU, where it cannot sleep and so cannot use up its
+//!   wake-up. The mmap lock, still held in read, keeps the VMA registered until then. It sleeps with
+//!   nothing held.
+//! - The handler changes the entry first and wakes afterwards. So a fault either finds the entry changed or
+//!   is woken.
+//! - An operation that changes the address space (fork, mremap, munmap, madvise) announces its event before
+//!   it starts, while it can still fail. From then on the handler's operations fail with
+//!   [`UserfaultError::Changing`]. Once the change is made, and with no lock held, the operation publishes
+//!   the event, and sleeps until the handler has read it. Dropping pages is announced and read before it is
+//!   done.
+//! - A handle that is dropped leaves a context that is *gone*: faults that wait are woken, and go on as if
+//!   nothing was registered. The next of them, which may sleep, unregisters the range; [`Userfault::close`]
+//!   does so at once.
 //!
-//! Lock order: the lock of the context's queues is a spinning one, below the table lock; under it nothing else is taken but
-//! the spinning locks of wait queues.
+//! Lock order: the lock of the context's queues is a spinning one, below the table lock. The only locks
+//! taken under it are the spinning locks of wait queues.
 //!
 //! Linux: fs/userfaultfd.c, mm/userfaultfd.c.
 
@@ -61,10 +68,12 @@ use crate::vma::Vma;
 
 /// A handler's handle on the faults of an address space. Linux: an open userfaultfd.
 ///
-/// It keeps the address space: what is done when the last handle on *that* is dropped happens no earlier than this one is
-/// dropped too, so a process that has a handler is ended by [`AddressSpace::exit`]. Dropping it leaves the handler's post:
-/// faults that wait are woken, and go on without it; see also [`close`](Self::close). The drop takes spinning locks only, and
-/// may be done where the drop of an [`AddressSpace`] may. So may that of a [`Message`] which nobody has read.
+/// It keeps the address space alive, so a process that has a handler is ended by [`AddressSpace::exit`]:
+/// until this handle is dropped, dropping the other handles on the address space does nothing.
+///
+/// When the handle is dropped, faults that wait are woken, and go on without it; see also
+/// [`close`](Self::close). The drop takes spinning locks only, and may be done where the drop of an
+/// [`AddressSpace`] may. So may that of an unread [`Message`].
 pub struct Userfault<P: Platform> {
     context: Arc<Context<P>>,
     space: Arc<AddressSpace<P>>,
@@ -73,8 +82,8 @@ pub struct Userfault<P: Platform> {
 impl<P: Platform> Userfault<P> {
     /// A handle on the faults of `space`, which has no ranges yet.
     ///
-    /// Linux: `userfaultfd(2)` and `UFFDIO_API`; what a caller needs the right to ask for (`EVENT_FORK`) is the host's to
-    /// decide.
+    /// Linux: `userfaultfd(2)` and `UFFDIO_API`. The host decides which callers may ask for privileged
+    /// features (`EVENT_FORK`).
     ///
     /// # Errors
     ///
@@ -86,12 +95,12 @@ impl<P: Platform> Userfault<P> {
         Ok(Self { context: Context::new(space.mm(), features)?, space: space.clone() })
     }
 
-    /// The handle on the faults of a child, before anybody knows it.
+    /// The handle on the faults of a child that no other thread knows yet.
     fn of_child(context: Arc<Context<P>>, space: &Arc<AddressSpace<P>>) -> Self {
         Self { context, space: space.clone() }
     }
 
-    /// What was asked for.
+    /// The features that were asked for.
     #[must_use]
     pub fn features(&self) -> Features {
         self.context.features()
@@ -109,8 +118,9 @@ impl<P: Platform> Userfault<P> {
     ///
     /// # Errors
     ///
-    /// [`UserfaultError::Exited`] if there is no message and, since the address space has exited, none to come (Linux
-    /// would sleep until a signal comes); [`UserfaultError::OutOfMemory`] if there is no memory to wait.
+    /// [`UserfaultError::Exited`] if there is no message, and none will come because the address space has
+    /// exited (Linux would sleep until a signal comes); [`UserfaultError::OutOfMemory`] if there is no
+    /// memory to wait.
     pub fn read_event(&self, task: &mut Task<P>) -> Result<Message<P>, UserfaultError> {
         let mm = self.space.mm();
         task.enter(mm.hugetlb())?;
@@ -128,14 +138,15 @@ impl<P: Platform> Userfault<P> {
         self.context.read()
     }
 
-    /// Is there a message to be read? Somebody else may be faster. Does not sleep. Linux: `poll(2)`, `POLLIN`.
+    /// Is there a message to be read? Another reader may be faster. Does not sleep. Linux: `poll(2)`,
+    /// `POLLIN`.
     #[must_use]
     pub fn poll(&self) -> bool {
         self.context.is_readable()
     }
 
-    /// Wakes the faults that wait in a range, resolved or not: those that are not come back with another message. Does not
-    /// sleep. Linux: `UFFDIO_WAKE`.
+    /// Wakes the faults that wait in a range, resolved or not. A fault that is not resolved comes back with
+    /// another message. Does not sleep. Linux: `UFFDIO_WAKE`.
     ///
     /// # Errors
     ///
@@ -145,10 +156,11 @@ impl<P: Platform> Userfault<P> {
         Ok(())
     }
 
-    /// Ends the handler's post: unregisters all its ranges, and wakes whoever waits. Sleeps.
+    /// Closes the handle: unregisters all its ranges, and wakes all faults and operations that wait.
+    /// Sleeps.
     ///
-    /// Takes the mmap lock in write, and for each registered VMA its lock and `i_mmap`, both in write. A mapping for whose
-    /// change there is no memory stays as it is; faults take no notice of it.
+    /// Takes the mmap lock in write, and for each registered VMA its lock and `i_mmap`, both in write. If
+    /// there is no memory to change a mapping, it stays registered, and faults ignore that.
     ///
     /// Linux: `userfaultfd_release()` in fs/userfaultfd.c.
     pub fn close(self, task: &mut Task<P>) {
@@ -166,7 +178,7 @@ impl<P: Platform> Userfault<P> {
         }
     }
 
-    /// What all operations that change entries ask first.
+    /// The check that all operations that change entries make first.
     fn check_alive(&self) -> Result<(), UserfaultError> {
         if self.space.mm().has_exited() {
             return Err(UserfaultError::Exited);
@@ -179,7 +191,8 @@ impl<P: Platform> Userfault<P> {
 
     /// The one registered VMA that holds the range.
     ///
-    /// Linux: `find_dst_vma()` in mm/userfaultfd.c, which does not ask with which userfaultfd either.
+    /// Linux: `find_dst_vma()` in mm/userfaultfd.c, which does not check either which userfaultfd the VMA
+    /// is registered with.
     fn find_registered<'m>(
         mmap: &'m MmapReadGuard<'_, P>,
         range: &Range<VirtAddr>,
@@ -201,7 +214,7 @@ fn check_aligned<P: Platform>(vma: &Vma<P>, range: &Range<VirtAddr>) -> Result<(
 
 impl<P: Platform> Drop for Userfault<P> {
     fn drop(&mut self) {
-        // Unregistering sleeps, and what is dropped cannot: whoever drops it may hold locks.
+        // Unregistering sleeps, and a drop must not: the caller may hold locks.
         self.context.die();
     }
 }

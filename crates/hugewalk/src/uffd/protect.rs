@@ -14,20 +14,22 @@ use crate::task::Task;
 use crate::vma::{Vma, VmaFlags, VmaWriteGuard};
 
 impl<P: Platform> Userfault<P> {
-    /// Write-protects the mappings in a range, so that stores to it are the handler's faults; or takes that back, and wakes the faults that
-    /// wait for it. What is not mapped gets a marker, and is mapped write-protected when it is touched. Sleeps.
+    /// Write-protects the mappings in a range, so that the handler gets stores to it; or takes that back,
+    /// and wakes the faults that wait for it. Sleeps.
+    ///
+    /// An empty entry gets a marker, and is mapped write-protected when it is touched.
     ///
     /// Takes the mmap lock in read, and for each VMA its lock and `i_mmap`, both in write.
     ///
-    /// Linux: `UFFDIO_WRITEPROTECT`, `mwriteprotect_range()` in mm/userfaultfd.c, which wants the range in one mapping before
-    /// 6.4.
+    /// Linux: `UFFDIO_WRITEPROTECT`, `mwriteprotect_range()` in mm/userfaultfd.c. Before 6.4, Linux wants
+    /// the range in one mapping.
     ///
     /// # Errors
     ///
     /// [`UserfaultError::UnknownFlags`], [`UserfaultError::BadRange`], [`UserfaultError::Unaligned`],
     /// [`UserfaultError::NotRegistered`] if there is no mapping in the range, or one that is registered for other modes
     /// only, [`UserfaultError::Changing`], [`UserfaultError::Exited`], [`UserfaultError::OutOfMemory`]. The mappings before
-    /// the one it happened at are changed then, and nobody is woken.
+    /// the one it happened at are changed then, and no fault is woken.
     pub fn write_protect(
         &self,
         task: &mut Task<P>,
@@ -85,7 +87,8 @@ impl<P: Platform> Userfault<P> {
     }
 }
 
-/// Makes the tables for markers, so that protecting cannot stop half way (where Linux does, and says nothing).
+/// Makes the tables for markers, so that protecting cannot stop half way. (In Linux it can, without an
+/// error.)
 fn make_tables<P: Platform>(
     locked: &VmaWriteGuard<'_, P>,
     range: &Range<VirtAddr>,
@@ -93,13 +96,14 @@ fn make_tables<P: Platform>(
 ) -> Result<(), UserfaultError> {
     let vma = locked.vma();
     for part in by_table(range.clone(), vma.size()) {
-        // Not shared: a table with markers in it is nobody else's.
+        // Not shared: a table with markers in it belongs to this address space only.
         huge_pte_alloc(locked, vma, part.start, None, task)?;
     }
     Ok(())
 }
 
-/// Write-protects the entries of a part of a VMA for the handler, or takes that back. The flush is owed by `gather`.
+/// Write-protects the entries of a part of a VMA for the handler, or takes that back. The flush is left to
+/// `gather`.
 ///
 /// Linux: `hugetlb_change_protection()` in mm/hugetlb.c with `MM_CP_UFFD_WP` or `MM_CP_UFFD_WP_RESOLVE`.
 pub(super) fn protect_entries<P: Platform>(
@@ -111,9 +115,10 @@ pub(super) fn protect_entries<P: Platform>(
 ) {
     let vma = locked.vma();
     let size = vma.size();
-    // Never shared, since the VMA is registered for this; were it so, the others' entries would stay as they are.
+    // Such a table is never shared, since the VMA is registered for this. If one were, the others' entries
+    // would stay as they are.
     each_own_entry(locked, range, gather, task, |table, address, gather| {
-        // In one step: a fault that looks whether it has to wait must not see the entry empty in between.
+        // In one step: a fault that checks whether it has to wait must not see the entry empty in between.
         let before = table.replace(|entry| protected(entry, on));
         if matches!(before, Entry::Leaf(_)) {
             gather.changed(address..address.plus(size.bytes()));
@@ -125,9 +130,9 @@ fn protected(entry: Entry, on: bool) -> Entry {
     match entry {
         Entry::None if on => Entry::Marker,
         Entry::Marker if !on => Entry::None,
-        // Either way the right to write goes, also of what was not protected, and comes back with the next store, by a fault: a
-        // private page may be another's too, and Linux keeps the right from all pages of a mapping that is registered for
-        // this (`vma_wants_writenotify()`).
+        // The right to write goes either way, also for a leaf that was not protected. The fault of the next
+        // store gives it back. A private page may belong to another process too, and Linux withholds the
+        // right for all pages of a mapping that is registered for this (`vma_wants_writenotify()`).
         Entry::Leaf(leaf) => {
             let mut leaf = leaf.without(LeafFlags::WRITE);
             leaf.flags.set(LeafFlags::UFFD_WP, on);

@@ -1,4 +1,4 @@
-//! Which ranges are the handler's.
+//! Registering ranges with a handler.
 
 use core::ops::Range;
 
@@ -30,9 +30,12 @@ impl Modes {
 }
 
 impl<P: Platform> Userfault<P> {
-    /// Makes faults in a range the handler's, of the kinds that `modes` names; what the range was registered for before is
-    /// replaced, unless that says more. Holes in the range stay holes. With [`Modes::WP`] or [`Modes::MINOR`] shared tables
-    /// are unshared, and not shared any more. Returns what can be done with the range. Sleeps.
+    /// Registers a range: from now on, the handler gets the faults in it that `modes` names. This replaces
+    /// an earlier registration of the range, unless that names more. Returns the operations that the range
+    /// allows. Sleeps.
+    ///
+    /// Holes in the range stay holes. With [`Modes::WP`] or [`Modes::MINOR`], shared tables are unshared,
+    /// and not shared again.
     ///
     /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
     ///
@@ -40,9 +43,9 @@ impl<P: Platform> Userfault<P> {
     ///
     /// # Errors
     ///
-    /// [`UserfaultError::UnknownFlags`] also if there are none, [`UserfaultError::BadRange`],
+    /// [`UserfaultError::UnknownFlags`] (also if `modes` is empty), [`UserfaultError::BadRange`],
     /// [`UserfaultError::Unaligned`], [`UserfaultError::NothingMapped`], [`UserfaultError::NothingAbove`],
-    /// [`UserfaultError::Busy`], [`UserfaultError::OutOfMemory`]: nothing was changed then.
+    /// [`UserfaultError::Busy`], [`UserfaultError::OutOfMemory`]. Nothing was changed then.
     pub fn register(
         &self,
         task: &mut Task<P>,
@@ -57,7 +60,8 @@ impl<P: Platform> Userfault<P> {
         let range = self.checked_range(start, length)?;
         let mut mmap = self.space.mmap_write(task);
         let others = self.others(&mmap, &range);
-        // Linux looks at one mapping after the other: what is another's before the last one is noticed before the end is.
+        // Linux checks one mapping after the other. So a mapping of another handler before the last mapping
+        // is reported before a wrong end of the range.
         check_range(&mmap, &range, |last| others.is_none_or(|address| address == last.start()))?;
         if let Some(address) = others {
             return Err(UserfaultError::Busy { address });
@@ -74,7 +78,7 @@ impl<P: Platform> Userfault<P> {
                 vma.registered(shape, &self.context)
             },
             |locked, new, gather, task| {
-                // What another handler left behind without unregistering.
+                // Protections that another handler left behind without unregistering.
                 if locked.vma().userfault().is_some_and(|context| context.is_gone()) {
                     unprotect(locked, gather, task);
                 }
@@ -88,7 +92,8 @@ impl<P: Platform> Userfault<P> {
         Ok(operations)
     }
 
-    /// Makes faults in a range nobody's. Write protections go, and faults that wait are woken. Sleeps.
+    /// Unregisters a range: no handler gets its faults any more. Write protections go, and faults that wait
+    /// are woken. Sleeps.
     ///
     /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
     ///
@@ -103,7 +108,7 @@ impl<P: Platform> Userfault<P> {
         task.enter(self.space.mm().hugetlb())?;
         let range = self.checked_range(start, length)?;
         let mut mmap = self.space.mmap_write(task);
-        // What is not registered is passed over, wherever in it the range ends.
+        // A mapping that is not registered is passed over, wherever in it the range ends.
         check_range(&mmap, &range, |last| last.userfault().is_some())?;
         if let Some(address) = self.others(&mmap, &range) {
             return Err(UserfaultError::Others { address });
@@ -112,7 +117,7 @@ impl<P: Platform> Userfault<P> {
         Ok(())
     }
 
-    /// The first mapping in a range whose faults are another handler's that is there.
+    /// The first mapping in a range that is registered with another handler that has not left.
     fn others(&self, mmap: &MmapWriteGuard<'_, P>, range: &Range<VirtAddr>) -> Option<VirtAddr> {
         let is_other = |other: &Arc<Context<P>>| !self.is_mine(other) && !other.is_gone();
         let taken = |vma: &&Arc<Vma<P>>| vma.userfault().is_some_and(is_other);
@@ -125,17 +130,17 @@ impl<P: Platform> Userfault<P> {
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// Unregisters whatever is registered with a handler that has left. Where there is no memory for that, mappings stay
-    /// registered.
+    /// Unregisters all mappings that are registered with a handler that has left. A mapping stays
+    /// registered if there is no memory to change it.
     pub(crate) fn unregister_all(&self, context: &Arc<Context<P>>, task: &mut Task<P>) {
         let mut mmap = self.mmap_write(task);
         let all = VirtAddr::default()..self.mm().levels().task_size();
-        // Out of memory: as said above.
+        // Out of memory: the mappings stay registered, as said above.
         let _ = unregister_where(&mut mmap, &all, |of| Arc::ptr_eq(of, context), task);
     }
 }
 
-/// Unregisters what is registered in a range with such a context.
+/// Unregisters the mappings in a range whose context `wanted` picks.
 fn unregister_where<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
     range: &Range<VirtAddr>,
@@ -150,7 +155,7 @@ fn unregister_where<P: Platform>(
         |locked, _, gather, task| {
             unprotect(locked, gather, task);
             if let Some(context) = locked.vma().userfault() {
-                // They find out what the mapping is now once the mmap lock is free.
+                // The woken faults see what the mapping is now once the mmap lock is free.
                 context.wake(&(locked.vma().start()..locked.vma().end()));
             }
         },
@@ -184,7 +189,7 @@ fn check_range<P: Platform>(
     refused.map_or(Ok(()), Err)
 }
 
-/// Takes write protections back that nobody will take back any more.
+/// Takes back write protections that no handler will take back any more.
 fn unprotect<P: Platform>(locked: &mut VmaWriteGuard<'_, P>, gather: &mut Gather<'_, P>, task: &Task<P>) {
     let vma = locked.vma();
     if vma.flags().contains(VmaFlags::UFFD_WP) {
@@ -192,8 +197,9 @@ fn unprotect<P: Platform>(locked: &mut VmaWriteGuard<'_, P>, gather: &mut Gather
     }
 }
 
-/// Gives the shared tables of a VMA up if its new flags forbid to share. They are not shared anew: who looks for a partner
-/// does so under `i_mmap`, and finds the new VMA (CVE-2025-38084 in another guise, scenario S20).
+/// Unshares the tables of a VMA if its new flags forbid sharing. The tables are not shared again: the
+/// search for a partner runs under `i_mmap`, and finds the new VMA, not the old one (the race of
+/// CVE-2025-38084, with flags in place of a split).
 ///
 /// Linux: `hugetlb_unshare_all_pmds()` in mm/hugetlb.c.
 fn unshare_all<P: Platform>(
