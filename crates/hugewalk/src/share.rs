@@ -120,6 +120,9 @@ pub(crate) enum OwnTable<'s, P: Platform> {
 
 /// Walks to the entry for `address` and locks its table. A table that others use too is unshared instead.
 ///
+/// Linux: `hugetlb_walk()`, `huge_pte_lock()` and `huge_pmd_unshare()`, as `__unmap_hugepage_range()` calls
+/// them.
+///
 /// Holds: the VMA lock in write (by `vma`) and `i_mmap` in write (by `gather`). Takes the table lock. Does
 /// not sleep.
 ///
@@ -174,6 +177,8 @@ pub(crate) fn unshare_locked<'s, P: Platform>(
 
 /// Clears the parent entry of a table that the caller has locked, then counts its generation up. P3 relies
 /// on this order.
+///
+/// Linux: `pud_clear()` in `huge_pmd_unshare()`; Linux has no generation.
 pub(crate) fn detach<P: Platform>(place: &Place<'_, P>) {
     if !P::Protocol::keeps(Step::BumpAfterClear) {
         place.table.bump_generation();
@@ -218,6 +223,8 @@ pub(crate) fn huge_pte_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
 
 /// The place of the PUD entry for `address`. Makes the tables above it where they are missing.
 ///
+/// Linux: `p4d_alloc()` and `pud_alloc()`.
+///
 /// Holds: what `proof` stands for. `proof` covers the VMA at `address`.
 fn pud_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     proof: &'p W,
@@ -240,6 +247,8 @@ fn pud_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
 
 /// Goes from an entry to the table behind it, which is made if the entry is empty.
 ///
+/// Linux: `pmd_alloc()`, and its like for the upper levels.
+///
 /// Holds: what `_proof` stands for. `_proof` covers the VMA at `address`.
 fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     _proof: &'p W,
@@ -261,7 +270,7 @@ fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
         locked.fill(Entry::Table(fresh.into_frame()));
     }
     drop(locked);
-    // SAFETY: as above. The entry is a table now: nobody clears it while the caller's proof holds.
+    // SAFETY: as above. The entry is a table now, and is not cleared while the caller's proof holds.
     unsafe { step_down(platform, (above.table, above.index), address, level) }.ok_or(OutOfMemory)
 }
 
@@ -313,7 +322,9 @@ fn share<P: Platform>(guard: &VmaReadGuard<'_, P>, address: VirtAddr, pud: Place
     }
 }
 
-/// The table that a VMA found in the file's tree has at `address`.
+/// The table that a VMA has at `address`. The VMA was found in the file's tree.
+///
+/// Linux: `hugetlb_walk()` in `huge_pmd_share()`.
 fn partner_table<'p, P: Platform>(
     partner: &'p crate::file::FileProof<'p, P>,
     address: VirtAddr,

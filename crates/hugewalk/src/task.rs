@@ -12,7 +12,7 @@
 //! - **A lock taken twice.** Guards of sleeping locks do not stop their holder from calling an operation that wants the same
 //!   lock; each says which may be called.
 //!
-//! Dropping a value never sleeps, so a drop may stand anywhere: see [`AddressSpace`](crate::AddressSpace).
+//! Dropping a value never sleeps, so a drop may stand anywhere: see [`AddressSpace`].
 //!
 //! ```compile_fail,E0502
 //! # fn f<P: hugewalk::platform::Platform>(task: &mut hugewalk::Task<P>) {

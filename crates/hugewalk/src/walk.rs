@@ -161,6 +161,8 @@ pub fn huge_pte_offset<'p, P: Platform, W: Proof<P>>(
 /// of the leaf and its size. If the walk ends at an empty entry, it returns that slot and the size a leaf
 /// would have there.
 ///
+/// Linux: `huge_pte_offset()` with the page size of the VMA, which Linux looks up first.
+///
 /// # Errors
 ///
 /// [`WrongProof`], as for [`huge_pte_offset`].
@@ -186,6 +188,8 @@ pub fn leaf_offset<'p, P: Platform, W: Proof<P>>(
 }
 
 /// Walks from the root to the entry for `address` in its table of `level` (PMD, PUD or P4D).
+///
+/// Linux: `pgd_offset()`, `p4d_offset()`, `pud_offset()` and `pmd_offset()`, one after the other.
 ///
 /// # Safety
 ///
@@ -225,7 +229,7 @@ pub(crate) unsafe fn descend<'p, P: Platform>(
     unsafe { step_down(platform, (pud.table, pud.index), address, Level::Pmd) }
 }
 
-/// An entry of the root. Nobody detaches the root, so an entry of it stands for its own parent.
+/// An entry of the root. The root is never detached, so an entry of it stands for its own parent.
 pub(crate) fn root_place<P: Platform>(root: TableRef<'_, P>, index: usize) -> Place<'_, P> {
     Place { table: root, index, parent: root.entry(index), parent_entry: root.read(index) }
 }

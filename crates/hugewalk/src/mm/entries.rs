@@ -17,6 +17,8 @@ use super::unmap::by_table;
 /// that others use too is unshared instead; its entries belong to the others and stay as they are. Where
 /// there is no table, nothing happens.
 ///
+/// Linux: the loops of `__unmap_hugepage_range()` and `hugetlb_change_protection()` in mm/hugetlb.c.
+///
 /// Holds: the VMA lock in write, and `i_mmap` in write (by `gather`). Takes table locks. Does not sleep.
 ///
 /// Flushes are left to `gather`.

@@ -70,7 +70,7 @@ impl<P: Platform> AddressSpace<P> {
         }
     }
 
-    /// The tables that hold the leaves of this address space. Sleeps.
+    /// The tables that hold the leaves of this address space. Sleeps. Linux has no such report.
     ///
     /// Takes the mmap lock and the VMA locks in read.
     ///

@@ -291,6 +291,8 @@ fn move_range<P: Platform>(
 /// Makes the tables that the entries of `source` will need at their new place, so that moving them cannot
 /// fail. The tables are not shared: when they are filled, `i_mmap` is held in write, and the search for a
 /// partner would take it.
+///
+/// Linux: `huge_pte_alloc()` in `move_hugetlb_page_tables()`, where it can fail half way.
 fn make_tables<P: Platform>(
     mmap: &MmapWriteGuard<'_, P>,
     old: &Vma<P>,
@@ -396,6 +398,8 @@ fn move_entries<P: Platform>(
 
 /// Moves one entry. Drops it if no table was made for it: then its table was shared when tables were made,
 /// so its page is the file's, and a fault finds it there.
+///
+/// Linux: `move_huge_pte()` in mm/hugetlb.c.
 ///
 /// Write protections of userfaultfd move along if the new place is registered for them (`protected`).
 fn move_entry<P: Platform>(

@@ -141,7 +141,8 @@ pub(super) fn empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Arc<Vma
     wake_faults(vma);
 }
 
-/// As [`empty_vma`], if its lock and `i_mmap` can be had without waiting. False, and nothing is changed, if not.
+/// As [`empty_vma`], if the VMA lock and `i_mmap` can be taken without waiting. If not, returns false and
+/// changes nothing.
 pub(super) fn try_empty_vma<P: Platform>(
     mmap: &MmapWriteGuard<'_, P>,
     vma: &Arc<Vma<P>>,
@@ -345,7 +346,10 @@ fn is_unused<P: Platform>(vmas: &VmaSet<P>, covered: &Range<VirtAddr>) -> bool {
     vmas.overlapping(covered).next().is_none()
 }
 
-/// Detaches and retires the table of `level` that covers a range, if there is one. No VMA is left in the range.
+/// Detaches and retires the table of `level` that covers a range, if there is one. No VMA is left in the
+/// range.
+///
+/// Linux: `pud_clear()` and `pmd_free_tlb()` in `free_pmd_range()`, and their like for the upper levels.
 ///
 /// Holds: the mmap lock in write. Takes the table lock. Does not sleep.
 fn free_table<P: Platform>(
@@ -355,7 +359,8 @@ fn free_table<P: Platform>(
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
 ) {
-    // SAFETY: the mmap lock is held in write and no VMA is left in the range, so nobody else detaches here.
+    // SAFETY: the mmap lock is held in write and no VMA is left in the range, so no other task detaches
+    // tables here.
     let Some(place) = (unsafe { descend(mmap.mm, covered.start, level) }) else {
         return;
     };
@@ -368,6 +373,7 @@ fn free_table<P: Platform>(
         return;
     }
     drop(locked);
-    // SAFETY: detached above by its only user; no VMA of the range is in a file's tree, so nobody can share it again.
+    // SAFETY: detached above by its only user; no VMA of the range is in a file's tree, so it cannot be
+    // shared again.
     unsafe { gather.retire(covered, place.table) };
 }

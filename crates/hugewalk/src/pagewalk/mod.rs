@@ -155,6 +155,8 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// Takes the mmap lock in read, and a read section for each table.
     ///
+    /// Linux: `walk_page_range()` in mm/pagewalk.c.
+    ///
     /// # Errors
     ///
     /// [`MapError::UnalignedAddress`] if an end of the range is no multiple of 4 KiB, [`MapError::Overflow`] if the range ends
@@ -188,6 +190,8 @@ impl<P: Platform> AddressSpace<P> {
     /// for faults. Sleeps.
     ///
     /// Takes the mmap lock and VMA locks in read, and releases all of them for a fault.
+    ///
+    /// Linux: `walk_hugetlb_range()` in mm/pagewalk.c, which takes the VMA lock.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! A queue of values whose last reference is gone, and which have something left to be done.
 //!
-//! The link lies in the value itself, so that queueing needs no memory; it takes no lock either, and so never waits: a value
-//! may be dropped anywhere.
+//! The link lies in the value itself, so queueing needs no memory. It takes no lock either, and so never
+//! waits: a value may be dropped anywhere.
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -37,7 +37,7 @@ impl<T: Linked> Orphans<T> {
         Self { newest: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Is there none? Somebody may queue one at this moment.
+    /// Is there none? Another thread may queue one at this moment.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         // Relaxed: a hint. Taking the values out synchronises with the tasks that queued them.
@@ -67,9 +67,10 @@ impl<T: Linked> Orphans<T> {
         }
     }
 
-    /// Takes all of them out, the oldest first. What is not asked for is put back.
+    /// Takes all of them out, the oldest first. Those that the caller does not ask for are put back.
     pub(crate) fn take(&self) -> Taken<'_, T> {
-        // Acquire: pairs with the Release in `push`. All are taken at once, so none can come back behind our back (no ABA).
+        // Acquire: pairs with the Release in `push`. All are taken at once, so none can come back meanwhile
+        // (no ABA).
         let mut newest = self.newest.swap(ptr::null_mut(), Ordering::Acquire);
         let mut oldest: *mut Inner<T> = ptr::null_mut();
         while let Some(own) = NonNull::new(newest) {

@@ -29,8 +29,7 @@ use crate::task::Task;
 pub unsafe trait Parker: Send + Sync + 'static {
     /// A place without a token.
     fn new() -> Self;
-    /// Takes the token; sleeps until there is one. May return without one, like any wake-up that means
-    /// nothing.
+    /// Takes the token; sleeps until there is one. May return without one (a spurious wake-up).
     fn park(&self);
     /// Makes the token present. Does not sleep; it is called with spinning locks held.
     fn unpark(&self);

@@ -89,6 +89,8 @@ impl<P: Platform> Userfault<P> {
 
 /// Makes the tables for markers, so that protecting cannot stop half way. (In Linux it can, without an
 /// error.)
+///
+/// Linux: `huge_pte_alloc()` in `hugetlb_change_protection()`.
 fn make_tables<P: Platform>(
     locked: &VmaWriteGuard<'_, P>,
     range: &Range<VirtAddr>,
