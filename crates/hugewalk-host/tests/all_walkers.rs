@@ -214,7 +214,7 @@ impl World {
                 Ok(()) if round % 4 == 2 => self.bad.lock().unwrap().push(frame),
                 Ok(()) | Err(PageError::NotInUse | PageError::OnItsWay | PageError::Held { .. }) => {}
                 // The frame is a private page's by now, or free and promised.
-                Err(PageError::Private | PageError::Promised | PageError::Hwpoison) => {}
+                Err(PageError::Private | PageError::Reserved | PageError::Hwpoison) => {}
                 Err(other) => panic!("{other:?}"),
             }
             // Who was looking has let go, or will have next time.

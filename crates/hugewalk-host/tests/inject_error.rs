@@ -111,7 +111,7 @@ fn a_free_page_is_taken_out_of_use_at_once_and_one_that_is_promised_when_it_can_
     let only = frame(&task, &space, page(0));
     space.munmap(&mut task, page(0), PMD_SIZE).unwrap();
     map(&mut task, &space, &file, MapFlags::SHARED);
-    assert_eq!(hugetlb.soft_offline(&mut task, only), Err(PageError::Promised));
+    assert_eq!(hugetlb.soft_offline(&mut task, only), Err(PageError::Reserved));
     drop((space, file));
     assert_eq!(counters(&hugetlb), PoolCounters::default());
     hugetlb.unpoison(only).unwrap();

@@ -201,8 +201,8 @@ fn a_free_page_that_promises_rest_on_leaves_when_one_is_given_back() {
     map(&mut task, &space, &file, MapFlags::SHARED);
     let promised = PoolCounters { total: 2, free: 2, reserved: 2, surplus: 0 };
     assert_eq!(counters(&hugetlb), promised);
-    assert_eq!(hugetlb.memory_failure(&mut task, free), Err(PageError::Promised));
-    assert_eq!(PageError::Promised.errno(), Errno::EBUSY);
+    assert_eq!(hugetlb.memory_failure(&mut task, free), Err(PageError::Reserved));
+    assert_eq!(PageError::Reserved.errno(), Errno::EBUSY);
     assert_eq!(counters(&hugetlb), promised);
     // One promise is kept; the other cannot be.
     cpu(&space).store(&mut task, page(0), 1).unwrap();
@@ -225,7 +225,7 @@ fn unpoisoned_while_promises_rest_on_it_a_page_keeps_them() {
     let file = file(&mut task, 1);
     let space = space(&hugetlb);
     map(&mut task, &space, &file, MapFlags::SHARED);
-    assert_eq!(hugetlb.memory_failure(&mut task, free), Err(PageError::Promised));
+    assert_eq!(hugetlb.memory_failure(&mut task, free), Err(PageError::Reserved));
     assert!(cpu(&space).store(&mut task, page(0), 1).is_err());
     hugetlb.unpoison(free).unwrap();
     cpu(&space).store(&mut task, page(0), 1).unwrap();

@@ -311,7 +311,7 @@ impl<'g, P: Platform> Gather<'g, P> {
         // it, while a processor of this address space could still read it.
         hugetlb.page(frame).remove_mapping();
         match self.reserve.as_ref().filter(|_| reserved) {
-            Some(reserve) => hugetlb.put_page_promised(frame, |index| reserve.restore(index, room)),
+            Some(reserve) => hugetlb.put_page_restoring(frame, |index| reserve.restore(index, room)),
             None => hugetlb.put_page(frame),
         }
     }

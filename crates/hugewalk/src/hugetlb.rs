@@ -16,35 +16,39 @@ use crate::rcu::Rcu;
 use crate::sync::{Arc, Orphans, Parker, SleepLock, SleepLockGuard, SpinLock, WaitQueue, Word};
 use crate::task::Task;
 
-/// Mutexes that the fault mutexes of all pages of all files are spread over. A power of two. Linux takes eight for each
-/// processor.
+/// How many mutexes stand for the fault mutexes of all pages of all files. A power of two. Linux
+/// takes eight for each processor.
 const FAULT_MUTEXES: usize = 64;
-/// Likewise, for the locks that guard what pages belong to. Held for moments.
+/// How many spinning locks guard the owners of pages. Held for moments.
 const OWNER_LOCKS: usize = 64;
-/// Likewise, for the queues of those who wait for a page to arrive. Linux: `folio_wait_table`.
+/// How many queues there are for faults that wait for a page to arrive. Linux: `folio_wait_table`.
 const MIGRATION_QUEUES: usize = 32;
 
 /// One instance of the engine: what the address spaces and files that share pages and tables have in common.
 ///
-/// An `Arc` of it is a *handle*. Tasks, address spaces and pins have handles of their own. Whoever drops the last handle
-/// finishes what dropped address spaces have left to be done. Then no task is left, so no read section is open; it takes
-/// sleeping locks that nobody else has, and waits for callbacks of RCU. Files, mounts and `Mm`s may outlive the last handle:
-/// they keep the memory of the system, and its huge pages go back to the platform with the last of them.
+/// An `Arc` of it is a *handle*. Tasks, address spaces and pins have handles of their own.
+///
+/// Dropping the last handle finishes what dropped address spaces left to be done. No task is left
+/// then, so no read section is open. The dropping thread takes sleeping locks that nobody else
+/// holds, and waits for callbacks of RCU.
+///
+/// Files, mounts and `Mm`s may outlive the last handle. They keep the memory of the system, and its
+/// huge pages go back to the platform with the last of them.
 pub struct Hugetlb<P: Platform> {
     platform: P,
     rcu: P::Rcu,
     pools: [HugePool<P>; HugeSize::ALL.len()],
     fault_mutexes: Vec<SleepLock<P>>,
-    /// Guard the notes of what pages belong to, spread over by frame: see [`rmap`](crate::rmap).
+    /// Guard the owners of pages. Frames are hashed to them: see [`rmap`](crate::rmap).
     owner_locks: [SpinLock<P, ()>; OWNER_LOCKS],
-    /// Faults that wait for a page on its way, spread over by frame.
+    /// Faults that wait for a page that is being moved. Frames are hashed to them.
     migrations: [WaitQueue<P>; MIGRATION_QUEUES],
     next_id: P::Word,
-    /// Address spaces that were dropped, and still have mappings: see [`end`].
+    /// Address spaces that were dropped and still have mappings: see [`end`].
     dropped: Orphans<AddressSpace<P>>,
-    /// References to the system by what belongs to it, and one for all handles together.
+    /// The number of [`Inside`] references, plus one for all handles together.
     inside: AtomicUsize,
-    /// For the task that takes down what is left at the end, when there may be no memory.
+    /// For the task that unmaps what is left at the end, when there may be no memory for a new one.
     parker: Arc<P::Parker>,
 }
 
@@ -59,9 +63,9 @@ impl<P: Platform> Hugetlb<P> {
         let mut fault_mutexes = Vec::new();
         fault_mutexes.try_reserve_exact(FAULT_MUTEXES)?;
         fault_mutexes.extend((0..FAULT_MUTEXES).map(|_| SleepLock::new()));
-        // The first reader makes room for the one at the end.
+        // Registering a reader makes room for the one that the end needs.
         let reader = rcu.register(&platform)?;
-        // SAFETY: it came from this domain and was never used.
+        // SAFETY: the reader came from this domain and was never used.
         unsafe { rcu.unregister(&platform, reader) };
         let parker = Arc::try_new(<P::Parker as Parker>::new())?;
         let system = Self {
@@ -101,42 +105,47 @@ impl<P: Platform> Hugetlb<P> {
 
     /// Makes a pool `pages` large, surplus pages not counted, and returns the size reached. Does not sleep.
     ///
-    /// It grows as long as the host has pages. When it shrinks, pages that are free and not reserved go back to the host at
-    /// once. The others stay, and become surplus pages, which go back when they are freed: with four pages in use,
-    /// `resize_pool(size, 0)` returns 0, and [`PoolCounters`](crate::pool::PoolCounters) say `total: 4, surplus: 4`.
+    /// It grows as long as the host has pages. When it shrinks, pages that are free and not
+    /// reserved go back to the host at once. The others stay and become surplus pages, which go
+    /// back when they are freed.
+    ///
+    /// For example, with four pages in use `resize_pool(size, 0)` returns 0, and
+    /// [`PoolCounters`](crate::pool::PoolCounters) say `total: 4, surplus: 4`.
     pub fn resize_pool(&self, size: HugeSize, pages: u64) -> u64 {
         self.pool(size).resize(self, pages)
     }
 
-    /// The queue of faults that met a migration entry which names this frame: woken when the entries of that page have been
-    /// put back. Few other pages have the same queue, and a fault that is woken for one of those waits on.
+    /// The queue of faults that met a migration entry for this frame. It is woken when migration
+    /// has replaced the entries. A few other frames share the queue; a fault that is woken for one
+    /// of those waits on.
     pub(crate) fn migrations(&self, frame: HugeFrame) -> &WaitQueue<P> {
         &self.migrations[spread(frame, MIGRATION_QUEUES)]
     }
 
-    /// Guards the note of what the page belongs to. A leaf among the locks.
+    /// The lock that guards the owner of this frame's page. No lock is taken under it.
     pub(crate) fn owner_lock(&self, frame: HugeFrame) -> &SpinLock<P, ()> {
         &self.owner_locks[spread(frame, OWNER_LOCKS)]
     }
 
-    /// Address spaces that were dropped, and still have mappings.
+    /// Address spaces that were dropped and still have mappings.
     #[inline]
     pub(crate) fn dropped(&self) -> &Orphans<AddressSpace<P>> {
         &self.dropped
     }
 
-    /// The parker of the task that takes down what is left at the end.
+    /// The parker of the task that unmaps what is left at the end.
     pub(crate) fn last_parker(&self) -> &Arc<P::Parker> {
         &self.parker
     }
 
-    /// A number nothing else in this system has.
+    /// A number that nothing else in this system has.
     pub(crate) fn fresh_id(&self) -> u64 {
-        // Relaxed: it is the only access, so all that counts is that it is one read-modify-write.
+        // Relaxed: this is the only access, and each read-modify-write returns a different number.
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes the fault mutex of page `index` of file `file`: one task at a time instantiates a page. Sleeps.
+    /// Takes the fault mutex of page `index` of file `file`. It lets one task at a time instantiate
+    /// the page. Sleeps.
     ///
     /// Linux: `hugetlb_fault_mutex_table` in mm/hugetlb.c.
     pub(crate) fn fault_mutex(&self, task: &mut Task<P>, file: u64, index: u64) -> SleepLockGuard<'_, P> {
@@ -147,7 +156,8 @@ impl<P: Platform> Hugetlb<P> {
     }
 }
 
-/// One of so many places, a power of two, for a frame. Fibonacci hashing: neighbouring frames land far apart.
+/// Maps a frame to one of `places`, a power of two. Fibonacci hashing: neighbouring frames land far
+/// apart.
 fn spread(frame: HugeFrame, places: usize) -> usize {
     (frame.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (places - 1)
 }

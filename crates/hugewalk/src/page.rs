@@ -1,7 +1,7 @@
 //! The record of a huge page: references, mappings, flags. What Linux keeps in `struct folio`.
 //!
-//! The memory of a record is never used for anything else, so that a lockless lookup may try to take a reference to a
-//! page it read out of an entry, and only then find out whether the entry still says so.
+//! The memory of a record is never used for anything else. So a lockless lookup may try to take a
+//! reference to a page whose frame it read out of an entry, and recheck the entry afterwards.
 
 use core::cell::UnsafeCell;
 use core::mem::ManuallyDrop;
@@ -17,47 +17,55 @@ use crate::pool::Links;
 use crate::reserve::SubPool;
 use crate::sync::{Arc, Unowned, Word};
 
-/// Allocating the page used a reservation up, and freeing it unused brings the reservation back.
-/// Linux: `HPageRestoreReserve`.
+/// Allocating the page used a reservation, and freeing the page before its first use restores that
+/// reservation. Linux: `HPageRestoreReserve`.
 const RESTORE_RESERVE: u64 = 1 << 0;
 /// The page belongs to private mappings, not to a file's page cache. Linux: `PageAnon`.
 const ANON: u64 = 1 << 1;
 /// Memory failure hit the page.
 const HWPOISON: u64 = 1 << 2;
-/// The page is where it was taken for, in an entry or a file. Without it, it is on its way there. Linux: `HPageMigratable`.
+/// The page has reached the entry or the file that it was allocated for. A page without this flag
+/// is still on its way there. Linux: `HPageMigratable`.
 const IN_USE: u64 = 1 << 3;
-/// The page belongs to the pool of pages of 2 MiB, or of 1 GiB. Without either nobody may rely on the record.
+/// The page belongs to the pool of 2 MiB pages, or to that of 1 GiB pages. If neither flag is set,
+/// the record says nothing.
 const POOLED_2M: u64 = 1 << 4;
 const POOLED_1G: u64 = 1 << 5;
-/// The pool lost the page as one of its surplus pages.
-const LOST_SURPLUS: u64 = 1 << 6;
-/// The list of its pool that the page is in: see [`Listed`].
+/// The page was dissolved, and the pool counted it as one of its surplus pages before.
+const DISSOLVED_SURPLUS: u64 = 1 << 6;
+/// Which list of its pool the page is in: see [`Listed`].
 const FREE: u64 = 1 << 7;
-const OWED: u64 = 1 << 8;
-const LOST: u64 = 1 << 9;
-const LISTED: u64 = FREE | OWED | LOST;
-/// What outlives the page's use.
+const POISONED: u64 = 1 << 8;
+const DISSOLVED: u64 = 1 << 9;
+const LISTED: u64 = FREE | POISONED | DISSOLVED;
+/// Flags that stay when the page is freed.
 const KEPT: u64 = HWPOISON | POOLED_2M | POOLED_1G;
 
-/// The lists of a pool.
+/// The lists of a pool. Memory failure takes a free page out of use in two steps: see
+/// [`pool`](crate::pool).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Listed {
-    /// The page is in use, or on its way.
-    Nowhere,
-    /// It may be handed out.
+    /// The page is in no list: it is in use, or on its way into use or out of it.
+    None,
+    /// It may be allocated.
     Free,
-    /// Memory failure has hit it, and reservations rest on it all the same.
-    Owed,
-    /// Memory failure has hit it, and the pool does not count it any more.
-    Lost,
+    /// Memory failure hit it, and the pool still counts it as free, because every free page is
+    /// reserved.
+    Poisoned,
+    /// Memory failure hit it, and the pool no longer counts it. Linux: a dissolved page.
+    Dissolved,
 }
 
-/// `refs` counts references in its lower half and pins in its upper half: one atomic step takes, or gives back, a pin
-/// together with the reference that belongs to it. Linux: `GUP_PIN_COUNTING_BIAS`, `compound_pincount`.
+/// `refs` counts references in its lower half and pins in its upper half. So one atomic operation
+/// takes, or drops, a pin together with the reference that belongs to it. Linux:
+/// `GUP_PIN_COUNTING_BIAS`, `compound_pincount`.
 const REFERENCE: u64 = 1;
 const PIN: u64 = 1 << 32;
-/// Set when half of either count is used up. Then no more are given out to pins: the rest is for mappings, of which there
-/// are never more than memory has entries. Linux: `try_get_page()` refuses a count gone negative.
+/// These bits are set when either count has used half of its range. Then no speculative reference
+/// and no pin is taken any more. The other half is for mappings, which are never more than the
+/// entries that memory has room for.
+///
+/// Linux: `try_get_page()` refuses a count that has become negative.
 const CROWDED: u64 = (1 << 31) | (1 << 63);
 
 /// `mappings` counts leaf entries in its lower half and migration entries in its upper half.
@@ -68,19 +76,21 @@ const MIGRATION: u64 = 1 << 32;
 ///
 /// # Invariants
 ///
-/// - While `refs` is 0 the page is free, and its pool alone touches `subpool`; the one who takes the page out of the
-///   pool, or drops the last reference, has it to itself as well.
-/// - `links`, and the flags that say in which list of its pool the page is, are touched under that pool's lock, or by one
-///   who has the page to itself.
-/// - A page with a reference belongs to one pool, and the flags say to which. It goes to the platform, and may come back
-///   as a page of another size, only while it has none.
+/// - While `refs` is 0 the page is free, and only its pool touches `subpool`. A caller that takes
+///   the page out of the pool, or drops the last reference, has exclusive access to it as well.
+/// - `links`, and the flags that name the list, are touched under the pool's lock, or with
+///   exclusive access to the page.
+/// - A page with a reference belongs to one pool, and the flags say which. Only without references
+///   it goes to the platform, which may hand it out again as a page of another size.
 /// - Each pin in the upper half of `refs` comes with a reference in the lower half.
-/// - The lower half of `mappings` is the number of leaf entries that map the page, or did and have not been flushed from
-///   every processor; each of them holds one of `refs`. A table shared by many counts once.
-/// - Its upper half is the number of migration entries that name the page. They hold none of `refs`: there are such
-///   entries only while the one who moves the page holds it. While an entry changes from one to the other it counts as
-///   both, so the two together are never too small, at no moment.
-/// - `owner` is touched under the page's owner lock, or by the one who has the page to itself; see [`rmap`](crate::rmap).
+/// - The lower half of `mappings` is the number of leaf entries that map the page, or did and have
+///   not been flushed from every processor. Each of them holds one of `refs`. An entry in a shared
+///   table counts once.
+/// - The upper half of `mappings` is the number of migration entries that name the page. They hold
+///   none of `refs`: such entries exist only while migration holds the page. While an entry changes
+///   from one kind to the other it counts as both, so the sum is never too small.
+/// - `owner` is touched under the page's owner lock, or with exclusive access to the page; see
+///   [`rmap`](crate::rmap).
 #[repr(C, align(64))]
 pub struct Page<P: Platform> {
     refs: P::Word,
@@ -89,8 +99,8 @@ pub struct Page<P: Platform> {
     subpool: UnsafeCell<Option<Arc<SubPool<P>>>>,
     owner: UnsafeCell<Owner<P>>,
     links: UnsafeCell<Links>,
-    /// The address of the system whose pool has the page. A plain atomic: nothing but the pools writes it, and the Release of
-    /// `flags` publishes it.
+    /// The address of the system whose pool has the page. A plain atomic suffices: only the pools
+    /// write it, and the Release store to `flags` publishes it.
     system: AtomicUsize,
 }
 
@@ -98,7 +108,8 @@ pub struct Page<P: Platform> {
 ///
 /// # Invariants
 ///
-/// If the page is anonymous, `file` accounts for a reference to the file. All-zero bytes are "nobody's".
+/// If the page is anonymous, `file` accounts for a reference to the file. All-zero bytes mean that
+/// the page belongs to no file.
 #[repr(C)]
 pub(crate) struct Owner<P: Platform> {
     pub(crate) file: Option<Unowned<HugeFile<P>>>,
@@ -111,28 +122,30 @@ unsafe impl<P: Platform> Sync for Page<P> {}
 unsafe impl<P: Platform> Send for Page<P> {}
 
 impl<P: Platform> Page<P> {
-    /// The page has just come from the platform into this system's pool of this size.
+    /// The page has just come from the platform into the pool of this system and size.
     pub(crate) fn reset(&self, system: &Hugetlb<P>, size: HugeSize) {
         self.system.store(ptr::from_ref(system).addr(), Ordering::Relaxed);
-        // Relaxed: the page is the pool's, whose lock orders these before whoever takes the page out; the two are what they were
-        // when it came back the last time, or zero.
+        // Relaxed: the page belongs to the pool now, and the pool's lock orders these stores before
+        // the next user. Both counts are zero already, or were left so by the last use.
         self.refs.store(0, Ordering::Relaxed);
         self.mappings.store(0, Ordering::Relaxed);
         let pooled = match size {
             HugeSize::Size2M => POOLED_2M,
             HugeSize::Size1G => POOLED_1G,
         };
-        // Release: pairs with the Acquire in `pooled`, for those who come from a frame and hold no lock of the pool.
+        // Release: pairs with the Acquire in `pooled`, for callers that know only the frame and do
+        // not hold the pool's lock.
         self.flags.store(pooled, Ordering::Release);
     }
 
     /// The page goes back to the platform.
     pub(crate) fn retire(&self) {
-        // Release: pairs with the Acquire in `pooled`. Whoever sees it sees the page's last use over.
+        // Release: pairs with the Acquire in `pooled`. A caller that sees the flags cleared sees
+        // the page's last use completed.
         self.flags.store(0, Ordering::Release);
     }
 
-    /// The size of the pool that the page belongs to, if it does to any.
+    /// The size of the pool that the page belongs to, if it belongs to one.
     pub(crate) fn pooled(&self) -> Option<HugeSize> {
         match self.flags.load(Ordering::Acquire) {
             flags if flags & POOLED_2M != 0 => Some(HugeSize::Size2M),
@@ -141,48 +154,54 @@ impl<P: Platform> Page<P> {
         }
     }
 
-    /// Where the page stands in a list of its pool; see the invariants for who may look.
+    /// The page's links in a list of its pool; the invariants say who may touch them.
     pub(crate) fn links(&self) -> *mut Links {
         self.links.get()
     }
 
-    /// The page has come into a list, or gone out of one. The caller has the pool's lock, or the page to itself.
+    /// Notes that the page was put into a list, or taken out of one. The caller holds the pool's
+    /// lock, or has exclusive access to the page.
     pub(crate) fn set_listed(&self, list: Listed) {
         let list = match list {
-            Listed::Nowhere => 0,
+            Listed::None => 0,
             Listed::Free => FREE,
-            Listed::Owed => OWED,
-            Listed::Lost => LOST,
+            Listed::Poisoned => POISONED,
+            Listed::Dissolved => DISSOLVED,
         };
-        // Nobody else changes the flags of a page that is free. Release: as in `reset`, whose value this takes over.
+        // Nothing else changes the flags of a free page. Release: as in `reset`, whose value this
+        // store replaces.
         let others = self.flags.load(Ordering::Relaxed) & !LISTED;
         self.flags.store(others | list, Ordering::Release);
     }
 
-    /// The list that the page is in, of this system's pool of this size. The caller has that pool's lock.
+    /// The list that the page is in, of this system's pool of this size. The caller holds that
+    /// pool's lock.
     pub(crate) fn listed(&self, system: &Hugetlb<P>, size: HugeSize) -> Listed {
-        // What it says of this pool was written under its lock; a page of another pool is in no list of this one. Acquire: if
-        // another system's pool wrote it, `is_of` sees that.
+        // Flags that speak of this pool were written under its lock. A page of another pool is in
+        // no list of this one. Acquire: if another system's pool wrote the flags, `is_of` sees
+        // that.
         let flags = self.flags.load(Ordering::Acquire);
         let pooled = match size {
             HugeSize::Size2M => POOLED_2M,
             HugeSize::Size1G => POOLED_1G,
         };
         match flags & LISTED {
-            _ if flags & pooled == 0 || !self.is_of(system) => Listed::Nowhere,
+            _ if flags & pooled == 0 || !self.is_of(system) => Listed::None,
             FREE => Listed::Free,
-            OWED => Listed::Owed,
-            LOST => Listed::Lost,
-            _ => Listed::Nowhere,
+            POISONED => Listed::Poisoned,
+            DISSOLVED => Listed::Dissolved,
+            _ => Listed::None,
         }
     }
 
-    /// A page of another system's pool becomes one of this system's. The caller dropped the last reference.
+    /// Makes a page of another system's pool one of this system's. The caller dropped the last
+    /// reference.
     pub(crate) fn adopt(&self, system: &Hugetlb<P>) {
         self.system.store(ptr::from_ref(system).addr(), Ordering::Relaxed);
     }
 
-    /// Does the page belong to a pool of this system? Stays as it is while the page is held.
+    /// Does the page belong to a pool of this system? The answer stays the same while the page is
+    /// held.
     pub(crate) fn is_of(&self, system: &Hugetlb<P>) -> bool {
         self.pooled().is_some() && self.system.load(Ordering::Relaxed) == ptr::from_ref(system).addr()
     }
@@ -190,8 +209,8 @@ impl<P: Platform> Page<P> {
     /// Leaf entries that map the page.
     #[must_use]
     pub fn mapcount(&self) -> u64 {
-        // Acquire: pairs with the Release of `remove_mapping`: who finds the page mapped by no entry comes after the flush that each
-        // entry's maker made before it counted down.
+        // Acquire: pairs with the Release in `remove_mapping`. A caller that finds the page
+        // unmapped comes after the flush that preceded each decrement.
         self.mappings.load(Ordering::Acquire) & (MIGRATION - 1)
     }
 
@@ -201,23 +220,26 @@ impl<P: Platform> Page<P> {
         self.refs.load(Ordering::Acquire) & (PIN - 1)
     }
 
-    /// Pins: references whose holders read or write the contents past the page tables, and rely on the address space
-    /// that they had the page from to go on seeing the same page. Linux: `folio_maybe_dma_pinned()`.
+    /// Pins: references whose holders read or write the contents without the page tables, and rely
+    /// on the address space to keep seeing the same page. Linux: `folio_maybe_dma_pinned()`.
     #[must_use]
     pub fn pins(&self) -> u64 {
-        // SeqCst: see `mm::fork`, which makes a page shared and looks here, while `gup` pins and looks whether it is shared.
+        // SeqCst: fork makes a page shared and then looks for pins; `gup` pins and then looks
+        // whether the page is shared. See `mm::fork`.
         self.refs.load(Ordering::SeqCst) / PIN
     }
 
-    /// Does one entry alone map the page, a page that belongs to private mappings? Then the address space that has the
-    /// entry has the page to itself. An entry that will map it again when a move is done counts too. Linux:
-    /// `PageAnonExclusive`.
+    /// Is this a page of private mappings that exactly one entry maps? Then the address space with
+    /// that entry has the page to itself. A migration entry, which will map the page again, counts
+    /// too.
+    ///
+    /// Linux: `PageAnonExclusive`.
     pub(crate) fn is_exclusive(&self) -> bool {
-        // SeqCst: as for `pins`. One load, so that both counts are of the same moment.
+        // SeqCst: as for `pins`. One load reads both counts at the same moment.
         self.is_anon() && self.mappings.load(Ordering::SeqCst) == MAPPING
     }
 
-    /// Does it belong to private mappings, rather than to a file?
+    /// Does it belong to private mappings and not to a file?
     #[must_use]
     pub fn is_anon(&self) -> bool {
         self.flags.load(Ordering::Acquire) & ANON != 0
@@ -229,37 +251,39 @@ impl<P: Platform> Page<P> {
         self.flags.load(Ordering::Acquire) & HWPOISON != 0
     }
 
-    /// See [`rmap`](crate::rmap), which sets the owner along with it.
+    /// Marks the page as one of private mappings. [`rmap`](crate::rmap) sets the owner before.
     pub(crate) fn set_anon(&self) {
-        // Release: pairs with the Acquire in `is_anon`. All changes of flags are read-modify-writes, so no bit is lost; where one
-        // says that something else was done before, as this one of the owner, the pair carries it over.
+        // Release: pairs with the Acquire in `is_anon`, so a caller that sees the flag sees the
+        // owner. All changes of flags are read-modify-writes, so no bit is lost.
         self.flags.fetch_or(ANON, Ordering::AcqRel);
     }
 
-    /// Has it arrived where it was taken for?
+    /// Has it reached the entry or file that it was allocated for?
     pub(crate) fn is_in_use(&self) -> bool {
         self.flags.load(Ordering::Acquire) & IN_USE != 0
     }
 
-    /// Memory failure hit the page. False if it had before.
+    /// Marks the page as hit by memory failure. False if it was marked before.
     pub(crate) fn poison(&self) -> bool {
-        // AcqRel: pairs with the Acquire in `is_hwpoison`. That a fault does not map the page in between is the fault mutex's
-        // doing, and that the pool sees it, the pool's lock's or the reference's.
+        // AcqRel: pairs with the Acquire in `is_hwpoison`. The fault mutex keeps a fault from
+        // mapping the page meanwhile. The pool sees the mark because of its own lock, or of the
+        // reference that the caller holds.
         self.flags.fetch_or(HWPOISON, Ordering::AcqRel) & HWPOISON == 0
     }
 
-    /// The page is sound after all. The caller has the pool's lock, and the page is free.
+    /// The page turned out to be sound. The caller holds the pool's lock, and the page is free.
     pub(crate) fn heal(&self) {
-        self.flags.fetch_and(!(HWPOISON | LOST_SURPLUS), Ordering::AcqRel);
+        self.flags.fetch_and(!(HWPOISON | DISSOLVED_SURPLUS), Ordering::AcqRel);
     }
 
-    /// Notes that the pool lost the page as a surplus one. The caller has the pool's lock.
-    pub(crate) fn set_lost_surplus(&self) {
-        self.flags.fetch_or(LOST_SURPLUS, Ordering::AcqRel);
+    /// Notes that the pool counted this dissolved page as a surplus page. The caller holds the
+    /// pool's lock.
+    pub(crate) fn set_dissolved_surplus(&self) {
+        self.flags.fetch_or(DISSOLVED_SURPLUS, Ordering::AcqRel);
     }
 
-    pub(crate) fn is_lost_surplus(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & LOST_SURPLUS != 0
+    pub(crate) fn is_dissolved_surplus(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & DISSOLVED_SURPLUS != 0
     }
 
     /// Migration entries that name the page.
@@ -268,55 +292,63 @@ impl<P: Platform> Page<P> {
         self.mappings.load(Ordering::Acquire) / MIGRATION
     }
 
-    /// A migration entry more names the page. Before the entry is stored.
+    /// Counts one more migration entry that names the page. Called before the entry is stored.
     pub(crate) fn add_migration(&self) {
-        // The store of the entry comes after it by its own Release, and that is what readers pair with (`TableRef::read`).
+        // The store of the entry comes after this by its own Release, which pairs with the reader's
+        // Acquire (`TableRef::read`).
         self.mappings.fetch_add(MIGRATION, Ordering::AcqRel);
     }
 
-    /// A migration entry less. After the entry was cleared.
+    /// Counts one migration entry less. Called after the entry was cleared.
     pub(crate) fn remove_migration(&self) {
-        // Release: pairs with the Acquire in `moving`: the mover, who waits for zero, finds the entries changed.
+        // Release: pairs with the Acquire in `moving`. Migration, which waits for zero, sees the
+        // entries changed.
         self.mappings.fetch_sub(MIGRATION, Ordering::AcqRel);
     }
 
-    /// Takes all references at once, if there are so many and no pins: nobody gets another until
-    /// [`thaw`](Self::thaw). The caller owns them all, or holds the lock that their other owner needs for giving them up.
+    /// Takes all references at once, if there are exactly `references` and no pins. No new one can
+    /// be taken until [`thaw`](Self::thaw). The caller owns all of them, or holds the lock under
+    /// which their other owner would drop them.
     ///
     /// Linux: `folio_ref_freeze()`.
     pub(crate) fn freeze(&self, references: u64) -> bool {
-        // SeqCst: who moves the page has taken it out of the entries before; who takes a reference without a lock, and
-        // before this, re-reads the entry afterwards. One of the two finds out.
+        // SeqCst: migration took the page out of the entries before this. A lockless walker that
+        // took its reference before this rechecks the entry afterwards. So one of the two notices
+        // the other.
         self.refs.compare_exchange(references, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     /// Ends what [`freeze`](Self::freeze) began.
     pub(crate) fn thaw(&self, references: u64) {
-        // Release: pairs with the Acquire half of the exchange in `try_hold`: whoever takes a reference after this finds the page
-        // as the holder of the frozen one has left it.
+        // Release: pairs with the Acquire half of the exchange in `try_hold`. The next holder finds
+        // the page as the holder of the frozen references left it.
         self.refs.store(references, Ordering::Release);
     }
 
-    /// Where the owner is noted; see the invariants for who may look.
+    /// The note of the page's owner; the invariants say who may touch it.
     pub(crate) fn owner(&self) -> *mut Owner<P> {
         self.owner.get()
     }
 
-    /// Makes this page what `old` was: its charge and its kind pass on. The owner does not.
+    /// Passes `old`'s use on to this page: the mount that counts it, and its kind. The owner is
+    /// passed on separately.
+    ///
+    /// Linux: `move_hugetlb_state()` in mm/hugetlb.c.
     ///
     /// # Safety
     ///
-    /// The caller has frozen `old`, and has this page, which was never in use, to itself.
-    pub(crate) unsafe fn succeed(&self, old: &Self) {
-        // SAFETY: frozen, so nobody else touches it.
+    /// The caller has frozen `old`, and has exclusive access to this page, which was never in use.
+    pub(crate) unsafe fn inherit(&self, old: &Self) {
+        // SAFETY: `old` is frozen, so nothing else touches it.
         let subpool = unsafe { (*old.subpool.get()).take() };
-        // SAFETY: the caller has this one to itself.
+        // SAFETY: the caller has exclusive access to this page.
         unsafe { *self.subpool.get() = subpool };
         let kind = old.flags.fetch_and(KEPT, Ordering::AcqRel) & (ANON | IN_USE);
         self.flags.fetch_or(kind, Ordering::AcqRel);
     }
 
-    /// One leaf entry more maps the page; the caller, who has a reference, adds one for the entry.
+    /// Counts one more leaf entry that maps the page, and adds a reference for it. The caller holds
+    /// a reference.
     pub(crate) fn add_mapping(&self) {
         // Relaxed: as in `hold`.
         self.refs.fetch_add(REFERENCE, Ordering::Relaxed);
@@ -324,17 +356,18 @@ impl<P: Platform> Page<P> {
         self.mappings.fetch_add(MAPPING, Ordering::SeqCst);
     }
 
-    /// One leaf entry less; its reference passes to the caller.
+    /// Counts one leaf entry less. The entry's reference passes to the caller.
     pub(crate) fn remove_mapping(&self) {
-        // Release: pairs with the loads in `mapcount` (Acquire) and `is_exclusive` (SeqCst). The flush comes before it: who finds the
-        // page mapped once may take it for its own.
+        // Release: pairs with the loads in `mapcount` (Acquire) and `is_exclusive` (SeqCst). The
+        // flush comes before this: a caller that finds the page mapped once may take it over.
         self.mappings.fetch_sub(MAPPING, Ordering::AcqRel);
     }
 
-    /// Adds a reference. The caller holds one already, or the lock under which another holder would give its own up.
+    /// Adds a reference. The caller holds one already, or the lock under which another holder would
+    /// drop its own.
     pub(crate) fn hold(&self) {
-        // Relaxed: the reference, or the lock, that the caller has keeps the page and orders what is in it. The new one is
-        // given up by the AcqRel in `put`.
+        // Relaxed: the caller's reference, or its lock, keeps the page and orders its contents. The
+        // AcqRel in `put` drops the new one.
         self.refs.fetch_add(REFERENCE, Ordering::Relaxed);
     }
 
@@ -349,8 +382,9 @@ impl<P: Platform> Page<P> {
             if now & CROWDED != 0 {
                 return Err(NotHeld::Crowded);
             }
-            // SeqCst: as for `pins`. Its Acquire half pairs with the Release in `hand_out`, and with those of the puts before:
-            // if this is the page's next life, the entry that was cleared before it is seen cleared.
+            // SeqCst: as for `pins`. Its Acquire half pairs with the Release in `hand_out`, and
+            // with those of earlier puts. So if this is the page's next life, the entry that was
+            // cleared before is seen cleared.
             match self.refs.compare_exchange(now, now + weight, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(other) => now = other,
@@ -358,38 +392,41 @@ impl<P: Platform> Page<P> {
         }
     }
 
-    /// The page goes from the pool to its first holder, for whom it has one reference.
+    /// Hands the page from the pool to its first holder, with one reference.
     ///
     /// # Safety
     ///
-    /// The caller took the page out of the pool and has it to itself.
+    /// The caller took the page out of the pool and has exclusive access to it.
     pub(crate) unsafe fn hand_out(&self, subpool: Option<Arc<SubPool<P>>>, restore_reserve: bool) {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         unsafe { *self.subpool.get() = subpool };
         self.flags.fetch_and(KEPT, Ordering::Relaxed);
         self.flags.fetch_or(if restore_reserve { RESTORE_RESERVE } else { 0 }, Ordering::Relaxed);
-        // Release: who takes a reference after this sees the fields above.
+        // Release: a caller that takes a reference after this sees the fields above.
         self.refs.store(REFERENCE, Ordering::Release);
     }
 
-    /// Freeing the page makes a reservation of it.
+    /// Freeing the page restores its reservation.
     pub(crate) fn restore_reserve(&self) {
-        // Read by `strip`, after the last reference is gone: ordered by the AcqRel of `put`. So is `forget_reserve`.
+        // `strip` reads the flag after the last reference is gone; the AcqRel of `put` orders the
+        // two. The same holds for `forget_reserve`.
         self.flags.fetch_or(RESTORE_RESERVE, Ordering::AcqRel);
     }
 
-    /// The page is in use: freeing it later does not bring its reservation back.
+    /// The page is in use: freeing it later does not restore its reservation.
     pub(crate) fn forget_reserve(&self) {
         self.flags.fetch_and(!RESTORE_RESERVE, Ordering::AcqRel);
     }
 
-    /// The page has arrived where it was taken for.
+    /// The page has reached the entry or file that it was allocated for.
     pub(crate) fn set_in_use(&self) {
-        // AcqRel: pairs with the Acquire in `is_in_use`: the page is where it was taken for, its note included.
+        // AcqRel: pairs with the Acquire in `is_in_use`. A caller that sees the flag finds the page
+        // in place, and its owner noted.
         self.flags.fetch_or(IN_USE, Ordering::AcqRel);
     }
 
-    /// Takes from a page without references what goes back to the pool with it, and the file that it kept.
+    /// Takes out of a page without references what goes back to the pool with it, and the file that
+    /// it kept alive.
     ///
     /// # Safety
     ///
@@ -400,15 +437,17 @@ impl<P: Platform> Page<P> {
         // SAFETY: likewise.
         let owner = unsafe { (*self.owner.get()).file.take() };
         let flags = self.flags.fetch_and(KEPT, Ordering::AcqRel);
-        // SAFETY: by the invariants of `Owner` an anonymous page accounts for a reference, and the note of it is gone.
+        // SAFETY: by the invariants of `Owner` an anonymous page accounts for a reference, and its
+        // note was taken out above.
         let file = owner.filter(|_| flags & ANON != 0).map(|file| unsafe { file.reclaim() });
         Stripped { size: size_of_pool(flags), subpool, unused: flags & RESTORE_RESERVE != 0, file }
     }
 }
 
-/// The size that the flags of a page which somebody holds speak of: by the invariants of [`Page`] it is of one pool.
+/// The size that the flags of a held page name. By the invariants of [`Page`] a held page belongs
+/// to one pool.
 fn size_of_pool(flags: u64) -> HugeSize {
-    debug_assert!(flags & (POOLED_2M | POOLED_1G) != 0, "a page is held that is of no pool");
+    debug_assert!(flags & (POOLED_2M | POOLED_1G) != 0, "a held page belongs to no pool");
     if flags & POOLED_1G == 0 { HugeSize::Size2M } else { HugeSize::Size1G }
 }
 
@@ -416,76 +455,81 @@ impl<P: Platform> Hugetlb<P> {
     /// The record of a page.
     pub(crate) fn page(&self, frame: HugeFrame) -> &Page<P> {
         const { assert!(fits::<Page<P>, PageRecord>()) };
-        // SAFETY: callers have the frame from the pool, from an entry, or from `has_page_record`.
+        // SAFETY: callers got the frame from the pool, from an entry, or from `has_page_record`.
         let record = unsafe { self.platform().page_record(frame) };
-        // SAFETY: by the contract of `Platform` the record's memory is a record for ever, all-zero (which is a free page)
-        // before its first use.
+        // SAFETY: by the contract of `Platform` the memory stays a record for ever. It is all zero
+        // before its first use, which means a free page.
         unsafe { record.cast().as_ref() }
     }
 
-    /// Gives one reference up. The last one puts the page back into its pool. Does not sleep.
+    /// Drops one reference. Dropping the last one frees the page to its pool. Does not sleep.
     pub(crate) fn put_page(&self, frame: HugeFrame) {
         self.put(frame, REFERENCE, |_| false);
     }
 
-    /// As [`put_page`](Self::put_page); if it was the last reference to a private page, `restore` is asked whether the page
-    /// is reserved again, by the offset that it was taken for. Does not sleep.
+    /// As [`put_page`](Self::put_page). If this was the last reference to a private page, `restore`
+    /// says whether the page's reservation is restored; its argument is the offset that the page
+    /// was allocated for. Does not sleep.
     ///
-    /// Linux: `folio_set_hugetlb_restore_reserve()` in `__unmap_hugepage_range()`, which decides before it knows.
-    pub(crate) fn put_page_promised(&self, frame: HugeFrame, restore: impl FnOnce(u64) -> bool) {
+    /// Linux: `folio_set_hugetlb_restore_reserve()` in `__unmap_hugepage_range()`, which decides
+    /// before the last reference is gone.
+    pub(crate) fn put_page_restoring(&self, frame: HugeFrame, restore: impl FnOnce(u64) -> bool) {
         self.put(frame, REFERENCE, restore);
     }
 
-    /// Gives a pin up with its reference. Linux: `unpin_user_page()`.
+    /// Drops a pin together with its reference. Linux: `unpin_user_page()`.
     pub(crate) fn unpin_page(&self, frame: HugeFrame) {
         self.put(frame, PIN + REFERENCE, |_| false);
     }
 
-    /// The reference goes back to whatever the page is now (P4). No caller says what size that is: a page that was held on a
-    /// guess may have come to another pool since the guess.
+    /// Drops a reference to whatever the page is now (P4 in [`walk`](crate::walk)). The caller does
+    /// not say which size that is: between a speculative read and this call the page may have come
+    /// to another pool.
     fn put(&self, frame: HugeFrame, weight: u64, restore: impl FnOnce(u64) -> bool) {
         let page = self.page(frame);
-        // AcqRel: the uses of all holders come before the page's next life.
+        // AcqRel: all holders' uses come before the page's next life.
         if page.refs.fetch_sub(weight, Ordering::AcqRel) != weight {
             return;
         }
-        // SAFETY: that was the last reference, so the owner is ours to look at.
+        // SAFETY: that was the last reference, so this caller has exclusive access to the owner.
         let index = unsafe { (*page.owner.get()).index };
-        let promised = page.is_anon() && restore(index);
+        let reserved_again = page.is_anon() && restore(index);
         // SAFETY: that was the last reference.
         let Stripped { size, subpool, unused, file } = unsafe { page.strip() };
-        let restore = unused || promised;
-        // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation up and was never used brings it back
-        // as it is; else the sub-pool may want it to keep its minimum.
+        let restore = unused || reserved_again;
+        // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation and was never in
+        // use restores it. Otherwise the sub-pool may keep a reservation for its minimum.
         match &subpool {
             Some(subpool) if !restore => subpool.free_page(frame),
             _ => self.pool(size).free(self, frame, restore),
         }
-        // It may have been the last thing that kept the file, which frees pages in its turn, but none that keeps a file.
+        // This may be the last reference to the file. Dropping the file frees its cached pages in
+        // turn, and none of those keeps a file.
         drop(file);
     }
 }
 
-/// What a page that nobody holds any more leaves behind.
+/// What a page leaves behind when its last reference is dropped.
 struct Stripped<P: Platform> {
-    /// Of the pool that it goes back to.
+    /// The size of the pool that the page goes back to.
     size: HugeSize,
     subpool: Option<Arc<SubPool<P>>>,
-    /// It used a reservation up, and was never used.
+    /// The page used a reservation and was never in use.
     unused: bool,
     file: Option<Arc<HugeFile<P>>>,
 }
 
-/// Why a page could not be taken hold of.
+/// Why no reference to a page could be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotHeld {
-    /// Nobody holds it: it is on its way back to the pool, or there.
+    /// The page has no references: it is in the pool, or on its way there.
     Free,
-    /// So many hold it that the count might overflow.
+    /// One more reference might overflow the count.
     Crowded,
 }
 
-/// A page on the way from the pool to its first use, or one that somebody looks at: one reference.
+/// One reference to a page: one on its way from the pool to its first use, or one that a caller
+/// inspects.
 ///
 /// # Invariants
 ///
@@ -499,7 +543,7 @@ pub(crate) struct PageRef<'h, P: Platform> {
 impl<'h, P: Platform> PageRef<'h, P> {
     /// # Safety
     ///
-    /// The caller owns a reference to the page, and hands it over.
+    /// The caller owns a reference to the page, and passes it on.
     pub(crate) unsafe fn from_raw(hugetlb: &'h Hugetlb<P>, frame: HugeFrame, size: HugeSize) -> Self {
         Self { hugetlb, frame, size }
     }
@@ -529,16 +573,19 @@ impl<P: Platform> Drop for PageRef<'_, P> {
     }
 }
 
-/// A reference that was taken on a guess: the frame was read out of an entry, or named, and may have become a page in its
-/// next life before the reference was taken, and of another size.
+/// A speculative reference. The frame was read out of an entry, or named by a caller. Before the
+/// reference was taken, the page may have been freed and allocated again, even at another size.
 ///
-/// So this says nothing of the page. It is *confirmed*, by who looks again at what led to the frame, or dropped, which gives
-/// the reference back to whatever the page is by then (P4).
+/// So this value says nothing about the page. There are two ways to end it:
+///
+/// - The caller rechecks where the frame came from, and *confirms* the reference.
+/// - The value is dropped. The reference then goes back to whatever the page is by then (P4 in
+///   [`walk`](crate::walk)).
 ///
 /// # Invariants
 ///
 /// The page of `frame` has a reference that this value owns, and a pin if `pin`.
-#[must_use = "the guess is to be confirmed"]
+#[must_use = "a speculative reference must be confirmed"]
 pub(crate) struct Speculative<P: Platform, H: Deref<Target = Hugetlb<P>>> {
     system: H,
     frame: HugeFrame,
@@ -552,18 +599,18 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Speculative<P, H> {
     #[inline]
     pub(crate) fn take(system: H, frame: HugeFrame, pin: bool) -> Result<Self, NotHeld> {
         system.page(frame).try_hold(pin)?;
-        // INVARIANT: taken just now.
+        // INVARIANT: the reference was taken just now.
         Ok(Self { system, frame, pin })
     }
 
-    /// The record. What it says is true of the page that is held, which need not be the one that was meant.
+    /// The record of the page that is held, which need not be the page that was meant.
     #[inline]
     pub(crate) fn page(&self) -> &Page<P> {
         self.system.page(self.frame)
     }
 
-    /// Ends the guess: the caller has looked again, and this is the page that was meant. The reference, and the pin, pass to
-    /// the caller.
+    /// Confirms the reference: the caller has rechecked, and this is the page that was meant. The
+    /// reference, and the pin, pass to the caller.
     #[inline]
     pub(crate) fn confirmed(self) -> (H, HugeFrame) {
         let this = ManuallyDrop::new(self);
@@ -573,12 +620,13 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Speculative<P, H> {
 }
 
 impl<'h, P: Platform> Speculative<P, &'h Hugetlb<P>> {
-    /// The reference by itself, by a caller who wants whatever page is there now. It says of which size that is.
+    /// The plain reference, for a caller that accepts whatever page is there now. The result knows
+    /// the page's size.
     pub(crate) fn into_page(self) -> PageRef<'h, P> {
         debug_assert!(!self.pin, "a pin would stay behind");
         let size = size_of_pool(self.page().flags.load(Ordering::Acquire));
         let (hugetlb, frame) = self.confirmed();
-        // SAFETY: the reference passes over. While it is held the page stays of this size.
+        // SAFETY: the reference passes on. While it is held the page keeps this size.
         unsafe { PageRef::from_raw(hugetlb, frame, size) }
     }
 }

@@ -1,20 +1,29 @@
-//! Pools of huge pages, one for each size: how many there are, how many are free, reserved, surplus.
+//! Pools of huge pages, one for each size. A pool counts its pages, and which of them are free,
+//! reserved and surplus.
 //!
 //! # Protocol
 //!
-//! One spinning lock guards the counters and the lists; nothing else is taken under it, and the platform is not asked for
-//! pages, or given any, with it held. The counters always satisfy `reserved <= free <= total` and `surplus <= total`: a
-//! reserved page is never given to anybody else.
+//! One spinning lock guards the counters and the lists. No other lock is taken under it, and the
+//! platform is neither asked for pages nor given any while it is held.
 //!
-//! The lists run through the records of the pages, so that a page needs no memory to be free and is found without a
-//! search.
+//! The counters always satisfy `reserved <= free <= total` and `surplus <= total`. So a page is
+//! always left for each reservation.
 //!
-//! A free page that memory failure hits is never handed out again, and the pool loses it: it counts as neither free nor
-//! part of the pool, until it is found to be sound after all. If every free page is reserved, the reservations rest on it
-//! still: it counts as free until one of them is given back, and an allocation that needs the last page fails with
-//! [`PoolEmpty`].
+//! The lists run through the records of the pages. So a free page needs no memory of its own, and
+//! is found in its list without a search.
 //!
-//! Linux: `struct hstate` in include/linux/hugetlb.h; the counters of /proc/meminfo.
+//! # Memory failure
+//!
+//! A free page that memory failure hits is never allocated again.
+//!
+//! - It is *dissolved* if the pool has a free page that is not reserved: the pool counts it neither
+//!   as free nor as its own, until the page turns out to be sound.
+//! - If every free page is reserved, it is only *poisoned* at first: it still counts as free,
+//!   because a reservation counts on it. It is dissolved when one reservation is given back. Until
+//!   then an allocation that needs the last page fails with [`PoolEmpty`].
+//!
+//! Linux: `struct hstate` in include/linux/hugetlb.h; the counters of /proc/meminfo;
+//! `dissolve_free_huge_page()` in mm/hugetlb.c.
 
 mod list;
 
@@ -34,25 +43,25 @@ use crate::sync::SpinLock;
 pub struct PoolCounters {
     /// Pages of the pool, surplus ones included.
     pub total: u64,
-    /// Pages nobody uses.
+    /// Pages that are not in use.
     pub free: u64,
-    /// Pages promised to mappings that have not touched them yet.
+    /// Free pages that are reserved, for mappings that have not touched them yet.
     pub reserved: u64,
-    /// Pages above the configured size, which go back to the host when they are freed.
+    /// Pages above the configured size. They go back to the host when they are freed.
     pub surplus: u64,
 }
 
-/// The pool cannot promise as many pages as were asked for.
+/// The pool has fewer pages without a reservation than were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{asked} huge pages asked for, {available} available")]
 pub struct PoolEmpty {
-    /// Pages asked for beyond those the asker held reservations for.
+    /// Pages asked for, besides those that the caller has reservations for.
     pub asked: u64,
-    /// Pages free and promised to nobody, at that moment.
+    /// Pages that were free and not reserved at that moment.
     pub available: u64,
 }
 
-/// How many pages go to the platform, or to a list, before the pool's lock is let go for a moment.
+/// How many pages are moved before the pool's lock is released for a moment.
 const BATCH: u64 = 64;
 
 /// The huge pages of one size.
@@ -67,12 +76,14 @@ pub struct HugePool<P: Platform> {
 
 /// # Invariants
 ///
-/// `free` has the pages that may be handed out; `owed` and `lost` those that memory failure has hit. The `owed` ones count
-/// as free, and as part of the pool, because reservations rest on them; no page is available while there are such.
+/// - `free` has the pages that may be allocated.
+/// - `poisoned` has pages that memory failure has hit and that still count as free, because they
+///   are reserved. While there are any, no page is available without a reservation.
+/// - `dissolved` has pages that memory failure has hit and that the pool no longer counts.
 struct State {
     free: PageList,
-    owed: PageList,
-    lost: PageList,
+    poisoned: PageList,
+    dissolved: PageList,
     total: u64,
     reserved: u64,
     surplus: u64,
@@ -81,64 +92,65 @@ struct State {
 
 impl State {
     fn free(&self) -> u64 {
-        self.free.len() + self.owed.len()
+        self.free.len() + self.poisoned.len()
     }
 
     fn available(&self) -> u64 {
         self.free() - self.reserved
     }
 
-    /// Pages but for the surplus ones.
+    /// The pages that are not surplus.
     fn configured(&self) -> u64 {
         self.total - self.surplus
     }
 
-    /// A page has left the pool. Surplus pages go first. True if it was one.
-    fn lose(&mut self) -> bool {
+    /// Counts a page out of the pool. Surplus pages go first. True if it counted as one of them.
+    fn count_out(&mut self) -> bool {
         self.total -= 1;
         let was_surplus = self.surplus > 0;
         self.surplus -= u64::from(was_surplus);
         was_surplus
     }
 
-    /// Lets go of bad pages that reservations rested on, as far as they do not any more.
-    fn settle<P: Platform>(&mut self, hugetlb: &Hugetlb<P>) {
-        while self.owed.len() > 0 && self.available() > 0 {
-            // Which of them is all the same: the reservations rested on any of them.
-            let Some(frame) = self.owed.pop(hugetlb) else { return };
+    /// Dissolves poisoned pages, as far as reservations no longer need them.
+    fn dissolve_unreserved<P: Platform>(&mut self, hugetlb: &Hugetlb<P>) {
+        while self.poisoned.len() > 0 && self.available() > 0 {
+            // Any of them will do: a reservation is for any page of the pool.
+            let Some(frame) = self.poisoned.pop(hugetlb) else { return };
             // SAFETY: it was in a list of this pool.
-            unsafe { self.lost.push(hugetlb, frame) };
-            if self.lose() {
-                hugetlb.page(frame).set_lost_surplus();
+            unsafe { self.dissolved.push(hugetlb, frame) };
+            if self.count_out() {
+                hugetlb.page(frame).set_dissolved_surplus();
             }
         }
     }
 
-    /// Moves a free page to the bad ones; the pool loses it if no reservation rests on it.
+    /// Moves a free page to the poisoned ones, and dissolves it if no reservation needs it.
     ///
     /// # Safety
     ///
     /// It is in the list of free pages.
-    unsafe fn spoil<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame) {
+    unsafe fn poison<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame) {
         // SAFETY: by the contract of this function.
         unsafe { self.free.remove(hugetlb, frame) };
         // SAFETY: it was in a list of this pool.
-        unsafe { self.owed.push(hugetlb, frame) };
-        self.settle(hugetlb);
+        unsafe { self.poisoned.push(hugetlb, frame) };
+        self.dissolve_unreserved(hugetlb);
     }
 
-    /// A page that the caller has from the platform becomes one of the pool's.
+    /// Adds a page that has just come from the platform.
     ///
     /// # Safety
     ///
-    /// It came from there with the pool's size, and the caller has it to itself.
+    /// It came from the platform with the pool's size, and the caller has exclusive access to it.
     unsafe fn add<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame) {
         // SAFETY: by the contract of this function.
         unsafe { self.free.push(hugetlb, frame) };
         self.total += 1;
     }
 
-    /// Takes a free page out of the pool, to be given to the platform; `None` if none may go.
+    /// Takes a free page out of the pool, to be given to the platform. `None` if every free page is
+    /// reserved.
     fn shrink<P: Platform>(&mut self, hugetlb: &Hugetlb<P>) -> Option<HugeFrame> {
         if self.available() == 0 {
             return None;
@@ -149,13 +161,13 @@ impl State {
     }
 }
 
-/// What became of a page that memory failure hit while nobody used it.
+/// What became of a free page that memory failure hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spoilt {
-    /// The pool has lost it.
-    Lost,
-    /// It is never handed out, but promises rest on it.
-    Owed,
+pub(crate) enum Poisoned {
+    /// It is dissolved: the pool no longer counts it.
+    Dissolved,
+    /// It will never be allocated, but still counts as free, because every free page is reserved.
+    Reserved,
     /// It was hit before.
     Already,
 }
@@ -164,8 +176,8 @@ impl<P: Platform> HugePool<P> {
     pub(crate) const fn new(size: HugeSize) -> Self {
         let state = State {
             free: PageList::new(Listed::Free),
-            owed: PageList::new(Listed::Owed),
-            lost: PageList::new(Listed::Lost),
+            poisoned: PageList::new(Listed::Poisoned),
+            dissolved: PageList::new(Listed::Dissolved),
             total: 0,
             reserved: 0,
             surplus: 0,
@@ -174,11 +186,12 @@ impl<P: Platform> HugePool<P> {
         Self { size, state: SpinLock::<P, State>::new(state) }
     }
 
-    /// A page of the platform's that is of no pool yet, one that an entry can name.
+    /// Takes a page from the platform that is in no pool yet, and checks that an entry can name it.
     ///
     /// # Panics
     ///
-    /// If the platform broke its contract. To go on would set reserved bits in entries, or map part of another page.
+    /// If the platform broke its contract. Using such a page would set reserved bits in entries, or
+    /// map part of another page.
     fn take_from_platform(&self, hugetlb: &Hugetlb<P>) -> Option<HugeFrame> {
         let size = self.size;
         let frame = hugetlb.platform().alloc_huge(size)?;
@@ -194,7 +207,8 @@ impl<P: Platform> HugePool<P> {
     ///
     /// # Safety
     ///
-    /// It was in a list of this pool, or came from [`take_from_platform`](Self::take_from_platform), and the caller has it to itself.
+    /// It was in a list of this pool, or came from
+    /// [`take_from_platform`](Self::take_from_platform), and the caller has exclusive access to it.
     unsafe fn give_back(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame) {
         hugetlb.page(frame).retire();
         // SAFETY: by the invariants of `HugePool` it came from there with this size and nobody refers to it.
@@ -204,7 +218,8 @@ impl<P: Platform> HugePool<P> {
     /// Returns the pages of a list to the platform.
     fn give_all_back(&self, hugetlb: &Hugetlb<P>, mut pages: PageList) {
         while let Some(frame) = pages.pop(hugetlb) {
-            // SAFETY: by the invariants of `PageList` nobody else has it; only pages of this pool's size are put in one here.
+            // SAFETY: by the invariants of `PageList` this list has exclusive access to the page.
+            // Lists here hold pages of this pool's size only.
             unsafe { self.give_back(hugetlb, frame) };
         }
     }
@@ -233,23 +248,27 @@ impl<P: Platform> HugePool<P> {
         self.state.lock().overcommit
     }
 
-    /// Allows that many surplus pages from now on. Those that exist stay until they are freed.
+    /// Allows that many surplus pages from now on. Surplus pages that exist stay until they are
+    /// freed.
     pub fn set_overcommit(&self, pages: u64) {
         self.state.lock().overcommit = pages;
     }
 
-    /// Makes the pool `pages` large, surplus pages not counted, as far as that goes: it grows while the host has huge
-    /// pages, and never shrinks below what is in use or reserved (what is in use beyond the new size turns surplus).
-    /// Returns the size reached. Does not sleep.
+    /// Makes the pool `pages` large, surplus pages not counted, as far as that is possible. Returns
+    /// the size reached. Does not sleep.
+    ///
+    /// It grows while the host has huge pages. It never shrinks below what is in use or reserved:
+    /// pages in use beyond the new size become surplus.
     ///
     /// Linux: `set_max_huge_pages()` in mm/hugetlb.c; writing `nr_hugepages`.
     pub(crate) fn resize(&self, hugetlb: &Hugetlb<P>, pages: u64) -> u64 {
         let mut fresh = None;
-        // As many as are missing now: somebody who makes the pool smaller meanwhile does not keep this going for ever.
+        // As many attempts as pages are missing now: a caller that shrinks the pool meanwhile
+        // cannot keep this loop going for ever.
         let missing = pages.saturating_sub(self.state.lock().configured());
         for _ in 0..=missing {
             let mut state = self.state.lock();
-            // Surplus pages turn into proper ones before new ones are asked for.
+            // Surplus pages become configured ones before new ones are asked for.
             state.surplus -= state.surplus.min(pages.saturating_sub(state.configured()));
             if state.configured() >= pages {
                 break;
@@ -257,7 +276,7 @@ impl<P: Platform> HugePool<P> {
             if let Some(frame) = fresh.take() {
                 // SAFETY: taken from the platform below.
                 unsafe { state.add(hugetlb, frame) };
-                state.settle(hugetlb);
+                state.dissolve_unreserved(hugetlb);
                 if state.configured() >= pages {
                     break;
                 }
@@ -277,10 +296,10 @@ impl<P: Platform> HugePool<P> {
             if state.configured() <= pages {
                 return state.configured();
             }
-            let mut leaving = PageList::new(Listed::Nowhere);
+            let mut leaving = PageList::new(Listed::None);
             while leaving.len() < BATCH && state.configured() > pages {
                 let Some(frame) = state.shrink(hugetlb) else {
-                    // What is in use or reserved beyond the new size.
+                    // These pages are in use or reserved beyond the new size.
                     state.surplus += state.configured() - pages;
                     break;
                 };
@@ -292,11 +311,12 @@ impl<P: Platform> HugePool<P> {
         }
     }
 
-    /// Reserves `pages` more; takes surplus pages from the host if the pool is too small.
+    /// Reserves `pages` more. Takes surplus pages from the host if the pool has too few, as far as
+    /// `overcommit` allows.
     ///
     /// Linux: `gather_surplus_pages()` in mm/hugetlb.c.
     pub(crate) fn reserve(&self, hugetlb: &Hugetlb<P>, pages: u64) -> Result<(), PoolEmpty> {
-        let mut fresh = PageList::new(Listed::Nowhere);
+        let mut fresh = PageList::new(Listed::None);
         let reserved = loop {
             let mut state = self.state.lock();
             let available = state.available();
@@ -314,33 +334,34 @@ impl<P: Platform> HugePool<P> {
                 state.reserved += pages;
                 break Ok(());
             }
-            // Asked for with the lock released, and counted again then.
+            // The platform is asked with the lock released; then the loop counts again.
             drop(state);
             while fresh.len() < needed
                 && let Some(frame) = self.take_from_platform(hugetlb)
             {
-                // SAFETY: it is ours alone.
+                // SAFETY: taken from the platform just now, so this caller has exclusive access to
+                // it.
                 unsafe { fresh.push(hugetlb, frame) };
             }
             if fresh.len() < needed {
                 break Err(refused);
             }
         };
-        // What is not needed after all.
+        // Pages that turned out not to be needed.
         self.give_all_back(hugetlb, fresh);
         reserved
     }
 
-    /// Takes reservations back, and returns to the host the surplus pages that stood for them.
+    /// Takes reservations back, and returns to the host the surplus pages that were taken for them.
     ///
     /// Linux: `return_unused_surplus_pages()` in mm/hugetlb.c.
     pub(crate) fn unreserve(&self, hugetlb: &Hugetlb<P>, pages: u64) {
         let mut state = self.state.lock();
         state.reserved = state.reserved.saturating_sub(pages);
-        state.settle(hugetlb);
+        state.dissolve_unreserved(hugetlb);
         let mut left = pages.min(state.surplus);
         loop {
-            let mut leaving = PageList::new(Listed::Nowhere);
+            let mut leaving = PageList::new(Listed::None);
             while leaving.len() < BATCH.min(left)
                 && state.surplus > 0
                 && let Some(frame) = state.shrink(hugetlb)
@@ -359,19 +380,21 @@ impl<P: Platform> HugePool<P> {
         }
     }
 
-    /// Takes a page: one that was reserved for the caller, or one that was reserved for nobody, or a surplus page. It has no
-    /// reference yet.
+    /// Takes a page that has no reference yet.
+    ///
+    /// With `reserved` the caller has a reservation, which this uses. Otherwise it takes a free
+    /// page that is not reserved, or a surplus page.
     ///
     /// Linux: `dequeue_huge_page_vma()` and `alloc_surplus_huge_page()` in mm/hugetlb.c.
-    pub(crate) fn take(&self, hugetlb: &Hugetlb<P>, promised: bool) -> Result<HugeFrame, PoolEmpty> {
+    pub(crate) fn take(&self, hugetlb: &Hugetlb<P>, reserved: bool) -> Result<HugeFrame, PoolEmpty> {
         let mut fresh = None;
         let taken = loop {
             let mut state = self.state.lock();
             let available = state.available();
             let refused = PoolEmpty { asked: 1, available };
-            if promised || available > 0 {
+            if reserved || available > 0 {
                 let taken = state.free.pop(hugetlb);
-                if promised && taken.is_some() {
+                if reserved && taken.is_some() {
                     state.reserved = state.reserved.saturating_sub(1);
                 }
                 break taken.ok_or(refused);
@@ -384,7 +407,7 @@ impl<P: Platform> HugePool<P> {
                 state.surplus += 1;
                 break Ok(frame);
             }
-            // Asked for with the lock released, and looked again then.
+            // The platform is asked with the lock released; then the loop looks again.
             drop(state);
             fresh = self.take_from_platform(hugetlb);
             if fresh.is_none() {
@@ -398,34 +421,37 @@ impl<P: Platform> HugePool<P> {
         taken
     }
 
-    /// Takes a page without references back; with `restore`, the reservation it stood for as well.
+    /// Frees a page without references; with `restore`, its reservation is restored too.
     ///
-    /// Linux: `free_huge_page()` in mm/hugetlb.c. Where Linux would give a surplus page to the host although it has
-    /// just been reserved again, it stays here: `reserved <= free` holds always.
+    /// Linux: `free_huge_page()` in mm/hugetlb.c. Linux gives a surplus page to the host even if
+    /// its reservation has just been restored. Here it stays, so that `reserved <= free` always
+    /// holds.
     pub(crate) fn free(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame, restore: bool) {
         let mut state = self.state.lock();
         let page = hugetlb.page(frame);
         let foreign = !page.is_of(hugetlb);
         if foreign {
-            // A lockless walker of this system took a page that went to another one of the platform's meanwhile, and dropped it
-            // last. A surplus page goes to the host.
+            // A lockless walker of this system took a reference to a page that had meanwhile gone
+            // to another system on the same platform, and dropped the last one. The page becomes a
+            // surplus page here, which goes to the host.
             page.adopt(hugetlb);
             state.total += 1;
             state.surplus += 1;
         }
-        // SAFETY: its last reference is gone, and it is of this pool: the caller looked into the record.
+        // SAFETY: its last reference is gone, and it belongs to this pool: the caller looked into
+        // the record.
         unsafe { state.free.push(hugetlb, frame) };
         if restore && !foreign {
             state.reserved += 1;
         }
-        // With the pool's lock held: memory failure that hits a page in use has it seen here, for it holds the page until
-        // it has marked it.
+        // Read under the pool's lock. Memory failure that hits a page in use holds it until the
+        // page is marked, so the mark is seen here.
         if page.is_hwpoison() {
             // SAFETY: put in above.
-            unsafe { state.spoil(hugetlb, frame) };
+            unsafe { state.poison(hugetlb, frame) };
             return;
         }
-        state.settle(hugetlb);
+        state.dissolve_unreserved(hugetlb);
         let leaving = if state.surplus > 0 { state.shrink(hugetlb) } else { None };
         state.surplus -= u64::from(leaving.is_some());
         drop(state);
@@ -435,43 +461,43 @@ impl<P: Platform> HugePool<P> {
         }
     }
 
-    /// Memory failure has hit a page that nobody has a reference to. `None` if it is not in a list of the pool's: it is on
-    /// its way there or from there.
+    /// Takes a page without references out of use, because memory failure hit it. `None` if it is
+    /// in no list of the pool: it is on its way into use or out of it.
     ///
     /// Linux: `dissolve_free_huge_page()` in mm/hugetlb.c.
-    pub(crate) fn poison(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame) -> Option<Spoilt> {
+    pub(crate) fn poison(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame) -> Option<Poisoned> {
         let mut state = self.state.lock();
         let page = hugetlb.page(frame);
         match page.listed(hugetlb, self.size) {
-            Listed::Nowhere => return None,
-            Listed::Owed | Listed::Lost => return Some(Spoilt::Already),
+            Listed::None => return None,
+            Listed::Poisoned | Listed::Dissolved => return Some(Poisoned::Already),
             Listed::Free => {}
         }
         page.poison();
         // SAFETY: it says so, and the lock is held.
-        unsafe { state.spoil(hugetlb, frame) };
-        Some(if state.owed.len() > 0 { Spoilt::Owed } else { Spoilt::Lost })
+        unsafe { state.poison(hugetlb, frame) };
+        Some(if state.poisoned.len() > 0 { Poisoned::Reserved } else { Poisoned::Dissolved })
     }
 
-    /// A page that memory failure had hit, and that is free, is sound after all: the pool gets it back, or the host, if it
-    /// was a surplus page. False if it is not such a page.
+    /// Takes back a free page that memory failure had hit and that turned out to be sound. It goes
+    /// to the pool, or to the host if it was a surplus page. False if it is not such a page.
     ///
     /// Linux: `unpoison_memory()` in mm/memory-failure.c.
     pub(crate) fn unpoison(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame) -> bool {
         let mut state = self.state.lock();
         let page = hugetlb.page(frame);
         let list = match page.listed(hugetlb, self.size) {
-            Listed::Owed => &mut state.owed,
-            Listed::Lost => {
-                // The pool did not count it.
+            Listed::Poisoned => &mut state.poisoned,
+            Listed::Dissolved => {
+                // The pool did not count it any more.
                 state.total += 1;
-                &mut state.lost
+                &mut state.dissolved
             }
-            Listed::Nowhere | Listed::Free => return false,
+            Listed::None | Listed::Free => return false,
         };
         // SAFETY: it says so, and the lock is held.
         unsafe { list.remove(hugetlb, frame) };
-        let was_surplus = page.is_lost_surplus();
+        let was_surplus = page.is_dissolved_surplus();
         page.heal();
         if was_surplus {
             state.total -= 1;
@@ -479,7 +505,7 @@ impl<P: Platform> HugePool<P> {
             // SAFETY: taken out of a list of this pool just now.
             unsafe { state.free.push_last(hugetlb, frame) };
         }
-        state.settle(hugetlb);
+        state.dissolve_unreserved(hugetlb);
         drop(state);
         if was_surplus {
             // SAFETY: taken out of a list of this pool, and put into none.
@@ -488,15 +514,15 @@ impl<P: Platform> HugePool<P> {
         true
     }
 
-    /// Returns every page to the platform. The system is going away: nobody uses one any more.
+    /// Returns every page to the platform. The system is ending: no page is in use any more.
     pub(crate) fn release_all(&self, hugetlb: &Hugetlb<P>) {
         let mut state = self.state.lock();
         (state.reserved, state.total) = (0, 0);
-        let empty = || PageList::new(Listed::Nowhere);
+        let empty = || PageList::new(Listed::None);
         let lists = [
             core::mem::replace(&mut state.free, empty()),
-            core::mem::replace(&mut state.owed, empty()),
-            core::mem::replace(&mut state.lost, empty()),
+            core::mem::replace(&mut state.poisoned, empty()),
+            core::mem::replace(&mut state.dissolved, empty()),
         ];
         drop(state);
         for list in lists {

@@ -106,10 +106,10 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     }
 
     /// Takes a fresh page for this entry.
-    fn new_page(&self, beside_reserve: bool) -> Result<NewPage<'v, P>, NoPage> {
+    fn new_page(&self, avoid_reserve: bool) -> Result<NewPage<'v, P>, NoPage> {
         let vma = self.vma();
-        let (file, promises) = (vma.file(), vma.promises());
-        NewPage::take(file.hugetlb(), vma.size(), &promises, file.subpool(), self.index, beside_reserve)
+        let (file, reservations) = (vma.file(), vma.reservations());
+        NewPage::take(file.hugetlb(), vma.size(), &reservations, file.subpool(), self.index, avoid_reserve)
     }
 
     /// Linux: `hugetlb_no_page()`.

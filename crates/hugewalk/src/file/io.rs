@@ -10,7 +10,7 @@ use crate::mm::MapError;
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::pool::PoolEmpty;
-use crate::reserve::{NewPage, NoPage, Promises, SubPoolFull, release_range, reserve_range, unlist};
+use crate::reserve::{NewPage, NoPage, Reservations, SubPoolFull, release_range, reserve_range, unlist};
 use crate::task::Task;
 
 /// Why an operation on a file failed.
@@ -103,21 +103,24 @@ pub(super) fn range_end(offset: u64, length: u64) -> Result<u64, FileError> {
 }
 
 impl<P: Platform> HugeFile<P> {
-    /// Promises the file the pages of a byte range that it has neither got nor been promised, mapped or not: who maps the range
-    /// later needs no promise any more, and its faults find pages. The size stays. Sleeps.
+    /// Reserves pages for a byte range of the file, where it has neither a page nor a reservation.
+    /// Mapping the range later needs no further reservation, and faults there find pages. The size
+    /// stays. Sleeps.
     ///
-    /// What is promised stays with the file, as what a mapping promised does: until the pages come, [`unreserve`](Self::unreserve)
-    /// gives it back, the range is cut or punched off, or the file goes.
+    /// As with reservations made by a mapping, the reservations belong to the file. They stay until
+    /// a page uses them, [`unreserve`](Self::unreserve) gives them back, the range is truncated or
+    /// punched out, or the file is dropped.
     ///
     /// Takes the inode lock.
     ///
-    /// Linux: `hugetlb_reserve_pages()` in mm/hugetlb.c, as `hugetlb_file_setup()` calls it for `shmget(SHM_HUGETLB)` and
-    /// `memfd_create(MFD_HUGETLB)`.
+    /// Linux: `hugetlb_reserve_pages()` in mm/hugetlb.c, as `hugetlb_file_setup()` calls it for
+    /// `shmget(SHM_HUGETLB)` and `memfd_create(MFD_HUGETLB)`.
     ///
     /// # Errors
     ///
-    /// As of a mapping that reserves: [`MapError::ZeroLength`], [`MapError::Overflow`] past the largest file,
-    /// [`MapError::NoPage`], [`MapError::OutOfMemory`], [`MapError::WrongSystem`]. Nothing was promised then.
+    /// As for a mapping that reserves: [`MapError::ZeroLength`], [`MapError::Overflow`] past the
+    /// largest file, [`MapError::NoPage`], [`MapError::OutOfMemory`], [`MapError::WrongSystem`].
+    /// Nothing was reserved then.
     pub fn reserve(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), MapError> {
         task.enter(self.hugetlb())?;
         let pages = self.pages_of(offset, length).map_err(|error| match error {
@@ -125,15 +128,16 @@ impl<P: Platform> HugeFile<P> {
             _ => MapError::Overflow,
         })?;
         let inode_lock = self.lock_inode(task);
-        let map = Some(self.promises());
-        let promised =
+        let map = Some(self.reservations());
+        let reserved =
             reserve_range(self.hugetlb(), self.size_class(), map, self.subpool(), pages.start, pages.end);
         drop(inode_lock);
-        Ok(promised?)
+        Ok(reserved?)
     }
 
-    /// Gives back what the file was promised in a byte range and has no pages for, whoever had it promised: by
-    /// [`reserve`](Self::reserve), or by mapping the range. A later fault there takes a page that is free, if one is. Sleeps.
+    /// Gives back the reservations of a byte range that no page has used, made by
+    /// [`reserve`](Self::reserve) or by a mapping. A later fault there takes a page that is free
+    /// and not reserved, if there is one. Sleeps.
     ///
     /// Takes the inode lock, and the fault mutex of each page.
     ///
@@ -141,18 +145,20 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// # Errors
     ///
-    /// [`FileError::ZeroLength`], [`FileError::Negative`], [`FileError::TooLarge`]; [`FileError::OutOfMemory`] if there is no memory to note what is not
-    /// promised any more: what lies before is given back then.
+    /// [`FileError::ZeroLength`], [`FileError::Negative`], [`FileError::TooLarge`].
+    /// [`FileError::OutOfMemory`] if there is no memory to note which reservations are left; those
+    /// before that place are given back then.
     pub fn unreserve(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
         task.enter(self.hugetlb())?;
         let pages = self.pages_of(offset, length)?;
         let inode_lock = self.lock_inode(task);
         let mut next = pages.start;
-        while let Some(index) = self.next_promised(next..pages.end) {
-            // A fault that has found the promise takes its page before it lets this go, or not at all.
+        while let Some(index) = self.next_reserved(next..pages.end) {
+            // A fault holds this mutex from finding the reservation until it has its page, or has
+            // given up.
             let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
             if self.find_page(index).is_none() {
-                let given_back = unlist::<P>(self.promises(), index)?;
+                let given_back = unlist::<P>(self.reservations(), index)?;
                 release_range(self.hugetlb(), self.size_class(), self.subpool(), given_back);
             }
             drop(mutex);
@@ -162,10 +168,10 @@ impl<P: Platform> HugeFile<P> {
         Ok(())
     }
 
-    /// The first page of a range that is promised, or has come.
-    fn next_promised(&self, pages: Range<u64>) -> Option<u64> {
-        let promises = self.promises().lock();
-        let next = promises.iter().find(|promised| promised.end > pages.start)?.start.max(pages.start);
+    /// The first offset of a range that has a reservation or a page.
+    fn next_reserved(&self, pages: Range<u64>) -> Option<u64> {
+        let reservations = self.reservations().lock();
+        let next = reservations.iter().find(|reserved| reserved.end > pages.start)?.start.max(pages.start);
         (next < pages.end).then_some(next)
     }
 
@@ -296,8 +302,8 @@ impl<P: Platform> HugeFile<P> {
         if let Some(page) = self.find_page(index) {
             return Ok(page);
         }
-        let promises = Promises::File(self.promises());
-        let page = NewPage::take(hugetlb, self.size_class(), &promises, self.subpool(), index, false)?;
+        let reservations = Reservations::File(self.reservations());
+        let page = NewPage::take(hugetlb, self.size_class(), &reservations, self.subpool(), index, false)?;
         // SAFETY: taken above, with this size.
         unsafe { hugetlb.platform().zero_huge(page.frame(), self.size_class()) };
         // The inode lock keeps the size, and the file is made longer afterwards.

@@ -48,9 +48,9 @@ pub struct HugeFile<P: Platform> {
     /// Size in bytes. Written under the cache's lock.
     size: P::Word,
     cache: SpinLock<P, PageCache>,
-    promises: SpinLock<P, RegionMap>,
+    reservations: SpinLock<P, RegionMap>,
     i_mmap: RwSem<P, VmaTree<P>>,
-    /// How many places in that tree are promised to VMAs that will be put in; see `Room`. Counted up under `i_mmap` in write.
+    /// How many places in that tree are kept for VMAs that will be put in; see `Room`. Counted up under `i_mmap` in write.
     kept_room: AtomicUsize,
     inode_lock: SleepLock<P>,
 }
@@ -81,7 +81,7 @@ impl<P: Platform> HugeFile<P> {
             subpool: subpool.cloned(),
             size: <P as Barriers>::Word::new(0),
             cache: SpinLock::<P, _>::new(PageCache::new()),
-            promises: SpinLock::<P, _>::new(RegionMap::new()),
+            reservations: SpinLock::<P, _>::new(RegionMap::new()),
             i_mmap: RwSem::new(VmaTree::new()),
             kept_room: AtomicUsize::new(0),
             inode_lock: SleepLock::new(),
@@ -124,8 +124,8 @@ impl<P: Platform> HugeFile<P> {
         &self.hugetlb
     }
 
-    pub(crate) fn promises(&self) -> &SpinLock<P, RegionMap> {
-        &self.promises
+    pub(crate) fn reservations(&self) -> &SpinLock<P, RegionMap> {
+        &self.reservations
     }
 
     /// The page at `index`, with a reference for the caller.
@@ -261,8 +261,8 @@ impl<P: Platform> Drop for HugeFile<P> {
                 freed += 1;
             }
         }
-        let promised = self.promises.get_mut().del_to_end(0);
-        release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), promised - freed.min(promised));
+        let reserved = self.reservations.get_mut().del_to_end(0);
+        release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), reserved - freed.min(reserved));
     }
 }
 

@@ -143,8 +143,8 @@ impl<P: Platform> HugeFile<P> {
             // cache. Linux unmaps twice as well, see `truncate_pagecache()` in mm/truncate.c.
             self.unmap_offsets(gone.clone(), Zap::All, task);
         }
-        let promised = self.promises.lock().del_to_end(gone.start);
-        release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), promised - freed.min(promised));
+        let reserved = self.reservations.lock().del_to_end(gone.start);
+        release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), reserved - freed.min(reserved));
         drop(inode_lock);
         Ok(())
     }
@@ -176,7 +176,7 @@ impl<P: Platform> HugeFile<P> {
         let hole = inner.start >> size.shift()..inner.end >> size.shift();
         // Pages side by side, taken out of a reserved range in ascending order, leave one range more between them. So the
         // room for one is all that most holes need, and it is there before anything is changed.
-        drop(lock_with_room::<P, _, _>(&self.promises, RegionMap::ranges_mut, |_| 1)?);
+        drop(lock_with_room::<P, _, _>(&self.reservations, RegionMap::ranges_mut, |_| 1)?);
         self.zero_bytes(offset..inner.start, task);
         self.zero_bytes(inner.end..end, task);
         // The range stays part of the file, and a handler's write protections stay with it.
@@ -219,7 +219,7 @@ impl<P: Platform> HugeFile<P> {
         // The page takes its charge along, so the map must forget it before the fault mutex is let go: a fault that still
         // found the offset there would take a page that was reserved for somebody else. Without memory to note that, this
         // page and what follows stay.
-        unlist::<P>(&self.promises, index)?;
+        unlist::<P>(&self.reservations, index)?;
         self.evict(index);
         drop(mutex);
         Ok(())

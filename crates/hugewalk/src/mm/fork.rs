@@ -166,7 +166,7 @@ impl<'a, P: Platform> PinnedCopy<'a, P> {
         let (hugetlb, size) = (file.hugetlb(), vma.size());
         let index = vma.offset_of(address);
         // The parent's reservation is not used for the copy.
-        let copy = NewPage::take(hugetlb, size, &vma.promises(), file.subpool(), index, true)?;
+        let copy = NewPage::take(hugetlb, size, &vma.reservations(), file.subpool(), index, true)?;
         copy.set_private(file);
         // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
         unsafe { hugetlb.platform().copy_huge(of.frame(), copy.frame(), size) };

@@ -326,7 +326,7 @@ fn map_file<P: Platform>(
     let inode_lock = file.lock_inode(task);
     let offsets = vma.offsets();
     let reserve = || {
-        let map = shared.then(|| file.promises());
+        let map = shared.then(|| file.reservations());
         reserve_range(hugetlb, size, map, subpool, offsets.start, offsets.end)
     };
     let mut unmap = Some(unmap);

@@ -1,12 +1,12 @@
-//! Lists of pages that nobody uses, linked through the pages' own records: no page needs memory to be free, and each is
-//! found in its list at once.
+//! Lists of pages that are not in use, linked through the pages' own records. So a free page needs
+//! no memory of its own, and is found in its list without a search.
 
 use crate::addr::HugeFrame;
 use crate::hugetlb::Hugetlb;
 use crate::page::Listed;
 use crate::platform::Platform;
 
-/// Where a page stands in its list. All zeroes in a page that is in none.
+/// A page's links in its list. All zeroes in a page that is in none.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Links {
     next: Link,
@@ -27,12 +27,14 @@ impl Link {
     }
 }
 
-/// A list of pages. The last one put in comes out first: its record is in a processor's cache.
+/// A list of pages. The page put in last comes out first, since its record may still be in a
+/// processor's cache.
 ///
 /// # Invariants
 ///
-/// Each page in it came from the platform, has no reference, and is in this list alone; its flags say in which. Whoever has
-/// the list has the links of its pages: the pool under its lock, or the one who took the pages from the platform.
+/// Each page in it came from the platform, has no reference, and is in this list alone; its flags
+/// name the list. The owner of the list may touch the links of its pages: the pool under its lock,
+/// or the caller that took the pages from the platform.
 pub(super) struct PageList {
     kind: Listed,
     first: Link,
@@ -53,7 +55,8 @@ impl PageList {
     ///
     /// # Safety
     ///
-    /// The page came from the platform, has no reference, is in no list, and the caller has it to itself.
+    /// The page came from the platform, has no reference and is in no list, and the caller has
+    /// exclusive access to it.
     pub(super) unsafe fn push<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame) {
         // SAFETY: the caller has the page to itself, and hands it over.
         unsafe { self.insert(hugetlb, frame, Links { next: self.first, before: Link(0) }) };
@@ -69,13 +72,13 @@ impl PageList {
         unsafe { self.insert(hugetlb, frame, Links { next: Link(0), before: self.last }) };
     }
 
-    /// Puts a page in between two that are side by side.
+    /// Puts a page between two neighbours.
     ///
     /// # Safety
     ///
     /// As for [`push`](Self::push).
     unsafe fn insert<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame, links: Links) {
-        // SAFETY: the caller has the page to itself.
+        // SAFETY: the caller has exclusive access to the page.
         unsafe { *hugetlb.page(frame).links() = links };
         self.join(hugetlb, links.before, Link::to(frame));
         self.join(hugetlb, Link::to(frame), links.next);
@@ -83,7 +86,7 @@ impl PageList {
         self.len += 1;
     }
 
-    /// Takes the page out that was put in last.
+    /// Takes out the page at the front.
     pub(super) fn pop<P: Platform>(&mut self, hugetlb: &Hugetlb<P>) -> Option<HugeFrame> {
         let frame = self.first.frame()?;
         // SAFETY: the first page of the list is in the list.
@@ -91,7 +94,7 @@ impl PageList {
         Some(frame)
     }
 
-    /// Takes a page out, which is the caller's then.
+    /// Takes a page out. The caller has exclusive access to it then.
     ///
     /// # Safety
     ///
@@ -100,12 +103,12 @@ impl PageList {
         let page = hugetlb.page(frame);
         // SAFETY: by the type invariants the links of a page in the list are ours.
         let Links { next, before } = unsafe { core::mem::take(&mut *page.links()) };
-        page.set_listed(Listed::Nowhere);
+        page.set_listed(Listed::None);
         self.join(hugetlb, before, next);
         self.len -= 1;
     }
 
-    /// Makes two pages neighbours; with none on the one side, the other is at that end of the list.
+    /// Makes two pages neighbours. If one of them is none, the other becomes that end of the list.
     fn join<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, before: Link, next: Link) {
         match before.frame() {
             // SAFETY: by the type invariants the links of a page in the list are ours.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use thiserror::Error;
 
-use super::charge::NoPage;
+use super::reservation::NoPage;
 use super::{SubPoolAccount, SubPoolFull};
 use crate::addr::{HugeFrame, HugeSize};
 use crate::error::{Errno, OutOfMemory, WrongSystem};
@@ -24,7 +24,7 @@ pub enum SubPoolError {
         /// The maximum asked for.
         max: u64,
     },
-    /// The pool cannot promise the minimum.
+    /// The pool has too few pages to reserve the minimum.
     #[error(transparent)]
     PoolEmpty(#[from] PoolEmpty),
     /// No memory for the record.
@@ -75,7 +75,7 @@ impl<P: Platform> SubPool<P> {
         Ok(Arc::try_new(Self { hugetlb: Inside::new(hugetlb), size, account })?)
     }
 
-    /// Is it a mount of this system?
+    /// Does the mount belong to this system?
     pub(crate) fn check(&self, hugetlb: &Hugetlb<P>) -> Result<(), WrongSystem> {
         if core::ptr::eq::<Hugetlb<P>>(&raw const *self.hugetlb, hugetlb) { Ok(()) } else { Err(WrongSystem) }
     }
@@ -86,38 +86,38 @@ impl<P: Platform> SubPool<P> {
         self.size
     }
 
-    /// Pages charged and pages reserved for the minimum, at this moment.
+    /// Pages counted as used, and pages reserved for the minimum, at this moment.
     #[must_use]
     pub fn usage(&self) -> (u64, u64) {
         let account = self.account.lock();
         (account.used(), account.reserved())
     }
 
-    /// Pages that can still be charged, if there is a maximum: `f_bfree` of `statfs(2)`.
+    /// Pages that the mount may still use, if it has a maximum: `f_bfree` of `statfs(2)`.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
         let account = self.account.lock();
         account.max().map(|max| max.saturating_sub(account.used()))
     }
 
-    /// Charges `pages` and reserves from the pool those that the minimum does not cover.
+    /// Counts `pages` as used, and reserves from the pool those that the minimum does not cover.
     pub(super) fn reserve(&self, pages: u64) -> Result<(), NoPage> {
         let mut account = self.account.lock();
         let asked = account.take(pages)?;
         self.hugetlb.pool(self.size).reserve(&self.hugetlb, asked).map_err(|error| {
-            // The account has been locked since the charge, so nothing is left over.
+            // The account has been locked since `take`, so there is nothing to drop.
             let _ = account.cancel(pages, asked);
             NoPage::from(error)
         })
     }
 
-    /// Uncharges `pages` that were reserved and never taken.
+    /// Counts `pages` as no longer used: they were reserved and never taken.
     pub(super) fn unreserve(&self, pages: u64) {
         let droppable = self.account.lock().give_back(pages);
         self.hugetlb.pool(self.size).unreserve(&self.hugetlb, droppable);
     }
 
-    /// Charges one page and takes it: a reserved one if the minimum covers it.
+    /// Counts one page as used and takes it: a reserved one if the minimum covers it.
     pub(super) fn take_page(&self) -> Result<HugeFrame, NoPage> {
         let mut account = self.account.lock();
         let asked = account.take(1)?;
@@ -127,19 +127,21 @@ impl<P: Platform> SubPool<P> {
         })
     }
 
-    /// Uncharges a page and gives it back to the pool, reserved if the minimum needs it.
+    /// Counts a page as no longer used, and frees it to the pool. The minimum keeps a reservation
+    /// for it if it needs one.
     pub(crate) fn free_page(&self, frame: HugeFrame) {
         let mut account = self.account.lock();
         let keep = account.give_back(1) == 0;
-        // Both under the account's lock: who charged the minimum's reservation before the pool has it would take a page
-        // that is promised to somebody else.
+        // Both happen under the account's lock. Otherwise a caller could use the minimum's
+        // reservation before the pool has it, and take a page that is reserved for somebody else.
         self.hugetlb.pool(self.size).free(&self.hugetlb, frame, keep);
     }
 }
 
 impl<P: Platform> Drop for SubPool<P> {
     fn drop(&mut self) {
-        // Every page and reservation holds the sub-pool, directly or through its file; so the minimum is whole.
+        // Every page and every reservation holds the sub-pool, directly or through its file. So
+        // none is left, and the minimum is whole.
         let reserved = self.account.lock().reserved();
         self.hugetlb.pool(self.size).unreserve(&self.hugetlb, reserved);
     }

@@ -1,26 +1,27 @@
 //! The map behind reservations: which page offsets have a reservation, or have used it.
 //!
-//! A file has one for all its shared mappings, and there an offset in the map has a reservation or a page. A private
-//! mapping has one of its own that says the reverse: an offset in the map has used its reservation up.
+//! A file has one map for all its shared mappings. An offset in it has a reservation or a page. A
+//! private mapping has a map of its own with the reverse meaning: an offset in it has used its
+//! reservation.
 //!
-//! Ranges are half open, in huge pages, sorted, disjoint, and never touch: two ranges that meet become one. So a
+//! Ranges are half open, in huge pages, sorted and disjoint. Two ranges that meet become one. So a
 //! file that is reserved whole costs one element, however many mappings reserved it piece by piece.
 //!
 //! # Protocol
 //!
-//! The map has no lock of its own. Its owner holds one over the whole of *prepare, ask, charge, add*:
+//! The map has no lock of its own. Its owner holds one over all of *prepare, ask, reserve, add*:
 //!
 //! 1. [`RegionMap::prepare`] makes room, and is the only step that can run out of memory; an owner with a spinning lock
 //!    makes the room before it takes the lock (`lock_regions`);
-//! 2. [`RegionMap::missing`] says how many pages have to be charged;
-//! 3. the owner charges them to the sub-pool and the pool, and walks away if that fails: nothing is to be undone
-//!    here;
+//! 2. [`RegionMap::missing`] says how many pages must be reserved;
+//! 3. the owner reserves them from the sub-pool and the pool; if that fails, there is nothing to
+//!    undo here;
 //! 4. [`RegionMap::add`] cannot fail any more.
 //!
-//! Linux drops its lock between asking and adding, because the charge may sleep; so it has to count the additions in
-//! progress, keep spare elements for them, and cope with an answer that has become stale (`region_abort()` and the
-//! cache of regions). An owner that must let go of the lock in step 3 asks again before it adds, and charges or
-//! gives back the difference.
+//! Linux drops its lock between asking and adding, because reserving may sleep. So it counts the
+//! additions in progress, keeps spare elements for them, and copes with an answer that has become
+//! stale (`region_abort()` and the cache of regions). An owner that releases the lock in step 3
+//! must ask again before it adds, and reserve or give back the difference.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -29,11 +30,12 @@ use crate::error::OutOfMemory;
 
 /// A set of page offsets, kept as sorted ranges.
 ///
-/// All offsets and counts are in huge pages. A range `from..to` with `from >= to` is empty: asking about it, adding
-/// and deleting it answer 0. The offset `u64::MAX` itself is never in the map, since no half-open range reaches it.
+/// All offsets and counts are in huge pages. A range `from..to` with `from >= to` is empty: asking
+/// about it, adding it and deleting it answer 0. The offset `u64::MAX` itself is never in the map,
+/// since no half-open range reaches it.
 ///
-/// A query costs a binary search and the ranges it overlaps; a change costs in addition the move of the elements
-/// behind it, if their number changes.
+/// A query costs a binary search and the ranges it overlaps. A change also costs moving the
+/// elements behind it, if their number changes.
 ///
 /// # Invariants
 ///
@@ -93,8 +95,8 @@ impl RegionMap {
     /// Makes room so that the next `n_changes` calls of [`add`](Self::add) and [`del`](Self::del) cannot fail,
     /// whatever their ranges.
     ///
-    /// One change needs one more element at most. Room is not counted per caller: who shares the map with others
-    /// keeps the lock from here to the change.
+    /// One change needs at most one more element. Room is not counted per caller: a caller that
+    /// shares the map with others holds the lock from here to the change.
     ///
     /// # Errors
     ///
@@ -107,7 +109,7 @@ impl RegionMap {
         self.ranges.try_reserve(n_changes).map_err(|_| OutOfMemory)
     }
 
-    /// Where the room is, for an owner that makes it with its lock released.
+    /// The list of ranges, for an owner that makes room with its lock released.
     pub(crate) fn ranges_mut(&mut self) -> &mut Vec<Range<u64>> {
         &mut self.ranges
     }
@@ -170,20 +172,21 @@ impl RegionMap {
         Ok(self.cut(first, from, to))
     }
 
-    /// As [`del`](Self::del), by an owner that must not allocate: fails if an element more is needed and there is no room.
+    /// As [`del`](Self::del), for an owner that must not allocate. Fails if one more element is
+    /// needed and there is no room.
     pub(crate) fn del_in_place(&mut self, from: u64, to: u64) -> Result<u64, OutOfMemory> {
         let full = self.ranges.len() == self.ranges.capacity();
         if full && self.del_splits(from, to) { Err(OutOfMemory) } else { self.del(from, to) }
     }
 
-    /// Would deleting `from..to` make two elements of one?
+    /// Would deleting `from..to` split an element in two?
     pub(crate) fn del_splits(&self, from: u64, to: u64) -> bool {
         let first = self.ranges.partition_point(|r| r.end <= from);
         from < to && self.ranges.get(first).is_some_and(|r| r.start < from && to < r.end)
     }
 
-    /// Deletes everything from `from` on, and returns how many pages that were. Cannot fail: nothing is left behind
-    /// the cut that would need an element.
+    /// Deletes everything from `from` on, and returns how many pages that were. Cannot fail:
+    /// deleting to the end splits no element.
     ///
     /// Linux: `region_del()` with `LONG_MAX` as its end, in mm/hugetlb.c; this is what truncation and the last unmap
     /// of a private mapping use.
@@ -192,8 +195,8 @@ impl RegionMap {
         self.cut(first, from, u64::MAX)
     }
 
-    /// Deletes `from..to`, which has no element strictly around it. `first` is the first element that ends behind
-    /// `from`.
+    /// Deletes `from..to`, which does not split an element. `first` is the first element that ends
+    /// behind `from`.
     fn cut(&mut self, first: usize, from: u64, to: u64) -> u64 {
         let mut gone = 0;
         // The elements to drop whole: the first one may keep its head, the last one its tail.

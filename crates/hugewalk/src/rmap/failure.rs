@@ -16,7 +16,7 @@ use crate::arch::{Entry, LeafFlags};
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::Platform;
-use crate::pool::Spoilt;
+use crate::pool::Poisoned;
 use crate::rmap::displace::Instead;
 use crate::task::Task;
 
@@ -44,7 +44,7 @@ impl<P: Platform> Hugetlb<P> {
     /// # Errors
     ///
     /// [`PageError::NoHugePage`], [`PageError::OnItsWay`]: nothing was changed. [`PageError::Hwpoison`]: it was hit before.
-    /// [`PageError::Held`], [`PageError::Promised`]: done, but the pool loses the page later.
+    /// [`PageError::Held`], [`PageError::Reserved`]: done, but the pool loses the page later.
     pub fn memory_failure(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<Recovery, PageError> {
         self.fail(task, frame, None)
     }
@@ -73,9 +73,9 @@ impl<P: Platform> Hugetlb<P> {
                 Err(PageError::NotInUse) => {
                     let (head, size) = self.huge_page_at(frame)?;
                     match self.pool(size).poison(self, head) {
-                        Some(Spoilt::Lost) => return Ok(Recovery::Free),
-                        Some(Spoilt::Owed) => return Err(PageError::Promised),
-                        Some(Spoilt::Already) => return Err(PageError::Hwpoison),
+                        Some(Poisoned::Dissolved) => return Ok(Recovery::Free),
+                        Some(Poisoned::Reserved) => return Err(PageError::Reserved),
+                        Some(Poisoned::Already) => return Err(PageError::Hwpoison),
                         None => {}
                     }
                 }

@@ -34,7 +34,7 @@ use crate::fault::leaf_flags;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::{Event, Platform, ROUNDS};
-use crate::pool::Spoilt;
+use crate::pool::Poisoned;
 use crate::rmap::displace::Instead;
 use crate::task::Task;
 use crate::vma::Vma;
@@ -72,7 +72,7 @@ impl<P: Platform> Hugetlb<P> {
     /// # Errors
     ///
     /// As for [`migrate`](Self::migrate), but a page that memory failure has hit is out of use already, and one that nobody uses
-    /// leaves the pool at once, or later ([`PageError::Promised`]).
+    /// leaves the pool at once, or later ([`PageError::Reserved`]).
     pub fn soft_offline(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<(), PageError> {
         self.retire(task, frame, None)
     }
@@ -107,8 +107,8 @@ impl<P: Platform> Hugetlb<P> {
                 Err(PageError::NotInUse) => {
                     let (head, size) = self.huge_page_at(frame)?;
                     match self.pool(size).poison(self, head) {
-                        Some(Spoilt::Lost | Spoilt::Already) => return Ok(()),
-                        Some(Spoilt::Owed) => return Err(PageError::Promised),
+                        Some(Poisoned::Dissolved | Poisoned::Already) => return Ok(()),
+                        Some(Poisoned::Reserved) => return Err(PageError::Reserved),
                         None => {}
                     }
                 }
@@ -217,7 +217,7 @@ impl<P: Platform> LockedPage<'_, P> {
             }
             self.hugetlb.pass_owner(self.page.frame(), new.frame());
             // SAFETY: frozen just now; the new page is ours alone.
-            unsafe { new.page().succeed(old) };
+            unsafe { new.page().inherit(old) };
             true
         };
         if old.is_anon() {

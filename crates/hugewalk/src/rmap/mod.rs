@@ -96,10 +96,10 @@ pub enum PageError {
     /// Memory failure never hit the page.
     #[error("memory failure has not hit the page")]
     Sound,
-    /// The page is free, but promises rest on it. It will never be handed out, and leaves the pool when one of them is
-    /// given back.
-    #[error("every free page is promised")]
-    Promised,
+    /// The page is free, but every free page is reserved. It will never be allocated, and leaves
+    /// the pool when a reservation is given back.
+    #[error("every free page is reserved")]
+    Reserved,
     /// The pool has no page to move it to.
     #[error(transparent)]
     PoolEmpty(#[from] PoolEmpty),
@@ -115,7 +115,7 @@ impl PageError {
         match self {
             Self::NoHugePage { .. } => Errno::ENXIO,
             Self::NotInUse => Errno::ENOENT,
-            Self::Held { .. } | Self::Sound | Self::Promised => Errno::EBUSY,
+            Self::Held { .. } | Self::Sound | Self::Reserved => Errno::EBUSY,
             Self::OnItsWay => Errno::EAGAIN,
             Self::Private | Self::WrongSystem(_) => Errno::EINVAL,
             Self::Hwpoison => Errno::EHWPOISON,

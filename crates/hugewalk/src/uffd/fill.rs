@@ -190,7 +190,7 @@ impl<P: Platform> Place<'_, '_, P> {
         // A private mapping may go on past the end of the file. But what truncation cuts off, it cuts off here too.
         let was_within = file.has_index(index);
         let hugetlb = file.hugetlb();
-        let page = NewPage::take(hugetlb, vma.size(), &vma.promises(), file.subpool(), index, false)?;
+        let page = NewPage::take(hugetlb, vma.size(), &vma.reservations(), file.subpool(), index, false)?;
         // SAFETY: taken above; `page_of` made the bytes one page at most.
         unsafe { hugetlb.platform().write_huge(page.frame(), 0, bytes) };
         if !vma.is_shared() {

@@ -28,7 +28,7 @@ use crate::error::OutOfMemory;
 use crate::file::HugeFile;
 use crate::mm::Mm;
 use crate::platform::Platform;
-use crate::reserve::{PrivateReserve, Promises};
+use crate::reserve::{PrivateReserve, Reservations};
 use crate::sync::{Arc, RwSem, Word as _};
 use crate::uffd::{Context, Reason};
 
@@ -360,11 +360,11 @@ impl<P: Platform> Vma<P> {
     }
 
     /// The reservation that a fault here may use.
-    pub(crate) fn promises(&self) -> Promises<'_, P> {
+    pub(crate) fn reservations(&self) -> Reservations<'_, P> {
         match &self.reserve {
-            _ if self.is_shared() => Promises::File(self.file.promises()),
-            Some(reserve) => Promises::Owner(reserve),
-            None => Promises::Nobody,
+            _ if self.is_shared() => Reservations::File(self.file.reservations()),
+            Some(reserve) => Reservations::Owner(reserve),
+            None => Reservations::Nobody,
         }
     }
 

@@ -103,7 +103,7 @@ fn with_a_maximum_the_reserve_is_filled_by_the_return_that_goes_below_the_minimu
 }
 
 #[test]
-fn a_charge_that_is_given_back_at_once_need_not_drop_what_it_asked_for() {
+fn a_take_that_is_given_back_at_once_need_not_drop_what_it_asked_for() {
     // The take asked for one; the give keeps both, since one page in use is below the minimum of 2.
     follow(
         Some(10),
@@ -113,7 +113,7 @@ fn a_charge_that_is_given_back_at_once_need_not_drop_what_it_asked_for() {
 }
 
 #[test]
-fn a_charge_that_the_pool_refuses_leaves_no_trace() {
+fn a_take_that_the_pool_refuses_leaves_no_trace() {
     let mut account = SubPoolAccount::new(Some(10), Some(2));
     assert_eq!(account.take(1), Ok(0));
     assert_eq!(account.take(2), Ok(1));
@@ -122,7 +122,7 @@ fn a_charge_that_the_pool_refuses_leaves_no_trace() {
 }
 
 #[test]
-fn a_refused_charge_drops_what_no_longer_fits_the_reserve() {
+fn a_refused_take_drops_what_no_longer_fits_the_reserve() {
     let mut account = SubPoolAccount::new(None, Some(2));
     assert_eq!(account.take(1), Ok(0));
     assert_eq!(account.take(4), Ok(3));
@@ -160,7 +160,7 @@ fn without_a_maximum_the_first_pages_back_fill_the_reserve() {
 }
 
 #[test]
-fn what_was_never_charged_is_not_given_back() {
+fn what_was_never_taken_is_not_given_back() {
     follow(
         Some(10),
         Some(2),
@@ -189,7 +189,7 @@ fn the_counter_is_the_limit_of_a_mount_without_one() {
 fn the_error_says_what_was_asked_and_what_is_left() {
     let full = SubPoolAccount::new(Some(4), None).take(6).unwrap_err();
     assert_eq!(full, SubPoolFull { asked: 6, left: 4 });
-    assert_eq!(full.to_string(), "6 huge pages asked of a mount that has 4 left");
+    assert_eq!(full.to_string(), "6 huge pages asked for, but the mount has 4 left");
 }
 
 proptest! {
@@ -207,29 +207,29 @@ proptest! {
         let ceiling = max.unwrap_or(u64::MAX);
         let mut account = SubPoolAccount::new(max, min);
         let mut global = floor;
-        let mut charged = 0;
+        let mut used = 0;
         for op in ops {
             match op {
                 Take(pages) => match account.take(pages) {
                     Ok(more) => {
                         prop_assert!(more <= pages);
-                        charged += pages;
+                        used += pages;
                         global += more;
                     }
                     Err(full) => {
-                        prop_assert_eq!(full, SubPoolFull { asked: pages, left: ceiling - charged });
+                        prop_assert_eq!(full, SubPoolFull { asked: pages, left: ceiling - used });
                         prop_assert!(full.left < pages);
                     }
                 },
                 Give(pages) => {
-                    let pages = pages.min(charged);
+                    let pages = pages.min(used);
                     let fewer = account.give_back(pages);
                     prop_assert!(fewer <= pages);
-                    charged -= pages;
+                    used -= pages;
                     global -= fewer;
                 }
             }
-            prop_assert_eq!(account.used(), charged);
+            prop_assert_eq!(account.used(), used);
             prop_assert!(account.used() <= ceiling);
             prop_assert!(account.reserved() <= floor);
             prop_assert_eq!(global, account.used() + account.reserved());
@@ -241,11 +241,11 @@ proptest! {
                 prop_assert_eq!((account.used(), account.reserved()), before);
             }
         }
-        global -= account.give_back(charged);
+        global -= account.give_back(used);
         prop_assert_eq!((global, account.used(), account.reserved()), (floor, 0, floor));
     }
 
-    /// Each charge is refused or granted only after the next operation has run.
+    /// Each `take` is refused or granted only after the next operation has run.
     #[test]
     #[cfg_attr(miri, ignore)]
     fn refusals_that_come_late_keep_the_sum_right(
@@ -255,19 +255,19 @@ proptest! {
     ) {
         let mut account = SubPoolAccount::new(max, min);
         let mut global = min.unwrap_or(0);
-        let mut charged = 0;
+        let mut used = 0;
         for (taken, given, refused) in ops {
             let Ok(more) = account.take(taken) else { continue };
-            let given = given.min(charged);
+            let given = given.min(used);
             global -= account.give_back(given);
-            charged -= given;
+            used -= given;
             if refused {
                 global -= account.cancel(taken, more);
             } else {
                 global += more;
-                charged += taken;
+                used += taken;
             }
-            prop_assert_eq!(account.used(), charged);
+            prop_assert_eq!(account.used(), used);
             prop_assert!(account.reserved() <= min.unwrap_or(0));
             prop_assert_eq!(global, account.used() + account.reserved());
         }

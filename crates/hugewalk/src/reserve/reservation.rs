@@ -1,4 +1,4 @@
-//! Taking pages and ranges: region map, mount and pool in step.
+//! Takes pages and reserves ranges, and keeps region map, mount and pool in step.
 
 use thiserror::Error;
 
@@ -12,13 +12,13 @@ use crate::platform::Platform;
 use crate::pool::PoolEmpty;
 use crate::sync::{Arc, RwSem, SpinLock, SpinLockGuard, lock_with_room};
 
-/// Why a page, or the promise of pages, could not be had. Nothing was changed.
+/// Why no page could be taken, or none reserved. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NoPage {
     /// No memory for bookkeeping.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
-    /// The pool has none left.
+    /// The pool has too few pages without a reservation.
     #[error(transparent)]
     PoolEmpty(#[from] PoolEmpty),
     /// The mount's maximum is reached.
@@ -26,9 +26,10 @@ pub enum NoPage {
     SubPoolFull(SubPoolFull),
 }
 
-/// The reservations of a private mapping, owned by the process that made it. Linux: `struct resv_map` of a VMA.
+/// The reservations of a private mapping. The process that made the mapping owns them. Linux:
+/// `struct resv_map` of a VMA.
 ///
-/// The map has the opposite meaning of a file's: a page offset that is in it has used its reservation up.
+/// The map has the opposite meaning of a file's: an offset in it has used its reservation.
 pub(crate) struct PrivateReserve<P: Platform> {
     /// Stands in for the VMA lock, which private mappings do not have.
     pub(crate) lock: RwSem<P, ()>,
@@ -40,10 +41,12 @@ impl<P: Platform> PrivateReserve<P> {
         Arc::try_new(Self { lock: RwSem::new(()), used: SpinLock::<P, _>::new(RegionMap::new()) })
     }
 
-    /// The page that was taken for an offset goes back to the pool: true if its promise was used up for it, and is there
-    /// again. Without memory to note that, it stays used up.
+    /// Restores the reservation of the page at `index`, which is about to be freed. True if the
+    /// page had used one, and it is restored. Without memory to note that, the reservation stays
+    /// used.
     ///
-    /// Linux: `vma_needs_reservation()` and `vma_add_reservation()` in `__unmap_hugepage_range()`, from 6.12 on.
+    /// Linux: `vma_needs_reservation()` and `vma_add_reservation()` in `__unmap_hugepage_range()`,
+    /// from 6.12 on.
     pub(crate) fn restore(&self, index: u64, room: Room) -> bool {
         let undone = match room {
             Room::MayGrow => unlist::<P>(&self.used, index),
@@ -56,13 +59,14 @@ impl<P: Platform> PrivateReserve<P> {
 /// May a change allocate?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// No spinning lock is held: there may be more room than there was.
+    /// No spinning lock is held, so more room may be allocated.
     MayGrow,
-    /// A spinning lock may be held, so nothing is allocated.
+    /// A spinning lock may be held, so nothing may be allocated.
     AsItIs,
 }
 
-/// Locks a region map once it has room for one change, if `changes` says that there will be one: it cannot fail then.
+/// Locks a region map. If `changes` says that there will be a change, the map has room for it then,
+/// so that the change cannot fail.
 fn lock_regions<P: Platform>(
     map: &SpinLock<P, RegionMap>,
     changes: impl Fn(&RegionMap) -> bool,
@@ -76,17 +80,19 @@ pub(crate) fn unlist<P: Platform>(map: &SpinLock<P, RegionMap>, index: u64) -> R
     lock_regions::<P>(map, |map| map.del_splits(index, end))?.del_in_place(index, end)
 }
 
-/// Whose promises a fault may use.
-pub(crate) enum Promises<'a, P: Platform> {
-    /// Those of the file: the offset is in the map if it is promised.
+/// Whose reservations a fault may use.
+pub(crate) enum Reservations<'a, P: Platform> {
+    /// Those of the file. An offset in the map is reserved.
     File(&'a SpinLock<P, RegionMap>),
-    /// Those of the private mapping the process made itself: the offset is in the map if they were used.
+    /// Those of a private mapping that this process made itself. An offset in the map has used its
+    /// reservation.
     Owner(&'a PrivateReserve<P>),
-    /// None: a private mapping inherited by fork, or one made without reservation.
+    /// None: a private mapping inherited by fork, or one made without reservations.
     Nobody,
 }
 
-/// Promises the part of `from..to` of a file that is not promised yet. Linux: `hugetlb_reserve_pages()`.
+/// Reserves the part of `from..to` that the file has no reservation for yet. Linux:
+/// `hugetlb_reserve_pages()`.
 pub(crate) fn reserve_range<P: Platform>(
     hugetlb: &Hugetlb<P>,
     size: HugeSize,
@@ -104,12 +110,13 @@ pub(crate) fn reserve_range<P: Platform>(
     };
     let mut map = lock_regions::<P>(map, |_| true)?;
     reserve(map.missing(from, to))?;
-    // Cannot fail: room was made above, and the lock has been held since.
+    // Cannot fail: room was made above, and the lock has been held since then.
     map.add(from, to)?;
     Ok(())
 }
 
-/// Takes back promises for `pages` pages that nobody took up. Linux: the end of `hugetlb_unreserve_pages()`.
+/// Takes back `pages` reservations that no page has used. Linux: the end of
+/// `hugetlb_unreserve_pages()`.
 pub(crate) fn release_range<P: Platform>(
     hugetlb: &Hugetlb<P>,
     size: HugeSize,
@@ -122,16 +129,17 @@ pub(crate) fn release_range<P: Platform>(
     }
 }
 
-/// What taking a page changed in the promises, to be undone if the page is not used after all.
+/// What taking a page changed in the reservations. It is undone if the page is not used after all.
 enum Undo<'a, P: Platform> {
     Nothing,
     /// The offset was added to the file's map.
     Added(&'a SpinLock<P, RegionMap>),
-    /// The owner's promise was marked used.
+    /// The owner's reservation was marked used.
     Used(&'a PrivateReserve<P>),
 }
 
-/// A page taken from the pool and not yet in use. Dropped, it goes back with whatever it was charged to.
+/// A page that was taken from the pool and is not yet in use. Dropping it gives back the page, and
+/// the reservation that it used.
 pub(crate) struct NewPage<'a, P: Platform> {
     page: PageRef<'a, P>,
     undo: Undo<'a, P>,
@@ -139,52 +147,53 @@ pub(crate) struct NewPage<'a, P: Platform> {
 }
 
 impl<'a, P: Platform> NewPage<'a, P> {
-    /// Takes a page for offset `index`. Does not sleep. The contents are whatever was there.
+    /// Takes a page for offset `index`. The contents are whatever was there before. Does not sleep.
     ///
-    /// `beside_reserve`: the owner copies a page that its children share, and shall not use its reservation for that if
-    /// there are other pages.
+    /// `avoid_reserve`: the owner copies a page that its children share. It must not use its
+    /// reservation for that while other pages are available.
     ///
     /// Linux: `alloc_huge_page()` in mm/hugetlb.c.
     pub(crate) fn take(
         hugetlb: &'a Hugetlb<P>,
         size: HugeSize,
-        promises: &Promises<'a, P>,
+        reservations: &Reservations<'a, P>,
         subpool: Option<&Arc<SubPool<P>>>,
         index: u64,
-        beside_reserve: bool,
+        avoid_reserve: bool,
     ) -> Result<Self, NoPage> {
         let end = index.saturating_add(1);
-        let promised = || hugetlb.pool(size).take(hugetlb, true).map_err(NoPage::from);
-        let charged = || match subpool {
+        let reserved = || hugetlb.pool(size).take(hugetlb, true).map_err(NoPage::from);
+        let unreserved = || match subpool {
             Some(subpool) => subpool.take_page(),
             None => hugetlb.pool(size).take(hugetlb, false).map_err(NoPage::from),
         };
-        // The frame; whether freeing it unused restores a promise; what else to undo.
-        let (frame, restore, undo) = match *promises {
-            _ if beside_reserve => (charged()?, false, Undo::Nothing),
-            Promises::Nobody => (charged()?, false, Undo::Nothing),
-            Promises::File(lock) => {
+        // The frame, whether freeing it before its first use restores a reservation, and what else
+        // to undo.
+        let (frame, restore, undo) = match *reservations {
+            _ if avoid_reserve => (unreserved()?, false, Undo::Nothing),
+            Reservations::Nobody => (unreserved()?, false, Undo::Nothing),
+            Reservations::File(lock) => {
                 let mut map = lock_regions::<P>(lock, |map| !map.contains(index))?;
                 if map.contains(index) {
-                    (promised()?, true, Undo::Nothing)
+                    (reserved()?, true, Undo::Nothing)
                 } else {
-                    let frame = charged()?;
+                    let frame = unreserved()?;
                     map.add(index, end)?;
                     (frame, false, Undo::Added(lock))
                 }
             }
-            Promises::Owner(reserve) => {
+            Reservations::Owner(reserve) => {
                 let mut used = lock_regions::<P>(&reserve.used, |used| !used.contains(index))?;
                 if used.contains(index) {
-                    (charged()?, false, Undo::Nothing)
+                    (unreserved()?, false, Undo::Nothing)
                 } else {
-                    let frame = promised()?;
+                    let frame = reserved()?;
                     used.add(index, end)?;
                     (frame, true, Undo::Used(reserve))
                 }
             }
         };
-        // SAFETY: just taken from the pool: ours alone.
+        // SAFETY: just taken from the pool, so this caller has exclusive access.
         unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), restore) };
         // SAFETY: the reference that `hand_out` set up is ours.
         let page = unsafe { PageRef::from_raw(hugetlb, frame, size) };
@@ -199,13 +208,13 @@ impl<'a, P: Platform> NewPage<'a, P> {
         self.page.page()
     }
 
-    /// The page is for a private mapping of `file`, at the offset it was taken for.
+    /// Notes that the page is for a private mapping of `file`, at the offset it was taken for.
     pub(crate) fn set_private(&self, file: &Arc<HugeFile<P>>) {
         self.page.set_private(file, self.index);
     }
 
-    /// The page is in use now, by holders with references of their own: its promise is used up. The reference that came
-    /// with it goes on to the caller.
+    /// Marks the page as in use, by holders with references of their own: its reservation is used.
+    /// The reference of this value passes to the caller.
     pub(crate) fn commit(mut self) -> PageRef<'a, P> {
         self.undo = Undo::Nothing;
         self.page().forget_reserve();
@@ -222,9 +231,12 @@ impl<P: Platform> Drop for NewPage<'_, P> {
             Undo::Used(reserve) => unlist::<P>(&reserve.used, self.index),
         };
         if undone.is_err() {
-            // Taking one offset out of the middle of a range needs room for a second range, and somebody else has used
-            // the room that adding it left behind. An owner's promise then counts as used, and the page as unpromised. In
-            // a file's map the offset stays, which says that it is promised: so the page goes back as a promise.
+            // Removing one offset from the middle of a range makes two ranges. That needs room, and
+            // the room that adding the offset left behind may have been used meanwhile. Then:
+            //
+            // - A private mapping's reservation counts as used, and the page goes back without one.
+            // - In a file's map the offset stays, which says that it is reserved. So the page goes
+            //   back with its reservation restored.
             match self.undo {
                 Undo::Added(_) => self.page().restore_reserve(),
                 Undo::Used(_) | Undo::Nothing => self.page().forget_reserve(),
