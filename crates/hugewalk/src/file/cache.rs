@@ -1,8 +1,10 @@
-//! A file's pages by their offset.
+//! The pages of a file, by their offset.
 //!
-//! Chunks of as many pages as a table has entries, in a sorted list: a terabyte touched all over is a list of a
-//! thousand chunks. The cache lies under a spinning lock, so it neither allocates nor frees: its owner brings the memory
-//! that a page needs, and is given what a page leaves behind.
+//! A sorted list of chunks, each with as many pages as a table has entries: a terabyte of 2 MiB
+//! pages is a list of a thousand chunks.
+//!
+//! The cache lies under a spinning lock, so it neither allocates nor frees. Its owner brings the
+//! memory that a new page needs, and takes back the memory of a chunk that became empty.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -13,7 +15,7 @@ use crate::platform::ENTRIES;
 
 const SHIFT: u32 = ENTRIES.trailing_zeros();
 
-/// The pages of one aligned run of offsets. Those in a cache are not empty.
+/// The pages of one aligned run of offsets. Chunks in a cache are not empty.
 pub(crate) struct Chunk {
     number: u64,
     used: u32,
@@ -21,7 +23,7 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
-    /// A chunk for a cache that asked for one.
+    /// An empty chunk, for a cache that needs one.
     pub(crate) fn new() -> Result<Self, OutOfMemory> {
         let mut pages = Vec::new();
         pages.try_reserve_exact(ENTRIES)?;
@@ -35,7 +37,7 @@ impl Chunk {
     }
 }
 
-/// A page cannot go in before the cache has been given a chunk for it, and room in the list of chunks.
+/// The cache needs a chunk for the page, and room in the list of chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoChunk;
 
@@ -60,7 +62,7 @@ impl PageCache {
         self.chunks.get(at)?.pages.get(within(index)).copied().flatten()
     }
 
-    /// Where the room for chunks is, to be made with the cache's lock released.
+    /// The list of chunks, for an owner that makes room with the cache's lock released.
     pub(crate) fn chunks_mut(&mut self) -> &mut Vec<Chunk> {
         &mut self.chunks
     }
@@ -70,7 +72,8 @@ impl PageCache {
         self.search(index >> SHIFT).is_err()
     }
 
-    /// Puts a page in where there is none. If that needs a chunk, it takes the one in `fresh`. Does not allocate.
+    /// Puts a page in where there is none. Takes the chunk in `fresh` if it needs one. Does not
+    /// allocate.
     pub(crate) fn insert(
         &mut self,
         index: u64,
@@ -96,7 +99,7 @@ impl PageCache {
         Ok(())
     }
 
-    /// Puts another page in the place of the one at `index`. False if there is none.
+    /// Replaces the page at `index`. False if there is none.
     pub(crate) fn replace(&mut self, index: u64, frame: HugeFrame) -> bool {
         let Ok(at) = self.search(index >> SHIFT) else {
             return false;
@@ -105,7 +108,8 @@ impl PageCache {
         place.and_then(Option::as_mut).map(|page| *page = frame).is_some()
     }
 
-    /// Takes the page at `index` out. With it comes the chunk that it leaves empty, to be dropped with the lock released.
+    /// Takes the page at `index` out. Returns it, and the chunk if it became empty, which the
+    /// caller drops with the lock released.
     pub(crate) fn remove(&mut self, index: u64) -> Option<(HugeFrame, Option<Chunk>)> {
         let at = self.search(index >> SHIFT).ok()?;
         let chunk = self.chunks.get_mut(at)?;

@@ -14,23 +14,30 @@ use crate::task::Task;
 use crate::vma::Vma;
 use crate::vma::held::KeepsVma;
 
-/// What lies between the ranks of two neighbours, so that others fit in.
+/// The distance between the ranks of two neighbours, so that others fit in.
 const GAP: u64 = 1 << 32;
 
 /// The VMAs of a file by the offset they start at. Linux: the interval tree `i_mmap`.
 ///
-/// A sorted list of pointers. Overlap is found by bisection: no VMA reaches further back than the longest one.
+/// A sorted list of pointers. Overlaps are found by bisection: no VMA reaches further back than the
+/// longest one.
 ///
-/// Of VMAs that start at the same offset, the one that came last is the last; only the copy that fork makes comes right
-/// behind its original. So who visits them all, while fork copies the parent's entries to the child, finds each entry at
-/// the parent before it is copied or at the child afterwards. And who is met first can be told: a hole takes a shared table
-/// from one after the other, and its page from the last. Linux: `vma_interval_tree_insert()` and
-/// `vma_interval_tree_insert_after()` in mm/interval_tree.c, the latter in `dup_mmap()`.
+/// VMAs that start at the same offset lie in the order in which they were inserted, with one
+/// exception: the copy that fork makes lies right behind its original. This order has two uses.
+///
+/// - A walker visits all VMAs while fork copies the parent's entries to the child. It finds each
+///   entry in the parent before the entry is copied, or in the child afterwards.
+/// - The order of visits is defined. A hole punch unshares a table from one VMA after the other,
+///   and takes its page out of the last one.
+///
+/// Linux: `vma_interval_tree_insert()` and `vma_interval_tree_insert_after()` in
+/// mm/interval_tree.c; `dup_mmap()` calls the latter.
 ///
 /// # Invariants
 ///
-/// Sorted by start offset, then by [`rank`](Vma::rank), which differs between any two of the same offset; `longest` is at
-/// least the length of every VMA in it.
+/// - Sorted by start offset, then by [`rank`](Vma::rank), which differs between any two VMAs of the
+///   same offset.
+/// - `longest` is at least the length of every VMA in the tree.
 pub(crate) struct VmaTree<P: Platform> {
     vmas: Vec<Arc<Vma<P>>>,
     longest: u64,
@@ -41,11 +48,11 @@ impl<P: Platform> VmaTree<P> {
         Self { vmas: Vec::new(), longest: 0 }
     }
 
-    /// Where a VMA is, if it is in here.
+    /// The position of a VMA, if it is in the tree.
     fn position(&self, vma: &Vma<P>) -> Option<usize> {
         let key = |vma: &Vma<P>| (vma.offset(), vma.rank());
         let at = self.vmas.binary_search_by_key(&key(vma), |other| key(other)).ok()?;
-        // One that is not in here has a rank, too, from when it was.
+        // A VMA that has left the tree keeps its last rank, so the pointers are compared.
         self.vmas.get(at).filter(|found| core::ptr::eq::<Vma<P>>(&raw const ***found, vma))?;
         Some(at)
     }
@@ -56,14 +63,15 @@ impl<P: Platform> VmaTree<P> {
         first..self.vmas.partition_point(|vma| vma.offset() <= offset)
     }
 
-    /// Puts a VMA in at `at`, behind all of a smaller offset and before all of a larger one.
-    /// Takes up room that there is.
+    /// Inserts a VMA at `at`, behind all of a smaller offset and before all of a larger one. There
+    /// must be room for it.
     fn put_at(&mut self, at: usize, vma: Arc<Vma<P>>) {
         debug_assert!(self.vmas.len() < self.vmas.capacity(), "no room was made");
         let offset = vma.offset();
         let rank = self.rank_between(at, offset).unwrap_or_else(|| {
             for (number, vma) in (1..).zip(self.vmas.get(self.of_offset(offset)).unwrap_or_default()) {
-                // No two are the same in between: `i_mmap` is held in write, so nobody looks.
+                // Some ranks may be equal in between; `i_mmap` is held in write, so no other thread
+                // looks.
                 vma.set_rank(number * GAP);
             }
             // There is room now, since there are fewer VMAs than a gap is wide.
@@ -74,7 +82,7 @@ impl<P: Platform> VmaTree<P> {
         self.vmas.insert(at, vma);
     }
 
-    /// A rank for a VMA of this offset that comes to lie at `at`, if there is one left.
+    /// A rank for a VMA of this offset at position `at`, if one is left.
     fn rank_between(&self, at: usize, offset: u64) -> Option<u64> {
         let rank = |at: usize| self.vmas.get(at).filter(|vma| vma.offset() == offset).map(|vma| vma.rank());
         let before = at.checked_sub(1).and_then(rank).unwrap_or(0);
@@ -95,24 +103,28 @@ impl<P: Platform> VmaTree<P> {
 }
 
 impl<P: Platform> HugeFile<P> {
-    /// Takes `i_mmap` in read: nobody unshares a table of this file. Sleeps.
+    /// Takes `i_mmap` in read. While it is held, no table of this file is unshared. Sleeps.
     ///
-    /// While it is held, nothing that takes another lock may be called: not `fault`, which may take `i_mmap` to share, no operation of an
-    /// address space that maps the file, and none of the file. Walks are what it is for. See
+    /// It is meant for walks. While it is held, the caller must not call anything that takes
+    /// another lock: not `fault`, which may take `i_mmap` to share a table, no operation of an
+    /// address space that maps the file, and none of the file. See
     /// [`mm`](crate::mm#while-a-guard-is-held).
     #[must_use]
     pub fn i_mmap_read<'f>(&'f self, task: &mut Task<P>) -> IMmapReadGuard<'f, P> {
         IMmapReadGuard { tree: self.i_mmap.read(task), file: self, _handle: self.hugetlb.handle() }
     }
 
-    /// Takes `i_mmap` in write: nobody shares a table of this file, and the holder may unshare. Sleeps. While it is held the same
-    /// calls are allowed as under [`i_mmap_read`](Self::i_mmap_read), and [`Gather::scope`](crate::gather::Gather::scope).
+    /// Takes `i_mmap` in write. While it is held, no table of this file is shared, and the holder
+    /// may unshare. Sleeps.
+    ///
+    /// The same calls are allowed as under [`i_mmap_read`](Self::i_mmap_read), and
+    /// [`Gather::scope`](crate::gather::Gather::scope).
     #[must_use]
     pub fn i_mmap_write<'f>(&'f self, task: &mut Task<P>) -> IMmapWriteGuard<'f, P> {
         IMmapWriteGuard { tree: self.i_mmap.write(task), file: self, _handle: self.hugetlb.handle() }
     }
 
-    /// Takes `i_mmap` in write if that needs no waiting. Does not sleep.
+    /// Takes `i_mmap` in write if it is free. Does not sleep.
     pub(crate) fn i_mmap_try_write(&self) -> Option<IMmapWriteGuard<'_, P>> {
         Some(IMmapWriteGuard { tree: self.i_mmap.try_write()?, file: self, _handle: self.hugetlb.handle() })
     }
@@ -122,7 +134,8 @@ impl<P: Platform> HugeFile<P> {
 pub struct IMmapReadGuard<'f, P: Platform> {
     file: &'f HugeFile<P>,
     tree: ReadSem<'f, P, VmaTree<P>>,
-    /// The guard may outlive its task, and whoever drops the last handle of the system wants the lock. Released after it.
+    /// The guard may outlive its task, and dropping the last handle of the system takes this lock.
+    /// So the guard has a handle. It is released after the lock.
     _handle: Option<Arc<Hugetlb<P>>>,
 }
 
@@ -161,24 +174,27 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
         self.tree.overlapping(offsets).map(|vma| FileProof { vma })
     }
 
-    /// Lets the lock go while `work` runs, for a protocol in which its holder does that too early.
+    /// Releases the lock while `work` runs, for a weaker protocol in which the holder releases it
+    /// too early.
     pub(crate) fn released(&self, work: impl FnOnce()) {
         let lock = WriteSem::<P, _>::rwlock(&self.tree);
-        // SAFETY: held by this guard, and taken again below, before the guard can let it go.
+        // SAFETY: this guard holds the lock, and it is taken again below before the guard can
+        // release it.
         unsafe { lock.force_unlock_write() };
         work();
         core::mem::forget(lock.write());
     }
 
-    /// Makes room for `more` VMAs beside those that room is kept for.
+    /// Makes room for `more` VMAs, besides the places that are kept.
     fn prepare(&mut self, more: usize) -> Result<(), OutOfMemory> {
-        // Relaxed: counted up under this lock alone. Where a count down is missed, there is too much room.
+        // Relaxed: the count goes up under this lock only. Missing a decrement makes too much room,
+        // which is harmless.
         let kept = self.file.kept_room.load(Ordering::Relaxed);
         self.tree.vmas.try_reserve(kept.saturating_add(more))?;
         Ok(())
     }
 
-    /// Puts a VMA in, behind all others of the same offset, in room that was kept for it.
+    /// Inserts a VMA behind all others of the same offset, in room that was kept for it.
     pub(crate) fn insert(&mut self, vma: Arc<Vma<P>>, room: &mut Room<P>) {
         room.use_up(self.file);
         self.put(vma);
@@ -189,7 +205,7 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
         self.tree.put_at(at, vma);
     }
 
-    /// Puts the copy in that fork has made of a VMA, right behind the original.
+    /// Inserts fork's copy of a VMA right behind the original.
     pub(crate) fn insert_after(&mut self, original: &Vma<P>, copy: Arc<Vma<P>>) -> Result<(), OutOfMemory> {
         self.prepare(1)?;
         match self.tree.position(original) {
@@ -199,7 +215,7 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
         Ok(())
     }
 
-    /// Puts `new` in the place of `old`, whose bounds it has. `old` is in the tree.
+    /// Replaces `old`, which is in the tree, by `new`, which has the same bounds.
     pub(crate) fn replace(&mut self, old: &Vma<P>, new: Arc<Vma<P>>) {
         let place = self.tree.position(old).and_then(|at| self.tree.vmas.get_mut(at));
         debug_assert!(place.is_some(), "{old:?} is not in the tree of its file");
@@ -209,8 +225,8 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
         }
     }
 
-    /// Takes `old` out, and puts others in, the first of them in the room that `old` leaves, the rest in room that was kept.
-    /// `old` is in the tree.
+    /// Removes `old`, which is in the tree, and inserts `others`: the first in the room that `old`
+    /// leaves, the rest in room that was kept.
     pub(crate) fn exchange(
         &mut self,
         old: &Vma<P>,
@@ -226,7 +242,7 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
         }
     }
 
-    /// Takes a VMA out.
+    /// Removes a VMA.
     pub(crate) fn remove(&mut self, vma: &Vma<P>) {
         if let Some(at) = self.tree.position(vma) {
             self.tree.vmas.remove(at);
@@ -249,12 +265,13 @@ impl<P: Platform> KeepsVma<P> for IMmapWriteGuard<'_, P> {
     }
 }
 
-/// Room for VMAs in the tree of a file, kept while `i_mmap` is free: whatever others put in meanwhile, these do not fail any
-/// more. Dropped, it gives back what it still has.
+/// Room for VMAs in the tree of a file, kept while `i_mmap` is free: inserting these cannot fail,
+/// whatever else is inserted meanwhile. Dropping it gives back the places that are left.
 ///
 /// # Invariants
 ///
-/// `kept_room` of the file counts these places. Under `i_mmap` in write the tree has room for as many VMAs as that counts.
+/// `kept_room` of the file counts these places. Under `i_mmap` in write the tree has room for as
+/// many VMAs as that counts.
 pub(crate) struct Room<P: Platform> {
     file: Option<Arc<HugeFile<P>>>,
     places: usize,
@@ -269,17 +286,18 @@ impl<P: Platform> Room<P> {
     ) -> Result<Self, OutOfMemory> {
         let mut i_mmap = file.i_mmap_write(task);
         i_mmap.prepare(places)?;
-        // INVARIANT: there is that much room beside what was kept before, and `i_mmap` is held.
+        // INVARIANT: there is that much room besides what was kept before, and `i_mmap` is held.
         file.kept_room.fetch_add(places, Ordering::Relaxed);
         Ok(Self { file: Some(file.clone()), places })
     }
 
-    /// None.
+    /// No room.
     pub(crate) const fn none() -> Self {
         Self { file: None, places: 0 }
     }
 
-    /// One of its places is taken, or will be before `i_mmap`, which the caller holds in write, is let go.
+    /// Uses one of its places. The caller holds `i_mmap` in write, and takes the place before
+    /// releasing it.
     fn use_up(&mut self, file: &HugeFile<P>) {
         let is_kept =
             self.places > 0 && self.file.as_ref().is_some_and(|own| core::ptr::eq(&raw const **own, file));

@@ -26,8 +26,8 @@ pub enum FileError {
     /// A length of 0.
     #[error("the length is 0")]
     ZeroLength,
-    /// An offset, length or size that no file has: a number below 0, where it is read with a sign.
-    #[error("{value:#x} is more than a file can have")]
+    /// An offset, length or size that is negative when it is read with a sign, as no file's is.
+    #[error("{value:#x} is too large for a file")]
     Negative {
         /// The number.
         value: u64,
@@ -35,13 +35,14 @@ pub enum FileError {
     /// A range that ends past the largest file.
     #[error("the range ends past the largest file")]
     TooLarge,
-    /// The pool has no page left. Pages allocated before stay.
+    /// The pool has no page left. Pages that were allocated before stay.
     #[error(transparent)]
     PoolEmpty(#[from] PoolEmpty),
-    /// The mount's limit is reached. Pages allocated before stay.
+    /// The mount's limit is reached. Pages that were allocated before stay.
     #[error(transparent)]
     SubPoolFull(SubPoolFull),
-    /// Memory failure has hit the page, and its contents are lost. Pages written before it stay so. Linux: `EIO`.
+    /// Memory failure has hit the page, and its contents are lost. Pages that were written before
+    /// it stay written. Linux: `EIO`.
     #[error("page {index} has a hardware error")]
     Hwpoison {
         /// Offset of the page in the file, in huge pages.
@@ -181,8 +182,8 @@ impl<P: Platform> HugeFile<P> {
         Ok(offset >> self.size_class().shift()..end.div_ceil(self.size_class().bytes()))
     }
 
-    /// Gives the file pages of zeroes in a byte range where it has none, and makes it long enough for the range unless
-    /// `keep_size`. Sleeps.
+    /// Allocates zeroed pages in a byte range wherever the file has none. Makes the file long
+    /// enough for the range unless `keep_size`. Sleeps.
     ///
     /// Takes the inode lock, and the fault mutex of each page.
     ///
@@ -190,7 +191,7 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; the pages allocated before it stay, the size is as it was.
+    /// [`FileError`]; pages that were allocated before it stay, and the size is unchanged.
     pub fn allocate(
         &self,
         task: &mut Task<P>,
@@ -214,15 +215,17 @@ impl<P: Platform> HugeFile<P> {
         Ok(())
     }
 
-    /// Reads bytes from `offset` on; what has no page reads as zeroes. Returns how many: fewer than asked for where the file
-    /// ends, and before a page that memory failure has hit. Which of the two it was, the next read tells: 0 bytes, or the
+    /// Reads bytes from `offset` on, and returns how many. A range without pages reads as zeroes.
+    ///
+    /// It returns fewer bytes than asked for at the end of the file, and before a page that memory
+    /// failure has hit. The next read tells which of the two it was: it returns 0 bytes, or the
     /// error.
     ///
     /// Takes no sleeping lock. Linux: `hugetlbfs_read_iter()` in fs/hugetlbfs/inode.c.
     ///
     /// # Errors
     ///
-    /// [`FileError::Hwpoison`] if not even the first byte could be read: memory failure has hit its page.
+    /// [`FileError::Hwpoison`] if memory failure has hit the page of the first byte.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, FileError> {
         let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX);
         let count = into.len().min(left);
@@ -239,7 +242,7 @@ impl<P: Platform> HugeFile<P> {
                     return Err(FileError::Hwpoison { index });
                 }
                 Some(page) if page.page().is_hwpoison() => return Ok((at - offset) as usize),
-                // SAFETY: the page is held, and `piece` keeps to it.
+                // SAFETY: the page is held, and `piece` stays inside it.
                 Some(page) => unsafe { self.hugetlb().platform().read_huge(page.frame(), within, piece) },
                 None => piece.fill(0),
             }
@@ -249,14 +252,15 @@ impl<P: Platform> HugeFile<P> {
         Ok(count)
     }
 
-    /// Writes bytes from `offset` on, with pages where there are none, and makes the file long enough. Sleeps.
+    /// Writes bytes from `offset` on. Allocates pages where there are none, and makes the file long
+    /// enough. Sleeps.
     ///
-    /// Takes the inode lock, and the fault mutex of each page. (Linux has no `write(2)` for these files; a kernel that
-    /// loads a guest's memory wants it.)
+    /// Takes the inode lock, and the fault mutex of each page. (Linux has no `write(2)` for these
+    /// files. A kernel uses it to load a guest's memory.)
     ///
     /// # Errors
     ///
-    /// [`FileError`]; what was written before it stays.
+    /// [`FileError`]; bytes that were written before it stay written.
     pub fn write_at(&self, task: &mut Task<P>, offset: u64, from: &[u8]) -> Result<(), FileError> {
         task.enter(self.hugetlb())?;
         if from.is_empty() {
@@ -269,13 +273,13 @@ impl<P: Platform> HugeFile<P> {
         while !rest.is_empty() {
             let (index, within, here) = self.piece(at, rest.len());
             let (piece, later) = rest.split_at(here);
-            // Written under the fault mutex: who moves the page has it too.
+            // Written under the fault mutex, which migration holds too.
             let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
             let page = self.find_or_allocate(index)?;
             if page.page().is_hwpoison() {
                 return Err(FileError::Hwpoison { index });
             }
-            // SAFETY: the page is held, and `piece` keeps to it.
+            // SAFETY: the page is held, and `piece` stays inside it.
             unsafe { self.hugetlb().platform().write_huge(page.frame(), within, piece) };
             drop(page);
             drop(mutex);
@@ -287,7 +291,7 @@ impl<P: Platform> HugeFile<P> {
         Ok(())
     }
 
-    /// The page of an offset, the place in it, and how many of `length` bytes lie in that page.
+    /// The page of an offset, the offset in that page, and how many of `length` bytes lie in it.
     fn piece(&self, offset: u64, length: usize) -> (u64, u64, usize) {
         let size = self.size_class();
         let within = offset & (size.bytes() - 1);
@@ -306,7 +310,8 @@ impl<P: Platform> HugeFile<P> {
         let page = NewPage::take(hugetlb, self.size_class(), &reservations, self.subpool(), index, false)?;
         // SAFETY: taken above, with this size.
         unsafe { hugetlb.platform().zero_huge(page.frame(), self.size_class()) };
-        // The inode lock keeps the size, and the file is made longer afterwards.
+        // The inode lock keeps the size from shrinking, and the caller makes the file longer
+        // afterwards.
         self.insert_beyond_eof(index, page.frame())?;
         Ok(page.commit())
     }

@@ -3,9 +3,11 @@
 //! # Protocol
 //!
 //! - `i_mmap`, a sleeping reader/writer lock, guards the tree. Sharing a table holds it in read, unsharing in write.
-//! - The page cache has a spinning lock. The size changes under it, and a page goes in under it only below the size; so
-//!   a page that a fault brings and a truncation that shrinks the file are ordered one way or the other.
-//! - Who puts a page in, takes it out, moves it, or writes to it from the file's side, holds its fault mutex.
+//! - The page cache has a spinning lock. The size changes under it, and a page goes in under it
+//!   only below the size. So the lock orders a fault that brings a page against a truncation that
+//!   shrinks the file.
+//! - A caller that puts a page in, takes it out, moves it, or writes to it through the file, holds
+//!   the page's fault mutex.
 //! - Truncation, hole punch and preallocation exclude each other by the inode lock.
 //!
 //! Linux: fs/hugetlbfs/inode.c.
@@ -36,11 +38,12 @@ use crate::sync::{Arc, RwSem, SleepLock, SpinLock, Unowned, Word, lock_with_room
 ///
 /// Anonymous shared memory, memory files and SysV segments are such files too, without a name.
 ///
-/// Dropping the last reference gives the file's pages and reservations back. It takes spinning locks only, and time in
-/// proportion to the pages. An address space that maps the file has a reference until it has unmapped it.
+/// Dropping the last reference frees the file's pages and reservations. It takes spinning locks
+/// only, and time in proportion to the pages. An address space that maps the file holds a reference
+/// until it has unmapped it.
 pub struct HugeFile<P: Platform> {
     hugetlb: Inside<P>,
-    /// For its pages to find it.
+    /// Lets the file's pages find it.
     me: Unowned<Self>,
     id: u64,
     size_class: HugeSize,
@@ -50,18 +53,20 @@ pub struct HugeFile<P: Platform> {
     cache: SpinLock<P, PageCache>,
     reservations: SpinLock<P, RegionMap>,
     i_mmap: RwSem<P, VmaTree<P>>,
-    /// How many places in that tree are kept for VMAs that will be put in; see `Room`. Counted up under `i_mmap` in write.
+    /// How many places in that tree are kept for VMAs that are about to be inserted; see `Room`.
+    /// Incremented under `i_mmap` in write.
     kept_room: AtomicUsize,
     inode_lock: SleepLock<P>,
 }
 
 impl<P: Platform> HugeFile<P> {
-    /// An empty file whose pages have this size, charged to `subpool` if it lies on a mount with limits.
+    /// An empty file whose pages have this size. They count against `subpool` if the file lies on a
+    /// mount with limits.
     ///
     /// # Errors
     ///
-    /// [`FileError::WrongSystem`] or [`FileError::WrongMount`] if the mount is none of this system's, or has pages of another
-    /// size; [`FileError::OutOfMemory`].
+    /// [`FileError::WrongSystem`] if the mount belongs to another system; [`FileError::WrongMount`]
+    /// if it has pages of another size; [`FileError::OutOfMemory`].
     pub fn new(
         hugetlb: &Arc<Hugetlb<P>>,
         size_class: HugeSize,
@@ -88,7 +93,7 @@ impl<P: Platform> HugeFile<P> {
         })?)
     }
 
-    /// A number no other file or address space of the system has.
+    /// A number that no other file or address space of the system has.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
@@ -100,7 +105,7 @@ impl<P: Platform> HugeFile<P> {
         self.size_class
     }
 
-    /// The mount it is charged to.
+    /// The mount that its pages count against.
     #[must_use]
     pub fn subpool(&self) -> Option<&Arc<SubPool<P>>> {
         self.subpool.as_ref()
@@ -109,8 +114,8 @@ impl<P: Platform> HugeFile<P> {
     /// Its size in bytes. Linux: `i_size`.
     #[must_use]
     pub fn size(&self) -> u64 {
-        // Acquire: pairs with the Release in `set_size` and `grow_to`. Where more than one value matters, the cache's lock,
-        // under which both store, orders them.
+        // Acquire: pairs with the Release in `set_size` and `grow_to`. Both store under the cache's
+        // lock, which orders the size against other values.
         self.size.load(Ordering::Acquire)
     }
 
@@ -133,18 +138,19 @@ impl<P: Platform> HugeFile<P> {
         let cache = self.cache.lock();
         let frame = cache.find(index)?;
         self.hugetlb.page(frame).hold();
-        // SAFETY: the reference was taken above, while the cache's own kept the page.
+        // SAFETY: the reference was taken above, while the cache's reference kept the page.
         Some(unsafe { PageRef::from_raw(&self.hugetlb, frame, self.size_class) })
     }
 
     /// Is page `index` wholly within the file?
     pub(crate) fn has_index(&self, index: u64) -> bool {
-        // A page that the file ends in the middle of is not: Linux rounds the size down for faults.
+        // Not if the file ends inside the page: for faults, Linux rounds the size down.
         index < self.size() >> self.size_class.shift()
     }
 
-    /// As [`has_index`](Self::has_index), for a caller that has found so before and is about to map a page of its own there,
-    /// with the table locked: see [`truncate`] for what this is ordered against.
+    /// The recheck of [`has_index`](Self::has_index), by a fault (or a userfaultfd fill) that is
+    /// about to map a page of its own there and holds the table lock. The protocol of [`truncate`]
+    /// says what this is ordered against.
     pub(crate) fn still_has_index(&self, index: u64) -> bool {
         if !P::Protocol::keeps(Step::RecheckSize) {
             return true;
@@ -178,7 +184,8 @@ impl<P: Platform> HugeFile<P> {
         loop {
             let room = |cache: &PageCache| usize::from(cache.needs_chunk(index));
             let mut cache = lock_with_room::<P, _, _>(&self.cache, PageCache::chunks_mut, room)?;
-            // Under the cache's lock, as the size is changed under it too: see the protocol above.
+            // Checked under the cache's lock, under which the size changes too: see the protocol
+            // above.
             if !has_place() {
                 return Err(NotInserted::BeyondEof);
             }
@@ -192,8 +199,8 @@ impl<P: Platform> HugeFile<P> {
         }
     }
 
-    /// Takes the page at `index` out of the cache, and gives its reference up. The caller holds the fault mutex of `index`.
-    /// True if there was one.
+    /// Takes the page at `index` out of the cache and drops the cache's reference. True if there
+    /// was one. The caller holds the fault mutex of `index`.
     fn evict(&self, index: u64) -> bool {
         let removed = self.cache.lock().remove(index);
         let Some((frame, emptied)) = removed else {
@@ -205,8 +212,9 @@ impl<P: Platform> HugeFile<P> {
         true
     }
 
-    /// Lets `new` take the place of `old` at `index`, in one step for whoever looks into the cache: `exchange` runs under
-    /// its lock, and says whether it may be. The caller holds the fault mutex of `index`. False if it may not.
+    /// Replaces `old` by `new` at `index`, in one step for all lookups in the cache. `exchange`
+    /// runs under the cache's lock and says whether to go on. False if the page was not replaced.
+    /// The caller holds the fault mutex of `index`.
     pub(crate) fn replace_page(
         &self,
         index: u64,
@@ -218,7 +226,8 @@ impl<P: Platform> HugeFile<P> {
         cache.find(index) == Some(old) && exchange() && cache.replace(index, new)
     }
 
-    /// Runs `work` while nobody takes a reference to a page of the cache.
+    /// Runs `work` with the cache locked, so that nothing takes a reference to one of its pages
+    /// meanwhile.
     pub(crate) fn with_cache_locked<R>(&self, work: impl FnOnce() -> R) -> R {
         let cache = self.cache.lock();
         let result = work();
@@ -226,7 +235,7 @@ impl<P: Platform> HugeFile<P> {
         result
     }
 
-    /// Makes the file at least `bytes` long: what mapping it for writing does.
+    /// Makes the file at least `bytes` long, as mapping it for writing does.
     pub(crate) fn grow_to(&self, bytes: u64) {
         let _cache = self.cache.lock();
         if self.size() < bytes {
@@ -250,12 +259,12 @@ impl From<OutOfMemory> for NotInserted {
 
 impl<P: Platform> Drop for HugeFile<P> {
     fn drop(&mut self) {
-        // Nobody maps the file, for every VMA holds it. Linux: hugetlbfs_evict_inode().
+        // Every VMA holds its file, so the file is not mapped. Linux: hugetlbfs_evict_inode().
         let mut cache = core::mem::replace(self.cache.get_mut(), PageCache::new());
         let mut freed = 0;
         while let Some(chunk) = cache.pop_chunk() {
             for frame in chunk.pages() {
-                // Before this file's memory goes: see `rmap`.
+                // This comes before the file's memory is freed: see `rmap`.
                 self.hugetlb.clear_owner(frame);
                 self.hugetlb.put_page(frame);
                 freed += 1;

@@ -1,21 +1,31 @@
-//! Truncation and hole punch: taking pages away from everybody who maps them.
+//! Truncation and hole punch: take pages out of a file and out of every mapping.
 //!
-//! # Protocol
+//! # Protocol: the locks
 //!
-//! Who comes from the file holds no mmap lock. It takes `i_mmap` in write, finds the VMAs that map the range, and may only
-//! *try* their VMA locks, since faults take them in the other order (scenario S25). Where that fails it lets `i_mmap` go,
-//! waits for the VMA lock with a reference to the VMA, takes `i_mmap` again, and sees whether the VMA is still in the tree
-//! (scenario S21). It keeps that lock while it goes on, so the next round does not meet the same VMA busy again; a VMA
-//! that maps nothing in the range is not waited for at all. A kept lock does not keep the VMA empty: another mapping may
-//! take up its table and fill it. So the next round works under the locks it has kept as well as those it finds free. The
-//! parts of a private mapping have one lock between them.
+//! Truncation comes from the file and holds no mmap lock. It takes `i_mmap` in write, and finds the
+//! VMAs that map the range. Their VMA locks it may only *try*, since faults take a VMA lock before
+//! `i_mmap`. If one is busy:
 //!
-//! Truncation lowers the size first, under the cache's lock, and then looks into the tables. A fault that has found its
-//! page within the file, and none in the cache, looks at the size again under both the table lock and the cache's lock
-//! before it maps a page (scenario S32). If it was first with the cache's lock, truncation finds the table and waits for
-//! its lock; else the fault sees the new size. So truncation waits for nobody else's faults. Pages that go into the cache
-//! do so below the size only, and truncation takes each out under its fault mutex, as a hole punch does, whose range stays
-//! part of the file.
+//! 1. Truncation releases `i_mmap`, and waits for the VMA lock with a reference to the VMA.
+//! 2. It takes `i_mmap` again, and rechecks whether the VMA is still in the tree: munmap may have
+//!    removed it meanwhile.
+//! 3. It keeps the VMA lock while it goes on, so that the next round does not find the same VMA
+//!    busy again.
+//!
+//! It does not wait for a VMA that maps nothing in the range. A kept lock does not keep the VMA
+//! empty: another mapping may share its table and fill it. So each round works under the kept locks
+//! as well as under those that are free. The parts of a private mapping have one lock together.
+//!
+//! # Protocol: the size
+//!
+//! Truncation lowers the size first, under the cache's lock, and looks into the tables afterwards.
+//! A fault that found its page inside the file, but not in the cache, rechecks the size before it
+//! maps a page, under both the table lock and the cache's lock. If the fault takes the cache's lock
+//! first, truncation waits for the table lock and finds the entry. Otherwise the fault sees the new
+//! size. So truncation does not wait for faults to finish.
+//!
+//! Pages go into the cache only below the size. Truncation takes each one out under its fault
+//! mutex. So does a hole punch, whose range stays part of the file.
 
 use core::ops::Range;
 
@@ -32,15 +42,15 @@ use crate::task::Task;
 use crate::vma::{Awaited, Vma, VmaWriteGuard};
 use crate::walk::huge_pte_offset;
 
-/// How many VMA locks truncation keeps while it goes on.
+/// How many VMA locks truncation keeps at most while it goes on.
 const KEPT_LOCKS: usize = 32;
 
 /// A VMA lock that truncation has waited for and keeps.
 ///
 /// # Invariants
 ///
-/// `semaphore` is a guard of the lock of `vma`, and is dropped before `vma`, which keeps the lock: fields are dropped in the
-/// order in which they are declared.
+/// `semaphore` is a guard of the lock of `vma`, which keeps the lock alive. The guard is dropped
+/// before `vma`: fields are dropped in the order of their declaration.
 struct KeptLock<P: Platform + 'static> {
     semaphore: WriteSem<'static, P, ()>,
     vma: Awaited<P>,
@@ -51,8 +61,9 @@ impl<P: Platform + 'static> KeptLock<P> {
     fn wait(vma: Awaited<P>, task: &mut Task<P>) -> Option<Self> {
         let lock = if P::Protocol::keeps(Step::ReserveLock) { vma.semaphore() } else { vma.own_lock() };
         let semaphore = lock?.write(task);
-        // SAFETY: the lock lies in the VMA, or in what the VMA keeps for good, and `vma` keeps that where it is. By the type
-        // invariants the guard does not outlive it, and nobody is lent the guard for longer than this value lives.
+        // SAFETY: the lock lies in the VMA, or in a part that the VMA never replaces, and `vma`
+        // keeps both alive. By the type invariants the guard does not outlive `vma`, and it is lent
+        // out only for the lifetime of this value.
         let semaphore =
             unsafe { core::mem::transmute::<WriteSem<'_, P, ()>, WriteSem<'static, P, ()>>(semaphore) };
         // INVARIANT: taken just now.
@@ -60,9 +71,9 @@ impl<P: Platform + 'static> KeptLock<P> {
     }
 }
 
-/// The VMA locks that are kept. They need no memory but this, so that nothing fails half way.
+/// The VMA locks that are kept. They need no further memory, so nothing fails half way.
 struct KeptLocks<P: Platform + 'static> {
-    /// One place more than are kept, for one that is let go after the next round.
+    /// One more place than locks are kept, for one that is released after the next round.
     locks: [Option<KeptLock<P>>; KEPT_LOCKS + 1],
     count: usize,
 }
@@ -72,7 +83,7 @@ impl<P: Platform> KeptLocks<P> {
         Self { locks: [const { None }; KEPT_LOCKS + 1], count: 0 }
     }
 
-    /// The lock of `vma`, if it is among those that are kept.
+    /// The lock of `vma`, if it is kept.
     fn find(&self, vma: &Vma<P>) -> Option<&WriteSem<'_, P, ()>> {
         let lock = vma.semaphore()?;
         let is_it =
@@ -101,13 +112,14 @@ impl<P: Platform> KeptLocks<P> {
 }
 
 impl<P: Platform> HugeFile<P> {
-    /// Takes the inode lock: one change of size or run of allocation at a time. Sleeps.
+    /// Takes the inode lock, which lets one caller at a time change the size or allocate a range.
+    /// Sleeps.
     pub(crate) fn lock_inode(&self, task: &mut Task<P>) -> SleepLockGuard<'_, P> {
         self.inode_lock.lock(task)
     }
 
-    /// Sets the size. Pages beyond it are taken away from every mapping, private copies included, and their
-    /// reservations given back. Sleeps.
+    /// Sets the size. Pages beyond it are removed from the file and from every mapping, private
+    /// copies included, and their reservations are given back. Sleeps.
     ///
     /// Takes the inode lock, the fault mutexes of the pages, and of each mapping the VMA lock and `i_mmap`, both in write.
     ///
@@ -115,8 +127,9 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// # Errors
     ///
-    /// [`FileError::Unaligned`] if `size` is not a multiple of the page size, [`FileError::Negative`]: nothing was changed.
-    /// It needs no memory, so nothing fails half way.
+    /// [`FileError::Unaligned`] if `size` is not a multiple of the page size,
+    /// [`FileError::Negative`]: nothing was changed. Truncation needs no memory, so it does not
+    /// fail half way.
     pub fn truncate(&self, task: &mut Task<P>, size: u64) -> Result<(), FileError> {
         task.enter(&self.hugetlb)?;
         if !self.size_class.is_aligned(size) {
@@ -127,20 +140,22 @@ impl<P: Platform> HugeFile<P> {
         }
         let inode_lock = self.lock_inode(task);
         let gone = size >> self.size_class.shift()..u64::MAX;
-        // A file that grows can have something beyond its new size, too: pages and promises from an allocation that kept
-        // the size, and private copies of such pages.
+        // A file that grows can have pages and reservations beyond its new size, from an allocation
+        // that kept the size, and private copies of such pages.
         self.set_size(size);
         self.unmap_offsets(gone.clone(), Zap::All, task);
         let mut freed = 0;
         let mut next = gone.start;
-        // No page comes in behind: faults see the new size, and allocation is kept out by the inode lock.
+        // No page is added behind: faults see the new size, and the inode lock keeps allocation
+        // out.
         while let Some(index) = self.next_page(&(next..gone.end)) {
             freed += u64::from(self.remove_page(index, task));
             next = index + 1;
         }
         if freed > 0 {
-            // A private mapping may have copied a page after the first look at it and before the page was out of the
-            // cache. Linux unmaps twice as well, see `truncate_pagecache()` in mm/truncate.c.
+            // A private mapping may have copied a page between the first pass and the page's
+            // removal from the cache. Linux unmaps twice as well: see `truncate_pagecache()` in
+            // mm/truncate.c.
             self.unmap_offsets(gone.clone(), Zap::All, task);
         }
         let reserved = self.reservations.lock().del_to_end(gone.start);
@@ -149,8 +164,9 @@ impl<P: Platform> HugeFile<P> {
         Ok(())
     }
 
-    /// Takes the pages that lie wholly in a byte range away from every mapping, private copies included, gives their
-    /// reservations back, and fills the rest of the range with zeroes. The size stays. Sleeps.
+    /// Removes the pages that lie wholly in a byte range from the file and from every mapping,
+    /// private copies included, gives their reservations back, and fills the rest of the range with
+    /// zeroes. The size stays. Sleeps.
     ///
     /// Takes the inode lock, the fault mutexes of the pages, and of each mapping the VMA lock and `i_mmap`, both in write.
     ///
@@ -159,10 +175,14 @@ impl<P: Platform> HugeFile<P> {
     /// # Errors
     ///
     /// [`FileError::ZeroLength`], [`FileError::Negative`], [`FileError::TooLarge`]: nothing was changed.
-    /// [`FileError::OutOfMemory`] if there is no memory to note what is not reserved any more. That is asked first; but
-    /// pages that lie apart need more of it as they go, and then the pages before stay punched out, and those from there on
-    /// stay in the file. They have been taken out of all mappings; a later access finds them again. Private copies, and what
-    /// the range had at its ends, are gone by then.
+    /// [`FileError::OutOfMemory`] if there is no memory to note which reservations are left. Most
+    /// holes need room for one more range, which is made before anything changes. Pages that lie
+    /// apart may need more as they go. On such a failure:
+    ///
+    /// - the pages before that place are punched out;
+    /// - the pages from there on stay in the file, but have been removed from all mappings, and a
+    ///   later access finds them again;
+    /// - private copies, and the bytes at the ends of the range, are gone.
     pub fn punch_hole(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
         task.enter(&self.hugetlb)?;
         let end = range_end(offset, length)?;
@@ -174,12 +194,14 @@ impl<P: Platform> HugeFile<P> {
             return Ok(());
         }
         let hole = inner.start >> size.shift()..inner.end >> size.shift();
-        // Pages side by side, taken out of a reserved range in ascending order, leave one range more between them. So the
-        // room for one is all that most holes need, and it is there before anything is changed.
+        // Neighbouring pages that leave a reserved range in ascending order leave at most one more
+        // range. So room for one is enough for most holes, and it is made before anything is
+        // changed.
         drop(lock_with_room::<P, _, _>(&self.reservations, RegionMap::ranges_mut, |_| 1)?);
         self.zero_bytes(offset..inner.start, task);
         self.zero_bytes(inner.end..end, task);
-        // The range stays part of the file, and a handler's write protections stay with it.
+        // The range stays part of the file, so the write protections of a userfaultfd handler stay
+        // too.
         self.unmap_offsets(hole.clone(), Zap::Pages, task);
         let mut next = hole.start;
         while let Some(index) = self.next_page(&(next..hole.end)) {
@@ -191,7 +213,7 @@ impl<P: Platform> HugeFile<P> {
     }
 
     fn set_size(&self, size: u64) {
-        // Under the cache's lock, as pages go in under it below the size only.
+        // Under the cache's lock, under which pages are inserted below the size only.
         let _cache = self.cache.lock();
         // Release: pairs with the Acquire in `size`.
         self.size.store(size, core::sync::atomic::Ordering::Release);
@@ -201,7 +223,7 @@ impl<P: Platform> HugeFile<P> {
         self.cache.lock().next_from(offsets.start, offsets.end)
     }
 
-    /// Takes one page out of the file and away from whoever maps it. True if there was one.
+    /// Removes one page from the file and from every mapping. True if there was one.
     fn remove_page(&self, index: u64, task: &mut Task<P>) -> bool {
         let early = (!P::Protocol::keeps(Step::MutexFirst)).then(|| self.i_mmap_write(task));
         let mutex = self.hugetlb.fault_mutex(task, self.id, index);
@@ -212,28 +234,31 @@ impl<P: Platform> HugeFile<P> {
         removed
     }
 
-    /// Takes one page out, with its reservation.
+    /// Removes one page, and its reservation.
     fn punch_page(&self, index: u64, task: &mut Task<P>) -> Result<(), FileError> {
         let mutex = self.hugetlb.fault_mutex(task, self.id, index);
         self.unmap_page(index, Zap::Pages, task);
-        // The page takes its charge along, so the map must forget it before the fault mutex is let go: a fault that still
-        // found the offset there would take a page that was reserved for somebody else. Without memory to note that, this
-        // page and what follows stay.
+        // The page is freed without its reservation, so the map must forget the offset before the
+        // fault mutex is released. A fault that still found the offset there would take a page that
+        // is reserved for somebody else. Without memory to note that, this page and those behind it
+        // stay.
         unlist::<P>(&self.reservations, index)?;
         self.evict(index);
         drop(mutex);
         Ok(())
     }
 
-    /// Takes the page at `index` away from whoever maps it. The caller holds its fault mutex.
+    /// Removes the page at `index` from every mapping. The caller holds its fault mutex.
     fn unmap_page(&self, index: u64, zap: Zap, task: &mut Task<P>) {
-        // With the fault mutex held nobody maps it anew, but by taking up a table that has it.
+        // With the fault mutex held no fault maps the page again, but sharing a table that contains
+        // it does.
         for round in 0.. {
             let Some(page) = self.find_page(index).filter(|page| page.page().mapcount() > 0) else {
                 break;
             };
             if round == ROUNDS {
-                // An entry holds a reference to its page: it keeps the page from being freed, wherever it is.
+                // Each entry holds a reference to its page, so the page is not freed while it is
+                // mapped.
                 self.hugetlb.platform().trace(Event::StillMapped { frame: page.frame() });
                 break;
             }
@@ -243,13 +268,15 @@ impl<P: Platform> HugeFile<P> {
             }
             self.unmap_offsets(index..index + 1, zap, task);
         }
-        // A page that memory failure hit since the range was unmapped is mapped by nobody, but has left its mark.
+        // A page that memory failure hit since the range was unmapped is not mapped, but has left
+        // hwpoison entries.
         if self.find_page(index).is_some_and(|page| page.page().is_hwpoison()) {
             self.unmap_offsets(index..index + 1, zap, task);
         }
     }
 
-    /// Fills a byte range with zeroes where there are pages. Takes the fault mutex of each: who moves it has it too.
+    /// Fills a byte range with zeroes where there are pages. Takes the fault mutex of each, which
+    /// migration holds too.
     fn zero_bytes(&self, range: Range<u64>, task: &mut Task<P>) {
         let size = self.size_class;
         let mut at = range.start;
@@ -257,7 +284,7 @@ impl<P: Platform> HugeFile<P> {
             let next = (size.round_down(at) + size.bytes()).min(range.end);
             let mutex = self.hugetlb.fault_mutex(task, self.id, at >> size.shift());
             if let Some(page) = self.find_page(at >> size.shift()) {
-                // SAFETY: the page is held; `next` is at most its end.
+                // SAFETY: the page is held, and `next` is not beyond its end.
                 unsafe {
                     self.hugetlb.platform().clear_huge(page.frame(), at & (size.bytes() - 1), next - at);
                 };
@@ -267,7 +294,7 @@ impl<P: Platform> HugeFile<P> {
         }
     }
 
-    /// Takes the pages of a range of offsets out of every mapping.
+    /// Removes the pages of a range of offsets from every mapping.
     ///
     /// Takes `i_mmap` in write and tries VMA locks. Sleeps. Linux: `hugetlb_vmdelete_list()` and
     /// `hugetlb_unmap_file_folio()` in fs/hugetlbfs/inode.c.
@@ -279,9 +306,10 @@ impl<P: Platform> HugeFile<P> {
                 self.unmap_what_is_free(&i_mmap, &offsets, zap, &kept, task)
             };
             let Some(vma) = busy else { return };
-            // Waited for with nothing held but what comes before it in the lock order, and VMA locks of this file that were
-            // found held. Only fork waits for one VMA lock with another held: for its child's, with the parent's. Before
-            // fork has it, nobody finds the child's lock held, so it is not among those kept here.
+            // The caller holds only locks that come before a VMA lock in the lock order, and VMA
+            // locks of this file that it found busy before. Only fork waits for one VMA lock while
+            // it holds another: for the child's, holding the parent's. Until fork has the child's
+            // lock, no other thread finds that lock busy, so it is not among those kept here.
             let Some(lock) = KeptLock::wait(vma, task) else {
                 continue;
             };
@@ -298,7 +326,8 @@ impl<P: Platform> HugeFile<P> {
         }
     }
 
-    /// Works on the VMAs whose locks are free or kept; returns one that is busy and maps something in the range.
+    /// Unmaps the range from the VMAs whose locks are free or kept. Returns one that is busy and
+    /// maps something in the range.
     fn unmap_what_is_free(
         &self,
         i_mmap: &IMmapWriteGuard<'_, P>,
@@ -340,10 +369,14 @@ impl<P: Platform> HugeFile<P> {
     }
 }
 
-/// Does a VMA map anything of these offsets?
+/// Does a VMA have an entry for any of these offsets?
 ///
-/// Looks with the table locked: a fault that has found its page within the file, looks again and maps it under one hold of
-/// that lock.
+/// It takes the table lock, under which a fault rechecks the size and maps its page in one go. So
+/// an entry that such a fault makes is either found here, or not made.
+///
+/// Holds: `i_mmap`, by the proof. Does not sleep.
+///
+/// Linux: `hugetlb_vma_maps_page()` in fs/hugetlbfs/inode.c, for one page, without the table lock.
 fn maps_any<P: Platform>(proof: &FileProof<'_, P>, offsets: &Range<u64>, task: &Task<P>) -> bool {
     let vma: &Vma<P> = proof.vma();
     let Some(range) = vma.addresses_of(offsets) else {

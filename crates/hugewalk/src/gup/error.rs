@@ -1,4 +1,4 @@
-//! Why a page could not be had.
+//! Why no reference to a page could be taken.
 
 use thiserror::Error;
 
@@ -6,18 +6,19 @@ use crate::addr::{HugeSize, VirtAddr};
 use crate::error::{Errno, OutOfMemory, WrongSystem};
 use crate::fault::FaultError;
 
-/// Why get_user_pages failed. Nothing was changed, apart from pages that were faulted in.
+/// Why get_user_pages failed. Nothing was changed, except that pages may have been faulted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum GupError {
-    /// A flag that this crate does not know, or that does not go with the others or with this way to get pages.
+    /// A flag that this crate does not know, or that is not allowed in this call or with the other
+    /// flags.
     #[error("these flags cannot be used here, or not together")]
     BadFlags,
     /// The task belongs to another system than the address space.
     #[error("the task belongs to another system")]
     WrongSystem,
-    /// The range reaches past the addresses that a process can have.
-    #[error("{length:#x} bytes from {address:?} on are more than an address space has")]
+    /// The range reaches past the addresses of a process.
+    #[error("{length:#x} bytes from {address:?} on reach past the addresses of a process")]
     OutOfRange {
         /// Its start.
         address: VirtAddr,
@@ -36,7 +37,7 @@ pub enum GupError {
         /// The address.
         address: VirtAddr,
     },
-    /// There is no page, and for a core dump none is made: it reads as zeroes.
+    /// There is no page, and a core dump does not allocate one: the range reads as zeroes.
     #[error("there is no page at {address:?}")]
     NoPage {
         /// The address.
@@ -47,13 +48,13 @@ pub enum GupError {
     Hwpoison {
         /// The address.
         address: VirtAddr,
-        /// How much memory is lost: the whole huge page.
+        /// The size of the memory that is lost: the whole huge page.
         size: HugeSize,
     },
     /// The page had to be faulted in, and that failed.
     #[error(transparent)]
     Fault(FaultError),
-    /// So many hold the page already that the count might overflow.
+    /// One more reference might overflow the page's count.
     #[error("the page at {address:?} has too many references")]
     TooManyReferences {
         /// The address.
@@ -62,8 +63,8 @@ pub enum GupError {
     /// No memory for the list of pages, or for tables.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
-    /// It can only be had by who may sleep.
-    #[error("the page can only be had by sleeping")]
+    /// Taking the page needs sleeping.
+    #[error("the page cannot be taken without sleeping")]
     WouldSleep,
 }
 
@@ -109,20 +110,21 @@ impl From<WrongSystem> for GupError {
 #[error("the page was not pinned for writing")]
 pub struct NotPinnedForWriting;
 
-/// Why not a single byte was transferred.
+/// Why no byte was transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TransferError {
     /// The address space has exited.
     #[error("the address space has exited")]
     Exited,
-    /// The page of the first byte could not be had.
+    /// The page of the first byte could not be taken.
     #[error(transparent)]
     NoPage(GupError),
 }
 
 impl TransferError {
-    /// The number that Linux returns: whatever the reason, it is `EFAULT` where a page cannot be had.
+    /// The number that Linux returns: `EFAULT` whenever a page cannot be taken, whatever the
+    /// reason.
     #[must_use]
     pub const fn errno(&self) -> Errno {
         match self {

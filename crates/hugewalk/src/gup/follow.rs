@@ -1,4 +1,4 @@
-//! The two walks: to a locked entry, and to one that is read without a lock.
+//! The two walks: to an entry that is locked, and to one that is read without a lock.
 
 use core::ops::Deref;
 
@@ -12,7 +12,7 @@ use crate::platform::Platform;
 use crate::task::Task;
 use crate::walk::leaf_offset;
 
-/// What a page is wanted for.
+/// What the caller wants a page for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Want {
     pub(super) write: bool,
@@ -25,30 +25,35 @@ impl Want {
         Self { write: flags.contains(GupFlags::WRITE), pin: flags.contains(GupFlags::PIN) }
     }
 
-    /// Does the entry allow it, as far as the entry knows?
+    /// Does the entry allow the access?
     #[inline]
     const fn is_allowed_by(self, leaf: Leaf) -> bool {
         leaf.is_accessible() && (!self.write || leaf.is_writable())
     }
 
-    /// Would a store through this entry leave who pinned the page with a page that is the address space's no more? The page
-    /// has been pinned already where no table lock is held.
+    /// Must the page be copied before it may be pinned? If so, a later store through this entry
+    /// would replace the page by a copy, and the pin would stay with a page that the address space
+    /// does not use any more.
     ///
-    /// Linux: `gup_must_unshare()` in include/linux/mm.h: pages of the page cache are pinned as they are.
+    /// Without the table lock, the caller has pinned the page already.
+    ///
+    /// Linux: `gup_must_unshare()` in include/linux/mm.h. Pages of the page cache are pinned as
+    /// they are.
     #[inline]
     fn must_unshare<P: Platform>(self, leaf: Leaf, page: &Page<P>) -> bool {
         self.pin && !leaf.is_writable() && page.is_anon() && !page.is_exclusive()
     }
 }
 
-/// What lies at the end of a walk.
+/// What was found at the end of a walk.
 pub(super) enum Follow<P: Platform, H: Deref<Target = Hugetlb<P>>> {
     Page(PinnedPage<P, H>),
     /// No table, or no page.
     Hole,
-    /// A page on its way elsewhere, a marker, or an entry that does not allow it: a fault has the answer.
+    /// A migration entry, a marker, or an entry that does not allow the access: a fault has to
+    /// resolve it.
     MustFault,
-    /// A page that others share, to be pinned.
+    /// A shared page that must be copied before it is pinned.
     MustUnshare,
 }
 
@@ -56,6 +61,8 @@ impl<P: Platform> AddressSpace<P> {
     /// Walks to the entry for `address`, and takes a reference to its page under the table lock.
     ///
     /// Proof: a read section; the lock is revalidated (P2). Does not sleep.
+    ///
+    /// Linux: `hugetlb_follow_page_mask()` in mm/hugetlb.c.
     pub(super) fn follow<H: Deref<Target = Hugetlb<P>>>(
         &self,
         task: &Task<P>,
@@ -77,33 +84,37 @@ impl<P: Platform> AddressSpace<P> {
                 Entry::Hwpoison(_) => {
                     return Err(GupError::Hwpoison { address: address.huge_page(size), size });
                 }
-                // It took the place of nothing, or of a leaf, since the walk looked.
+                // It replaced an empty entry, or a leaf, since the walk.
                 Entry::Table(_) => continue,
             };
             if !want.is_allowed_by(leaf) {
                 return Ok(Follow::MustFault);
             }
             let page = system.page(leaf.frame);
-            // Nobody makes it shared while the table is locked.
+            // The table lock keeps fork from making the page shared.
             if want.must_unshare(leaf, page) {
                 return Ok(Follow::MustUnshare);
             }
-            // The locked entry is a leaf of this size and holds a reference to its page: that confirms the guess.
+            // The locked entry is a leaf of this size and holds a reference to its page. That
+            // confirms the speculative reference.
             return match Speculative::take(&*system, leaf.frame, want.pin).map(|held| held.confirmed().1) {
-                // SAFETY: the reference, and the pin, pass over.
+                // SAFETY: the reference, and the pin, pass on.
                 Ok(frame) => Ok(Follow::Page(unsafe { PinnedPage::from_raw(system, frame, size, want) })),
                 Err(NotHeld::Crowded) => Err(GupError::TooManyReferences { address }),
-                // The entry holds a reference; if not even that can be seen, somebody moves the page elsewhere.
+                // The entry holds a reference. If the count is zero all the same, migration has
+                // frozen it.
                 Err(NotHeld::Free) => continue,
             };
         }
     }
 
-    /// Takes a reference to the page at `address` without a lock, if nothing changes meanwhile.
+    /// Takes a reference to the page at `address` without a lock. `None` if something changes
+    /// meanwhile.
     ///
-    /// Proof: a read section; the read is confirmed (P3), after the reference was taken. Does not sleep.
+    /// Proof: a read section; the read is confirmed (P3) after the reference was taken. Does not
+    /// sleep.
     ///
-    /// Linux: `gup_pgd_range()` and what it calls in mm/gup.c.
+    /// Linux: `gup_pgd_range()` in mm/gup.c, and the functions it calls.
     #[inline]
     pub(super) fn follow_fast<H: Deref<Target = Hugetlb<P>>>(
         &self,
@@ -121,15 +132,15 @@ impl<P: Platform> AddressSpace<P> {
         if !want.is_allowed_by(leaf) {
             return None;
         }
-        // From here on, leaving is giving the reference back.
+        // From here on, returning drops the reference.
         let held = Speculative::take(system, leaf.frame, want.pin).ok()?;
         seen.confirm_unchanged().ok()?;
         if want.must_unshare(leaf, held.page()) {
             return None;
         }
         let (system, frame) = held.confirmed();
-        // SAFETY: the reference, and the pin, pass over. The entry was a leaf of this size after they were taken, so that it
-        // held a reference to its page, which cannot have been of another size then.
+        // SAFETY: the reference, and the pin, pass on. The entry was a leaf of this size after they
+        // were taken, and it held a reference to its page. So the page had this size then.
         Some(unsafe { PinnedPage::from_raw(system, frame, size, want) })
     }
 }

@@ -1,39 +1,49 @@
-//! get_user_pages: references to the pages behind a range of addresses, for those who read or write the contents past the
-//! page tables: a device, another process, a core dump.
+//! get_user_pages: references to the pages behind a range of addresses, for callers that read or
+//! write the contents without the page tables: a device, another process, a core dump.
 //!
 //! # Protocol
 //!
-//! Everything here walks under RCU. There are two ways to take the reference at the end of a walk:
+//! Everything here walks under RCU. There are two ways to take a reference at the end of a walk:
 //!
-//! - *Locked.* The slot is alive; its table is locked, which fails if it was unshared since the walk (P2 of the rule in
-//!   [`walk`](crate::walk)). Under the lock the entry keeps its page, so the reference is there to be taken.
-//! - *Fast*, without a lock, in an order that must not change: read the entry; take a reference to the page it names,
-//!   unless that page is free, for it may have become anybody's meanwhile; and only then see that the entry has not
-//!   changed and confirm (P3) that the table was this address space's own from before the read until now. Then the page
-//!   was its own when it was read, and is the page that was referenced (scenarios S9, S30; CVE-2025-38085). Anything else
-//!   gives the reference back and falls back on the locked way.
+//! - *Locked.* The slot is alive. The walker locks its table, which fails if the table was unshared
+//!   since the walk (P2 in [`walk`](crate::walk)). Under the lock the entry keeps its page, so a
+//!   reference can be taken.
+//! - *Fast*, without a lock. The order of the steps must not change: read the entry; take a
+//!   reference to the page it names, unless that page is free; recheck that the entry is unchanged;
+//!   confirm (P3) that the table has belonged to this address space since before the read.
 //!
-//! The mmap lock, in read, adds what the entries do not say: is there a mapping at all, and does it allow this? It comes
-//! before the read section. What is not mapped yet is faulted in with nothing held, and then looked for anew. Who must not
-//! sleep ([`AddressSpace::pin_pages_nowait`]) gets an error in its place, and has no way to sleep: it has a `&Task`.
+//! The two rechecks of the fast way close two races. Between the read and the reference the page
+//! may be freed and reused; then the entry has changed. And the table may be unshared, so that the
+//! entry that was read is no longer this address space's own (CVE-2025-38085); then the
+//! confirmation fails. In both cases the walker drops the reference and falls back on the locked
+//! way. If both succeed, the entry was the address space's own when it was read, and the reference
+//! is to the page that it named.
+//!
+//! The mmap lock, in read, adds what entries do not say: whether there is a mapping, and whether it
+//! allows the access. It is taken before the read section. A page that is not mapped yet is faulted
+//! in with no lock held, and then looked up again. A caller that must not sleep
+//! ([`AddressSpace::pin_pages_nowait`]) gets an error instead. It cannot sleep, since it has only a
+//! `&Task`.
 //!
 //! # Pins and copy-on-write
 //!
-//! A reference keeps a page from being freed; it does not keep the address space from going over to another one. So who
-//! wants to see what the process stores later, or the process to see what he stores, *pins*
-//! ([`GupFlags::PIN`]):
+//! A reference keeps a page from being freed. It does not keep the address space from replacing the
+//! page by a copy. A caller must *pin* the page ([`GupFlags::PIN`]) if it wants to see what the
+//! process stores later, or the process to see what it stores:
 //!
-//! - A page of a private mapping is pinned only if the address space has it to itself: the entry is writable, or is the
-//!   only one that maps the page. Else the page is copied first ("unsharing"), also if it is only to be read. (A page of the
-//!   file that a private mapping has not copied yet is pinned for reading as it is, as in Linux 6.1.)
-//! - fork does not share a pinned page. The child gets a copy at once; the parent keeps the page, and the right to write.
+//! - A page of a private mapping is pinned only if the address space has it to itself: the entry is
+//!   writable, or is the only one that maps the page. Otherwise the page is copied first
+//!   ("unsharing"), even if it is only to be read. (A page of the file that a private mapping has
+//!   not copied yet is pinned for reading as it is, as in Linux 6.1.)
+//! - fork does not share a pinned page. The child gets a copy at once. The parent keeps the page,
+//!   and the right to write.
 //!
-//! So a store after the pin never copies the page away from under it. fork and a pin without a lock can meet; each makes its
-//! own step first and looks for the other's then, all of it sequentially consistent, so one of them gives way
-//! (`make_shared` in `mm/fork.rs`).
+//! So a store after the pin never replaces the page. fork may race with a lockless pin. Each does
+//! its own step first and then looks for the other's, in sequentially consistent order, so at least
+//! one of them notices and gives way (`make_shared` in `mm/fork.rs`).
 //!
-//! Linux: mm/gup.c; `follow_hugetlb_page()`, `hugetlb_follow_page_mask()` (6.1: `follow_huge_pmd_pte()`) and
-//! `__follow_hugetlb_must_fault()` in mm/hugetlb.c.
+//! Linux: mm/gup.c; `follow_hugetlb_page()`, `hugetlb_follow_page_mask()` (6.1:
+//! `follow_huge_pmd_pte()`) and `__follow_hugetlb_must_fault()` in mm/hugetlb.c.
 
 mod error;
 mod follow;
@@ -55,34 +65,37 @@ use crate::task::Task;
 use crate::vma::{Protection, Vma, VmaReadGuard};
 
 bitflags! {
-    /// What a page is wanted for. Linux: `FOLL_*`.
+    /// What the caller wants a page for. Linux: `FOLL_*`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
     pub struct GupFlags: u32 {
-        /// To write to it; a page of a private mapping is copied first (`FOLL_WRITE`).
+        /// To write to the page. A page of a private mapping is copied first (`FOLL_WRITE`).
         const WRITE = 1 << 0;
-        /// For a core dump: where there is no page, none is made; it is an error (`FOLL_DUMP`).
+        /// For a core dump: a missing page is not allocated; it is an error (`FOLL_DUMP`).
         const DUMP = 1 << 1;
-        /// The contents are accessed past the page tables (`FOLL_PIN`): see [the module](self).
+        /// The contents are accessed without the page tables (`FOLL_PIN`): see [the module](self).
         const PIN = 1 << 2;
-        /// A pin that user space holds for as long as it likes (`FOLL_LONGTERM`). Only together with `PIN`. Linux moves such
-        /// pages out of memory that is meant to stay movable; this crate knows no such memory.
+        /// A pin that user space holds for as long as it likes (`FOLL_LONGTERM`). Only together
+        /// with `PIN`. Linux moves such pages out of memory that must stay movable. This crate does
+        /// not know which memory is movable, and leaves the page where it is.
         const LONGTERM = 1 << 3;
     }
 }
 
 impl<P: Platform> AddressSpace<P> {
-    /// References to the pages of `length` bytes from `address` on, faulted in where they are missing. Sleeps.
+    /// Takes references to the pages of `length` bytes from `address` on. Missing pages are faulted
+    /// in. Sleeps.
     ///
-    /// Neither needs to be aligned. As many pages as can be had, from the first on: what stopped it is in
-    /// [`Pins::stopped_by`]. A length of 0 gives no page and no error.
+    /// Neither number needs to be aligned. The result has as many pages as possible, from the first
+    /// on; [`Pins::stopped_by`] says what stopped it. A length of 0 gives no page and no error.
     ///
-    /// Takes the mmap lock in read and table locks, one page at a time, and what faults take.
+    /// Takes the mmap lock in read and table locks, one page at a time, and the locks that a fault
+    /// takes.
     ///
     /// Linux: `get_user_pages_unlocked()`, `pin_user_pages_unlocked()` in mm/gup.c.
     ///
     /// # Errors
     ///
-    /// [`GupError`], if not even the first page could be had.
+    /// [`GupError`] if not even the first page could be taken.
     pub fn pin_pages(
         &self,
         task: &mut Task<P>,
@@ -96,15 +109,16 @@ impl<P: Platform> AddressSpace<P> {
         Ok(pins)
     }
 
-    /// As [`pin_pages`](Self::pin_pages), without sleeping: only what is mapped already, the way it is wanted.
+    /// As [`pin_pages`](Self::pin_pages), without sleeping: takes only pages that are mapped
+    /// already, with the access that is wanted.
     ///
     /// Tries the mmap lock in read; takes table locks.
     ///
-    /// Linux: `FOLL_NOWAIT`; where no page can be had, Linux returns 0 pages and no error.
+    /// Linux: `FOLL_NOWAIT`. If no page can be taken, Linux returns 0 pages and no error.
     ///
     /// # Errors
     ///
-    /// [`GupError::WouldSleep`] if the first page could only be had by sleeping; any other [`GupError`].
+    /// [`GupError::WouldSleep`] if taking the first page needs sleeping; any other [`GupError`].
     pub fn pin_pages_nowait(
         &self,
         task: &Task<P>,
@@ -131,9 +145,14 @@ impl<P: Platform> AddressSpace<P> {
         Ok(pins)
     }
 
-    /// As [`pin_pages`](Self::pin_pages), without a lock for each page that is mapped already, the way it is wanted. May
-    /// sleep for the others. The references borrow the system, so that none of its cache lines is written;
-    /// [`PinnedPage::into_owned`] makes them last longer than the address space.
+    /// As [`pin_pages`](Self::pin_pages), but takes no lock for a page that is mapped already with
+    /// the access that is wanted. May sleep for the other pages.
+    ///
+    /// The references borrow the system, so none of its cache lines is written.
+    /// [`PinnedPage::into_owned`] makes one that may outlive the address space.
+    ///
+    /// The entries decide here, not the mapping: a mapping that can be written and not read can be
+    /// read, as by the processor.
     ///
     /// What the entries allow counts here, not what the mapping does: a mapping that can be written and not read can be
     /// read, as by the processor.
@@ -142,9 +161,9 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`GupError::OutOfRange`] if the range does not lie within the addresses that a process can have (where Linux 6.1
-    /// returns 0 pages and no error, if it wraps around the number range), [`GupError::BadFlags`] for `DUMP` too; else as
-    /// for [`pin_pages`](Self::pin_pages).
+    /// [`GupError::OutOfRange`] if the range does not lie within the addresses of a process (Linux
+    /// 6.1 returns 0 pages and no error if the range wraps around); [`GupError::BadFlags`] for
+    /// `DUMP` too; otherwise as for [`pin_pages`](Self::pin_pages).
     pub fn pin_pages_fast<'s>(
         &'s self,
         task: &mut Task<P>,
@@ -169,10 +188,11 @@ impl<P: Platform> AddressSpace<P> {
         Ok(pins)
     }
 
-    /// A reference to one page without a lock, or `None` if that is not to be had: then
-    /// [`pin_pages_fast`](Self::pin_pages_fast), which may sleep, has the page or the error. Does not sleep.
+    /// Takes a reference to one page without a lock. `None` if that is not possible: then
+    /// [`pin_pages_fast`](Self::pin_pages_fast), which may sleep, gives the page or the error. Does
+    /// not sleep.
     ///
-    /// Writes no cache line that others use but that of the page's own count.
+    /// The only shared cache line it writes is that of the page's own count.
     ///
     /// Linux: `get_user_pages_fast_only()`, `gup_huge_pmd()` in mm/gup.c.
     #[inline]
@@ -189,16 +209,17 @@ impl<P: Platform> AddressSpace<P> {
         self.follow_fast(task, SystemRef::of(self), address, Want::of(flags))
     }
 
-    /// A reference to the page that is mapped at `address` now, or `None` if there is none, it is being moved, or it cannot
-    /// be had in this way without a fault. Does not sleep.
+    /// Takes a reference to the page that is mapped at `address` now. `None` if there is none, if
+    /// it is being moved, or if it needs a fault first. Does not sleep.
     ///
-    /// Takes the table lock. What the entry allows counts here, not what the mapping does.
+    /// Takes the table lock. The entry decides about the access here, not the mapping.
     ///
     /// Linux: `hugetlb_follow_page_mask()` in mm/hugetlb.c.
     ///
     /// # Errors
     ///
-    /// [`GupError::Hwpoison`], [`GupError::TooManyReferences`], [`GupError::BadFlags`], [`GupError::WrongSystem`].
+    /// [`GupError::Hwpoison`], [`GupError::TooManyReferences`], [`GupError::BadFlags`],
+    /// [`GupError::WrongSystem`].
     pub fn follow_page(
         &self,
         task: &Task<P>,
@@ -212,7 +233,7 @@ impl<P: Platform> AddressSpace<P> {
         })
     }
 
-    /// The page at `address`, faulted in if it must be. Sleeps.
+    /// Takes the page at `address`, and faults it in if necessary. Sleeps.
     fn pin_page<'h>(
         &self,
         task: &mut Task<P>,
@@ -235,7 +256,7 @@ impl<P: Platform> AddressSpace<P> {
                 Follow::Hole | Follow::MustFault => false,
                 Follow::MustUnshare => true,
             };
-            // The fault takes it anew, and looks for the VMA anew.
+            // The fault takes the mmap lock again, and looks for the VMA again.
             drop(mmap);
             let access = if flags.contains(GupFlags::WRITE) { Access::Write } else { Access::Read };
             let fault =
@@ -246,7 +267,8 @@ impl<P: Platform> AddressSpace<P> {
         }
     }
 
-    /// A plain reference to the page at `address`, for the engine itself, faulted in if it must be. Sleeps.
+    /// Takes a plain reference to the page at `address`, for the engine itself, and faults it in if
+    /// necessary. Sleeps.
     ///
     /// Linux: `get_user_pages_fast(address, 1, 0, &page)`.
     pub(crate) fn hold_page(
@@ -282,7 +304,8 @@ fn check_rights<P: Platform>(vma: &Vma<P>, address: VirtAddr, flags: GupFlags) -
     if vma.protection().contains(needed) { Ok(()) } else { Err(GupError::Protection { address }) }
 }
 
-/// Would a fault find the page in the file, rather than make one? Linux: `hugetlbfs_pagecache_present()`.
+/// Would a fault find the page in the file instead of allocating one? Linux:
+/// `hugetlbfs_pagecache_present()`.
 pub(crate) fn is_cached<P: Platform>(vma: &Vma<P>, address: VirtAddr) -> bool {
     vma.file().find_page(vma.offset_of(address)).is_some()
 }

@@ -1,4 +1,4 @@
-//! Pages that somebody holds.
+//! Values that hold pages.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,18 +14,19 @@ use crate::page::{Page, PageRef};
 use crate::platform::Platform;
 use crate::sync::{Arc, try_push};
 
-/// A system that is borrowed, so that holding a page of it writes no reference count but the page's own.
+/// A borrowed system. Holding a page through it writes no reference count but the page's own.
 ///
 /// # Invariants
 ///
-/// Borrowed from an address space that somebody has a reference to, so there is a handle on the system for `'h`.
+/// Borrowed from an address space that has a reference for `'h`. So the system has a handle for
+/// `'h`.
 #[derive(Debug)]
 pub struct SystemRef<'h, P: Platform>(&'h Inside<P>);
 
 impl<'h, P: Platform> SystemRef<'h, P> {
     #[inline]
     pub(super) fn of(space: &'h AddressSpace<P>) -> Self {
-        // INVARIANT: an address space has a handle until its last reference is gone.
+        // INVARIANT: an address space has a handle until its last reference is dropped.
         Self(space.mm().inside())
     }
 }
@@ -45,16 +46,19 @@ impl<P: Platform> Deref for SystemRef<'_, P> {
     }
 }
 
-/// A huge page that is held: it is not freed before this is dropped, whatever becomes of the mapping it was found through,
-/// of the file and of the address space. Linux: what `get_user_pages()` and `pin_user_pages()` return.
+/// A huge page that is held. It is not freed before this value is dropped, whatever happens to the
+/// mapping, the file and the address space.
 ///
-/// `H` is how it holds the system that the page belongs to: by a reference, which makes it independent of everything else,
-/// or by a borrow ([`SystemRef`]). Dropping it does not sleep, unless it is all that is left of the system.
+/// Linux: what `get_user_pages()` and `pin_user_pages()` return.
+///
+/// `H` says how it holds the system of the page: by a reference, which makes it independent of
+/// everything else, or by a borrow ([`SystemRef`]). Dropping it does not sleep, unless it has the
+/// last handle of the system.
 ///
 /// # Invariants
 ///
 /// The page of `frame`, of `size`, has a reference that this value owns, and a pin if `want.pin`.
-#[must_use = "the page is given back when this is dropped"]
+#[must_use = "the page is released when this is dropped"]
 pub struct PinnedPage<P: Platform, H: Deref<Target = Hugetlb<P>> = Arc<Hugetlb<P>>> {
     system: H,
     frame: HugeFrame,
@@ -65,8 +69,8 @@ pub struct PinnedPage<P: Platform, H: Deref<Target = Hugetlb<P>> = Arc<Hugetlb<P
 impl<P: Platform, H: Deref<Target = Hugetlb<P>>> PinnedPage<P, H> {
     /// # Safety
     ///
-    /// The caller owns a reference to the page, and a pin if `want.pin`, and hands both over. `system` always dereferences
-    /// to the same system, that of the page.
+    /// The caller owns a reference to the page, and a pin if `want.pin`, and passes both on.
+    /// `system` always dereferences to the same system, that of the page.
     #[inline]
     pub(super) unsafe fn from_raw(system: H, frame: HugeFrame, size: HugeSize, want: Want) -> Self {
         Self { system, frame, size, want }
@@ -93,7 +97,7 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> PinnedPage<P, H> {
         self.system.page(self.frame)
     }
 
-    /// May it be written through this value?
+    /// May the page be written through this value?
     #[must_use]
     #[inline]
     pub fn is_writable(&self) -> bool {
@@ -135,23 +139,23 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> PinnedPage<P, H> {
 }
 
 impl<'h, P: Platform> PinnedPage<P, SystemRef<'h, P>> {
-    /// The same page, as the engine itself holds it. It was not pinned.
+    /// The same page, as the engine itself holds it. It must not be pinned.
     pub(super) fn into_reference(self) -> PageRef<'h, P> {
         debug_assert!(!self.want.pin, "a pin would stay behind");
         let (SystemRef(inside), frame, size) = (self.system, self.frame, self.size);
         core::mem::forget(self);
-        // SAFETY: the reference that this value owned passes over.
+        // SAFETY: the reference that this value owned passes on.
         unsafe { PageRef::from_raw(inside, frame, size) }
     }
 
-    /// The same page, held by a value that may live longer than the address space. Writes the reference count of the
-    /// system, which other processors may be writing too.
+    /// The same page, held by a value that may outlive the address space. Writes the reference
+    /// count of the system, which other processors may write too.
     pub fn into_owned(self) -> PinnedPage<P> {
         // SAFETY: by the invariants of `SystemRef` there is a handle.
         let system = unsafe { self.system.0.another_handle() };
         let (frame, size, want) = (self.frame, self.size, self.want);
         core::mem::forget(self);
-        // INVARIANT: the reference, and the pin, pass over.
+        // INVARIANT: the reference, and the pin, pass on.
         PinnedPage { system, frame, size, want }
     }
 }
@@ -173,16 +177,17 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> fmt::Debug for PinnedPage<P, H>
     }
 }
 
-/// The pages of a range of addresses, or of the first part of it, one after the other. They are held until this is dropped,
-/// which does not sleep, unless it is all that is left of the system.
+/// The pages of a range of addresses, or of its first part, in order. They are held until this
+/// value is dropped. Dropping it does not sleep, unless it has the last handle of the system.
 ///
-/// `H` is how it holds the system, as for [`PinnedPage`]; once for all pages, so that a page costs its own count and no more.
+/// `H` says how it holds the system, as for [`PinnedPage`]. It does so once for all pages, so each
+/// page costs only its own count.
 ///
 /// # Invariants
 ///
-/// Each of `pages` has a reference that this value owns, and a pin if `want.pin`. They are pages of `system`, which always
-/// dereferences to the same system.
-#[must_use = "the pages are given back when this is dropped"]
+/// - Each of `pages` has a reference that this value owns, and a pin if `want.pin`.
+/// - They are pages of `system`, which always dereferences to the same system.
+#[must_use = "the pages are released when this is dropped"]
 pub struct Pins<P: Platform, H: Deref<Target = Hugetlb<P>> = Arc<Hugetlb<P>>> {
     system: H,
     want: Want,
@@ -198,7 +203,8 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
         Self { system, want, start, length, bytes: 0, pages: Vec::new(), stopped_by: None }
     }
 
-    /// Takes one page after the other until the range is full or `page_at`, which gives pages of this system, fails.
+    /// Takes one page after the other until the range is full, or until `page_at` fails, which
+    /// returns pages of this system.
     pub(super) fn fill<'h>(
         &mut self,
         mut page_at: impl FnMut(VirtAddr) -> Result<PinnedPage<P, SystemRef<'h, P>>, GupError>,
@@ -207,12 +213,12 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
         P: 'h,
     {
         while self.bytes < self.length {
-            // What lies after the last page of the number range is not mapped.
+            // Past the end of the number range the last address stands in, which is not mapped either.
             let at = self.start.checked_add(self.bytes).unwrap_or(VirtAddr::new(u64::MAX));
             let next = page_at(at).and_then(|page| {
                 let left = page.size().bytes() - (at.as_u64() & (page.size().bytes() - 1));
                 try_push(&mut self.pages, (page.frame, page.size))?;
-                // INVARIANT: the reference, and the pin, pass over.
+                // INVARIANT: the reference, and the pin, pass on.
                 core::mem::forget(page);
                 Ok(left)
             });
@@ -234,13 +240,14 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
         self.start
     }
 
-    /// How many bytes from the start on lie in the pages held.
+    /// How many bytes from the start on lie in pages that are held.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The same in pages of 4 KiB, the first and the last as whole ones: the number that Linux returns.
+    /// The same in pages of 4 KiB. The first and the last count as whole pages: the number that
+    /// Linux returns.
     #[must_use]
     pub fn small_pages(&self) -> u64 {
         if self.bytes == 0 {
@@ -249,7 +256,7 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
         (self.start.as_u64() % PAGE_SIZE + self.bytes).div_ceil(PAGE_SIZE)
     }
 
-    /// Why there are not more, if there are fewer than were asked for.
+    /// Why there are fewer pages than were asked for, if so.
     #[must_use]
     pub fn stopped_by(&self) -> Option<GupError> {
         self.stopped_by
@@ -266,8 +273,8 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
         self.pages.get(index).map(|&page| self.look_at(page))
     }
 
-    /// The pages, by address, each to be kept as long as it is needed, with the system held for each. Those that are not asked
-    /// for are given back with the iterator.
+    /// The pages, by address, each of which holds the system and may be kept as long as it is
+    /// needed. Pages that are not taken out of the iterator are released with it.
     pub fn into_pages(mut self) -> impl ExactSizeIterator<Item = PinnedPage<P, H>>
     where
         H: Clone,
@@ -277,7 +284,8 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
     }
 
     fn look_at(&self, (frame, size): (HugeFrame, HugeSize)) -> PinnedRef<'_, P> {
-        // SAFETY: by the type invariants there is a reference; the value made of it is never dropped, so it stays ours.
+        // SAFETY: by the type invariants there is a reference. The value made here is never
+        // dropped, so the reference stays with this list.
         let page = unsafe { PinnedPage::from_raw(&*self.system, frame, size, self.want) };
         PinnedRef(ManuallyDrop::new(page))
     }
@@ -314,7 +322,7 @@ impl<'a, P: Platform> Deref for PinnedRef<'a, P> {
     }
 }
 
-/// The last page comes first in here.
+/// Its pages are in reverse order, so that `pop` yields the first.
 struct IntoPages<P: Platform, H: Deref<Target = Hugetlb<P>>>(Pins<P, H>);
 
 impl<P: Platform, H: Deref<Target = Hugetlb<P>> + Clone> Iterator for IntoPages<P, H> {
@@ -322,7 +330,8 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>> + Clone> Iterator for IntoPages<
 
     fn next(&mut self) -> Option<Self::Item> {
         let (frame, size) = self.0.pages.pop()?;
-        // SAFETY: by the invariants of `Pins`; what it owned of the page passes over.
+        // SAFETY: by the invariants of `Pins` it owned a reference to the page, and a pin if
+        // `want.pin`. Both pass on.
         Some(unsafe { PinnedPage::from_raw(self.0.system.clone(), frame, size, self.0.want) })
     }
 

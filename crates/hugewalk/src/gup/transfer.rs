@@ -7,11 +7,12 @@ use crate::platform::Platform;
 use crate::task::Task;
 
 impl<P: Platform> AddressSpace<P> {
-    /// Copies bytes out of the address space, from `address` on, and returns how many: fewer than asked for if it comes to
-    /// an address that cannot be read. What is missing is faulted in. Sleeps.
+    /// Copies bytes out of the address space, from `address` on, and returns how many. That is
+    /// fewer than asked for if it comes to an address that cannot be read. Missing pages are
+    /// faulted in. Sleeps.
     ///
-    /// Each page is pinned meanwhile, so one of a private mapping that others share is copied first, as in Linux. Takes what
-    /// [`pin_pages`](Self::pin_pages) takes.
+    /// Each page is pinned meanwhile. So a page of a private mapping that is shared copy-on-write
+    /// is copied first, as in Linux. Takes the locks that [`pin_pages`](Self::pin_pages) takes.
     ///
     /// Linux: `process_vm_readv(2)`, `process_vm_rw_single_vec()` in mm/process_vm_access.c.
     ///
@@ -30,10 +31,11 @@ impl<P: Platform> AddressSpace<P> {
         })
     }
 
-    /// Copies bytes into the address space, from `address` on, and returns how many: fewer than asked for if it comes to an
-    /// address that cannot be written. What is missing is faulted in, what is shared copy-on-write is copied. Sleeps.
+    /// Copies bytes into the address space, from `address` on, and returns how many. That is fewer
+    /// than asked for if it comes to an address that cannot be written. Missing pages are faulted
+    /// in, and pages that are shared copy-on-write are copied. Sleeps.
     ///
-    /// Takes what [`pin_pages`](Self::pin_pages) takes.
+    /// Takes the locks that [`pin_pages`](Self::pin_pages) takes.
     ///
     /// Linux: `process_vm_writev(2)`.
     ///
@@ -48,7 +50,7 @@ impl<P: Platform> AddressSpace<P> {
     ) -> Result<usize, TransferError> {
         let flags = GupFlags::PIN | GupFlags::WRITE;
         self.transfer(task, address, from.len(), flags, |page, offset, done| {
-            // Pinned for writing, so it cannot be refused.
+            // Pinned for writing, so this cannot fail.
             from.get(done..).map_or(0, |rest| page.write(offset, rest).unwrap_or(0))
         })
     }
