@@ -6,7 +6,7 @@
 use core::cell::UnsafeCell;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::addr::{HugeFrame, HugeSize};
@@ -91,6 +91,9 @@ const MIGRATION: u64 = 1 << 32;
 ///   from one kind to the other it counts as both, so the sum is never too small.
 /// - `owner` is touched under the page's owner lock, or with exclusive access to the page; see
 ///   [`rmap`](crate::rmap).
+/// - `system` and `take_home` belong to the system that has the page; a pool with exclusive access
+///   to the page writes them. The `P` of that system may be another type than this one. Then
+///   `subpool` and `owner` are left alone.
 #[repr(C, align(64))]
 pub struct Page<P: Platform> {
     refs: P::Word,
@@ -102,7 +105,15 @@ pub struct Page<P: Platform> {
     /// The address of the system whose pool has the page. A plain atomic suffices: only the pools
     /// write it, and the Release store to `flags` publishes it.
     system: AtomicUsize,
+    /// How that system takes the page back.
+    take_home: UnsafeCell<Option<TakeHome>>,
 }
+
+/// [`take_home`] for the type of the system that the page belongs to. Handles to one platform are
+/// platforms of different types, and a walker of a system of one type may drop the last reference to
+/// a page of a system of another type. Only the page's own system knows the types of `subpool` and
+/// `owner`.
+type TakeHome = unsafe fn(NonNull<()>, HugeFrame) -> bool;
 
 /// The file and the offset in it that a page belongs to.
 ///
@@ -124,7 +135,7 @@ unsafe impl<P: Platform> Send for Page<P> {}
 impl<P: Platform> Page<P> {
     /// The page has just come from the platform into the pool of this system and size.
     pub(crate) fn reset(&self, system: &Hugetlb<P>, size: HugeSize) {
-        self.system.store(ptr::from_ref(system).addr(), Ordering::Relaxed);
+        self.adopt(system);
         // Relaxed: the page belongs to the pool now, and the pool's lock orders these stores before
         // the next user. Both counts are zero already, or were left so by the last use.
         self.refs.store(0, Ordering::Relaxed);
@@ -194,9 +205,11 @@ impl<P: Platform> Page<P> {
         }
     }
 
-    /// Makes a page of another system's pool one of this system's. The caller dropped the last
-    /// reference.
+    /// Makes a page of the platform's, or of another system's pool, one of this system's. The caller
+    /// has exclusive access to it.
     pub(crate) fn adopt(&self, system: &Hugetlb<P>) {
+        // SAFETY: by the type invariants nobody else touches it while the page has no reference.
+        unsafe { *self.take_home.get() = Some(take_home::<P>) };
         self.system.store(ptr::from_ref(system).addr(), Ordering::Relaxed);
     }
 
@@ -491,11 +504,41 @@ impl<P: Platform> Hugetlb<P> {
         if page.refs.fetch_sub(weight, Ordering::AcqRel) != weight {
             return;
         }
+        if !page.is_of(self) {
+            // SAFETY: that was the last reference.
+            unsafe { self.put_foreign(frame) };
+            return;
+        }
         // SAFETY: that was the last reference, so this caller has exclusive access to the owner.
         let index = unsafe { (*page.owner.get()).index };
         let reserved_again = page.is_anon() && restore(index);
         // SAFETY: that was the last reference.
-        let Stripped { size, subpool, unused, file } = unsafe { page.strip() };
+        let stripped = unsafe { page.strip() };
+        self.take_back(frame, stripped, reserved_again);
+    }
+
+    /// Gives back a page of another system: a walker of this one held the last reference, on a guess.
+    ///
+    /// # Safety
+    ///
+    /// The caller dropped the last reference.
+    #[cold]
+    unsafe fn put_foreign(&self, frame: HugeFrame) {
+        let page = self.page(frame);
+        // SAFETY: by the type invariants nobody else touches it while the page has no reference.
+        let take_home = unsafe { *page.take_home.get() };
+        // SAFETY: it was stored by the system that the page belongs to, and nobody else has the page.
+        if take_home.is_some_and(|take_home| unsafe { take_home(NonNull::from(page).cast(), frame) }) {
+            return;
+        }
+        // Nothing says whether its system still exists, so the page is this system's now.
+        let size = size_of_pool(page.flags.load(Ordering::Acquire));
+        self.pool(size).free(self, frame, false);
+    }
+
+    /// Puts a page that has been stripped into its pool.
+    fn take_back(&self, frame: HugeFrame, stripped: Stripped<P>, reserved_again: bool) {
+        let Stripped { size, subpool, unused, file } = stripped;
         let restore = unused || reserved_again;
         // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation and was never in
         // use restores it. Otherwise the sub-pool may keep a reservation for its minimum.
@@ -507,6 +550,29 @@ impl<P: Platform> Hugetlb<P> {
         // turn, and none of those keeps a file.
         drop(file);
     }
+}
+
+/// Takes a page back into the pool of its own system, if the page keeps a mount or a file of that
+/// system: then the system still exists. Returns false if it keeps neither.
+///
+/// # Safety
+///
+/// `page` is the record of a page in a pool of a system of this very `P`. The caller dropped the last
+/// reference.
+unsafe fn take_home<P: Platform>(page: NonNull<()>, frame: HugeFrame) -> bool {
+    // SAFETY: by the contract of this function it is such a record, and records are never freed.
+    let page: &Page<P> = unsafe { page.cast().as_ref() };
+    // SAFETY: passed on to the caller.
+    let Stripped { size, subpool, unused, file } = unsafe { page.strip() };
+    // Each keeps its system; they are dropped last.
+    let keeps = (subpool.clone(), file.clone());
+    let system = match &keeps {
+        (Some(subpool), _) => subpool.hugetlb(),
+        (None, Some(file)) => file.hugetlb(),
+        (None, None) => return false,
+    };
+    system.take_back(frame, Stripped { size, subpool, unused, file }, false);
+    true
 }
 
 /// What a page leaves behind when its last reference is dropped.

@@ -174,6 +174,81 @@ fn a_page_that_went_to_another_system_meanwhile_goes_back_to_the_host() {
     assert_eq!(named, Err(PageError::NoHugePage { frame: HugeFrame(1 << 20) }));
 }
 
+/// The same, and the other system is of another type, made of another kind of handle to the platform. What its page keeps, a
+/// mount or a file, is of types that only it knows: it takes its page back by itself.
+fn a_guess_outlives_a_page_that_keeps_what_is_of_another_type(
+    use_page: impl FnOnce(&OtherSystem) -> Unused + 'static,
+) {
+    let bench = std::sync::Arc::new(Bench::new());
+    let handle: &'static std::sync::Arc<Bench> = Box::leak(Box::new(bench.clone()));
+    let one: Arc<hugewalk::Hugetlb<&'static Bench>> = hugewalk::Hugetlb::new(&**handle).unwrap();
+    let other: OtherSystem = hugewalk::Hugetlb::new(bench.clone()).unwrap();
+    // SAFETY: the thread's only task of this system.
+    let mut task = unsafe { hugewalk::Task::new(&one) }.unwrap();
+    assert_eq!(one.resize_pool(SMALL, 1), 1);
+    let space = hugewalk::AddressSpace::new(&one).unwrap();
+    let request = MapRequest::anonymous(SMALL, M2).shared().at(ADDRESS);
+    space.mmap(&mut task, &request).unwrap();
+    space.fault(&mut task, ADDRESS, Access::Write).unwrap();
+
+    let (mapped, system, others) = (space.clone(), one.clone(), other.clone());
+    let in_use = std::rc::Rc::new(std::cell::RefCell::new(None));
+    let unused = in_use.clone();
+    before_next(At::Record, move || {
+        // SAFETY: as if on another thread, which has no other.
+        let mut task = unsafe { hugewalk::Task::new(&system) }.unwrap();
+        mapped.munmap(&mut task, ADDRESS, M2).unwrap();
+        assert_eq!(system.resize_pool(SMALL, 0), 0);
+        assert_eq!(others.resize_pool(SMALL, 1), 1);
+        *in_use.borrow_mut() = Some(use_page(&others));
+    });
+    let others = other.clone();
+    before_next(At::Record, move || {
+        unused.take().unwrap()();
+        assert_eq!(others.pool(SMALL).counters().free, 0, "the walker holds the page");
+    });
+    assert!(space.pin_page_fast(&task, ADDRESS, GupFlags::PIN).is_none());
+    assert!(!is_pending());
+    assert_eq!(one.pool(SMALL).counters(), free_pages(0));
+    assert_eq!(other.pool(SMALL).counters(), free_pages(1), "it is the other system's again");
+    assert_eq!(Arc::strong_count(&other), 1);
+    drop(other);
+    assert_eq!(bench.huge_in_use(SMALL), 0);
+}
+
+type OtherSystem = Arc<hugewalk::Hugetlb<std::sync::Arc<Bench>>>;
+/// Lets a page go that was put to use.
+type Unused = Box<dyn FnOnce()>;
+
+#[test]
+fn a_page_of_a_mount_of_a_system_of_another_type_goes_back_to_that_system() {
+    a_guess_outlives_a_page_that_keeps_what_is_of_another_type(|system| {
+        let mount = hugewalk::reserve::SubPool::new(system, SMALL, Some(1), None).unwrap();
+        let file = HugeFile::new(system, SMALL, Some(&mount)).unwrap();
+        drop(mount);
+        // SAFETY: as if on another thread, which has no other.
+        let mut task = unsafe { hugewalk::Task::new(system) }.unwrap();
+        file.allocate(&mut task, 0, M2, false).unwrap();
+        // The page is the last that keeps the mount.
+        Box::new(move || drop(file))
+    });
+}
+
+#[test]
+fn a_private_page_of_a_system_of_another_type_goes_back_to_that_system() {
+    a_guess_outlives_a_page_that_keeps_what_is_of_another_type(|system| {
+        let space = hugewalk::AddressSpace::new(system).unwrap();
+        // SAFETY: as if on another thread, which has no other.
+        let mut task = unsafe { hugewalk::Task::new(system) }.unwrap();
+        space.mmap(&mut task, &MapRequest::anonymous(SMALL, M2).at(ADDRESS)).unwrap();
+        assert_eq!(space.fault(&mut task, ADDRESS, Access::Write), Ok(Fault::Fresh));
+        let system = system.clone();
+        // The page is the last that keeps its file.
+        // SAFETY: likewise.
+        Box::new(move || space.exit(&mut unsafe { hugewalk::Task::new(&system) }.unwrap()))
+    });
+}
+
 #[test]
 fn a_reference_taken_on_a_guess_is_given_back_to_the_pool_that_the_page_is_of_by_then() {
     for flags in [GupFlags::empty(), GupFlags::PIN] {

@@ -41,9 +41,10 @@
 //! `&'static P` and [`Arc<P>`](alloc::sync::Arc) are platforms if `P` is one. A kernel makes its system of a reference to a
 //! static; a test keeps an `Arc` and looks into the platform when the system is gone.
 //!
-//! One platform can serve two systems, and neither acts on a page of the other's. But a huge page that goes to the host from
-//! the one and comes to the other while a lockless walker of the first tries to take it may be given back by the first: the
-//! other one's counters do not know. Where that matters, one platform serves one system at a time.
+//! One platform can serve two systems, made of one kind of handle or of two, and neither acts on a page of the other's. But a
+//! huge page that goes to the host from the one and comes to the other while a lockless walker of the first tries to take it
+//! may be given back by the first, unless it belongs to a mount or to private mappings: the other one's counters do not know.
+//! Where that matters, one platform serves one system at a time.
 //!
 //! # The kernel's half of an address space
 //!

@@ -80,6 +80,10 @@ impl<P: Platform> SubPool<P> {
         if core::ptr::eq::<Hugetlb<P>>(&raw const *self.hugetlb, hugetlb) { Ok(()) } else { Err(WrongSystem) }
     }
 
+    pub(crate) fn hugetlb(&self) -> &Hugetlb<P> {
+        &self.hugetlb
+    }
+
     /// The size of its pages.
     #[must_use]
     pub fn size(&self) -> HugeSize {
