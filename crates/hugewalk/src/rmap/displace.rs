@@ -1,4 +1,4 @@
-//! Taking a page out of every entry that maps it.
+//! Takes a page out of every entry that maps it.
 
 use core::ops::ControlFlow;
 
@@ -16,25 +16,25 @@ use crate::table::LockedSlot;
 use crate::task::Task;
 use crate::vma::{Awaited, Vma, VmaWriteGuard};
 
-/// How often it backs off and waits for a VMA lock before it changes entries in tables that are still shared.
+/// How many rounds wait for VMA locks before entries are changed in tables that are still shared.
 const POLITE_ROUNDS: u32 = 8;
 
-/// What takes the place of a leaf. Linux: `TTU_*`, and `try_to_migrate()`.
+/// What replaces a leaf. Linux: `TTU_*`, and `try_to_migrate()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Instead {
     /// Nothing: the next access faults.
     Nothing,
     /// A migration entry: the next access waits.
     Migration,
-    /// The trace of a page that memory failure took: the next access is an error.
+    /// A hwpoison entry: the next access is an error.
     Hwpoison,
 }
 
-/// Somebody has pinned the page, and relies on the address space to go on seeing it.
+/// The page is pinned: the pin's holder relies on the address space to keep seeing the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pinned;
 
-/// Why a page is still in some entry.
+/// Why an entry still maps the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotDisplaced {
     Pinned,
@@ -49,7 +49,7 @@ impl From<Pinned> for NotDisplaced {
 }
 
 impl<P: Platform> Hugetlb<P> {
-    /// Takes a page of a file out of every mapping; the next access finds it in the file. Sleeps.
+    /// Takes a page of a file out of every mapping. The next access finds it in the file. Sleeps.
     ///
     /// Takes the fault mutex of its place, `i_mmap` in write, and tries or waits for VMA locks in write.
     ///
@@ -57,23 +57,27 @@ impl<P: Platform> Hugetlb<P> {
     ///
     /// # Errors
     ///
-    /// [`PageError::NoHugePage`], [`PageError::NotInUse`], [`PageError::OnItsWay`]; [`PageError::Private`], for what a private
-    /// mapping has written would be lost; [`PageError::Held`] if the page is in no file any more.
+    /// [`PageError::NoHugePage`], [`PageError::NotInUse`], [`PageError::OnItsWay`];
+    /// [`PageError::Private`], since the contents of a private page would be lost;
+    /// [`PageError::Held`] if the page is no longer in a file.
     pub fn unmap_page(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<(), PageError> {
         let page = self.lock_page(task, frame)?;
         if page.page.page().is_anon() {
             return Err(PageError::Private);
         }
-        // Only migration has to mind who has the page pinned.
+        // Only migration refuses pinned pages.
         page.displace(Instead::Nothing, task).map_err(|_| PageError::OnItsWay)
     }
 }
 
 impl<P: Platform> LockedPage<'_, P> {
-    /// Puts something else in the place of each entry that maps the page. The mappings' references are given up. On return
-    /// no entry maps it, and none will as long as the page is locked. Sleeps.
+    /// Replaces each entry that maps the page. The entries' references are dropped. On return no
+    /// entry maps the page, and none will while the page is locked. Sleeps.
     ///
-    /// Fails if migration finds that a private page is pinned: the entries that were exchanged before stay so.
+    /// Fails if migration finds that a private page is pinned. Entries that were replaced before
+    /// stay so.
+    ///
+    /// Linux: `try_to_unmap_one()` and `try_to_migrate_one()` in mm/rmap.c.
     pub(super) fn displace(&self, instead: Instead, task: &mut Task<P>) -> Result<(), NotDisplaced> {
         let mut round = 0;
         while self.page.page().mapcount() > 0 {
@@ -81,7 +85,7 @@ impl<P: Platform> LockedPage<'_, P> {
                 self.hugetlb.platform().trace(Event::StillMapped { frame: self.page.frame() });
                 return Err(NotDisplaced::StillMapped);
             }
-            // The first rounds wait for locks where they have to.
+            // The first rounds wait for VMA locks instead.
             if round >= POLITE_ROUNDS {
                 task.pause();
             }
@@ -96,7 +100,8 @@ impl<P: Platform> LockedPage<'_, P> {
         Ok(())
     }
 
-    /// Goes round as long as that changes something. Returns a VMA whose lock is busy, if its table is in the way.
+    /// Walks repeatedly, as long as a walk changes something. Returns a VMA whose lock is busy, if
+    /// its table is still in the way.
     fn displace_under(
         &self,
         i_mmap: &IMmapWriteGuard<'_, P>,
@@ -122,7 +127,7 @@ impl<P: Platform> LockedPage<'_, P> {
             if pinned {
                 return Err(Pinned);
             }
-            // With one user of a table gone, the one whose lock was busy may be alone with it.
+            // One user of a table less: a VMA whose lock was busy may be its only user now.
             if busy.is_none() || !changed {
                 return Ok(busy);
             }
@@ -138,17 +143,18 @@ impl<P: Platform> LockedPage<'_, P> {
         task: &Task<P>,
     ) -> ControlFlow<Pinned, Outcome> {
         let vma = mapped.vma.vma();
-        // `i_mmap` in write: the count of sharers stands still.
+        // `i_mmap` is held in write, so the share count does not change.
         if mapped.sharers() > 0 && !in_place {
             let Some(_vma_lock) = VmaWriteGuard::try_lock(i_mmap, vma) else {
                 return ControlFlow::Continue(Outcome::Busy);
             };
-            // Flushes when the table is unlocked, before the VMA lock is let go.
+            // The gather flushes after the table is unlocked and before the VMA lock is released.
             let mut gather = Gather::on_file_side(vma.mm(), i_mmap);
             let Some(locked) = mapped.lock(task) else {
                 return ControlFlow::Continue(Outcome::Nothing);
             };
-            // The others keep the table, and the entry: this address space loses both. `mapped` is not used again.
+            // The other users keep the table with its entry; this address space loses both.
+            // `mapped` is not used again.
             let unshared = unshare_locked(locked, mapped.address, &mut gather).is_ok();
             return ControlFlow::Continue(if unshared { Outcome::Changed } else { Outcome::Nothing });
         }
@@ -164,7 +170,7 @@ impl<P: Platform> LockedPage<'_, P> {
         displaced
     }
 
-    /// Exchanges one entry.
+    /// Replaces one entry.
     fn exchange(
         &self,
         locked: &LockedSlot<'_, P>,
@@ -178,14 +184,15 @@ impl<P: Platform> LockedPage<'_, P> {
             return ControlFlow::Continue(Outcome::Nothing);
         };
         if instead == Instead::Migration {
-            // Before the entry says so: the count is never too small.
+            // Before the entry is stored, so that the count is never too small.
             page.add_migration();
         }
         let before = locked.replace(|entry| replacement(entry, instead));
-        // A pin of a private page holds for this address space: fork would make it share a page that it must keep. As in
-        // `mm::fork`: the entry is changed first, and pins are looked for then; who pins without a lock pins first.
+        // A pinned private page must stay with this address space, but fork shares a page that has
+        // a migration entry. As in `mm::fork`, the entry is changed first and pins are looked for
+        // afterwards; a lockless pin pins first and rechecks the entry.
         if instead == Instead::Migration && page.is_anon() && page.pins() > 0 {
-            // No processor has written to the entry since: it was a migration entry.
+            // It was a migration entry, so no processor has written to it.
             locked.fill(before);
             page.remove_migration();
             return ControlFlow::Break(Pinned);
@@ -195,7 +202,8 @@ impl<P: Platform> LockedPage<'_, P> {
         ControlFlow::Continue(Outcome::Changed)
     }
 
-    /// Flushes every address space that uses a table. `i_mmap` in write: they are these, until it is let go.
+    /// Flushes every address space that uses a table. `i_mmap` is held in write, so they stay the
+    /// same until it is released.
     fn flush_sharers(&self, i_mmap: &IMmapWriteGuard<'_, P>, table: u64) {
         for proof in i_mmap.vmas(self.index..self.index + 1) {
             if uses(&proof, self.index, table)
@@ -206,8 +214,8 @@ impl<P: Platform> LockedPage<'_, P> {
         }
     }
 
-    /// Waits for the lock of a VMA with nothing held but the fault mutex, which comes before it, and unshares its table then:
-    /// if the VMA is still there, and the table still shared.
+    /// Waits for the lock of a VMA, holding only the fault mutex, which comes before it in the lock
+    /// order. Then unshares the VMA's table, if the VMA still exists and the table is still shared.
     fn unshare_when_free(&self, vma: &Vma<P>, task: &mut Task<P>) {
         let Some(lock) = vma.semaphore() else { return };
         let semaphore = lock.write(task);
@@ -219,23 +227,23 @@ impl<P: Platform> LockedPage<'_, P> {
             return;
         };
         let mut gather = Gather::on_file_side(vma.mm(), &i_mmap);
-        // The locks are those of this VMA and its file, so this cannot be refused.
+        // The locks belong to this VMA and its file, so this cannot fail.
         let _ = crate::share::huge_pmd_unshare(&mut vma_lock, range.start, &mut gather, task);
         gather.finish();
     }
 }
 
-/// What came of one entry.
+/// What happened to one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Changed,
-    /// It did not map the page any more.
+    /// It no longer mapped the page.
     Nothing,
-    /// The VMA lock was needed, and somebody else has it.
+    /// The VMA lock was needed, and it is busy.
     Busy,
 }
 
-/// What takes the place of an entry.
+/// What replaces an entry.
 fn replacement(entry: Entry, instead: Instead) -> Entry {
     let Entry::Leaf(leaf) = entry else {
         return entry;

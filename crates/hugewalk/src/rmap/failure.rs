@@ -1,13 +1,16 @@
-//! Memory failure, and what a processor has left in the entries of a page.
+//! Memory failure, and the accessed bits that processors leave in the entries of a page.
 //!
 //! # What becomes of the page
 //!
-//! A free page leaves its pool (see [`pool`](crate::pool)). A page in use is marked, and every entry that maps it becomes
-//! a *hwpoison entry*: an access there is an error from then on, as long as the entry is there. Private pages leave the
-//! pool with their last reference. A file's page stays in the file, so that whoever reads it gets the error and not a
-//! page of zeroes in the place of data; truncating it away, or punching it out, lets the pool lose it.
+//! - A free page leaves its pool (see [`pool`](crate::pool)).
+//! - A page in use is marked, and every entry that maps it becomes a *hwpoison entry*. An access
+//!   there is an error as long as the entry exists.
+//! - A private page leaves the pool with its last reference.
+//! - A file's page stays in the file, so that a reader gets the error and not zeroes in the place
+//!   of data. Truncating or punching it out removes it from the pool.
 //!
-//! The mark is set with the fault mutex of the page's place held: no fault maps it in between.
+//! The mark is set with the fault mutex of the page's place held, so no fault maps the page
+//! meanwhile.
 
 use super::walk::{Tables, mapped_places};
 use super::{LockedPage, PageError};
@@ -20,22 +23,24 @@ use crate::pool::Poisoned;
 use crate::rmap::displace::Instead;
 use crate::task::Task;
 
-/// How often a page on its way is looked at again.
+/// How often a page that is on its way into use or out of it is looked up again.
 const PATIENCE: u32 = 100;
 
-/// What memory failure hit, where nothing more is to be done about it.
+/// What memory failure hit, if it is handled completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// A free page. The pool has lost it.
+    /// A free page. It has left the pool.
     Free,
-    /// A page of private mappings. They have lost its contents, the pool has lost the page.
+    /// A page of private mappings. Its contents are lost, and it has left the pool.
     Private,
-    /// A page of a file, which keeps it until it is truncated or punched out. Then the pool loses it.
+    /// A page of a file. It stays in the file until it is truncated or punched out, and leaves the
+    /// pool then.
     File,
 }
 
 impl<P: Platform> Hugetlb<P> {
-    /// The memory of a page has failed. Whoever touches it from now on is told so; it is never handed out again. Sleeps.
+    /// Reports that the memory of a page has failed. Every access to it is an error from now on,
+    /// and the page is never allocated again. Sleeps.
     ///
     /// Takes the fault mutex of its place, `i_mmap` in write, and tries or waits for VMA locks in write.
     ///
@@ -43,14 +48,15 @@ impl<P: Platform> Hugetlb<P> {
     ///
     /// # Errors
     ///
-    /// [`PageError::NoHugePage`], [`PageError::OnItsWay`]: nothing was changed. [`PageError::Hwpoison`]: it was hit before.
-    /// [`PageError::Held`], [`PageError::Reserved`]: done, but the pool loses the page later.
+    /// [`PageError::NoHugePage`], [`PageError::OnItsWay`]: nothing was changed.
+    /// [`PageError::Hwpoison`]: it was hit before. [`PageError::Held`], [`PageError::Reserved`]:
+    /// done, but the page leaves the pool later.
     pub fn memory_failure(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<Recovery, PageError> {
         self.fail(task, frame, None)
     }
 
-    /// As [`memory_failure`](Self::memory_failure), of a page that the caller holds, so that it is still the one that was
-    /// meant. Its reference is let go once the page is locked.
+    /// As [`memory_failure`](Self::memory_failure), for a page that the caller holds, so that it is
+    /// still the page that was meant. The caller's reference is dropped once the page is locked.
     ///
     /// Linux: `memory_failure()` with `MF_COUNT_INCREASED`.
     pub(crate) fn fail_page(&self, task: &mut Task<P>, page: PageRef<'_, P>) -> Result<Recovery, PageError> {
@@ -69,7 +75,7 @@ impl<P: Platform> Hugetlb<P> {
                     drop(held);
                     return page.fail(task);
                 }
-                // Free, or moved elsewhere, or taken out of its file.
+                // The page is free, was moved, or was taken out of its file.
                 Err(PageError::NotInUse) => {
                     let (head, size) = self.huge_page_at(frame)?;
                     match self.pool(size).poison(self, head) {
@@ -92,7 +98,8 @@ impl<P: Platform> Hugetlb<P> {
         Err(PageError::OnItsWay)
     }
 
-    /// As [`memory_failure`](Self::memory_failure), for a page that belongs to no place any more, and is held all the same.
+    /// As [`memory_failure`](Self::memory_failure), for a page that is held but no longer belongs
+    /// to a place.
     fn fail_held(
         &self,
         frame: HugeFrame,
@@ -107,21 +114,21 @@ impl<P: Platform> Hugetlb<P> {
         }
         drop(held.take());
         Some(match page.page().references() - 1 {
-            // Its last holder was the one who named it, and the pool loses it with that reference.
+            // The caller was its last holder, and the page leaves the pool with that reference.
             0 => Ok(Recovery::Free),
             references => Err(PageError::Held { references }),
         })
     }
 
-    /// A page that memory failure hit is sound after all: its pool has it again. Entries that say otherwise stay until
-    /// they are unmapped. Does not sleep.
+    /// Reports that a page which memory failure hit is sound after all. It goes back to its pool.
+    /// Hwpoison entries stay until they are unmapped. Does not sleep.
     ///
     /// Linux: `unpoison_memory()` in mm/memory-failure.c, which gives the page to the page allocator.
     ///
     /// # Errors
     ///
-    /// [`PageError::NoHugePage`]; [`PageError::Sound`]; [`PageError::Held`] if a file has it still, or somebody else;
-    /// [`PageError::OnItsWay`].
+    /// [`PageError::NoHugePage`]; [`PageError::Sound`]; [`PageError::Held`] if a file still has the
+    /// page, or something else holds it; [`PageError::OnItsWay`].
     pub fn unpoison(&self, frame: HugeFrame) -> Result<(), PageError> {
         let (head, size) = self.huge_page_at(frame)?;
         let page = self.page(head);
@@ -135,11 +142,11 @@ impl<P: Platform> Hugetlb<P> {
         }
     }
 
-    /// How many entries that map the page have been used since this was asked before; a table that many address spaces
-    /// share counts once. Sleeps.
+    /// How many entries that map the page were used since the last call. Clears their accessed
+    /// bits. An entry in a shared table counts once. Sleeps.
     ///
-    /// Takes `i_mmap` in read. As on Linux for x86-64, TLBs are not flushed: a processor that has the translation does not
-    /// set the bit again until it has looked it up anew.
+    /// Takes `i_mmap` in read. TLBs are not flushed, as in Linux on x86-64: a processor that has
+    /// the translation cached does not set the bit again until it walks the tables again.
     ///
     /// Linux: `folio_referenced()` in mm/rmap.c.
     ///
@@ -169,7 +176,7 @@ impl<P: Platform> LockedPage<'_, P> {
         if !page.poison() {
             return Err(PageError::Hwpoison);
         }
-        // Only migration minds pins.
+        // Cannot fail: only migration refuses pinned pages.
         let _ = self.displace(Instead::Hwpoison, task);
         let others = self.others_after_a_while(task);
         match (others, page.is_anon()) {
@@ -179,7 +186,7 @@ impl<P: Platform> LockedPage<'_, P> {
         }
     }
 
-    /// References that somebody else holds, who does not let go soon.
+    /// Counts the references of others, after waiting a while for short ones to be dropped.
     fn others_after_a_while(&self, task: &mut Task<P>) -> u64 {
         let others = || self.page.page().references().saturating_sub(self.own_references());
         for _ in 0..PATIENCE {

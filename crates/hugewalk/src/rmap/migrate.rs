@@ -1,30 +1,38 @@
-//! Moving a page elsewhere while it is in use.
+//! Moves a page elsewhere while it is in use.
 //!
 //! # Protocol
 //!
 //! With the fault mutex of the page's place held throughout:
 //!
-//! 1. A page is taken from the pool, not one that is promised.
-//! 2. Every entry that maps the old page becomes a *migration entry*, flushed, its reference given up. Such entries
-//!    hold no reference, but are counted in the page's record. Who meets one waits, with nothing held.
-//! 3. If then anybody else has a reference (a pin, a reader of the file), the page is *put back*. That is asked by freezing
-//!    the references: they go from what is expected to zero in one step, so nobody takes one in between.
-//! 4. The contents are copied. Nobody can write to either page: no entry maps them, and who writes from the file's side
-//!    holds the fault mutex.
-//! 5. The new page takes the old one's place in the file's cache, frozen again, under the cache's lock; or, if it is
-//!    private, just its note, its charge and its kind.
-//! 6. Migration entries become leaves of the new page, until the count of them is zero; those who wait are woken.
+//! 1. A page is taken from the pool, one that is not reserved.
+//! 2. Every entry that maps the old page becomes a *migration entry*, is flushed, and drops its
+//!    reference. Migration entries hold no reference, but the page's record counts them. A fault
+//!    that finds one waits, with no lock held.
+//! 3. If there is another reference now (a pin, a reader of the file), the page is *put back*. The
+//!    check freezes the references: one step takes them from the expected number to zero, so that
+//!    none is added in between.
+//! 4. The contents are copied. No entry maps either page, and writing through the file needs the
+//!    fault mutex. So nothing writes to either page.
+//! 5. The new page takes the old one's place in the file's cache, under the cache's lock, with the
+//!    references frozen again. For a private page, the note of its owner and its kind pass on. In
+//!    both cases the mount counts the new page.
+//! 6. Migration entries become leaves of the new page, until their count is zero. Waiting faults
+//!    are woken.
 //!
-//! What others do to migration entries meanwhile, `i_mmap` being free:
+//! `i_mmap` is free in between. Other operations handle migration entries as follows:
 //!
-//! - *fork* copies them, counts, and takes the right to write away on both sides. The child's mapping is in the file's tree
-//!   before anything is copied into it, so a later round finds the copy: the rounds end when the count is zero, and
-//!   not when one round is over. That fork cannot go on for ever: a child's mapping is copied into once.
-//! - *unmap, truncation, the robbing of children* drop them, and count.
-//! - *mremap* moves them, with `i_mmap` in write, together with their place in the tree.
-//! - *mprotect* takes the right to write away. The leaf gets the rights that its VMA has when it is made.
-//! - *sharing and unsharing* change who uses the table; the entry is counted once, as it is there once.
-//! - *faults* of this place wait for the fault mutex, or looked before and sleep until they are woken.
+//! - *fork* copies them, counts them, and removes the right to write on both sides. The child's
+//!   mapping is in the file's tree before anything is copied into it, so a later round finds the
+//!   copy. That is why step 6 repeats until the count is zero. It ends, because fork copies into a
+//!   child's mapping once.
+//! - *unmap, truncation, and taking pages from children* drop them, and count.
+//! - *mremap* moves them, together with the VMA's place in the tree, with `i_mmap` in write.
+//! - *mprotect* removes the right to write. The new leaf gets the rights that its VMA has at that
+//!   time.
+//! - *Sharing and unsharing* change which address spaces use the table. The entry counts once, as
+//!   it exists once.
+//! - *Faults* at this place wait for the fault mutex. If they looked before it was taken, they
+//!   sleep until they are woken.
 
 use super::walk::{Tables, mapped_places};
 use super::{LockedPage, PageError};
@@ -39,12 +47,13 @@ use crate::rmap::displace::Instead;
 use crate::task::Task;
 use crate::vma::Vma;
 
-/// How often it is tried to exchange a page that somebody else holds for a moment.
+/// How often migration retries while something else holds the page for a moment.
 const PATIENCE: u32 = 100;
 
 impl<P: Platform> Hugetlb<P> {
-    /// Moves a page elsewhere, with its contents, its place in its file, and all that its entries say; returns the frame
-    /// it has now. Accesses meanwhile wait. Shared tables it is mapped in are unshared. Sleeps.
+    /// Moves a page elsewhere, with its contents, its place in its file, and all that its entries
+    /// say. Returns its new frame. Accesses wait meanwhile. Shared tables that map the page are
+    /// unshared. Sleeps.
     ///
     /// Takes the fault mutex of its place, `i_mmap` in write and then in read, and tries or waits for VMA locks in write.
     ///
@@ -52,8 +61,9 @@ impl<P: Platform> Hugetlb<P> {
     ///
     /// # Errors
     ///
-    /// [`PageError::Held`] if somebody else holds the page: it is where it was then, and mapped as it was (but tables that
-    /// were shared may not be). [`PageError::PoolEmpty`] and the others but [`PageError::Private`]: nothing has changed.
+    /// [`PageError::Held`] if something else holds the page. The page then stays where it is,
+    /// mapped as before (but its tables may no longer be shared). [`PageError::PoolEmpty`] and the
+    /// others except [`PageError::Private`]: nothing has changed.
     pub fn migrate(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<HugeFrame, PageError> {
         let old = self.lock_page(task, frame)?;
         if old.page.page().is_hwpoison() {
@@ -62,23 +72,25 @@ impl<P: Platform> Hugetlb<P> {
         self.move_page(&old, task)
     }
 
-    /// Takes a page out of use that may fail soon: its contents move elsewhere, and the pool loses it, until it is
-    /// [unpoisoned](Self::unpoison). Nobody who uses it notices. Sleeps.
+    /// Takes a page out of use that may fail soon. Its contents move elsewhere, and the page leaves
+    /// the pool until it is [unpoisoned](Self::unpoison). Users of the contents do not notice.
+    /// Sleeps.
     ///
-    /// Takes what [`migrate`](Self::migrate) takes.
+    /// Takes the locks that [`migrate`](Self::migrate) takes.
     ///
     /// Linux: `soft_offline_page()` in mm/memory-failure.c, `MADV_SOFT_OFFLINE`.
     ///
     /// # Errors
     ///
-    /// As for [`migrate`](Self::migrate), but a page that memory failure has hit is out of use already, and one that nobody uses
-    /// leaves the pool at once, or later ([`PageError::Reserved`]).
+    /// As for [`migrate`](Self::migrate), with two exceptions. A page that memory failure has hit
+    /// is out of use already. A free page leaves the pool at once, or later
+    /// ([`PageError::Reserved`]).
     pub fn soft_offline(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<(), PageError> {
         self.retire(task, frame, None)
     }
 
-    /// As [`soft_offline`](Self::soft_offline), of a page that the caller holds, so that it is still the one that was meant.
-    /// Its reference is let go once the page is locked.
+    /// As [`soft_offline`](Self::soft_offline), for a page that the caller holds, so that it is
+    /// still the page that was meant. The caller's reference is dropped once the page is locked.
     pub(crate) fn soft_offline_page(
         &self,
         task: &mut Task<P>,
@@ -99,7 +111,8 @@ impl<P: Platform> Hugetlb<P> {
                     drop(held);
                     if !old.page.page().is_hwpoison() {
                         self.move_page(&old, task)?;
-                        // Marked while it is held: with the last reference it goes to the pool, which keeps it.
+                        // Marked while it is held: when the last reference is dropped, the pool
+                        // dissolves it.
                         old.page.page().poison();
                     }
                     return Ok(());
@@ -131,30 +144,33 @@ impl<P: Platform> Hugetlb<P> {
         if moved {
             return Ok(new.frame());
         }
-        // Ours and the cache's are there in any case, those of mappings are back.
+        // The references of this function and of the cache exist in any case, and those of the
+        // mappings have been restored.
         let page = old.page.page();
         let others = page.references().saturating_sub(old.own_references() + page.mapcount());
         Err(PageError::Held { references: others })
     }
 
-    /// A page that is promised to nobody, and charged to nobody yet: that passes on with the move.
+    /// Takes a page that is not reserved, and that no mount counts yet: moving passes the old
+    /// page's mount on.
     ///
     /// Linux: `alloc_huge_page_nodemask()` in mm/hugetlb.c.
     fn take_for_move(&self, old: &LockedPage<'_, P>) -> Result<PageRef<'_, P>, PageError> {
         let size = old.page.size();
         let frame = self.pool(size).take(self, false)?;
-        // SAFETY: just taken from the pool: ours alone.
+        // SAFETY: just taken from the pool, so this caller has exclusive access.
         unsafe { self.page(frame).hand_out(None, false) };
         // SAFETY: the reference that `hand_out` set up is ours.
         Ok(unsafe { PageRef::from_raw(self, frame, size) })
     }
 }
 
-/// A page whose entries may be migration entries. When this goes, be it because the platform unwinds while it copies or
-/// flushes, they are leaves again: nobody waits for a page that never arrives.
+/// A page whose entries may be migration entries. Dropping this makes them leaves again, even if
+/// the platform unwinds while it copies or flushes. So no fault waits for a page that never
+/// arrives.
 struct Away<'a, P: Platform> {
     page: &'a LockedPage<'a, P>,
-    /// Where it is.
+    /// Where the page is now.
     to: &'a PageRef<'a, P>,
     /// Remapping sleeps.
     task: &'a mut Task<P>,
@@ -167,11 +183,13 @@ impl<P: Platform> Drop for Away<'_, P> {
 }
 
 impl<P: Platform> LockedPage<'_, P> {
-    /// Copies the page, which no entry maps, to `new`, and lets that take its place. False if somebody else holds it.
+    /// Copies the page, which no entry maps, to `new`, and lets `new` replace it. False if
+    /// something else holds the page.
     fn move_to(&self, new: &PageRef<'_, P>, task: &mut Task<P>) -> bool {
         let (page, expected) = (self.page.page(), self.own_references());
-        // Cheaper than to find out after copying. Nobody who finds the page frozen takes it for free: such a one has its
-        // cache locked, or comes from a frame and asks the pool.
+        // A check before copying is cheaper than one after it. A frozen page is not mistaken for a
+        // free one: a caller that finds it either has its cache locked, or comes from a frame and
+        // asks the pool.
         let nobody_else = || {
             let frozen = page.freeze(expected);
             if frozen {
@@ -188,13 +206,14 @@ impl<P: Platform> LockedPage<'_, P> {
         self.patiently(task, || self.take_place(new))
     }
 
-    /// Tries for a while: a reader of the file, or one who came from an entry that is gone now, lets go soon.
+    /// Retries for a while: a reader of the file, or a walker that came from an entry which is gone
+    /// now, drops its reference soon.
     fn patiently(&self, task: &mut Task<P>, attempt: impl Fn() -> Option<()>) -> bool {
         for _ in 0..PATIENCE {
             if attempt().is_some() {
                 return true;
             }
-            // One who pinned the page will not let go soon.
+            // A pin is not dropped soon.
             if self.page.page().pins() > 0 {
                 return false;
             }
@@ -203,7 +222,7 @@ impl<P: Platform> LockedPage<'_, P> {
         false
     }
 
-    /// Runs `work` with the file's cache locked, if the page is of the cache.
+    /// Runs `work`, with the file's cache locked if the page is in it.
     fn in_cache(&self, work: impl FnOnce() -> bool) -> Option<()> {
         let done = if self.page.page().is_anon() { work() } else { self.file.with_cache_locked(work) };
         done.then_some(())
@@ -216,7 +235,8 @@ impl<P: Platform> LockedPage<'_, P> {
                 return false;
             }
             self.hugetlb.pass_owner(self.page.frame(), new.frame());
-            // SAFETY: frozen just now; the new page is ours alone.
+            // SAFETY: the old page was frozen just now, and the caller has exclusive access to the
+            // new one.
             unsafe { new.page().inherit(old) };
             true
         };
@@ -239,12 +259,14 @@ impl<P: Platform> LockedPage<'_, P> {
         replaced.then_some(())
     }
 
-    /// Makes leaves of `to` of all migration entries, and wakes who waits for that. Sleeps.
+    /// Turns all migration entries into leaves of `to`, and wakes the faults that wait for that.
+    /// Sleeps.
     ///
     /// Takes `i_mmap` in read. Linux: `remove_migration_ptes()` in mm/migrate.c.
     fn remap(&self, to: &PageRef<'_, P>, task: &mut Task<P>) {
         let old = self.page.page();
-        // The page it moved to is mapped by one entry after the other. Until it is by all, none of them has it to itself.
+        // The new page is mapped by one entry after the other. Until all of them map it, none has
+        // the page to itself.
         let moved = to.frame() != self.page.frame();
         if moved {
             to.page().add_migration();
@@ -255,7 +277,8 @@ impl<P: Platform> LockedPage<'_, P> {
             }
             if round == ROUNDS {
                 self.hugetlb.platform().trace(Event::StillMapped { frame: self.page.frame() });
-                // Entries that name the page are left: it is never free again, so that they name no other.
+                // Entries that name the page are left. Keeping a reference for ever keeps them from
+                // naming another page.
                 core::mem::forget(self.page.another());
                 break;
             }

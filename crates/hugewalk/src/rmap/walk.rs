@@ -1,4 +1,4 @@
-//! Over the entries that stand for a page.
+//! The walk over the entries that name a page.
 
 use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::file::FileProof;
@@ -8,29 +8,31 @@ use crate::task::Task;
 use crate::vma::Vma;
 use crate::walk::huge_pte_offset;
 
-/// Which entries of a table that several address spaces share are to be visited.
+/// Which entries of a shared table are visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tables {
-    /// Each table once, whoever uses it.
+    /// Each table once, whichever VMAs use it.
     Once,
     /// A shared table once for each VMA that uses it.
     ForEachUser,
 }
 
-/// An entry that stood for the page when it was found; with its table locked, one finds out whether it does.
+/// An entry that named the page when it was found. [`lock`](Self::lock) rechecks that under the
+/// table lock.
 ///
 /// Linux: `struct page_vma_mapped_walk`.
 pub(crate) struct Mapped<'p, 'g, P: Platform> {
-    /// The VMA it was found through.
+    /// The VMA through which it was found.
     pub(crate) vma: &'p FileProof<'g, P>,
-    /// Where in it.
+    /// The address in that VMA.
     pub(crate) address: VirtAddr,
     frame: HugeFrame,
     slot: Slot<'p, P, Stable>,
 }
 
 impl<'p, P: Platform> Mapped<'p, '_, P> {
-    /// Locks the table, if the entry stands for the page then. Spins; nothing may sleep until the guard is gone.
+    /// Locks the table, and rechecks that the entry names the page. Spins; the caller must not
+    /// sleep until the guard is dropped.
     pub(crate) fn lock<'s>(&self, task: &'s Task<P>) -> Option<LockedSlot<'s, P>>
     where
         'p: 's,
@@ -39,21 +41,22 @@ impl<'p, P: Platform> Mapped<'p, '_, P> {
         (locked.read().page() == Some(self.frame)).then_some(locked)
     }
 
-    /// How many address spaces use the table besides this one.
+    /// The share count: how many address spaces use the table besides this one.
     pub(crate) fn sharers(&self) -> u64 {
         self.slot.sharers()
     }
 
-    /// The same number for two VMAs that share the table.
+    /// A number that is the same for two VMAs if they share the table.
     pub(crate) fn table(&self) -> u64 {
         self.slot.table_identity()
     }
 }
 
-/// Calls `visit` for each entry that stands for the page `frame` at `index`, a leaf or a migration entry, in the VMAs
-/// found under `i_mmap`: those that `vmas` returns, each time in the same order.
+/// Calls `visit` for each entry, a leaf or a migration entry, that names the page `frame` at
+/// `index`. It walks the VMAs found under `i_mmap`: those that `vmas` returns, each time in the
+/// same order.
 ///
-/// Holds: `i_mmap`, by the proofs that come with the VMAs. Takes nothing, does not sleep.
+/// Holds: `i_mmap`, by the proofs of the VMAs. Takes no lock, does not sleep.
 ///
 /// Linux: `rmap_walk_file()` in mm/rmap.c, `page_vma_mapped_walk()` in mm/page_vma_mapped.c.
 pub(crate) fn mapped_places<'g, P: Platform, I: Iterator<Item = FileProof<'g, P>>>(
@@ -68,7 +71,7 @@ pub(crate) fn mapped_places<'g, P: Platform, I: Iterator<Item = FileProof<'g, P>
         let Some((address, slot)) = place(&vma, index) else {
             continue;
         };
-        // A first look without the lock; who wants to know locks.
+        // A first look without the lock. `visit` locks the table to be sure.
         if slot.read().page() != Some(frame) {
             continue;
         }
@@ -83,7 +86,7 @@ pub(crate) fn mapped_places<'g, P: Platform, I: Iterator<Item = FileProof<'g, P>
     }
 }
 
-/// The slot that a VMA has for an index, and its address.
+/// The slot of a VMA for an index, and its address.
 pub(crate) fn place<'p, P: Platform>(
     proof: &'p FileProof<'_, P>,
     index: u64,
@@ -94,13 +97,14 @@ pub(crate) fn place<'p, P: Platform>(
     Some((address, slot))
 }
 
-/// Does a VMA have this table for the index?
+/// Does a VMA use this table for the index?
 pub(crate) fn uses<P: Platform>(proof: &FileProof<'_, P>, index: u64, table: u64) -> bool {
     proof.vma().size() == HugeSize::Size2M
         && place(proof, index).is_some_and(|(_, slot)| slot.table_identity() == table)
 }
 
-/// The shared tables that a walk has met. There is one for each way in which the VMAs of the file differ: a handful.
+/// The shared tables that a walk has visited. VMAs of one file share unless they differ in range or
+/// rights, so there are only a few.
 struct SeenTables {
     tables: [u64; 8],
     len: usize,
@@ -111,7 +115,7 @@ impl SeenTables {
         Self { tables: [0; 8], len: 0 }
     }
 
-    /// Was the table met? With the handful full, `earlier` looks for it.
+    /// Was the table visited before? If the list is full, `earlier` answers.
     fn contains_or_add(&mut self, table: u64, earlier: impl FnOnce() -> bool) -> bool {
         if self.tables.iter().take(self.len).any(|&seen| seen == table) {
             return true;
