@@ -67,7 +67,7 @@ fn resolve(frame: &backtrace::Frame) -> Vec<Source> {
             && is_of_interest(&file)
             && let Some(name) = symbol.name()
         {
-            let function = function_of(&name.to_string());
+            let function = function_of(&format!("{name:#}"));
             let kernel = kernel::function(&file, &function);
             sources.push(Source { function, file, line, kernel });
         }
