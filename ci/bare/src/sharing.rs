@@ -86,8 +86,8 @@ pub(crate) fn prove<M: Machine>(say: &mut dyn FnMut(Arguments<'_>)) {
     assert_eq!(walk(&task, child.mm()), Some(page));
     say(format_args!("share: the child's next fault takes the table up again, users: 2"));
 
-    child.exit(&mut task);
-    parent.exit(&mut task);
+    child.exit(&mut task).expect("its own task");
+    parent.exit(&mut task).expect("its own task");
     drop((child, parent));
     // Tables outlive their address space until no walker can be in them. Here none is, so this waits for nobody.
     task.rcu_barrier();

@@ -127,7 +127,7 @@ impl World {
             if round % 2 == 0 {
                 cpu.store_u64(task, private, u64::MAX).unwrap();
             }
-            child.exit(task);
+            child.exit(task).unwrap();
         });
     }
 
@@ -187,7 +187,7 @@ impl World {
                     1 => drop(space.mincore(task, whole())),
                     2 => drop(space.sample_accessed(task, whole()).unwrap()),
                     3 => drop(space.numa_maps(task, whole()).unwrap()),
-                    4 => space.residency(task, |_, _| ()),
+                    4 => space.residency(task, |_, _| ()).unwrap(),
                     _ => {
                         let mut leaves = Leaves(0);
                         space.walk_range(task, whole(), &mut leaves).unwrap();
@@ -196,7 +196,7 @@ impl World {
                 }
             }
             if round % 10 == 0 {
-                self.spaces[1].clear_soft_dirty(task);
+                self.spaces[1].clear_soft_dirty(task).unwrap();
             }
         });
     }
@@ -250,7 +250,7 @@ impl World {
                     let uffd = Userfault::new(space, Features::empty()).unwrap();
                     uffd.register(task, page(0), PUD_SIZE, Modes::WP).unwrap();
                     space.fault(task, page(2), Access::Write).unwrap();
-                    uffd.close(task);
+                    uffd.close(task).unwrap();
                 }
                 _ => {
                     space.munmap(task, page(0), PUD_SIZE).unwrap();

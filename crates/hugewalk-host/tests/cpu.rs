@@ -265,7 +265,7 @@ fn a_process_finds_its_own_stores_however_often_its_table_is_unshared() {
     });
     assert!(hugetlb.platform().event_counts().unshared > 0);
     for space in &spaces {
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
     }
     drop(spaces);
     task.rcu_barrier();
@@ -301,7 +301,7 @@ fn a_store_under_way_is_over_when_fork_returns() {
             for _ in 0..50 {
                 changed += u32::from(cpu.load_u64(&mut task, at(0, 0)).unwrap() != seen);
             }
-            child.exit(&mut task);
+            child.exit(&mut task).unwrap();
         }
         done.store(true, Ordering::Relaxed);
         assert_eq!(changed, 0);

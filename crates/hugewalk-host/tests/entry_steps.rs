@@ -173,11 +173,11 @@ fn no_change_of_an_entry_loses_the_bits_that_a_processor_sets_meanwhile() {
             });
         }
         keeps("clearing soft-dirty", kind, flags, |world| {
-            world.space.clear_soft_dirty(&mut world.task);
+            world.space.clear_soft_dirty(&mut world.task).unwrap();
             BASE
         });
         keeps("fork", kind, flags, |world| {
-            world.space.fork(&mut world.task).unwrap().exit(&mut world.task);
+            world.space.fork(&mut world.task).unwrap().exit(&mut world.task).unwrap();
             BASE
         });
         keeps("mremap", kind, flags, |world| {
@@ -224,9 +224,9 @@ fn no_entry_looks_like_a_page_of_a_shadow_stack_at_any_step() {
     let works: [(&str, fn(&mut World)); 5] = [
         ("fork", |world| drop(world.space.fork(&mut world.task).unwrap())),
         ("mprotect", |world| world.space.mprotect(&mut world.task, BASE, MIB2, Protection::READ).unwrap()),
-        ("clearing soft-dirty", |world| world.space.clear_soft_dirty(&mut world.task)),
+        ("clearing soft-dirty", |world| world.space.clear_soft_dirty(&mut world.task).unwrap()),
         ("migration", |world| {
-            world.space.clear_soft_dirty(&mut world.task);
+            world.space.clear_soft_dirty(&mut world.task).unwrap();
             let frame = world.frame();
             world.hugetlb.migrate(&mut world.task, frame).unwrap();
         }),
@@ -258,7 +258,7 @@ fn no_entry_looks_like_a_page_of_a_shadow_stack_at_any_step() {
 fn a_page_that_is_reused_keeps_what_was_seen_of_it() {
     for access in [Access::Read, Access::Write] {
         keeps("a fault after a fork", MapFlags::empty(), LeafFlags::ACCESSED, |world| {
-            world.space.fork(&mut world.task).unwrap().exit(&mut world.task);
+            world.space.fork(&mut world.task).unwrap().exit(&mut world.task).unwrap();
             world.space.fault(&mut world.task, BASE, access).unwrap();
             BASE
         });
@@ -285,7 +285,7 @@ fn stays_mapped(name: &str, work: impl Fn(&mut World)) {
 
 #[test]
 fn a_page_that_is_mapped_never_gives_a_bus_error() {
-    stays_mapped("clearing soft-dirty", |world| world.space.clear_soft_dirty(&mut world.task));
+    stays_mapped("clearing soft-dirty", |world| world.space.clear_soft_dirty(&mut world.task).unwrap());
     stays_mapped("asking whether it was used", |world| {
         let frame = world.frame();
         world.hugetlb.referenced(&mut world.task, frame).unwrap();

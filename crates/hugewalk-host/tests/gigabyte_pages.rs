@@ -65,7 +65,7 @@ impl World {
 
     fn end(self) {
         let Self { hugetlb, mut task, file, space } = self;
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
         drop((space, file));
         task.rcu_barrier();
         let counters = hugetlb.pool(LARGE).counters();
@@ -102,7 +102,7 @@ fn reports_count_them_as_one_page_each() {
             (space.sample_accessed(task, range()), space.sample_accessed(task, range())),
             (Ok(2), Ok(0))
         );
-        space.clear_soft_dirty(task);
+        space.clear_soft_dirty(task).unwrap();
         let map = space.pagemap(task, range()).unwrap();
         assert!(map.iter().all(|(_, map)| !map.contains(PageMap::SOFT_DIRTY)));
         drop(space);
@@ -188,7 +188,7 @@ fn a_handler_brings_them_continues_with_them_and_protects_them() {
         uffd.write_protect(&mut world.task, at(2), PUD_SIZE, ProtectMode::empty()).unwrap();
         protected.result();
         uffd.unregister(&mut world.task, at(1), PUD_SIZE).unwrap();
-        uffd.close(&mut world.task);
+        uffd.close(&mut world.task).unwrap();
         world.end();
     }
 }
@@ -207,7 +207,7 @@ fn their_tables_are_each_processs_own() {
     let shared = frame(&world.task, &child, at(0));
     world.hugetlb.unmap_page(&mut world.task, shared).unwrap();
     assert_eq!(entry(&world.task, &child, at(0)), Entry::None);
-    child.exit(&mut world.task);
+    child.exit(&mut world.task).unwrap();
     drop(child);
     world.end();
 }

@@ -110,7 +110,7 @@ fn at_each_access<T: Send>(others: impl Fn(&Arc<AddressSpace>, &mut Task) -> T +
         }
         drop(left);
         task.finish_drops();
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
         drop(space);
         assert!(all_is_free(&hugetlb), "at access {number}");
         if !interrupted {
@@ -152,8 +152,8 @@ fn a_look_never_gives_a_page_of_the_process_that_the_table_went_to() {
             Look::Refused => refused += 1,
             Look::Byte(other) => panic!("{other:#x} at access {number}"),
         }
-        space.exit(&mut task);
-        other.exit(&mut task);
+        space.exit(&mut task).unwrap();
+        other.exit(&mut task).unwrap();
         drop((file, space, other));
         assert!(all_is_free(&hugetlb), "at access {number}");
         if !interrupted {
@@ -217,7 +217,7 @@ fn what_is_stored_after_a_pin_that_met_a_fork_is_seen_through_the_pin() {
                 let space = AddressSpace::new(&hugetlb).unwrap();
                 map_private(&space, &mut task, OWN);
                 if !writable {
-                    space.fork(&mut task).unwrap().exit(&mut task);
+                    space.fork(&mut task).unwrap().exit(&mut task).unwrap();
                 }
                 let pin = |task: &Task| space.pin_page_fast(task, at(HERE), GupFlags::PIN);
                 let fork = |task: &mut Task| space.fork(task).unwrap();
@@ -236,7 +236,7 @@ fn what_is_stored_after_a_pin_that_met_a_fork_is_seen_through_the_pin() {
                     let child = got.unwrap_or_else(|| fork(&mut task));
                     check(&space, &child, &mut task, pinned, &mut found, &mut refused);
                 }
-                space.exit(&mut task);
+                space.exit(&mut task).unwrap();
                 assert!(all_is_free(&hugetlb), "at access {number}");
                 if !interrupted {
                     break;
@@ -267,7 +267,7 @@ fn check(
     }
     child.read_bytes(task, at(HERE), &mut byte).unwrap();
     assert_eq!(byte, [OWN], "the child has what was there when it was forked");
-    child.exit(task);
+    child.exit(task).unwrap();
 }
 
 /// While a page that a child shares is moved, its entries are migration entries one after the other. The parent does not
@@ -299,7 +299,7 @@ fn what_is_stored_after_a_pin_that_met_a_move_is_seen_through_the_pin() {
                     interrupt(number, Steps::Words, turn, || hugetlb.migrate(&mut task, frame.unwrap()));
                 assert!(moved.is_ok() || pinned.is_some(), "{moved:?} at access {number}");
                 check(here, there, &mut task, pinned, &mut found, &mut refused);
-                here.exit(&mut task);
+                here.exit(&mut task).unwrap();
                 assert!(all_is_free(&hugetlb), "at access {number}");
                 if !interrupted {
                     break;
@@ -356,8 +356,8 @@ fn two_looks(first: u64, second: u64) -> [(usize, Footprint); 2] {
             unsafe { hugetlb.platform().page_record(page.frame()) }.addr().get()
         })
     });
-    sharer.exit(&mut task);
-    space.exit(&mut task);
+    sharer.exit(&mut task).unwrap();
+    space.exit(&mut task).unwrap();
     looked
 }
 

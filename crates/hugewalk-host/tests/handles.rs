@@ -70,8 +70,8 @@ fn use_all_of_it<P: Platform<Rcu: KnowsThreads>>(platform: P) {
     child.madvise(&mut task, shared, PUD_SIZE, Advice::DontNeed).unwrap();
     assert_eq!(slot.read(), Err(Unshared));
     drop(section);
-    child.exit(&mut task);
-    parent.exit(&mut task);
+    child.exit(&mut task).unwrap();
+    parent.exit(&mut task).unwrap();
 }
 
 #[track_caller]
@@ -138,7 +138,7 @@ fn two_systems_on_one_platform_leave_each_others_pages_alone() {
     space.read_bytes(&mut tasks[0], start, &mut bytes).unwrap();
     assert_eq!(&bytes, b"the first system's");
     systems[0].migrate(&mut tasks[0], frame).unwrap();
-    space.exit(&mut tasks[0]);
+    space.exit(&mut tasks[0]).unwrap();
     drop((space, tasks, systems));
     assert_nothing_left(host);
 }

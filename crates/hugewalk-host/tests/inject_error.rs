@@ -243,7 +243,7 @@ fn a_private_page_that_a_handler_brought_moves_and_fails_like_others() {
     assert_eq!(hugetlb.memory_failure(&mut task, second), Ok(Recovery::Private));
     assert_eq!(cpu(&space).load(&mut task, page(0)), Err(hwpoison(0)));
     hugetlb.unpoison(second).unwrap();
-    uffd.close(&mut task);
+    uffd.close(&mut task).unwrap();
     drop((space, file));
     assert_unused(&hugetlb, &mut task);
 }

@@ -44,12 +44,12 @@ fn live(parent: &AddressSpace<Stepped>, task: &mut Task<Stepped>) {
     let child = parent.fork(task).unwrap();
     child.fault(task, VirtAddr::new(PUD_SIZE), Access::Read).unwrap();
     child.tables(task).unwrap();
-    child.residency(task, |_, _| {});
-    child.clear_soft_dirty(task);
+    child.residency(task, |_, _| {}).unwrap();
+    child.clear_soft_dirty(task).unwrap();
     child.madvise(task, VirtAddr::new(PUD_SIZE), PUD_SIZE, Advice::DontNeed).unwrap();
     assert_untouched(&child);
-    child.exit(task);
-    parent.exit(task);
+    child.exit(task).unwrap();
+    parent.exit(task).unwrap();
     task.rcu_barrier();
 }
 

@@ -51,7 +51,7 @@ fn free_frame(hugetlb: &System, task: &mut Task<hugewalk_host::Host>) -> HugeFra
     map(task, &space, &file, MapFlags::SHARED);
     cpu(&space).store(task, page(0), 1).unwrap();
     let frame = frame(task, &space, page(0));
-    space.exit(task);
+    space.exit(task).unwrap();
     drop(file);
     frame
 }
@@ -109,8 +109,8 @@ fn every_mapping_of_a_file_page_gets_the_error_and_the_file_keeps_the_page() {
     }
     hugetlb.unpoison(bad).unwrap();
     drop(stale);
-    spaces.iter().for_each(|space| space.exit(&mut task));
-    private.exit(&mut task);
+    spaces.iter().for_each(|space| space.exit(&mut task).unwrap());
+    private.exit(&mut task).unwrap();
     drop((spaces, private, file));
     assert_unused(&hugetlb, &mut task);
     assert_eq!(counters(&hugetlb).total, 8);
@@ -145,7 +145,7 @@ fn a_private_page_is_lost_with_its_last_reference_and_its_traces_outlive_it() {
     parent.madvise(&mut task, page(0), PMD_SIZE, Advice::DontNeed).unwrap();
     assert_eq!(cpu(&parent).load(&mut task, page(0)), Ok(0));
     for space in [&parent, &child, &grandchild] {
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
     }
     drop((parent, child, grandchild, file));
     assert_unused(&hugetlb, &mut task);
@@ -166,7 +166,7 @@ fn a_pinned_page_is_lost_when_it_is_let_go() {
     assert_eq!(counters(&hugetlb).total, 4);
     assert_eq!(hugetlb.unpoison(bad), Err(PageError::Held { references: 1 }));
     // The pin keeps the file, whose mapping is gone; then the page, and with it the file, goes.
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     drop((space, file));
     assert_eq!(counters(&hugetlb).total, 4);
     drop(pin);
@@ -210,7 +210,7 @@ fn a_free_page_that_promises_rest_on_leaves_when_one_is_given_back() {
     let error = cpu(&space).store(&mut task, page(1), 1).unwrap_err();
     assert!(matches!(error, FaultError::PoolEmpty(_)) && error.is_bus_error());
     assert_eq!(counters(&hugetlb), PoolCounters { total: 2, free: 1, reserved: 1, surplus: 0 });
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     drop((space, file));
     assert_eq!(counters(&hugetlb), PoolCounters { total: 1, free: 1, reserved: 0, surplus: 0 });
     hugetlb.unpoison(free).unwrap();
@@ -246,7 +246,7 @@ fn a_surplus_page_that_fails_is_the_hosts_loss() {
     // The first that goes is a surplus page, whichever it was.
     let bad = frame(&task, &space, page(0));
     hugetlb.memory_failure(&mut task, bad).unwrap();
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     drop((space, file));
     assert_eq!(counters(&hugetlb), PoolCounters { total: 1, free: 1, reserved: 0, surplus: 0 });
     assert_eq!(hugetlb.platform().usage().huge_2m, 2);
@@ -267,7 +267,7 @@ fn a_reservation_that_a_lost_page_had_used_is_not_given_back_twice() {
         assert_eq!((before.free, before.reserved), (3, 2));
         hugetlb.memory_failure(&mut task, bad).unwrap();
         assert_eq!(counters(&hugetlb).reserved, 2);
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
         file.truncate(&mut task, 0).unwrap();
         file.truncate(&mut task, 3 * PMD_SIZE).unwrap();
         assert_eq!(counters(&hugetlb), PoolCounters { total: 3, free: 3, reserved: 0, surplus: 0 });
@@ -297,14 +297,14 @@ fn pages_fail_under_processes_that_touch_fork_punch_and_move_them_and_all_come_b
                     if let Ok(child) = space.fork(&mut task) {
                         let _ = cpu(&child).store(&mut task, page(1), 2);
                         let _ = file.punch_hole(&mut task, 0, PMD_SIZE);
-                        child.exit(&mut task);
+                        child.exit(&mut task).unwrap();
                     }
                     if n == 0
                         && let Some(frame) = entry(&task, &space, page(2)).page()
                     {
                         let _ = hugetlb.migrate(&mut task, frame);
                     }
-                    space.exit(&mut task);
+                    space.exit(&mut task).unwrap();
                 }
             });
         }

@@ -55,7 +55,7 @@ fn contents_flags_and_counts_survive_the_move_of_a_file_page() {
     assert_eq!(cpu.load(&mut task, page(1)), Ok(8));
 
     drop(cpu);
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     drop((space, file));
     assert_unused(&hugetlb, &mut task);
 }
@@ -101,8 +101,8 @@ fn a_private_page_moves_with_its_contents_in_parent_and_child() {
     assert_eq!(cpu(&child).load(&mut task, page(0)), Ok(2));
     assert_eq!(cpu(&parent).load(&mut task, page(0)), Ok(3));
 
-    child.exit(&mut task);
-    parent.exit(&mut task);
+    child.exit(&mut task).unwrap();
+    parent.exit(&mut task).unwrap();
     drop((parent, child, file));
     assert_unused(&hugetlb, &mut task);
 }
@@ -124,7 +124,7 @@ fn a_page_in_a_table_that_three_share_moves_for_all_of_them() {
     }
     assert_eq!(users(&mut task, &spaces[0]), 3);
     drop(cpus);
-    spaces.iter().for_each(|space| space.exit(&mut task));
+    spaces.iter().for_each(|space| space.exit(&mut task).unwrap());
     drop((spaces, file));
     assert_unused(&hugetlb, &mut task);
 }
@@ -195,7 +195,7 @@ fn a_pinned_page_stays_where_it_is_and_as_it_is() {
         assert_eq!((counters(&hugetlb), counters(&hugetlb).total), (pool, references));
         hugetlb.migrate(&mut task, before.frame).unwrap();
         assert_eq!(cpu(&space).load(&mut task, page(0)), Ok(4));
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
     }
 }
 
@@ -236,7 +236,7 @@ fn a_mount_is_charged_for_a_page_once_wherever_it_lies() {
     let (usage, pool) = (mount.usage(), counters(&hugetlb));
     move_page(&hugetlb, &mut task, &space);
     assert_eq!((mount.usage(), counters(&hugetlb)), (usage, pool));
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     file.truncate(&mut task, 0).unwrap();
     assert_eq!(mount.usage(), (0, 1));
     drop((file, space, mount));
@@ -252,7 +252,7 @@ fn a_page_in_a_file_that_nobody_maps_moves_too() {
     map(&mut task, &space, &file, MapFlags::SHARED);
     cpu(&space).load(&mut task, page(0)).unwrap();
     let old = frame(&task, &space, page(0));
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     hugetlb.migrate(&mut task, old).unwrap();
     let mut bytes = [0; 4];
     file.read_at(5, &mut bytes).unwrap();
@@ -397,7 +397,7 @@ fn a_page_that_moves_is_reported_as_there_and_as_moving() {
         assert_eq!(map, [(page(0), PageMap::SWAP | PageMap::SOFT_DIRTY)]);
         assert_eq!(space.mincore(task, page(0)..page(1)).unwrap(), [(page(0), true)]);
         let mut found = Vec::new();
-        space.residency(task, |_, residency| found.push(residency));
+        space.residency(task, |_, residency| found.push(residency)).unwrap();
         assert_eq!(found, [Residency { shared: 0, private: 1 }]);
     });
 }
@@ -450,7 +450,7 @@ fn migration_entries_are_copied_moved_protected_and_dropped_while_pages_move() {
             space.mprotect(&mut task, there, 4 * PMD_SIZE, Protection::READ).unwrap();
             space.mprotect(&mut task, there, 4 * PMD_SIZE, RW).unwrap();
             space.mremap(&mut task, there, 4 * PMD_SIZE, 4 * PMD_SIZE, RemapTo::Fixed(page(0))).unwrap();
-            child.exit(&mut task);
+            child.exit(&mut task).unwrap();
         }
         drop(end);
     });
@@ -459,7 +459,7 @@ fn migration_entries_are_copied_moved_protected_and_dropped_while_pages_move() {
         let frame = frame(&task, &space, page(n));
         hugetlb.migrate(&mut task, frame).unwrap();
     }
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     drop((gone, space, file));
     assert_unused(&hugetlb, &mut task);
 }
@@ -496,7 +496,7 @@ fn stores_are_not_lost_while_the_page_moves_under_them() {
         }
         drop(end);
     });
-    spaces.iter().for_each(|space| space.exit(&mut task));
+    spaces.iter().for_each(|space| space.exit(&mut task).unwrap());
     drop((spaces, file));
     assert_unused(&hugetlb, &mut task);
 }
@@ -538,10 +538,10 @@ fn fork_leaves_no_entry_behind_that_it_copied_behind_the_movers_back() {
             let nothing_moves = under_way.lock().unwrap();
             assert_eq!(leaf(&task, &child, page(LAST)).frame, frame(&task, &space, page(LAST)));
             drop(nothing_moves);
-            child.exit(&mut task);
+            child.exit(&mut task).unwrap();
         }
     });
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     drop((space, file));
     assert_unused(&hugetlb, &mut task);
 }

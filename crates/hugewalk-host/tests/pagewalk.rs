@@ -234,7 +234,7 @@ fn a_page_is_shared_that_other_entries_map_or_that_lies_in_a_table_of_others() {
     space.fault(&mut task, page(3), Access::Write).unwrap();
     let smaps = |space: &AddressSpace<Host>, task: &mut Task<Host>| {
         let mut found = Vec::new();
-        space.residency(task, |_, Residency { shared, private }| found.push((shared, private)));
+        space.residency(task, |_, Residency { shared, private }| found.push((shared, private))).unwrap();
         found
     };
     let exclusive = |space: &AddressSpace<Host>, task: &mut Task<Host>| {
@@ -273,7 +273,7 @@ fn soft_dirty_says_what_was_written_since_it_was_cleared() {
         for n in 0..3 {
             cpu.store(&mut task, page(n), 1).unwrap();
         }
-        space.clear_soft_dirty(&mut task);
+        space.clear_soft_dirty(&mut task).unwrap();
         cpu.load(&mut task, page(0)).unwrap();
         cpu.store(&mut task, page(1), 2).unwrap();
         let map = space.pagemap(&mut task, page(0)..page(3)).unwrap();
@@ -290,7 +290,7 @@ fn what_is_stored_after_the_right_to_write_came_back_is_soft_dirty() {
         map(&mut task, &space, page(0), 1, flags);
         let mut cpu = Cpu::new(&space).unwrap();
         cpu.store(&mut task, page(0), 1).unwrap();
-        space.clear_soft_dirty(&mut task);
+        space.clear_soft_dirty(&mut task).unwrap();
         for rights in [Protection::READ, READ_WRITE] {
             space.mprotect(&mut task, page(0), PMD_SIZE, rights).unwrap();
         }

@@ -49,7 +49,7 @@ fn unmapping_a_page_finds_it_wherever_it_is_mapped() {
         assert_eq!(cpus[space].load(&mut task, at), Ok(5));
     }
     drop(cpus);
-    spaces.iter().for_each(|space| space.exit(&mut task));
+    spaces.iter().for_each(|space| space.exit(&mut task).unwrap());
     drop((spaces, file));
     assert_unused(&hugetlb, &mut task);
 }
@@ -81,7 +81,7 @@ fn a_private_page_outlives_its_file_and_mapping_when_it_is_pinned() {
     cpu(&space).store(&mut task, page(0), 5).unwrap();
     let private = frame(&task, &space, page(0));
     let pin = space.pin_pages(&mut task, page(0), 1, GupFlags::PIN | GupFlags::WRITE).unwrap();
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     drop((space, file));
     assert_eq!(hugetlb.referenced(&mut task, private), Ok(0));
     assert_eq!(hugetlb.migrate(&mut task, private), Err(PageError::Held { references: 1 }));
@@ -149,7 +149,7 @@ fn unmapping_a_page_unshares_the_tables_it_lies_in_and_no_more_than_that() {
     }
     assert_eq!(users(&mut task, &spaces[0]), 4);
     assert_eq!(cpu(&spaces[0]).load(&mut task, page(0)), Ok(1));
-    spaces.iter().for_each(|space| space.exit(&mut task));
+    spaces.iter().for_each(|space| space.exit(&mut task).unwrap());
     drop((spaces, file));
     assert_unused(&hugetlb, &mut task);
 }
@@ -213,7 +213,7 @@ fn a_vma_that_dies_while_its_lock_is_waited_for_is_forgotten() {
                     std::thread::sleep(std::time::Duration::from_millis(3));
                     drop(locked);
                     drop(mmap);
-                    space.exit(task);
+                    space.exit(task).unwrap();
                 })
             })
             .collect();
@@ -278,7 +278,7 @@ fn pages_are_found_and_let_go_while_they_are_dropped_everywhere() {
         }
     }
     workers.into_iter().for_each(Worker::result);
-    spaces.iter().for_each(|space| space.exit(&mut task));
+    spaces.iter().for_each(|space| space.exit(&mut task).unwrap());
     drop((spaces, file));
     assert_unused(&hugetlb, &mut task);
 }

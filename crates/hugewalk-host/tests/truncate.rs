@@ -97,7 +97,7 @@ fn a_vma_may_die_while_truncation_waits_for_its_lock() {
         truncation.result().unwrap();
         assert_eq!(entry(&task, &space, page(1)), Entry::None);
         assert_eq!(file.pages(), 0);
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
         drop((space, file, reader));
         assert_unused(&hugetlb, &mut task);
     }
@@ -139,8 +139,8 @@ fn a_hole_is_punched_under_private_mappings_whose_reservation_lock_is_held() {
         assert_eq!(entry(&task, &parent, page(n)), Entry::None);
         assert_eq!(cpu(&parent).load(&mut task, page(n)), Ok(0));
     }
-    child.exit(&mut task);
-    parent.exit(&mut task);
+    child.exit(&mut task).unwrap();
+    parent.exit(&mut task).unwrap();
     drop((child, parent, file));
     assert_unused(&hugetlb, &mut task);
 }
@@ -247,7 +247,7 @@ fn faults_race_with_truncation_and_holes_and_nothing_is_left_behind() {
                     }
                 }
                 drop(cpu);
-                space.exit(&mut task);
+                space.exit(&mut task).unwrap();
             });
         }
         mapped.wait();

@@ -89,7 +89,7 @@ fn resolved_at_each_step(
             }
         });
         let over = !in_turn.load(Ordering::SeqCst);
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
         if over {
             return number;
         }

@@ -232,7 +232,7 @@ mod tests {
             file.truncate(bench.task(), PUD_SIZE).expect("aligned");
             let space = bench.process(&file, &[0]);
             bench.cpu("exit and close", move |task| {
-                space.exit(task);
+                space.exit(task).expect("its own task");
                 drop(file);
             });
             bench.finish();

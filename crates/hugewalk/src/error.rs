@@ -19,7 +19,8 @@ impl From<alloc::collections::TryReserveError> for OutOfMemory {
 /// changed.
 ///
 /// Its frames are those of another platform, and its read sections hold off the grace periods of another
-/// system. A kernel has one system; a host may have many.
+/// system. A kernel has one system; a host may have many. Every operation checks its task; guards take any:
+/// see [`task`](crate::task#a-task-of-another-system).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
 #[error("the task, file or mount belongs to another system")]
 pub struct WrongSystem;

@@ -99,8 +99,8 @@
 //! assert_eq!(slot.read(), Err(Unshared));
 //! drop(section);
 //!
-//! child.exit(&mut task);
-//! parent.exit(&mut task);
+//! child.exit(&mut task)?;
+//! parent.exit(&mut task)?;
 //! # Ok(())
 //! # }
 //! ```

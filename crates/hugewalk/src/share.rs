@@ -88,7 +88,8 @@ pub enum Unsharing {
 ///
 /// # Errors
 ///
-/// [`WrongProof`] if `vma` is not the VMA at `address`, or `gather` is for another address space or another file.
+/// [`WrongProof`] if `vma` is not the VMA at `address`, `gather` is for another address space or another file, or `task`
+/// belongs to another system.
 pub fn huge_pmd_unshare<P, V>(
     vma: &mut V,
     address: VirtAddr,
@@ -99,7 +100,8 @@ where
     P: Platform,
     V: VmaLockedForWrite<P>,
 {
-    if !gather.is_for(vma.vma()) || vma.vma().size() != HugeSize::Size2M {
+    let is_own = task.check(vma.vma().mm().hugetlb()).is_ok();
+    if !is_own || !gather.is_for(vma.vma()) || vma.vma().size() != HugeSize::Size2M {
         return Err(WrongProof);
     }
     Ok(match lock_own_table(vma, address, gather, task)? {

@@ -12,6 +12,21 @@
 //! - **A lock taken twice.** Guards of sleeping locks do not stop their holder from calling an operation that wants the same
 //!   lock; each says which may be called.
 //!
+//! # A task of another system
+//!
+//! A thread may have a task of each of several systems. An operation that is given a task of a system other than its own
+//! returns [`WrongSystem`] and has changed nothing. [`AddressSpace::pin_page_fast`], which has no errors, returns `None`.
+//!
+//! Guards are taken with a task of any system ([`AddressSpace::mmap_read`] and its like, the lock of a stable
+//! [`Slot`](crate::table::Slot)). There the task only shows that the thread may sleep, or keeps it from sleeping, and a
+//! proof is checked where it is used: a walk refuses a read section of another system. So a guard is as good as one that was
+//! taken with the right task. Two things have to be known:
+//!
+//! - The borrow is that of the other task. A thread that locks a table with a task of another system can still
+//!   call an operation of this system, which waits for that lock for ever.
+//! - A thread can sleep in one system while it is in a read section of another. Where systems use one RCU of the host's, the
+//!   contract of [`Task::new`] rules that out.
+//!
 //! Dropping a value never sleeps, so a drop may stand anywhere: see [`AddressSpace`].
 //!
 //! ```compile_fail,E0502

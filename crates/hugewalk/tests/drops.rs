@@ -118,7 +118,7 @@ fn what_is_busy_is_left_for_later_and_its_holder_does_not_wait_for_itself() {
     // All of these would take `i_mmap` in write to take the process down.
     let third = AddressSpace::new(&hugetlb).unwrap();
     map(&third, &mut task, &other, 1);
-    third.exit(&mut task);
+    third.exit(&mut task).unwrap();
     task.finish_drops();
     task.rcu_barrier();
     // A stable slot that `i_mmap` proves stays what it is.
@@ -248,7 +248,7 @@ fn a_guard_that_is_forgotten_leaks_or_blocks_and_nothing_worse() {
     mem::forget(world.task.rcu_read_lock());
     let tables = world.in_use().0;
     for space in &world.spaces {
-        space.exit(&mut world.task);
+        space.exit(&mut world.task).unwrap();
     }
     assert_eq!(world.in_use().0, tables, "the section is still open");
     let World { machine, hugetlb, task, file, spaces } = world;

@@ -86,7 +86,7 @@ const FORBIDDEN: [(&str, Call); 9] = [
     ("mremap", |space, _, task| ignore(space.mremap(task, START, GIB, GIB, RemapTo::Fixed(at(8 * GIB))))),
     ("madvise", |space, _, task| ignore(space.madvise(task, START, GIB, Advice::DontNeed))),
     ("fork", |space, _, task| ignore(space.fork(task))),
-    ("exit", |space, _, task| space.exit(task)),
+    ("exit", |space, _, task| space.exit(task).unwrap()),
     ("fault", |space, _, task| ignore(space.fault(task, START, Access::Write))),
     ("tables", |space, _, task| ignore(space.tables(task))),
     ("mmap_read", |space, _, task| ignore(space.mmap_read(task))),

@@ -245,7 +245,7 @@ fn a_private_page_of_a_system_of_another_type_goes_back_to_that_system() {
         let system = system.clone();
         // The page is the last that keeps its file.
         // SAFETY: likewise.
-        Box::new(move || space.exit(&mut unsafe { hugewalk::Task::new(&system) }.unwrap()))
+        Box::new(move || space.exit(&mut unsafe { hugewalk::Task::new(&system) }.unwrap()).unwrap())
     });
 }
 

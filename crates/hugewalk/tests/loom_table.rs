@@ -492,7 +492,7 @@ impl System {
     /// Ends the model: what is retired is freed, and nobody is left.
     fn end(mut self, spaces: &[Space]) {
         for space in spaces {
-            space.exit(&mut self.task);
+            space.exit(&mut self.task).unwrap();
         }
         self.task.rcu_barrier();
     }

@@ -99,7 +99,7 @@ fn after_an_unshare_its_holder_walks_anew_and_finds_no_table() {
         assert_eq!(done, Ok(Unsharing::Unshared));
     }
     // The last user gives the table up, and it is freed, with the VMA lock of the first still held.
-    child.exit(&mut task);
+    child.exit(&mut task).unwrap();
     task.rcu_barrier();
     assert_eq!(slot(&vma_lock), None);
 }

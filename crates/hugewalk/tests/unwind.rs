@@ -78,7 +78,7 @@ fn pages_whose_flush_unwinds_are_never_free_again() {
 
         // The processors have them still. Everything else goes on, and what was not unmapped comes back.
         assert_eq!(load(&space, &mut task, ADDRESS), Ok(1));
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
         assert_eq!(free(&hugetlb), pages - lost);
     }
 }
@@ -143,7 +143,7 @@ fn a_huge_page_is_given_to_the_platform_once_even_if_that_unwinds() {
     // None is given back twice. The first one is back, and so is what the gather had in its list. The other seven that it held
     // itself are leaked, and so is the page that was too much.
     assert_eq!(in_use(), 600 - 1 - 512);
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     assert_eq!(in_use(), 7 + 1);
 }
 

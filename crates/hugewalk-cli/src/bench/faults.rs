@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::fault::Access;
-use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement};
 use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
@@ -71,8 +71,7 @@ fn fork_touch_exit(task: &mut Task<Host>, parent: &AddressSpace<Host>, start: u6
         cpu.touch(task, VirtAddr::new(start + page * PMD_SIZE), Access::Read)?;
     }
     drop(cpu);
-    child.exit(task);
-    Ok(())
+    Ok(child.exit(task).map_err(MapError::from)?)
 }
 
 /// Takes a table up and gives it away again, so many times; the giving away alone is timed.

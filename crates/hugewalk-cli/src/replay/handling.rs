@@ -98,7 +98,7 @@ impl Machine {
         let HandlerAct { space, handler, features, what } = act;
         let ToHandler::Handle { parts, handling } = what else {
             if let Some(handle) = self.handlers.take(copy, *handler) {
-                handle.close(&mut self.task);
+                handle.close(&mut self.task).expect("its own task");
                 self.handlers.woken(copy, *space, &(0..u64::MAX));
             }
             return Ok(None);
@@ -135,7 +135,7 @@ impl Drop for Machine {
         // What still waits ends with its address space.
         for (copy, space) in self.handlers.waiting() {
             if let Some(space) = self.space(copy, space).cloned() {
-                space.exit(&mut self.task);
+                space.exit(&mut self.task).expect("its own task");
             }
         }
         self.handlers.end();

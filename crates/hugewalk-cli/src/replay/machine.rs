@@ -219,7 +219,7 @@ impl Machine {
             Act::Fork { parent, child, handlers } => return self.fork(copy, (*parent, *child), handlers),
             Act::End { space } => {
                 if let Some(ending) = self.space(copy, *space).cloned() {
-                    ending.exit(&mut self.task);
+                    ending.exit(&mut self.task).expect("its own task");
                     self.handlers.woken(copy, *space, &(0..u64::MAX));
                 }
                 self.put(copy, *space, None);

@@ -86,14 +86,16 @@ pub(super) fn processes(machine: &mut Machine, plan: &Plan) -> Vec<Process> {
             continue;
         };
         let mut mappings = Vec::new();
-        space.residency(task, |vma, residency| {
-            let kilobytes = |pages: u64| pages * (vma.size().bytes() >> 10);
-            mappings.push(Resident {
-                range: range_text(&(vma.start().as_u64()..vma.end().as_u64())),
-                shared_hugetlb_kb: kilobytes(residency.shared),
-                private_hugetlb_kb: kilobytes(residency.private),
-            });
-        });
+        space
+            .residency(task, |vma, residency| {
+                let kilobytes = |pages: u64| pages * (vma.size().bytes() >> 10);
+                mappings.push(Resident {
+                    range: range_text(&(vma.start().as_u64()..vma.end().as_u64())),
+                    shared_hugetlb_kb: kilobytes(residency.shared),
+                    private_hugetlb_kb: kilobytes(residency.private),
+                });
+            })
+            .expect("its own task");
         // As Linux prints it, which knows no sign there: see `doubts`.
         let hugetlb_pages_kb = (space.mm().resident_balance() / 1024).cast_unsigned();
         processes.insert(*pid, Process { pid: *pid, hugetlb_pages_kb, mappings });

@@ -36,18 +36,21 @@ impl Engine {
     fn look(&mut self, number: usize, places: &Places) -> Option<ProcessState> {
         let mut mappings = Vec::new();
         let process = self.processes[number].as_ref()?;
-        process.space.residency(&mut self.task, |vma, residency| {
-            mappings.push(Mapping {
-                start: Bytes(vma.start().as_u64() - WINDOW),
-                end: Bytes(vma.end().as_u64() - WINDOW),
-                rights: rights(vma.protection()),
-                shared: vma.is_shared(),
-                offset: Bytes(vma.offset() * PAGE),
-                handled: handled(vma.flags()),
-                shared_pages: residency.shared,
-                private_pages: residency.private,
-            });
-        });
+        process
+            .space
+            .residency(&mut self.task, |vma, residency| {
+                mappings.push(Mapping {
+                    start: Bytes(vma.start().as_u64() - WINDOW),
+                    end: Bytes(vma.end().as_u64() - WINDOW),
+                    rights: rights(vma.protection()),
+                    shared: vma.is_shared(),
+                    offset: Bytes(vma.offset() * PAGE),
+                    handled: handled(vma.flags()),
+                    shared_pages: residency.shared,
+                    private_pages: residency.private,
+                });
+            })
+            .expect("its own task");
         let huge_pages = process.space.mm().resident();
         let pages = places.pages.iter().map(|&at| self.look_at(number, at, &places.offsets)).collect();
         Some(ProcessState { huge_pages, mappings, pages })

@@ -260,7 +260,7 @@ impl Engine {
                 Err(error) => of_map(&error),
             },
             Call::Exit => {
-                space.exit(task);
+                space.exit(task).expect("its own task");
                 self.gone[number] = self.processes[number].take().map(|process| process.space);
                 Outcome::Done
             }
@@ -383,7 +383,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         for process in self.processes.iter_mut().filter_map(Option::take) {
-            process.space.exit(&mut self.task);
+            process.space.exit(&mut self.task).expect("its own task");
         }
     }
 }

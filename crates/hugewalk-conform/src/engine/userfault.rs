@@ -38,7 +38,7 @@ pub(super) fn handle(
         Handling::Open => Outcome::Done,
         Handling::Close => {
             if let Some(handler) = process.handlers[number].take() {
-                handler.close(task);
+                handler.close(task).expect("its own task");
             }
             Outcome::Done
         }

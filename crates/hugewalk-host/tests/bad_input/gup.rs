@@ -79,7 +79,7 @@ pub(crate) const CASES: &[Case] = &[
     ("writing to a hole", EFAULT, |world| errno!(world.space.write_bytes(&mut world.task, page(HOLE), &[1]))),
     ("reading a process that has exited", ESRCH, |world| {
         let gone = AddressSpace::new(&world.hugetlb).unwrap();
-        gone.exit(&mut world.task);
+        gone.exit(&mut world.task).unwrap();
         errno!(gone.read_bytes(&mut world.task, page(0), &mut [0; 8]))
     }),
 ];

@@ -5,6 +5,7 @@
 //! system; only a host can have two) the error is `EINVAL`.
 
 mod file;
+mod foreign;
 mod gup;
 mod mm;
 mod pagewalk;
@@ -207,6 +208,12 @@ fn handlers_of_faults_are_refused_what_linux_refuses() {
 #[test]
 fn operations_on_address_spaces_refuse_what_linux_refuses() {
     refuses(mm::CASES);
+}
+
+#[test]
+fn every_operation_refuses_a_task_of_another_system() {
+    let cases: Vec<Case> = foreign::CASES.iter().map(|&(name, call)| (name, Errno::EINVAL, call)).collect();
+    refuses(&cases);
 }
 
 /// A length of 0 is no mistake for these, wherever it is; and it does nothing.

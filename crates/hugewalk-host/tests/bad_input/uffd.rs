@@ -153,7 +153,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a process that has exited", ESRCH, |world| {
         let gone = AddressSpace::new(&world.hugetlb).unwrap();
         let uffd = Userfault::new(&gone, Features::empty()).unwrap();
-        gone.exit(&mut world.task);
+        gone.exit(&mut world.task).unwrap();
         let task = &mut world.task;
         assert_eq!(errno!(uffd.read_event(task)), Some(ESRCH));
         assert_eq!(errno!(uffd.write_protect(task, page(0), PMD_SIZE, ProtectMode::WP)), Some(ESRCH));

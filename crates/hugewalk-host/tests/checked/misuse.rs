@@ -53,7 +53,7 @@ fn a_pool_that_is_too_small_is_an_error_and_shrinks_to_surplus_pages() {
         assert_eq!(hugetlb.resize_pool(PAGE, 0), 0);
         let counters = |total, surplus| PoolCounters { total, surplus, ..PoolCounters::default() };
         assert_eq!(hugetlb.pool(PAGE).counters(), counters(4, 4));
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
         assert_eq!(hugetlb.pool(PAGE).counters(), counters(0, 0));
     });
 }
@@ -109,11 +109,11 @@ fn addresses_and_frames_that_are_nothing_are_errors() {
             assert!(hugetlb.referenced(&mut task, frame).is_err());
             assert!(hugetlb.unmap_page(&mut task, frame).is_err());
         }
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
         assert!(space.fault(&mut task, START, Access::Read).is_err());
         assert!(space.mmap(&mut task, &eight()).is_err());
         assert!(space.fork(&mut task).is_err());
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
     });
 }
 

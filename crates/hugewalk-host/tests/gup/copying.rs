@@ -81,7 +81,7 @@ fn fork_leaves_a_pinned_page_to_the_parent_as_it_is_and_gives_the_child_a_copy()
     // The other pages are shared until somebody writes.
     assert!(child.follow_page(&world.task, at(0, 0), WRITE).unwrap().is_none());
     drop(own);
-    child.exit(&mut world.task);
+    child.exit(&mut world.task).unwrap();
     assert_eq!(world.counters().free, free);
 }
 
@@ -93,7 +93,7 @@ fn a_mere_reference_does_not_keep_fork_from_sharing_the_page() {
     let free = world.counters().free;
     let child = world.space.fork(&mut world.task).unwrap();
     assert_eq!((world.counters().free, got.page(0).unwrap().page().mapcount()), (free, 2));
-    child.exit(&mut world.task);
+    child.exit(&mut world.task).unwrap();
 }
 
 #[test]

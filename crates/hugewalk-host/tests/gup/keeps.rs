@@ -30,8 +30,8 @@ fn a_pinned_page_survives_unmapping_truncation_fork_exit_and_the_end_of_all_who_
         assert_ne!(other.frame(), frame);
     }
     let child = space.fork(&mut task).unwrap();
-    child.exit(&mut task);
-    space.exit(&mut task);
+    child.exit(&mut task).unwrap();
+    space.exit(&mut task).unwrap();
     drop((file, child, space, task));
     assert_eq!(byte(&pins), 7);
 
@@ -50,7 +50,7 @@ fn a_pinned_page_keeps_its_system_alive() {
     let [fast] = fast.into_pages().collect::<Vec<_>>().try_into().unwrap();
     let fast = fast.into_owned();
     // Dropped alone, the mapping would keep its reference until the pins go: they have the last handles.
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     drop((hugetlb, task, space));
     assert_eq!(pins.page(0).unwrap().write(5, &[1, 2]), Ok(2));
     let mut bytes = [0; 3];
@@ -111,7 +111,7 @@ fn pages_that_are_not_taken_out_of_a_range_are_given_back_with_it() {
     let pins_of =
         |page| world.space.follow_page(&world.task, at(page, 0), GET).unwrap().unwrap().page().pins();
     assert_eq!([0, 1, 2, 3].map(pins_of), [0, 1, 0, 0]);
-    world.space.exit(&mut world.task);
+    world.space.exit(&mut world.task).unwrap();
     assert_eq!(world.counters().free, POOL - 1);
     drop(second);
     assert_eq!(world.counters().free, POOL);

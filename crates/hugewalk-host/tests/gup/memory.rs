@@ -91,7 +91,7 @@ fn without_memory_for_tables_or_pages_there_is_an_error_and_nothing_is_lost() {
                 _ => assert_eq!(result, Ok(())),
             }
             assert_eq!(world.pin(0, flags).unwrap().pages().len(), 1);
-            world.space.exit(&mut world.task);
+            world.space.exit(&mut world.task).unwrap();
             drop(file);
             world.task.rcu_barrier();
             let after = (world.counters(), world.hugetlb.platform().usage());

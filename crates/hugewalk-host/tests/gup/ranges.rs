@@ -78,7 +78,7 @@ fn a_page_of_a_gigabyte_is_pinned_as_one() {
     let pins = space.pin_pages(&mut task, at(3, 1), GIB - 3 * MIB2 - 1, PIN | WRITE).unwrap();
     assert_eq!((pins.pages().len(), pins.page(0).unwrap().size()), (1, HugeSize::Size1G));
     assert!(space.pin_page_fast(&task, at(511, MIB2 - 1), PIN | WRITE).is_some());
-    space.exit(&mut task);
+    space.exit(&mut task).unwrap();
     let free = || hugetlb.pool(HugeSize::Size1G).counters().free;
     assert_eq!(free(), 0);
     drop(pins);
@@ -117,7 +117,7 @@ fn who_must_not_sleep_does_not_wait_for_the_mmap_lock_either() {
         scope.spawn(|| {
             let mut task = hugewalk_host::task(hugetlb).unwrap();
             while !done.load(Ordering::Relaxed) {
-                space.fork(&mut task).unwrap().exit(&mut task);
+                space.fork(&mut task).unwrap().exit(&mut task).unwrap();
             }
         });
         while had < 100 || refused < 100 {
@@ -189,7 +189,7 @@ fn a_range_can_be_had_in_pieces_of_any_size_and_counts_as_pinned_until_it_is_giv
                 drop((slow, fast));
                 assert_eq!(first.page().pins(), 0);
                 drop(first);
-                world.space.exit(&mut world.task);
+                world.space.exit(&mut world.task).unwrap();
                 drop(file);
                 assert_eq!(world.counters(), start);
             }

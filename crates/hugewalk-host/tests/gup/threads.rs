@@ -95,8 +95,8 @@ fn fast_gup_never_gives_a_page_of_the_process_that_the_table_went_to() {
     assert!(looks.load(Ordering::Relaxed) > 0);
     assert!(unshared.load(Ordering::Relaxed) > 0, "the table was never shared");
     drop(file);
-    space.exit(&mut task);
-    other.exit(&mut task);
+    space.exit(&mut task).unwrap();
+    other.exit(&mut task).unwrap();
     assert_eq!(hugetlb.pool(HugeSize::Size2M).counters().free, POOL);
 }
 
@@ -115,7 +115,7 @@ fn what_is_stored_after_the_pin_is_seen_through_the_pin_however_often_others_for
                 for _ in 0..2_000 {
                     let child = space.fork(&mut task).unwrap();
                     thread::yield_now();
-                    child.exit(&mut task);
+                    child.exit(&mut task).unwrap();
                 }
                 drop(ended);
             });
@@ -132,7 +132,7 @@ fn what_is_stored_after_the_pin_is_seen_through_the_pin_however_often_others_for
                 }
             }
         });
-        world.space.exit(&mut world.task);
+        world.space.exit(&mut world.task).unwrap();
         assert_eq!(world.counters(), PoolCounters { total: POOL, free: POOL, reserved: 0, surplus: 0 });
     }
 }
@@ -173,7 +173,7 @@ fn what_is_stored_after_the_pin_is_seen_through_the_pin_however_often_others_mov
         }
     });
     assert!(moves.load(Ordering::Relaxed) > 0);
-    world.space.exit(&mut world.task);
+    world.space.exit(&mut world.task).unwrap();
     assert_eq!(world.counters(), PoolCounters { total: POOL, free: POOL, reserved: 0, surplus: 0 });
 }
 
@@ -199,6 +199,6 @@ fn pins_from_many_threads_leave_the_counts_as_they_were() {
             });
         }
     });
-    world.space.exit(&mut world.task);
+    world.space.exit(&mut world.task).unwrap();
     assert_eq!(world.counters(), PoolCounters { total: POOL, free: POOL, reserved: 0, surplus: 0 });
 }

@@ -28,7 +28,7 @@ fn bytes_of_another_process_are_transferred_across_pages_up_to_the_first_that_is
         assert_eq!(error.errno(), Errno::EFAULT);
     }
     assert_eq!(space.read_bytes(task, at(7, 0), &mut []), Ok(0));
-    space.exit(task);
+    space.exit(task).unwrap();
     assert_eq!(space.read_bytes(task, BASE, &mut back), Err(TransferError::Exited));
     assert_eq!(space.write_bytes(task, BASE, &text).unwrap_err().errno(), Errno::ESRCH);
     assert_eq!(space.read_bytes(task, BASE, &mut []), Ok(0));

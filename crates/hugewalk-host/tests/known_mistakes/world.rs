@@ -75,8 +75,8 @@ impl World {
     /// Everything is gone, and nothing is left behind.
     pub(crate) fn end(self, number: u64) {
         let Self { hugetlb, mut task, file, one, two } = self;
-        one.exit(&mut task);
-        two.exit(&mut task);
+        one.exit(&mut task).unwrap();
+        two.exit(&mut task).unwrap();
         drop((file, one, two));
         task.rcu_barrier();
         let counters = hugetlb.pool(HugeSize::Size2M).counters();

@@ -128,7 +128,7 @@ fn a_registered_gigabyte_moves_too_and_its_handler_is_told() {
         // Another mapping of the file with the same flags shares with it; with others it does not.
         let alike = features.is_empty();
         assert_eq!(users(task, &sharers.other), if alike { 2 } else { 1 });
-        uffd.close(task);
+        uffd.close(task).unwrap();
         sharers.end();
     }
 }

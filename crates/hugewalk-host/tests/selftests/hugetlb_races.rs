@@ -115,7 +115,7 @@ fn at_each_step_of_dropping<R: Send>(
         if let Some(result) = result {
             look(result, number);
         }
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
         if !interrupted {
             assert!(number >= 10, "only {number} steps: nothing to look between");
             break;

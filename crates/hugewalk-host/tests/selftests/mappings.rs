@@ -61,7 +61,7 @@ fn after_a_fork_each_has_its_own_private_memory_and_both_have_the_shared() {
     let mut byte = [0];
     file.read_at(0, &mut byte).unwrap();
     assert_eq!(byte, [102], "the file has what was written to the shared mapping");
-    child.exit(task);
+    child.exit(task).unwrap();
     // The parent, alone again, writes without a copy, and not to the file.
     of_parent.store(task, BASE, 103).unwrap();
     file.read_at(0, &mut byte).unwrap();
@@ -126,7 +126,7 @@ fn who_touches_what_was_truncated_gets_sigbus() {
         assert_eq!(cpu.load(&mut machine.task, BASE), Ok(1));
         let child = space.fork(&mut machine.task).unwrap();
         assert_eq!(crate::setup::cpu(&child).store(&mut machine.task, at(1), 1), Err(beyond));
-        child.exit(&mut machine.task);
+        child.exit(&mut machine.task).unwrap();
         // Long again, it is there again, and empty.
         file.truncate(&mut machine.task, 2 * MIB2).unwrap();
         assert_eq!(cpu.load(&mut machine.task, at(1)), Ok(0));

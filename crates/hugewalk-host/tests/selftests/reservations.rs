@@ -28,7 +28,7 @@ fn mapping_touching_and_unmapping_move_the_counters_as_they_should() {
         assert_eq!(machine.four(), (total, total - 2, 1, surplus));
         let child = space.fork(&mut machine.task).unwrap();
         assert_eq!(machine.four(), (total, total - 2, 1, surplus), "a child is promised nothing");
-        child.exit(&mut machine.task);
+        child.exit(&mut machine.task).unwrap();
         space.munmap(&mut machine.task, BASE, 3 * MIB2).unwrap();
         if flags == SHARED {
             // They are the file's.
@@ -86,7 +86,7 @@ fn a_mount_with_a_limit_refuses_at_mmap_or_at_the_fault() {
             let child = space.fork(&mut machine.task).unwrap();
             let copy = crate::setup::cpu(&child).store(&mut machine.task, BASE, 2).unwrap_err();
             assert!(matches!(copy, FaultError::SubPoolFull(_)));
-            child.exit(&mut machine.task);
+            child.exit(&mut machine.task).unwrap();
         }
         space.munmap(&mut machine.task, BASE, 2 * MIB2).unwrap();
         file.truncate(&mut machine.task, 0).unwrap();

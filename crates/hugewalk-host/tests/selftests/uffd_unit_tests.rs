@@ -182,7 +182,7 @@ fn a_process_forks_moves_and_drops_under_a_handler_of_missing_pages_and_protecti
                     cpu.store(task, place(page), 9).unwrap();
                 }
                 space.munmap(task, THERE, MIB2).unwrap();
-                space.exit(task);
+                space.exit(task).unwrap();
             },
             |task, uffd| serve(uffd, task),
         );
@@ -224,7 +224,7 @@ fn pagemap_shows_protections_of_pages_that_are_there_and_of_pages_that_are_not()
         assert!(of_child.iter().all(|(_, map)| !map.contains(PageMap::UFFD_WP)));
         world.uffd.unregister(&mut world.task, BASE, 4 * MIB2).unwrap();
         assert_eq!(bits(&mut world), [false; 4]);
-        child.exit(&mut world.task);
+        child.exit(&mut world.task).unwrap();
         drop((cpu, child));
         world.end();
     }
@@ -264,7 +264,7 @@ fn a_pinned_page_is_protected_in_the_child_if_the_handler_has_the_child_too() {
             store(&mut child_cpu, &mut world.task, 0, 8).unwrap();
             let shared = kind == MapFlags::SHARED;
             assert_eq!(load(&mut cpu, &mut world.task, 0), Ok(if shared { 8 } else { 7 }));
-            child.exit(&mut world.task);
+            child.exit(&mut world.task).unwrap();
             drop((cpu, child_cpu, pins, handle, child));
             world.end();
         }

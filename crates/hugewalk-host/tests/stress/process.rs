@@ -246,7 +246,7 @@ impl Process {
     /// Exits, whoever runs it.
     pub(crate) fn exit(&self, task: &mut Task<Host>) {
         let changing: Vec<_> = self.regions.iter().map(Region::change).collect();
-        self.space.exit(task);
+        self.space.exit(task).unwrap();
         for change in &changing {
             change.set(State { mapped: false, ..change.state() });
         }

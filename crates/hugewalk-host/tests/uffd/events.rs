@@ -185,7 +185,7 @@ fn a_child_has_its_parents_handler_by_a_handle_of_its_own() {
                     assert_eq!(cpu.load(task, address), Ok(page as u8 + 1));
                 }
                 child.madvise(task, ELSEWHERE, length, Advice::DontNeed).unwrap();
-                child.exit(task);
+                child.exit(task).unwrap();
                 child
             },
             |task, uffd| {
@@ -225,7 +225,7 @@ fn a_fork_waits_until_the_handler_has_the_child() {
     world.register(Modes::MISSING);
     blocks_until_read(
         &mut world,
-        |space, task| space.fork(task).unwrap().exit(task),
+        |space, task| space.fork(task).unwrap().exit(task).unwrap(),
         |message| matches!(message, Message::Fork(_)),
     );
     world.end();
@@ -238,7 +238,7 @@ fn without_the_feature_the_faults_of_a_child_are_nobodys() {
         let child = world.space.fork(&mut world.task).unwrap();
         let mut cpu = Cpu::new(&child).unwrap();
         assert_eq!(load(&mut cpu, &mut world.task, 0), Ok(0));
-        child.exit(&mut world.task);
+        child.exit(&mut world.task).unwrap();
         drop((cpu, child));
         world.end();
     }
@@ -262,7 +262,7 @@ fn a_child_of_a_process_with_signals_gets_signals() {
         |task, uffd| child_handle(uffd.read_event(task).unwrap()),
     );
     assert!(!handle.poll());
-    child.exit(&mut world.task);
+    child.exit(&mut world.task).unwrap();
     drop((handle, child, space));
     world.end();
 }
@@ -277,7 +277,7 @@ fn a_handler_that_dies_does_not_hold_up_who_waits_for_it_to_read() {
             let child = space.fork(task).unwrap();
             // It has no handler either.
             assert_eq!(load(&mut Cpu::new(&child).unwrap(), task, 0), Ok(0));
-            child.exit(task);
+            child.exit(task).unwrap();
         },
         |space, task| space.munmap(task, BASE, MIB2).unwrap(),
         |space, task| space.madvise(task, BASE, MIB2, Advice::DontNeed).unwrap(),
@@ -296,7 +296,7 @@ fn a_handler_that_dies_does_not_hold_up_who_waits_for_it_to_read() {
                 |task, _| {
                     until(|| doomed.poll());
                     if closes {
-                        doomed.close(task);
+                        doomed.close(task).unwrap();
                     } else {
                         drop(doomed);
                     }

@@ -26,7 +26,7 @@ fn faults_go_on_without_a_handler_that_has_died() {
                 |task, _| {
                     read_fault(&doomed, task);
                     if closes {
-                        doomed.close(task);
+                        doomed.close(task).unwrap();
                     } else {
                         drop(doomed);
                     }
@@ -84,7 +84,7 @@ fn a_fault_that_waits_ends_when_its_mapping_or_its_process_does() {
             |task, uffd| {
                 read_fault(uffd, task);
                 if exits {
-                    space.exit(task);
+                    space.exit(task).unwrap();
                 } else {
                     space.munmap(task, BASE, MIB2).unwrap();
                 }
@@ -101,7 +101,8 @@ fn a_fault_that_waits_ends_when_its_mapping_or_its_process_does() {
 fn the_end_of_the_process_ends_the_reading() {
     let mut world = World::registered(2, MapFlags::SHARED, Modes::MISSING);
     let space = world.space.clone();
-    let ((), ended) = world.beside(|_, task| space.exit(task), |task, uffd| uffd.read_event(task).is_err());
+    let ((), ended) =
+        world.beside(|_, task| space.exit(task).unwrap(), |task, uffd| uffd.read_event(task).is_err());
     assert!(ended);
     drop(space);
     world.end();

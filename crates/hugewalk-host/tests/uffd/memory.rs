@@ -141,7 +141,7 @@ fn without_tables_for_all_markers_nothing_is_protected() {
             let map = space.pagemap(&mut task, at(1, 0)..at(2, 0)).unwrap();
             assert_eq!(map[0].1.contains(PageMap::UFFD_WP), enough);
         }
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
     }
 }
 
@@ -200,7 +200,7 @@ fn told(
                 if missing {
                     assert!(!operation(&work, task, &mut || ()));
                 }
-                work.exit(task);
+                work.exit(task).unwrap();
                 refused
             },
             |task, uffd| {
@@ -249,7 +249,7 @@ fn operations_that_tell_the_handler_say_so_before_they_begin() {
             refuse();
             let child = map_error(space.fork(task));
             GRANTED.set(None);
-            child.map(|child| child.exit(task)).is_none()
+            child.map(|child| child.exit(task).unwrap()).is_none()
         });
     }
 }

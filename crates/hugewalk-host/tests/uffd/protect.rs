@@ -332,7 +332,7 @@ fn a_child_keeps_protections_only_if_the_handler_has_it_too() {
             store(&mut child_cpu, &mut world.task, 0, 3).unwrap();
             store(&mut child_cpu, &mut world.task, 1, 3).unwrap();
             assert_eq!(load(&mut cpu, &mut world.task, 0), Ok(if kind == MapFlags::SHARED { 3 } else { 1 }));
-            child.exit(&mut world.task);
+            child.exit(&mut world.task).unwrap();
             drop((cpu, child_cpu, handle, child, space));
             world.end();
         }
@@ -378,7 +378,7 @@ fn bad_input_gives_the_error_of_linux() {
     }
     assert_eq!(uffd.write_protect(task, BASE, MIB2, ProtectMode::DONTWAKE), Ok(()));
     assert_eq!(entry(&world, &world.space, BASE), Entry::None);
-    world.space.exit(&mut world.task);
+    world.space.exit(&mut world.task).unwrap();
     let result = world.uffd.write_protect(&mut world.task, BASE, MIB2, ON);
     assert_eq!(result, Err(UserfaultError::Exited));
     world.end();

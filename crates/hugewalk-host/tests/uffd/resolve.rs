@@ -363,7 +363,7 @@ fn bad_input_gives_the_error_of_linux_and_changes_nothing() {
 #[test]
 fn after_the_end_of_the_process_the_handler_is_told_so() {
     let mut world = World::registered(2, MapFlags::SHARED, Modes::MISSING);
-    world.space.exit(&mut world.task);
+    world.space.exit(&mut world.task).unwrap();
     let (uffd, task) = (&world.uffd, &mut world.task);
     assert_eq!(uffd.copy(task, BASE, &page_of(1), NONE).unwrap_err().errno(), Errno::ESRCH);
     assert_eq!(errno(uffd.register(task, BASE, MIB2, Modes::MISSING)), Errno::ENOMEM);
@@ -415,7 +415,7 @@ fn a_fork_copies_the_tables_of_a_private_mapping_to_which_a_handler_tried_to_cop
         let child = world.space.fork(&mut world.task).unwrap();
         let resident = child.mincore(&mut world.task, BASE..at(1, 0)).unwrap();
         assert_eq!(resident, [(BASE, !tried)]);
-        child.exit(&mut world.task);
+        child.exit(&mut world.task).unwrap();
         drop((child, other));
         world.end();
     }

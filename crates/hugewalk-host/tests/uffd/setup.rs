@@ -111,7 +111,7 @@ impl World {
 
     /// Ends the process, and sees that everything it had went back.
     pub(crate) fn end(mut self) {
-        self.space.exit(&mut self.task);
+        self.space.exit(&mut self.task).unwrap();
         let Self { hugetlb, task, file, space, uffd, .. } = self;
         drop((uffd, space, file));
         let mut task = task;

@@ -50,7 +50,7 @@ fn registering_for_protection_or_minor_faults_unshares_and_for_missing_pages_doe
         } else {
             assert_eq!(users(&world.space, &mut world.task), []);
         }
-        other.exit(&mut world.task);
+        other.exit(&mut world.task).unwrap();
         drop(other);
         world.end();
     }
@@ -61,7 +61,7 @@ fn registering_a_part_unshares_the_gigabytes_it_cuts_and_no_other() {
     let (mut world, other) = two_processes(Features::empty());
     world.uffd.register(&mut world.task, at(3, 0), MIB2, Modes::WP).unwrap();
     assert_eq!(users(&other, &mut world.task), [1, 2]);
-    other.exit(&mut world.task);
+    other.exit(&mut world.task).unwrap();
     drop(other);
     world.end();
 }
@@ -77,7 +77,7 @@ fn what_is_not_registered_any_more_shares_again() {
     map_at(&world.space, &mut world.task, &world.file, BASE, MapFlags::SHARED);
     touch_both(&world.space, &mut world.task);
     assert_eq!(users(&other, &mut world.task), [2, 2]);
-    other.exit(&mut world.task);
+    other.exit(&mut world.task).unwrap();
     drop(other);
     world.end();
 }
@@ -118,7 +118,7 @@ fn nobody_shares_a_table_anew_before_the_registration_shows() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    other.exit(&mut world.task);
+    other.exit(&mut world.task).unwrap();
     drop(other);
     world.end();
 }
@@ -145,7 +145,7 @@ fn minor_faults_of_a_gigabyte_whose_partner_shares_with_others_are_still_the_han
         },
     );
     for space in [&other, &third] {
-        space.exit(&mut world.task);
+        space.exit(&mut world.task).unwrap();
     }
     drop((other, third));
     world.end();
@@ -169,10 +169,10 @@ fn a_registered_child_does_not_share_either() {
     assert_eq!(users(&child, &mut world.task), [1, 1]);
     let again = Userfault::new(&child, Features::empty()).unwrap();
     assert!(again.register(&mut world.task, BASE, GIB, Modes::WP).is_err());
-    handle.close(&mut world.task);
+    handle.close(&mut world.task).unwrap();
     let nobody: VirtAddr = at(1, 0);
     assert!(again.register(&mut world.task, nobody, MIB2, Modes::MISSING).is_ok());
-    child.exit(&mut world.task);
+    child.exit(&mut world.task).unwrap();
     drop((again, child, space));
     world.end();
 }

@@ -108,7 +108,7 @@ fn no_wake_up_is_lost(
             thread.join().unwrap();
         }
         progress.over.store(true, Ordering::Relaxed);
-        space.exit(task);
+        space.exit(task).unwrap();
     });
     assert_eq!(progress.steps.load(Ordering::Relaxed), THREADS * FAULTS);
     assert!(!world.uffd.poll());
@@ -170,7 +170,7 @@ fn no_wake_up_is_lost_on_protected_pages() {
                 thread.join().unwrap();
             }
             progress.over.store(true, Ordering::Relaxed);
-            space.exit(task);
+            space.exit(task).unwrap();
         });
         world.end();
     }

@@ -245,7 +245,7 @@ impl<'s> Bench<'s> {
             check_counts(&processes, &mut task);
             check_sizes(&files, &processes, &mut task);
             for process in &processes {
-                process.exit(&mut task);
+                process.exit(&mut task).expect("its own task");
             }
             drop((processes, files));
             task.rcu_barrier();

@@ -201,7 +201,7 @@ fn no_tables(bench: &mut Bench<'_>) {
     let other = bench.untouched(&file);
     let process = bench.untouched(&file);
     // With nobody to share with, one of them has to make a table.
-    first.exit(bench.task());
+    first.exit(bench.task()).expect("its own task");
     bench.cpu("fault, munmap", move |task| {
         may_fail(task, &process);
         process.munmap(task, BASE, 512 * PMD_SIZE).expect("aligned");
@@ -235,7 +235,7 @@ fn no_memory_for_a_child(bench: &mut Bench<'_>) {
     let nursery = bench.nursery();
     bench.cpu("fork, exit", move |task| {
         if let Some(child) = unless_there_is_none(is_out_of_memory, || process.fork(task)) {
-            child.exit(task);
+            child.exit(task).expect("its own task");
             nursery.keep(child);
         }
     });

@@ -274,7 +274,7 @@ fn two_faults(bench: &mut Bench<'_>) {
     let first = bench.process(&file, &[0]);
     let other = bench.untouched(&file);
     let process = bench.untouched(&file);
-    first.exit(bench.task());
+    first.exit(bench.task()).expect("its own task");
     let same = process.clone();
     bench.cpu("fault", move |task| fault(task, &process, 0));
     bench.cpu("fault, fault", move |task| {

@@ -190,7 +190,7 @@ impl<P: Platform> AddressSpace<P> {
 
     /// Takes a reference to one page without a lock. `None` if that is not possible: then
     /// [`pin_pages_fast`](Self::pin_pages_fast), which may sleep, gives the page or the error. Does
-    /// not sleep.
+    /// not sleep. `None` too if the task belongs to another system.
     ///
     /// The only shared cache line it writes is that of the page's own count.
     ///

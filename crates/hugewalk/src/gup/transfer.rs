@@ -77,7 +77,7 @@ impl<P: Platform> AddressSpace<P> {
                     done += copy(&page, offset, done);
                 }
                 Err(_) if done > 0 => break,
-                Err(_) if self.has_exited(task) => return Err(TransferError::Exited),
+                Err(_) if self.has_exited(task) == Ok(true) => return Err(TransferError::Exited),
                 Err(error) => return Err(TransferError::NoPage(error)),
             }
         }

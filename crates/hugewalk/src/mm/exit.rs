@@ -2,6 +2,7 @@
 
 use super::unmap::{empty_vma, return_reservation, try_empty_vma};
 use super::{AddressSpace, MmapWriteGuard, free_tables};
+use crate::error::WrongSystem;
 use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
 use crate::sync::{Orphan, Orphans};
@@ -13,7 +14,18 @@ impl<P: Platform> AddressSpace<P> {
     /// Takes the mmap lock in write, and for each VMA its lock and `i_mmap`, both in write.
     ///
     /// Linux: `exit_mmap()` in mm/mmap.c.
-    pub fn exit(&self, task: &mut Task<P>) {
+    ///
+    /// # Errors
+    ///
+    /// [`WrongSystem`] if the task belongs to another system.
+    pub fn exit(&self, task: &mut Task<P>) -> Result<(), WrongSystem> {
+        task.enter(self.mm().hugetlb())?;
+        self.unmap_all(task);
+        Ok(())
+    }
+
+    /// [`exit`](Self::exit), with a task of this system.
+    pub(crate) fn unmap_all(&self, task: &mut Task<P>) {
         let mut mmap = self.mmap_write(task);
         mmap.vmas.exited = true;
         for vma in mmap.vmas.iter() {
@@ -23,10 +35,14 @@ impl<P: Platform> AddressSpace<P> {
         self.mm.set_exited();
     }
 
-    /// Has [`exit`](Self::exit) been called?
-    #[must_use]
-    pub fn has_exited(&self, task: &mut Task<P>) -> bool {
-        self.vmas.read(task).exited
+    /// Has [`exit`](Self::exit) been called? Takes the mmap lock in read. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`WrongSystem`] if the task belongs to another system.
+    pub fn has_exited(&self, task: &mut Task<P>) -> Result<bool, WrongSystem> {
+        task.check(self.mm().hugetlb())?;
+        Ok(self.vmas.read(task).exited)
     }
 
     /// The last reference is gone. What is still mapped is left to a later operation that may sleep: see

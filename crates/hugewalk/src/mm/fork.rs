@@ -48,7 +48,7 @@ impl<P: Platform> AddressSpace<P> {
         let mut contexts = ForkedContexts::new();
         let copied = copy_vmas(&mut parent, &child, &mut contexts, task);
         if let Err(error) = copied {
-            child.exit(task);
+            child.unmap_all(task);
             return Err(error);
         }
         drop(parent);

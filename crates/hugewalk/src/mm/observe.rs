@@ -4,11 +4,11 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::AddressSpace;
 use super::unmap::by_table;
+use super::{AddressSpace, MapError};
 use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::{Entry, Level};
-use crate::error::OutOfMemory;
+use crate::error::WrongSystem;
 use crate::pagewalk::{Found, Visitor, walk_table};
 use crate::platform::{ENTRIES, Platform};
 use crate::sync::try_push;
@@ -59,7 +59,16 @@ impl<P: Platform> AddressSpace<P> {
     /// found.
     ///
     /// Linux: `smaps_hugetlb_range()` in fs/proc/task_mmu.c.
-    pub fn residency(&self, task: &mut Task<P>, mut visit: impl FnMut(&Vma<P>, Residency)) {
+    ///
+    /// # Errors
+    ///
+    /// [`WrongSystem`] if the task belongs to another system: nothing was visited then.
+    pub fn residency(
+        &self,
+        task: &mut Task<P>,
+        mut visit: impl FnMut(&Vma<P>, Residency),
+    ) -> Result<(), WrongSystem> {
+        task.check(self.mm().hugetlb())?;
         let mmap = self.mmap_read(task);
         for vma in mmap.vmas() {
             let mut residency = Residency::default();
@@ -68,6 +77,7 @@ impl<P: Platform> AddressSpace<P> {
             }
             visit(vma, residency);
         }
+        Ok(())
     }
 
     /// The tables that hold the leaves of this address space. Sleeps. Linux has no such report.
@@ -76,8 +86,8 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`] if there is no memory for the list.
-    pub fn tables(&self, task: &mut Task<P>) -> Result<Vec<TableUse>, OutOfMemory> {
+    /// [`MapError::OutOfMemory`] if there is no memory for the list, [`MapError::WrongSystem`].
+    pub fn tables(&self, task: &mut Task<P>) -> Result<Vec<TableUse>, MapError> {
         self.tables_counting(task, |_, _| true)
     }
 
@@ -92,7 +102,8 @@ impl<P: Platform> AddressSpace<P> {
         &self,
         task: &mut Task<P>,
         mut wanted: impl FnMut(u64, u64) -> bool,
-    ) -> Result<Vec<TableUse>, OutOfMemory> {
+    ) -> Result<Vec<TableUse>, MapError> {
+        task.check(self.mm().hugetlb())?;
         let mut found: Vec<TableUse> = Vec::new();
         let mut result = Ok(());
         let mmap = self.mmap_read(task);
@@ -122,7 +133,8 @@ impl<P: Platform> AddressSpace<P> {
                 }
             });
         }
-        result.map(|()| found)
+        result?;
+        Ok(found)
     }
 }
 

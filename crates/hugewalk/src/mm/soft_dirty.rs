@@ -3,6 +3,7 @@
 use super::AddressSpace;
 use super::entries::each_own_entry;
 use crate::arch::{Entry, LeafFlags};
+use crate::error::WrongSystem;
 use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::task::Task;
@@ -19,7 +20,12 @@ impl<P: Platform> AddressSpace<P> {
     /// Takes the mmap lock in read, and for each VMA its lock and `i_mmap`, both in write.
     ///
     /// Linux: `clear_refs_write()` in fs/proc/task_mmu.c, which leaves huge-page mappings out.
-    pub fn clear_soft_dirty(&self, task: &mut Task<P>) {
+    ///
+    /// # Errors
+    ///
+    /// [`WrongSystem`] if the task belongs to another system.
+    pub fn clear_soft_dirty(&self, task: &mut Task<P>) -> Result<(), WrongSystem> {
+        task.enter(self.mm().hugetlb())?;
         let mmap = self.mmap_read(task);
         for vma in mmap.vmas() {
             let Some(mut locked) = mmap.lock_vma_write(vma, task) else { continue };
@@ -28,6 +34,7 @@ impl<P: Platform> AddressSpace<P> {
             clear_vma(&mut locked, &mut gather, task);
             gather.finish();
         }
+        Ok(())
     }
 }
 

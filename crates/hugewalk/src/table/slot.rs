@@ -116,7 +116,8 @@ impl<'p, P: Platform> Slot<'p, P, Stable> {
         self.place.table.read(self.place.index).decode()
     }
 
-    /// Locks the table. Spins; nothing may sleep until the guard is gone (it keeps `task` borrowed).
+    /// Locks the table. Spins; nothing may sleep until the guard is gone (it keeps `task` borrowed). `task` should be one of
+    /// this system: see [`task`](crate::task#a-task-of-another-system).
     pub fn lock<'s>(&self, task: &'s Task<P>) -> LockedSlot<'s, P>
     where
         'p: 's,

@@ -71,7 +71,7 @@ impl<P: Platform> Announcement<P> {
         self.queued = false;
         if let Some(Message::Fork(child)) = self.context.withdraw_event(ticket) {
             // The child's faults will never have a handler.
-            child.close(task);
+            child.leave(task);
         }
     }
 }

@@ -60,6 +60,7 @@ pub(crate) use self::event::{Announcement, Announcements, ForkedContexts};
 pub(crate) use self::fault::{Asked, Reason};
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::error::WrongSystem;
 use crate::mm::{AddressSpace, MmapReadGuard};
 use crate::platform::Platform;
 use crate::sync::Arc;
@@ -163,7 +164,22 @@ impl<P: Platform> Userfault<P> {
     /// there is no memory to change a mapping, it stays registered, and faults ignore that.
     ///
     /// Linux: `userfaultfd_release()` in fs/userfaultfd.c.
-    pub fn close(self, task: &mut Task<P>) {
+    ///
+    /// # Errors
+    ///
+    /// [`WrongSystem`] if the task belongs to another system, and the handle, which is what it was.
+    pub fn close(self, task: &mut Task<P>) -> Result<(), (Self, WrongSystem)> {
+        match task.enter(self.space.mm().hugetlb()) {
+            Ok(()) => {
+                self.leave(task);
+                Ok(())
+            }
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    /// [`close`](Self::close), with a task of this system.
+    fn leave(self, task: &mut Task<P>) {
         self.context.die();
         self.space.unregister_all(&self.context, task);
     }

@@ -53,10 +53,12 @@ impl Engine {
         }
         let mut residencies = BTreeMap::new();
         let mut bytes = 0;
-        space.residency(&mut self.task, |vma, residency| {
-            residencies.insert(vma.start().as_u64(), residency);
-            bytes += (residency.shared + residency.private) * vma.size().bytes();
-        });
+        space
+            .residency(&mut self.task, |vma, residency| {
+                residencies.insert(vma.start().as_u64(), residency);
+                bytes += (residency.shared + residency.private) * vma.size().bytes();
+            })
+            .unwrap();
         // Whose leaves they are cannot be told from the tables once one has been shared.
         if !self.has_shared {
             let reached = residencies.values().map(|residency| residency.shared + residency.private);
@@ -154,7 +156,7 @@ impl Engine {
     pub(crate) fn finish(mut self, model: &Model) {
         for process in &mut self.processes {
             if let Some(process) = process.take() {
-                process.exit(&mut self.task);
+                process.exit(&mut self.task).unwrap();
             }
         }
         self.files = Default::default();

@@ -70,7 +70,7 @@ impl Engine {
                 made(&mut self.processes[to], child)
             }
             Call::Exit { process } => {
-                self.process(process).exit(&mut self.task);
+                self.process(process).exit(&mut self.task).unwrap();
                 self.processes[process] = None;
                 Outcome::Done
             }

@@ -136,9 +136,9 @@ impl World {
     /// Nothing is left of it.
     fn end(self) {
         let Self { hugetlb, mut task, shared, handled, space, child, uffd } = self;
-        uffd.close(&mut task);
-        space.exit(&mut task);
-        child.exit(&mut task);
+        uffd.close(&mut task).unwrap();
+        space.exit(&mut task).unwrap();
+        child.exit(&mut task).unwrap();
         drop((space, child, shared, handled));
         task.rcu_barrier();
         assert_eq!(hugetlb.platform().tables_in_use(), 0);
@@ -306,7 +306,7 @@ const NEED_MEMORY: &[Operation] = &[
             inject::exempt(|| world.space.pin_pages(&mut world.task, at(PRIVATE + M2), 1, PIN).unwrap());
         let forked = world.space.fork(&mut world.task);
         drop(pins);
-        done(forked.map(|child| child.exit(&mut world.task)))
+        done(forked.map(|child| child.exit(&mut world.task).unwrap()))
     }),
     ("moving private pages across tables", Leaves::Nothing, |world| {
         let to = RemapTo::Fixed(at(512 * GIB - 2 * M2));
@@ -389,8 +389,8 @@ const NEED_NONE: &[(&str, fn(&mut World))] = &[
     ("totals", |world| {
         world.space.numa_maps(&mut world.task, at(SHARED)..at(SHARED + 512 * M2)).unwrap();
     }),
-    ("residency", |world| world.space.residency(&mut world.task, |_, _| ())),
-    ("forgetting what was written", |world| world.space.clear_soft_dirty(&mut world.task)),
+    ("residency", |world| world.space.residency(&mut world.task, |_, _| ()).unwrap()),
+    ("forgetting what was written", |world| world.space.clear_soft_dirty(&mut world.task).unwrap()),
     ("unmapping a page", |world| {
         let frame = world.frame(SHARED);
         world.hugetlb.unmap_page(&mut world.task, frame).unwrap();
@@ -426,7 +426,7 @@ const NEED_NONE: &[(&str, fn(&mut World))] = &[
     ("taking protections back", |world| {
         world.uffd.write_protect(&mut world.task, at(HANDLED), 4 * M2, ProtectMode::empty()).unwrap();
     }),
-    ("exit", |world| world.child.exit(&mut world.task)),
+    ("exit", |world| world.child.exit(&mut world.task).unwrap()),
 ];
 
 /// Some ask for memory, to be done in fewer steps, and do without.

@@ -51,7 +51,7 @@ fn who_is_alone_with_a_page_again_writes_to_it_without_a_copy() {
     world.map(&parent, &file, HERE, M2, PRIVATE);
     world.store(&parent, HERE, 1);
     let child = parent.fork(&mut world.task).unwrap();
-    child.exit(&mut world.task);
+    child.exit(&mut world.task).unwrap();
     assert_eq!(world.faults(&parent, HERE, Access::Write), [Fault::Reused]);
 }
 

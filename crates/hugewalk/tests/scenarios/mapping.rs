@@ -21,7 +21,7 @@ fn residency_counts_the_pages_of_each_mapping_and_not_those_of_its_neighbours_in
     }
     space.mprotect(&mut world.task, at(HERE + 2 * M2), M2, Protection::READ).unwrap();
     let mut found = Vec::new();
-    space.residency(&mut world.task, |_, residency| found.push(residency.private));
+    space.residency(&mut world.task, |_, residency| found.push(residency.private)).unwrap();
     assert_eq!(found, [2, 1]);
 }
 

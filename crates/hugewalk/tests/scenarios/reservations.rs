@@ -92,7 +92,7 @@ fn private_mappings_are_promised_pages_of_their_own_and_give_back_what_they_did_
     assert_eq!(world.counters(), (10, 8, 6, 0));
     one.munmap(&mut world.task, at(HERE + M2), 2 * M2).unwrap();
     assert_eq!(world.counters(), (10, 9, 5, 0));
-    one.exit(&mut world.task);
+    one.exit(&mut world.task).unwrap();
     assert_eq!(world.counters(), (10, 10, 4, 0));
     drop((one, two, file));
     world.task.finish_drops();
@@ -144,7 +144,7 @@ fn a_private_page_that_a_child_has_too_leaves_its_promise_used_up() {
     let child = parent.fork(&mut world.task).unwrap();
     parent.madvise(&mut world.task, at(HERE), M2, Advice::DontNeed).unwrap();
     assert_eq!(world.counters(), (4, 3, 1, 0));
-    child.exit(&mut world.task);
+    child.exit(&mut world.task).unwrap();
     assert_eq!(world.counters(), (4, 4, 1, 0));
     world.store(&parent, HERE, 1);
     assert_eq!(world.counters(), (4, 3, 1, 0));
@@ -336,7 +336,7 @@ fn the_parts_of_a_mapping_give_their_promises_back_from_the_first_to_the_last() 
         space.mprotect(&mut world.task, at(GIB), M2, Protection::empty()).unwrap();
         assert_eq!(world.counters(), (8, 6, 3, 0));
         if exits {
-            space.exit(&mut world.task);
+            space.exit(&mut world.task).unwrap();
         } else {
             space.munmap(&mut world.task, at(GIB), 3 * M2).unwrap();
         }

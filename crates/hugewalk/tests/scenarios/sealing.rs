@@ -78,8 +78,8 @@ fn a_hole_is_not_sealed_pages_of_sealed_mappings_may_be_dropped_and_exit_ends_th
     let child = space.fork(&mut world.task).unwrap();
     let refused = child.munmap(&mut world.task, at(HERE), M2);
     assert_eq!(refused, Err(MapError::Sealed { address: at(HERE) }));
-    space.exit(&mut world.task);
-    child.exit(&mut world.task);
+    space.exit(&mut world.task).unwrap();
+    child.exit(&mut world.task).unwrap();
     drop((space, child, file));
     world.task.finish_drops();
     world.finish();

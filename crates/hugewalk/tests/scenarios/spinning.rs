@@ -52,7 +52,7 @@ fn a_pool_asks_its_host_for_pages_and_gives_them_back_with_its_lock_released() {
         map(&space, &mut task, &file, 0, GIB, 2 * M2, flags).unwrap();
         space.fault(&mut task, at(GIB), Access::Write).unwrap();
         drop(file);
-        space.exit(&mut task);
+        space.exit(&mut task).unwrap();
         assert!(!is_pending());
         assert_eq!(pool.counters(), PoolCounters::default());
     }

@@ -185,7 +185,7 @@ fn a_hole_that_the_child_punches_costs_the_parent_511_faults_once_the_child_is_g
     family.file.punch_hole(&mut family.world.task, 0, M2).unwrap();
     // The parent's mapping comes first, and gives the table up; the child's, alone by then, loses one page.
     assert_eq!(family.unshared(), [(family.parent.mm().id(), 4)]);
-    family.child.exit(&mut family.world.task);
+    family.child.exit(&mut family.world.task).unwrap();
     assert_eq!(family.world.faults_to_read(&family.parent, HERE + M2, GIB - M2), 511);
     let Family { world, file, parent, child } = family;
     drop((parent, child, file));
@@ -213,7 +213,7 @@ fn truncation_takes_the_pages_from_everybody() {
 #[test]
 fn the_last_user_of_a_table_works_on_it_in_place() {
     let mut family = Family::new();
-    family.parent.exit(&mut family.world.task);
+    family.parent.exit(&mut family.world.task).unwrap();
     family.unshared();
     family.child.madvise(&mut family.world.task, at(HERE), M2, Advice::DontNeed).unwrap();
     assert_eq!(family.unshared(), []);

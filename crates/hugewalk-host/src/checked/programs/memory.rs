@@ -27,7 +27,7 @@ pub fn maps_and_exits<P: Platform>(platform: &Handle<P>) {
             }
         }
         space.munmap(&mut task, PRIVATE, PUD_SIZE).expect("it is mapped");
-        space.exit(&mut task);
+        space.exit(&mut task).expect("its own task");
         task.rcu_barrier();
     }
     assert_eq!(hugetlb.pool(PAGE).counters().free, PAGES);
@@ -62,7 +62,7 @@ pub fn shares_and_unshares<P: Platform>(platform: &Handle<P>) {
     }
     drop(child);
     assert_eq!(parent.fault(&mut task, SHARED, Access::Read), Ok(Fault::Present));
-    parent.exit(&mut task);
+    parent.exit(&mut task).expect("its own task");
 }
 
 /// Forks private memory, and writes on both sides.
@@ -82,8 +82,8 @@ pub fn copies_on_write<P: Platform>(platform: &Handle<P>) {
             [&parent, &child].map(|space| [0, 1].map(|number| read(space, page(PRIVATE, number), &mut task)));
         assert_eq!(bytes, [[1, 3], [2, 1]], "a copy does not have what the page had");
     }
-    child.exit(&mut task);
-    parent.exit(&mut task);
+    child.exit(&mut task).expect("its own task");
+    parent.exit(&mut task).expect("its own task");
 }
 
 /// Writes a file, maps it, truncates it, punches holes into it.
@@ -114,7 +114,7 @@ pub fn files_grow_and_shrink<P: Platform>(platform: &Handle<P>) {
     file.punch_hole(&mut task, 2 * PAGE.bytes(), PAGE.bytes()).expect("a whole page");
     file.truncate(&mut task, PAGE.bytes()).expect("shorter");
     assert!(space.fault(&mut task, last, Access::Read).is_err(), "beyond the end of the file");
-    space.exit(&mut task);
+    space.exit(&mut task).expect("its own task");
 }
 
 /// Moves a page that two address spaces map, has it fail, and finds it sound after all.
@@ -137,7 +137,7 @@ pub fn pages_move_and_fail<P: Platform>(platform: &Handle<P>) {
     }
     hugetlb.memory_failure(&mut task, new).expect("a page in use");
     assert!(one.fault(&mut task, SHARED, Access::Read).is_err(), "a page that failed is mapped");
-    one.exit(&mut task);
+    one.exit(&mut task).expect("its own task");
     drop((one, other));
     task.rcu_barrier();
     hugetlb.unpoison(new).expect("nobody uses it");
@@ -160,7 +160,7 @@ pub fn the_pool_runs_out<P: Platform>(platform: &Handle<P>) {
     assert!(space.fault(&mut task, page(PRIVATE, PAGES), Access::Write).is_err());
     space.madvise(&mut task, page(PRIVATE, 3), PAGE.bytes(), Advice::DontNeed).expect("it is mapped");
     assert_eq!(space.fault(&mut task, page(PRIVATE, PAGES), Access::Write), Ok(Fault::Fresh));
-    space.exit(&mut task);
+    space.exit(&mut task).expect("its own task");
 }
 
 /// Unmaps more pages than fit into a batch, and more than one table.
@@ -178,7 +178,7 @@ pub fn many_pages_go_at_once<P: Platform>(platform: &Handle<P>) {
     }
     space.munmap(&mut task, SHARED, 2 * PUD_SIZE).expect("it is mapped");
     assert_eq!(hugetlb.pool(PAGE).counters().free, pages);
-    space.exit(&mut task);
+    space.exit(&mut task).expect("its own task");
 }
 
 /// Loads through the TLB, takes the page away in each way there is, and loads again.
@@ -223,7 +223,7 @@ pub fn flushes_reach_processors<P: Loads>(platform: &Handle<P>) {
     }
     parent.munmap(&mut task, SHARED, PUD_SIZE).expect("it is mapped");
     assert_eq!(load(&parent, SHARED), None, "{}", stale("a mapping was unmapped"));
-    child.exit(&mut task);
+    child.exit(&mut task).expect("its own task");
     assert_eq!(load(&child, PRIVATE), None, "{}", stale("an address space exited"));
-    parent.exit(&mut task);
+    parent.exit(&mut task).expect("its own task");
 }

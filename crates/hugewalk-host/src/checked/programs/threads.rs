@@ -55,8 +55,8 @@ pub fn walks_beside_unsharing<P: Platform>(platform: &Handle<P>) {
             child.madvise(&mut own, SHARED, PUD_SIZE, Advice::DontNeed).expect("it is mapped");
         }
     });
-    child.exit(&mut own);
-    parent.exit(&mut own);
+    child.exit(&mut own).expect("its own task");
+    parent.exit(&mut own).expect("its own task");
 }
 
 /// Threads fault in what another one unmaps.
@@ -87,7 +87,7 @@ pub fn faults_beside_unmapping<P: Platform>(platform: &Handle<P>) {
             }
         }
     });
-    space.exit(&mut own);
+    space.exit(&mut own).expect("its own task");
 }
 
 /// Where two threads wait for each other. Spinning, so that they go on at the same moment.

@@ -1,0 +1,258 @@
+//! A task of another system, for every public operation that takes a task. The list is held against the source.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+use hugewalk::addr::{HugeSize, PMD_SIZE, VirtAddr};
+use hugewalk::arch::Entry;
+use hugewalk::error::{Errno, WrongSystem};
+use hugewalk::fault::Access;
+use hugewalk::gather::Gather;
+use hugewalk::mm::{Advice, LockAll, MapRequest, RemapTo};
+use hugewalk::pagewalk::{Found, Next, Resched, SleepingVisitor, Visitor};
+use hugewalk::share::huge_pmd_unshare;
+use hugewalk::uffd::{ContinueMode, CopyMode, Features, Modes, ProtectMode, Userfault};
+use hugewalk::vma::{Policy, Protection, Vma};
+use hugewalk::walk::{WrongProof, huge_pte_offset};
+use hugewalk_host::Host;
+
+use crate::gup::PIN;
+use crate::pages::page;
+use crate::{HANDLED, World, errno};
+
+/// The error of an operation that has no other than [`WrongSystem`]. Linux has one system, so it has no number for that.
+fn wrong_system<T>(result: Result<T, WrongSystem>) -> Option<Errno> {
+    result.err().map(|WrongSystem| Errno::EINVAL)
+}
+
+/// Fails if it visits anything.
+struct Nothing;
+
+impl Visitor<Host> for Nothing {
+    fn entry(&mut self, found: &Found<'_, Host>) {
+        panic!("visited {}", found.address());
+    }
+    fn hole(&mut self, _: &Vma<Host>, range: Range<VirtAddr>) {
+        panic!("visited {}", range.start);
+    }
+}
+
+impl SleepingVisitor<Host> for Nothing {
+    fn entry(&mut self, _: &mut Resched<'_, Host>, _: &Vma<Host>, address: VirtAddr, _: Entry) -> Next {
+        panic!("visited {address}");
+    }
+}
+
+type Foreign = (&'static str, fn(&mut World) -> Option<Errno>);
+
+/// Where an operation is declared, and a call of it that would do something with a task of the right system.
+pub(crate) const CASES: &[Foreign] = &[
+    ("fault/mod.rs fault", |w| errno!(w.space.fault(&mut w.foreign.task, page(1), Access::Write))),
+    ("file/io.rs reserve", |w| errno!(w.file.reserve(&mut w.foreign.task, 0, PMD_SIZE))),
+    ("file/io.rs unreserve", |w| errno!(w.file.unreserve(&mut w.foreign.task, 0, PMD_SIZE))),
+    ("file/io.rs allocate", |w| errno!(w.file.allocate(&mut w.foreign.task, 0, 3 * PMD_SIZE, false))),
+    ("file/io.rs write_at", |w| errno!(w.file.write_at(&mut w.foreign.task, 0, &[9]))),
+    ("file/truncate.rs truncate", |w| errno!(w.file.truncate(&mut w.foreign.task, 0))),
+    ("file/truncate.rs punch_hole", |w| errno!(w.file.punch_hole(&mut w.foreign.task, 0, PMD_SIZE))),
+    ("gup/mod.rs pin_pages", |w| errno!(w.space.pin_pages(&mut w.foreign.task, page(0), 1, PIN))),
+    ("gup/mod.rs pin_pages_nowait", |w| errno!(w.space.pin_pages_nowait(&w.foreign.task, page(0), 1, PIN))),
+    ("gup/mod.rs pin_pages_fast", |w| errno!(w.space.pin_pages_fast(&mut w.foreign.task, page(0), 1, PIN))),
+    // It has no error to return.
+    ("gup/mod.rs pin_page_fast", |w| {
+        w.space.pin_page_fast(&w.foreign.task, page(0), PIN).is_none().then_some(Errno::EINVAL)
+    }),
+    ("gup/mod.rs follow_page", |w| errno!(w.space.follow_page(&w.foreign.task, page(0), PIN))),
+    ("gup/transfer.rs read_bytes", |w| errno!(w.space.read_bytes(&mut w.foreign.task, page(0), &mut [0]))),
+    ("gup/transfer.rs write_bytes", |w| errno!(w.space.write_bytes(&mut w.foreign.task, page(0), &[9]))),
+    ("mm/advise.rs madvise", |w| {
+        errno!(w.space.madvise(&mut w.foreign.task, page(0), PMD_SIZE, Advice::DontNeed))
+    }),
+    ("mm/bind.rs mbind", |w| errno!(w.space.mbind(&mut w.foreign.task, page(0), PMD_SIZE, Policy::Default))),
+    ("mm/exit.rs exit", |w| wrong_system(w.space.exit(&mut w.foreign.task))),
+    ("mm/exit.rs has_exited", |w| wrong_system(w.space.has_exited(&mut w.foreign.task))),
+    ("mm/fork.rs fork", |w| errno!(w.space.fork(&mut w.foreign.task))),
+    ("mm/lock.rs mlock", |w| errno!(w.space.mlock(&mut w.foreign.task, page(0), PMD_SIZE))),
+    ("mm/lock.rs munlock", |w| errno!(w.space.munlock(&mut w.foreign.task, page(0), PMD_SIZE))),
+    ("mm/lock.rs mlockall", |w| errno!(w.space.mlockall(&mut w.foreign.task, LockAll::FUTURE))),
+    ("mm/lock.rs munlockall", |w| errno!(w.space.munlockall(&mut w.foreign.task))),
+    ("mm/map.rs mmap", |w| {
+        let request = MapRequest::anonymous(HugeSize::Size2M, PMD_SIZE);
+        errno!(w.space.mmap(&mut w.foreign.task, &request))
+    }),
+    ("mm/observe.rs residency", |w| {
+        wrong_system(w.space.residency(&mut w.foreign.task, |vma, _| panic!("visited {vma:?}")))
+    }),
+    ("mm/observe.rs tables", |w| errno!(w.space.tables(&mut w.foreign.task))),
+    ("mm/observe.rs tables_counting", |w| {
+        errno!(w.space.tables_counting(&mut w.foreign.task, |_, _| panic!("asked")))
+    }),
+    ("mm/protect.rs mprotect", |w| {
+        errno!(w.space.mprotect(&mut w.foreign.task, page(0), PMD_SIZE, Protection::READ))
+    }),
+    ("mm/remap.rs mremap", |w| {
+        let to = RemapTo::Fixed(page(40));
+        errno!(w.space.mremap(&mut w.foreign.task, page(0), PMD_SIZE, PMD_SIZE, to))
+    }),
+    ("mm/seal.rs mseal", |w| errno!(w.space.mseal(&mut w.foreign.task, page(0), 2 * PMD_SIZE))),
+    ("mm/soft_dirty.rs clear_soft_dirty", |w| wrong_system(w.space.clear_soft_dirty(&mut w.foreign.task))),
+    ("mm/unmap.rs munmap", |w| errno!(w.space.munmap(&mut w.foreign.task, page(0), 2 * PMD_SIZE))),
+    ("pagewalk/mod.rs walk_range", |w| {
+        errno!(w.space.walk_range(&mut w.foreign.task, page(0)..page(2), &mut Nothing))
+    }),
+    ("pagewalk/mod.rs walk_range_sleeping", |w| {
+        errno!(w.space.walk_range_sleeping(&mut w.foreign.task, page(0)..page(2), &mut Nothing))
+    }),
+    ("pagewalk/reports.rs pagemap", |w| errno!(w.space.pagemap(&mut w.foreign.task, page(0)..page(2)))),
+    ("pagewalk/reports.rs mincore", |w| errno!(w.space.mincore(&mut w.foreign.task, page(0)..page(2)))),
+    ("pagewalk/reports.rs sample_accessed", |w| {
+        errno!(w.space.sample_accessed(&mut w.foreign.task, page(0)..page(2)))
+    }),
+    ("pagewalk/reports.rs numa_maps", |w| errno!(w.space.numa_maps(&mut w.foreign.task, page(0)..page(2)))),
+    ("rmap/displace.rs unmap_page", |w| {
+        let frame = w.frame(0);
+        errno!(w.hugetlb.unmap_page(&mut w.foreign.task, frame))
+    }),
+    ("rmap/failure.rs memory_failure", |w| {
+        let frame = w.frame(0);
+        errno!(w.hugetlb.memory_failure(&mut w.foreign.task, frame))
+    }),
+    ("rmap/failure.rs referenced", |w| {
+        let frame = w.frame(0);
+        errno!(w.hugetlb.referenced(&mut w.foreign.task, frame))
+    }),
+    ("rmap/migrate.rs migrate", |w| {
+        let frame = w.frame(0);
+        errno!(w.hugetlb.migrate(&mut w.foreign.task, frame))
+    }),
+    ("rmap/migrate.rs soft_offline", |w| {
+        let frame = w.frame(0);
+        errno!(w.hugetlb.soft_offline(&mut w.foreign.task, frame))
+    }),
+    ("share.rs huge_pmd_unshare", |w| {
+        let mmap = w.space.mmap_read(&mut w.task);
+        let mut vma = mmap.lock_vma_write(mmap.find(page(0)).unwrap(), &mut w.task).unwrap();
+        let mut i_mmap = w.file.i_mmap_write(&mut w.task);
+        Gather::scope(w.space.mm(), &mut i_mmap, |gather| {
+            let unshared = huge_pmd_unshare(&mut vma, page(0), gather, &w.foreign.task);
+            unshared.err().map(|WrongProof| Errno::EINVAL)
+        })
+    }),
+    ("uffd/fill.rs copy", |w| {
+        let bytes = vec![9; PMD_SIZE as usize];
+        errno!(w.uffd.copy(&mut w.foreign.task, page(HANDLED + 1), &bytes, CopyMode::empty()))
+    }),
+    ("uffd/fill.rs continue_range", |w| {
+        let mode = ContinueMode::empty();
+        errno!(w.uffd.continue_range(&mut w.foreign.task, page(HANDLED + 1), PMD_SIZE, mode))
+    }),
+    ("uffd/fill.rs zero", |w| errno!(w.uffd.zero(&mut w.foreign.task, page(HANDLED + 1), PMD_SIZE))),
+    ("uffd/mod.rs read_event", |w| errno!(w.uffd.read_event(&mut w.foreign.task))),
+    ("uffd/mod.rs close", |w| {
+        let handle = Userfault::new(&w.space, Features::empty()).unwrap();
+        handle.register(&mut w.task, page(0), 2 * PMD_SIZE, Modes::WP).unwrap();
+        let (handle, WrongSystem) = handle.close(&mut w.foreign.task).err()?;
+        // It is still what it was.
+        handle.write_protect(&mut w.task, page(0), PMD_SIZE, ProtectMode::WP).unwrap();
+        handle.write_protect(&mut w.task, page(0), PMD_SIZE, ProtectMode::empty()).unwrap();
+        handle.unregister(&mut w.task, page(0), 2 * PMD_SIZE).unwrap();
+        Some(Errno::EINVAL)
+    }),
+    ("uffd/protect.rs write_protect", |w| {
+        let mode = ProtectMode::WP;
+        errno!(w.uffd.write_protect(&mut w.foreign.task, page(HANDLED), PMD_SIZE, mode))
+    }),
+    ("uffd/register.rs register", |w| {
+        errno!(w.rival.register(&mut w.foreign.task, page(0), PMD_SIZE, Modes::WP))
+    }),
+    ("uffd/register.rs unregister", |w| {
+        errno!(w.uffd.unregister(&mut w.foreign.task, page(HANDLED), PMD_SIZE))
+    }),
+];
+
+/// Guards take a task of any system: see `hugewalk::task`.
+const GUARDS: &[&str] = &[
+    "file/i_mmap.rs i_mmap_read",
+    "file/i_mmap.rs i_mmap_write",
+    "mm/mod.rs mmap_read",
+    "mm/mod.rs mmap_try_read",
+    "mm/mod.rs lock_vma",
+    "mm/mod.rs lock_vma_write",
+    "table/slot.rs lock",
+];
+
+/// A queue belongs to no system.
+const OF_NO_SYSTEM: &[&str] = &["sync/wait.rs wait", "sync/wait.rs wait_as"];
+
+/// `file name`, of each public function of the engine that takes a task.
+fn declared(directory: &Path, root: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            declared(&path, root, found);
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code: String = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        for declaration in code.split("pub fn ").skip(1) {
+            let head = declaration.split(['{', ';']).next().unwrap();
+            let (name, rest) = head.split_at(head.find(['(', '<']).unwrap());
+            let parameters = rest.split("->").next().unwrap();
+            let file = path.strip_prefix(root).unwrap().to_str().unwrap();
+            if ["&Task<", "&mut Task<", "Task<P>)"].iter().any(|kind| parameters.contains(kind))
+                || (parameters.contains("&'") && parameters.contains(" Task<"))
+            {
+                found.insert(format!("{file} {name}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn no_operation_that_takes_a_task_is_left_out() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hugewalk/src");
+    let mut found = BTreeSet::new();
+    declared(&root, &root, &mut found);
+    let listed = CASES.iter().map(|(name, _)| *name).chain(GUARDS.iter().chain(OF_NO_SYSTEM).copied());
+    assert_eq!(found, listed.map(String::from).collect());
+}
+
+/// What a guard is, whichever task took it.
+#[test]
+fn guards_taken_with_a_task_of_another_system_are_as_good() {
+    let mut world = World::new();
+    let World { space, other, file, task, foreign, .. } = &mut world;
+    // A process that was dropped waits for an operation of its own system.
+    let dropped = hugewalk::AddressSpace::new(task.hugetlb()).unwrap();
+    dropped.mmap(task, &MapRequest::file(file, 0, PMD_SIZE).shared().at(page(0))).unwrap();
+    drop(dropped);
+    let mmap = space.mmap_read(&mut foreign.task);
+    let vma = mmap.find(page(0)).unwrap();
+    assert!(space.mmap_try_read(&foreign.task).is_some());
+    let i_mmap = file.i_mmap_read(&mut foreign.task);
+    assert_eq!(i_mmap.vmas(0..1).count(), 3, "none of them was taken down");
+    drop(i_mmap);
+    let locked = mmap.lock_vma(vma, &mut foreign.task).unwrap();
+    // It proves what it is a proof of, and nothing else.
+    assert!(huge_pte_offset(&locked, other.mm(), page(0), HugeSize::Size2M).is_err());
+    let slot = huge_pte_offset(&locked, space.mm(), page(0), HugeSize::Size2M).unwrap().unwrap();
+    let entry = slot.lock(&foreign.task).read();
+    assert_eq!(slot.read(), entry);
+    drop(locked);
+    drop(mmap.lock_vma_write(vma, &mut foreign.task).unwrap());
+    drop(mmap);
+    // A section of another system is no proof.
+    let section = foreign.task.rcu_read_lock();
+    assert!(huge_pte_offset(&section, space.mm(), page(0), HugeSize::Size2M).is_err());
+    drop(section);
+    foreign.task.finish_drops();
+    drop(file.i_mmap_write(&mut foreign.task));
+    assert_eq!(file.i_mmap_read(task).vmas(0..1).count(), 3);
+    task.finish_drops();
+    assert_eq!(file.i_mmap_read(task).vmas(0..1).count(), 2);
+}
