@@ -56,7 +56,7 @@ const NAMES: &[(&str, &[&str], &str)] = &[
     ("file/truncate.rs", &["unmap_offsets", "unmap_what_is_free", "unmap_from"], "hugetlb_vmdelete_list"),
     ("file/truncate.rs", &["remove_page", "next_page"], "remove_inode_hugepages"),
     ("file/truncate.rs", &["unmap_page", "maps_any"], "hugetlb_unmap_file_folio"),
-    ("file/mod.rs", &["insert_page", "insert_locked", "insert_beyond_eof"], "hugetlb_add_to_page_cache"),
+    ("file/mod.rs", &["insert_page", "insert_where", "insert_beyond_eof"], "hugetlb_add_to_page_cache"),
     ("file/mod.rs", &["find_page", "has_index"], "find_lock_page"),
     ("file/io.rs", &["allocate", "find_or_allocate"], "hugetlbfs_fallocate"),
     ("file/io.rs", &["read_at"], "hugetlbfs_read_iter"),
@@ -86,7 +86,7 @@ const NAMES: &[(&str, &[&str], &str)] = &[
     ("uffd/register.rs", &["unregister", "unregister_all", "unregister_where"], "userfaultfd_unregister"),
     ("uffd/register.rs", &[], "userfaultfd_register"),
 
-    ("pool.rs", &["take", "available", "pop"], "dequeue_huge_page_vma"),
+    ("pool.rs", &["take", "available"], "dequeue_huge_page_vma"),
     ("pool.rs", &["free", "give_back"], "free_huge_page"),
     ("reserve/reservation.rs", &["reserve_range"], "hugetlb_reserve_pages"),
     ("reserve/reservation.rs", &["take", "commit"], "alloc_huge_page"),
