@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 ///
 /// The bytes are mapped and writable, and the language knows them only as atomics and raw memory.
 pub(crate) unsafe fn zero(to: NonNull<u8>, length: usize) {
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: passed on to the caller.
     unsafe { row::zero(to.as_ptr(), length) }
 }
 
@@ -23,7 +23,7 @@ pub(crate) unsafe fn zero(to: NonNull<u8>, length: usize) {
 /// Both ranges are mapped, the second is writable; each either belongs to the caller or is known to the language as
 /// atomics and raw memory only.
 pub(crate) unsafe fn copy(from: NonNull<u8>, to: NonNull<u8>, length: usize) {
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: passed on to the caller.
     unsafe { row::copy(from.as_ptr(), to.as_ptr(), length) }
 }
 

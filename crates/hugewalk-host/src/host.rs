@@ -237,7 +237,7 @@ unsafe impl Platform for Host {
     }
 
     unsafe fn free_table(&self, frame: TableFrame) {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: passed on to the caller.
         unsafe { self.tables.free(frame) };
     }
 

@@ -139,34 +139,34 @@ unsafe impl<B: Barriers, R: Rcu<B>> Rcu<B> for OnePerThread<R> {
                 None => mine.unlisted -= 1,
             }
         });
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: passed on to the caller.
         unsafe { self.0.unregister(host, reader) };
     }
 
     #[inline]
     unsafe fn read_lock(&self, host: &B, reader: &R::Reader) {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: passed on to the caller.
         unsafe { self.0.read_lock(host, reader) };
     }
 
     #[inline]
     unsafe fn read_unlock(&self, host: &B, reader: &R::Reader) {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: passed on to the caller.
         unsafe { self.0.read_unlock(host, reader) };
     }
 
     unsafe fn call(&self, host: &B, head: NonNull<RcuHead>) {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: passed on to the caller.
         unsafe { self.0.call(host, head) };
     }
 
     unsafe fn synchronize(&self, host: &B) {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: passed on to the caller.
         unsafe { self.0.synchronize(host) };
     }
 
     unsafe fn barrier(&self, host: &B) {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: passed on to the caller.
         unsafe { self.0.barrier(host) };
     }
 

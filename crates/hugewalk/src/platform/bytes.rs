@@ -1,6 +1,7 @@
-//! The contents of huge pages, where the platform can reach them at an address.
+//! Access to the contents of huge pages, where the platform maps them at an address.
 //!
-//! Processors read and write the same bytes meanwhile, so every access is a relaxed atomic one, of a word where it can be.
+//! Processors read and write the same bytes meanwhile. So every access is a relaxed atomic one, of
+//! a whole word where possible.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -33,7 +34,7 @@ pub(super) unsafe fn zero(to: NonNull<u8>, length: usize) {
 ///
 /// # Safety
 ///
-/// As for [`zero`], of both; both are aligned to a word, and they do not overlap.
+/// As for [`zero`], for both. Both are aligned to a word, and they do not overlap.
 pub(super) unsafe fn copy(from: NonNull<u8>, to: NonNull<u8>, length: usize) {
     let word = |at: usize, word: &AtomicU64| {
         // SAFETY: within the caller's first range, and as aligned as the place in the second.

@@ -1,7 +1,9 @@
-//! A handle to a platform is a platform: `&'static P` for a kernel's static, `Arc<P>` for a host that looks into the
-//! platform after the system is gone.
+//! A handle to a platform is a platform: `&'static P` for a kernel's static, `Arc<P>` for a host
+//! that looks into the platform after the system is gone.
 //!
-//! Each call is passed on, with the place that made it, which a platform that checks its calls reports. The records have one layout for all platforms, so those of `P` serve systems made of the handle.
+//! Each call is passed on with the location of its caller, so that a platform which checks its
+//! calls can report it. Records have the same layout on all platforms, so the records of `P` serve
+//! systems made from the handle.
 
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -11,7 +13,7 @@ use crate::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use crate::error::OutOfMemory;
 use crate::rcu::{Rcu, RcuHead};
 
-/// The RCU of a platform, for a system that has a handle to the platform.
+/// The RCU of a platform, for a system made from a handle to the platform.
 #[derive(Debug)]
 pub struct HandleRcu<R>(R);
 

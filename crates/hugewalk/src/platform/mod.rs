@@ -1,33 +1,41 @@
-//! What a host supplies: table pages, huge pages, locks, TLB flushes, barriers.
+//! What a host supplies: table pages, huge pages, locks, TLB flushes and barriers.
 //!
-//! A kernel implements [`Platform`] on its frame allocator and its inter-processor interrupts; `hugewalk-host`
-//! implements it on threads and a memory file; a checker implements it with a scheduling point before every access.
-//! The engine calls down into the platform and never the other way round.
+//! A kernel implements [`Platform`] on its frame allocator and its inter-processor interrupts.
+//! `hugewalk-host` implements it on threads and a memory file. A checker implements it with a
+//! scheduling point before every access.
+//!
+//! The engine calls the platform, and never the other way round.
 //!
 //! # What may sleep
 //!
-//! Only the sleeping locks, [`Parker::park`] and [`Barriers::pause`] may block. Everything else is called with table locks
-//! held or inside RCU sections, and must neither sleep nor call back into the engine.
+//! Only the sleeping locks, [`Parker::park`] and [`Barriers::pause`] may block. All other callbacks
+//! are called with table locks held or inside RCU sections. They must neither sleep nor call back
+//! into the engine.
 //!
 //! # Unwinding
 //!
-//! No callback may unwind: not one of [`Barriers`], [`Platform`], [`Parker`] or [`Rcu`], no lock, and no callback of an
-//! [`RcuHead`](crate::rcu::RcuHead). If one does all the same, as a failed assertion in a test, the call of the engine that it was made from
-//! unwinds as well. Then this holds:
+//! No callback may unwind: none of [`Barriers`], [`Platform`], [`Parker`] or [`Rcu`], no lock, and
+//! no callback of an [`RcuHead`](crate::rcu::RcuHead). If one does all the same (a failed assertion
+//! in a test, for example), the engine's function that called it unwinds too. Then the following
+//! holds:
 //!
-//! - Nothing is freed that a processor or a walker may still reach. What was to be freed after a flush that unwound, pages
-//!   and tables, is never freed; nor is what an RCU callback that unwound, or one of its batch, was to free.
+//! - Nothing is freed that a processor or a walker may still reach. If a flush unwinds, the pages
+//!   and tables that waited for it are never freed. If an RCU callback unwinds, what it and the
+//!   rest of its batch would have freed is never freed.
 //! - No lock of the engine stays held, and no read section stays open.
-//! - Other calls go on. A grace period whose [`Barriers::heavy`] unwound is begun anew by the next call that needs one. A page
-//!   that was to move is where it was. A store to a shared page can be tried again.
-//! - The operation itself may be half done: of a range some pages are unmapped or changed, and others are not. A private page
-//!   that was leaked counts as mapped for good; to move that page, or to report that its memory failed, waits for ever.
+//! - Other calls go on. If [`Barriers::heavy`] unwinds, the next call that needs a grace period
+//!   begins it again. A page that was being moved is where it was. A store to a shared page can be
+//!   retried.
+//! - The operation itself may be half done: some pages of its range are unmapped or changed, others
+//!   are not. A private page that was leaked counts as mapped for ever. Moving that page, or
+//!   reporting that its memory failed, never returns.
 //!
 //! # Frames
 //!
-//! A frame is a number. Anybody can make one up, and nothing follows from it: what turns a frame into memory is an
-//! `unsafe fn` of [`Platform`], and its caller answers for the frame. Where safe functions of the engine take a frame
-//! ([`Hugetlb::migrate`](crate::Hugetlb::migrate) is one), they ask [`Platform::has_page_record`] first, and then the record.
+//! A frame is a number. Any code can make one up, and that alone is harmless. Turning a frame into
+//! memory takes an `unsafe fn` of [`Platform`], whose caller answers for the frame. Safe functions
+//! of the engine that take a frame, such as [`Hugetlb::migrate`](crate::Hugetlb::migrate), ask
+//! [`Platform::has_page_record`] first, and then look into the record.
 //!
 //! ```compile_fail,E0133
 //! # use hugewalk::{Hugetlb, addr::HugeFrame, platform::Platform};
@@ -38,19 +46,25 @@
 //!
 //! # Handles
 //!
-//! `&'static P` and [`Arc<P>`](alloc::sync::Arc) are platforms if `P` is one. A kernel makes its system of a reference to a
-//! static; a test keeps an `Arc` and looks into the platform when the system is gone.
+//! `&'static P` and [`Arc<P>`](alloc::sync::Arc) are platforms if `P` is one. A kernel makes its
+//! system from a reference to a static. A test keeps an `Arc`, and looks into the platform when the
+//! system is gone.
 //!
-//! One platform can serve two systems, made of one kind of handle or of two, and neither acts on a page of the other's. But a
-//! huge page that goes to the host from the one and comes to the other while a lockless walker of the first tries to take it
-//! may be given back by the first, unless it belongs to a mount or to private mappings: the other one's counters do not know.
-//! Where that matters, one platform serves one system at a time.
+//! One platform can serve two systems, made from handles of one kind or of two. Neither acts on a
+//! page of the other.
+//!
+//! One case is not exact. A huge page goes to the host from the first system and comes to the
+//! second, while a lockless walker of the first tries to take a reference to it. Then the first
+//! system may give the page back (unless it belongs to a mount or to private mappings), and the
+//! counters of the second do not notice. Where that matters, let one platform serve one system at a
+//! time.
 //!
 //! # The kernel's half of an address space
 //!
-//! The engine's mappings lie below [`Levels::task_size`]: entries 0 to 255 of a root table, with 4 levels and with 5. The
-//! engine neither reads nor writes entries 256 to 511, for as long as the root lives: they are the embedder's. A kernel fills
-//! them in [`Platform::init_root`], and later where [`Mm::root_frame`](crate::mm::Mm::root_frame) says.
+//! The engine's mappings lie below [`Levels::task_size`]: entries 0 to 255 of a root table, with 4
+//! levels and with 5. The embedder owns entries 256 to 511. The engine neither reads nor writes
+//! them as long as the root exists. A kernel fills them in [`Platform::init_root`], and later
+//! through [`Mm::root_frame`](crate::mm::Mm::root_frame).
 #![doc = include_str!("example.md")]
 
 mod bytes;
@@ -74,7 +88,7 @@ pub use self::record::{PageRecord, TableRecord};
 /// Entries of a table page.
 pub const ENTRIES: usize = 512;
 
-/// The barriers of an asymmetric pair, and what a waiting task does meanwhile.
+/// The barriers of an asymmetric pair, and a pause for waiting tasks.
 ///
 /// # Safety
 ///
@@ -84,15 +98,16 @@ pub const ENTRIES: usize = 512;
 pub unsafe trait Barriers: Send + Sync + 'static {
     /// The atomics in use.
     type Word: Word;
-    /// A spinning lock. In user space it may as well be one that sleeps, `parking_lot::RawMutex` say: nothing of the engine
-    /// runs in an interrupt. At most 64 bytes.
+    /// A spinning lock. In user space it may be a sleeping one, such as `parking_lot::RawMutex`,
+    /// since nothing of the engine runs in an interrupt there. At most 64 bytes.
     type SpinLock: RawMutex + Send + Sync + 'static;
 
-    /// The side that is run often: at the start of each read section. A compiler fence where the other side can reach
-    /// every processor (`membarrier(2)`, an inter-processor interrupt), a full fence otherwise. Does not sleep.
+    /// The frequent side: at the start of each read section. A compiler fence where the other side
+    /// can reach every processor (`membarrier(2)`, an inter-processor interrupt), otherwise a full
+    /// fence. Does not sleep.
     fn light(&self);
 
-    /// The side that is run seldom: before looking for readers. Does not sleep.
+    /// The rare side: before a grace period looks for readers. Does not sleep.
     fn heavy(&self);
 
     /// Called in a loop that waits for other tasks to leave their read sections. May sleep. Safe code calls
@@ -109,9 +124,10 @@ pub unsafe trait Barriers: Send + Sync + 'static {
 ///
 /// # Safety
 ///
-/// Each step that is left out makes safe code of this crate reach freed or foreign tables, or VMAs that are gone: the rule of
-/// [`walk`](crate::walk) does not hold any more. Only a platform that makes such accesses harmless (one that never
-/// reuses memory and runs one thread at a time) may implement this trait with anything but the defaults.
+/// Each step that is left out lets safe code of this crate reach freed or foreign tables, or VMAs
+/// that are gone: the rule of [`walk`](crate::walk) no longer holds. Only a platform that makes
+/// such accesses harmless (one that never reuses memory and runs one thread at a time) may
+/// implement this trait with anything but the defaults.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a locking protocol",
     note = "use `hugewalk::platform::Hugewalk`; implementing `Protocol` selects a weaker protocol and takes `unsafe impl`"
@@ -124,8 +140,8 @@ pub unsafe trait Protocol: Send + Sync + 'static {
         true
     }
 
-    /// Do walkers hold the VMA lock in read around their read sections? They need not; it is what Linux has done since 6.3.
-    /// GUP-fast does not even then.
+    /// Do walkers hold the VMA lock in read around their read sections? They need not; Linux has
+    /// done so since 6.3. GUP-fast does not, even then.
     #[inline(always)]
     fn walks_under_vma_lock() -> bool {
         false
@@ -138,39 +154,41 @@ pub unsafe trait Protocol: Send + Sync + 'static {
 pub enum Step {
     /// P1: a table is freed after a grace period.
     RcuFree,
-    /// P2: an RCU walker that has locked a table checks that its parent entry still points there.
+    /// P2: an RCU walker that has locked a table rechecks that its parent entry still points there.
     Revalidate,
     /// P3: a lockless reader re-reads its parent entry.
     ConfirmParent,
     /// P3: a lockless reader compares the table's generation.
     ConfirmGeneration,
-    /// Unsharing counts the generation up.
+    /// Unsharing increments the generation.
     BumpGeneration,
     /// The TLB is flushed for what was unmapped or unshared.
     Flush,
     /// P3: the generation is noted first, and then the parent entry is seen to point to the table.
     NoteGenerationFirst,
-    /// P3: at the end the parent entry is looked at first, and then the generation.
+    /// P3: at the end the parent entry is read first, and then the generation.
     ConfirmParentFirst,
-    /// The generation goes up after the parent entry was cleared.
+    /// The generation is incremented after the parent entry was cleared.
     BumpAfterClear,
-    /// GUP-fast sees that the entry is what it was, after it has taken its reference to the page.
+    /// GUP-fast rechecks that the entry is unchanged, after it has taken its reference to the page.
     ConfirmEntry,
     /// A parent entry is cleared under the lock of the table it points to.
     DetachLocked,
-    /// What is flushed for a table that was unshared is the whole range it covers.
+    /// The flush for a table that was unshared covers the table's whole range.
     FlushWholeTable,
     /// The flush comes before `i_mmap` is released.
     FlushUnderIMmap,
-    /// Whether a table has one user left is asked after the count went down.
+    /// Unsharing first decrements the share count, and then asks whether the table has one user
+    /// left.
     CountThenTell,
-    /// Whoever keeps a slot while it may sleep holds the VMA lock in read.
+    /// A walker that keeps a slot while it may sleep holds the VMA lock in read.
     VmaLock,
-    /// Who has `i_mmap` only tries the VMA lock.
+    /// An operation that holds `i_mmap` only tries the VMA lock.
     TryVmaLock,
-    /// Truncation waits for the lock of the reservations where that has the VMA lock's role.
+    /// For a private mapping, truncation waits for the lock of its reservations, which stands in
+    /// for the VMA lock.
     ReserveLock,
-    /// Sharing and making a table populate a parent entry under one lock.
+    /// Sharing a table and making one fill the parent entry under the same lock.
     PopulateLock,
     /// The entry that leads to a table is loaded once.
     LoadOnce,
@@ -178,18 +196,20 @@ pub enum Step {
     ExchangeUnderIMmap,
     /// A VMA that is unmapped leaves its file's tree before `i_mmap` is released.
     LeaveUnderIMmap,
-    /// Nobody looks for a partner to share with who has `i_mmap` already.
+    /// An operation that holds `i_mmap` already does not look for a table to share.
     ShareWithoutIMmap,
-    /// A task that waits queues first and looks then.
+    /// A task that waits first queues itself and then checks the condition.
     QueueThenLook,
     /// The fault mutex, which is the page lock, comes before `i_mmap`.
     MutexFirst,
-    /// A fault that maps a page of its own, which is in no cache, looks again whether it lies within the file.
+    /// A fault that maps a new private page, which is in no cache, rechecks that the page lies
+    /// within the file.
     RecheckSize,
-    /// Who waits for the lock of a VMA that nothing else keeps has a reference to the VMA. Where this is left out, the platform
-    /// keeps the memory of VMAs that are gone.
+    /// An operation that waits for a VMA's lock holds a reference to the VMA if nothing else keeps
+    /// it. If this step is left out, the platform must keep the memory of VMAs that are gone.
     HoldVma,
-    /// Who has waited for a VMA lock looks whether the VMA is still in its file's tree.
+    /// An operation that has waited for a VMA lock rechecks that the VMA is still in its file's
+    /// tree.
     LookAgain,
     /// Truncation keeps a VMA lock that it has waited for while it goes on.
     KeepLock,
@@ -197,7 +217,8 @@ pub enum Step {
     SleepOnMigration,
 }
 
-/// The protocol of this crate, whole: RCU walks, locks revalidated, reads confirmed, tables freed after a grace period.
+/// The full protocol of this crate: RCU walks, locks revalidated, reads confirmed, tables freed
+/// after a grace period.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hugewalk;
 
@@ -223,8 +244,8 @@ impl Levels {
         }
     }
 
-    /// The first address that user mappings only have if they are asked for there. Programs that keep something of their own in
-    /// the upper bits of pointers know 47 bits of addresses, whatever the machine has.
+    /// The first address that user mappings get only on request. Programs that store something in
+    /// the upper bits of pointers expect addresses of 47 bits, whatever the machine has.
     ///
     /// Linux: `DEFAULT_MAP_WINDOW`.
     #[must_use]
@@ -233,11 +254,11 @@ impl Levels {
     }
 }
 
-/// What happens inside the engine that a host may want to record; the tracepoints.
+/// Events inside the engine that a host may record: the tracepoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// An address space took up another's table.
+    /// An address space began to share a table of another one.
     Shared {
         /// [`Mm::id`](crate::mm::Mm::id) of the address space.
         mm: u64,
@@ -246,7 +267,7 @@ pub enum Event {
         /// How many address spaces use the table now.
         users: u64,
     },
-    /// An address space gave its use of a shared table up.
+    /// An address space stopped sharing a table.
     Unshared {
         /// [`Mm::id`](crate::mm::Mm::id) of the address space.
         mm: u64,
@@ -259,9 +280,9 @@ pub enum Event {
     Flushed {
         /// [`Mm::id`](crate::mm::Mm::id) of the address space.
         mm: u64,
-        /// Tables unshared since the flush before.
+        /// Tables unshared since the previous flush.
         unshared: u64,
-        /// Of these, tables that have one user left.
+        /// How many of these have one user left.
         last: u64,
     },
     /// A table was handed to RCU to be freed.
@@ -269,34 +290,39 @@ pub enum Event {
         /// [`Mm::id`](crate::mm::Mm::id) of the address space.
         mm: u64,
     },
-    /// A page was to be taken out of all entries, or all its migration entries were to be ended, and after many rounds there
-    /// are still some: a fault in this crate. It goes on as best it can. Linux: `VM_WARN_ON_ONCE_FOLIO()`.
+    /// After many rounds, an entry still maps a page that was to be unmapped, or a migration entry
+    /// is left. This is a bug in this crate; the operation goes on as well as it can. Linux:
+    /// `VM_WARN_ON_ONCE_FOLIO()`.
     StillMapped {
         /// The page.
         frame: HugeFrame,
     },
 }
 
-/// How many rounds are made over the entries of a page before [`Event::StillMapped`].
+/// How many rounds an operation makes over the entries of a page before it reports
+/// [`Event::StillMapped`].
 pub(crate) const ROUNDS: u32 = 10_000;
 
 /// A host of the engine.
 ///
 /// # Safety
 ///
-/// - A frame that [`alloc_table`](Self::alloc_table) returned is the caller's alone until
-///   [`free_table`](Self::free_table); so is its record. The same for huge pages.
-/// - A frame fits into an entry: its number is below [`FRAMES`](crate::addr::FRAMES). That of a huge page is a multiple of the
-///   page's size ([`HugeFrame::fits`]). Frame 0 is as good as any other.
+/// - A frame that [`alloc_table`](Self::alloc_table) returned belongs to the caller alone until
+///   [`free_table`](Self::free_table), and so does its record. The same holds for huge pages.
+/// - A frame fits into an entry: its number is below [`FRAMES`](crate::addr::FRAMES). The frame of
+///   a huge page is a multiple of the page's size ([`HugeFrame::fits`]). Frame 0 is a valid frame.
 /// - The entries of a table that [`alloc_table`](Self::alloc_table) returned are zero.
-/// - [`table_entries`](Self::table_entries) and [`table_record`](Self::table_record) return, for an allocated frame,
-///   always the same pointer, to memory that overlaps nothing else, and stays mapped as long as the platform exists. Entries
-///   are aligned to 4096 bytes where a processor walks them, to a [`Word`] elsewhere.
-/// - [`page_record`](Self::page_record) does so too, and moreover its memory is never used for anything else while the
-///   platform exists, whether the page is allocated or not: the lockless lookup takes references speculatively. Until
-///   the first allocation it is all-zero bytes. [`has_page_record`](Self::has_page_record) is true of such frames only.
-/// - [`huge_bytes`](Self::huge_bytes) keeps what it says below, and so does [`flush_tlb`](Self::flush_tlb).
-/// - The locks are locks, and [`Barriers`] are barriers.
+/// - For an allocated frame, [`table_entries`](Self::table_entries) and
+///   [`table_record`](Self::table_record) always return the same pointer. The memory there overlaps
+///   nothing else, and stays mapped as long as the platform exists. Entries are aligned to 4096
+///   bytes where a processor walks them, and to a [`Word`] elsewhere.
+/// - The same holds for [`page_record`](Self::page_record). Moreover, its memory is never used for
+///   anything else while the platform exists, whether the page is allocated or not, because
+///   lockless lookups take references speculatively. Until the first allocation it is all-zero
+///   bytes. [`has_page_record`](Self::has_page_record) is true of such frames only.
+/// - [`huge_bytes`](Self::huge_bytes) and [`flush_tlb`](Self::flush_tlb) do what their
+///   documentation says.
+/// - The locks exclude as locks do, and [`Barriers`] order as barriers do.
 pub unsafe trait Platform: Barriers + Sized {
     /// The locking protocol: [`Hugewalk`].
     type Protocol: Protocol;
@@ -308,14 +334,15 @@ pub unsafe trait Platform: Barriers + Sized {
     type Parker: Parker;
     /// Read sections and grace periods: [`EpochRcu<Self>`](crate::rcu::EpochRcu), or the host's own.
     type Rcu: Rcu<Self>;
-    /// What the host keeps for each address space: processor mask, TLB generation, ASID. Linux: `mm_context_t`.
+    /// What the host keeps for each address space: processor mask, TLB generation, ASID. Linux:
+    /// `mm_context_t`.
     type MmContext: Send + Sync + 'static;
 
     /// Depth of the tables. Always the same.
     fn levels(&self) -> Levels;
 
-    /// The lowest address that may be mapped, so that a null pointer never leads to memory: 64 KiB. A host may let privileged
-    /// processes go lower, down to 0, and then says so here.
+    /// The lowest address that may be mapped, so that a null pointer never leads to memory: 64 KiB.
+    /// A host that lets privileged processes map lower addresses, down to 0, returns that limit.
     ///
     /// Linux: `mmap_min_addr`, `cap_mmap_addr()` in security/commoncap.c.
     fn mmap_min_addr(&self) -> VirtAddr {
@@ -329,18 +356,21 @@ pub unsafe trait Platform: Barriers + Sized {
     /// [`OutOfMemory`] if there is no memory for it.
     fn new_context(&self) -> Result<Self::MmContext, OutOfMemory>;
 
-    /// A table page whose entries are all zero, or `None` if there is no memory. Does not sleep.
+    /// Allocates a table page whose entries are all zero. `None` if there is no memory. Does not
+    /// sleep.
     fn alloc_table(&self) -> Option<TableFrame>;
 
-    /// Takes a table page back. Does not sleep. Entries 256 to 511 of a root are what the embedder left there.
+    /// Takes a table page back. Entries 256 to 511 of a root are as the embedder left them. Does
+    /// not sleep.
     ///
     /// # Safety
     ///
     /// `frame` came from [`alloc_table`](Self::alloc_table), and neither a processor nor a walker reaches it any more.
     unsafe fn free_table(&self, frame: TableFrame);
 
-    /// Called once for each address space, with its new root table, before anything reaches the table: where a kernel
-    /// copies its own half of the address space. It may write entries 256 to 511 and no others. Does nothing by default.
+    /// Called once for each address space, with its new root table, before anything reaches the
+    /// table. A kernel copies its own half of the address space here. It may write entries 256 to
+    /// 511 and no others. Does nothing by default.
     ///
     /// # Safety
     ///
@@ -353,8 +383,9 @@ pub unsafe trait Platform: Barriers + Sized {
     ///
     /// # Safety
     ///
-    /// `frame` came from [`alloc_table`](Self::alloc_table) and was not given back. (The lockless lookup calls this inside a
-    /// read section, before it knows whether the table is still part of the tree: P1 keeps it allocated.)
+    /// `frame` came from [`alloc_table`](Self::alloc_table) and was not given back. (A lockless
+    /// lookup calls this inside a read section, before it knows whether the table is still part of
+    /// the tree. P1 keeps the table allocated.)
     unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[Self::Word; ENTRIES]>;
 
     /// Room for the record of a table page: uninitialised until the engine writes it.
@@ -364,7 +395,7 @@ pub unsafe trait Platform: Barriers + Sized {
     /// As for [`table_entries`](Self::table_entries).
     unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord>;
 
-    /// A huge page with any contents, or `None` if there is none. Does not sleep.
+    /// Allocates a huge page with any contents. `None` if there is none. Does not sleep.
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame>;
 
     /// Takes a huge page back. Does not sleep.
@@ -382,18 +413,22 @@ pub unsafe trait Platform: Barriers + Sized {
     /// [`has_page_record`](Self::has_page_record) is true of it.
     unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord>;
 
-    /// Does the frame lie in the memory that huge pages are taken from, so that [`page_record`](Self::page_record) may be
-    /// asked for it (whether or not it was ever allocated)? Any number may be asked for: memory failure and migration begin
-    /// with a frame that somebody names. They refuse frames for which the answer is no.
+    /// Does the frame lie in the memory that huge pages are taken from, whether or not it was ever
+    /// allocated? If so, [`page_record`](Self::page_record) may be called for it.
+    ///
+    /// `frame` may be any number: memory failure and migration begin with a frame that the caller
+    /// names, and refuse it if the answer is no.
     ///
     /// Linux: `pfn_valid()`.
     fn has_page_record(&self, frame: HugeFrame) -> bool;
 
-    /// Where the contents of a huge page are mapped, all of them, from their first byte on; aligned to 8 bytes at least.
-    /// Rust code reaches them by atomics and raw memory only, since processors reach them too.
+    /// The address at which all the contents of a huge page are mapped, aligned to 8 bytes at
+    /// least. Rust code accesses them by atomics and raw memory only, since processors access them
+    /// too.
     ///
-    /// The five methods below use it. A platform that answers `None` keeps no contents (then these five forget what is
-    /// written, and read zeroes), or it has its own way to reach them and overrides all five.
+    /// The five methods below use it. A platform may also return `None`. Then it keeps no contents:
+    /// the five methods ignore what is written, and read zeroes. Or it has its own way to reach the
+    /// contents, and overrides all five.
     ///
     /// # Safety
     ///
@@ -410,11 +445,11 @@ pub unsafe trait Platform: Barriers + Sized {
         unsafe { self.clear_huge(frame, 0, size.bytes()) };
     }
 
-    /// Copies the contents of a huge page to another, while processors may be reading the first.
+    /// Copies the contents of a huge page to another one. Processors may read the first meanwhile.
     ///
     /// # Safety
     ///
-    /// As for [`zero_huge`](Self::zero_huge), of both; they are two.
+    /// As for [`zero_huge`](Self::zero_huge), for both pages, which differ.
     unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
         // SAFETY: passed on to the caller.
         let from = unsafe { self.huge_bytes(from) };
@@ -466,12 +501,14 @@ pub unsafe trait Platform: Barriers + Sized {
         }
     }
 
-    /// When it returns, no processor uses a translation of `range` in this address space, or a table it cached on the
-    /// way, that was looked up before the call; no access through such a translation is still under way.
-    /// Called with table locks and sleeping locks held. Does not sleep.
+    /// Flushes translations of `range` in this address space that were looked up before the call.
+    /// When it returns, no processor uses such a translation, or a table that it cached on the way,
+    /// and no access through one is still under way. Called with table locks and sleeping locks
+    /// held. Does not sleep.
     fn flush_tlb(&self, context: &Self::MmContext, range: Range<VirtAddr>);
 
-    /// A tracepoint. Called with locks held: must be quick, must not sleep or call back.
+    /// A tracepoint. Called with locks held, so it must be quick, and must neither sleep nor call
+    /// back.
     #[inline(always)]
     fn trace(&self, event: Event) {
         let _ = event;

@@ -1,7 +1,8 @@
-//! Where the engine keeps what it notes of a table page or a huge page.
+//! The memory in which the engine keeps its record of a table page or a huge page.
 //!
-//! A platform supplies the room and never looks inside. Both types have one size and alignment for all platforms, so that
-//! the platform behind a handle (`&'static P`, `Arc<P>`) can serve systems made of the handle.
+//! A platform supplies the memory and never looks inside. Both types have the same size and
+//! alignment on all platforms. So the platform behind a handle (`&'static P`, `Arc<P>`) can serve
+//! systems made from the handle.
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -15,7 +16,8 @@ macro_rules! record {
         #[repr(C, align(64))]
         pub struct $name(UnsafeCell<[u8; $lines * LINE]>);
 
-        // SAFETY: nothing here touches the bytes; the engine does, by the rules of what it keeps there.
+        // SAFETY: nothing here touches the bytes. The engine does, by the invariants of what it
+        // keeps there.
         unsafe impl Sync for $name {}
 
         impl $name {
@@ -43,7 +45,7 @@ macro_rules! record {
 record! {
     /// Room for the record of a table page: 128 bytes, aligned to 64. Linux: `struct ptdesc`.
     ///
-    /// The first cache line is what walkers read. The second has the table lock, so a platform's
+    /// Walkers read the first cache line. The second has the table lock, so a platform's
     /// [`SpinLock`](super::Barriers::SpinLock) has at most 64 bytes; a larger one does not compile.
     TableRecord, 2
 }
@@ -55,7 +57,7 @@ record! {
     PageRecord, 2
 }
 
-/// Does a `T` have room in a record of type `R`?
+/// Does a `T` fit into a record of type `R`?
 pub(crate) const fn fits<T, R>() -> bool {
     size_of::<T>() <= size_of::<R>() && align_of::<T>() <= align_of::<R>()
 }

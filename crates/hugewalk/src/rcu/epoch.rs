@@ -1,13 +1,14 @@
-//! Our own RCU. A read section writes nothing that others write, a grace period costs one heavy barrier, and `call`
-//! keeps the memory bounded by itself.
+//! The engine's own RCU. A read section writes nothing that other threads write, a grace period
+//! costs one heavy barrier, and `call` bounds the memory that waits by itself.
 //!
 //! # Protocol
 //!
-//! The *current epoch* of a domain is a number that only grows. A reader has a slot: 0 while it is in no section, else
-//! the epoch that was current when it entered the outermost one. A callback carries a *tag*: the epoch that was current
-//! when it was queued. The names on the left are those that comments in the code use.
+//! The *current epoch* of a domain is a number that only grows. A reader has a slot. It is 0 while
+//! the reader is in no section, and otherwise the epoch that was current when the reader entered
+//! the outermost one. A callback carries a *tag*: the epoch that was current when it was queued.
+//! Comments in the code use the names in the second column.
 //!
-//! | who | what | |
+//! | when | name | step |
 //! |---|---|---|
 //! | a reader enters | R1 | loads the current epoch (Acquire) |
 //! | | R2 | stores it in its slot (Release) |
@@ -18,42 +19,52 @@
 //! | | G2 | heavy barrier |
 //! | | G3 | loads each slot (Acquire), as often as it takes |
 //!
-//! Tag *t* is past its grace period as soon as a G3, of a grace period with *g* ≥ *t*, has found each slot either 0 or
-//! above *t*.
+//! Tag *t* is past its grace period as soon as a G3, of a grace period with *g* ≥ *t*, has found
+//! each slot to be either 0 or above *t*.
 //!
-//! # Why that is enough
+//! # Why this is enough
 //!
-//! Let `X` be taken out of reach and then queued with tag *t*, and let *S* be a section that found `X` nevertheless,
-//! with *v* in its slot.
+//! Let `X` be unlinked and then queued with tag *t*, and let *S* be a section that found `X` all
+//! the same, with *v* in its slot.
 //!
-//! 1. *v* ≤ *t*. A current epoch above *t* is stored by a G1 that takes the lock after C1 released it, so the unlinking
-//!    comes before it. An R1 that reads it synchronises with it, and *S* would have seen `X` unlinked. (R1 is an Acquire
-//!    because R3 may order nothing by itself: where G2 reaches every processor, it is a compiler fence.)
-//! 2. Likewise the unlinking comes before G2, if *g* ≥ *t*: C1 would have read *g* + 1, had it come after G1.
-//! 3. R3 comes before G2 in the order of the barriers. If G2 came first, *S*, which reads after R3, would have seen
-//!    what comes before G2 by (2): `X` unlinked.
-//! 4. So every G3 sees what R2 of *S* wrote, or what was written to the slot after that. Also when the slot was made a
-//!    moment ago: G3 learns of the slots under the lock after G2, and who makes one adds it under the lock before R3;
-//!    in the other order of the two, G2 would come before R3.
-//! 5. If G3 reads what R2 wrote, *v* ≤ *t* holds the callback back. If it reads something newer, *S* has been left, and
-//!    the load synchronises with the store: of R4, or of R2 of a later section (that is why R2 is a Release), be it by
-//!    another reader who was given the slot under the lock. So everything *S* did comes before the callback.
+//! 1. *v* ≤ *t*. A current epoch above *t* is stored by a G1 that takes the lock after C1 released
+//!    it, so the unlinking comes before that G1. An R1 that reads such an epoch synchronises with
+//!    the G1, and *S* would have seen `X` unlinked. (R1 is an Acquire because R3 may order nothing
+//!    by itself: where G2 reaches every processor, R3 is a compiler fence.)
+//! 2. The unlinking also comes before G2, if *g* ≥ *t*: had C1 come after G1, it would have read
+//!    *g* + 1.
+//! 3. R3 comes before G2 in the order of the barriers. If G2 came first, *S*, which reads after R3,
+//!    would have seen everything before G2, and so by (2) `X` unlinked.
+//! 4. So every G3 sees the value that R2 of *S* wrote, or a later value of the slot. This also
+//!    holds for a slot that was just made. G3 learns of the slots under the lock after G2, and a
+//!    slot is added under the lock before R3. If the slot was added after G3 had learned of the
+//!    slots, G2 would come before R3.
+//! 5. If G3 reads the value that R2 wrote, *v* ≤ *t* holds the callback back. If it reads a later
+//!    one, *S* has been left, and the load synchronises with that store: with R4, or with R2 of a
+//!    later section (this is why R2 is a Release), perhaps of another reader that was given the
+//!    slot under the lock. So everything that *S* did comes before the callback.
 //!
-//! Textbook epochs wait for readers *before* they count up, so a callback may be tagged while a count that began
-//! before its unlinking is still under way, and two or three counts must follow, each with a heavy barrier. Here the
-//! epoch is counted up first, and waits for nobody; slots hold whole numbers that never wrap, so it does not matter how
-//! many epochs apart the readers are. One barrier is enough for everything that was tagged before it, and waiting for
-//! slow readers (G3 again) needs none. FreeBSD's `smr(9)` counts in the same way.
+//! Textbook epochs wait for readers *before* they increment the epoch. So a callback may be tagged
+//! while an increment that began before its unlinking is under way. Two or three increments must
+//! follow, each with a heavy barrier.
 //!
-//! # What `call` does besides
+//! Here the epoch is incremented first, without waiting. Slots hold whole numbers that never wrap,
+//! so it does not matter how many epochs apart the readers are. One barrier is enough for
+//! everything that was tagged before it, and waiting for slow readers (G3 again) needs none.
+//! FreeBSD's `smr(9)` counts in the same way.
 //!
-//! If nobody ever waits for a grace period, callbacks must be run all the same. So each [`RUN_EVERY`]th call runs up to
-//! [`BATCH`] of those that may run, and each [`GRACE_EVERY`]th looks after the grace period: it starts one if none is
-//! being waited for, and else only scans the slots again. So a few times [`GRACE_EVERY`] callbacks wait, and more only
-//! while a reader stays in its section and until the backlog that it leaves has been run.
+//! # What `call` also does
 //!
-//! A callback may call, and that call may run callbacks. It cannot be told from one on another thread, so what bounds
-//! both is that few batches run at the same time, each half as large as the one before ([`Queue::take`]).
+//! Callbacks must run even if no thread ever waits for a grace period. So each [`RUN_EVERY`]th call
+//! runs up to [`BATCH`] callbacks that may run, and each [`GRACE_EVERY`]th call advances the grace
+//! period: it starts one if none is under way, and otherwise only scans the slots again.
+//!
+//! So a few times [`GRACE_EVERY`] callbacks wait. More wait only while a reader stays in its
+//! section, and until the backlog that it leaves has been run.
+//!
+//! A callback may use `call`, and that call may run callbacks. It cannot be told apart from a call
+//! on another thread. Both are bounded in the same way: only a few batches run at the same time,
+//! each half as large as the one before ([`Queue::take`]).
 
 mod queue;
 mod slots;
@@ -73,21 +84,22 @@ use crate::platform::Barriers;
 use crate::rcu::{Rcu, RcuHead};
 use crate::sync::Word;
 
-/// Every so many calls, one runs callbacks.
+/// One in so many calls runs callbacks.
 const RUN_EVERY: u64 = 8;
 
-/// As many callbacks are run at once: more than are queued meanwhile, so that a backlog shrinks faster than it grew, and
-/// few enough that the caller, who may be in a read section, is not held up for long.
+/// So many callbacks run at once. That is more than are queued meanwhile, so that a backlog shrinks
+/// faster than it grew. And it is few enough not to hold up the caller, which may be in a read
+/// section, for long.
 const BATCH: u64 = 4 * RUN_EVERY;
 
-/// Every so many calls, one looks after the grace period. A heavy barrier costs some microseconds.
+/// One in so many calls advances the grace period. A heavy barrier costs some microseconds.
 const GRACE_EVERY: u64 = 64;
 
 /// An RCU domain: the engine's own [`Rcu`].
 ///
-/// A reader notes the current epoch in a slot of its own. A grace period counts the epoch up, passes one heavy barrier, and
-/// waits until no slot has an older one. The protocol, and the argument why it is enough, stand at the top of the source
-/// of this type (the link *Source* beside its name).
+/// A reader notes the current epoch in a slot of its own. A grace period increments the epoch,
+/// passes one heavy barrier, and waits until no slot has an older epoch. The source of this type
+/// begins with the protocol and the argument why it is enough (the link *Source* beside its name).
 ///
 /// # Invariants
 ///
@@ -97,7 +109,7 @@ pub struct EpochRcu<B: Barriers> {
     state: Mutex<B::SpinLock, State<B>>,
 }
 
-/// Read in each section: must not share a cache line with what others write.
+/// Read in each section, so it must not share a cache line with data that other threads write.
 #[repr(align(128))]
 struct OwnCacheLine<T>(T);
 
@@ -108,7 +120,7 @@ struct OwnCacheLine<T>(T);
 struct State<B: Barriers> {
     queue: Queue,
     slots: Slots<B::Word>,
-    /// Somebody is between G1 and G2.
+    /// A thread is between G1 and G2.
     fencing: bool,
     fenced: u64,
     elapsed: u64,
@@ -121,13 +133,14 @@ struct State<B: Barriers> {
 /// `slot` belongs to the domain that made the reader, and to no other reader.
 pub struct EpochReader<B: Barriers> {
     slot: NonNull<Slot<B::Word>>,
-    /// Sections that the reader is in, one within the other.
+    /// How many nested sections the reader is in.
     nesting: Cell<usize>,
 }
 
-// SAFETY: "Why that is enough", above. What callers did before a call is visible to the sections after the grace period
-// by the same argument: a section that does not see it has R3 before G2, and the grace period waits for it. Sections
-// nest: `nesting` is above 0 from the outermost entry to the exit that belongs to it, and the slot is written by these.
+// SAFETY: "Why this is enough", above. What callers did before a call is visible to the sections
+// after the grace period by the same argument: a section that does not see it has R3 before G2, and
+// the grace period waits for it. Sections nest: `nesting` is above 0 from the outermost entry to
+// the exit that belongs to it, and only these two write the slot.
 unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
     type Reader = EpochReader<B>;
 
@@ -145,16 +158,17 @@ unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
                 self.state.lock().slots.add(slot)
             }
         };
-        // INVARIANT: in no other reader's hands, as `reuse` and `add` say.
+        // INVARIANT: no other reader has the slot, by `reuse` and `add`.
         Ok(EpochReader { slot, nesting: Cell::new(0) })
     }
 
     unsafe fn unregister(&self, _host: &B, reader: EpochReader<B>) {
         // SAFETY: by the invariants of the reader its slot belongs to this domain, which is alive.
         let slot = unsafe { reader.slot.as_ref() };
-        // A guard that was forgotten leaves its section open; it ends with its reader at the latest (as R4).
+        // A guard that was forgotten leaves its section open. It ends here at the latest, as by R4.
         slot.epoch.store(0, Ordering::Release);
-        // SAFETY: it came from `register`, which took it from here, and goes with its reader.
+        // SAFETY: the slot came from `register`, which took it from here, and the reader gives it
+        // up.
         unsafe { self.state.lock().slots.release(reader.slot) };
     }
 
@@ -189,14 +203,15 @@ unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
     unsafe fn call(&self, host: &B, head: NonNull<RcuHead>) {
         let mut state = self.state.lock();
         let tag = self.tag(&state);
-        // SAFETY: the caller promises that the head is valid, ours, and may be run on any thread.
+        // SAFETY: by the contract of this function the head is valid and ours, and may be run on
+        // any thread.
         unsafe { state.queue.push(head, tag) };
         let queued = state.queue.queued();
         if !queued.is_multiple_of(RUN_EVERY) {
             return;
         }
         if queued.is_multiple_of(GRACE_EVERY) {
-            // Those that are fenced already need to be scanned for only. Everything since shares the next barrier.
+            // Tags up to `fenced` need only another scan. All later ones share the next barrier.
             let waiting = state.elapsed < state.fenced;
             let wanted = if waiting { state.fenced } else { tag };
             drop(state);
@@ -212,9 +227,10 @@ unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
 
     unsafe fn synchronize(&self, host: &B) {
         let (tag, queued) = self.now();
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: passed on to the caller.
         unsafe { self.wait(host, tag) };
-        // Memory is often what one waits for. But only what nobody else has taken is run: for the rest, see `barrier`.
+        // Callers often wait for memory, so this also runs callbacks. It runs only those that no
+        // other thread has taken; `barrier` waits for the rest.
         while let Some(batch) = self.take_of_first(queued) {
             self.run(batch);
         }
@@ -225,13 +241,12 @@ unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
         if self.state.lock().queue.ran(queued) {
             return;
         }
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: passed on to the caller.
         unsafe { self.wait(host, tag) };
         while !self.state.lock().queue.ran(queued) {
             match self.take_of_first(queued) {
                 Some(batch) => self.run(batch),
-                // Others are running them.
-                // SAFETY: the caller is in no section and holds no spinning lock; none is held here.
+                // Other threads are running them.
                 None => unsafe { host.pause() },
             }
         }
@@ -262,16 +277,16 @@ impl<B: Barriers> EpochRcu<B> {
     /// As for [`Rcu::synchronize`].
     unsafe fn wait(&self, host: &B, tag: u64) {
         while !self.advance(host, tag) {
-            // SAFETY: as promised by the caller; no lock is held here.
+            // SAFETY: by the contract of this function; no lock is held here.
             unsafe { host.pause() };
         }
     }
 
-    /// Does what can be done for the grace period of `tag` without waiting. Is it over?
+    /// Advances the grace period of `tag` as far as possible without waiting. Is it over?
     fn advance(&self, host: &B, tag: u64) -> bool {
         let mut state = self.state.lock();
-        // One barrier at a time: who comes while one is under way, which is of no use to it, shares the next one with
-        // the others that come meanwhile.
+        // One barrier at a time. A thread that comes while one is under way, which does not help
+        // it, shares the next one with all others that come meanwhile.
         if state.fenced < tag && !state.fencing {
             state.fencing = true;
             let fenced = self.tag(&state);
@@ -318,7 +333,8 @@ impl<B: Barriers> EpochRcu<B> {
     }
 }
 
-/// A section whose light barrier has not returned. If that unwinds there is no guard that would leave the section.
+/// A section whose light barrier has not returned. If the barrier unwinds, there is no guard that
+/// would leave the section.
 struct Entered<'d, B: Barriers> {
     domain: &'d EpochRcu<B>,
     host: &'d B,
@@ -328,12 +344,14 @@ struct Entered<'d, B: Barriers> {
 impl<B: Barriers> Drop for Entered<'_, B> {
     #[cold]
     fn drop(&mut self) {
-        // SAFETY: the reader is of this domain, and in the section that it has just entered.
+        // SAFETY: the reader belongs to this domain, and is in the section that it has just
+        // entered.
         unsafe { self.domain.read_unlock(self.host, self.reader) };
     }
 }
 
-/// A heavy barrier that has not returned. If it unwinds, another one may begin; `fenced` stays what it was.
+/// A heavy barrier that has not returned. If it unwinds, another one may begin, and `fenced` keeps
+/// its value.
 struct Fencing<'d, B: Barriers>(&'d Mutex<B::SpinLock, State<B>>);
 
 impl<B: Barriers> Drop for Fencing<'_, B> {
@@ -343,7 +361,8 @@ impl<B: Barriers> Drop for Fencing<'_, B> {
     }
 }
 
-/// A batch that is being run. If a callback unwinds, the rest of its batch is not run: what they would have freed is leaked.
+/// A batch that is being run. If a callback unwinds, the rest of its batch is not run, and what
+/// those callbacks would have freed is leaked.
 struct Running<'d, B: Barriers> {
     domain: &'d EpochRcu<B>,
     batch: Batch,

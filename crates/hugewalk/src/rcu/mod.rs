@@ -1,10 +1,11 @@
-//! Read-copy-update: read sections that cost next to nothing, and grace periods that wait for them.
+//! Read-copy-update: read sections that cost almost nothing, and grace periods that wait for them.
 //!
-//! A table that is taken out of an address space may still be under the hands of a walker that found it a moment
-//! before. So it is not freed but handed to [`Rcu::call`], which runs its callback after a *grace period*: once every
-//! read section that was open at the call has been left (P1 of the rule in [`walk`](crate::walk)).
+//! A walker may still use a table that was taken out of the address space a moment before. So the
+//! table is not freed but given to [`Rcu::call`], which runs its callback after a *grace period*:
+//! once every read section that was open at the call has been left (P1 in [`walk`](crate::walk)).
 //!
-//! The engine brings [`EpochRcu`]. An embedder that has an RCU of its own implements [`Rcu`] on it.
+//! The engine comes with [`EpochRcu`]. An embedder with an RCU of its own implements [`Rcu`] on
+//! that.
 
 mod epoch;
 
@@ -15,8 +16,8 @@ pub use self::epoch::{EpochRcu, EpochReader};
 use crate::error::OutOfMemory;
 use crate::platform::Barriers;
 
-/// The link of something that waits for a grace period. It lies inside the thing itself, so that freeing never needs
-/// memory. Linux: `struct rcu_head`.
+/// The link of an object that waits for a grace period. It lies inside the object, so that freeing
+/// needs no memory. Linux: `struct rcu_head`.
 #[derive(Debug)]
 pub struct RcuHead {
     /// For the RCU implementation: the next one in its list.
@@ -29,8 +30,8 @@ pub struct RcuHead {
 impl RcuHead {
     /// A head that calls `callback` with its own address, once, after the grace period.
     ///
-    /// The callback runs wherever somebody calls [`Rcu::call`], so it must not sleep, wait for a grace period or panic.
-    /// It may call [`Rcu::call`] itself.
+    /// The callback may run in any call of [`Rcu::call`]. So it must not sleep, wait for a grace
+    /// period or panic. It may call [`Rcu::call`] itself.
     #[must_use]
     pub const fn new(callback: unsafe fn(NonNull<RcuHead>)) -> Self {
         Self { next: ptr::null_mut(), epoch: 0, callback: Some(callback) }
@@ -42,7 +43,8 @@ impl RcuHead {
     ///
     /// `head` was given to [`Rcu::call`], its grace period has ended, and this is the only call for it.
     pub unsafe fn invoke(head: NonNull<Self>) {
-        // SAFETY: who called `Rcu::call` keeps the head alive until its callback has run.
+        // SAFETY: by the contract of `Rcu::call` its caller keeps the head alive until the callback
+        // has run.
         let callback = unsafe { (*head.as_ptr()).callback.take() };
         if let Some(callback) = callback {
             // SAFETY: by the contract of `Rcu::call` the callback may run now, and runs once.
@@ -53,29 +55,35 @@ impl RcuHead {
 
 /// Read sections and grace periods.
 ///
-/// # What the engine promises
+/// # What the engine guarantees
 ///
-/// An implementation may rest on this. [`Task`](crate::Task) makes it a matter of types; nothing that safe code does breaks it.
+/// An implementation may rely on the following. [`Task`](crate::Task) enforces it by types, so safe
+/// code cannot break it.
 ///
-/// - **No sleep and no context switch by the engine's doing inside a section.** Whatever may sleep takes `&mut Task`, and a
-///   section borrows the task. A thread has one task (the contract of [`Task::new`](crate::Task::new)), and dropping a value
-///   never sleeps. So an RCU for which a context switch ends all sections of a thread will do, if the embedder's own code
-///   between the section's start and end does not sleep either, and preemption is off or is known not to end a section.
-/// - A reader is registered, used and taken back on one thread, and each reader's sections are left in the order in which
-///   nesting demands, on that thread. A section may be left late, or never: a guard that is forgotten leaves its section open
-///   until the reader is taken back, at the latest. Until then grace periods may wait; nothing may be freed early.
-/// - [`synchronize`](Self::synchronize) and [`barrier`](Self::barrier) are called in no section. [`call`](Self::call) is
-///   called anywhere, with table locks held and inside sections.
+/// - **Inside a section the engine neither sleeps nor causes a context switch.** Every function
+///   that may sleep takes `&mut Task`, and a section borrows the task. A thread has one task (the
+///   contract of [`Task::new`](crate::Task::new)), and dropping a value never sleeps. So the RCU
+///   may take a context switch for the end of all sections of a thread, on two conditions: the
+///   embedder's own code does not sleep in a section either, and preemption is off in sections or
+///   is known not to end them.
+/// - A reader is registered, used and unregistered on one thread. Its sections are left in the
+///   order of their nesting, on that thread. A section may be left late, or never: a guard that is
+///   forgotten leaves its section open, at the latest until the reader is unregistered. Until then
+///   grace periods may wait; nothing may be freed early.
+/// - [`synchronize`](Self::synchronize) and [`barrier`](Self::barrier) are never called in a
+///   section. [`call`](Self::call) may be called anywhere, with table locks held and inside
+///   sections.
 ///
 /// # Safety
 ///
-/// - What a read section found before it was taken out of reach stays valid until the section is left:
-///   [`call`](Self::call) runs no callback, and [`synchronize`](Self::synchronize) does not return, before every section
-///   that was open when they were called has been left.
-/// - Whatever a task did before `call` or `synchronize` is visible to every section entered after the grace period.
+/// - What a section found before it was unlinked stays valid until the section is left:
+///   [`call`](Self::call) runs no callback, and [`synchronize`](Self::synchronize) does not return,
+///   before every section has been left that was open when they were called.
+/// - Everything that a task did before `call` or `synchronize` is visible to every section entered
+///   after the grace period.
 /// - Sections nest.
 pub unsafe trait Rcu<B: Barriers>: Send + Sync + Sized + 'static {
-    /// What a task keeps to be known as a reader. Used by one thread at a time.
+    /// The state of a reader, which a task keeps. Used by one thread at a time.
     type Reader: 'static;
 
     /// A fresh domain.
@@ -89,11 +97,13 @@ pub unsafe trait Rcu<B: Barriers>: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`], but only if there would be more readers at the same time than there ever were: what a reader that was
-    /// taken back needed is there for the next. The end of a system rests on that; if it fails, the system is leaked.
+    /// [`OutOfMemory`], but only if there would be more readers at the same time than ever before:
+    /// the memory of a reader that was unregistered is there for the next. The end of a system
+    /// relies on that; if registering fails there, the system is leaked.
     fn register(&self, host: &B) -> Result<Self::Reader, OutOfMemory>;
 
-    /// Takes a reader back that is in no section. Does not sleep.
+    /// Unregisters a reader. It is in no section, unless a guard was forgotten: that section ends
+    /// here. Does not sleep.
     ///
     /// # Safety
     ///
@@ -114,9 +124,11 @@ pub unsafe trait Rcu<B: Barriers>: Send + Sync + Sized + 'static {
     /// `reader` came from [`register`](Self::register) of this domain and is in a section.
     unsafe fn read_unlock(&self, host: &B, reader: &Self::Reader);
 
-    /// Runs the callback of `head` after a grace period, on whatever thread. Allocates nothing, does not sleep, may be
-    /// called inside a read section. May run callbacks whose grace period is over, also those of others: not to be called
-    /// with a lock held that a callback takes.
+    /// Runs the callback of `head` after a grace period, on any thread. Allocates nothing, does not
+    /// sleep, may be called inside a read section.
+    ///
+    /// May also run other callbacks whose grace period is over. So it must not be called with a
+    /// lock held that a callback takes.
     ///
     /// # Safety
     ///
@@ -135,7 +147,7 @@ pub unsafe trait Rcu<B: Barriers>: Send + Sync + Sized + 'static {
     ///
     /// # Safety
     ///
-    /// As for [`synchronize`](Self::synchronize); and the caller is no callback.
+    /// As for [`synchronize`](Self::synchronize); and the caller is not a callback.
     unsafe fn barrier(&self, host: &B);
 
     /// Callbacks that wait for their grace period; for statistics.

@@ -4,23 +4,24 @@ use core::ptr::{self, NonNull};
 
 use crate::rcu::RcuHead;
 
-/// So many batches run at the same time, whether on different threads or because callbacks call: the latter nest, and
-/// the stacks of kernels are small.
+/// So many batches run at the same time, whether on different threads or nested, because callbacks
+/// call. Nesting is bounded because kernel stacks are small.
 const RUNNERS: usize = 4;
 
 /// A queue without memory of its own: the callbacks are linked through their heads.
 ///
 /// # Invariants
 ///
-/// - From `first`, `next` leads over `queued - taken` heads to `last` and then to null; both are null if there are
-///   none. All of these heads are valid and nobody else's: their callers keep them so until they have been run.
+/// - From `first`, `next` leads over `queued - taken` heads to `last` and then to null. Both are
+///   null if there are none. All of these heads are valid and belong to the queue alone: their
+///   callers keep them so until they have been run.
 /// - Their tags, `RcuHead::epoch`, do not fall from one to the next.
 pub(super) struct Queue {
     first: *mut RcuHead,
     last: *mut RcuHead,
     /// Callbacks ever pushed.
     queued: u64,
-    /// Callbacks ever taken out to be run, the oldest ones.
+    /// Callbacks ever taken out to be run; they are the oldest ones.
     taken: u64,
     /// Callbacks that have run.
     completed: u64,
@@ -28,14 +29,16 @@ pub(super) struct Queue {
     running: [Option<u64>; RUNNERS],
 }
 
-// SAFETY: by the type invariants the heads are the queue's alone; `Rcu::call` asks that any thread may run them.
+// SAFETY: by the type invariants the heads belong to the queue alone, and by the contract of
+// `Rcu::call` any thread may run them.
 unsafe impl Send for Queue {}
 
-/// Callbacks that may run now. Is to be run, and then given back to [`Queue::finish`].
+/// Callbacks that may run now. The batch must be run, and then given back to [`Queue::finish`].
 ///
 /// # Invariants
 ///
-/// `next` leads from `first` over `count` heads, which are valid, nobody else's, and past their grace period.
+/// `next` leads from `first` over `count` heads, which are valid, belong to this batch alone, and
+/// are past their grace period.
 #[must_use]
 pub(super) struct Batch {
     first: *mut RcuHead,
@@ -56,13 +59,14 @@ impl Queue {
         }
     }
 
-    /// Appends a callback; `tag` is not below the one before.
+    /// Appends a callback. `tag` is not below that of the callback before.
     ///
     /// # Safety
     ///
-    /// `head` is valid and nobody else's until it has been run, which may happen on any thread.
+    /// `head` is valid and belongs to the queue alone until it has been run, which may happen on
+    /// any thread.
     pub(super) unsafe fn push(&mut self, head: NonNull<RcuHead>, tag: u64) {
-        // SAFETY: valid and ours, as the caller promises.
+        // SAFETY: by the contract of this function the head is valid and ours.
         let link = unsafe { &mut *head.as_ptr() };
         link.next = ptr::null_mut();
         link.epoch = tag;
@@ -77,9 +81,12 @@ impl Queue {
         self.queued += 1;
     }
 
-    /// Takes out callbacks, the oldest ones, with tags up to `elapsed`: the last epoch whose grace period is over. At
-    /// most `limit`, and half as many for each batch under way: a nested one must not do as much as the one around it,
-    /// or one call may end up doing the work of all. `None` if there is none, or if too many batches are under way.
+    /// Takes out the oldest callbacks, with tags up to `elapsed`, the last epoch whose grace period
+    /// is over.
+    ///
+    /// It takes at most `limit`, and half as many for each batch under way. A nested batch must not
+    /// do as much as the one around it, or one call might do the work of all. `None` if there is no
+    /// such callback, or if too many batches are under way.
     pub(super) fn take(&mut self, elapsed: u64, limit: u64) -> Option<Batch> {
         let runner = self.running.iter().position(Option::is_none)?;
         let limit = limit >> self.running.iter().flatten().count();
@@ -105,7 +112,7 @@ impl Queue {
         Some(batch)
     }
 
-    /// A batch has been run. Called once for each.
+    /// Notes that a batch has been run. Called once for each batch.
     pub(super) fn finish(&mut self, batch: &Batch) {
         let &Batch { count, runner, .. } = batch;
         self.running[runner] = None;
@@ -122,8 +129,8 @@ impl Queue {
         self.taken
     }
 
-    /// Have the callbacks that were pushed first, `count` of them, all been run? Batches end in any order, so it does
-    /// not do to count those that have.
+    /// Have the first `count` callbacks that were pushed all been run? Batches end in any order, so
+    /// counting the ones that ended would be wrong.
     pub(super) fn ran(&self, count: u64) -> bool {
         let under_way = self.running.iter().flatten();
         under_way.fold(self.taken, |first, &batch| first.min(batch)) >= count
@@ -136,17 +143,19 @@ impl Queue {
 }
 
 impl Batch {
-    /// Runs the callbacks. Not to be called with a lock held: they may queue others.
+    /// Runs the callbacks. Must not be called with a lock held, since they may queue others.
     pub(super) fn run(&mut self) {
         let mut next = self.first;
         for _ in 0..self.count {
             let Some(head) = NonNull::new(next) else { break };
             // SAFETY: by the type invariants the head is valid and ours; its callback, which frees it, has not run.
             next = unsafe { (*head.as_ptr()).next };
-            // SAFETY: by the type invariants its grace period is over, and it is reached here only.
+            // SAFETY: by the type invariants its grace period is over, and only this batch reaches
+            // it.
             unsafe { RcuHead::invoke(head) };
         }
-        // INVARIANT: none are left. `count` stays what `finish` has to know; without heads nothing is run twice.
+        // INVARIANT: no heads are left, so nothing is run twice. `count` stays, because `finish`
+        // needs it.
         self.first = ptr::null_mut();
     }
 }

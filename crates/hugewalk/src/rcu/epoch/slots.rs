@@ -1,4 +1,4 @@
-//! The slots in which readers say that they are in a section.
+//! The slots in which readers note that they are in a section.
 
 use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
@@ -9,21 +9,23 @@ use core::sync::atomic::Ordering;
 use crate::error::OutOfMemory;
 use crate::sync::Word;
 
-/// What one reader writes and every grace period reads. Two cache lines, since processors fetch them in pairs.
+/// The word that one reader writes and every grace period reads. It takes two cache lines, since
+/// processors fetch them in pairs.
 #[repr(align(128))]
 pub(super) struct Slot<W> {
-    /// 0 while the reader is in no section, else the epoch that was current when it entered the outermost one.
+    /// 0 while the reader is in no section, otherwise the epoch that was current when it entered
+    /// the outermost one.
     pub(super) epoch: W,
     /// The slot made before this one. Never changes.
     older: *const Slot<W>,
-    /// The next free slot, if this one is. For who holds the lock of the domain.
+    /// The next free slot, if this one is free. Guarded by the lock of the domain.
     next_free: UnsafeCell<*const Slot<W>>,
 }
 
-/// All slots of a domain, and those among them that no reader has. Lives behind the lock of the domain.
+/// All slots of a domain, and a list of the free ones. Guarded by the lock of the domain.
 ///
-/// Slots are never given back before the domain ends, so a scan may follow them without the lock; they are used again,
-/// so there are no more than there were readers at one time.
+/// Slots are not freed before the domain ends, so a scan may follow them without the lock. They are
+/// reused, so there are no more than there were readers at one time.
 ///
 /// # Invariants
 ///
@@ -35,10 +37,11 @@ pub(super) struct Slots<W> {
     free: *const Slot<W>,
 }
 
-// SAFETY: by the type invariants it owns the slots; what threads share of them, the epoch, is an atomic.
+// SAFETY: by the type invariants it owns the slots. Threads share only their epochs, which are
+// atomics.
 unsafe impl<W: Word> Send for Slots<W> {}
 
-/// The slots made so far, to be looked at without the lock.
+/// The slots made so far, for reading without the lock.
 ///
 /// # Invariants
 ///
@@ -53,12 +56,12 @@ impl<W: Word> Slots<W> {
         Self { newest: ptr::null(), free: ptr::null() }
     }
 
-    /// A slot that another reader has left.
+    /// Takes a slot that another reader has given up.
     pub(super) fn reuse(&mut self) -> Option<NonNull<Slot<W>>> {
         let slot = NonNull::new(self.free.cast_mut())?;
         // SAFETY: by the type invariants the slot is alive.
         let next = unsafe { slot.as_ref() }.next_free.get();
-        // SAFETY: `&mut self` is the lock that `next_free` asks for.
+        // SAFETY: `&mut self` stands for the lock that guards `next_free`.
         // INVARIANT: the slot has a reader from now on.
         self.free = unsafe { *next };
         Some(slot)
@@ -68,7 +71,7 @@ impl<W: Word> Slots<W> {
     #[expect(clippy::needless_pass_by_value, reason = "a slot is added once")]
     pub(super) fn add(&mut self, slot: NewSlot<W>) -> NonNull<Slot<W>> {
         let mut slot = slot.0;
-        // SAFETY: a `NewSlot` is initialised, and nobody else's before this.
+        // SAFETY: a `NewSlot` is initialised, and nothing else reaches it before this.
         unsafe { slot.as_mut() }.older = self.newest;
         // INVARIANT: allocated by `NewSlot::new`, and never freed before `self`.
         self.newest = slot.as_ptr();
@@ -84,7 +87,7 @@ impl<W: Word> Slots<W> {
     pub(super) unsafe fn release(&mut self, slot: NonNull<Slot<W>>) {
         // SAFETY: by the type invariants the slot is alive.
         let next = unsafe { slot.as_ref() }.next_free.get();
-        // SAFETY: `&mut self` is the lock that `next_free` asks for.
+        // SAFETY: `&mut self` stands for the lock that guards `next_free`.
         unsafe { *next = self.free };
         // INVARIANT: it was in use, so it was not in the list yet.
         self.free = slot.as_ptr();
@@ -109,7 +112,8 @@ impl<W> Drop for Slots<W> {
         while !slot.is_null() {
             // SAFETY: by the type invariants the slot is alive.
             let older = unsafe { (*slot).older };
-            // SAFETY: by the type invariants it is initialised; nobody looks at it any more, as the domain ends.
+            // SAFETY: by the type invariants it is initialised; the domain ends, so nothing reads
+            // it any more.
             unsafe { slot.drop_in_place() };
             // SAFETY: by the type invariants it came from `alloc` with this layout.
             unsafe { dealloc(slot.cast(), Layout::new::<Slot<W>>()) };
@@ -118,11 +122,13 @@ impl<W> Drop for Slots<W> {
     }
 }
 
-/// A slot that is not in the list yet; made apart, because the allocator is not to be called with a spinning lock held.
+/// A slot that is not in the list yet. It is allocated apart, because the allocator must not be
+/// called with a spinning lock held.
 ///
 /// # Invariants
 ///
-/// Came from the global allocator with the layout of `Slot<W>`, is initialised, and is nobody else's.
+/// Came from the global allocator with the layout of `Slot<W>`, is initialised, and belongs to this
+/// value alone.
 pub(super) struct NewSlot<W>(NonNull<Slot<W>>);
 
 impl<W: Word> NewSlot<W> {
