@@ -1,6 +1,6 @@
 //! A system made of a handle to a platform: `&'static P`, and both kinds of `Arc`.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use hugewalk::arch::Entry;
@@ -78,6 +78,13 @@ fn use_all_of_it<P: Platform<Rcu: KnowsThreads>>(platform: P) {
 fn assert_nothing_left(host: &Host) {
     let Usage { tables, huge_2m, huge_1g, .. } = host.usage();
     assert_eq!((tables, huge_2m, huge_1g), (0, 0, 0));
+}
+
+#[test]
+fn a_system_is_made_of_a_platform_in_a_static() {
+    static MACHINE: LazyLock<Host> = LazyLock::new(host);
+    use_all_of_it(&*MACHINE);
+    assert_nothing_left(&MACHINE);
 }
 
 #[test]

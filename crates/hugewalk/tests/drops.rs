@@ -11,7 +11,7 @@ use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::{GupFlags, PinnedPage};
-use hugewalk::mm::{MapFlags, MapRequest, Mm};
+use hugewalk::mm::{Advice, MapFlags, MapRequest, Mm};
 use hugewalk::reserve::SubPool;
 use hugewalk::sync::Arc;
 use hugewalk::uffd::{Features, Modes, Userfault};
@@ -170,6 +170,57 @@ fn nothing_is_left_when_every_allocation_fails_from_now_on() {
         assert_eq!(in_use(&machine), (0, 0));
         drop(machine);
         assert_eq!(heap::live(), before, "memory leaked");
+    }
+}
+
+/// What a small program does, up to the first thing that there is no memory for. All it has is dropped on the way out.
+fn little_program(machine: &Machine) -> Result<(), &'static str> {
+    let hugetlb = Hugetlb::new(machine.clone()).map_err(|_| "Hugetlb::new")?;
+    hugetlb.resize_pool(SMALL, 8);
+    // SAFETY: this thread has no other task of the system.
+    let mut task = unsafe { Task::new(&hugetlb) }.map_err(|_| "Task::new")?;
+    let parent = AddressSpace::new(&hugetlb).map_err(|_| "AddressSpace::new")?;
+    let request = MapRequest::anonymous(SMALL, 4 * M2).shared().at(START);
+    parent.mmap(&mut task, &request).map_err(|_| "mmap")?;
+    parent.fault(&mut task, START, Access::Write).map_err(|_| "fault")?;
+    let uffd = Userfault::new(&parent, Features::empty()).map_err(|_| "Userfault::new")?;
+    uffd.register(&mut task, START, M2, Modes::WP).map_err(|_| "register")?;
+    let child = parent.fork(&mut task).map_err(|_| "fork")?;
+    child.fault(&mut task, START, Access::Write).map_err(|_| "fault of the child")?;
+    child.munmap(&mut task, START, 2 * M2).map_err(|_| "munmap")?;
+    parent.madvise(&mut task, START, 2 * M2, Advice::Remove).map_err(|_| "madvise")?;
+    Ok(())
+}
+
+#[test]
+fn memory_that_runs_out_anywhere_once_or_for_good_leaves_nothing_behind() {
+    for for_good in [false, true] {
+        let mut failed = Vec::new();
+        for allowed in 0.. {
+            let before = heap::live();
+            let machine = StdArc::new(Bench::new());
+            if for_good {
+                inject::arm_for_good_after(allowed)
+            } else {
+                inject::arm(allowed)
+            }
+            let ended = inject::inside(|| little_program(&machine));
+            let has_failed = inject::has_failed();
+            inject::disarm();
+            assert_eq!(in_use(&machine), (0, 0), "allocation {allowed}, for good: {for_good}, {ended:?}");
+            drop(machine);
+            assert_eq!(heap::live(), before, "memory leaked: {allowed}, for good: {for_good}, {ended:?}");
+            match ended {
+                Err(what) => failed.push(what),
+                Ok(()) if !has_failed => break,
+                // It did without, or tried again.
+                Ok(()) => {}
+            }
+        }
+        failed.dedup();
+        for what in ["Hugetlb::new", "Task::new", "AddressSpace::new", "mmap", "fault", "fork"] {
+            assert!(failed.contains(&what), "no allocation of {what} has failed: {failed:?}");
+        }
     }
 }
 

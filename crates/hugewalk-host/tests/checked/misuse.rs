@@ -6,13 +6,13 @@ use std::sync::Arc;
 use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::fault::{Access, Fault as Found, FaultError};
 use hugewalk::file::HugeFile;
-use hugewalk::mm::{MapError, MapFlags, MapRequest};
+use hugewalk::mm::{Advice, MapError, MapFlags, MapRequest};
 use hugewalk::platform::Platform;
 use hugewalk::pool::{PoolCounters, PoolEmpty};
 use hugewalk::reserve::NoPage;
 use hugewalk::walk::huge_pte_offset;
 use hugewalk::{AddressSpace, Hugetlb, Task};
-use hugewalk_host::checked::{Checked, Finding, run};
+use hugewalk_host::checked::{Checked, Finding, Loads as _, run};
 use hugewalk_host::{Host, task};
 
 use super::broken::{Broken, Fault, Handle, reports};
@@ -198,4 +198,48 @@ fn sleeping_in_a_read_section_is_found() {
         matches!(&first.finding, Finding::Slept { inside } if inside == "in an RCU read section"),
         "{first}"
     );
+}
+
+/// A processor keeps the translation whose flush did not happen. So what it reaches may never become anybody else's page.
+#[test]
+fn pages_whose_flush_panics_are_lost_and_never_somebody_elses() {
+    // A batch, and more than one holds: these are flushed while more are being unmapped.
+    for pages in [1, 300, 600] {
+        let platform = Arc::new(Checked::new(Broken::new(Fault::Nothing)));
+        let (hugetlb, mut task, space) = world(&platform, pages);
+        let whole = pages * PMD_SIZE;
+        space.mmap(&mut task, &MapRequest::anonymous(PAGE, whole).at(START)).unwrap();
+        space.madvise(&mut task, START, whole, Advice::PopulateWrite).unwrap();
+        space.write_bytes(&mut task, START, &[7]).unwrap();
+        let load = || {
+            let mm = space.mm();
+            // SAFETY: root and context are of one address space, and this is the only thread.
+            unsafe { platform.inner().load(mm.context(), mm.root_frame(), START) }
+        };
+        assert_eq!(load(), Some(7));
+        *platform.inner().fault.lock().unwrap() = Fault::PanicsInFlush;
+        let unmapped = catch_unwind(AssertUnwindSafe(|| space.munmap(&mut task, START, whole)));
+        assert!(unmapped.is_err());
+        *platform.inner().fault.lock().unwrap() = Fault::Nothing;
+        // Whoever maps what the pool still has writes to none of the pages that were unmapped.
+        let free = hugetlb.pool(PAGE).counters().free;
+        assert!(free < pages, "{free} of {pages} pages are free, and a processor has one of them");
+        let other = AddressSpace::new(&hugetlb).unwrap();
+        let rest = || MapRequest::anonymous(PAGE, PUD_SIZE).with(MapFlags::NORESERVE).at(START);
+        other.mmap(&mut task, &rest()).unwrap();
+        let page = |number| START.checked_add(number * PMD_SIZE).unwrap();
+        for number in 0..512 {
+            if other.write_bytes(&mut task, page(number), &[99]).is_err() {
+                break;
+            }
+        }
+        assert_eq!(load(), Some(7), "another process writes what this one still reads");
+        // No lock is held: both end as they should, and only pages are missing.
+        other.exit(&mut task).unwrap();
+        space.exit(&mut task).unwrap();
+        drop((space, other, task, hugetlb));
+        assert!(platform.take_reports().is_empty());
+        let (_, lost) = platform.in_use();
+        assert!((1..=pages).contains(&(lost as u64)), "{lost} of {pages}");
+    }
 }

@@ -12,12 +12,20 @@ thread_local! {
     /// Does the test run, called by the engine?
     static EXEMPT: Cell<bool> = const { Cell::new(false) };
     static ALL: Cell<bool> = const { Cell::new(false) };
+    /// Do all fail that come after the one that fails?
+    static AND_ALL_AFTER: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Arms the failure of the allocation that comes after `allowed` ones, until [`disarm`].
 pub(crate) fn arm(allowed: u64) {
     FAILED.set(false);
     LEFT.set(Some(allowed));
+}
+
+/// Arms the failure of the allocation that comes after `allowed` ones, and of all that follow, until [`disarm`].
+pub(crate) fn arm_for_good_after(allowed: u64) {
+    arm(allowed);
+    AND_ALL_AFTER.set(true);
 }
 
 /// From now on every allocation fails, until [`disarm`].
@@ -30,6 +38,7 @@ pub(crate) fn arm_for_good() {
 pub(crate) fn disarm() {
     LEFT.set(None);
     ALL.set(false);
+    AND_ALL_AFTER.set(false);
 }
 
 /// Has an allocation failed since the failure was armed?
@@ -50,6 +59,7 @@ pub(crate) fn permit() -> bool {
         None => true,
         Some(0) => {
             LEFT.set(None);
+            ALL.set(AND_ALL_AFTER.get());
             FAILED.set(true);
             false
         }
