@@ -35,7 +35,7 @@ fn a_use_of_a_vma_that_is_gone_tells_who_freed_it() {
     let report = story.report.as_ref().expect("a race");
     let freed = report.freed.as_ref().expect("it was");
     assert_eq!((report.property.as_str(), report.cpu, freed.cpu), ("I1", Some(1), Some(0)));
-    assert_eq!(report.title, "VMA-use-after-free in unmap_offsets");
+    assert_eq!(report.title, "VMA-use-after-free in wait");
     assert_eq!(freed.object, "VMA of P1");
     assert!(freed.stack.iter().any(|source| source.function == "munmap"), "{freed:?}");
     let wrong = &story.steps[report.step.expect("a step")];

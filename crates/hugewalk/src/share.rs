@@ -20,7 +20,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use crate::addr::{HugeSize, PUD_SIZE, TableFrame, VirtAddr};
 use crate::arch::{Entry, Level, RawEntry};
 use crate::error::OutOfMemory;
 use crate::gather::Gather;
@@ -177,6 +177,13 @@ pub(crate) fn unshare_locked<'s, P: Platform>(
     Ok(())
 }
 
+/// Makes an empty parent entry point to a table. The caller holds the lock that populating the entry takes.
+fn attach<P: Platform>(parent: &P::Word, table: TableFrame) {
+    // Release: a walker that follows the entry sees the table's record and its entries. Pairs with the Acquire of
+    // `TableRef::read`.
+    parent.store(RawEntry::from(Entry::Table(table)).bits(), Ordering::Release);
+}
+
 /// Clears the parent entry of a table that the caller has locked, then counts its generation up. P3 relies
 /// on this order.
 ///
@@ -269,7 +276,7 @@ fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     let fresh = OwnedTable::new(mm.hugetlb())?;
     let locked = above.lock(task);
     if locked.raw().is_none() {
-        locked.fill(Entry::Table(fresh.into_frame()));
+        attach::<P>(above.table.entry(above.index), fresh.into_frame());
     }
     drop(locked);
     // SAFETY: as above. The entry is a table now, and is not cleared while the caller's proof holds.
@@ -313,7 +320,7 @@ fn share<P: Platform>(guard: &VmaReadGuard<'_, P>, address: VirtAddr, pud: Place
     let locked = locked.lock(task);
     let empty = pud.table.read(pud.index).is_none();
     if empty {
-        pud.table.entry(pud.index).store(RawEntry::from(Entry::Table(frame)).bits(), Ordering::Release);
+        attach::<P>(pud.table.entry(pud.index), frame);
     }
     drop(locked);
     if empty {
