@@ -144,7 +144,7 @@ impl Leaf {
     }
 }
 
-/// A page on its way elsewhere. Faults wait until it has arrived.
+/// A page under migration. Faults wait until it has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Migration {
     /// Where the page was.
