@@ -17,11 +17,11 @@ pub enum Fault {
     WrongWrite,
     /// A walker acts on an entry, and the page in it, that was not its own (I3).
     ForeignPage,
-    /// The share count of a table is wrong (I4).
+    /// The share count of a table is wrong (I4), or the references of a page (I14).
     WrongCount,
     /// A process shares a table and has no mapping that may (I5).
     WrongSharing,
-    /// A TLB or a paging-structure cache still reaches a table that was unshared (I6).
+    /// A TLB or a paging-structure cache still reaches a table that was unshared (I6), or a page (I11).
     StaleTlb,
     /// Two locks are taken in both orders: a deadlock that has not happened yet (I7).
     LockOrder,
@@ -35,6 +35,8 @@ pub enum Fault {
     Leak,
     /// A sleep in an atomic section (I10).
     SleepInAtomic,
+    /// A page can be seen before it is filled (I12).
+    UnfilledPage,
     /// Something that was stored is not there, or nothing says that it is (I13).
     LostStore,
     /// A call fails that must not.
@@ -76,6 +78,7 @@ impl Fault {
             Self::Starvation => "starvation",
             Self::Leak => "leak",
             Self::SleepInAtomic => "sleep in atomic context",
+            Self::UnfilledPage => "unfilled page",
             Self::LostStore => "lost store",
             Self::FailedCall => "failed call",
             Self::Panic => "panic",
@@ -102,7 +105,10 @@ impl From<Property> for Fault {
             Property::I8 => Self::Starvation,
             Property::I9 => Self::Leak,
             Property::I10 => Self::SleepInAtomic,
+            Property::I11 => Self::StaleTlb,
+            Property::I12 => Self::UnfilledPage,
             Property::I13 => Self::LostStore,
+            Property::I14 => Self::WrongCount,
         }
     }
 }

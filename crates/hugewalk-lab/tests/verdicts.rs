@@ -132,6 +132,10 @@ fn each_judge_can_say_no() {
         ("I8", "S33:lock-let-go", Settings::HUGEWALK, "starves"),
         ("I9", "S16:page-reference", Settings::HUGEWALK, "left at the end"),
         ("I9", "S32:size-once", Settings::HUGEWALK, "mapped of a file with nothing in it"),
+        ("I11", "S34:no-flush", Settings::HUGEWALK, "still stores to page"),
+        ("I11", "S35:late-flush", Settings::HUGEWALK, "in whose place page"),
+        ("I12", "S37:late-fill", Settings::HUGEWALK, "which has not been filled"),
+        ("I14", "S38:torn-freeze", Settings::HUGEWALK, "references"),
         ("I13", "S34:read-then-write", Settings::HUGEWALK, "and a processor has stored to its page"),
         ("I10", "S6:sleeping-visitor", Settings::RFC, "sleeping in an atomic section"),
     ];

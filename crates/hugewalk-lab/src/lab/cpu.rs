@@ -20,7 +20,8 @@ use hugewalk::page::Page;
 use hugewalk::platform::ENTRIES;
 use hugewalk::sync::Word as _;
 
-use super::ground::{Cached, Lab, To, Translation, access, world};
+use super::ground::{Cached, Flaw, Flush, Lab, To, Translation, access, world};
+use super::judge::{self, PageUse};
 use super::property::Property;
 use super::trace;
 use super::word::Word;
@@ -68,6 +69,31 @@ impl Context {
 
 /// Takes what was cached of a range back.
 pub(super) fn flush(context: &Context, range: &Range<VirtAddr>) {
+    if let Some(thread) = in_thread() {
+        if world().flaws.has(Flaw::NoFlush) {
+            return;
+        }
+        if world().flaws.has(Flaw::LateFlush) {
+            let context = std::ptr::from_ref(context).expose_provenance();
+            let flush = Flush { context, start: range.start.as_u64(), end: range.end.as_u64() };
+            return world().flaws.put_off_flush(thread, flush);
+        }
+    }
+    flush_now(context, range);
+}
+
+/// The thread has released a sleeping lock: what it has put off, on a machine that does, it does now.
+pub(super) fn catch_up() {
+    if let Some(thread) = in_thread()
+        && let Some(flush) = world().flaws.flush_put_off(thread)
+    {
+        // SAFETY: the context of an address space, which is kept until the threads have ended.
+        let context = unsafe { &*std::ptr::with_exposed_provenance::<Context>(flush.context) };
+        flush_now(context, &(VirtAddr::new(flush.start)..VirtAddr::new(flush.end)));
+    }
+}
+
+fn flush_now(context: &Context, range: &Range<VirtAddr>) {
     let wait = Wait::until(Context::is_idle, std::ptr::from_ref(context).cast());
     access(&Op::write(context.object()).waits(wait));
     let of = std::ptr::from_ref(context).addr();
@@ -140,20 +166,36 @@ impl<'s> Cpu<'s> {
         trace::works_in(self.space.mm().root_frame());
         trace::event(Some(context.object()), StepKind::Access, || in_words(what, address, "begins"));
         let found = translate(self.space.mm().root_frame(), context, address, what);
-        if let Some(frame) = found {
+        if let Some(page) = found {
+            let frame = page.frame;
             // SAFETY: the record of a page that was mapped; its memory stays.
-            let page = unsafe { world().page_record(frame).cast::<Page<Lab>>().as_ref() };
-            if page.references() == 0 {
+            let record = unsafe { world().page_record(frame).cast::<Page<Lab>>().as_ref() };
+            if record.references() == 0 {
                 let text = format!("a processor touches huge page {:#x}, which is free", frame.0);
                 world().violated(Property::I6, &text);
             }
+            self.use_page(address, page, what);
         }
         context.end_access();
         trace::event(Some(context.object()), StepKind::Access, || {
-            let found = found.map_or_else(|| "a fault".to_owned(), |frame| format!("page {}", frame.0 >> 9));
+            let found =
+                found.map_or_else(|| "a fault".to_owned(), |page| format!("page {}", page.frame.0 >> 9));
             in_words(what, address, &format!("ends: {found}"))
         });
-        found
+        found.map(|page| page.frame)
+    }
+
+    /// The access itself: what the page contains is loaded, or is something else from now on.
+    fn use_page(&self, address: VirtAddr, page: Translation, what: Use) {
+        let (root, address) = (self.space.mm().root_frame(), address.as_u64() >> 21 << 21);
+        let stores = what == Use::Store;
+        if let Some(object) = world().contents_of(page.frame) {
+            access(&if stores { Op::write(object) } else { Op::read(object) });
+        }
+        judge::uses_page(&PageUse { root, address, page, stores });
+        if stores {
+            world().contents.store(page.frame, in_thread(), root, address);
+        }
     }
 }
 
@@ -163,7 +205,7 @@ pub(crate) fn translate(
     context: &Context,
     address: VirtAddr,
     what: Use,
-) -> Option<HugeFrame> {
+) -> Option<Translation> {
     let (cpu, context, at) = (in_thread(), std::ptr::from_ref(context).addr(), address.as_u64());
     let is_own = |cached: &Cached, start: u64, page: bool| {
         (cached.cpu, cached.context, cached.start) == (cpu, context, start)
@@ -175,7 +217,7 @@ pub(crate) fn translate(
     let keep = |start: u64, to: To| world().cached.keep(Cached { cpu, context, root, start, to });
     if let Some(To::Page(page)) = find(at >> 21 << 21, true) {
         if what == Use::Load || page.dirty {
-            return Some(page.frame);
+            return Some(page);
         }
         // It does not say that the entry is dirty, or it forbids the store.
         world().cached.flush(|cached| is_own(cached, at >> 21 << 21, true));
@@ -194,9 +236,10 @@ pub(crate) fn translate(
     };
     let leaf = walk_leaf(table, at >> 21, what)?;
     let dirty = leaf.is_writable() && leaf.flags.contains(LeafFlags::DIRTY);
-    let page = Translation { frame: leaf.frame, table, writable: leaf.is_writable(), dirty };
+    let life = world().contents.of(leaf.frame).life;
+    let page = Translation { frame: leaf.frame, table, writable: leaf.is_writable(), dirty, life };
     keep(at >> 21 << 21, To::Page(page));
-    Some(leaf.frame)
+    Some(page)
 }
 
 /// The entry of a page, if it allows the access, marked by it.

@@ -1,10 +1,11 @@
 //! Tables and pages as they come and go: what the machine does, as steps that are told.
 
-use hugewalk::addr::TableFrame;
+use hugewalk::addr::{HugeFrame, TableFrame};
 
-use super::ground::{Life, access, world};
+use super::ground::{Fill, Flaw, Life, Origin, access, world};
+use super::judge::contents::Contents;
 use super::trace;
-use crate::explore::Op;
+use crate::explore::{Kind, Op, in_thread};
 use crate::story::StepKind;
 
 /// Is there memory for tables? A step, if that ever changes.
@@ -56,5 +57,50 @@ pub(super) fn kill_lock(frame: TableFrame) {
         });
         trace::lock_freed(frame);
         world().dies(frame, true);
+    }
+}
+
+/// A page is filled: a step, if anybody asks what pages contain.
+pub(super) fn fill(page: HugeFrame, fill: Fill) {
+    if world().flaws.has(Flaw::LateFill)
+        && let Some(thread) = in_thread()
+    {
+        return world().flaws.put_off_fill(thread, page, fill);
+    }
+    fill_now(page, fill);
+}
+
+fn fill_now(page: HugeFrame, fill: Fill) {
+    if let Some(object) = world().contents_of(page) {
+        let from = if let Fill::Copy(from) = fill { world().contents_of(from) } else { None };
+        access(&from.map_or(Op::write(object), |from| Op::write(object).and(from, Kind::Read)));
+        if in_thread().is_some() {
+            trace::event(Some(object), StepKind::Write, || {
+                let (name, how) = (format!("page {}", page.0 >> 9), fill.in_words());
+                [name.clone(), format!("{how} {name}"), format!("{how} {name}")]
+            });
+        }
+    }
+    match fill {
+        Fill::Zero => world().contents.fill(page, Origin::Zeroes),
+        Fill::Copy(from) => world().contents.copy(from, page),
+        Fill::Write => world().contents.write(page),
+    }
+}
+
+/// A page is read from the file's side: a step, if anybody asks what pages contain.
+pub(super) fn read(page: HugeFrame) {
+    if let Some(object) = world().contents_of(page) {
+        access(&Op::read(object));
+    }
+    Contents::is_read(page);
+}
+
+/// The thread has released a sleeping lock: what it has put off, on a machine that does, it does now.
+pub(super) fn catch_up() {
+    if let Some(thread) = in_thread()
+        && let Some((page, fill)) = world().flaws.put_off(thread)
+    {
+        fill_now(page, fill);
     }
 }

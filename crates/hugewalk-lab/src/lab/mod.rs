@@ -25,7 +25,8 @@
 //! one does in which they change with the step before. A test of `check.rs` looks whether any thread touches something shared
 //! because it let a last reference go; what would happen then, in whichever thread it is, is not explored.
 //!
-//! Contents of pages are not modelled.
+//! Contents of pages are names: where they came from, and what was stored to them (`ground/contents.rs`). That they change is a
+//! step in scenarios that are judged by it.
 
 // From the ground up: a room uses those above it in this list. What has no line here stands on all of them.
 mod property;
@@ -68,7 +69,7 @@ pub(crate) use self::trace::{end_run, tell};
 pub use self::walker::Walker;
 pub use self::word::Word;
 
-use self::ground::world;
+use self::ground::{Fill, world};
 use self::judge::quarantine::quarantine;
 use crate::explore::{Machine, asking};
 
@@ -136,6 +137,16 @@ impl Lab {
     /// The protocol that is followed.
     pub(crate) fn followed() -> Settings {
         world().settings.get()
+    }
+
+    /// Nothing is under way: references of pages are right (I14). The files' caches have so many pages.
+    pub(crate) fn check_pages(roots: &[TableFrame], cached: u64) {
+        judge::pages::Pages::check(roots, cached);
+    }
+
+    /// Nothing is under way: what was stored in an address space is there (I13), wherever `fault` finds a page.
+    pub(crate) fn check_stores(space: &hugewalk::AddressSpace<Self>, fault: impl FnMut(VirtAddr) -> bool) {
+        judge::contents::Contents::check(space.mm().root_frame(), fault);
     }
 
     /// Tables and huge pages in use.
@@ -219,6 +230,27 @@ unsafe impl Platform for Lab {
     }
     unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
         self.machine().page_record(frame).cast()
+    }
+    unsafe fn zero_huge(&self, frame: HugeFrame, _: HugeSize) {
+        let _lab = world().at_work();
+        self.machine();
+        memory::fill(frame, Fill::Zero);
+    }
+    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, _: HugeSize) {
+        let _lab = world().at_work();
+        self.machine();
+        memory::fill(to, Fill::Copy(from));
+    }
+    unsafe fn read_huge(&self, frame: HugeFrame, _: u64, into: &mut [u8]) {
+        let _lab = world().at_work();
+        self.machine();
+        memory::read(frame);
+        into.fill(0);
+    }
+    unsafe fn write_huge(&self, frame: HugeFrame, _: u64, _: &[u8]) {
+        let _lab = world().at_work();
+        self.machine();
+        memory::fill(frame, Fill::Write);
     }
     unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
         None

@@ -25,8 +25,14 @@ pub enum Property {
     I9,
     /// No sleep in an atomic section.
     I10,
+    /// No processor comes to a page that is not its address space's any more, nor stores to one that it may not.
+    I11,
+    /// A page is filled before anybody can come to it.
+    I12,
     /// What was stored is in the page, and its entry says so.
     I13,
+    /// References of a page are right.
+    I14,
 }
 
 impl Property {
@@ -44,6 +50,9 @@ impl Property {
             (Self::I8, _) => "starvation",
             (Self::I9, _) => "leak",
             (Self::I10, _) => "sleeping-in-atomic-section",
+            (Self::I11, _) => "stale-translation",
+            (Self::I12, _) => "unfilled-page",
+            (Self::I14, _) => "miscounted-page",
             (Self::I13, _) => "lost-store",
         }
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hugewalk::sync;
 
-use super::ground::{Flaw, Place, access, world};
+use super::ground::{Flaw, Place, RECORD, REFERENCES, access, world};
 use super::judge::{self, Access};
 use super::trace;
 use crate::explore::{Kind, Op, is_moving};
@@ -15,6 +15,8 @@ enum How {
     Plainly,
     /// Something is taken off it.
     Subtracting,
+    /// Something is added to it.
+    Adding,
     /// By a processor that walks.
     Walking,
 }
@@ -75,8 +77,9 @@ impl Word {
             How::Walking => trace::used(object, place, || (before, after)),
             _ => trace::word(object, place, kind, || (before, after)),
         }
-        let subtracts = how == How::Subtracting;
-        judge::accesses(&Access { place, writes: kind == Kind::Write, before, after, subtracts });
+        let (writes, subtracts, adds) = (kind == Kind::Write, how == How::Subtracting, how == How::Adding);
+        judge::accesses(&Access { place, writes, before, after, subtracts, adds });
+        world.note_page(place, before, after);
         if kind == Kind::Write {
             world.journal(place);
         }
@@ -92,11 +95,17 @@ impl Word {
         self.0.compare_exchange(seen, wanted, Ordering::AcqRel, Ordering::Acquire)
     }
 
-    /// Does the machine exchange this word, an entry, in two steps?
+    /// Does the machine exchange this word in two steps?
     fn is_torn(&self) -> bool {
-        world().flaws.has(Flaw::TornExchange)
-            && is_moving()
-            && world().is_entry(std::ptr::from_ref(self).addr())
+        let flaws = &world().flaws;
+        if !flaws.has(Flaw::TornExchange) && !flaws.has(Flaw::TornFreeze) || !is_moving() {
+            return false;
+        }
+        match world().place(std::ptr::from_ref(self).addr()) {
+            Place::Entry(..) => flaws.has(Flaw::TornExchange),
+            Place::PageRecord(word) => flaws.has(Flaw::TornFreeze) && word % RECORD == REFERENCES,
+            _ => false,
+        }
     }
 }
 
@@ -118,7 +127,7 @@ unsafe impl sync::Word for Word {
         self.0.swap(value, order)
     }
     fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        self.touch(Kind::Write, |old| old.wrapping_add(value));
+        self.touch_as(Kind::Write, How::Adding, |old| old.wrapping_add(value));
         self.0.fetch_add(value, order)
     }
     fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {

@@ -159,6 +159,58 @@ impl<'s> Bench<'s> {
         space
     }
 
+    /// A process that has the first `pages` pages of the file mapped for itself, without reservations, and has stored to them.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn private_written(&mut self, file: &File, pages: u64) -> Process {
+        let space = AddressSpace::new(&self.hugetlb).expect("memory");
+        Lab::name(&space);
+        let request = MapRequest {
+            placement: Placement::Fixed(BASE),
+            length: pages * PMD_SIZE,
+            protection: Protection::READ | Protection::WRITE,
+            flags: MapFlags::NORESERVE,
+            backing: Backing::File { file, offset: 0 },
+        };
+        space.mmap(&mut self.task, &request).expect("room");
+        for index in 0..pages {
+            space.fault(&mut self.task, page(index), Access::Write).expect("a page");
+        }
+        self.processes.push(space.clone());
+        space
+    }
+
+    /// A process with nothing in it.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn empty(&mut self) -> Process {
+        let space = AddressSpace::new(&self.hugetlb).expect("memory");
+        Lab::name(&space);
+        self.processes.push(space.clone());
+        space
+    }
+
+    /// Keeps a file, and looks at it, as at those that it makes.
+    pub fn keep_file(&mut self, file: &File) {
+        self.files.push(file.clone());
+    }
+
+    /// A child of a process.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn fork(&mut self, parent: &Process) -> Process {
+        let child = parent.fork(&mut self.task).expect("memory");
+        Lab::name(&child);
+        self.processes.push(child.clone());
+        child
+    }
+
     /// A process that maps the file and has a PUD table for it, and no more: the file's pages are in a table of another
     /// process, which is there already.
     ///
@@ -243,6 +295,12 @@ impl<'s> Bench<'s> {
             Audit::end();
             processes.append(&mut born.0.borrow_mut());
             check_counts(&processes, &mut task);
+            let roots: Vec<_> = processes.iter().map(|process| process.mm().root_frame()).collect();
+            Lab::check_pages(&roots, files.iter().map(|file| file.pages()).sum());
+            for process in &processes {
+                let mut fault = |address| process.fault(&mut task, address, Access::Read).is_ok();
+                Lab::check_stores(process, &mut fault);
+            }
             check_sizes(&files, &processes, &mut task);
             for process in &processes {
                 process.exit(&mut task).expect("its own task");

@@ -74,6 +74,7 @@ mod expected;
 mod history;
 mod memory;
 mod other;
+mod pages;
 mod races;
 mod stores;
 mod waits;
@@ -129,6 +130,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         .chain(waits::ROWS)
         .chain(memory::ROWS)
         .chain(stores::ROWS)
+        .chain(pages::ROWS)
 }
 
 /// All scenarios.

@@ -29,7 +29,7 @@ pub(in crate::lab) enum To {
 
 /// A translation, as it was when the processor looked it up.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::lab) struct Translation {
+pub(crate) struct Translation {
     pub(in crate::lab) frame: HugeFrame,
     /// The table that the entry lies in.
     pub(in crate::lab) table: TableFrame,
@@ -37,6 +37,8 @@ pub(in crate::lab) struct Translation {
     pub(in crate::lab) writable: bool,
     /// The entry was dirty, so that a store need not look at it again.
     pub(in crate::lab) dirty: bool,
+    /// Which life of the page it was.
+    pub(in crate::lab) life: u32,
 }
 
 impl Cached {

@@ -5,31 +5,111 @@
 
 use std::cell::Cell;
 
+use hugewalk::addr::HugeFrame;
+
+use crate::explore::MAX_THREADS;
+
 /// What a machine does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// A compare-and-swap of an entry, by the engine, is a load, and later a store: a mistake that a kernel makes which reads an
     /// entry, thinks, and writes it.
     TornExchange,
+    /// A compare-and-swap of a page's count of references is a load, and later a store.
+    TornFreeze,
+    /// A TLB is never flushed.
+    NoFlush,
+    /// A flush of the TLB is put off until the thread releases a sleeping lock: what the engine does after a flush, it does before.
+    LateFlush,
+    /// A page is filled when the thread next releases a sleeping lock, not before: what the engine does with a filled page, it does before.
+    LateFill,
+    /// The lock of a table keeps nobody out.
+    OpenTableLock,
 }
 
-/// The flaws that the machine has in a run.
+/// What fills a page.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::lab) enum Fill {
+    Zero,
+    Copy(HugeFrame),
+    /// A part of it, from the file's side, or by a handler.
+    Write,
+}
+
+impl Fill {
+    pub(in crate::lab) fn in_words(self) -> String {
+        match self {
+            Self::Zero => "zeroes".to_owned(),
+            Self::Copy(from) => format!("copies page {} to", from.0 >> 9),
+            Self::Write => "writes".to_owned(),
+        }
+    }
+}
+
+/// A flush of a range that was put off.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::lab) struct Flush {
+    /// The address of the context.
+    pub(in crate::lab) context: usize,
+    pub(in crate::lab) start: u64,
+    pub(in crate::lab) end: u64,
+}
+
+/// The flaws that the machine has in a run, and what threads have put off because of them.
 #[derive(Debug, Default)]
-pub(in crate::lab) struct Flaws(Cell<u8>);
+pub(in crate::lab) struct Flaws {
+    has: Cell<u8>,
+    fills: Cell<[Option<(HugeFrame, Fill)>; MAX_THREADS]>,
+    flushes: Cell<[Option<Flush>; MAX_THREADS]>,
+}
 
 impl Flaws {
     pub(super) fn begin_run(&self) {
-        self.0.set(0);
+        self.has.set(0);
+        self.fills.set(Default::default());
+        self.flushes.set(Default::default());
+    }
+
+    /// The thread will fill a page later.
+    pub(in crate::lab) fn put_off_fill(&self, thread: usize, page: HugeFrame, fill: Fill) {
+        let mut fills = self.fills.get();
+        fills[thread] = Some((page, fill));
+        self.fills.set(fills);
+    }
+
+    /// What the thread was to fill, which is not put off any more.
+    pub(in crate::lab) fn put_off(&self, thread: usize) -> Option<(HugeFrame, Fill)> {
+        let mut fills = self.fills.get();
+        let fill = fills[thread].take();
+        self.fills.set(fills);
+        fill
+    }
+
+    /// The thread will flush later. What it has put off of one context is one flush.
+    pub(in crate::lab) fn put_off_flush(&self, thread: usize, flush: Flush) {
+        let mut flushes = self.flushes.get();
+        let so_far = flushes[thread].filter(|so_far| so_far.context == flush.context).unwrap_or(flush);
+        let (start, end) = (so_far.start.min(flush.start), so_far.end.max(flush.end));
+        flushes[thread] = Some(Flush { start, end, ..flush });
+        self.flushes.set(flushes);
+    }
+
+    /// The flush that the thread was to do, which is not put off any more.
+    pub(in crate::lab) fn flush_put_off(&self, thread: usize) -> Option<Flush> {
+        let mut flushes = self.flushes.get();
+        let flush = flushes[thread].take();
+        self.flushes.set(flushes);
+        flush
     }
 
     /// From now on the machine has this one.
     pub(in crate::lab) fn add(&self, flaw: Flaw) {
-        self.0.set(self.0.get() | 1 << flaw as u8);
+        self.has.set(self.has.get() | 1 << flaw as u8);
     }
 
     /// Does the machine have it?
     #[inline]
     pub(in crate::lab) fn has(&self, flaw: Flaw) -> bool {
-        self.0.get() & 1 << flaw as u8 != 0
+        self.has.get() & 1 << flaw as u8 != 0
     }
 }

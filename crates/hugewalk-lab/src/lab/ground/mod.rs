@@ -11,6 +11,7 @@
 //! without touching.
 
 mod caches;
+mod contents;
 mod flaws;
 mod places;
 
@@ -24,9 +25,10 @@ use hugewalk::arch::RawEntry;
 use hugewalk::platform::ENTRIES;
 
 pub(super) use self::caches::{Cached, Kept, To, Translation};
+pub(super) use self::contents::Origin;
 pub use self::flaws::Flaw;
-pub(super) use self::flaws::Flaws;
-pub(super) use self::places::{GENERATION, Place, USERS};
+pub(super) use self::flaws::{Fill, Flaws, Flush};
+pub(super) use self::places::{FLAGS, FREE, GENERATION, MAPPINGS, Place, REFERENCES, USERS};
 
 use super::property::Property;
 use super::settings::Settings;
@@ -42,7 +44,7 @@ const PAGES: usize = 64;
 const PROCESSES: usize = 16;
 
 /// Room for the record of a table, and of a page: as many words as the engine's largest has.
-const RECORD: usize = 16;
+pub(super) const RECORD: usize = 16;
 pub(super) const RECORD_BYTES: usize = RECORD * 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub(super) struct World {
     pub(super) live_pages: Cell<usize>,
     pub(super) settings: Cell<Settings>,
     judged: Cell<u16>,
+    /// What pages contain.
+    pub(super) contents: contents::AllContents,
     /// What the machine does wrong.
     pub(super) flaws: Flaws,
     /// How many locks and sections that forbid sleep each thread has.
@@ -177,6 +181,7 @@ impl World {
             live_pages: Cell::new(0),
             settings: Cell::new(Settings::HUGEWALK),
             judged: Cell::new(u16::MAX),
+            contents: contents::AllContents::default(),
             flaws: Flaws::default(),
             atomic: RefCell::default(),
             roots: RefCell::new([None; PROCESSES]),
@@ -199,6 +204,7 @@ impl World {
         self.heap_fails.set(false);
         self.live_pages.set(0);
         self.settings.set(settings);
+        self.contents.begin_run();
         self.flaws.begin_run();
         *self.atomic.borrow_mut() = Default::default();
         *self.roots.borrow_mut() = [None; PROCESSES];
@@ -216,9 +222,15 @@ impl World {
         self.judged.set(properties.iter().fold(0, |mask, property| mask | 1 << *property as u16));
     }
 
+    /// Is the scenario judged by this property?
+    #[inline]
+    pub(super) fn judges(&self, property: Property) -> bool {
+        self.judged.get() & 1 << property as u16 != 0
+    }
+
     /// Reports a violation if the scenario is judged by this property.
     pub(super) fn violated(&self, property: Property, text: &str) {
-        if self.judged.get() & 1 << property as u16 != 0 {
+        if self.judges(property) {
             property.is_violated(text);
         }
     }
@@ -302,6 +314,17 @@ impl World {
         self.state.borrow().iter().filter(|state| state.life == Life::Alive).count()
     }
 
+    /// A word of a page's record changes: the page may have gone back to its pool.
+    #[inline]
+    pub(super) fn note_page(&self, place: Place, before: u64, after: u64) {
+        if let Place::PageRecord(word) = place
+            && word % RECORD == FLAGS
+            && after & !before & FREE != 0
+        {
+            self.contents.give_back(HugeFrame(((word / RECORD + 1) << 9) as u64));
+        }
+    }
+
     /// A page that nobody has had in this run, with a record of zeroes.
     pub(super) fn alloc_page(&self) -> Option<HugeFrame> {
         let number = self.next_page.get();
@@ -355,6 +378,26 @@ impl World {
         // SAFETY: the page is there as long as the world; its words are atomics.
         let words = unsafe { self.entries(table).as_ref() };
         RawEntry::from_bits(words[index as usize & (ENTRIES - 1)].load(Ordering::Relaxed))
+    }
+
+    /// A word of a page's record: no access, no scheduling point.
+    pub(super) fn peek_page(&self, page: HugeFrame, word: usize) -> u64 {
+        let word = self.page_record(page).cast::<AtomicU64>().as_ptr().wrapping_add(word);
+        // SAFETY: the record is there as long as the world, and the words that are asked for are atomics.
+        unsafe { (*word).load(Ordering::Relaxed) }
+    }
+
+    /// The pages that have been handed out in this run.
+    pub(super) fn pages(&self) -> impl Iterator<Item = HugeFrame> {
+        (1..=self.next_page.get() as u64).map(|number| HugeFrame(number << 9))
+    }
+
+    /// What changes with the contents of a page. None, if nobody asks.
+    pub(super) fn contents_of(&self, page: HugeFrame) -> Option<Object> {
+        let is_asked = self.judges(Property::I12) || self.judges(Property::I13);
+        // An address of its own, as that of a table's life.
+        let address = self.page_record(page).as_ptr().addr() + 2;
+        is_asked.then_some(Object { address, name: Some((TABLES as u32 + 1) << 10 | (page.0 >> 9) as u32) })
     }
 
     /// A word of a table's record: no access, no scheduling point.

@@ -9,6 +9,13 @@ use crate::explore::{Kind, Object, Op};
 pub(in crate::lab) const GENERATION: usize = 3;
 pub(in crate::lab) const USERS: usize = 4;
 
+/// The words of a page's record that are looked at: references and pins, mappings and migrations, flags.
+pub(in crate::lab) const REFERENCES: usize = 0;
+pub(in crate::lab) const MAPPINGS: usize = 1;
+pub(in crate::lab) const FLAGS: usize = 2;
+/// The flag of a page that its pool may hand out.
+pub(in crate::lab) const FREE: u64 = 1 << 7;
+
 /// Where a word lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::lab) enum Place {

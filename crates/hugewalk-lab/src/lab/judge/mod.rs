@@ -2,7 +2,9 @@
 //!
 //! To add one: a file with a type that implements [`Judge`], and a line in the list below.
 
-use super::ground::Place;
+use hugewalk::addr::TableFrame;
+
+use super::ground::{Place, Translation};
 
 /// An access of a thread to a word, about to be carried out.
 pub(super) struct Access {
@@ -12,6 +14,17 @@ pub(super) struct Access {
     pub(super) after: u64,
     /// It takes something off a number.
     pub(super) subtracts: bool,
+    /// It adds something to a number.
+    pub(super) adds: bool,
+}
+
+/// A load or store of a processor, by a translation that it has.
+pub(super) struct PageUse {
+    pub(super) root: TableFrame,
+    /// The address of the page.
+    pub(super) address: u64,
+    pub(super) page: Translation,
+    pub(super) stores: bool,
 }
 
 /// What a judge is told. Nothing of it is a step; a judge that makes one says so.
@@ -53,6 +66,9 @@ pub(super) trait Judge {
     /// A gather has flushed.
     #[inline]
     fn flushed() {}
+    /// A processor has come to a page, and loads from it or stores to it.
+    #[inline]
+    fn uses_page(_use: &PageUse) {}
     /// A thread has dropped what it held, and ends.
     #[inline]
     fn thread_ends() {}
@@ -70,16 +86,22 @@ macro_rules! tell {
         audit::Audit::$hook($($what),*);
         caches::Caches::$hook($($what),*);
         dirty::Dirty::$hook($($what),*);
+        stale::Stale::$hook($($what),*);
+        contents::Contents::$hook($($what),*);
+        pages::Pages::$hook($($what),*);
     }};
 }
 
 pub(super) mod audit;
 pub(super) mod caches;
+pub(super) mod contents;
 mod counts;
 mod dirty;
+pub(super) mod pages;
 mod patience;
 pub(super) mod quarantine;
 mod sleep;
+mod stale;
 mod tables;
 pub(super) mod walks;
 
@@ -146,6 +168,11 @@ pub(super) fn is_free(lock: usize) {
 #[inline]
 pub(super) fn flushed() {
     tell!(flushed());
+}
+
+#[inline]
+pub(super) fn uses_page(used: &PageUse) {
+    tell!(uses_page(used));
 }
 
 #[inline]

@@ -74,7 +74,10 @@ const PROPERTIES = {
   I8: "nobody who has waited for a lock makes way for others without end",
   I9: "nothing is left at the end: tables, pages, reservations",
   I10: "nothing sleeps in an atomic section",
+  I11: "no processor comes to a page, or stores to one, by a translation that is older than a call that is over",
+  I12: "nobody comes to a page before it is filled",
   I13: "nothing that a processor has stored is lost, nor the dirty bit that says so",
+  I14: "the references of a page are its mappings, the page cache and pins",
 };
 
 /** The report, in the manner of KASAN. */

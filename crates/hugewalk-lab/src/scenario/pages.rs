@@ -1,0 +1,132 @@
+//! Pages that are given back, moved and handed out again, while processors and walkers come to them.
+
+use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE};
+use hugewalk::fault::Access;
+use hugewalk::file::HugeFile;
+use hugewalk::gup::GupFlags;
+use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+use hugewalk::vma::Protection;
+
+use super::Scenario;
+use super::bench::{BASE, Bench, page};
+use super::expected::{EVERY_MISTAKE, NONE, Row};
+use super::other::fault;
+use super::stores::{PAGES, row};
+use crate::lab::{Cpu, Flaw, Lab};
+
+pub(super) const ROWS: &[Row] = &[
+    row!(
+        "S36",
+        "nine private pages go at once, more than a batch holds without memory, and there is none; A loads from the last; C gets a page that is free",
+        full_batch
+    ),
+    row!("S36:late-flush", "S36, and pages are given back before the flush", full_batch, on Flaw::LateFlush),
+    row!("S37", "a page is touched for the first time; another processor loads", first_touch),
+    row!("S37:late-fill", "S37, and the page is zeroed after it is mapped", first_touch, on Flaw::LateFill),
+    row!("S38", "A pins a page without locks; B moves it elsewhere", pin_and_migrate),
+    row!(
+        "S38:torn-freeze",
+        "S38, and B looks whether anybody else holds the page, and freezes its references later",
+        pin_and_migrate,
+        on Flaw::TornFreeze
+    ),
+    row!(
+        "S39",
+        "A reads from a file; B punches a hole, and another file gets the page (only a changed engine shows the mistake: a reference that find_page takes after the lock of the cache)",
+        read_and_punch
+    ),
+    row!(
+        "S40",
+        "B cuts a mapping at both ends of a range, each in a table that is shared; C faults in both (only a changed engine shows the mistake: a split that unshares one of the two)",
+        cut_twice
+    ),
+];
+
+fn full_batch(bench: &mut Bench<'_>) {
+    bench.hugetlb().resize_pool(HugeSize::Size2M, 9);
+    let file = bench.file();
+    let process = bench.private_written(&file, 9);
+    let other_file = bench.file();
+    let other = bench.process(&other_file, &[]);
+    let same = process.clone();
+    bench.cpu("load, load", move |_| {
+        let mut cpu = Cpu::new(&process);
+        cpu.load(page(8));
+        cpu.load(page(8));
+    });
+    bench.cpu("madvise", move |task| {
+        Lab::set_memory(false);
+        Lab::with_failing_heap(|| same.madvise(task, BASE, 9 * PMD_SIZE, Advice::DontNeed)).expect("mapped");
+        Lab::set_memory(true);
+    });
+    // There may be none yet.
+    bench.cpu("fault", move |task| _ = other.fault(task, page(0), Access::Write));
+}
+
+fn first_touch(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[]);
+    let same = process.clone();
+    bench.cpu("load", move |_| _ = Cpu::new(&process).load(page(0)));
+    bench.cpu("fault", move |task| fault(task, &same, 0));
+}
+
+fn pin_and_migrate(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    let frame = bench.frame(&process, 0);
+    bench.cpu("GUP-fast", move |task| drop(process.pin_page_fast(task, page(0), GupFlags::PIN)));
+    bench.cpu("migrate", move |task| {
+        let hugetlb = task.hugetlb().clone();
+        // Somebody may hold it.
+        let _ = hugetlb.migrate(task, frame);
+    });
+}
+
+fn read_and_punch(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let _process = bench.process(&file, &[0]);
+    let other_file = bench.file();
+    let other = bench.process(&other_file, &[]);
+    bench.hugetlb().resize_pool(HugeSize::Size2M, 1);
+    let same = file.clone();
+    bench.cpu("read", move |_| {
+        let mut into = [0; 8];
+        same.read_at(0, &mut into).expect("no failure");
+    });
+    bench.cpu("fallocate, fault", move |task| {
+        file.punch_hole(task, 0, PMD_SIZE).expect("aligned");
+        let _ = other.fault(task, page(0), Access::Write);
+    });
+}
+
+fn cut_twice(bench: &mut Bench<'_>) {
+    let file = HugeFile::new(bench.hugetlb(), HugeSize::Size2M, None).expect("memory");
+    file.truncate(bench.task(), 2 * PUD_SIZE).expect("aligned");
+    bench.keep_file(&file);
+    let map = |bench: &mut Bench<'_>| {
+        let process = bench.empty();
+        let request = MapRequest {
+            placement: Placement::Fixed(BASE),
+            length: 2 * PUD_SIZE,
+            protection: Protection::READ | Protection::WRITE,
+            flags: MapFlags::SHARED | MapFlags::NORESERVE,
+            backing: Backing::File { file: &file, offset: 0 },
+        };
+        process.mmap(bench.task(), &request).expect("room");
+        for index in [0, 512] {
+            process.fault(bench.task(), page(index), Access::Write).expect("a page");
+        }
+        process
+    };
+    let process = map(bench);
+    let other = map(bench);
+    bench.cpu("mprotect", move |task| {
+        process.mprotect(task, page(1), 512 * PMD_SIZE, Protection::READ).expect("mapped");
+    });
+    bench.cpu("madvise, fault, fault", move |task| {
+        other.madvise(task, BASE, 2 * PUD_SIZE, Advice::DontNeed).expect("mapped");
+        fault(task, &other, 0);
+        fault(task, &other, 512);
+    });
+}
