@@ -1,7 +1,8 @@
 //! Which huge frames are free: blocks of 1 GiB, each whole or split into 2 MiB frames.
 //!
-//! A bit per 2 MiB, so that a block that has all its frames back is whole again with no search, and freeing needs no
-//! memory. Small frames come from split blocks first: whole ones are kept for 1 GiB pages.
+//! There is one bit for each 2 MiB. So a block whose frames are all free again is whole without a
+//! search, and freeing needs no memory. Small frames are taken from split blocks first, which keeps
+//! whole blocks for 1 GiB pages.
 
 use hugewalk::addr::{HugeFrame, HugeSize, PAGE_SIZE};
 use lock_api::Mutex;
@@ -27,7 +28,7 @@ pub(crate) fn unit(frame: HugeFrame) -> usize {
     (frame.0.wrapping_sub(FIRST) / SMALL) as usize
 }
 
-/// The physical address after an arena of so many bytes, if it is one: an entry has 52 bits for it.
+/// The physical address after an arena of `bytes`, if there is one: an entry has 52 bits for it.
 pub(crate) fn end(bytes: u64) -> Option<u64> {
     bytes.checked_add(FIRST * PAGE_SIZE).filter(|&end| end <= 1 << 52)
 }
@@ -67,7 +68,8 @@ struct Block {
 struct Bitmap(Vec<u64>);
 
 impl HugeArena {
-    /// An arena of `bytes`, rounded down to 2 MiB. What does not fill a block at the end gives small frames only.
+    /// An arena of `bytes`, rounded down to 2 MiB. A rest at the end that does not fill a block
+    /// gives small frames only.
     pub(crate) fn new(bytes: u64) -> Result<Self, std::collections::TryReserveError> {
         let units = (bytes >> HugeSize::Size2M.shift()) as usize;
         let count = units.div_ceil(UNITS);
@@ -85,7 +87,7 @@ impl HugeArena {
         Ok(Self { units, frames: Mutex::new(frames) })
     }
 
-    /// Is it a frame of the arena, free or not?
+    /// Does the arena have this frame, free or not?
     pub(crate) fn contains(&self, frame: HugeFrame) -> bool {
         frame.0 >= FIRST && (frame.0 - FIRST).is_multiple_of(SMALL) && unit(frame) < self.units
     }
@@ -112,7 +114,7 @@ impl HugeArena {
         Some(frame(unit))
     }
 
-    /// Takes a frame back that came from [`alloc`](Self::alloc) with this size.
+    /// Takes back a frame that came from [`alloc`](Self::alloc) with this size.
     ///
     /// # Panics
     ///

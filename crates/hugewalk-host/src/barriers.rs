@@ -2,12 +2,18 @@
 //!
 //! # Ordering
 //!
-//! A private expedited `membarrier` returns after every running thread of the process has executed a full barrier, and
-//! is one for the caller itself; threads that are not running pass one when they are scheduled. So if a reader writes
-//! its mark, passes a compiler fence and reads, then the barrier falls either after its write, which whoever called
-//! `membarrier` then sees, or before its read, which then sees what was written before the call. That is the pair that
-//! [`Barriers`](hugewalk::platform::Barriers) asks for. Where the kernel has no `membarrier`, both sides are full
-//! fences.
+//! A private expedited `membarrier` returns after every running thread of the process has executed
+//! a full barrier, and it is one for the caller itself. Threads that are not running pass one when
+//! they are scheduled.
+//!
+//! So let a reader write its mark, pass a compiler fence and read. The barrier falls in one of two
+//! places:
+//!
+//! - after the reader's write, so the caller of `membarrier` sees the mark;
+//! - before the reader's read, so the reader sees what was written before the call.
+//!
+//! This is the pair that [`Barriers`](hugewalk::platform::Barriers) asks for. Where the kernel has
+//! no `membarrier`, both sides are full fences.
 
 use core::sync::atomic::{Ordering, compiler_fence, fence};
 
@@ -26,7 +32,8 @@ pub(crate) struct BarrierPair {
 impl BarrierPair {
     /// The best pair this machine has; plain fences if `membarrier(2)` may not be used.
     pub(crate) fn new(allow_membarrier: bool) -> Self {
-        // INVARIANT: registered here. A registration lasts as long as the process, and repeating it does no harm.
+        // INVARIANT: registered here. A registration lasts as long as the process, and repeating it
+        // is harmless.
         Self {
             expedited: allow_membarrier && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok(),
         }
@@ -46,11 +53,11 @@ impl BarrierPair {
     }
 
     pub(crate) fn heavy(&self) {
-        // With `membarrier` the fence adds nothing but a reader's peace of mind: heavy against heavy is a plain pair.
+        // `membarrier` alone would do; with the fence, two heavy barriers are plainly a pair.
         fence(Ordering::SeqCst);
         if self.expedited {
-            // There is no way on without it: the readers rely on this side. It cannot fail once registered, but for
-            // a sandbox that came later.
+            // There is no way to go on without it, since readers rely on this side. Once registered
+            // it cannot fail, except in a sandbox that was entered later.
             membarrier(MembarrierCommand::PrivateExpedited)
                 .expect("membarrier(2) is gone after it was registered");
             fence(Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Failures on demand: so many allocations succeed, and all later ones fail.
+//! Failures on demand: a set number of allocations succeed, and all later ones fail.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,8 +1,11 @@
-//! Copying and zeroing memory that other threads, other processes or a virtual machine may be using.
+//! Copying and zeroing memory that other threads, other processes or a virtual machine may use at
+//! the same time.
 //!
-//! To the language a data race is undefined behaviour even when nobody cares which value wins. So this memory is only
-//! ever touched by atomics and from here: on x86-64 by string instructions, which the compiler cannot look into and
-//! which stand for a row of relaxed atomic byte accesses, at the speed of `memset` and `memcpy`; elsewhere by such a row.
+//! In Rust a data race is undefined behaviour even if it does not matter which value wins. So this
+//! memory is accessed by atomics and by this module only. On x86-64 the module uses string
+//! instructions: the compiler cannot look into them, they stand for a row of relaxed atomic byte
+//! accesses, and they are as fast as `memset` and `memcpy`. Elsewhere it uses a row of relaxed
+//! atomics.
 
 use core::ptr::NonNull;
 
@@ -10,7 +13,7 @@ use core::ptr::NonNull;
 ///
 /// # Safety
 ///
-/// The bytes are mapped and writable, and the language knows them only as atomics and raw memory.
+/// The bytes are mapped and writable, and Rust code accesses them by atomics and raw memory only.
 pub(crate) unsafe fn zero(to: NonNull<u8>, length: usize) {
     // SAFETY: passed on to the caller.
     unsafe { row::zero(to.as_ptr(), length) }
@@ -20,8 +23,8 @@ pub(crate) unsafe fn zero(to: NonNull<u8>, length: usize) {
 ///
 /// # Safety
 ///
-/// Both ranges are mapped, the second is writable; each either belongs to the caller or is known to the language as
-/// atomics and raw memory only.
+/// Both ranges are mapped, and the second is writable. Each either belongs to the caller, or Rust
+/// code accesses it by atomics and raw memory only.
 pub(crate) unsafe fn copy(from: NonNull<u8>, to: NonNull<u8>, length: usize) {
     // SAFETY: passed on to the caller.
     unsafe { row::copy(from.as_ptr(), to.as_ptr(), length) }

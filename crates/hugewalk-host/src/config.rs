@@ -1,4 +1,4 @@
-//! What a host is made of.
+//! The configuration of a host.
 
 use hugewalk::addr::{HugeSize, PAGE_SIZE};
 use hugewalk::platform::Levels;
@@ -6,19 +6,19 @@ use hugewalk::platform::Levels;
 /// Do huge pages have contents?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Contents {
-    /// They are memory: a memory file, mapped once, that can be handed to a virtual machine. Memory is used as it is
-    /// touched.
+    /// They are memory: a memory file, mapped once, which can be handed to a virtual machine.
+    /// Memory is used only where it is touched.
     #[default]
     Memory,
-    /// They are numbers. Zeroing, copying and storing do nothing, loading gives zeroes. A terabyte of them costs the
-    /// memory of its records.
+    /// They are only numbers. Zeroing, copying and storing do nothing, and loading gives zeroes. A
+    /// terabyte of them costs only the memory of its records.
     Nothing,
 }
 
-/// What becomes of the engine's tracepoints.
+/// What the host does with the engine's tracepoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Tracing {
-    /// They are dropped at the cost of one predictable branch.
+    /// They are dropped, at the cost of one predictable branch.
     #[default]
     Off,
     /// They are counted: [`Host::event_counts`](crate::Host::event_counts).
@@ -61,21 +61,21 @@ impl HostConfig {
         Self::default()
     }
 
-    /// Depth of the page tables; [`Levels::Four`] if nothing is said.
+    /// Depth of the page tables. [`Levels::Four`] by default.
     #[must_use]
     pub fn levels(mut self, levels: Levels) -> Self {
         self.levels = levels;
         self
     }
 
-    /// The lowest address that can be mapped; 64 KiB if nothing is said.
+    /// The lowest address that can be mapped. 64 KiB by default.
     #[must_use]
     pub fn mmap_min_addr(mut self, address: u64) -> Self {
         self.mmap_min_addr = address;
         self
     }
 
-    /// Bytes of huge pages, rounded down to 2 MiB: what all pools together can have.
+    /// Bytes of huge pages for all pools together, rounded down to 2 MiB.
     #[must_use]
     pub fn huge_bytes(mut self, bytes: u64) -> Self {
         self.huge_bytes = HugeSize::Size2M.round_down(bytes);
@@ -96,21 +96,23 @@ impl HostConfig {
         self
     }
 
-    /// What becomes of the engine's tracepoints.
+    /// What the host does with the engine's tracepoints.
     #[must_use]
     pub fn tracing(mut self, tracing: Tracing) -> Self {
         self.tracing = tracing;
         self
     }
 
-    /// May the host use `membarrier(2)`, if the kernel has it? Without it every read section pays for a full fence.
+    /// May the host use `membarrier(2)`, if the kernel has it? Without it every read section costs
+    /// a full fence.
     #[must_use]
     pub fn membarrier(mut self, allowed: bool) -> Self {
         self.membarrier = allowed;
         self
     }
 
-    /// Bytes of the range that holds the table pages. Frame 0 is never handed out, but has its place.
+    /// Bytes of the range that holds the table pages. Frame 0 is never allocated, but has its
+    /// place.
     pub(crate) fn table_bytes(&self) -> Option<u64> {
         self.max_tables.checked_add(1)?.checked_mul(PAGE_SIZE)
     }

@@ -1,4 +1,4 @@
-//! What huge pages contain: a memory file, mapped once, or nothing.
+//! The contents of huge pages: a memory file, mapped once, or nothing.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use crate::reserve::Reservation;
 use crate::{arena, bulk};
 
-/// What is known to be zero, or not, is known of so many bytes at a time.
+/// The host notes for units of so many bytes whether they are known to be zero.
 const UNIT: u64 = HugeSize::Size2M.bytes();
 
 /// The contents of all huge pages.
@@ -19,7 +19,7 @@ const UNIT: u64 = HugeSize::Size2M.bytes();
 pub(crate) enum Memory {
     /// Real memory.
     File(MemoryFile),
-    /// None: stores vanish, loads give zeroes.
+    /// No contents: stores vanish, loads give zeroes.
     Nothing,
 }
 
@@ -31,8 +31,9 @@ pub(crate) struct MemoryFile {
     fresh: Fresh,
 }
 
-/// A bit per 2 MiB: set while the memory is known to be all zero, because nobody wrote to it since the file was made.
-/// The bit is cleared before the first write, or before a processor gets the means to write; it is never set again.
+/// One bit for each 2 MiB. It is set while the memory is known to be all zero, because nothing has
+/// written to it since the file was made. It is cleared before the first write, and before a
+/// processor can write, and is never set again.
 #[derive(Debug)]
 struct Fresh(Box<[AtomicU64]>);
 
@@ -97,7 +98,7 @@ impl MemoryFile {
         unsafe { bulk::zero(target, length as usize) };
     }
 
-    /// A processor is about to get the means to write to this page.
+    /// Notes that a processor will be able to write to this page.
     #[inline]
     pub(crate) fn expose(&self, frame: HugeFrame, size: HugeSize) {
         self.fresh.take_all(arena::offset(frame), size.bytes());
@@ -130,7 +131,7 @@ impl Fresh {
         Ok(Self(words.into_boxed_slice()))
     }
 
-    /// Was the unit known to be zero? It is not from now on.
+    /// Was the unit known to be zero? It no longer is.
     fn take(&self, unit: u64) -> bool {
         self.take_bits(unit / 64, 1 << (unit % 64)) != 0
     }
@@ -150,8 +151,9 @@ impl Fresh {
     #[inline]
     fn take_bits(&self, word: u64, bits: u64) -> u64 {
         let word = &self.0[word as usize];
-        // Relaxed: the page belongs to the caller, who publishes it by other means; only the word is shared, with the
-        // owners of other pages. The load keeps its cache line shared once all is written to.
+        // Relaxed: the page belongs to the caller, which publishes it by other means. Only the word
+        // is shared, with the owners of other pages. The load keeps its cache line shared once all
+        // units were written to.
         if word.load(Ordering::Relaxed) & bits == 0 {
             0
         } else {

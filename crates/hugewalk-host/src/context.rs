@@ -2,8 +2,9 @@
 //!
 //! # Protocol
 //!
-//! A processor makes each access between two writes to its mark: odd, inside; even, outside. Inside it reads the
-//! generation of the address space and drops every translation that was looked up under an older one.
+//! A processor makes each access between two writes to its mark: odd means inside an access, even
+//! means outside. Inside it reads the generation of the address space, and drops every translation
+//! that was looked up under an older one.
 //!
 //! ```text
 //! processor                            flush, after the entry was cleared
@@ -14,19 +15,23 @@
 //! mark = even (Release)                (Acquire)
 //! ```
 //!
-//! Of the two that write, pass their barrier and read, one sees the other. Either the flush sees the mark of the access
-//! and waits until it is over; or the access sees the new generation, keeps none of its translations, and finds the
-//! entry cleared when it walks. So when a flush has returned, no access through an old translation is under way or will
-//! ever begin: what the acknowledgement of an inter-processor interrupt says on a real machine.
+//! Both sides write, pass their barrier and read, so at least one of them sees the other's write.
+//! Either the flush sees the mark of the access, and waits until it is over. Or the access sees the
+//! new generation, drops its translations, and finds the entry cleared when it walks.
 //!
-//! *The wait ends.* Inside an access a processor takes no lock and waits for nobody, as the one that flushes may hold any
-//! lock of the engine. What a walk has to write it writes without a lock.
+//! So when a flush has returned, no access through an old translation is under way, and none will
+//! begin. On a real machine, the acknowledgement of an inter-processor interrupt says the same.
 //!
-//! *Who is not attached is not asked.* Attaching counts `attached` up before the first access reads the generation; a
-//! flush counts the generation up before it reads `attached`. Full fences between, so that whoever a flush did not find
-//! attached sees its generation, and the entries cleared before it.
+//! *The wait ends.* The flushing thread may hold any lock of the engine. So a processor takes no
+//! lock and does not wait inside an access. What a walk must write, it writes without a lock.
 //!
-//! *The own processor is not asked.* A thread that flushes is not inside an access: to fault it has left it.
+//! *Processors that are not attached are skipped.* Attaching increments `attached` before the first
+//! access reads the generation. A flush increments the generation before it reads `attached`. There
+//! are full fences in between. So a processor that the flush did not find attached sees the new
+//! generation, and the entries cleared before it.
+//!
+//! *Processors of the flushing thread are skipped.* A thread that flushes is not inside an access,
+//! since a fault happens outside.
 
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -39,9 +44,11 @@ use lock_api::Mutex;
 
 use crate::SpinLock;
 
-/// What a host keeps for an address space: the generation of its translations, and the processors that run it.
+/// What a host keeps for an address space: the generation of its translations, and its attached
+/// processors.
 ///
-/// Aligned so that a flush of one address space does not take the cache line of another's processors.
+/// Aligned so that flushing one address space does not take the cache line of another one's
+/// processors.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct MmContext {
@@ -54,7 +61,7 @@ pub struct MmContext {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Mark {
-    /// Odd while it is. Written by the processor's own thread only.
+    /// Odd while it is. Only the processor's own thread writes it.
     sequence: AtomicU64,
     /// The thread the processor runs on.
     thread: usize,
@@ -62,7 +69,7 @@ struct Mark {
 
 /// A processor's place in the list of its address space.
 ///
-/// Stays on the thread that made it, which is what lets a flush leave the processors of its own thread out.
+/// It stays on the thread that made it, so that a flush may skip the processors of its own thread.
 #[derive(Debug)]
 pub(crate) struct Attachment {
     mark: Arc<Mark>,
@@ -79,8 +86,8 @@ pub(crate) struct Access<'a> {
 
 impl MmContext {
     pub(crate) fn new() -> Self {
-        // No other address space has one of these, as if each had an ASID of its own. Generation 0 is that of an empty place in
-        // a TLB.
+        // Generations of different address spaces differ, as if each had an ASID of its own.
+        // Generation 0 marks an empty place in a TLB.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let generation = AtomicU64::new(NEXT.fetch_add(1 << 32, Ordering::Relaxed));
         Self { generation, attached: AtomicUsize::new(0), marks: Mutex::new(Vec::new()) }
@@ -91,10 +98,12 @@ impl MmContext {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Takes every translation back that was looked up before the call; see the top of this file. Does not sleep.
+    /// Takes back every translation that was looked up before the call; see the top of this file.
+    /// Does not sleep.
     #[inline]
     pub(crate) fn flush<B: Barriers>(&self, barriers: &B) {
-        // Counted up after the entries were cleared: Release. SeqCst, with the load: see "who is not attached".
+        // Release: incremented after the entries were cleared. SeqCst, with the load: see
+        // "Processors that are not attached".
         self.generation.fetch_add(1, Ordering::SeqCst);
         if self.attached.load(Ordering::SeqCst) != 0 {
             self.wait_for_others(barriers);
@@ -104,7 +113,8 @@ impl MmContext {
     #[cold]
     fn wait_for_others<B: Barriers>(&self, barriers: &B) {
         let this_thread = this_thread();
-        // Kept over the wait, which is as short as an access; a processor needs it neither to begin one nor to end it.
+        // The list's lock is held during the wait, which is as short as an access. A processor
+        // needs that lock neither to begin an access nor to end it.
         let marks = self.marks.lock();
         let mut others = marks.iter().filter(|mark| mark.thread != this_thread).peekable();
         if others.peek().is_none() {
@@ -124,12 +134,13 @@ impl MmContext {
         marks.push(mark.clone());
         drop(marks);
         self.attached.fetch_add(1, Ordering::SeqCst);
-        // A flush that did not see the line above has counted up before this fence: every access sees its generation.
+        // A flush that did not see the line above has incremented the generation before this fence,
+        // so every access sees that.
         fence(Ordering::SeqCst);
         Ok(Attachment { mark, stays_on_its_thread: PhantomData })
     }
 
-    /// Takes a processor out of the list, which makes no access any more. Does not sleep.
+    /// Takes a processor out of the list. It makes no access any more. Does not sleep.
     pub(crate) fn detach(&self, attachment: &Attachment) {
         self.marks.lock().retain(|mark| !Arc::ptr_eq(mark, &attachment.mark));
         self.attached.fetch_sub(1, Ordering::SeqCst);
@@ -137,14 +148,14 @@ impl MmContext {
 }
 
 impl Attachment {
-    /// Enters an access to the address space of `context`, which is the one this is attached to. The caller takes no
-    /// lock and waits for nobody until the guard is gone.
+    /// Enters an access to the address space of `context`, to which this processor is attached. The
+    /// caller takes no lock and does not wait until the guard is dropped.
     #[inline]
     pub(crate) fn enter<B: Barriers>(&mut self, context: &MmContext, barriers: &B) -> Access<'_> {
         let inside = self.mark.sequence.load(Ordering::Relaxed) + 1;
         self.mark.sequence.store(inside, Ordering::Relaxed);
         barriers.light();
-        // Acquire: who sees a generation sees the entries that were cleared before it was counted up.
+        // Acquire: a processor that sees a generation sees the entries that were cleared before it.
         let generation = context.generation.load(Ordering::Acquire);
         Access { mark: &self.mark, inside, generation }
     }
@@ -161,7 +172,8 @@ impl Access<'_> {
 impl Drop for Access<'_> {
     #[inline]
     fn drop(&mut self) {
-        // Release, with the Acquire in `wait`: the access has happened when a flush sees that it is over.
+        // Release: pairs with the Acquire in `wait`. A flush that sees the access over comes after
+        // it.
         self.mark.sequence.store(self.inside + 1, Ordering::Release);
     }
 }

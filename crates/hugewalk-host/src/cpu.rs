@@ -13,15 +13,15 @@ use crate::Host;
 use crate::contents::Memory;
 use crate::mmu::Mmu;
 
-/// So many bytes are copied in one access: whoever flushes waits for no more than that.
+/// How many bytes one access copies: a flush waits no longer than that.
 const CHUNK: u64 = 4096;
 
 /// A processor that runs one address space, on the thread that made it.
 ///
-/// Every thread may have one; they see each other's stores as the threads of an x86-64 process do. Whatever may fault takes
-/// a `&mut Task`, because a fault may sleep.
+/// Every thread may have one. They see each other's stores as the threads of an x86-64 process do.
+/// Functions that may fault take a `&mut Task`, because a fault may sleep.
 ///
-/// It stays on its thread, because a TLB flush does not wait for processors of the thread that asks for it:
+/// It stays on its thread, because a TLB flush skips the processors of the thread that flushes:
 ///
 /// ```compile_fail,E0277
 /// fn send<T: Send>() {}
@@ -36,7 +36,7 @@ pub struct Cpu {
     mmu: Mmu,
 }
 
-/// How the accesses of a processor went.
+/// Statistics of a processor's accesses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuStats {
     /// Accesses whose translation was in the TLB.
@@ -45,7 +45,7 @@ pub struct CpuStats {
     pub misses: u64,
     /// Faults taken on the way.
     pub faults: u64,
-    /// Walks that started over, because the table was unshared meanwhile.
+    /// Walks that started over, because a table was unshared meanwhile.
     pub retries: u64,
 }
 
@@ -65,7 +65,7 @@ impl Cpu {
         self.mmu.address_space()
     }
 
-    /// How its accesses went so far.
+    /// Statistics of its accesses so far.
     #[must_use]
     pub fn stats(&self) -> CpuStats {
         self.mmu.stats()
@@ -188,7 +188,8 @@ impl Cpu {
         Ok(())
     }
 
-    /// Does what an access does, but for the access: translates, and faults where that is needed.
+    /// Does everything that an access does except the access itself: translates, and faults if
+    /// needed.
     ///
     /// # Errors
     ///
@@ -208,7 +209,8 @@ fn chunk_length(at: VirtAddr, rest: usize) -> usize {
     rest.min((CHUNK - at.as_u64() % CHUNK) as usize)
 }
 
-/// The address after a chunk; past the last one, whatever lies there is not mapped.
+/// The address after a chunk. Past the end of the number range the last address stands in, which is
+/// not mapped either.
 fn next(at: VirtAddr, length: usize) -> Result<VirtAddr, FaultError> {
     at.checked_add(length as u64).ok_or(FaultError::NotMapped { address: at })
 }

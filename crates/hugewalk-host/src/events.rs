@@ -11,9 +11,9 @@ use crate::config::Tracing;
 /// How often each tracepoint was passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventCounts {
-    /// Tables taken up from another address space.
+    /// Tables of other address spaces that were shared.
     pub shared: u64,
-    /// Uses of a shared table given up.
+    /// Times that an address space stopped sharing a table.
     pub unshared: u64,
     /// TLB flushes of gathers.
     pub flushes: u64,
@@ -61,7 +61,7 @@ impl Tracer {
             Event::Unshared { .. } => Some(&self.unshared),
             Event::Flushed { .. } => Some(&self.flushes),
             Event::TableRetired { .. } => Some(&self.tables_retired),
-            // A tracepoint younger than this crate is kept, if events are, and not counted.
+            // A tracepoint newer than this crate is kept, if events are, and not counted.
             _ => None,
         };
         if let Some(count) = count {

@@ -26,7 +26,7 @@ use crate::reserve::Reservation;
 use crate::tables::TableArena;
 use crate::task::OnePerThread;
 
-/// A host in user space. See the [crate](crate) for what it consists of.
+/// A host in user space. The [crate](crate)'s documentation says what it consists of.
 pub struct Host {
     levels: Levels,
     mmap_min_addr: VirtAddr,
@@ -49,7 +49,8 @@ struct Budgets {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HostError {
-    /// No address space for the table pages, or not even a number for its size.
+    /// The address space for the table pages could not be reserved, or its size is not a valid
+    /// number.
     #[error("cannot reserve address space for {tables} page tables: {source}")]
     Tables {
         /// How many were asked for.
@@ -57,7 +58,7 @@ pub enum HostError {
         /// What the system said.
         source: io::Error,
     },
-    /// No memory file, no address space for it, or none for the records of its pages.
+    /// The memory file, its address space, or the records of its pages could not be made.
     #[error("cannot reserve {bytes} bytes of huge pages: {source}")]
     HugePages {
         /// How many were asked for.
@@ -67,7 +68,7 @@ pub enum HostError {
     },
 }
 
-/// What is in use of a host; for statistics, and to see that nothing leaked.
+/// What a host has in use: for statistics, and for leak checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Page tables.
@@ -85,7 +86,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`HostError`] if the system gives no address space or no memory file of the size asked for.
+    /// [`HostError`] if the system has no address space or no memory file of the size asked for.
     pub fn new(config: &HostConfig) -> Result<Self, HostError> {
         let (tables, bytes) = (config.max_tables, config.huge_bytes);
         let no_tables = |source| HostError::Tables { tables, source };
@@ -116,7 +117,8 @@ impl Host {
         })
     }
 
-    /// Do read sections pass a compiler fence only? They do where `membarrier(2)` is there and allowed.
+    /// Do read sections pass only a compiler fence? They do if `membarrier(2)` exists and is
+    /// allowed.
     #[must_use]
     pub fn uses_membarrier(&self) -> bool {
         self.barriers.is_expedited()
@@ -130,7 +132,8 @@ impl Host {
         Usage { tables, tables_peak, huge_2m, huge_1g }
     }
 
-    /// The memory file that holds all huge pages, if they have contents: what a virtual machine would map.
+    /// The memory file that holds all huge pages, if they have contents. A virtual machine can map
+    /// it.
     #[must_use]
     pub fn memory_file(&self) -> Option<BorrowedFd<'_>> {
         match &self.memory {
@@ -145,17 +148,20 @@ impl Host {
         arena::offset(frame)
     }
 
-    /// Lets so many page tables more be allocated, then none until told otherwise; all of them if `None`.
+    /// Lets that many more page tables be allocated, and none after them until the next call. All
+    /// of them if `None`.
     pub fn fail_tables_after(&self, allocations: Option<u64>) {
         self.budgets.tables.set(allocations);
     }
 
-    /// Lets so many huge pages more be allocated, then none until told otherwise; all of them if `None`.
+    /// Lets that many more huge pages be allocated, and none after them until the next call. All of
+    /// them if `None`.
     pub fn fail_huge_after(&self, allocations: Option<u64>) {
         self.budgets.huge.set(allocations);
     }
 
-    /// Lets so many address spaces more be made, then none until told otherwise; all of them if `None`.
+    /// Lets that many more address spaces be made, and none after them until the next call. All of
+    /// them if `None`.
     pub fn fail_contexts_after(&self, allocations: Option<u64>) {
         self.budgets.contexts.set(allocations);
     }
@@ -263,7 +269,8 @@ unsafe impl Platform for Host {
 
     #[inline]
     unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
-        // SAFETY: the caller promises that the frame is one of the arena's, and there is a record for each of them.
+        // SAFETY: by the contract of this function the arena has the frame, and there is a record
+        // for each of its frames.
         unsafe { self.page_records.at(arena::unit(frame).wrapping_mul(size_of::<PageRecord>())) }.cast()
     }
 
@@ -271,8 +278,8 @@ unsafe impl Platform for Host {
         self.huge.contains(frame)
     }
 
-    // The five methods below do without: they remember which pages are still zero, and move whole pages by the processor's
-    // string instructions.
+    // The five methods below do not use `huge_bytes`: they remember which pages are still zero, and
+    // move whole pages with the processor's string instructions.
     unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
         None
     }

@@ -12,7 +12,7 @@
 //! | processors | [`Cpu`], as many as there are threads |
 //! | TLB flush | a generation, and a wait for the accesses that are under way |
 //!
-//! For platforms of one's own that can run in user space there is [`checked`], which tests them.
+//! [`checked`] tests other platforms that can run in user space.
 //!
 //! # Example
 //!

@@ -1,7 +1,7 @@
-//! Loads for the tests of platforms: a processor without anything but a TLB, on the thread that asks.
+//! Loads for the tests of platforms: a processor with only a TLB, on the calling thread.
 //!
-//! [`Cpu`](crate::Cpu) is the one to run programs on. It belongs to systems made of [`Host`] itself, and faults by itself; the
-//! programs that check a platform want neither.
+//! Programs run on [`Cpu`](crate::Cpu), which belongs to systems made of [`Host`] itself and
+//! resolves its faults. The programs that check a platform need neither.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,7 +15,8 @@ use crate::checked::Loads;
 use crate::{Host, MmContext};
 
 thread_local! {
-    /// Translations by the generation they are of and by the page. No two address spaces have a generation in common.
+    /// Translations, by their generation and page. No two address spaces have a generation in
+    /// common.
     static TLB: RefCell<HashMap<(u64, u64), (HugeFrame, HugeSize)>> = RefCell::default();
 }
 
@@ -28,8 +29,8 @@ impl Loads for Host {
         TLB.with_borrow_mut(|tlb| tlb.insert(key, (frame, size)));
         let mut byte = [0];
         let offset = address.as_u64() & (size.bytes() - 1);
-        // SAFETY: the page was mapped when the entry was read, and by the contract nothing has gone on since, or it was and a
-        // flush has been forgotten: the host's memory stays mapped all the same.
+        // SAFETY: the page was mapped when the entry was read. By the contract nothing has changed
+        // it since, or a flush was forgotten; the host's memory stays mapped in either case.
         unsafe { self.read_huge(frame, offset, &mut byte) };
         Some(byte[0])
     }
@@ -48,7 +49,7 @@ impl Host {
         };
         let mut frame = root;
         for &shift in shifts {
-            // SAFETY: the root, or what an entry says is a table.
+            // SAFETY: the frame is the root's, or that of a table that an entry points to.
             let entries = unsafe { self.table_entries(frame) };
             // SAFETY: likewise; entries are atomics.
             let entries = unsafe { entries.as_ref() };

@@ -1,23 +1,27 @@
-//! The memory management unit of a soft CPU: from an address to memory, by the TLB or by a walk.
+//! The memory management unit of a soft CPU: finds memory for an address, by the TLB or by a walk.
 //!
 //! # Protocol
 //!
-//! An access is made between the two marks that a TLB flush waits for (see `context.rs`); inside, the processor finds its
-//! translation in the TLB or walks, under RCU, to an entry that it reads confirmed, and then touches memory. That entry
-//! or translation was the address space's own after the access began, and whoever takes it away flushes before the page
-//! goes elsewhere, so the flush waits until the access is over: no load or store ever reaches a page that has been given
-//! to somebody else.
+//! An access is made between the two marks that a TLB flush waits for (see `context.rs`). Inside,
+//! the processor finds its translation in the TLB, or walks under RCU to an entry, reads it and
+//! confirms the read. Then it accesses memory.
 //!
-//! Inside an access the processor must wait for nobody, since the one who flushes may hold the very lock. It sets the
-//! accessed and dirty bits as real processors do: in passing, by compare-and-swap, without the table lock, and at any moment.
-//! If the entry has changed since it was read, the exchange fails, nothing is written, and the processor walks again. So
-//! whatever changes an entry meets bits here that appear under its hands, as on a real machine.
+//! That entry or translation belonged to the address space after the access began. An operation
+//! that takes it away flushes before the page is reused, and the flush waits until the access is
+//! over. So no load or store reaches a page that belongs to another user by then.
 //!
-//! The table may be unshared between the read and the exchange. The entry that gets the bits is then another address space's,
-//! and it says the same: it maps the page that is accessed. Unsharing flushes before anything else can become of the page
-//! or the table, and the flush waits for the access.
+//! Inside an access the processor must not wait, since the flushing thread may hold any lock. It
+//! sets the accessed and dirty bits as real processors do: by compare-and-swap, without the table
+//! lock, at any moment. If the entry has changed since it was read, the exchange fails, nothing is
+//! written, and the processor walks again. So code that changes an entry must expect these bits to
+//! change at any moment, as on a real machine.
 //!
-//! An entry that is not there or does not allow the access is a fault. It is resolved outside: it sleeps.
+//! The table may be unshared between the read and the exchange. The entry that gets the bits then
+//! belongs to another address space, and it maps the same page. Unsharing flushes before the page
+//! or the table is reused, and the flush waits for the access.
+//!
+//! A missing entry, or one that does not allow the access, is a fault. It is resolved outside the
+//! access, since resolving it sleeps.
 
 use core::fmt;
 
@@ -39,7 +43,8 @@ use crate::context::Attachment;
 use crate::cpu::CpuStats;
 use crate::tlb::{Rights, Tlb, Translation};
 
-/// A processor's way to the memory of one address space, to which it is attached until it is dropped.
+/// Gives a processor access to the memory of one address space. The processor is attached until
+/// this is dropped.
 pub(crate) struct Mmu {
     space: Arc<AddressSpace<Host>>,
     attachment: Attachment,
@@ -47,7 +52,7 @@ pub(crate) struct Mmu {
     stats: CpuStats,
 }
 
-/// Where in a page an access goes.
+/// The place in a page that an access goes to.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) frame: HugeFrame,
@@ -68,7 +73,7 @@ enum Walk<R> {
     /// The entry changed before its accessed or dirty bit was set.
     Changed,
     Fault,
-    /// The table was taken away meanwhile.
+    /// The table was unshared or detached meanwhile.
     Retry,
 }
 
@@ -86,8 +91,8 @@ impl Mmu {
         self.stats
     }
 
-    /// Does `work` at the place of `address` in memory, as one access, once that is allowed. `work` takes no lock and
-    /// waits for nobody.
+    /// Runs `work` on the memory at `address`, as one access, once the access is allowed. `work`
+    /// takes no lock and does not wait.
     #[inline]
     pub(crate) fn access<R>(
         &mut self,
@@ -142,7 +147,8 @@ impl Mmu {
         let mm = self.space.mm();
         let host = mm.hugetlb().platform();
         let section = task.rcu_read_lock();
-        // After the section, and so left before it: leaving a section may run callbacks, which take locks.
+        // Declared after the section, so the access ends first: leaving a section may run
+        // callbacks, which take locks.
         let inside = self.attachment.enter(mm.context(), host);
         let found = leaf_offset(&section, mm, address).expect("the task belongs to another system");
         let Some((slot, size)) = found else {
@@ -150,7 +156,7 @@ impl Mmu {
         };
         let leaf = match slot.read() {
             Ok(Entry::Leaf(leaf)) => leaf,
-            // A table took the place of a leaf, or of nothing, since the walk looked.
+            // A table replaced a leaf, or an empty entry, since the walk.
             Ok(Entry::Table(_)) | Err(_) => return Walk::Retry,
             Ok(Entry::None | Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Marker) => return Walk::Fault,
         };
@@ -163,7 +169,7 @@ impl Mmu {
             return Walk::Changed;
         }
         let leaf = leaf.with(seen);
-        // A translation may be used for stores only if that needs no more marking: the dirty bit is set already.
+        // A translation may be used for stores only if the dirty bit is already set.
         let dirty = leaf.flags.contains(LeafFlags::DIRTY);
         let rights = Rights { write: rights(leaf).write && dirty, ..rights(leaf) };
         let translation = Translation { frame: leaf.frame, size, rights };
@@ -193,11 +199,11 @@ fn rights(leaf: Leaf) -> Rights {
     Rights { write: leaf.is_writable(), execute: !leaf.flags.contains(LeafFlags::NO_EXECUTE) }
 }
 
-/// Sets bits of the entry, if it still is the one that was read. Waits for nobody. The caller is in a read section, so the
-/// tables on the way stay, and inside an access.
+/// Sets bits of the entry, if the entry has not changed since it was read. Does not wait. The
+/// caller is inside an access, and in a read section, which keeps the tables on the way.
 fn set_bits(mm: &Mm<Host>, address: VirtAddr, size: HugeSize, leaf: Leaf, bits: LeafFlags) -> bool {
     let (read, wanted) = (RawEntry::from(Entry::Leaf(leaf)), RawEntry::from(Entry::Leaf(leaf.with(bits))));
-    // Release: whoever reads the bits knows that the page was used, by what came before on this processor.
+    // Release: a reader of the bits comes after this processor's earlier uses of the page.
     word(mm, address, size).is_some_and(|word| {
         word.compare_exchange(read.bits(), wanted.bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     })
@@ -212,9 +218,10 @@ fn word(mm: &Mm<Host>, address: VirtAddr, size: HugeSize) -> Option<&AtomicU64> 
     };
     let mut frame = mm.root_frame();
     for &level in above {
-        // SAFETY: a root, or a table that an entry pointed to in the caller's read section: allocated.
+        // SAFETY: the frame is that of a root, or of a table that an entry pointed to in the
+        // caller's read section, so it is allocated.
         let table = unsafe { host.table_entries(frame) };
-        // SAFETY: as above, and it stays so as long as the section; its entries are atomics.
+        // SAFETY: as above, and it stays allocated as long as the section. Its entries are atomics.
         let table: &[AtomicU64; ENTRIES] = unsafe { table.as_ref() };
         let word = &table[(address.as_u64() >> level.shift()) as usize % ENTRIES];
         if level == Level::of_leaf(size) {

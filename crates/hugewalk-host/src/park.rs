@@ -3,13 +3,14 @@
 use hugewalk::sync::Parker;
 use parking_lot::{Condvar, Mutex};
 
-/// A token, and a condition that it is there.
+/// A token, and a condition variable that signals it.
 pub struct Park {
     token: Mutex<bool>,
     put: Condvar,
 }
 
-// SAFETY: the token is put and taken under a mutex, which carries what came before over to the task that takes it.
+// SAFETY: the token is put and taken under a mutex, which orders everything before the put before
+// everything after the take.
 unsafe impl Parker for Park {
     fn new() -> Self {
         Self { token: Mutex::new(false), put: Condvar::new() }

@@ -4,15 +4,15 @@ use core::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Calls this close together belong to one wait.
+/// Calls no further apart than this belong to one wait.
 const ONE_WAIT: Duration = Duration::from_millis(1);
-/// So many yields before a wait sleeps.
+/// How often a wait yields before it sleeps.
 const YIELDS: u32 = 64;
 /// The sleep; the kernel's timer slack adds about as much.
 const NAP: Duration = Duration::from_micros(50);
 
-/// Lets others run: yields at first, and sleeps when the wait gets long, so that a reader that was preempted gets the
-/// processor even on a small machine.
+/// Lets other threads run: yields at first, and sleeps when the wait gets long. So a reader that
+/// was preempted gets the processor even on a small machine.
 pub(crate) fn pause() {
     thread_local! {
         static WAIT: Cell<Option<(Instant, u32)>> = const { Cell::new(None) };

@@ -1,4 +1,4 @@
-//! Ranges of address space that become memory as they are touched.
+//! Ranges of address space that use memory only where they are touched.
 
 use core::ptr::{self, NonNull};
 use std::io;
@@ -6,7 +6,8 @@ use std::os::fd::BorrowedFd;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-/// A mapped range, all zero where nothing was written yet. Memory is used page by page as it is touched.
+/// A mapped range, all zero where nothing was written yet. It uses memory page by page, as it is
+/// touched.
 ///
 /// # Invariants
 ///
@@ -17,8 +18,8 @@ pub(crate) struct Reservation {
     bytes: usize,
 }
 
-// SAFETY: the value owns an address range; what lies there is reached through raw pointers only, whose users answer
-// for the threads they are on.
+// SAFETY: the value owns an address range. The memory there is accessed through raw pointers only,
+// and their users answer for the threads they are on.
 unsafe impl Send for Reservation {}
 // SAFETY: as for `Send`; every method only reads the two numbers.
 unsafe impl Sync for Reservation {}
@@ -33,7 +34,7 @@ impl Reservation {
         Self::new(start.cast(), bytes)
     }
 
-    /// The first `bytes` of a file, shared with whoever else maps it.
+    /// The first `bytes` of a file, shared with all other mappings of the file.
     pub(crate) fn of_file(file: BorrowedFd<'_>, bytes: u64) -> io::Result<Self> {
         let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
@@ -52,7 +53,8 @@ impl Reservation {
         Ok(Self { start, bytes })
     }
 
-    /// The address `offset` bytes into the range. A walk comes through here at every level, and waits for the addition.
+    /// The address `offset` bytes into the range. A walk uses this at every level, and waits for
+    /// the addition.
     ///
     /// # Safety
     ///
@@ -60,7 +62,8 @@ impl Reservation {
     #[inline]
     pub(crate) unsafe fn at(&self, offset: usize) -> NonNull<u8> {
         debug_assert!(offset <= self.bytes, "{offset:#x} lies outside of {:#x} bytes", self.bytes);
-        // SAFETY: by the type invariants the range is one mapping, and the caller promises that the offset lies inside.
+        // SAFETY: by the type invariants the range is one mapping, and by the contract of this
+        // function the offset lies inside.
         unsafe { self.start.add(offset) }
     }
 
@@ -80,7 +83,8 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: by the type invariants the range is ours; pointers into it are not used after the host.
+        // SAFETY: by the type invariants the range belongs to this value; pointers into it are not
+        // used after the host is gone.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
         debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
     }
@@ -94,7 +98,7 @@ mod tests {
     fn a_terabyte_is_reserved_without_using_memory() {
         let range = Reservation::anonymous(1 << 40).unwrap();
         let last = range.span((1 << 40) - 1, 1);
-        // SAFETY: the byte lies in the mapping, and nobody else knows it.
+        // SAFETY: the byte lies in the mapping, and nothing else knows it.
         assert_eq!(unsafe { last.read() }, 0);
     }
 

@@ -1,7 +1,7 @@
 //! The frames of page tables: pages of one reserved range, and a record for each in another.
 //!
-//! Frame `n` lies `n` pages into the range, so that a walk gets from an entry to the next table by one addition. Frame 0
-//! is never handed out: an entry that points there is a mistake that shows.
+//! Frame `n` lies `n` pages into the range, so a walk gets from an entry to the next table by one
+//! addition. Frame 0 is never allocated: an entry that points there is a mistake that shows.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -22,8 +22,10 @@ const MAX_TABLES: u64 = u32::MAX as u64;
 ///
 /// # Invariants
 ///
-/// `max_tables` is at most [`MAX_TABLES`]. A frame is either allocated, and its page and record are the allocator's caller's;
-/// or it lies in the free list or beyond `fresh`, and its page is the arena's.
+/// `max_tables` is at most [`MAX_TABLES`]. A frame is in one of two states:
+///
+/// - allocated: its page and its record belong to the caller of `alloc`;
+/// - in the free list or beyond `fresh`: its page belongs to the arena.
 pub(crate) struct TableArena<R> {
     pages: Reservation,
     records: Reservation,
@@ -32,12 +34,13 @@ pub(crate) struct TableArena<R> {
     record: PhantomData<fn() -> R>,
 }
 
-/// Which frames are free. Freed ones are linked through the first entry of their page, so that freeing needs no memory
-/// and the page that is handed out next is the one most likely to be in the cache.
+/// Which frames are free. Freed ones are linked through the first entry of their page, so that
+/// freeing needs no memory. The page freed last, which is most likely in the cache, is allocated
+/// first.
 struct Frames {
     /// The frame freed last; 0 if there is none.
     free: u64,
-    /// The first frame that was never handed out: its page is still all zero.
+    /// The first frame that was never allocated: its page is still all zero.
     fresh: u64,
     in_use: u64,
     peak: u64,
@@ -76,8 +79,9 @@ impl<R> TableArena<R> {
         frames.peak = frames.peak.max(frames.in_use);
         drop(frames);
         if reused {
-            // SAFETY: the page lies in the arena, which only hands out frames from 1 to `max_tables`. By the type
-            // invariants it was the arena's, and the caller does not have it yet, so nobody else reaches it.
+            // SAFETY: the page lies in the arena, which allocates frames from 1 to `max_tables`
+            // only. By the type invariants it belonged to the arena, and the caller does not have
+            // it yet, so nothing else reaches it.
             let entries = unsafe { self.entries(frame) }.cast::<u64>();
             // SAFETY: as above.
             unsafe { entries.write_bytes(0, ENTRIES) };
@@ -89,11 +93,11 @@ impl<R> TableArena<R> {
     ///
     /// # Safety
     ///
-    /// `frame` came from [`alloc`](Self::alloc), and nobody reaches it any more.
+    /// `frame` came from [`alloc`](Self::alloc), and nothing reaches it any more.
     pub(crate) unsafe fn free(&self, frame: TableFrame) {
         let mut frames = self.frames.lock();
-        debug_assert!(frame.0 != 0 && frame.0 < frames.fresh, "{frame:?} was never handed out");
-        // INVARIANT: the caller gives the page up, and it enters the list under the lock.
+        debug_assert!(frame.0 != 0 && frame.0 < frames.fresh, "{frame:?} was never allocated");
+        // INVARIANT: the caller gives up the page, which enters the list under the lock.
         self.link(frame).store(frames.free, Ordering::Relaxed);
         frames.free = frame.0;
         frames.in_use -= 1;
@@ -117,8 +121,9 @@ impl<R> TableArena<R> {
     /// `frame` came from [`alloc`](Self::alloc).
     #[inline]
     pub(crate) unsafe fn record(&self, frame: TableFrame) -> NonNull<R> {
-        // By 32 bits of the frame, which are all it has. The compiler then makes this place and that of the entries out of the
-        // table's entry each by itself, and a walk waits for one instruction between two loads, instead of three.
+        // Frames have 32 bits. The compiler computes this place and that of the entries from the
+        // table's entry independently, so a walk waits for one instruction between two loads
+        // instead of three.
         let number = frame.0 as u32 as usize;
         // SAFETY: frames are handed out up to `max_tables`, for which the range was made.
         unsafe { self.records.at(number.wrapping_mul(size_of::<R>())) }.cast()
@@ -131,8 +136,8 @@ impl<R> TableArena<R> {
     }
 
     fn link(&self, frame: TableFrame) -> &AtomicU64 {
-        // SAFETY: only asked for frames that are or were allocated, so it lies in the arena, is aligned, and is zero or
-        // was written as an atomic.
+        // SAFETY: called only for frames that are or were allocated, so it lies in the arena, is
+        // aligned, and is zero or was written as an atomic.
         let entries = unsafe { self.entries(frame) };
         // SAFETY: as above.
         unsafe { entries.cast().as_ref() }

@@ -16,9 +16,10 @@ thread_local! {
 }
 
 struct Readers {
-    /// Their domains, by address.
+    /// The domains of these readers, by address.
     domains: Vec<usize>,
-    /// And so many of whatever domains, for which there was no memory in the list.
+    /// How many more readers there are, of unknown domains, because the list had no memory for
+    /// them.
     unlisted: usize,
 }
 
@@ -49,8 +50,9 @@ pub fn task<P: Platform<Rcu: KnowsThreads>>(hugetlb: &Arc<Hugetlb<P>>) -> Result
     if hugetlb.rcu().has_reader_here().ok_or(TaskError::ThreadEnds)? {
         return Err(TaskError::HasOne);
     }
-    // SAFETY: every task registers a reader with the domain of its system, on the thread that makes it and has it until
-    // it is dropped. This thread has no reader of this domain, so it has no task of this system.
+    // SAFETY: every task registers a reader with the domain of its system, on the thread that makes
+    // it, and keeps it until the task is dropped. This thread has no reader of this domain, so it
+    // has no task of this system.
     Ok(unsafe { Task::new(hugetlb) }?)
 }
 
@@ -58,13 +60,14 @@ pub fn task<P: Platform<Rcu: KnowsThreads>>(hugetlb: &Arc<Hugetlb<P>>) -> Result
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// The thread has a task of this system already. What sleeps with one task must not be inside a read section of another.
+    /// The thread has a task of this system already. With two, the thread could sleep by one task
+    /// while it is in a read section of the other.
     #[error("this thread has a task of this system already")]
     HasOne,
     /// The thread is about to end: its thread-local values are being dropped.
     #[error("the thread is about to end")]
     ThreadEnds,
-    /// No memory for it.
+    /// No memory for the task.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
 }
@@ -84,7 +87,7 @@ pub unsafe trait KnowsThreads {
     fn has_reader_here(&self) -> Option<bool>;
 }
 
-// SAFETY: `register` notes each reader, and only `unregister` strikes one out.
+// SAFETY: `register` notes each reader, and only `unregister` removes the note.
 unsafe impl<R> KnowsThreads for OnePerThread<R> {
     fn has_reader_here(&self) -> Option<bool> {
         let any = |mine: &Readers| mine.unlisted > 0 || mine.domains.contains(&self.domain());
@@ -100,8 +103,8 @@ unsafe impl<R: KnowsThreads> KnowsThreads for HandleRcu<R> {
 }
 
 impl<R> OnePerThread<R> {
-    /// A number that no other domain has that is alive. It is asked for only once the domain is where it stays: inside the
-    /// reference-counted system.
+    /// A number that no other living domain has. It is used only once the domain has its final
+    /// address, inside the reference-counted system.
     fn domain(&self) -> usize {
         ptr::from_ref(self).addr()
     }
@@ -120,7 +123,7 @@ unsafe impl<B: Barriers, R: Rcu<B>> Rcu<B> for OnePerThread<R> {
         // A thread that is about to end has no list any more. `task` makes no task there.
         let _ = MINE.try_with(|mine| {
             let mut mine = mine.borrow_mut();
-            // Does not fail for want of room: the end of a system needs a reader.
+            // Running out of room is not an error here, because the end of a system needs a reader.
             if mine.domains.try_reserve(1).is_ok() {
                 mine.domains.push(self.domain());
             } else {
@@ -131,7 +134,7 @@ unsafe impl<B: Barriers, R: Rcu<B>> Rcu<B> for OnePerThread<R> {
     }
 
     unsafe fn unregister(&self, host: &B, reader: R::Reader) {
-        // Without the list there is nobody left to be refused.
+        // Without the list, the thread is about to end, and gets no further task.
         let _ = MINE.try_with(|mine| {
             let mut mine = mine.borrow_mut();
             match mine.domains.iter().position(|&domain| domain == self.domain()) {

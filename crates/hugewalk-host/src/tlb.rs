@@ -12,8 +12,8 @@ const LARGE_SETS: usize = 4;
 
 /// The translations of one address space that one processor remembers.
 ///
-/// Each carries the generation it was looked up under and counts only while that is the address space's: a flush drops
-/// them all without touching one.
+/// Each carries the generation that it was looked up under, and counts only while the address space
+/// has that generation. So a flush drops them all without touching one.
 #[derive(Debug)]
 pub(crate) struct Tlb {
     small: [Set; SMALL_SETS],
@@ -23,7 +23,7 @@ pub(crate) struct Tlb {
 #[derive(Clone, Copy, Debug)]
 struct Set {
     ways: [Way; WAYS],
-    /// Which way gives place next.
+    /// Which way is replaced next.
     victim: usize,
 }
 
@@ -70,7 +70,8 @@ impl Tlb {
         Self { small: [set; SMALL_SETS], large: [set; LARGE_SETS] }
     }
 
-    /// The translation of an address that was looked up under this generation, if it allows the access.
+    /// The translation of an address, if it was looked up under this generation and allows the
+    /// access.
     #[inline]
     pub(crate) fn lookup(&self, address: VirtAddr, generation: u64, access: Access) -> Option<Translation> {
         let find = |set: &Set, size| {
@@ -83,7 +84,8 @@ impl Tlb {
         small.or_else(|| find(&self.large[set(address, HugeSize::Size1G, LARGE_SETS)], HugeSize::Size1G))
     }
 
-    /// Remembers a translation in place of one that is out of date, of the same page, or the set's oldest.
+    /// Remembers a translation. It replaces one of the same page, one that is out of date, or the
+    /// set's oldest.
     pub(crate) fn insert(&mut self, address: VirtAddr, generation: u64, translation: Translation) {
         let size = translation.size;
         let set = match size {

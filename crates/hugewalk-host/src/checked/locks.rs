@@ -1,12 +1,15 @@
-//! Locks that tell in which order they are taken, and whether they sleep where nothing may.
+//! Locks that record the order in which they are taken, and report sleeping where it is not
+//! allowed.
 //!
 //! # Orders
 //!
-//! Two places in the code that ever take the same lock take locks of one *class*. With a lock of class A held, a thread that
-//! waits for one of class B says that A comes before B. If A can be reached from B by what was said before, two threads can
-//! wait for each other, whether or not they did this time. Within a class, locks are told apart one by one.
+//! Two places in the code that ever take the same lock take locks of one *class*. If a thread holds
+//! a lock of class A and waits for one of class B, that records that A comes before B. If earlier
+//! records lead from B to A, two threads can wait for each other, whether or not they did this
+//! time. Locks of one class are told apart one by one.
 //!
-//! A lock that is only tried waits for nobody, and says nothing; held, it counts.
+//! Trying a lock does not wait, so it records no order. A lock that was tried and is held counts as
+//! held.
 
 use core::cell::RefCell;
 use core::panic::Location;
@@ -21,7 +24,7 @@ use super::thread::{may_call, may_sleep_in, spins, with_ledger};
 
 type Site = &'static Location<'static>;
 
-/// A lock that this thread has.
+/// A lock that this thread holds.
 #[derive(Clone, Copy)]
 struct Held {
     id: u64,
@@ -32,21 +35,22 @@ thread_local! {
     static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
 }
 
-/// In which orders the locks of a platform were taken.
+/// The orders in which the locks of a platform were taken.
 #[derive(Debug, Default)]
 pub(super) struct Order(Mutex<Graph>);
 
 #[derive(Debug, Default)]
 struct Graph {
-    /// Sites of one class, by union: each leads to another of its class, the last one to itself.
+    /// Sites of one class, as a union-find: each leads to another of its class, the last one to
+    /// itself.
     classes: HashMap<Site, Site>,
     /// Where a lock was taken first.
     sites: HashMap<u64, Site>,
-    /// A lock was waited for at the second site with one held that was taken at the first.
+    /// A thread waited for a lock at the second site while it held one taken at the first.
     edges: HashSet<(Site, Site)>,
-    /// Edges that were found to close no circle, by what is known.
+    /// Edges known to close no circle, as far as the records go.
     clean: HashSet<(Site, Site)>,
-    /// The same lock by lock, within a class.
+    /// The same for single locks within a class.
     pairs: HashMap<(u64, u64), (Site, Site)>,
     told: HashSet<(Site, Site)>,
 }
@@ -72,7 +76,7 @@ impl Graph {
         }
     }
 
-    /// How the class of `to` was reached from the class of `from`: the edges on the way.
+    /// The edges that lead from the class of `from` to the class of `to`.
     fn way(&self, from: Site, to: Site) -> Option<Vec<(Site, Site)>> {
         let (start, goal) = (self.class(from), self.class(to));
         let mut ways = vec![(start, Vec::new())];
@@ -92,7 +96,8 @@ impl Graph {
         None
     }
 
-    /// A lock is waited for with another one held. The way by which the other order came about, if it did.
+    /// Records that a lock is waited for with another one held. Returns the edges of the opposite
+    /// order, if there is one.
     fn waits(&mut self, held: Held, id: u64, site: Site) -> Option<Vec<(Site, Site)>> {
         if self.class(held.site) == self.class(site) {
             self.pairs.entry((held.id, id)).or_insert((held.site, site));
@@ -119,7 +124,8 @@ fn in_words(way: &[(Site, Site)]) -> String {
     way.iter().map(step).collect::<Vec<_>>().join(", and ")
 }
 
-/// A number that no other lock has; given when the lock is first taken, so that a lock can be made in a constant.
+/// A number that no other lock has. It is given when the lock is first taken, so that a lock can be
+/// made in a constant.
 #[derive(Debug)]
 struct Id(AtomicU64);
 
@@ -139,7 +145,7 @@ impl Id {
             .map_or_else(|id| id, |_| fresh)
     }
 
-    /// Before the lock is taken, by waiting for it if need be.
+    /// Called before the lock is taken by waiting for it.
     fn waits(&self, call: &'static str, site: Site) {
         may_call(call, site);
         let id = self.get();
@@ -167,7 +173,7 @@ impl Id {
         HELD.with_borrow_mut(|held| held.push(Held { id: self.get(), site }));
     }
 
-    /// The lock is let go.
+    /// The lock is released.
     fn lets_go(&self) {
         let id = self.get();
         // The thread may be ending.
@@ -189,7 +195,7 @@ macro_rules! mutex {
             id: Id,
         }
 
-        // SAFETY: the lock is the one inside.
+        // SAFETY: it passes everything on to the lock inside.
         unsafe impl<L: RawMutex> RawMutex for $name<L> {
             #[allow(clippy::declare_interior_mutable_const)]
             const INIT: Self = Self { lock: L::INIT, id: Id::NONE };
@@ -233,15 +239,16 @@ macro_rules! mutex {
 }
 
 mutex! {
-    /// A spinning lock of the engine's, watched.
+    /// A spinning lock of the engine, watched.
     WatchedSpin, before: |_: Site| (), spins: true
 }
 mutex! {
-    /// A sleeping lock of the engine's, watched.
+    /// A sleeping lock of the engine, watched.
     WatchedMutex, before: |site| may_sleep_in("lock", site), spins: false
 }
 
-/// A sleeping reader/writer lock of the engine's, watched. A queued writer may hold up readers, so reading counts as writing.
+/// A sleeping reader/writer lock of the engine, watched. A queued writer may hold up readers, so
+/// reading counts as writing.
 #[derive(Debug)]
 pub struct WatchedRwLock<L> {
     lock: L,
@@ -266,7 +273,7 @@ impl<L> WatchedRwLock<L> {
     }
 }
 
-// SAFETY: the lock is the one inside.
+// SAFETY: it passes everything on to the lock inside.
 unsafe impl<L: RawRwLock> RawRwLock for WatchedRwLock<L> {
     #[allow(clippy::declare_interior_mutable_const)]
     const INIT: Self = Self { lock: L::INIT, id: Id::NONE };

@@ -26,16 +26,16 @@ impl What {
     }
 }
 
-/// Frames in use, and places that are known.
+/// The frames in use, and the addresses that are known.
 #[derive(Debug, Default)]
 pub(super) struct Memory(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Frames in use, by the first: how many base pages, and whether it is a table.
+    /// Frames in use, by the first frame: how many base pages, and whether it is a table.
     used: BTreeMap<u64, (u64, bool)>,
     places: HashMap<(What, u64), usize>,
-    /// The same by address: where it ends, and what it is.
+    /// The same by address: the end, and what lies there.
     taken: BTreeMap<usize, (usize, (What, u64))>,
     /// Pages that were allocated at least once.
     known: HashMap<u64, HugeSize>,
@@ -59,7 +59,7 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A table is handed out. What is wrong with it, if anything is.
+    /// Notes that a table was allocated. An error says what is wrong with it.
     pub(super) fn add_table(&self, frame: TableFrame) -> Result<(), Finding> {
         if !frame.fits() {
             return Err(Finding::TooWide { frame: frame.0 });
@@ -79,7 +79,7 @@ impl Memory {
         state.forget((What::TableRecord, frame.0));
     }
 
-    /// A huge page is handed out. Is it the first time?
+    /// Notes that a huge page was allocated. True if it is the first time.
     pub(super) fn add_page(&self, frame: HugeFrame, size: HugeSize) -> Result<bool, Finding> {
         if !frame.fits(size) {
             let wide = !TableFrame(frame.0).fits();
@@ -104,12 +104,13 @@ impl Memory {
         state.forget((What::Contents, frame.0));
     }
 
-    /// The size that a page in use was taken with.
+    /// The size that a page in use was allocated with.
     pub(super) fn size_of(&self, frame: HugeFrame) -> HugeSize {
         self.lock().known.get(&frame.0).copied().unwrap_or(HugeSize::Size2M)
     }
 
-    /// Something of a frame is said to lie at `address`. Where it was said to lie before, and what is wrong.
+    /// Notes that the platform placed a part of a frame at `address`. An error has the address
+    /// before, if there was one, and what is wrong.
     pub(super) fn place(
         &self,
         what: What,

@@ -1,7 +1,8 @@
-//! A platform that looks over another one's shoulder, and programs to run on it.
+//! A platform that checks another platform, and programs to run on it.
 //!
-//! The contract of [`Platform`] is what the engine's `unsafe` code rests on, and no compiler checks it. [`Checked`] passes each
-//! call on to a platform and looks at what comes of it. In a test of an embedder's:
+//! The engine's `unsafe` code relies on the contract of [`Platform`], which no compiler checks.
+//! [`Checked`] passes each call on to a platform and checks the result. In the tests of an
+//! embedder:
 //!
 //! ```
 //! # mod test {
@@ -10,7 +11,7 @@
 //! # }
 //! ```
 //!
-//! which is one test for each of the [`programs`]. Or around a program of one's own:
+//! This makes one test for each of the [`programs`]. `Checked` also runs under any other program:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -32,25 +33,30 @@
 //!
 //! # What it reports
 //!
-//! Each [`Report`] has the call, the line that called, and with `RUST_BACKTRACE=1` the whole way there.
+//! Each [`Report`] names the call and the line of the caller, and with `RUST_BACKTRACE=1` has a
+//! backtrace.
 //!
-//! - A frame that is handed out twice, is not aligned, or does not fit into an entry. The engine is told that there is no memory.
+//! - A frame that is allocated twice, is not aligned, or does not fit into an entry. The engine is
+//!   told that there is no memory.
 //! - Records, entries and contents that move, overlap or are not aligned; a page's record that is not zero before its first use.
 //! - A new table that is not zero. It is zeroed, and the program goes on.
-//! - Pages that `zero_huge` and `copy_huge` left with other contents, looked at in a few places.
-//! - A callback that calls back into the engine: into the platform, its RCU, or a lock of the engine's.
-//! - Sleeping in an atomic section or in a callback: in a sleeping lock of the engine's, in `pause`, in `park`, or while waiting for a
-//!   grace period. A platform that sleeps in ways of its own calls [`may_sleep`] there.
-//! - Locks that are taken in both orders, whether or not anything hung this time; also those that a program takes itself,
-//!   such as [`mmap_read`](hugewalk::AddressSpace::mmap_read).
+//! - Pages that `zero_huge` or `copy_huge` left with wrong contents, as far as a few samples show.
+//! - A callback that calls back into the engine: into the platform, its RCU, or a lock of the
+//!   engine.
+//! - Sleeping in an atomic section or in a callback: in a sleeping lock of the engine, in `pause`,
+//!   in `park`, or while waiting for a grace period. A platform that sleeps in other ways calls
+//!   [`may_sleep`] there.
+//! - Locks that are taken in both orders, whether or not anything hung this time. This includes
+//!   locks that a program takes itself, such as [`mmap_read`](hugewalk::AddressSpace::mmap_read).
 //! - A forgotten flush, in the programs, if the platform implements [`Loads`].
 //!
 //! # What it cannot see
 //!
-//! - A flush that is forgotten or too narrow, where the platform has no processors that a test can have load.
+//! - A flush that is forgotten or too narrow, if the platform has no processors that a test can use
+//!   for loads.
 //! - Whether memory orderings suffice on a weaker machine than the one that the test runs on.
-//! - What a platform does between its own locks: they are not watched.
-//! - Out of memory: it allocates for itself, and does not survive that.
+//! - What a platform does with its own locks: they are not watched.
+//! - Out of memory: the checker itself allocates, and panics if that fails.
 
 mod locks;
 mod memory;
@@ -84,20 +90,21 @@ pub struct Checked<P> {
     ledger: Arc<Ledger>,
 }
 
-/// A platform with processors that a test can have load a byte: what finds a forgotten flush.
+/// A platform with processors that can load a byte for a test. This finds a forgotten flush.
 pub trait Loads: Platform {
-    /// Loads the byte at `address`, as a processor that runs this address space does: by its TLB, or else by a walk from
-    /// `root`, and what it finds stays in the TLB until it is flushed. `None` if the processor would fault.
+    /// Loads the byte at `address`, as a processor that runs this address space does: by its TLB,
+    /// or by a walk from `root`. The translation that a walk finds stays in the TLB until it is
+    /// flushed. `None` if the processor would fault.
     ///
     /// # Safety
     ///
-    /// `root` is the root of an address space of this platform, which has this context. No other thread is at work on the
-    /// address space meanwhile, so its tables stay.
+    /// `root` is the root of an address space of this platform, which has this context. No other
+    /// thread works on the address space meanwhile, so its tables stay.
     unsafe fn load(&self, context: &Self::MmContext, root: TableFrame, address: VirtAddr) -> Option<u8>;
 }
 
 impl<P: Platform> Checked<P> {
-    /// Checks this platform from now on. Nothing of it is in use yet.
+    /// Checks this platform from now on. Nothing of it may be in use yet.
     #[must_use]
     pub fn new(platform: P) -> Self {
         Self { platform, memory: Memory::default(), ledger: Arc::default() }
@@ -109,13 +116,13 @@ impl<P: Platform> Checked<P> {
         &self.platform
     }
 
-    /// What was found since the last call. Of very many, the first.
+    /// What was found since the last call. Only the first of very many.
     #[must_use]
     pub fn take_reports(&self) -> Vec<Report> {
         self.ledger.log.take()
     }
 
-    /// What was found, as text; says also what was not looked at.
+    /// What was found, as text. It also says what was not checked.
     #[must_use]
     pub fn report(&self) -> String {
         in_words(&self.take_reports())
@@ -132,7 +139,7 @@ impl<P: Platform> Checked<P> {
         assert!(reports.is_empty(), "{}", in_words(&reports));
     }
 
-    /// Tables and huge pages that are handed out.
+    /// Tables and huge pages that are in use.
     #[must_use]
     pub fn in_use(&self) -> (usize, usize) {
         self.memory.in_use()
@@ -142,13 +149,13 @@ impl<P: Platform> Checked<P> {
 fn in_words(reports: &[Report]) -> String {
     let mut text = match reports.len() {
         0 => "the platform kept its contract, as far as could be seen".to_owned(),
-        count => format!("the platform broke its contract: {count} found"),
+        count => format!("the platform broke its contract: {count} findings"),
     };
     for (number, report) in reports.iter().enumerate() {
         text.push_str(&format!("\n{}. {report}", number + 1));
     }
     text.push_str(
-        "\nNot looked at: memory orderings of weaker machines, the platform's own locks, and flushes unless it implements `Loads`.",
+        "\nNot checked: memory orderings of weaker machines, the platform's own locks, and flushes unless it implements `Loads`.",
     );
     text
 }
@@ -159,8 +166,8 @@ impl<P> fmt::Debug for Checked<P> {
     }
 }
 
-/// For platforms that sleep in ways of their own: reports it if nothing may sleep here. Costs next to nothing where no
-/// checked platform is in use. Linux: `might_sleep()`.
+/// For platforms that sleep in other ways: reports sleeping if it is not allowed here. Costs almost
+/// nothing if no checked platform is in use. Linux: `might_sleep()`.
 #[track_caller]
 pub fn may_sleep() {
     thread::may_sleep_in("may_sleep", Location::caller());

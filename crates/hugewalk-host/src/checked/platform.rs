@@ -1,4 +1,4 @@
-//! The checks themselves: each method of the platform, and what must be true of what it did.
+//! The checks themselves: each method of the platform, and what must hold for its result.
 
 use core::ops::Range;
 use core::panic::Location;
@@ -18,14 +18,14 @@ use super::report::Finding;
 use super::thread::{Callback, may_sleep_in, works_on};
 use crate::OnePerThread;
 
-/// So many bytes at the ends of a page are looked at after it was zeroed or copied.
+/// How many bytes at each end of a page are checked after it was zeroed or copied.
 const SAMPLE: usize = 64;
 
 /// Where a task of a checked platform sleeps.
 #[derive(Debug)]
 pub struct WatchedParker<K>(K);
 
-// SAFETY: the parker is the one inside.
+// SAFETY: it passes everything on to the parker inside.
 unsafe impl<K: Parker> Parker for WatchedParker<K> {
     fn new() -> Self {
         Self(K::new())
@@ -50,7 +50,8 @@ impl<P: Platform> Checked<P> {
         self.ledger.log.add(finding, call, caller);
     }
 
-    /// Where something lies, by the platform: there, if it lies there always.
+    /// Checks an address that the platform returned. Returns that address if it has not changed,
+    /// otherwise the one before.
     fn placed<T>(
         &self,
         what: What,
@@ -64,13 +65,13 @@ impl<P: Platform> Checked<P> {
             Ok(()) => at,
             Err((before, finding)) => {
                 self.found(finding, call, caller);
-                // What the engine keeps there is where it was.
+                // The engine keeps its data at the address before.
                 before.and_then(|before| Some(at.with_addr(before.try_into().ok()?))).unwrap_or(at)
             }
         }
     }
 
-    /// The contents of a page are said to lie there.
+    /// Checks the address of a page's contents.
     fn contents_at(
         &self,
         frame: HugeFrame,
@@ -88,7 +89,8 @@ impl<P: Platform> Checked<P> {
     fn ends(&self, frame: HugeFrame, size: HugeSize) -> [u8; 2 * SAMPLE] {
         let mut bytes = [0; 2 * SAMPLE];
         let (head, tail) = bytes.split_at_mut(SAMPLE);
-        // SAFETY: the caller's caller answers for the frame and the size; the bytes lie inside.
+        // SAFETY: passed on to the caller, which answers for the frame and the size. The bytes lie
+        // inside the page.
         unsafe { self.platform.read_huge(frame, 0, head) };
         // SAFETY: likewise.
         unsafe { self.platform.read_huge(frame, size.bytes() - SAMPLE as u64, tail) };
@@ -120,14 +122,14 @@ unsafe impl<P: Platform> Barriers for Checked<P> {
     }
 }
 
-// SAFETY: everything is passed on to the platform. What breaks its contract in what it hands out is kept from the engine,
-// as far as that can be seen.
+// SAFETY: everything is passed on to the platform. Results that break its contract are kept from
+// the engine, as far as the checks see them.
 unsafe impl<P: Platform> Platform for Checked<P> {
     type Protocol = P::Protocol;
     type SleepMutex = WatchedMutex<P::SleepMutex>;
     type SleepRwLock = WatchedRwLock<P::SleepRwLock>;
     type Parker = WatchedParker<P::Parker>;
-    // So `hugewalk_host::task` serves every platform that is checked.
+    // With this, `hugewalk_host::task` works for every platform that is checked.
     type Rcu = OnePerThread<WatchedRcu<P::Rcu>>;
     type MmContext = P::MmContext;
 
@@ -161,7 +163,7 @@ unsafe impl<P: Platform> Platform for Checked<P> {
         // SAFETY: allocated just now.
         let entries = unsafe { self.platform.table_entries(frame) };
         let entries = self.placed(What::Entries, frame.0, entries, call, caller);
-        // SAFETY: a table that nobody else has; entries are atomics.
+        // SAFETY: the table is new, so nothing else reaches it; entries are atomics.
         let entries = unsafe { entries.as_ref() };
         let dirty = entries
             .iter()
@@ -240,7 +242,7 @@ unsafe impl<P: Platform> Platform for Checked<P> {
         let record = unsafe { self.platform.page_record(frame) };
         let record = self.placed(What::PageRecord, frame.0, record, call, caller);
         let is_zero = || {
-            // SAFETY: no system has used a page that was never allocated.
+            // SAFETY: the page was never allocated before, so no system uses it.
             let bytes = unsafe { record.cast::<[u8; size_of::<PageRecord>()]>().as_ref() };
             bytes.iter().all(|&byte| byte == 0)
         };
@@ -307,7 +309,7 @@ unsafe impl<P: Platform> Platform for Checked<P> {
         let before = self.ends(from, size);
         // SAFETY: passed on to the caller.
         unsafe { self.platform.copy_huge(from, to, size) };
-        // A processor may still write to the first page: then nothing can be said.
+        // A processor may still write to the first page. Then the contents cannot be compared.
         if before == self.ends(from, size) && self.ends(to, size) != before {
             self.found(Finding::WrongContents { frame: to }, call, caller);
         }

@@ -1,4 +1,4 @@
-//! The RCU of a checked platform: knows which threads are in a read section.
+//! The RCU of a checked platform. It knows which threads are in a read section.
 
 use core::panic::Location;
 use core::ptr::NonNull;

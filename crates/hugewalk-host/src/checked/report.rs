@@ -1,4 +1,4 @@
-//! What was found, and where it is kept.
+//! The findings, and the log that keeps them.
 
 use core::fmt;
 use core::panic::Location;
@@ -14,7 +14,7 @@ pub struct Report {
     pub finding: Finding,
     /// The method of the platform or the lock that was called.
     pub call: &'static str,
-    /// Who called it.
+    /// The location of the caller.
     pub caller: &'static Location<'static>,
     backtrace: Backtrace,
 }
@@ -23,26 +23,26 @@ pub struct Report {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Finding {
-    /// A table page was handed out that is in use already, or lies in a huge page that is.
+    /// A table page was allocated that is in use already, or lies in a huge page that is.
     TableTwice {
         /// The frame.
         frame: TableFrame,
     },
-    /// A huge page was handed out that is in use already, or overlaps one, or a table.
+    /// A huge page was allocated that is in use already, or overlaps one, or a table.
     PageTwice {
         /// The frame.
         frame: HugeFrame,
         /// The size asked for.
         size: HugeSize,
     },
-    /// A frame has a number that is not a multiple of its size.
+    /// The number of a frame is not a multiple of its page size.
     Misaligned {
         /// The frame.
         frame: HugeFrame,
         /// The size asked for.
         size: HugeSize,
     },
-    /// A frame has a number that no entry can hold.
+    /// The number of a frame does not fit into an entry.
     TooWide {
         /// The number.
         frame: u64,
@@ -53,17 +53,17 @@ pub enum Finding {
         frame: TableFrame,
         /// The first entry that is not.
         index: usize,
-        /// What it is.
+        /// The value of that entry.
         entry: u64,
     },
-    /// A record, the entries of a table, or the contents of a page were elsewhere before.
+    /// A record, the entries of a table, or the contents of a page had another address before.
     Moved {
         /// Of which frame.
         frame: u64,
         /// What.
         what: &'static str,
     },
-    /// An address is not aligned as it has to be.
+    /// An address is not aligned as it must be.
     AddressMisaligned {
         /// Of which frame.
         frame: u64,
@@ -84,12 +84,13 @@ pub enum Finding {
         /// The page.
         frame: HugeFrame,
     },
-    /// `has_page_record` is false of a page that was handed out.
+    /// `has_page_record` is false for a page that was allocated.
     NoRecord {
         /// The page.
         frame: HugeFrame,
     },
-    /// A page reads as something else than zeroes after `zero_huge`, or than the first page after `copy_huge`.
+    /// A page does not read as zeroes after `zero_huge`, or not as the first page after
+    /// `copy_huge`.
     WrongContents {
         /// The page.
         frame: HugeFrame,
@@ -99,19 +100,19 @@ pub enum Finding {
         /// The callback.
         from: &'static str,
     },
-    /// Something that may sleep was called where nothing may.
+    /// A function that may sleep was called where sleeping is not allowed.
     Slept {
         /// Where.
         inside: String,
     },
     /// Locks were taken in both orders: two threads can each wait for the other.
     BothOrders {
-        /// Where the lock was taken that is held.
+        /// Where the lock was taken that the thread holds.
         held: &'static Location<'static>,
-        /// How the other order came about, oldest first.
+        /// The edges of the opposite order, oldest first.
         before: String,
     },
-    /// A lock was taken again by the thread that holds it.
+    /// A thread took a lock that it holds already.
     TakenTwice {
         /// Where it was taken first.
         held: &'static Location<'static>,
@@ -122,19 +123,25 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TableTwice { frame } => {
-                write!(f, "table frame {:#x} was handed out, and is in use", frame.0)
+                write!(f, "table frame {:#x} was allocated, but is already in use", frame.0)
             }
             Self::PageTwice { frame, size } => {
                 write!(
                     f,
-                    "huge page {:#x} ({size:?}) was handed out, and all or part of it is in use",
+                    "huge page {:#x} ({size:?}) was allocated, but all or part of it is already in use",
                     frame.0
                 )
             }
             Self::Misaligned { frame, size } => {
-                write!(f, "huge page {:#x} was handed out, which is not a multiple of {size:?}", frame.0)
+                write!(
+                    f,
+                    "huge page {:#x} was allocated, but its frame is not a multiple of {size:?}",
+                    frame.0
+                )
             }
-            Self::TooWide { frame } => write!(f, "frame {frame:#x} was handed out, which no entry can hold"),
+            Self::TooWide { frame } => {
+                write!(f, "frame {frame:#x} was allocated, but does not fit into an entry")
+            }
             Self::TableNotZero { frame, index, entry } => {
                 write!(f, "new table {:#x} is not zero: entry {index} is {entry:#x}", frame.0)
             }
@@ -143,25 +150,25 @@ impl fmt::Display for Finding {
                 write!(f, "the {what} of frame {frame:#x} is not aligned to {to} bytes")
             }
             Self::Overlap { frame, what } => {
-                write!(f, "the {what} of frame {frame:#x} overlaps what another frame has")
+                write!(f, "the {what} of frame {frame:#x} and another frame share memory")
             }
             Self::RecordNotZero { frame } => {
                 write!(f, "the record of page {:#x} is not zero before the page's first use", frame.0)
             }
             Self::NoRecord { frame } => {
-                write!(f, "has_page_record() is false of page {:#x}, which was handed out", frame.0)
+                write!(f, "has_page_record() is false for page {:#x}, which was allocated", frame.0)
             }
             Self::WrongContents { frame } => {
-                write!(f, "page {:#x} does not have the contents that were asked for", frame.0)
+                write!(f, "page {:#x} has wrong contents after zero_huge() or copy_huge()", frame.0)
             }
             Self::CalledBack { from } => write!(f, "{from}() called back into the engine"),
-            Self::Slept { inside } => write!(f, "something that may sleep was called {inside}"),
+            Self::Slept { inside } => write!(f, "a function that may sleep was called {inside}"),
             Self::BothOrders { held, before } => write!(
                 f,
                 "locks are taken in both orders: here with the lock held that was taken at {held}; but before, {before}"
             ),
             Self::TakenTwice { held } => {
-                write!(f, "the thread holds this lock already: it took it at {held}")
+                write!(f, "the thread holds this lock already, since {held}")
             }
         }
     }
@@ -181,12 +188,12 @@ impl fmt::Display for Report {
 #[derive(Debug, Default)]
 pub(super) struct Log(Mutex<Vec<Report>>);
 
-/// More than these are counted by nobody: the first ones tell.
+/// Further findings are dropped: the first ones matter.
 const KEPT: usize = 32;
 
 impl Log {
     pub(super) fn add(&self, finding: Finding, call: &'static str, caller: &'static Location<'static>) {
-        // Taken before the lock: it allocates and reads files.
+        // The backtrace is taken before the lock, since it allocates and reads files.
         let report = Report { finding, call, caller, backtrace: Backtrace::capture() };
         let mut reports = self.lock();
         if reports.len() < KEPT {

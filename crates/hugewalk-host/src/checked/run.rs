@@ -1,4 +1,4 @@
-//! Running a program on a checked platform, and saying what came of it.
+//! Runs a program on a checked platform, and reports the result.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
@@ -8,11 +8,11 @@ use hugewalk::platform::Platform;
 
 use super::{Checked, in_words};
 
-/// Runs `program` on this platform, checked, and looks what is left afterwards.
+/// Runs `program` on this platform, checked, and looks for leaks afterwards.
 ///
 /// # Panics
 ///
-/// With a report, if there is something to report, or if tables or pages leaked; and if the program panics.
+/// With a report if there are findings; if tables or pages leaked; and if the program panics.
 #[track_caller]
 pub fn run<P: Platform>(platform: P, program: impl FnOnce(&Arc<Checked<P>>)) {
     let checked = Arc::new(Checked::new(platform));
@@ -29,7 +29,7 @@ pub fn run<P: Platform>(platform: P, program: impl FnOnce(&Arc<Checked<P>>)) {
         resume_unwind(panic);
     }
     let (tables, pages) = checked.in_use();
-    assert!(tables == 0 && pages == 0, "{tables} tables and {pages} huge pages are left");
+    assert!(tables == 0 && pages == 0, "{tables} tables and {pages} huge pages were leaked");
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {
@@ -37,8 +37,9 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
 }
 
-/// Makes tests of a platform: one for each of the [`programs`](crate::checked::programs). Takes an expression that makes the
-/// platform when it is called; and `loads` after it, if the platform implements [`Loads`](crate::checked::Loads).
+/// Makes tests of a platform: one for each of the [`programs`](crate::checked::programs). Takes an
+/// expression that makes the platform when it is called, and `loads` after it if the platform
+/// implements [`Loads`](crate::checked::Loads).
 ///
 /// The platform needs 32 huge pages of 2 MiB and 64 table pages.
 #[macro_export]

@@ -1,4 +1,4 @@
-//! What a thread is in the middle of: callbacks, read sections, locks.
+//! What a thread is doing: which callbacks, read sections and locks it is in.
 
 use core::cell::{Cell, RefCell};
 use core::panic::Location;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::locks::Order;
 use super::report::{Finding, Log};
 
-/// What the locks and calls of one checked platform are told to.
+/// The records of one checked platform, which its locks and calls write.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) log: Log,
@@ -15,7 +15,7 @@ pub(super) struct Ledger {
 }
 
 thread_local! {
-    /// The platform that this thread called last. Locks do not know whose they are.
+    /// The platform that this thread called last. Locks do not know which platform they belong to.
     static CURRENT: RefCell<Option<Arc<Ledger>>> = const { RefCell::new(None) };
     static CALLBACK: Cell<Option<&'static str>> = const { Cell::new(None) };
     static SECTIONS: Cell<usize> = const { Cell::new(0) };
@@ -33,7 +33,7 @@ pub(super) fn works_on(ledger: &Arc<Ledger>) {
 
 /// The ledger of the platform that this thread works on, if it works on one.
 pub(super) fn with_ledger(tell: impl FnOnce(&Ledger)) {
-    // Cloned, so that what is told may come back here. Not there while the thread ends.
+    // Cloned, since `tell` may come back here. There is none while the thread ends.
     let current = CURRENT.try_with(|current| current.try_borrow().ok()?.clone());
     if let Ok(Some(ledger)) = current {
         tell(&ledger);
@@ -56,14 +56,14 @@ impl Drop for Callback {
     }
 }
 
-/// Looks whether the engine may be entered by `call`: not from a callback.
+/// Checks that `call` may enter the engine: not from a callback.
 pub(super) fn may_call(call: &'static str, caller: &'static Location<'static>) {
     if let Some(from) = CALLBACK.get() {
         with_ledger(|ledger| ledger.log.add(Finding::CalledBack { from }, call, caller));
     }
 }
 
-/// Looks whether sleeping in `call` is allowed.
+/// Checks that sleeping in `call` is allowed.
 pub(super) fn may_sleep_in(call: &'static str, caller: &'static Location<'static>) {
     let inside = match (CALLBACK.get(), SECTIONS.get(), SPINNING.get()) {
         (Some(name), ..) => format!("in {name}(), which must not sleep"),

@@ -224,19 +224,19 @@ fn barriers_that_are_none_are_found() {
 }
 
 #[test]
-fn a_report_says_what_where_and_what_was_not_looked_at() {
+fn a_report_says_what_where_and_what_was_not_checked() {
     let text = judged(Fault::Misaligned, programs::maps_and_exits);
     assert!(text.contains("the platform broke its contract"), "{text}");
-    assert!(text.contains("which is not a multiple of Size2M"), "{text}");
+    assert!(text.contains("its frame is not a multiple of Size2M"), "{text}");
     assert!(text.contains("in alloc_huge(), called at ") && text.contains("src/pool.rs:"), "{text}");
     assert!(text.contains("The program ended with: assertion"), "{text}");
-    assert!(text.contains("Not looked at: "), "{text}");
+    assert!(text.contains("Not checked: "), "{text}");
 }
 
 #[test]
-fn what_is_left_at_the_end_is_told() {
+fn leaks_are_reported() {
     let text = judged(Fault::Nothing, |platform| {
         platform.alloc_table().unwrap();
     });
-    assert_eq!(text, "1 tables and 0 huge pages are left");
+    assert_eq!(text, "1 tables and 0 huge pages were leaked");
 }

@@ -247,6 +247,8 @@ unsafe impl<B: Barriers> Rcu<B> for EpochRcu<B> {
             match self.take_of_first(queued) {
                 Some(batch) => self.run(batch),
                 // Other threads are running them.
+                //
+                // SAFETY: the caller is in no section and holds no spinning lock; none is held here.
                 None => unsafe { host.pause() },
             }
         }

@@ -12,7 +12,7 @@ use hugewalk::walk::{Unshared, huge_pte_offset};
 use super::{Handle, PAGE, PAGES, PRIVATE, SHARED, Space, fill, map, page, read, space, system, task};
 use crate::checked::Loads;
 
-/// Maps, faults in, and exits: twice over, so that what is given back is handed out again.
+/// Maps, faults in and exits, twice, so that freed pages are allocated again.
 pub fn maps_and_exits<P: Platform>(platform: &Handle<P>) {
     let hugetlb = system(platform);
     let mut task = task(&hugetlb);
@@ -35,7 +35,7 @@ pub fn maps_and_exits<P: Platform>(platform: &Handle<P>) {
     assert_eq!(hugetlb.resize_pool(PAGE, PAGES), PAGES);
 }
 
-/// The frame that an address space has here, by a walk without a lock.
+/// The frame that an address space maps here, by a lockless walk.
 fn frame_at<P: Platform>(space: &Space<P>, at: VirtAddr, task: &Task<Handle<P>>) -> HugeFrame {
     let section = task.rcu_read_lock();
     let slot = huge_pte_offset(&section, space.mm(), at, PAGE).expect("our own").expect("a table");
@@ -43,7 +43,7 @@ fn frame_at<P: Platform>(space: &Space<P>, at: VirtAddr, task: &Task<Handle<P>>)
     leaf.frame
 }
 
-/// Takes another's table up, gives it up again under a walk, and takes it up once more.
+/// Shares a table, unshares it under a walk, and shares it again.
 pub fn shares_and_unshares<P: Platform>(platform: &Handle<P>) {
     let hugetlb = system(platform);
     let mut task = task(&hugetlb);
@@ -80,7 +80,7 @@ pub fn copies_on_write<P: Platform>(platform: &Handle<P>) {
     if kept {
         let bytes =
             [&parent, &child].map(|space| [0, 1].map(|number| read(space, page(PRIVATE, number), &mut task)));
-        assert_eq!(bytes, [[1, 3], [2, 1]], "a copy does not have what the page had");
+        assert_eq!(bytes, [[1, 3], [2, 1]], "a copy does not have the contents of the page");
     }
     child.exit(&mut task).expect("its own task");
     parent.exit(&mut task).expect("its own task");
@@ -117,7 +117,8 @@ pub fn files_grow_and_shrink<P: Platform>(platform: &Handle<P>) {
     space.exit(&mut task).expect("its own task");
 }
 
-/// Moves a page that two address spaces map, has it fail, and finds it sound after all.
+/// Moves a page that two address spaces map, reports that its memory failed, and then that it is
+/// sound.
 pub fn pages_move_and_fail<P: Platform>(platform: &Handle<P>) {
     let hugetlb = system(platform);
     let mut task = task(&hugetlb);
@@ -136,19 +137,22 @@ pub fn pages_move_and_fail<P: Platform>(platform: &Handle<P>) {
         assert_eq!(read(&other, SHARED, &mut task), 5, "a page lost its contents when it moved");
     }
     hugetlb.memory_failure(&mut task, new).expect("a page in use");
-    assert!(one.fault(&mut task, SHARED, Access::Read).is_err(), "a page that failed is mapped");
+    assert!(
+        one.fault(&mut task, SHARED, Access::Read).is_err(),
+        "a page whose memory failed is still mapped"
+    );
     one.exit(&mut task).expect("its own task");
     drop((one, other));
     task.rcu_barrier();
     hugetlb.unpoison(new).expect("nobody uses it");
-    // Numbers that are no pages.
+    // Numbers that are not pages.
     for frame in [0, 1, new.0 + 1, 1 << 39, u64::MAX].map(HugeFrame) {
         let known = hugetlb.migrate(&mut task, frame);
         assert!(known.is_err(), "frame {frame:?} was moved");
     }
 }
 
-/// Uses all pages up, and goes on with those that come back.
+/// Uses all pages, and goes on with those that are freed.
 pub fn the_pool_runs_out<P: Platform>(platform: &Handle<P>) {
     let hugetlb = system(platform);
     let mut task = task(&hugetlb);
@@ -181,7 +185,7 @@ pub fn many_pages_go_at_once<P: Platform>(platform: &Handle<P>) {
     space.exit(&mut task).expect("its own task");
 }
 
-/// Loads through the TLB, takes the page away in each way there is, and loads again.
+/// Loads through the TLB, removes the page in each possible way, and loads again.
 pub fn flushes_reach_processors<P: Loads>(platform: &Handle<P>) {
     let hugetlb = system(platform);
     let mut task = task(&hugetlb);
@@ -196,25 +200,23 @@ pub fn flushes_reach_processors<P: Loads>(platform: &Handle<P>) {
         unsafe { platform.inner().load(mm.context(), mm.root_frame(), at) }
     };
     let one = Some(u8::from(kept));
-    assert_eq!([SHARED, PRIVATE].map(|at| load(&parent, at)), [one; 2], "a processor loads something else");
+    assert_eq!([SHARED, PRIVATE].map(|at| load(&parent, at)), [one; 2], "a processor loads a wrong value");
 
     // A copy on write replaces the page under the processor.
     let child = parent.fork(&mut task).expect("there is memory");
     assert_eq!(load(&parent, PRIVATE), one);
     fill(&parent, PRIVATE, 2, &mut task);
-    let stale = |what| {
-        format!("{what}, and a processor still loads through the translation before: a flush is missing")
-    };
+    let stale = |what| format!("{what}, but a processor still uses the old translation: a flush is missing");
     if kept {
         assert_eq!(load(&parent, PRIVATE), Some(2), "{}", stale("a page was copied on write"));
     }
-    // Unsharing takes a whole table away.
+    // Unsharing removes a whole table.
     child.fault(&mut task, SHARED, Access::Read).expect("shared");
     assert_eq!(load(&child, SHARED), one);
     child.madvise(&mut task, SHARED, PUD_SIZE, Advice::DontNeed).expect("it is mapped");
     assert_eq!(load(&child, SHARED), None, "{}", stale("a table was unshared"));
     assert_eq!(load(&parent, SHARED), one);
-    // A move leaves another page there.
+    // Moving maps another page there.
     let frame = frame_at(&parent, SHARED, &task);
     hugetlb.migrate(&mut task, frame).expect("nobody holds it");
     fill(&parent, SHARED, 3, &mut task);

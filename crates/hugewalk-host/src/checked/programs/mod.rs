@@ -1,7 +1,7 @@
-//! Programs that use all of a platform, each through a system of its own.
+//! Programs that use every part of a platform, each through a system of its own.
 //!
-//! They judge themselves what a platform can get wrong without breaking its contract in so many words: barriers that are
-//! none, locks that do not lock, contents that get lost.
+//! They check for themselves what a platform can do wrong without a visible breach of its contract:
+//! barriers that do not order, locks that do not exclude, contents that get lost.
 
 mod memory;
 mod threads;
@@ -25,7 +25,7 @@ pub use self::threads::{
 
 use super::Checked;
 
-/// As many pages as the programs need.
+/// How many pages the programs need.
 const PAGES: u64 = 32;
 const PAGE: HugeSize = HugeSize::Size2M;
 /// Where shared mappings lie, and private ones.
@@ -51,7 +51,7 @@ fn space<P: Platform>(hugetlb: &System<P>) -> Space<P> {
     AddressSpace::new(hugetlb).expect("there is memory")
 }
 
-/// Maps a gigabyte, of which no page is promised.
+/// Maps a gigabyte without reservations.
 fn map<P: Platform>(space: &Space<P>, at: VirtAddr, task: &mut Task<Handle<P>>) {
     let request = MapRequest::anonymous(PAGE, PUD_SIZE).at(at).with(MapFlags::NORESERVE);
     let request = if at == SHARED { request.shared() } else { request };

@@ -1,4 +1,4 @@
-//! Programs of several threads, which go on for so many rounds.
+//! Programs of several threads, each for a fixed number of rounds.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -17,7 +17,7 @@ use super::{Handle, PAGE, PRIVATE, SHARED, fill, map, page, space, system, task}
 
 const ROUNDS: u64 = 200;
 
-/// Set when this is dropped, also by a panic: so nobody waits for a thread that is gone.
+/// Set when this is dropped, also by a panic. So no thread waits for one that is gone.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -45,7 +45,7 @@ pub fn walks_beside_unsharing<P: Platform>(platform: &Handle<P>) {
                 match slot.map(|slot| slot.read()) {
                     Some(Ok(Entry::Leaf(leaf))) => assert_eq!(*frame.get_or_insert(leaf.frame), leaf.frame),
                     None | Some(Ok(Entry::None) | Err(Unshared)) => {}
-                    Some(other) => panic!("{other:?} was never there"),
+                    Some(other) => panic!("{other:?} was never mapped"),
                 }
             }
         });
@@ -90,7 +90,7 @@ pub fn faults_beside_unmapping<P: Platform>(platform: &Handle<P>) {
     space.exit(&mut own).expect("its own task");
 }
 
-/// Where two threads wait for each other. Spinning, so that they go on at the same moment.
+/// A meeting point of two threads. It spins, so that both go on at the same moment.
 struct Meeting([AtomicU64; 2]);
 
 impl Meeting {
@@ -103,14 +103,15 @@ impl Meeting {
             if spins < 1000 {
                 core::hint::spin_loop();
             } else {
-                // The other one may wait for this very processor.
+                // The other thread may wait for this processor.
                 thread::yield_now();
             }
         }
     }
 }
 
-/// Of two threads that each write, pass their barrier and read what the other wrote, one sees the other.
+/// If two threads each write, pass their barrier and read the other's word, at least one sees the
+/// other's write.
 pub fn barriers_are_barriers<P: Platform>(platform: &Handle<P>) {
     type Side<P> = fn(&P);
     let sides: [(&str, Side<P>); 2] = [("light", P::light), ("heavy", P::heavy)];
@@ -155,14 +156,14 @@ fn count<L: RawMutex + Send + Sync>(name: &str) {
             });
         }
     });
-    assert_eq!(*lock.lock(), 20 * ROUNDS, "two threads had the same {name}");
+    assert_eq!(*lock.lock(), 20 * ROUNDS, "two threads held the same {name}");
     let held = lock.lock();
-    assert!(lock.try_lock().is_none(), "a {name} that is held was taken again");
+    assert!(lock.try_lock().is_none(), "a {name} was taken while it was held");
     drop(held);
-    assert!(lock.try_lock().is_some(), "a {name} that is free could not be had");
+    assert!(lock.try_lock().is_some(), "a free {name} could not be taken");
 }
 
-/// The locks are locks.
+/// The locks exclude.
 pub fn locks_exclude<P: Platform>(_platform: &Handle<P>) {
     count::<P::SpinLock>("SpinLock");
     count::<P::SleepMutex>("SleepMutex");
@@ -179,21 +180,21 @@ pub fn locks_exclude<P: Platform>(_platform: &Handle<P>) {
                     let count = lock.read();
                     let before = *count;
                     thread::yield_now();
-                    assert_eq!(*count, before, "a SleepRwLock was held in write beside a reader");
+                    assert_eq!(*count, before, "a SleepRwLock was held in write together with a reader");
                 }
             });
         }
     });
-    assert_eq!(*lock.read(), 2 * ROUNDS, "two threads had the same SleepRwLock in write");
+    assert_eq!(*lock.read(), 2 * ROUNDS, "two threads held the same SleepRwLock in write");
     let held = lock.read();
-    assert!(lock.try_write().is_none(), "a SleepRwLock that is held in read was taken in write");
+    assert!(lock.try_write().is_none(), "a SleepRwLock was taken in write while it was held in read");
     drop(held);
     let held = lock.write();
-    assert!(lock.try_read().is_none(), "a SleepRwLock that is held in write was taken in read");
+    assert!(lock.try_read().is_none(), "a SleepRwLock was taken in read while it was held in write");
     drop(held);
 }
 
-/// A grace period does not end while a section is open that was open when it began.
+/// A grace period does not end before the sections that were open when it began.
 pub fn sections_hold_grace_periods_up<P: Platform>(platform: &Handle<P>) {
     let hugetlb = system(platform);
     for _ in 0..20 {
@@ -221,7 +222,7 @@ pub fn sections_hold_grace_periods_up<P: Platform>(platform: &Handle<P>) {
     }
 }
 
-/// A token that is put before a task sleeps is found; one that is put while it sleeps wakes it.
+/// A token that is put before a task sleeps is found, and one that is put while it sleeps wakes it.
 pub fn tokens_wake_tasks<P: Platform>(_platform: &Handle<P>) {
     let place = <P::Parker as Parker>::new();
     let turn = AtomicU64::new(0);
