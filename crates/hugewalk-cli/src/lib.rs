@@ -4,9 +4,11 @@ pub mod args;
 pub mod bench;
 pub mod check;
 pub mod conform;
+mod gigabyte;
 pub mod replay;
 pub mod report;
 pub mod trace;
+mod width;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

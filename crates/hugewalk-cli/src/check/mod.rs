@@ -13,7 +13,6 @@ mod plan;
 mod select;
 mod status;
 mod text;
-mod width;
 mod work;
 
 use std::io::{self, Write};

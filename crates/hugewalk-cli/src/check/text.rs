@@ -11,8 +11,8 @@ use hugewalk_lab::text::{Drawing, draw, paragraph};
 use super::campaign::Missing;
 use super::outcome::{Coverage, Document, Effort, Kind, Names, Verdict};
 use super::plan::Shard;
-use super::width::{self, columns};
 use crate::report::text::counted;
+use crate::width::{self, columns};
 
 const HEADING: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();

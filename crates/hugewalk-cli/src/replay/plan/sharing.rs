@@ -1,61 +1,24 @@
 //! What of a mapping cannot share its tables, and why, in words.
 //!
-//! What the kernel asks: pages of 2 MiB, a shared mapping, an aligned 1 GiB range that lies in it whole, no userfaultfd
-//! mode that works on single entries; and of the partner the same file, the same place in the gigabyte, the same rights.
+//! [`crate::gigabyte`] has what the kernel asks of a mapping by itself. Here stands what other mappings, and later calls,
+//! take away.
 
 use std::ops::Range;
 
 use super::holders::{Holders, Unlike};
 use super::{Made, MappingId, Plan};
+pub(crate) use crate::gigabyte::ANOTHER_PLACE;
+pub(super) use crate::gigabyte::whole_ranges;
+use crate::gigabyte::{GIB, unsharable};
 use crate::report::{Unsharable, range_text};
 use crate::trace::flags::Prot;
-
-const GIB: u64 = 1 << 30;
 
 /// Reasons listed for one mapping; more say nothing new.
 const LISTED: usize = 12;
 
-/// What is said of two mappings of a file whose addresses do not agree modulo 1 GiB.
-pub(crate) const ANOTHER_PLACE: &str = "the same page lies at another place in its gigabyte";
-
-/// The aligned 1 GiB ranges that lie in `range` whole.
-pub(super) fn whole_ranges(range: &Range<u64>) -> Range<u64> {
-    let (first, last) = (range.start.div_ceil(GIB), range.end / GIB);
-    first..last.max(first)
-}
-
 /// What cannot share from the start.
 pub(super) fn at_first(made: &Made) -> Vec<Unsharable> {
-    let range = &made.range;
-    let part = |range: Range<u64>, why: &str| {
-        (!range.is_empty()).then(|| Unsharable {
-            bytes: range.end - range.start,
-            range: range_text(&range),
-            why: why.to_owned(),
-        })
-    };
-    let all = |why: &str| part(range.clone(), why).into_iter().collect();
-    if made.shift != 21 {
-        return all("pages of 1 GiB have no table below them that could be shared");
-    }
-    if !made.shared {
-        return all("private: what a process stores is its own, and so are its tables");
-    }
-    let whole = whole_ranges(range);
-    if whole.is_empty() {
-        return all(if range.end - range.start < GIB {
-            "smaller than the 1 GiB that a table covers"
-        } else {
-            "covers no aligned 1 GiB range as a whole"
-        });
-    }
-    [
-        part(range.start..whole.start.saturating_mul(GIB), "lies before the first 1 GiB boundary"),
-        part(whole.end.saturating_mul(GIB)..range.end, "lies behind the last 1 GiB boundary"),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    unsharable(&made.range, made.shift, made.shared)
 }
 
 /// What keeps a mapping from sharing with those of the same file that are held at the time.

@@ -8,7 +8,7 @@ const USUAL: usize = 100;
 const BOUNDS: (usize, usize) = (80, 120);
 
 /// Columns to fill: as many as `COLUMNS` says, or else the terminal has.
-pub(super) fn columns() -> usize {
+pub(crate) fn columns() -> usize {
     let said = env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|&columns| columns > 0);
     let has = || terminal_size::terminal_size_of(io::stdout()).map(|(columns, _)| usize::from(columns.0));
     within(said.or_else(has))
