@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::check::args::CheckArgs;
+use crate::inspect::args::InspectArgs;
 use crate::replay::plan::Mount;
 use crate::trace::Time;
 use crate::trace::calls::recipe;
@@ -50,6 +51,13 @@ pub enum Command {
     /// UFFDIO_WRITEPROTECT as addresses only, and those are passed over and counted.
     #[command(after_help = recording(), after_long_help = recording())]
     Replay(ReplayArgs),
+    /// Say what running processes have in huge pages, which of their page tables can be shared, and what those cost
+    ///
+    /// Reads /proc and /sys only: nothing is recorded, no process is stopped or restarted, nothing is written. Your own
+    /// processes need no root; those of other users are counted, and looked at only by root. /proc does not show which page
+    /// tables are shared, so that what they cost is given as a least and a most.
+    #[command(after_help = INSPECTING, after_long_help = INSPECTING)]
+    Inspect(InspectArgs),
     /// Run the engine under every interleaving of each scenario, by each locking protocol, and say which of them race
     ///
     /// A scenario is a few processors that walk, share, unshare and free at the same time; a protocol is what the walkers
@@ -125,6 +133,17 @@ Exit status:
   2  an input cannot be used; one line on standard error says what, where, and what to do"
     )
 }
+
+const INSPECTING: &str = "\
+Examples:
+  hugewalk inspect                    all processes
+  hugewalk inspect $(pgrep postgres)  these
+  hugewalk inspect --watch 5          again every five seconds
+  hugewalk inspect --prometheus       metrics, for the textfile collector of the node exporter
+
+Exit status:
+  0  looked, whether or not there was anything to see
+  2  there is no such process, it is another user's, or there is no /proc; one line says which";
 
 const CHECKING: &str = "\
 Examples:

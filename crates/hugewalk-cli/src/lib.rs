@@ -5,6 +5,7 @@ pub mod bench;
 pub mod check;
 pub mod conform;
 mod gigabyte;
+pub mod inspect;
 pub mod replay;
 pub mod report;
 pub mod trace;
@@ -16,11 +17,13 @@ use std::process::ExitCode;
 use args::{BenchArgs, Cli, Command, ConformArgs, Format, ReplayArgs};
 use check::CheckError;
 use check::args::CheckArgs;
+use inspect::args::InspectArgs;
 use replay::MachineError;
 use report::truth::{Truth, TruthError};
 use trace::{Trace, TraceError};
 
-/// Does what the command line says. Nothing is printed on standard output unless all of it can be.
+/// Does what the command line says. Nothing is printed on standard output unless all of
+/// it can be, but for `inspect --watch`.
 #[must_use]
 pub fn run(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
@@ -28,6 +31,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Check(args) => check(args),
         Command::Bench(args) => bench(args),
         Command::Conform(args) => conform(args),
+        Command::Inspect(args) => inspect(args),
     };
     done.unwrap_or_else(|failure| {
         anstream::eprintln!("hugewalk: {failure}");
@@ -53,6 +57,8 @@ enum Failure {
     Bench(#[from] bench::BenchError),
     #[error(transparent)]
     Conform(#[from] conform::ConformError),
+    #[error(transparent)]
+    Inspect(#[from] inspect::InspectError),
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -76,6 +82,11 @@ fn conform(args: &ConformArgs) -> Result<ExitCode, Failure> {
     let agree = conform::run(args, &mut text)?;
     print(&text)?;
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
+    inspect::run(args)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {

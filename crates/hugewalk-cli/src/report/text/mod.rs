@@ -12,7 +12,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::{FailedCall, Pool, Report};
 use crate::trace::{Clock, Time};
 use words::paragraph;
-pub(crate) use words::{counted, grouped, size};
+pub(crate) use words::{counted, grouped, paragraph_within, size};
 
 const HEADING: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -64,7 +64,7 @@ pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-fn heading(out: &mut impl Write, text: &str) -> io::Result<()> {
+pub(crate) fn heading(out: &mut impl Write, text: &str) -> io::Result<()> {
     writeln!(out, "\n{HEADING}{text}{HEADING:#}")
 }
 
@@ -198,7 +198,7 @@ fn seconds(span: Time) -> String {
     format!("{}.{:06}", grouped(span.0 / 1_000_000_000), span.0 % 1_000_000_000 / 1000)
 }
 
-fn grid(headings: &[&str]) -> Table {
+pub(crate) fn grid(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     if !headings.is_empty() {
@@ -208,7 +208,7 @@ fn grid(headings: &[&str]) -> Table {
 }
 
 /// Writes the table, with the columns of numbers flush right.
-fn rows(out: &mut impl Write, table: &mut Table, numbers: &[usize]) -> io::Result<()> {
+pub(crate) fn rows(out: &mut impl Write, table: &mut Table, numbers: &[usize]) -> io::Result<()> {
     for &column in numbers {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);

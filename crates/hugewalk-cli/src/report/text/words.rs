@@ -44,12 +44,17 @@ pub(crate) fn size(bytes: u64) -> String {
 
 /// Writes a paragraph, its first line behind `mark` and the others as far in.
 pub(super) fn paragraph(out: &mut impl Write, mark: &str, text: &str) -> io::Result<()> {
+    paragraph_within(out, WIDTH, mark, text)
+}
+
+/// The same in `width` columns.
+pub(crate) fn paragraph_within(out: &mut impl Write, width: usize, mark: &str, text: &str) -> io::Result<()> {
     let indent = mark.chars().count();
     let mut line = mark.to_owned();
     let mut used = indent;
     for word in text.split(' ') {
         let length = word.chars().count();
-        if used > indent && used + 1 + length > WIDTH {
+        if used > indent && used + 1 + length > width {
             writeln!(out, "{}", line.trim_end())?;
             line = " ".repeat(indent);
             used = indent;
