@@ -120,7 +120,13 @@ fn each_judge_can_say_no() {
         ("I2", "S8", Settings::RFC_PTL, "writes to T"),
         ("I3", "S7", Settings::RFC_PTL, "not its own when it was read"),
         ("I3", "S9/gup-fast", Settings::VMA_LOCK, "its mapping has no right to"),
-        ("I4", "S18:two-locks", Settings::HUGEWALK, "its count says"),
+        // With debug assertions the engine notices first that it fills an entry which is not empty.
+        (
+            "I4",
+            "S18:two-locks",
+            Settings::HUGEWALK,
+            if cfg!(debug_assertions) { "is filled with Table" } else { "its count says" },
+        ),
         ("I5", "S14:unshare-early", Settings::HUGEWALK, "has no mapping that may"),
         ("I6", "S11:late-flush", Settings::HUGEWALK, "a paging-structure cache still reaches"),
         ("I6", "S11:narrow-flush", Settings::HUGEWALK, "a TLB still reaches"),

@@ -12,7 +12,7 @@ use super::bench::{BASE, Bench, page};
 use super::expected::{EVERY_MISTAKE, NONE, Row};
 use super::other::fault;
 use super::stores::{PAGES, row};
-use crate::lab::{Cpu, Flaw, Lab};
+use crate::lab::{Cpu, Flaw, Lab, Walker};
 
 pub(super) const ROWS: &[Row] = &[
     row!(
@@ -29,6 +29,17 @@ pub(super) const ROWS: &[Row] = &[
         "S38, and B looks whether anybody else holds the page, and freezes its references later",
         pin_and_migrate,
         on Flaw::TornFreeze
+    ),
+    row!(
+        "S38/follow-page",
+        "A takes a reference to a page under the lock of its table; B punches a hole there, and another file gets the page",
+        follow_and_punch
+    ),
+    row!(
+        "S38/follow-page:open-lock",
+        "S38/follow-page, and the lock keeps nobody out: A takes its reference as if it had unlocked before",
+        follow_and_punch,
+        on Flaw::OpenTableLock
     ),
     row!(
         "S39",
@@ -80,6 +91,26 @@ fn pin_and_migrate(bench: &mut Bench<'_>) {
         let hugetlb = task.hugetlb().clone();
         // Somebody may hold it.
         let _ = hugetlb.migrate(task, frame);
+    });
+}
+
+fn follow_and_punch(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    let frame = bench.frame(&process, 0);
+    let other_file = bench.file();
+    let other = bench.process(&other_file, &[]);
+    bench.hugetlb().resize_pool(HugeSize::Size2M, 1);
+    bench.cpu("follow_page", move |task| {
+        let walker = Walker::new(&process, page(0));
+        let found = process.follow_page(task, page(0), GupFlags::empty()).expect("no failure");
+        walker.told_fast(found.as_ref().map(|found| found.frame()));
+    });
+    bench.cpu("fallocate, fault", move |task| {
+        file.punch_hole(task, 0, PMD_SIZE).expect("aligned");
+        if other.fault(task, page(0), Access::Write).is_ok() {
+            Walker::foreign(frame);
+        }
     });
 }
 

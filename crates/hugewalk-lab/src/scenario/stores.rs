@@ -12,7 +12,7 @@ use crate::lab::{Cpu, Flaw, Property};
 
 /// What pages are judged by.
 pub(super) const PAGES: &[Property] =
-    &[Property::I1, Property::I6, Property::I11, Property::I12, Property::I13, Property::I14];
+    &[Property::I1, Property::I3, Property::I6, Property::I11, Property::I12, Property::I13, Property::I14];
 
 /// A row of this room, and rows with mistakes: the machine that shows each.
 macro_rules! row {
