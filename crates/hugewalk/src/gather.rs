@@ -48,6 +48,8 @@ struct Unmapped {
 }
 
 /// Flushes and frees that are still to be done. Linux: `struct mmu_gather`.
+///
+/// Dropping it does them. It does not sleep.
 #[must_use = "dropping a gather at once flushes nothing of what comes later"]
 pub struct Gather<'g, P: Platform> {
     mm: &'g Mm<P>,

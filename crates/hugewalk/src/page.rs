@@ -210,12 +210,14 @@ impl<P: Platform> Page<P> {
     pub(crate) fn adopt(&self, system: &Hugetlb<P>) {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         unsafe { *self.take_home.get() = Some(take_home::<P>) };
+        // Relaxed: the flags that say that it belongs to a pool follow it, with Release: see `is_of`.
         self.system.store(ptr::from_ref(system).addr(), Ordering::Relaxed);
     }
 
     /// Does the page belong to a pool of this system? The answer stays the same while the page is
     /// held.
     pub(crate) fn is_of(&self, system: &Hugetlb<P>) -> bool {
+        // Relaxed: `pooled` acquires the flags, which `reset` stores after the system.
         self.pooled().is_some() && self.system.load(Ordering::Relaxed) == ptr::from_ref(system).addr()
     }
 
@@ -230,6 +232,8 @@ impl<P: Platform> Page<P> {
     /// References: mappings, the page cache, pins.
     #[must_use]
     pub fn references(&self) -> u64 {
+        // Acquire: pairs with the AcqRel in `put` and the Release in `thaw`. A caller that finds a reference gone comes
+        // after what its holder did.
         self.refs.load(Ordering::Acquire) & (PIN - 1)
     }
 
@@ -255,12 +259,14 @@ impl<P: Platform> Page<P> {
     /// Does it belong to private mappings and not to a file?
     #[must_use]
     pub fn is_anon(&self) -> bool {
+        // Acquire: pairs with the AcqRel in `set_anon`.
         self.flags.load(Ordering::Acquire) & ANON != 0
     }
 
     /// Has memory failure hit it?
     #[must_use]
     pub fn is_hwpoison(&self) -> bool {
+        // Acquire: pairs with the AcqRel in `poison`.
         self.flags.load(Ordering::Acquire) & HWPOISON != 0
     }
 
@@ -273,6 +279,7 @@ impl<P: Platform> Page<P> {
 
     /// Has it reached the entry or file that it was allocated for?
     pub(crate) fn is_in_use(&self) -> bool {
+        // Acquire: pairs with the AcqRel in `set_in_use`.
         self.flags.load(Ordering::Acquire) & IN_USE != 0
     }
 
@@ -286,6 +293,8 @@ impl<P: Platform> Page<P> {
 
     /// The page turned out to be sound. The caller holds the pool's lock, and the page is free.
     pub(crate) fn heal(&self) {
+        // The pool's lock orders this, and the two functions below, with everybody who asks. AcqRel: pairs with the Acquire in
+        // `is_hwpoison`, which asks without that lock.
         self.flags.fetch_and(!(HWPOISON | DISSOLVED_SURPLUS), Ordering::AcqRel);
     }
 
@@ -356,6 +365,8 @@ impl<P: Platform> Page<P> {
         let subpool = unsafe { (*old.subpool.get()).take() };
         // SAFETY: the caller has exclusive access to this page.
         unsafe { *self.subpool.get() = subpool };
+        // AcqRel: pair with the Acquire in `is_anon` and `is_in_use`. Nobody holds either page, so only others who guess
+        // read the flags meanwhile.
         let kind = old.flags.fetch_and(KEPT, Ordering::AcqRel) & (ANON | IN_USE);
         self.flags.fetch_or(kind, Ordering::AcqRel);
     }
@@ -413,6 +424,7 @@ impl<P: Platform> Page<P> {
     pub(crate) unsafe fn hand_out(&self, subpool: Option<Arc<SubPool<P>>>, restore_reserve: bool) {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         unsafe { *self.subpool.get() = subpool };
+        // Relaxed: the Release below orders them before the first reference.
         self.flags.fetch_and(KEPT, Ordering::Relaxed);
         self.flags.fetch_or(if restore_reserve { RESTORE_RESERVE } else { 0 }, Ordering::Relaxed);
         // Release: a caller that takes a reference after this sees the fields above.
@@ -449,6 +461,7 @@ impl<P: Platform> Page<P> {
         let subpool = unsafe { (*self.subpool.get()).take() };
         // SAFETY: likewise.
         let owner = unsafe { (*self.owner.get()).file.take() };
+        // AcqRel: comes after `restore_reserve` and `forget_reserve`, see there.
         let flags = self.flags.fetch_and(KEPT, Ordering::AcqRel);
         // SAFETY: by the invariants of `Owner` an anonymous page accounts for a reference, and its
         // note was taken out above.
@@ -532,6 +545,7 @@ impl<P: Platform> Hugetlb<P> {
             return;
         }
         // Nothing says whether its system still exists, so the page is this system's now.
+        // Acquire: pairs with the Release in `reset`.
         let size = size_of_pool(page.flags.load(Ordering::Acquire));
         self.pool(size).free(self, frame, false);
     }
@@ -690,6 +704,7 @@ impl<'h, P: Platform> Speculative<P, &'h Hugetlb<P>> {
     /// the page's size.
     pub(crate) fn into_page(self) -> PageRef<'h, P> {
         debug_assert!(!self.pin, "a pin would stay behind");
+        // Acquire: pairs with the Release in `reset`.
         let size = size_of_pool(self.page().flags.load(Ordering::Acquire));
         let (hugetlb, frame) = self.confirmed();
         // SAFETY: the reference passes on. While it is held the page keeps this size.

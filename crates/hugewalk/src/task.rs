@@ -53,6 +53,9 @@ use crate::sync::{Arc, Parker};
 /// Stays on the thread that made it (neither `Send` nor `Sync`), which is what keeps its guards there too. A thread has one
 /// at a time: see [`new`](Self::new).
 ///
+/// Dropping it ends the read sections whose guards were forgotten, and does not sleep, unless it has the last handle of the
+/// system: see [`Hugetlb`].
+///
 /// # Invariants
 ///
 /// `reader` came from the RCU domain of `hugetlb` and is taken back once, when the task is dropped.
@@ -214,7 +217,7 @@ impl TaskStaysOnItsThread {
 
 /// An RCU read section. A proof that tables reached through it are *alive*; see [`walk`](crate::walk).
 ///
-/// Not `Send`: a section is left by the task that entered it.
+/// Not `Send`: a section is left by the task that entered it. Dropping the guard leaves the section, and does not sleep.
 #[derive(Debug)]
 pub struct RcuReadGuard<'t, P: Platform> {
     task: &'t Task<P>,

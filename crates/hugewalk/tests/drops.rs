@@ -200,9 +200,9 @@ fn memory_that_runs_out_anywhere_once_or_for_good_leaves_nothing_behind() {
             let before = heap::live();
             let machine = StdArc::new(Bench::new());
             if for_good {
-                inject::arm_for_good_after(allowed)
+                inject::arm_for_good_after(allowed);
             } else {
-                inject::arm(allowed)
+                inject::arm(allowed);
             }
             let ended = inject::inside(|| little_program(&machine));
             let has_failed = inject::has_failed();

@@ -130,7 +130,7 @@ impl<P: Platform> HugeFile<P> {
     }
 }
 
-/// `i_mmap` of a file, held in read.
+/// `i_mmap` of a file, held in read. Dropping it does not sleep, unless it has the last handle of the system.
 pub struct IMmapReadGuard<'f, P: Platform> {
     file: &'f HugeFile<P>,
     tree: ReadSem<'f, P, VmaTree<P>>,
@@ -139,7 +139,8 @@ pub struct IMmapReadGuard<'f, P: Platform> {
     _handle: Option<Arc<Hugetlb<P>>>,
 }
 
-/// `i_mmap` of a file, held in write: together with the VMA lock in write it allows unsharing.
+/// `i_mmap` of a file, held in write: together with the VMA lock in write it allows unsharing. Dropping it is as for
+/// [`IMmapReadGuard`].
 pub struct IMmapWriteGuard<'f, P: Platform> {
     file: &'f HugeFile<P>,
     tree: WriteSem<'f, P, VmaTree<P>>,
@@ -286,7 +287,8 @@ impl<P: Platform> Room<P> {
     ) -> Result<Self, OutOfMemory> {
         let mut i_mmap = file.i_mmap_write(task);
         i_mmap.prepare(places)?;
-        // INVARIANT: there is that much room besides what was kept before, and `i_mmap` is held.
+        // INVARIANT: there is that much room besides what was kept before, and `i_mmap` is held. Relaxed, here and below:
+        // see `prepare`.
         file.kept_room.fetch_add(places, Ordering::Relaxed);
         Ok(Self { file: Some(file.clone()), places })
     }

@@ -239,6 +239,7 @@ impl<P: Platform> HugeFile<P> {
     pub(crate) fn grow_to(&self, bytes: u64) {
         let _cache = self.cache.lock();
         if self.size() < bytes {
+            // Release: pairs with the Acquire in `size`.
             self.size.store(bytes, Ordering::Release);
         }
     }

@@ -206,6 +206,7 @@ impl<P: Platform> Mm<P> {
     #[must_use]
     pub fn resident_balance(&self) -> i64 {
         HugeSize::ALL.into_iter().fold(0, |bytes: i64, size| {
+            // Relaxed: statistics, as in `resident_of`.
             let pages = self.resident_word(size).load(Ordering::Relaxed).cast_signed();
             bytes.saturating_add(pages.saturating_mul(size.bytes().cast_signed()))
         })
@@ -251,7 +252,8 @@ impl<P: Platform> Mm<P> {
 
     /// Counts one more leaf of this size.
     pub(crate) fn add_resident(&self, size: HugeSize) {
-        // Relaxed here and below: statistics. Sums come out right, since each is a read-modify-write.
+        // Relaxed here and below: statistics. They pair with the loads in `resident_of` and `resident_balance`, which order
+        // nothing. Sums come out right, since each is a read-modify-write.
         self.resident_word(size).fetch_add(1, Ordering::Relaxed);
     }
 
@@ -355,7 +357,7 @@ impl<P: Platform> fmt::Debug for AddressSpace<P> {
     }
 }
 
-/// The mmap lock of an address space, held in read.
+/// The mmap lock of an address space, held in read. Dropping it releases the lock, and does not sleep.
 pub struct MmapReadGuard<'m, P: Platform> {
     vmas: ReadSem<'m, P, VmaSet<P>>,
 }

@@ -45,7 +45,8 @@ impl SubPoolError {
 
 /// A mount's share of a pool: its `size` and `min_size`. Linux: `struct hugepage_subpool`.
 ///
-/// The pool's pages that make up the minimum stay reserved as long as the sub-pool exists.
+/// The pool's pages that make up the minimum stay reserved as long as the sub-pool exists. Every file of the mount keeps a
+/// reference. Dropping the last one gives the minimum back to the pool, and takes spinning locks only.
 pub struct SubPool<P: Platform> {
     hugetlb: Inside<P>,
     size: HugeSize,

@@ -17,6 +17,9 @@ use crate::error::OutOfMemory;
 
 /// Shared ownership of a value, as `alloc::sync::Arc`, made by [`Arc::try_new`] only.
 ///
+/// Dropping the last reference drops the value, or does what its type says instead: see [`AddressSpace`](crate::AddressSpace)
+/// and [`Hugetlb`](crate::Hugetlb).
+///
 /// # Invariants
 ///
 /// `inner` came from the global allocator with the layout of `Inner<T>`, is initialised, and lives until the count
@@ -81,6 +84,7 @@ impl<T> Arc<T> {
     /// How many references there are at this moment.
     #[must_use]
     pub fn strong_count(this: &Self) -> usize {
+        // Relaxed: it may be another one by the time it is returned.
         this.inner().count.load(Ordering::Relaxed)
     }
 
@@ -276,6 +280,7 @@ impl<T> Unowned<T> {
         // Only the count is looked at: the value may be being dropped.
         // SAFETY: by the contract of this function the memory is there.
         let count = unsafe { &(*self.inner.as_ptr()).count };
+        // Relaxed: a guess, which the exchange confirms.
         let mut now = count.load(Ordering::Relaxed);
         while now != 0 {
             // Acquire: the reference is as good as one that was handed over. Never from 0: the value may be

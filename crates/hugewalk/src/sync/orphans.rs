@@ -108,6 +108,7 @@ impl<T: Linked> Taken<'_, T> {
         let own = NonNull::new(self.oldest)?;
         // SAFETY: by the type invariants it is ours.
         let link = unsafe { &(*own.as_ptr()).value }.link();
+        // Relaxed: `take` has acquired the whole list.
         self.oldest = link.0.load(Ordering::Relaxed);
         // SAFETY: given up by `push`, and taken out of the list above.
         Some(unsafe { Orphan::from_raw(own) })

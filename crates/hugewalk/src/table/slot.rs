@@ -287,7 +287,8 @@ impl<P: Platform> Unconfirmed<'_, P> {
     }
 }
 
-/// A slot whose table is locked. The table belongs to the address space as long as the lock is held.
+/// A slot whose table is locked. The table belongs to the address space as long as the lock is held. Dropping it releases the
+/// lock.
 ///
 /// Neither `Send` nor `Sync`: the task that locked the table must not sleep, and is the one that unlocks
 /// it.
@@ -388,6 +389,7 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         let word = self.place.table.entry(self.place.index);
         let bits = RawEntry::from(entry).bits();
         if cfg!(debug_assertions) {
+            // AcqRel: the Release of the store below, and a look at what was there.
             let before = RawEntry::from_bits(word.swap(bits, Ordering::AcqRel));
             debug_assert!(!before.is_present(), "{before:?} is filled with {entry:?}");
         } else {

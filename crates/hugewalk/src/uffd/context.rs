@@ -13,6 +13,8 @@ use crate::platform::{Barriers, Platform};
 use crate::sync::{Arc, SpinLock, WaitQueue, Word, lock_with_room};
 
 /// A registered VMA's side of its handler. Linux: `struct userfaultfd_ctx`.
+///
+/// Dropping the last reference never sleeps. Messages that nobody read go with it: see [`Message`].
 pub(crate) struct Context<P: Platform> {
     id: u64,
     mm: Arc<Mm<P>>,

@@ -122,6 +122,9 @@ pub struct Pagefault {
 /// What a handler reads. Linux: `struct uffd_msg`.
 ///
 /// For every message but a page fault, the operation that caused it sleeps until the message has been read.
+///
+/// Dropping a message never sleeps, and answers nothing: a fault goes on waiting. The handle in [`Fork`](Self::Fork) is
+/// dropped with it, and nobody handles the child's faults then.
 #[derive(Debug)]
 pub enum Message<P: Platform> {
     /// A fault waits (`UFFD_EVENT_PAGEFAULT`).

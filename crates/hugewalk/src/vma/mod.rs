@@ -80,6 +80,9 @@ bitflags! {
 
 /// A mapped range of a huge-page file. Linux: `struct vm_area_struct` with `VM_HUGETLB`.
 ///
+/// A reference keeps the file and the [`Mm`], and not the mapping: it may be unmapped. Dropping the last reference never sleeps. It
+/// unmaps nothing, and drops the references to the two, which may be the last.
+///
 /// # Invariants
 ///
 /// `start` and `end` are multiples of the file's page size, `start < end`, and the file's offset of the last page does
