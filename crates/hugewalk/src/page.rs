@@ -127,7 +127,8 @@ pub(crate) struct Owner<P: Platform> {
     pub(crate) index: u64,
 }
 
-// SAFETY: the atomics are made to be shared; `subpool`, `owner` and `links` have one user at a time by the type invariants.
+// SAFETY: atomics may be shared. By the type invariants `subpool`, `owner` and `links` have one
+// user at a time.
 unsafe impl<P: Platform> Sync for Page<P> {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl<P: Platform> Send for Page<P> {}

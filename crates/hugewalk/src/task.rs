@@ -1,33 +1,9 @@
-//! The running task: whether it may sleep is a matter of types.
+//! The running task. Its type says whether it may sleep.
 //!
-//! Whatever may block takes `&mut Task`. An RCU read section and a held table lock keep a shared borrow of the task. So
-//! sleeping, taking a sleeping lock or waiting for a grace period inside an atomic section does not compile. The guards
-//! of sleeping locks keep no borrow: one may sleep under the VMA lock.
-//!
-//! Two things go around that, and end in a leak or a wait, never in memory that is used after it was freed:
-//!
-//! - **A guard that is forgotten** ([`core::mem::forget`]). A read section stays open until its task is dropped: tables that were
-//!   retired meanwhile pile up, and [`Task::synchronize`] does not return. A lock stays locked: whoever wants it waits for
-//!   ever, and a dropped address space that needs it is never taken down, nor is its system.
-//! - **A lock taken twice.** Guards of sleeping locks do not stop their holder from calling an operation that wants the same
-//!   lock; each says which may be called.
-//!
-//! # A task of another system
-//!
-//! A thread may have a task of each of several systems. An operation that is given a task of a system other than its own
-//! returns [`WrongSystem`] and has changed nothing. [`AddressSpace::pin_page_fast`], which has no errors, returns `None`.
-//!
-//! Guards are taken with a task of any system ([`AddressSpace::mmap_read`] and its like, the lock of a stable
-//! [`Slot`](crate::table::Slot)). There the task only shows that the thread may sleep, or keeps it from sleeping, and a
-//! proof is checked where it is used: a walk refuses a read section of another system. So a guard is as good as one that was
-//! taken with the right task. Two things have to be known:
-//!
-//! - The borrow is that of the other task. A thread that locks a table with a task of another system can still
-//!   call an operation of this system, which waits for that lock for ever.
-//! - A thread can sleep in one system while it is in a read section of another. Where systems use one RCU of the host's, the
-//!   contract of [`Task::new`] rules that out.
-//!
-//! Dropping a value never sleeps, so a drop may stand anywhere: see [`AddressSpace`].
+//! Every function that may block takes `&mut Task`. An RCU read section and a held table lock keep
+//! a shared borrow of the task. So sleeping, taking a sleeping lock or waiting for a grace period
+//! inside an atomic section does not compile. The guards of sleeping locks do not borrow the task:
+//! sleeping under the VMA lock is allowed.
 //!
 //! ```compile_fail,E0502
 //! # fn f<P: hugewalk::platform::Platform>(task: &mut hugewalk::Task<P>) {
@@ -36,6 +12,38 @@
 //! drop(section);
 //! # }
 //! ```
+//!
+//! Two mistakes get around that. They end in a leak or in waiting for ever, never in a use of freed
+//! memory:
+//!
+//! - **A guard is forgotten** ([`core::mem::forget`]). A read section stays open until its task is
+//!   dropped: tables that are retired meanwhile pile up, and [`Task::synchronize`] does not return.
+//!   A lock stays locked: every thread that waits for it hangs, and a dropped address space that
+//!   needs it is never unmapped, so its system stays as well.
+//! - **A lock is taken twice.** Guards of sleeping locks do not keep their holder from calling an
+//!   operation that takes the same lock. The documentation of each guard says which calls are
+//!   allowed.
+//!
+//! # A task of another system
+//!
+//! A thread may have tasks of several systems. An operation that is given a task of another system
+//! returns [`WrongSystem`] and changes nothing. [`AddressSpace::pin_page_fast`], which has no
+//! errors, returns `None`.
+//!
+//! Guards can be taken with a task of any system ([`AddressSpace::mmap_read`] and others like it,
+//! the lock of a stable [`Slot`](crate::table::Slot)). There the task only shows that the thread
+//! may sleep, or keeps it from sleeping. A proof is checked where it is used: a walk refuses a read
+//! section of another system. So such a guard is as good as one that was taken with the right task,
+//! with two caveats:
+//!
+//! - It borrows the other task. So a thread that locks a table with a task of another system can
+//!   still call an operation of this system, which waits for that lock for ever.
+//! - A thread can sleep in one system while it is in a read section of another. If the systems use
+//!   one RCU of the host, the contract of [`Task::new`] rules that out.
+//!
+//! # Dropping
+//!
+//! Dropping a value never sleeps, so values may be dropped anywhere: see [`AddressSpace`].
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -50,15 +58,16 @@ use crate::sync::{Arc, Parker};
 
 /// One thread of execution that uses the engine. Linux: `current`.
 ///
-/// Stays on the thread that made it (neither `Send` nor `Sync`), which is what keeps its guards there too. A thread has one
-/// at a time: see [`new`](Self::new).
+/// It stays on the thread that made it (it is neither `Send` nor `Sync`), and so do its guards. A
+/// thread has one at a time: see [`new`](Self::new).
 ///
 /// Dropping it ends the read sections whose guards were forgotten, and does not sleep, unless it has the last handle of the
 /// system: see [`Hugetlb`].
 ///
 /// # Invariants
 ///
-/// `reader` came from the RCU domain of `hugetlb` and is taken back once, when the task is dropped.
+/// `reader` came from the RCU domain of `hugetlb`, and is unregistered once, when the task is
+/// dropped.
 pub struct Task<P: Platform> {
     hugetlb: Arc<Hugetlb<P>>,
     reader: ManuallyDrop<<P::Rcu as Rcu<P>>::Reader>,
@@ -69,8 +78,8 @@ pub struct Task<P: Platform> {
 }
 
 impl<P: Platform> Task<P> {
-    /// A task of this system, for the calling thread. Hosts offer a safe way to get one: the threads of `hugewalk-host` call
-    /// its function `task`, which refuses a second task on the same thread.
+    /// Makes a task of this system for the calling thread. Hosts offer a safe way: threads of
+    /// `hugewalk-host` call its function `task`, which refuses a second task on the same thread.
     ///
     /// # Errors
     ///
@@ -78,16 +87,18 @@ impl<P: Platform> Task<P> {
     ///
     /// # Safety
     ///
-    /// The calling thread of execution has no other task of this system, and makes none before this one is dropped. Where
-    /// several systems use one RCU of the host's, it has none of the others either.
+    /// The calling thread of execution has no other task of this system, and makes none before this
+    /// one is dropped. If several systems use one RCU of the host, it has no task of the others
+    /// either.
     ///
-    /// With a second task, safe code could sleep while the thread is in a read section of the first. An RCU that takes a
-    /// context switch for the end of all read sections would free what the section still uses; any other would wait for the
-    /// section, which cannot end, for ever.
+    /// With a second task, safe code could sleep while the thread is in a read section of the
+    /// first. If the RCU takes a context switch for the end of all read sections, it would free
+    /// what the section still uses. Any other RCU would wait for ever for the section, which cannot
+    /// end.
     pub unsafe fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Self, OutOfMemory> {
         let parker = Arc::try_new(<P::Parker as Parker>::new())?;
         let reader = hugetlb.rcu().register(hugetlb.platform())?;
-        // INVARIANT: registered with the domain of this very system.
+        // INVARIANT: registered with the domain of this system.
         Ok(Self {
             hugetlb: hugetlb.clone(),
             reader: ManuallyDrop::new(reader),
@@ -97,11 +108,11 @@ impl<P: Platform> Task<P> {
         })
     }
 
-    /// The task that takes down what is left when the last handle but `hugetlb` is gone. Allocates nothing, as far as the
-    /// contract of [`Rcu::register`] holds.
+    /// The task that unmaps what is left when `hugetlb` is the last handle. Allocates nothing, as
+    /// the contract of [`Rcu::register`] provides.
     pub(crate) fn of_the_end(hugetlb: &Arc<Hugetlb<P>>) -> Result<Self, OutOfMemory> {
         let reader = hugetlb.rcu().register(hugetlb.platform())?;
-        // INVARIANT: registered with the domain of this very system. Another task would have a handle.
+        // INVARIANT: registered with the domain of this system. Another task would have a handle.
         Ok(Self {
             hugetlb: hugetlb.clone(),
             reader: ManuallyDrop::new(reader),
@@ -117,19 +128,20 @@ impl<P: Platform> Task<P> {
         &self.hugetlb
     }
 
-    /// A number no other task, address space or file of the system has. Linux: the thread ID.
+    /// A number that no other task, address space or file of the system has. Linux: the thread ID.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Is it a task of this system?
+    /// Does the task belong to this system?
     pub(crate) fn check(&self, hugetlb: &Hugetlb<P>) -> Result<(), WrongSystem> {
         if core::ptr::eq(&raw const *self.hugetlb, hugetlb) { Ok(()) } else { Err(WrongSystem) }
     }
 
-    /// What operations begin with that may sleep: is it a task of this system? Then what dropped values have left to be done is
-    /// done, as far as that needs no waiting.
+    /// The first step of every operation that may sleep. Checks that the task belongs to this
+    /// system, and then finishes what dropped values left to be done, as far as that needs no
+    /// waiting.
     #[inline]
     pub(crate) fn enter(&mut self, hugetlb: &Hugetlb<P>) -> Result<(), WrongSystem> {
         self.check(hugetlb)?;
@@ -139,11 +151,12 @@ impl<P: Platform> Task<P> {
         Ok(())
     }
 
-    /// Takes down the address spaces that were dropped: whatever operation of the system comes next does that by itself, so
-    /// this is for those who want their pages and tables back now. Sleeps.
+    /// Unmaps the address spaces that were dropped. The next operation of the system does that by
+    /// itself, so this is for callers that want their pages and tables back now. Sleeps.
     ///
-    /// Tries the sleeping locks that it needs, and does not wait for them: an address space whose VMA locks or files are
-    /// busy is left for later. [`AddressSpace::exit`](crate::AddressSpace::exit) waits.
+    /// It tries the sleeping locks that it needs, and does not wait for them. An address space
+    /// whose VMA locks or files are busy is left for later.
+    /// [`AddressSpace::exit`](crate::AddressSpace::exit) waits.
     #[cold]
     pub fn finish_drops(&mut self) {
         let hugetlb = self.hugetlb.clone();
@@ -157,8 +170,8 @@ impl<P: Platform> Task<P> {
         &self.parker
     }
 
-    /// Enters an RCU read section, which lasts as long as the guard. Sections nest. Does not sleep, and nothing may
-    /// sleep until the guard is gone.
+    /// Enters an RCU read section, which lasts as long as the guard. Sections nest. Does not sleep,
+    /// and the caller cannot sleep until the guard is dropped.
     #[inline]
     #[must_use = "the read section ends when the guard is dropped"]
     pub fn rcu_read_lock(&self) -> RcuReadGuard<'_, P> {
@@ -169,14 +182,15 @@ impl<P: Platform> Task<P> {
         RcuReadGuard { task: self }
     }
 
-    /// Waits for a grace period: every read section that is open now has been left when it returns. Sleeps.
+    /// Waits for a grace period: when it returns, every read section that is open now has been
+    /// left. Sleeps.
     pub fn synchronize(&mut self) {
         // SAFETY: sections and table locks borrow the task, and the thread has no other one.
         unsafe { self.hugetlb.rcu().synchronize(self.hugetlb.platform()) };
     }
 
-    /// Waits until everything that was handed to RCU so far has been freed. Takes down what was dropped first, as
-    /// [`finish_drops`](Self::finish_drops) does. Sleeps.
+    /// Waits until everything that was given to RCU so far has been freed. Unmaps dropped address
+    /// spaces first, as [`finish_drops`](Self::finish_drops) does. Sleeps.
     pub fn rcu_barrier(&mut self) {
         if !self.hugetlb.dropped().is_empty() {
             self.finish_drops();
@@ -185,7 +199,8 @@ impl<P: Platform> Task<P> {
         unsafe { self.hugetlb.rcu().barrier(self.hugetlb.platform()) };
     }
 
-    /// Lets other threads run, in a loop that waits for one of them. Sleeps as the platform sees fit.
+    /// Lets other threads run, in a loop that waits for one of them. May sleep; the platform
+    /// decides.
     pub fn pause(&mut self) {
         // SAFETY: sections and table locks borrow the task, and the thread has no other one.
         unsafe { self.hugetlb.platform().pause() };
@@ -196,7 +211,8 @@ impl<P: Platform> Drop for Task<P> {
     fn drop(&mut self) {
         // SAFETY: dropped once, here, and not used afterwards.
         let reader = unsafe { ManuallyDrop::take(&mut self.reader) };
-        // SAFETY: by the type invariants it belongs to this domain; guards borrow the task, so none is left.
+        // SAFETY: by the type invariants the reader belongs to this domain; guards borrow the task,
+        // so none is left.
         unsafe { self.hugetlb.rcu().unregister(self.hugetlb.platform(), reader) };
     }
 }
@@ -207,7 +223,8 @@ impl<P: Platform> fmt::Debug for Task<P> {
     }
 }
 
-/// Keeps what contains it on one thread: neither `Send` nor `Sync`. The compiler names it when it refuses.
+/// Keeps its container on one thread: neither `Send` nor `Sync`. Its name appears in the compiler's
+/// message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskStaysOnItsThread(PhantomData<*mut ()>);
 
@@ -217,7 +234,8 @@ impl TaskStaysOnItsThread {
 
 /// An RCU read section. A proof that tables reached through it are *alive*; see [`walk`](crate::walk).
 ///
-/// Not `Send`: a section is left by the task that entered it. Dropping the guard leaves the section, and does not sleep.
+/// Not `Send`: the task that entered a section leaves it. Dropping the guard leaves the section, and
+/// does not sleep.
 #[derive(Debug)]
 pub struct RcuReadGuard<'t, P: Platform> {
     task: &'t Task<P>,
@@ -234,7 +252,8 @@ impl<'t, P: Platform> RcuReadGuard<'t, P> {
 impl<P: Platform> Drop for RcuReadGuard<'_, P> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: by the task's invariants the reader belongs to this domain; the section was entered with the guard.
+        // SAFETY: by the task's invariants the reader belongs to this domain; the guard was made
+        // when the section was entered.
         unsafe {
             self.task.hugetlb.rcu().read_unlock(self.task.hugetlb.platform(), &self.task.reader);
         };

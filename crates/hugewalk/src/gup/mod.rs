@@ -154,9 +154,6 @@ impl<P: Platform> AddressSpace<P> {
     /// The entries decide here, not the mapping: a mapping that can be written and not read can be
     /// read, as by the processor.
     ///
-    /// What the entries allow counts here, not what the mapping does: a mapping that can be written and not read can be
-    /// read, as by the processor.
-    ///
     /// Linux: `get_user_pages_fast()`, `pin_user_pages_fast()` in mm/gup.c.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! Reading and writing the memory of an address space from outside: process_vm_readv and process_vm_writev.
+//! Reads and writes the memory of an address space from outside: process_vm_readv and
+//! process_vm_writev.
 
 use super::{GupError, GupFlags, PinnedPage, SystemRef, TransferError};
 use crate::addr::VirtAddr;

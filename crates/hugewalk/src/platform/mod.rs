@@ -92,9 +92,10 @@ pub const ENTRIES: usize = 512;
 ///
 /// # Safety
 ///
-/// `light` on one thread and `heavy` on another must together act as a pair of sequentially consistent fences: of two
-/// threads that each write, pass their barrier and read what the other wrote, at least one must see the other's write.
-/// Two `heavy` barriers must do so as well; two `light` ones need not.
+/// `light` on one thread and `heavy` on another must act as a pair of sequentially consistent
+/// fences. If two threads each write, pass their barrier and read what the other wrote, at least
+/// one must see the other's write. Two `heavy` barriers must do so as well. Two `light` ones need
+/// not.
 pub unsafe trait Barriers: Send + Sync + 'static {
     /// The atomics in use.
     type Word: Word;
@@ -110,7 +111,7 @@ pub unsafe trait Barriers: Send + Sync + 'static {
     /// The rare side: before a grace period looks for readers. Does not sleep.
     fn heavy(&self);
 
-    /// Called in a loop that waits for other tasks to leave their read sections. May sleep. Safe code calls
+    /// Called in a loop that waits for other threads. May sleep. Safe code calls
     /// [`Task::pause`](crate::Task::pause).
     ///
     /// # Safety

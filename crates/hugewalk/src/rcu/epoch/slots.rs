@@ -156,8 +156,9 @@ impl<W: Word> Scan<W> {
         while !slot.is_null() {
             // SAFETY: by the type invariants the slot is alive, as the domain is.
             let Slot { epoch, older, .. } = unsafe { &*slot };
-            // Acquire (G3): synchronises with the Release of R2 and R4 in whichever reader wrote the value: what the
-            // sections before did, they did before the callbacks that this scan lets run.
+            // Acquire (G3): synchronises with the Release of R2 or R4 that wrote the value. So
+            // everything that earlier sections did comes before the callbacks that this scan
+            // allows.
             let epoch = epoch.load(Ordering::Acquire);
             if epoch != 0 && oldest.is_none_or(|oldest| epoch < oldest) {
                 oldest = Some(epoch);
