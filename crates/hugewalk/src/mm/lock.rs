@@ -134,14 +134,26 @@ impl<P: Platform> AddressSpace<P> {
     pub(super) fn populate(&self, task: &mut Task<P>, range: Range<VirtAddr>) -> Result<(), FaultError> {
         let mut next = range.start;
         while next < range.end {
-            let (address, size, access) = {
+            let (part, size, access) = {
                 let mmap = self.mmap_read(task);
                 let Some(vma) = mmap.overlapping(&(next..range.end)).next() else { break };
                 let address = vma.start().max(next);
-                (address, vma.size(), populating(vma).ok_or(FaultError::Protection { address })?)
+                let access = populating(vma).ok_or(FaultError::Protection { address })?;
+                (address..vma.end().min(range.end), vma.size(), access)
             };
-            self.fault_in(task, address, access)?;
-            next = address.huge_page(size).plus(size.bytes());
+            next = part.start;
+            while next < part.end {
+                match self.fault_in(task, next, access) {
+                    Ok(_) => next = next.huge_page(size).plus(size.bytes()),
+                    // The mmap lock is free between two pages. The rest of the mapping is not what it was: look again.
+                    Err(FaultError::NotMapped { .. } | FaultError::Protection { .. })
+                        if next > part.start =>
+                    {
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         }
         Ok(())
     }
