@@ -34,7 +34,13 @@ pub(super) fn wanted_memory(op: &Op) -> bool {
         Act::File(act) => matches!(act.change, Change::Segment { .. }),
         _ => false,
     };
-    is_reserving && matches!(&op.recorded, Some(Outcome::Failed(errno)) if **errno == *"ENOMEM")
+    let failed_with = |name: &str| matches!(&op.recorded, Some(Outcome::Failed(errno)) if **errno == *name);
+    is_reserving && failed_with("ENOMEM") || is_allocating(op) && failed_with("ENOSPC")
+}
+
+/// Does it bring pages into a file? Where it fails, those that it got so far stay there.
+pub(super) fn is_allocating(op: &Op) -> bool {
+    matches!(&op.act, Act::File(act) if matches!(act.change, Change::Allocate { .. }))
 }
 
 impl Machine {
@@ -55,6 +61,17 @@ impl Machine {
             }
             Act::File(act) => match act.change {
                 Change::Segment { length, reserved: true } => (act.shift, length >> act.shift),
+                Change::Allocate { offset, length, .. } => {
+                    let (first, end) =
+                        (offset >> act.shift, offset.saturating_add(length).div_ceil(1 << act.shift));
+                    let asked = match self.file(act.file, act.shift) {
+                        Ok(file) if end - first <= LOOKED_AT => {
+                            self.without_promise(&file, first..end).len() as u64
+                        }
+                        _ => end - first,
+                    };
+                    (act.shift, asked)
+                }
                 _ => (act.shift, 0),
             },
             _ => return None,

@@ -7,20 +7,23 @@ use super::schedule::Record;
 use crate::report::FailedCall;
 use crate::report::text::{counted, grouped, size};
 
-/// Where else `ENOMEM` comes from.
-const OTHER_LIMITS: &str =
-    "Look at vm.max_map_count, at the limits of the control group and of the mount, and at RLIMIT_AS";
+/// Where else the error comes from.
+fn other_limits(failed: &Failed) -> &'static str {
+    if failed.error == "ENOSPC" {
+        "Look at the limit of the mount (size=) and at that of the control group"
+    } else {
+        "Look at vm.max_map_count, at the limits of the control group and of the mount, and at RLIMIT_AS"
+    }
+}
 
 /// What to say of the calls that failed.
 pub(super) fn calls(plan: &Plan, choice: &Choice, record: &Record, default_shift: u32) -> Vec<FailedCall> {
     let report = |failed: &Failed| {
         let attempt = record.attempts.iter().find(|attempt| attempt.line == failed.line);
         let lacking = attempt.and_then(|attempt| lacked(attempt, choice, record));
-        let why = if failed.error == "ENOMEM" {
-            attempt.map(|attempt| want_of_memory(attempt, choice, record, default_shift))
-        } else {
-            refused(failed).map(str::to_owned)
-        };
+        let why = attempt
+            .map(|attempt| want_of_memory(failed, attempt, choice, record, default_shift))
+            .or_else(|| refused(failed).map(str::to_owned));
         FailedCall {
             line: failed.line,
             pid: failed.pid,
@@ -39,7 +42,14 @@ pub(super) fn calls(plan: &Plan, choice: &Choice, record: &Record, default_shift
     plan.failed.iter().map(report).collect()
 }
 
-fn want_of_memory(attempt: &Attempt, choice: &Choice, record: &Record, default_shift: u32) -> String {
+fn want_of_memory(
+    failed: &Failed,
+    attempt: &Attempt,
+    choice: &Choice,
+    record: &Record,
+    default_shift: u32,
+) -> String {
+    let limits = other_limits(failed);
     let setting = if attempt.shift == default_shift {
         "vm.nr_hugepages".to_owned()
     } else {
@@ -57,13 +67,13 @@ fn want_of_memory(attempt: &Attempt, choice: &Choice, record: &Record, default_s
         ),
         None if choice.is_guess(attempt.shift) => match only_size(attempt, choice, record) {
             Some(pages) => format!(
-                "only a pool of exactly {} would explain it, so it is not taken to be of that size. {OTHER_LIMITS}",
+                "only a pool of exactly {} would explain it, so it is not taken to be of that size. {limits}",
                 counted(pages, "page", "pages")
             ),
-            None => format!("no size of the pool explains it. {OTHER_LIMITS}"),
+            None => format!("no size of the pool explains it. {limits}"),
         },
         None => format!(
-            "{} left for it, so the pool is not the reason. {OTHER_LIMITS}",
+            "{} left for it, so the pool is not the reason. {limits}",
             match attempt.available {
                 1 => "1 page was".to_owned(),
                 pages => format!("{} pages were", grouped(pages)),
@@ -74,6 +84,17 @@ fn want_of_memory(attempt: &Attempt, choice: &Choice, record: &Record, default_s
 
 /// What other errors mean for somebody who asks for huge pages.
 fn refused(failed: &Failed) -> Option<&'static str> {
+    if failed.call == "shmat" {
+        return match &*failed.error {
+            "EACCES" => Some("the rights of the segment do not allow it"),
+            "EINVAL" => {
+                Some("the address is no multiple of the size of a page, or something else lies there")
+            }
+            "ENOMEM" => Some("the process has no room for it: see vm.max_map_count and RLIMIT_AS"),
+            "EIDRM" => Some("the segment was removed"),
+            _ => None,
+        };
+    }
     Some(match &*failed.error {
         "EPERM" => {
             "the process may not use huge pages: give it CAP_IPC_LOCK, or its group with vm.hugetlb_shm_group"

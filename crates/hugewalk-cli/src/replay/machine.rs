@@ -11,7 +11,7 @@ use hugewalk::mm::{Backing, MapError, MapFlags, MapRequest, RemapTo};
 use hugewalk::platform::Event;
 use hugewalk::sync::Arc;
 use hugewalk::uffd::Userfault;
-use hugewalk::vma::Protection;
+use hugewalk::vma::{Policy, Protection};
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Contents, Host, HostConfig, HostError, TaskError, Tracing};
 
@@ -181,10 +181,20 @@ impl Machine {
                     Some(each(&parts, |at, length| space.mprotect(task, at, length, prot)))
                 });
             }
-            Act::Seal { space, at } => {
+            Act::Split { space, at } => {
                 let at = at.clone();
                 return self.work((copy, *space), None, move |space, task| {
-                    Some(space.mseal(task, VirtAddr::new(at.start), at.end - at.start).into())
+                    // Two policies cannot be one mapping, and mappings of huge pages never grow together again.
+                    for policy in [Policy::Local, Policy::Default] {
+                        let _ = space.mbind(task, VirtAddr::new(at.start), at.end - at.start, policy);
+                    }
+                    None
+                });
+            }
+            Act::Seal { space, parts } => {
+                let parts = parts.clone();
+                return self.work((copy, *space), None, move |space, task| {
+                    Some(each(&parts, |at, length| space.mseal(task, at, length)))
                 });
             }
             Act::Remap { space, address, old_length, new_length, to } => {

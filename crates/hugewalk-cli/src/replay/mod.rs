@@ -114,6 +114,7 @@ pub fn replay(
         differences: record.differences,
         notes,
         failed,
+        killed: plan.killed,
         skipped: plan.skipped,
         may_matter,
         unconcerned,

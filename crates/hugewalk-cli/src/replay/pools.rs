@@ -76,6 +76,16 @@ impl Choice {
         place.is_some_and(|place| matches!(self.why[place], Why::Guess { .. } | Why::Fitted { .. }))
     }
 
+    /// How many pages fewer a pool can have had, going by a run with this choice.
+    fn spare(&self, shift: u32, record: &Record) -> u64 {
+        let place = self.sizes.iter().position(|pool| pool.size.shift() == shift);
+        match place.map(|place| (self.sizes[place].pages, self.why[place])) {
+            // A file that took all pages there were would have taken fewer.
+            Some((pages, Why::Fitted { least })) => pages.saturating_sub(least),
+            _ => record.spare(shift),
+        }
+    }
+
     /// A better guess after a run with this one, if that showed it to be too large.
     pub(super) fn fitted(&self, record: &Record) -> Option<Self> {
         let mut better = self.clone();
@@ -194,7 +204,7 @@ pub(super) fn lacked(attempt: &Attempt, choice: &Choice, record: &Record) -> Opt
     let larger = record.attempts.iter().filter(|other| other.shift == attempt.shift);
     let larger = larger.filter_map(|other| other.asked.checked_sub(other.available)).filter(|lack| *lack > 0);
     let larger = larger.min().map_or(0, |lack| lack - 1);
-    let most = attempt.asked.min(lacked.saturating_add(record.spare(attempt.shift)));
+    let most = attempt.asked.min(lacked.saturating_add(choice.spare(attempt.shift, record)));
     Some(((lacked - larger).max(1), most))
 }
 
@@ -202,7 +212,7 @@ pub(super) fn lacked(attempt: &Attempt, choice: &Choice, record: &Record) -> Opt
 pub(super) fn only_size(attempt: &Attempt, choice: &Choice, record: &Record) -> Option<u64> {
     let pool = choice.sizes.iter().find(|pool| pool.size.shift() == attempt.shift)?;
     let excess = too_many_for(attempt)?;
-    (excess <= record.spare(attempt.shift)).then(|| pool.pages.saturating_sub(excess))
+    (excess <= choice.spare(attempt.shift, record)).then(|| pool.pages.saturating_sub(excess))
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Calls that asked for huge pages and got none.
     pub failed: Vec<FailedCall>,
+    /// Processes that a signal killed.
+    pub killed: Vec<Killed>,
     /// Calls that were not performed, by name, and how often they were made.
     pub skipped: BTreeMap<String, u64>,
     /// Of these, the ones that may matter to huge pages.
@@ -271,6 +273,17 @@ pub struct FailedCall {
     pub normal_pages_line: Option<u32>,
     /// Why it failed and what would help, in words.
     pub why: String,
+}
+
+/// A process that a signal killed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Killed {
+    /// The line of the strace file.
+    pub line: u32,
+    /// The process.
+    pub pid: u32,
+    /// The signal, as strace names it.
+    pub signal: String,
 }
 
 /// A call that ended otherwise than it was recorded.

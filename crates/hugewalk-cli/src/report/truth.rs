@@ -148,8 +148,34 @@ impl Truth {
             figures.extend(of_process(pid, kernel, replay));
         }
         let differing = figures.iter().filter(|figure| !figure.is_equal()).count();
-        Comparison { at: self.at, equal: differing == 0, differing, figures }
+        let remark = used_by_others(&figures);
+        Comparison { at: self.at, equal: differing == 0, differing, remark, figures }
     }
+}
+
+/// Where all that is known of processes is equal, and the pool has fewer pages left than the replay left: others had them.
+fn used_by_others(figures: &[Figure]) -> Option<String> {
+    let differs = |figure: &&Figure| !figure.is_equal();
+    let known_name = |figure: &Figure| matches!(&*figure.what, "HugePages_Free" | "HugePages_Rsvd");
+    let is_own = |figure: &&Figure| figure.pid.is_none() && known_name(figure);
+    if !figures.iter().any(|figure| figure.pid.is_some())
+        || !figures.iter().filter(differs).all(|f| is_own(&f))
+    {
+        return None;
+    }
+    let gap = |name: &str| {
+        let figure = figures.iter().find(|figure| figure.pid.is_none() && figure.what == name)?;
+        Some(i128::from(figure.replay?) - i128::from(figure.kernel?))
+    };
+    let (used, promised) = (gap("HugePages_Free")?, -gap("HugePages_Rsvd")?);
+    if used < 0 || promised < 0 || used + promised == 0 {
+        return None;
+    }
+    Some(format!(
+        "Every figure of a process is equal. The kernel counts pages that the recorded program does not account for \
+         ({used} in use, {promised} reserved), so something outside of the recording had them. Record while nothing else \
+         uses the pool: HugePages_Free equal to HugePages_Total and HugePages_Rsvd 0 before the program starts."
+    ))
 }
 
 fn of_process(pid: u32, kernel: Option<&TrueProcess>, replay: Option<&Process>) -> Vec<Figure> {
@@ -190,6 +216,9 @@ pub struct Comparison {
     pub equal: bool,
     /// How many are not.
     pub differing: usize,
+    /// What the differences suggest, if that is plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
     /// All of them.
     pub figures: Vec<Figure>,
 }
@@ -253,5 +282,20 @@ mod tests {
         assert_eq!(differing(&[POOL], &[]), 3);
         assert_eq!(differing(&[Pool { free: 1, ..POOL }], &[process(12, 2048)]), 1);
         assert_eq!(differing(&[], &[process(12, 2048)]), 4);
+    }
+
+    #[test]
+    fn pages_that_only_the_kernel_misses_are_said_to_be_used_by_others() {
+        let remark = |pool: Pool, process: Process| truth().compare(&[pool], &[process]).remark;
+        let others = Pool { free: 9, reserved: 5, ..POOL };
+        let said = remark(others, process(12, 2048)).expect("a remark");
+        assert!(said.contains("(1 in use, 2 reserved)"), "{said}");
+        assert_eq!(remark(POOL, process(12, 2048)), None);
+        assert_eq!(remark(others, process(12, 4096)), None, "the process itself differs");
+        assert_eq!(
+            remark(Pool { free: 7, ..POOL }, process(12, 2048)),
+            None,
+            "the replay is the one that uses more"
+        );
     }
 }

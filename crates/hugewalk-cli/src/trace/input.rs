@@ -1,16 +1,19 @@
 //! The text of an input: a file, a packed file, or what comes in on standard input.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
 use super::error::{Problem, TraceError};
+use crate::report::text::counted;
 
 /// Reads a whole input. `-` is standard input; what gzip has packed is unpacked, whatever its name.
 ///
 /// Bytes that are no UTF-8 are kept as replacement characters: strace and perf print none, so they are a program's own.
-pub(super) fn text(file: &Path) -> Result<String, TraceError> {
+///
+/// A packed file that breaks off, as that of a machine that went down does, is read as far as it goes, and `notes` says so.
+pub(super) fn text(file: &Path, notes: &mut Vec<String>) -> Result<String, TraceError> {
     let unreadable = |error: std::io::Error| TraceError::in_file(file, error.into());
     let mut bytes = Vec::new();
     if file.as_os_str() == "-" {
@@ -20,9 +23,19 @@ pub(super) fn text(file: &Path) -> Result<String, TraceError> {
     }
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut unpacked = Vec::new();
-        MultiGzDecoder::new(&bytes[..])
-            .read_to_end(&mut unpacked)
-            .map_err(|error| TraceError::in_file(file, Problem::BadGzip(error)))?;
+        if let Err(error) = MultiGzDecoder::new(&bytes[..]).read_to_end(&mut unpacked) {
+            let whole_lines = unpacked.iter().rposition(|byte| *byte == b'\n').map_or(0, |place| place + 1);
+            if error.kind() != ErrorKind::UnexpectedEof || whole_lines == 0 {
+                return Err(TraceError::in_file(file, Problem::BadGzip(error)));
+            }
+            unpacked.truncate(whole_lines);
+            let lines = unpacked.iter().filter(|byte| **byte == b'\n').count();
+            notes.push(format!(
+                "{} breaks off inside the packed data: the first {} were read, and what came after them is not known.",
+                file.display(),
+                counted(lines as u64, "line", "lines")
+            ));
+        }
         bytes = unpacked;
     }
     if let Some(kind) = foreign_kind(&bytes) {

@@ -48,9 +48,12 @@ pub(super) fn name_threads(lines: &mut [Sifted<'_>], clock: Clock, main: u32) ->
         put_in_order(lines, &sections, root, &names);
     }
     let mut note = format!(
-        "No line says whose it is, but they begin anew {} times: they are taken for files of strace -ff, each named after \
-         the clone that made its thread. strace-log-merge puts such files together with their numbers.",
-        sections.len() - 1
+        "No line names its thread, and the lines begin anew {}: they are taken for files of strace -ff, and each file for \
+         that of the next thread that a clone made. strace-log-merge joins such files and keeps their numbers.",
+        match sections.len() - 1 {
+            1 => "once".to_owned(),
+            more => format!("{more} times"),
+        }
     );
     if nameless > 0 {
         note +=

@@ -78,10 +78,11 @@ impl Trace {
     ///
     /// If one of them cannot be read, or holds a line that the tool would not have printed.
     pub fn load(strace: &Path, faults: Option<&Path>) -> Result<Self, TraceError> {
-        let mut recording = strace::read(strace, &input::text(strace)?)?;
-        let mut notes = std::mem::take(&mut recording.notes);
+        let mut notes = Vec::new();
+        let mut recording = strace::read(strace, &input::text(strace, &mut notes)?)?;
+        notes.append(&mut recording.notes);
         let mut found = match faults {
-            Some(file) => faults::read(file, &input::text(file)?)?,
+            Some(file) => faults::read(file, &input::text(file, &mut notes)?)?,
             None => Vec::new(),
         };
         if let Some(file) = faults {

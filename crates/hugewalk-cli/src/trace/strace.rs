@@ -43,8 +43,8 @@ pub enum Action {
     Ended {
         /// All threads of the process.
         group: bool,
-        /// The signal by which it was killed, if that may have come of an access.
-        by: Option<Signal>,
+        /// The signal by which it was killed.
+        by: Option<Box<str>>,
     },
 }
 
@@ -69,7 +69,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    fn by_name(name: &str) -> Option<Self> {
+    pub(crate) fn by_name(name: &str) -> Option<Self> {
         match name {
             "SIGBUS" => Some(Self::Bus),
             "SIGSEGV" => Some(Self::Segv),
@@ -222,7 +222,7 @@ impl<'a> Assembly<'a> {
             Body::Ended { by } => {
                 self.begun.remove(&tid);
                 self.ended.insert(tid);
-                let by = by.and_then(Signal::by_name);
+                let by = by.map(Box::from);
                 self.push(number, time, tid, Action::Ended { group: false, by });
                 Ok(())
             }

@@ -44,15 +44,21 @@ impl Planner {
     pub(super) fn failed(&mut self, length: u64, shift: u32, backing: String, actor: &Actor<'_>) {
         let Outcome::Failed(error) = actor.outcome else { return };
         let bytes = length.checked_next_multiple_of(1 << shift).unwrap_or(0);
-        let is_empty_pool = **error == *"ENOMEM";
-        if is_empty_pool {
+        let call = actor.call();
+        // Attaching a segment takes nothing from the pool: its pages were reserved when it was made.
+        let may_be_empty_pool = match &**error {
+            "ENOMEM" => call != "shmat",
+            "ENOSPC" => call == "fallocate",
+            _ => false,
+        };
+        if may_be_empty_pool {
             self.plan.need.failed(shift, bytes >> shift);
         }
         self.missed.insert(actor.thread.space, self.plan.failed.len());
         self.plan.failed.push(Failed {
             line: actor.event.line,
             pid: actor.thread.pid,
-            call: actor.call(),
+            call,
             backing,
             bytes,
             shift,

@@ -32,7 +32,7 @@ pub use need::Need;
 pub use planner::{Known, plan};
 pub(super) use sharing::{ANOTHER_PLACE, to_gain};
 
-use crate::report::Unsharable;
+use crate::report::{Killed, Unsharable};
 use crate::trace::flags::Prot;
 use crate::trace::{Outcome, Time};
 
@@ -74,6 +74,8 @@ pub struct Plan {
     pub other_faults: u64,
     /// What could not be followed, and what would help: a sentence each.
     pub notes: Vec<String>,
+    /// Processes that a signal killed.
+    pub killed: Vec<Killed>,
     /// Calls that asked for huge pages and got none.
     pub failed: Vec<Failed>,
     /// Calls that are not performed, by name.
@@ -122,12 +124,19 @@ pub enum Act {
         /// The new rights.
         prot: Prot,
     },
+    /// A call that failed left a mapping split where this begins.
+    Split {
+        /// Where.
+        space: Space,
+        /// From there to the end of the mapping.
+        at: Range<u64>,
+    },
     /// `mseal`
     Seal {
         /// Where.
         space: Space,
-        /// Address and length, as they were passed.
-        at: Range<u64>,
+        /// The parts that concern huge pages.
+        parts: Vec<Range<u64>>,
     },
     /// `mremap`
     Remap {

@@ -13,8 +13,9 @@ use super::tasks::{Left, SpaceId, Tasks, Thread};
 use super::unknown::Unknown;
 use super::userfault::Userfaults;
 use super::{Act, Op, Plan, Space};
+use crate::report::Killed;
 use crate::trace::flags::{CloneFlags, Prot};
-use crate::trace::{Action, Call, Event, Fault, Faulted, Outcome, Step, Time, Trace};
+use crate::trace::{Action, Call, Event, Fault, Faulted, Outcome, Signal, Step, Time, Trace};
 
 /// What is known besides the recording.
 #[derive(Debug, Default)]
@@ -167,8 +168,8 @@ impl Planner {
     fn event(&mut self, event: &Event) {
         match &event.action {
             Action::Ended { group, by } => {
-                if let Some(signal) = by {
-                    self.fault_ended(event, &Faulted { signal: *signal, address: None, forbidden: false });
+                if let Some(by) = by {
+                    self.killed(event, by);
                 }
                 let left = self.tasks.end(event.tid, *group);
                 self.leave(event, "exit", &left);
@@ -182,6 +183,19 @@ impl Planner {
                 self.call(call, &Actor { event, thread, outcome });
                 self.forget_unreachable(event, call.name());
             }
+        }
+    }
+
+    /// A signal killed it; of an access comes one that no line of its own tells of.
+    fn killed(&mut self, event: &Event, by: &str) {
+        if let Some(signal) = Signal::by_name(by) {
+            self.fault_ended(event, &Faulted { signal, address: None, forbidden: false });
+        }
+        let pid = self.tasks.living(event.tid).map_or(event.tid, |thread| thread.pid);
+        // Each thread of a process has a line.
+        if self.plan.killed.iter().rev().take_while(|other| other.signal == by).all(|other| other.pid != pid)
+        {
+            self.plan.killed.push(Killed { line: event.line, pid, signal: by.to_owned() });
         }
     }
 

@@ -226,6 +226,7 @@ impl Planner {
             let space = self.space(id);
             let at = address..address.saturating_add(length);
             self.push(actor, Some(actor.outcome.clone()), Act::Unmap { space, at });
+            self.split_in_vain(&range, actor);
         }
         if actor.succeeded() {
             self.note(&range, Later::Unmap, actor);
@@ -237,12 +238,33 @@ impl Planner {
         }
     }
 
+    /// Linux splits a mapping where a range begins before it finds that the range ends inside a page, and leaves it so.
+    fn split_in_vain(&mut self, range: &Range<u64>, actor: &Actor<'_>) {
+        if !matches!(actor.outcome, Outcome::Failed(errno) if **errno == *"EINVAL") {
+            return;
+        }
+        let memory = self.memory(actor.thread.space);
+        let is_multiple = |address: u64, piece: &Piece| address.is_multiple_of(1 << piece.shift);
+        let begins_inside = memory.at(range.start).is_some_and(|piece| {
+            is_multiple(range.start, piece)
+                && memory
+                    .at(range.start.wrapping_sub(1))
+                    .is_some_and(|before| before.mapping == piece.mapping)
+        });
+        let ends_inside = memory.at(range.end).is_some_and(|piece| !is_multiple(range.end, piece));
+        let whole = memory.pieces(&(range.start..u64::MAX)).first().map(|(part, _)| part.clone());
+        if let Some(at) = whole.filter(|_| begins_inside && ends_inside) {
+            let space = self.space(actor.thread.space);
+            self.push(actor, None, Act::Split { space, at });
+        }
+    }
+
     fn mseal(&mut self, address: u64, length: u64, actor: &Actor<'_>) {
         let id = actor.thread.space;
-        if self.memory(id).concerns(&pages(address, length)) {
-            let space = self.space(id);
-            let at = address..address.saturating_add(length);
-            self.push(actor, Some(actor.outcome.clone()), Act::Seal { space, at });
+        let range = pages(address, length);
+        if self.memory(id).concerns(&range) {
+            let (parts, space) = (self.memory(id).parts(&range), self.space(id));
+            self.push(actor, Some(actor.outcome.clone()), Act::Seal { space, parts });
         }
     }
 
@@ -253,6 +275,7 @@ impl Planner {
         }
         let (parts, space) = (self.memory(id).parts(&range), self.space(id));
         self.push(actor, Some(actor.outcome.clone()), Act::Protect { space, parts, prot });
+        self.split_in_vain(&range, actor);
         if actor.succeeded() {
             self.note(&range, Later::Protect(prot), actor);
             self.memory(id).protect(&range, prot);

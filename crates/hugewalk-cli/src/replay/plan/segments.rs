@@ -76,8 +76,14 @@ impl Planner {
     }
 
     fn shmat(&mut self, id: u32, flags: ShmatFlags, actor: &Actor<'_>) {
-        let Some(start) = actor.outcome.value() else { return };
-        let Some((file, size)) = self.files.segment(id) else {
+        let segment = self.files.segment(id);
+        let Some(start) = actor.outcome.value() else {
+            if let Some((shift, size)) = segment.and_then(|(file, size)| Some((self.huge(file)?, size))) {
+                self.failed(size, shift, "shm".to_owned(), actor);
+            }
+            return;
+        };
+        let Some((file, size)) = segment else {
             self.unknown.attaches.push((actor.event.line, id));
             return;
         };
@@ -95,7 +101,8 @@ impl Planner {
             length: size,
             shift,
             prot,
-            flags: mm::MapFlags::SHARED,
+            // Its pages were reserved when it was made, or not at all (`SHM_NORESERVE`).
+            flags: mm::MapFlags::SHARED | mm::MapFlags::NORESERVE,
         };
         let at = VirtAddr::new(start);
         let place = if flags.contains(ShmatFlags::SHM_REMAP) {
@@ -142,7 +149,9 @@ impl Planner {
                 if *mode == punch {
                     Change::PunchHole { offset: *offset, length: *length }
                 } else if (*mode - keep_size).is_empty() {
-                    self.plan.need.file(file, shift, offset.saturating_add(*length));
+                    if actor.succeeded() {
+                        self.plan.need.file(file, shift, offset.saturating_add(*length));
+                    }
                     if actor.succeeded() && !mode.contains(keep_size) {
                         self.sized.insert(file);
                     }

@@ -30,6 +30,7 @@ pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     recording(report, out)?;
     notes(report, out)?;
     failed(report, out)?;
+    killed(report, out)?;
     if report.mappings.is_empty() {
         // Tables, costs and pools would be so many zeros.
         heading(out, "Huge mappings")?;
@@ -108,6 +109,17 @@ fn failed(report: &Report, out: &mut impl Write) -> io::Result<()> {
         paragraph(out, "  - ", &call.sentence())?;
     }
     more(out, report.failed.len())
+}
+
+fn killed(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    if report.killed.is_empty() {
+        return Ok(());
+    }
+    heading(out, "Processes killed by a signal")?;
+    for killed in report.killed.iter().take(LISTED) {
+        writeln!(out, "  - process {}, {} (line {})", killed.pid, killed.signal, killed.line)?;
+    }
+    more(out, report.killed.len())
 }
 
 /// What is not known stands before all figures: they may be wrong for it.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{BAD, GOOD, counted, grid, grouped, heading, rows};
+use super::{BAD, GOOD, counted, grid, grouped, heading, paragraph, rows};
 use crate::report::Comparison;
 use crate::report::truth::Figure;
 
@@ -45,7 +45,8 @@ pub(super) fn comparison(comparison: &Comparison, out: &mut impl Write) -> io::R
     if comparison.equal {
         writeln!(out, "  {GOOD}all {count} equal{GOOD:#}")
     } else {
-        writeln!(out, "  {BAD}{} of {count} differ{BAD:#} (the kernel's first)", comparison.differing)
+        writeln!(out, "  {BAD}{} of {count} differ{BAD:#} (the kernel's first)", comparison.differing)?;
+        comparison.remark.iter().try_for_each(|remark| paragraph(out, "  ", remark))
     }
 }
 
