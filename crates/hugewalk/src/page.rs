@@ -91,9 +91,9 @@ const MIGRATION: u64 = 1 << 32;
 ///   from one kind to the other it counts as both, so the sum is never too small.
 /// - `owner` is touched under the page's owner lock, or with exclusive access to the page; see
 ///   [`rmap`](crate::rmap).
-/// - `system` and `take_home` belong to the system that has the page; a pool with exclusive access
-///   to the page writes them. The `P` of that system may be another type than this one. Then
-///   `subpool` and `owner` are left alone.
+/// - `system` and `take_home` name the system that has the page. A pool with exclusive access to
+///   the page writes them. That system may be of another type `P` than this code; then this code
+///   does not touch `subpool` and `owner`.
 #[repr(C, align(64))]
 pub struct Page<P: Platform> {
     refs: P::Word,
@@ -109,10 +109,9 @@ pub struct Page<P: Platform> {
     take_home: UnsafeCell<Option<TakeHome>>,
 }
 
-/// [`take_home`] for the type of the system that the page belongs to. Handles to one platform are
-/// platforms of different types, and a walker of a system of one type may drop the last reference to
-/// a page of a system of another type. Only the page's own system knows the types of `subpool` and
-/// `owner`.
+/// [`take_home`] for the type of the page's system. Handles to one platform are platforms of
+/// different types. So a walker of a system of one type may drop the last reference to a page of a
+/// system of another type. Only the page's own system knows the types of `subpool` and `owner`.
 type TakeHome = unsafe fn(NonNull<()>, HugeFrame) -> bool;
 
 /// The file and the offset in it that a page belongs to.
@@ -206,12 +205,13 @@ impl<P: Platform> Page<P> {
         }
     }
 
-    /// Makes a page of the platform's, or of another system's pool, one of this system's. The caller
+    /// Makes a page of the platform, or of another system's pool, one of this system. The caller
     /// has exclusive access to it.
     pub(crate) fn adopt(&self, system: &Hugetlb<P>) {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         unsafe { *self.take_home.get() = Some(take_home::<P>) };
-        // Relaxed: the flags that say that it belongs to a pool follow it, with Release: see `is_of`.
+        // Relaxed: the flags, which say that the page belongs to a pool, are stored afterwards,
+        // with Release: see `is_of`.
         self.system.store(ptr::from_ref(system).addr(), Ordering::Relaxed);
     }
 
@@ -294,8 +294,8 @@ impl<P: Platform> Page<P> {
 
     /// The page turned out to be sound. The caller holds the pool's lock, and the page is free.
     pub(crate) fn heal(&self) {
-        // The pool's lock orders this, and the two functions below, with everybody who asks. AcqRel: pairs with the Acquire in
-        // `is_hwpoison`, which asks without that lock.
+        // The pool's lock orders this, and the two functions below, against callers that hold it.
+        // AcqRel: pairs with the Acquire in `is_hwpoison`, which is called without that lock.
         self.flags.fetch_and(!(HWPOISON | DISSOLVED_SURPLUS), Ordering::AcqRel);
     }
 
@@ -366,8 +366,8 @@ impl<P: Platform> Page<P> {
         let subpool = unsafe { (*old.subpool.get()).take() };
         // SAFETY: the caller has exclusive access to this page.
         unsafe { *self.subpool.get() = subpool };
-        // AcqRel: pair with the Acquire in `is_anon` and `is_in_use`. Nobody holds either page, so only others who guess
-        // read the flags meanwhile.
+        // AcqRel: these pair with the Acquire in `is_anon` and `is_in_use`. No other code holds
+        // either page, so only speculative lookups read the flags meanwhile.
         let kind = old.flags.fetch_and(KEPT, Ordering::AcqRel) & (ANON | IN_USE);
         self.flags.fetch_or(kind, Ordering::AcqRel);
     }
@@ -531,7 +531,8 @@ impl<P: Platform> Hugetlb<P> {
         self.take_back(frame, stripped, reserved_again);
     }
 
-    /// Gives back a page of another system: a walker of this one held the last reference, on a guess.
+    /// Gives back a page of another system: a walker of this system held the last, speculative
+    /// reference.
     ///
     /// # Safety
     ///
@@ -541,12 +542,13 @@ impl<P: Platform> Hugetlb<P> {
         let page = self.page(frame);
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         let take_home = unsafe { *page.take_home.get() };
-        // SAFETY: it was stored by the system that the page belongs to, and nobody else has the page.
+        // SAFETY: the system that the page belongs to stored it, and this caller has exclusive
+        // access to the page.
         if take_home.is_some_and(|take_home| unsafe { take_home(NonNull::from(page).cast(), frame) }) {
             return;
         }
-        // Nothing says whether its system still exists, so the page is this system's now.
-        // Acquire: pairs with the Release in `reset`.
+        // The page does not show whether its system still exists, so it becomes a page of this
+        // system.
         let size = size_of_pool(page.flags.load(Ordering::Acquire));
         self.pool(size).free(self, frame, false);
     }
@@ -579,7 +581,7 @@ unsafe fn take_home<P: Platform>(page: NonNull<()>, frame: HugeFrame) -> bool {
     let page: &Page<P> = unsafe { page.cast().as_ref() };
     // SAFETY: passed on to the caller.
     let Stripped { size, subpool, unused, file } = unsafe { page.strip() };
-    // Each keeps its system; they are dropped last.
+    // Each of them keeps its system alive, so they are dropped last.
     let keeps = (subpool.clone(), file.clone());
     let system = match &keeps {
         (Some(subpool), _) => subpool.hugetlb(),
