@@ -213,7 +213,7 @@ impl World {
             match result {
                 Ok(()) if round % 4 == 2 => self.bad.lock().unwrap().push(frame),
                 Ok(()) | Err(PageError::NotInUse | PageError::OnItsWay | PageError::Held { .. }) => {}
-                // The frame is a private page's by now, or free and promised.
+                // The frame is a private page's by now, or free and reserved.
                 Err(PageError::Private | PageError::Reserved | PageError::Hwpoison) => {}
                 Err(other) => panic!("{other:?}"),
             }

@@ -102,7 +102,7 @@ fn nobody_notices_that_a_page_is_taken_out_of_use() {
 }
 
 #[test]
-fn a_free_page_is_taken_out_of_use_at_once_and_one_that_is_promised_when_it_can_be_spared() {
+fn a_free_page_is_taken_out_of_use_at_once_and_one_that_is_reserved_when_it_can_be_spared() {
     let (hugetlb, mut task) = system(1);
     let file = file(&mut task, 1);
     let space = space(&hugetlb);

@@ -193,18 +193,18 @@ fn a_page_that_is_in_no_file_any_more_and_pinned_can_fail_too() {
 }
 
 #[test]
-fn a_free_page_that_promises_rest_on_leaves_when_one_is_given_back() {
+fn a_free_page_that_is_reserved_leaves_when_a_reservation_is_given_back() {
     let (hugetlb, mut task) = system(2);
     let free = free_frame(&hugetlb, &mut task);
     let file = file(&mut task, 2);
     let space = space(&hugetlb);
     map(&mut task, &space, &file, MapFlags::SHARED);
-    let promised = PoolCounters { total: 2, free: 2, reserved: 2, surplus: 0 };
-    assert_eq!(counters(&hugetlb), promised);
+    let reserved = PoolCounters { total: 2, free: 2, reserved: 2, surplus: 0 };
+    assert_eq!(counters(&hugetlb), reserved);
     assert_eq!(hugetlb.memory_failure(&mut task, free), Err(PageError::Reserved));
     assert_eq!(PageError::Reserved.errno(), Errno::EBUSY);
-    assert_eq!(counters(&hugetlb), promised);
-    // One promise is kept; the other cannot be.
+    assert_eq!(counters(&hugetlb), reserved);
+    // One reservation finds its page; the other cannot.
     cpu(&space).store(&mut task, page(0), 1).unwrap();
     assert_ne!(frame(&task, &space, page(0)), free);
     let error = cpu(&space).store(&mut task, page(1), 1).unwrap_err();
@@ -219,7 +219,7 @@ fn a_free_page_that_promises_rest_on_leaves_when_one_is_given_back() {
 }
 
 #[test]
-fn unpoisoned_while_promises_rest_on_it_a_page_keeps_them() {
+fn a_reserved_page_that_is_unpoisoned_keeps_the_reservations() {
     let (hugetlb, mut task) = system(1);
     let free = free_frame(&hugetlb, &mut task);
     let file = file(&mut task, 1);

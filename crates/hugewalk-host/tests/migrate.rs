@@ -200,7 +200,7 @@ fn a_pinned_page_stays_where_it_is_and_as_it_is() {
 }
 
 #[test]
-fn moving_takes_no_promised_page_and_changes_nothing_without_one() {
+fn moving_takes_no_reserved_page_and_changes_nothing_without_one() {
     let (hugetlb, mut task) = system(3);
     let file = file(&mut task, 3);
     let space = space(&hugetlb);
@@ -218,7 +218,7 @@ fn moving_takes_no_promised_page_and_changes_nothing_without_one() {
     hugetlb.platform().fail_huge_after(None);
     hugetlb.migrate(&mut task, before.frame).unwrap();
     assert_eq!(counters(&hugetlb), pool);
-    // What is promised is there.
+    // The reserved page is still there.
     for n in 0..3 {
         cpu(&space).store(&mut task, page(n), 1).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Directed cases: what must be shared, what ends it and what that costs, who gets a copy, who was promised what.
+//! Directed cases: what must be shared, what ends it and what that costs, who gets a copy, and what is reserved for which mapping.
 
 mod common;
 

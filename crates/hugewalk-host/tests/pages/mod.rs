@@ -146,7 +146,7 @@ pub(crate) fn counters(hugetlb: &System) -> PoolCounters {
     hugetlb.pool(SMALL).counters()
 }
 
-/// Nothing is in use: all pages are free, no table is left, nothing is promised.
+/// Nothing is in use: all pages are free, no table is left, nothing is reserved.
 pub(crate) fn assert_unused(hugetlb: &System, task: &mut Task<Host>) {
     task.rcu_barrier();
     let now = counters(hugetlb);

@@ -56,8 +56,8 @@ fn one_more() -> MapRequest<'static, Host> {
     }
 }
 
-/// The page is promised, or there, or dropped and promised again: to map another is refused, at every moment, and who drops
-/// the page goes on to have it. (Linux keeps the promise of a page that is dropped from 6.10 on.)
+/// The page is reserved, or mapped, or dropped and reserved again. So mapping another one is always refused, and the thread that drops
+/// the page can always have it again. (Linux restores the reservation of a dropped page from 6.10 on.)
 #[test]
 fn the_only_page_is_nobody_elses_while_it_is_dropped_and_touched() {
     let mut machine = Machine::new(1);

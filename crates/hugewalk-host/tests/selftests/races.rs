@@ -10,7 +10,7 @@ use hugewalk::mm::{Backing, MapRequest, Placement};
 use crate::pages::{RW, SMALL, StopAtEnd};
 use crate::setup::{BASE, MIB2, Machine, NORESERVE, PRIVATE, SHARED, after, at, cpu};
 
-/// Two touch the last page of the pool at the same moment: both of a mapping that is promised it. One makes the page, the
+/// Two touch the last page of the pool at the same moment: both through a mapping that has it reserved. One makes the page, the
 /// other has to find it, and not the pool empty.
 #[test]
 fn two_that_touch_the_last_page_at_once_both_get_it() {

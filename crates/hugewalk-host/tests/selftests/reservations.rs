@@ -27,7 +27,7 @@ fn mapping_touching_and_unmapping_move_the_counters_as_they_should() {
         cpu.store(&mut machine.task, at(2), 1).unwrap();
         assert_eq!(machine.four(), (total, total - 2, 1, surplus));
         let child = space.fork(&mut machine.task).unwrap();
-        assert_eq!(machine.four(), (total, total - 2, 1, surplus), "a child is promised nothing");
+        assert_eq!(machine.four(), (total, total - 2, 1, surplus), "a child has no reservations");
         child.exit(&mut machine.task).unwrap();
         space.munmap(&mut machine.task, BASE, 3 * MIB2).unwrap();
         if flags == SHARED {
@@ -99,14 +99,14 @@ fn a_mount_with_a_limit_refuses_at_mmap_or_at_the_fault() {
 }
 
 #[test]
-fn promises_in_two_chunks_are_held_to_the_pool_as_one() {
+fn reservations_in_two_chunks_are_limited_by_the_pool_as_one() {
     for flags in [SHARED, PRIVATE] {
         let mut machine = Machine::new(5);
         let (one, two, space) = (machine.file(3), machine.file(3), machine.process());
         machine.map(&space, &one, BASE, 3 * MIB2, flags);
         let refused = machine.try_map(&space, &two, at(10), 3 * MIB2, flags).unwrap_err();
         assert_eq!((refused.errno(), machine.four()), (Errno::ENOMEM, (5, 5, 3, 0)));
-        // The first has all that it was promised.
+        // The first has used all its reservations.
         write_fault(&mut cpu(&space), &mut machine.task, BASE, 3);
         machine.map(&space, &two, at(10), 2 * MIB2, flags);
         write_fault(&mut cpu(&space), &mut machine.task, at(10), 2);
@@ -116,26 +116,26 @@ fn promises_in_two_chunks_are_held_to_the_pool_as_one() {
     }
 }
 
-/// `noresv-preserve-resv-page`: who was promised nothing does not take what others were promised.
+/// `noresv-preserve-resv-page`: a mapping without reservations does not take pages that are reserved for others.
 #[test]
-fn a_mapping_without_reservation_leaves_promised_pages_alone() {
+fn a_mapping_without_reservations_leaves_reserved_pages_alone() {
     for flags in [SHARED, PRIVATE] {
         let mut machine = Machine::new(1);
-        let (promised, other, space) = (machine.file(1), machine.file(1), machine.process());
-        machine.map(&space, &promised, BASE, MIB2, flags);
+        let (reserved, other, space) = (machine.file(1), machine.file(1), machine.process());
+        machine.map(&space, &reserved, BASE, MIB2, flags);
         machine.map(&space, &other, at(10), MIB2, flags | NORESERVE);
         let refused = cpu(&space).store(&mut machine.task, at(10), 1).unwrap_err();
         assert!(matches!(refused, FaultError::PoolEmpty(_)));
         assert_eq!(machine.four(), (1, 1, 1, 0));
         assert_eq!(cpu(&space).store(&mut machine.task, BASE, 1), Ok(()));
-        drop((space, promised, other));
+        drop((space, reserved, other));
         machine.end();
     }
 }
 
-/// `noresv-regarded-as-resv`: a page that was had without a promise gives none back when it goes.
+/// `noresv-regarded-as-resv`: freeing a page that used no reservation restores none.
 #[test]
-fn a_page_without_a_promise_is_not_counted_as_one_when_it_goes() {
+fn freeing_a_page_that_used_no_reservation_restores_none() {
     for by_truncation in [false, true] {
         let mut machine = Machine::new(4);
         let (file, other, space) = (machine.file(2), machine.file(2), machine.process());
@@ -154,9 +154,9 @@ fn a_page_without_a_promise_is_not_counted_as_one_when_it_goes() {
     }
 }
 
-/// `truncate_reserve_wraparound`: promises are given back once, however often the file is truncated.
+/// `truncate_reserve_wraparound`: reservations are given back once, however often the file is truncated.
 #[test]
-fn truncation_again_and_again_gives_promises_back_once() {
+fn truncation_again_and_again_gives_reservations_back_once() {
     let mut machine = Machine::new(4);
     let (file, space) = (machine.file(3), machine.process());
     machine.map(&space, &file, BASE, 3 * MIB2, SHARED);
@@ -166,7 +166,7 @@ fn truncation_again_and_again_gives_promises_back_once() {
         let reserved = pages.saturating_sub(1);
         assert_eq!(machine.four(), (4, 4 - u64::from(pages > 0), reserved, 0));
     }
-    // Long again, it has no promises: what is touched is taken as it comes.
+    // Long again, it has no reservations: a page that is touched is taken as any free page.
     file.truncate(&mut machine.task, 3 * MIB2).unwrap();
     write_fault(&mut cpu(&space), &mut machine.task, BASE, 3);
     assert_eq!(machine.four(), (4, 1, 0, 0));

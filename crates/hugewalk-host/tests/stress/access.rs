@@ -155,11 +155,11 @@ impl<'w> Place<'w> {
     /// Is this an error that what the others do explains?
     fn judge_error(&self, error: FaultError, store: bool, view: &View) {
         let region = &self.process.regions[self.region];
-        let promised = region.is_promised(self.page);
+        let reserved = region.is_reserved(self.page);
         let stable = region.unchanged(view);
         let state = view.state;
         // The owner of a reservation gets its page, as long as it has not thrown it away.
-        let promised = promised && self.region == ANONYMOUS && state.mapped;
+        let reserved = reserved && self.region == ANONYMOUS && state.mapped;
         let explained = match error {
             FaultError::NotMapped { .. } => !stable || !state.mapped,
             FaultError::Protection { .. } => !stable || (store && !state.is_writable(self.page)),
@@ -167,7 +167,7 @@ impl<'w> Place<'w> {
                 // No file is ever truncated to nothing.
                 self.page > 0 && self.file().is_some_and(|file| file.shrinks)
             }
-            FaultError::PoolEmpty(_) => !(stable && promised),
+            FaultError::PoolEmpty(_) => !(stable && reserved),
             FaultError::SubPoolFull(_) => self.region == ON_MOUNT,
             FaultError::TakenAway { .. } => {
                 matches!(self.region, ANONYMOUS | COPY) && !(stable && state.owner)
@@ -189,9 +189,9 @@ impl<'w> Place<'w> {
 /// An error of a call on an address space that the other threads explain.
 pub(crate) fn explained(error: &mm::MapError) -> bool {
     use hugewalk::reserve::NoPage;
-    use mm::MapError::{Exited, Fault, NoPage as Unpromised};
+    use mm::MapError::{Exited, Fault, NoPage as Unreserved};
     match error {
-        Exited | Unpromised(NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_)) => true,
+        Exited | Unreserved(NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_)) => true,
         Fault(fault) => !matches!(fault, FaultError::OutOfMemory(_) | FaultError::Hwpoison { .. }),
         _ => false,
     }

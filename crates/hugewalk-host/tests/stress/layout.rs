@@ -75,7 +75,7 @@ pub(crate) fn map(
         backing,
     };
     let owner = reserve && region != SHARED;
-    change.promise(owner);
+    change.reserve(owner);
     let result = process.space.mmap(task, &request);
     if check("mmap", result.map(|_| ())) {
         let writable = if writable { u8::MAX } else { 0 };

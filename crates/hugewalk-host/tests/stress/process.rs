@@ -45,8 +45,8 @@ pub(crate) struct Region {
     version: AtomicU64,
     base: AtomicU64,
     flags: AtomicU64,
-    /// A bit for each page whose promise has not been used up and thrown away.
-    promised: AtomicU64,
+    /// A bit for each page whose reservation was not used and thrown away.
+    reserved: AtomicU64,
     /// Threads that are throwing pages away.
     throwing: AtomicU64,
     /// What was stored to a private mapping.
@@ -98,7 +98,7 @@ impl Region {
             version: AtomicU64::new(0),
             base: AtomicU64::new(PLACES[number][0]),
             flags: AtomicU64::new(0),
-            promised: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
             throwing: AtomicU64::new(0),
             ledger,
         }
@@ -129,21 +129,21 @@ impl Region {
         Changing { region: self, _lock }
     }
 
-    /// Does `work`, which may throw these pages away and with them their promises.
+    /// Does `work`, which may throw these pages away and with them their reservations.
     pub(crate) fn throwing<R>(&self, pages: core::ops::Range<usize>, work: impl FnOnce() -> R) -> R {
         self.throwing.fetch_add(1, SeqCst);
         let result = work();
         // Afterwards: the mapping may have been made anew since the beginning.
         for page in pages {
-            self.promised.fetch_and(!(1 << page), SeqCst);
+            self.reserved.fetch_and(!(1 << page), SeqCst);
         }
         self.throwing.fetch_sub(1, SeqCst);
         result
     }
 
-    /// Does the mapping, which is at rest, have a promise for the page?
-    pub(crate) fn is_promised(&self, page: usize) -> bool {
-        self.throwing.load(SeqCst) == 0 && self.promised.load(SeqCst) >> page & 1 != 0
+    /// Does the mapping, which is at rest, have a reservation for the page?
+    pub(crate) fn is_reserved(&self, page: usize) -> bool {
+        self.throwing.load(SeqCst) == 0 && self.reserved.load(SeqCst) >> page & 1 != 0
     }
 
     /// What is stored to a private mapping is about to go.
@@ -157,10 +157,10 @@ impl Changing<'_> {
         self.region.state()
     }
 
-    /// The mapping is about to be made, with promises for all its pages, or for none. To be called before: others throw
+    /// The mapping is about to be made, with reservations for all its pages, or for none. To be called before: others throw
     /// pages away as soon as they are there.
-    pub(crate) fn promise(&self, promised: bool) {
-        self.region.promised.store(if promised { u64::MAX } else { 0 }, SeqCst);
+    pub(crate) fn reserve(&self, reserved: bool) {
+        self.region.reserved.store(if reserved { u64::MAX } else { 0 }, SeqCst);
     }
 
     pub(crate) fn set(&self, state: State) {

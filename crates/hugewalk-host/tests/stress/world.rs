@@ -17,9 +17,9 @@ use crate::tag::PAGES;
 pub(crate) const MIB2: u64 = HugeSize::Size2M.bytes();
 pub(crate) const GIB: u64 = HugeSize::Size1G.bytes();
 
-/// One file is mapped by the gibibyte with its pages promised; the rest is for everybody else, and often too little.
+/// One file is mapped by the gibibyte with its pages reserved; the rest is for everybody else, and often too little.
 pub(crate) const POOL: u64 = 512 + 110;
-/// The pages that the mount's file may have, and those it is promised.
+/// The pages that the mount's file may have, and those reserved for it.
 const MOUNT: (u64, u64) = (14, 4);
 
 pub(crate) struct File {
@@ -42,7 +42,7 @@ pub(crate) struct World {
     next_process: AtomicU32,
 }
 
-/// The big one with promised pages, the one on a mount, and the small one that private mappings copy.
+/// The big one with reserved pages, the one on a mount, and the small one that private mappings copy.
 pub(crate) const BIG: usize = 0;
 pub(crate) const MOUNTED: usize = 1;
 pub(crate) const SMALL: usize = 2;
@@ -104,7 +104,7 @@ impl World {
         drop(files);
         let (_, min) = MOUNT;
         assert_eq!(mount.usage(), (0, min), "the mount's account is off");
-        assert_eq!(pool.counters().reserved, min, "promises leaked: {:?}", pool.counters());
+        assert_eq!(pool.counters().reserved, min, "reservations leaked: {:?}", pool.counters());
         drop(mount);
         pool.set_overcommit(0);
         assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, POOL), POOL);

@@ -146,7 +146,7 @@ fn without_tables_for_all_markers_nothing_is_protected() {
 }
 
 #[test]
-fn filling_says_so_and_brings_promises_back() {
+fn filling_says_so_and_restores_reservations() {
     let bytes = page_of(1);
     for kind in KINDS {
         let missing = || World::registered(2, kind, Modes::MISSING);

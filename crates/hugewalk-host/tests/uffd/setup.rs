@@ -117,7 +117,11 @@ impl World {
         let mut task = task;
         task.rcu_barrier();
         let counters = hugetlb.pool(HugeSize::Size2M).counters();
-        assert_eq!((counters.free, counters.reserved), (counters.total, 0), "pages or promises were lost");
+        assert_eq!(
+            (counters.free, counters.reserved),
+            (counters.total, 0),
+            "pages or reservations were lost"
+        );
     }
 }
 

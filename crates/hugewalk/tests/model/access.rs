@@ -85,8 +85,8 @@ impl Model {
         if within && index >= file.size >> size.shift() {
             return Err(Why::BeyondEof);
         }
-        let frame = if file.promised.remove(&index) {
-            self.promised_page(size, mount)
+        let frame = if file.reserved.remove(&index) {
+            self.reserved_page(size, mount)
         } else {
             self.spare_page(size, mount)?
         };
@@ -126,12 +126,12 @@ impl Model {
         }
     }
 
-    /// A page for a private mapping alone: one that was promised, if the promise was not taken up, else any.
+    /// A page for a private mapping alone: a reserved one, if the reservation was not used, else any.
     fn new_private(&mut self, process: usize, vma: &Vma, address: u64, bytes: Bytes) -> Result<(), Why> {
         let (size, mount, index) = (vma.size, self.files[vma.file].mount, vma.index(address));
         let vma = self.process(process).find_mut(address).expect("the fault found it");
-        let frame = if vma.promised.as_mut().is_some_and(|promised| promised.remove(&index)) {
-            self.promised_page(size, mount)
+        let frame = if vma.reserved.as_mut().is_some_and(|reserved| reserved.remove(&index)) {
+            self.reserved_page(size, mount)
         } else {
             self.spare_page(size, mount)?
         };
@@ -142,7 +142,7 @@ impl Model {
     }
 
     /// A page that was shared by fork, for a store: who is alone with it has it; else it is copied; and who made the
-    /// mapping, with a promise, takes it from its children if there is no page for a copy.
+    /// mapping, with a reservation, takes it from its children if there is no page for a copy.
     fn own_for_writing(
         &mut self,
         process: usize,
@@ -160,7 +160,7 @@ impl Model {
                 self.put_page(frame);
                 Ok(())
             }
-            Err(why) if vma.promised.is_none() => Err(why),
+            Err(why) if vma.reserved.is_none() => Err(why),
             Err(_) => {
                 self.rob(vma.file, vma.index(address), frame);
                 assert_eq!(self.frames[&frame].holders, 1, "only children share a page of a private mapping");
@@ -172,7 +172,7 @@ impl Model {
     fn rob(&mut self, file: usize, index: u64, frame: u64) {
         let mut robbed = 0;
         for process in self.processes.iter_mut().flatten() {
-            let children = process.vmas.values_mut().filter(|vma| !vma.shared && vma.promised.is_none());
+            let children = process.vmas.values_mut().filter(|vma| !vma.shared && vma.reserved.is_none());
             for vma in children.filter(|vma| vma.file == file) {
                 let Some(address) = vma.address(index) else { continue };
                 let has_it = matches!(process.private.get(&address), Some(Entry::Own { frame: has, .. }) if *has == frame);

@@ -1,4 +1,4 @@
-//! Who was promised what, from first principles: the counters of a pool are sums over promises and pages in use, and are
+//! Which pages are reserved, from first principles: the counters of a pool are sums over reservations and pages in use, and are
 //! kept nowhere.
 
 use hugewalk::addr::HugeSize;
@@ -14,14 +14,14 @@ impl Model {
     }
 
     /// The counters as they have to be: free pages are those not in use; a pool is larger than it was configured only
-    /// where promises and pages in use need it to be.
+    /// where reservations and pages in use need it to be.
     pub(crate) fn counters(&self, size: HugeSize) -> PoolCounters {
         let limit = self.pools[usize::from(size == HugeSize::Size1G)].limit;
         let in_use = self.frames.values().filter(|frame| frame.size == size).count() as u64;
         let of_files = self.files.iter().filter(|file| file.size_class == size);
         let of_mounts = (0..self.mounts.len()).filter(|&mount| self.mounts[mount].size == size);
-        let reserved = of_files.map(|file| file.promised.len() as u64).sum::<u64>()
-            + self.private_promises(|vma| vma.size == size)
+        let reserved = of_files.map(|file| file.reserved.len() as u64).sum::<u64>()
+            + self.private_reservations(|vma| vma.size == size)
             + of_mounts
                 .filter(|&mount| self.is_alive(mount))
                 .map(|mount| self.mounts[mount].reserved)
@@ -30,10 +30,10 @@ impl Model {
         PoolCounters { total, free: total - in_use, reserved, surplus: total - limit }
     }
 
-    fn private_promises(&self, of: impl Fn(&super::state::Vma) -> bool) -> u64 {
+    fn private_reservations(&self, of: impl Fn(&super::state::Vma) -> bool) -> u64 {
         let vmas = self.processes.iter().flatten().flat_map(|process| process.vmas.values());
-        let promised = vmas.filter(|vma| of(vma)).filter_map(|vma| vma.promised.as_ref());
-        promised.map(|promised| promised.len() as u64).sum()
+        let reserved = vmas.filter(|vma| of(vma)).filter_map(|vma| vma.reserved.as_ref());
+        reserved.map(|reserved| reserved.len() as u64).sum()
     }
 
     /// A mount lives as long as it is mounted, or has files or pages.
@@ -43,13 +43,13 @@ impl Model {
             || self.frames.values().any(|frame| frame.mount == Some(mount))
     }
 
-    /// What is charged to a mount: promises and pages.
-    fn charged(&self, mount: usize) -> u64 {
+    /// What counts against a mount: reservations and pages.
+    fn used_of(&self, mount: usize) -> u64 {
         let pending = self.pending.filter(|pending| pending.0 == mount).map_or(0, |pending| pending.1);
         let files = self.files.iter().filter(|file| file.mount == Some(mount));
         pending
-            + files.map(|file| file.promised.len() as u64).sum::<u64>()
-            + self.private_promises(|vma| self.files[vma.file].mount == Some(mount))
+            + files.map(|file| file.reserved.len() as u64).sum::<u64>()
+            + self.private_reservations(|vma| self.files[vma.file].mount == Some(mount))
             + self.frames.values().filter(|frame| frame.mount == Some(mount)).count() as u64
     }
 
@@ -61,12 +61,12 @@ impl Model {
         needed == 0 || now.surplus + needed <= overcommit
     }
 
-    /// May so many pages be promised on a mount? What the mount's minimum covers is promised already. The caller notes
-    /// who has the promise.
-    pub(super) fn charge(&mut self, size: HugeSize, mount: Option<usize>, pages: u64) -> Result<(), Why> {
+    /// May so many pages be reserved on a mount? What the mount's minimum covers is reserved already. The caller notes
+    /// whose reservation it is.
+    pub(super) fn reserve_on(&mut self, size: HugeSize, mount: Option<usize>, pages: u64) -> Result<(), Why> {
         let covered = match mount {
             Some(mount) => {
-                let left = self.mounts[mount].max.map_or(u64::MAX, |max| max - self.charged(mount));
+                let left = self.mounts[mount].max.map_or(u64::MAX, |max| max - self.used_of(mount));
                 if pages > left {
                     return Err(Why::SubPoolFull);
                 }
@@ -83,29 +83,29 @@ impl Model {
         Ok(())
     }
 
-    /// So many pages or promises are charged to the mount no more; they have been taken off the books already. A mount
+    /// So many pages or reservations no longer count against the mount; the caller has removed them already. A mount
     /// with a maximum fills its minimum up when its use falls below that; one without, at once.
     pub(super) fn give_back(&mut self, mount: Option<usize>, pages: u64) {
         let Some(mount) = mount else { return };
-        let charged = self.charged(mount);
+        let used = self.used_of(mount);
         let Mount { max, min, reserved, .. } = &mut self.mounts[mount];
         let min = min.unwrap_or(0);
-        if max.is_none() || charged < min {
+        if max.is_none() || used < min {
             *reserved += pages.min(min - *reserved);
         }
     }
 
-    /// A page that was promised; the caller strikes the promise out.
-    pub(super) fn promised_page(&mut self, size: HugeSize, mount: Option<usize>) -> u64 {
+    /// A page that was reserved; the caller removes the reservation.
+    pub(super) fn reserved_page(&mut self, size: HugeSize, mount: Option<usize>) -> u64 {
         self.next_frame += 1;
         self.frames.insert(self.next_frame, Frame { size, mount, holders: 1 });
         self.next_frame
     }
 
-    /// A page that was promised to nobody.
+    /// A page that was not reserved.
     pub(super) fn spare_page(&mut self, size: HugeSize, mount: Option<usize>) -> Result<u64, Why> {
-        self.charge(size, mount, 1)?;
-        Ok(self.promised_page(size, mount))
+        self.reserve_on(size, mount, 1)?;
+        Ok(self.reserved_page(size, mount))
     }
 
     pub(super) fn put_page(&mut self, frame: u64) {

@@ -15,14 +15,14 @@ impl Model {
             mount,
             size: 0,
             pages: BTreeMap::new(),
-            promised: BTreeSet::new(),
+            reserved: BTreeSet::new(),
             open,
             gone: false,
         });
         self.files.len() - 1
     }
 
-    /// A file goes when nobody has it open or mapped, with its pages and promises.
+    /// A file goes when nobody has it open or mapped, with its pages and reservations.
     pub(super) fn drop_unused_files(&mut self) {
         for file in 0..self.files.len() {
             let mapped = self
@@ -38,13 +38,13 @@ impl Model {
         }
     }
 
-    /// Drops the pages from `index` on, then the promises there.
+    /// Drops the pages from `index` on, then the reservations there.
     fn drop_from(&mut self, file: usize, index: u64) {
         for (_, page) in self.files[file].pages.split_off(&index) {
             self.put_page(page.frame);
         }
-        let promises = self.files[file].promised.split_off(&index).len() as u64;
-        self.give_back(self.files[file].mount, promises);
+        let reservations = self.files[file].reserved.split_off(&index).len() as u64;
+        self.give_back(self.files[file].mount, reservations);
     }
 
     /// Takes pages of a file out of every private mapping, copies included, one mapping after the other.
@@ -71,7 +71,7 @@ impl Model {
             return Err(Refused("EINVAL", Why::Unaligned));
         }
         self.files[file].size = size;
-        // Also where the file grew: it can have had pages, and promises, beyond its end.
+        // Also where the file grew: it can have had pages, and reservations, beyond its end.
         self.zap_offsets(file, &(size >> class.shift()..u64::MAX));
         self.drop_from(file, size >> class.shift());
         Ok(())

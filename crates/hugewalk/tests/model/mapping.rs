@@ -62,7 +62,7 @@ impl Model {
             rights: map.rights,
             shared: map.flags.contains(MapFlags::SHARED),
             noreserve: map.flags.contains(MapFlags::NORESERVE),
-            promised: None,
+            reserved: None,
             robbed: false,
             anon: false,
             turn: self.last_turn(),
@@ -70,21 +70,21 @@ impl Model {
         if let What::Anonymous(_) = map.what {
             self.files[file].size = length;
         }
-        let mut promised = Ok(());
+        let mut reserved = Ok(());
         if !vma.noreserve {
-            // Here: the promise is asked for before the old mappings go, and once more after they have gone.
-            promised = self.promise(&mut vma);
-            if promised.is_err() {
+            // Here: the reservation is asked for before the old mappings go, and once more after they have gone.
+            reserved = self.reserve(&mut vma);
+            if reserved.is_err() {
                 self.unmap_range(process, &range);
-                // What was promised to the files of the old ones is theirs until the call is over.
-                promised = self.promise(&mut vma);
+                // What is reserved for the files of the old ones is theirs until the call is over.
+                reserved = self.reserve(&mut vma);
             }
         }
         if let What::Anonymous(_) = map.what {
             // From here on it is open no more: it lives as long as it is mapped.
             self.files[file].open = false;
         }
-        if let Err(why) = promised {
+        if let Err(why) = reserved {
             self.drop_unused_files();
             return Err(Refused("ENOMEM", why));
         }
@@ -106,20 +106,20 @@ impl Model {
         Ok(start)
     }
 
-    /// A shared mapping is promised the pages the file neither has nor was promised; a private one all of its own.
-    fn promise(&mut self, vma: &mut Vma) -> Result<(), Why> {
+    /// A shared mapping reserves the pages that the file neither has nor has reserved; a private one reserves all of its own.
+    fn reserve(&mut self, vma: &mut Vma) -> Result<(), Why> {
         let file = &self.files[vma.file];
         let wanted: BTreeSet<u64> = vma
             .offsets()
-            .filter(|index| !vma.shared || !(file.pages.contains_key(index) || file.promised.contains(index)))
+            .filter(|index| !vma.shared || !(file.pages.contains_key(index) || file.reserved.contains(index)))
             .collect();
         let file_mount = file.mount;
-        self.charge(vma.size, file_mount, wanted.len() as u64)?;
+        self.reserve_on(vma.size, file_mount, wanted.len() as u64)?;
         if vma.shared {
-            self.files[vma.file].promised.extend(wanted);
+            self.files[vma.file].reserved.extend(wanted);
         } else {
             self.pending = file_mount.map(|mount| (mount, wanted.len() as u64));
-            vma.promised = Some(wanted);
+            vma.reserved = Some(wanted);
         }
         Ok(())
     }
@@ -214,21 +214,21 @@ impl Model {
     pub(super) fn unmap_range(&mut self, process: usize, range: &Range<u64>) {
         self.cut(process, range);
         let gone = self.process(process).overlapping(range);
-        // All pages first, then all promises: how much of them a mount keeps depends on the order.
+        // All pages first, then all reservations: how much of them a mount keeps depends on the order.
         for start in &gone {
             let end = self.process(process).vmas[start].end;
             self.zap(process, &(*start..end));
         }
         for start in gone {
             let vma = self.process(process).vmas.remove(&start).expect("it was there a moment ago");
-            if let Some(promised) = vma.promised {
+            if let Some(reserved) = vma.reserved {
                 let mount = self.files[vma.file].mount;
-                self.give_back(mount, promised.len() as u64);
+                self.give_back(mount, reserved.len() as u64);
             }
         }
     }
 
-    /// Takes what private mappings have away. Who made the mapping with promises has that of a page back which it had for
+    /// Takes what private mappings have away. A process that made the mapping with reservations has that of a page back which it had for
     /// itself, as in kernels from 6.12 on; but not while there are surplus pages.
     pub(super) fn zap(&mut self, process: usize, range: &Range<u64>) {
         let private = &mut self.process(process).private;
@@ -239,10 +239,10 @@ impl Model {
             let alone = self.frames[&frame].holders == 1;
             let vma = self.process(process).find_mut(address).expect("what is mapped has a mapping");
             let (index, size) = (vma.index(address), vma.size);
-            match &mut vma.promised {
-                // Here: if others hold the page, its promise is used up. (Linux brings it back when they let go.)
-                Some(promised) if alone && surplus[usize::from(size == HugeSize::Size1G)] == 0 => {
-                    assert!(promised.insert(index), "the page was promised once");
+            match &mut vma.reserved {
+                // Here: if others hold the page, its reservation stays used. (Linux restores it when they let go.)
+                Some(reserved) if alone && surplus[usize::from(size == HugeSize::Size1G)] == 0 => {
+                    assert!(reserved.insert(index), "the page was reserved once");
                     self.frames.remove(&frame);
                 }
                 _ => self.put_page(frame),

@@ -1,4 +1,4 @@
-//! A reference model of huge-page memory: maps of page numbers to contents, and who was promised what. No page tables, no
+//! A reference model of huge-page memory: maps of page numbers to contents, and which pages are reserved for what. No page tables, no
 //! sharing of them, no locks, no maps of regions. Beside it the programs that are run on model and engine alike.
 //!
 //! What the model says comes from Linux 6.1 (`mm/hugetlb.c`, `fs/hugetlbfs/inode.c`, `mm/mmap.c`, `mm/mremap.c`,

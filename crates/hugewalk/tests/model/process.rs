@@ -3,7 +3,7 @@
 use super::state::{Entry, Model, Process};
 
 impl Model {
-    /// The child has the private pages as they are, and none of the promises. What is shared it finds in the file, and so it
+    /// The child has the private pages as they are, and none of the reservations. What is shared it finds in the file, and so it
     /// does all of a private mapping that never had a page of its own.
     pub(super) fn fork(&mut self, from: usize, to: usize) {
         self.next_turn += 1;
@@ -15,7 +15,7 @@ impl Model {
         }
         for vma in child.vmas.values_mut() {
             // Here: a robbed mapping stays so in the child. (Linux forgets it, and the grandchild finds zeroes.)
-            vma.promised = None;
+            vma.reserved = None;
             vma.turn.push(behind);
         }
         for entry in child.private.values() {

@@ -38,8 +38,8 @@ impl Program {
         if let Some((max, min)) = self.mount {
             calls.push(Call::NewMount { slot: 0, max, min });
             let refused = matches!((max, min), (Some(max), Some(min)) if min > max);
-            let promised = min.unwrap_or(0) <= self.pools.0 + self.overcommit;
-            mount = (promised && !refused).then_some(0);
+            let reserved = min.unwrap_or(0) <= self.pools.0 + self.overcommit;
+            mount = (reserved && !refused).then_some(0);
         }
         calls.push(Call::NewFile { slot: 0, size: small, mount });
         calls
@@ -360,7 +360,7 @@ fn limit() -> impl Strategy<Value = Option<u64>> {
     prop_oneof![1 => Just(None), 2 => (0u64..6).prop_map(Some)]
 }
 
-/// A program. Pools are small (so that they run out), or large (so that whole GiB can be promised).
+/// A program. Pools are small (so that they run out), or large (so that whole GiB can be reserved).
 pub(crate) fn program(steps: usize) -> impl Strategy<Value = Program> {
     let step = prop_oneof![12 => memory_step(), 3 => file_step(), 2 => life_step()];
     let mount = prop_oneof![3 => Just(None), 1 => (limit(), limit()).prop_map(Some)];

@@ -54,7 +54,7 @@ pub(crate) struct Mount {
     pub(super) size: HugeSize,
     pub(super) max: Option<u64>,
     pub(super) min: Option<u64>,
-    /// What is left of the promise that makes up the minimum.
+    /// What is left of the reservation that makes up the minimum.
     pub(super) reserved: u64,
 }
 
@@ -64,8 +64,8 @@ pub(crate) struct File {
     /// In bytes.
     pub(crate) size: u64,
     pub(crate) pages: BTreeMap<u64, FilePage>,
-    /// Pages that are promised and not there yet.
-    pub(crate) promised: BTreeSet<u64>,
+    /// Pages that are reserved and not there yet.
+    pub(crate) reserved: BTreeSet<u64>,
     /// Somebody has it open.
     pub(super) open: bool,
     pub(super) gone: bool,
@@ -105,8 +105,8 @@ pub(crate) struct Vma {
     pub(crate) rights: Protection,
     pub(crate) shared: bool,
     pub(crate) noreserve: bool,
-    /// The pages of the file that are promised to this private mapping and were not taken up, if the process made it.
-    pub(crate) promised: Option<BTreeSet<u64>>,
+    /// The pages of the file that are reserved for this private mapping and not used, if the process made it.
+    pub(crate) reserved: Option<BTreeSet<u64>>,
     pub(crate) robbed: bool,
     /// It has had a page of its own, or was about to.
     pub(crate) anon: bool,
@@ -133,8 +133,8 @@ impl Vma {
     pub(super) fn part(&self, start: u64, end: u64) -> Self {
         let mut part = Self { start, end, offset: self.index(start), ..self.clone() };
         let offsets = part.offsets();
-        if let Some(promised) = &mut part.promised {
-            promised.retain(|index| offsets.contains(index));
+        if let Some(reserved) = &mut part.reserved {
+            reserved.retain(|index| offsets.contains(index));
         }
         part
     }

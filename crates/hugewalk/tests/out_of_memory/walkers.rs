@@ -32,9 +32,9 @@ const UNTOUCHED: u64 = 520 * GIB;
 
 /// Pages of the first file that nobody touches and that are left out of dumps and forks.
 const LEFT_OUT: u64 = 16 * GIB;
-/// The first file is promised a page at every tenth index from here on, three pages at a time: so many promises that its
+/// The first file has reservations at every tenth index from here on, three pages at a time: so many that its
 /// list of them is full.
-const PROMISED: u64 = 300;
+const RESERVED: u64 = 300;
 
 const PIN: GupFlags = GupFlags::PIN;
 const WRITE: GupFlags = GupFlags::PIN.union(GupFlags::WRITE);
@@ -98,7 +98,7 @@ impl World {
             space.madvise(&mut task, at(LEFT_OUT), 8 * M2, advice).unwrap();
         }
         for number in 0..5 {
-            shared.reserve(&mut task, (PROMISED + 10 * number) * M2, 3 * M2).unwrap();
+            shared.reserve(&mut task, (RESERVED + 10 * number) * M2, 3 * M2).unwrap();
         }
         let uffd = Userfault::new(&space, Features::empty()).unwrap();
         uffd.register(&mut task, at(HANDLED), 4 * M2, Modes::all()).unwrap();
@@ -261,8 +261,8 @@ const NEED_MEMORY: &[Operation] = &[
     ("reserving pages of a file", Leaves::Nothing, |world| {
         done(world.shared.reserve(&mut world.task, 100 * M2, 3 * M2))
     }),
-    ("giving the promise of a page back", Leaves::Nothing, |world| {
-        done(world.shared.unreserve(&mut world.task, (PROMISED + 1) * M2, M2))
+    ("giving the reservation of a page back", Leaves::Nothing, |world| {
+        done(world.shared.unreserve(&mut world.task, (RESERVED + 1) * M2, M2))
     }),
     ("leaving a part out of forks", Leaves::Nothing, |world| {
         done(world.space.madvise(&mut world.task, at(SHARED + 2 * M2), 3 * M2, Advice::DontFork))

@@ -100,7 +100,7 @@ fn a_child_without_a_reservation_finds_the_pool_empty() {
     world.map(&parent, &file, HERE, 2 * M2, PRIVATE);
     world.store(&parent, HERE, 1);
     let child = parent.fork(&mut world.task).unwrap();
-    // One page is free, and promised to the parent.
+    // One page is free, and reserved for the parent.
     assert_eq!(world.counters(), (2, 1, 1, 0));
     let refused = cpu::store(&child, &mut world.task, at(HERE), 2);
     assert!(matches!(refused, Err(FaultError::PoolEmpty(_))));
@@ -111,7 +111,7 @@ fn a_child_without_a_reservation_finds_the_pool_empty() {
 }
 
 #[test]
-fn a_copy_by_the_owner_leaves_its_other_promises_alone() {
+fn a_copy_by_the_owner_leaves_its_other_reservations_alone() {
     let mut world = World::new(4);
     let (file, parent) = (world.file(), world.process());
     world.map(&parent, &file, HERE, 2 * M2, PRIVATE);

@@ -331,25 +331,25 @@ fn a_hint_is_cut_to_4_kib_and_then_rounded_up_to_a_huge_page() {
 }
 
 #[test]
-fn what_is_replaced_keeps_what_was_promised_to_its_file_until_the_new_mapping_is_decided() {
+fn what_is_replaced_keeps_the_reservations_of_its_file_until_the_new_mapping_is_decided() {
     let mut world = World::new(2);
     let space = world.process();
     space.mmap(&mut world.task, &fresh(Placement::Fixed(at(HERE)), 1)).unwrap();
     let refused = space.mmap(&mut world.task, &fresh(Placement::Fixed(at(HERE)), 2));
     assert!(matches!(refused, Err(MapError::NoPage(_))), "{refused:?}");
-    // It is gone all the same, and the promise with it.
+    // It is gone all the same, and the reservation with it.
     assert_eq!(bounds(&mut world, &space), []);
     assert_eq!(space.mmap(&mut world.task, &fresh(Placement::Fixed(at(HERE)), 2)), Ok(at(HERE)));
 }
 
 #[test]
-fn what_is_replaced_keeps_what_was_promised_to_its_file_until_the_new_mapping_is_populated() {
+fn what_is_replaced_keeps_the_reservations_of_its_file_until_the_new_mapping_is_populated() {
     let mut world = World::new(1);
     let space = world.process();
     space.mmap(&mut world.task, &fresh(Placement::Fixed(at(HERE)), 1)).unwrap();
     let populated = SHARED | MapFlags::NORESERVE | MapFlags::POPULATE;
     let again = MapRequest { flags: populated, ..fresh(Placement::Fixed(at(HERE)), 1) };
-    // The only page is still promised to the file that goes.
+    // The only page is still reserved for the file that goes.
     space.mmap(&mut world.task, &again).unwrap();
     assert_eq!(space.mm().resident(), 0);
     space.mmap(&mut world.task, &again).unwrap();

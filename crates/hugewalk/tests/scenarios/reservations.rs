@@ -1,4 +1,4 @@
-//! Who was promised what.
+//! Which pages are reserved, and for which file or mapping.
 
 use super::World;
 use super::common::{GIB, M2, SMALL, at, cpu, map};
@@ -14,7 +14,7 @@ const PRIVATE: MapFlags = MapFlags::empty();
 const NORESERVE: MapFlags = MapFlags::SHARED.union(MapFlags::NORESERVE);
 
 #[test]
-fn a_shared_mapping_is_promised_the_holes_of_its_range_once() {
+fn a_shared_mapping_reserves_the_holes_of_its_range_once() {
     let mut world = World::new(10);
     let file = world.file();
     let (one, two) = (world.process(), world.process());
@@ -25,7 +25,7 @@ fn a_shared_mapping_is_promised_the_holes_of_its_range_once() {
     assert_eq!(world.counters(), (10, 9, 5, 0));
     world.store(&two, HERE, 1);
     assert_eq!(world.counters(), (10, 8, 4, 0));
-    // The promises are the file's, and stay when the mappings go.
+    // The reservations belong to the file, and stay when the mappings go.
     drop((one, two));
     world.task.finish_drops();
     assert_eq!(world.counters(), (10, 8, 4, 0));
@@ -35,7 +35,7 @@ fn a_shared_mapping_is_promised_the_holes_of_its_range_once() {
 }
 
 #[test]
-fn a_file_is_promised_pages_without_being_mapped_and_gives_back_those_that_never_came() {
+fn a_file_reserves_pages_without_being_mapped_and_gives_unused_reservations_back() {
     let mut world = World::new(10);
     let (file, space) = (world.file(), world.process());
     file.allocate(&mut world.task, M2, M2, false).unwrap();
@@ -63,7 +63,7 @@ fn a_file_is_promised_pages_without_being_mapped_and_gives_back_those_that_never
 }
 
 #[test]
-fn a_promise_that_cannot_be_kept_is_not_made() {
+fn pages_that_do_not_exist_are_not_reserved() {
     let mut world = World::new(4);
     let (file, other) = (world.file(), world.file());
     other.reserve(&mut world.task, 0, M2).unwrap();
@@ -80,7 +80,7 @@ fn a_promise_that_cannot_be_kept_is_not_made() {
 }
 
 #[test]
-fn private_mappings_are_promised_pages_of_their_own_and_give_back_what_they_did_not_use() {
+fn private_mappings_reserve_pages_of_their_own_and_give_unused_reservations_back() {
     let mut world = World::new(10);
     let file = world.file();
     let (one, two) = (world.process(), world.process());
@@ -100,7 +100,7 @@ fn private_mappings_are_promised_pages_of_their_own_and_give_back_what_they_did_
 }
 
 #[test]
-fn a_private_page_that_its_owner_drops_is_promised_to_it_again() {
+fn a_private_page_that_its_owner_drops_is_reserved_for_it_again() {
     let mut world = World::new(4);
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, HERE, 2 * M2, PRIVATE);
@@ -120,7 +120,7 @@ fn a_private_page_that_its_owner_drops_is_promised_to_it_again() {
 }
 
 #[test]
-fn a_hole_in_the_file_gives_owners_of_copies_their_promises_back() {
+fn a_hole_in_the_file_restores_the_reservations_of_owners_of_copies() {
     let mut world = World::new(4);
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, HERE, 2 * M2, PRIVATE);
@@ -136,7 +136,7 @@ fn a_hole_in_the_file_gives_owners_of_copies_their_promises_back() {
 }
 
 #[test]
-fn a_private_page_that_a_child_has_too_leaves_its_promise_used_up() {
+fn the_reservation_of_a_private_page_that_a_child_shares_stays_used() {
     let mut world = World::new(4);
     let (file, parent) = (world.file(), world.process());
     world.map(&parent, &file, HERE, 2 * M2, PRIVATE);
@@ -154,7 +154,7 @@ fn a_private_page_that_a_child_has_too_leaves_its_promise_used_up() {
 }
 
 #[test]
-fn while_there_are_surplus_pages_a_private_page_that_is_dropped_is_promised_to_nobody() {
+fn while_there_are_surplus_pages_a_private_page_that_is_dropped_is_not_reserved_again() {
     let mut world = World::new(1);
     world.hugetlb.pool(SMALL).set_overcommit(1);
     let (file, space) = (world.file(), world.process());
@@ -169,7 +169,7 @@ fn while_there_are_surplus_pages_a_private_page_that_is_dropped_is_promised_to_n
 }
 
 #[test]
-fn a_promise_that_comes_back_stays_charged_to_the_mount() {
+fn a_restored_reservation_still_counts_against_the_mount() {
     let mut world = World::new(8);
     let mount = SubPool::new(&world.hugetlb, SMALL, Some(3), Some(1)).unwrap();
     let file = HugeFile::new(&world.hugetlb, SMALL, Some(&mount)).unwrap();
@@ -187,7 +187,7 @@ fn a_promise_that_comes_back_stays_charged_to_the_mount() {
 }
 
 #[test]
-fn a_mapping_without_reservation_takes_what_is_promised_to_nobody() {
+fn a_mapping_without_reservations_takes_pages_that_are_not_reserved() {
     let mut world = World::new(3);
     let (file, other, space) = (world.file(), world.file(), world.process());
     world.map(&space, &file, HERE, 2 * M2, SHARED);
@@ -205,7 +205,7 @@ fn a_mapping_without_reservation_takes_what_is_promised_to_nobody() {
 }
 
 #[test]
-fn a_mapping_that_cannot_be_promised_its_pages_is_refused() {
+fn a_mapping_that_cannot_reserve_its_pages_is_refused() {
     let mut world = World::new(3);
     let (file, space) = (world.file(), world.process());
     let refused = map(&space, &mut world.task, &file, 0, HERE, 4 * M2, SHARED);
@@ -215,7 +215,7 @@ fn a_mapping_that_cannot_be_promised_its_pages_is_refused() {
 }
 
 #[test]
-fn a_mapping_may_take_the_promises_of_the_one_it_replaces() {
+fn a_mapping_may_take_the_reservations_of_the_one_it_replaces() {
     let mut world = World::new(4);
     let (file, other, space) = (world.file(), world.file(), world.process());
     world.map(&space, &file, HERE, 4 * M2, PRIVATE);
@@ -233,14 +233,14 @@ fn a_mapping_may_take_the_promises_of_the_one_it_replaces() {
 }
 
 #[test]
-fn holes_and_truncation_give_promises_back() {
+fn holes_and_truncation_give_reservations_back() {
     let mut world = World::new(8);
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, HERE, 6 * M2, SHARED);
     world.store(&space, HERE, 1);
     world.store(&space, HERE + 5 * M2, 1);
     assert_eq!(world.counters(), (8, 6, 4, 0));
-    // Of a page that is there the promise goes with it; one that was not taken up stays.
+    // The reservation of a page that exists goes with the page; an unused one stays.
     file.punch_hole(&mut world.task, 0, 2 * M2).unwrap();
     assert_eq!(world.counters(), (8, 7, 4, 0));
     file.truncate(&mut world.task, 3 * M2).unwrap();
@@ -251,7 +251,7 @@ fn holes_and_truncation_give_promises_back() {
 }
 
 #[test]
-fn preallocation_takes_up_the_promises_of_mappings() {
+fn preallocation_uses_the_reservations_of_mappings() {
     let mut world = World::new(4);
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, HERE, 2 * M2, SHARED);
@@ -263,7 +263,7 @@ fn preallocation_takes_up_the_promises_of_mappings() {
 }
 
 #[test]
-fn surplus_pages_come_with_promises_and_go_with_them() {
+fn surplus_pages_come_with_reservations_and_go_with_them() {
     let mut world = World::new(2);
     world.hugetlb.pool(SMALL).set_overcommit(3);
     let (file, space) = (world.file(), world.process());
@@ -282,7 +282,7 @@ fn surplus_pages_come_with_promises_and_go_with_them() {
 }
 
 #[test]
-fn a_pool_shrinks_to_what_is_in_use_or_promised_and_the_rest_turns_surplus() {
+fn a_pool_shrinks_to_what_is_in_use_or_reserved_and_the_rest_turns_surplus() {
     let mut world = World::new(6);
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, HERE, 4 * M2, SHARED);
@@ -325,7 +325,7 @@ fn a_mount_keeps_its_minimum_and_holds_to_its_maximum() {
 /// What is given back at once counts as a whole: from the first part on the mount is at its minimum, so the pool gets that back,
 /// and the mount keeps the second. The other way round it would keep both. As measured on Linux 6.18.
 #[test]
-fn the_parts_of_a_mapping_give_their_promises_back_from_the_first_to_the_last() {
+fn the_parts_of_a_mapping_give_their_reservations_back_from_the_first_to_the_last() {
     for exits in [true, false] {
         let mut world = World::new(8);
         let mount = SubPool::new(&world.hugetlb, SMALL, Some(6), Some(4)).unwrap();
@@ -348,7 +348,7 @@ fn the_parts_of_a_mapping_give_their_promises_back_from_the_first_to_the_last() 
 }
 
 #[test]
-fn a_mount_whose_minimum_cannot_be_promised_is_refused() {
+fn a_mount_whose_minimum_cannot_be_reserved_is_refused() {
     let world = World::new(3);
     let refused = SubPool::new(&world.hugetlb, SMALL, None, Some(4));
     assert!(matches!(refused, Err(SubPoolError::PoolEmpty(_))));
