@@ -237,7 +237,8 @@ pub(crate) fn translate(
     let leaf = walk_leaf(table, at >> 21, what)?;
     let dirty = leaf.is_writable() && leaf.flags.contains(LeafFlags::DIRTY);
     let life = world().contents.of(leaf.frame).life;
-    let page = Translation { frame: leaf.frame, table, writable: leaf.is_writable(), dirty, life };
+    let (writable, stored) = (leaf.is_writable(), world().contents.stored());
+    let page = Translation { frame: leaf.frame, table, writable, dirty, life, stored };
     keep(at >> 21 << 21, To::Page(page));
     Some(page)
 }

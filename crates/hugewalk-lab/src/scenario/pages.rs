@@ -152,8 +152,8 @@ fn cut_twice(bench: &mut Bench<'_>) {
     };
     let process = map(bench);
     let other = map(bench);
-    bench.cpu("mprotect", move |task| {
-        process.mprotect(task, page(1), 512 * PMD_SIZE, Protection::READ).expect("mapped");
+    bench.cpu("madvise", move |task| {
+        process.madvise(task, page(1), 512 * PMD_SIZE, Advice::DontDump).expect("mapped");
     });
     bench.cpu("madvise, fault, fault", move |task| {
         other.madvise(task, BASE, 2 * PUD_SIZE, Advice::DontNeed).expect("mapped");

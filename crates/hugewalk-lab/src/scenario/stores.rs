@@ -65,7 +65,7 @@ pub(super) const ROWS: &[Row] = &[
     row!("S34/fork:no-flush", "S34/fork, and B does not flush", store_and_fork, on Flaw::NoFlush),
     row!("S34/migrate", "A stores to a page, and loads; B moves the page elsewhere", store_and_migrate),
     row!("S34/migrate:no-flush", "S34/migrate, and B does not flush", store_and_migrate, on Flaw::NoFlush),
-    row!("S34/mremap", "A stores to a page; B moves the mapping", store_and_move),
+    row!("S34/mremap", "A stores to a page; B moves that part of the mapping", store_and_move),
     row!("S34/mremap:no-flush", "S34/mremap, and B does not flush", store_and_move, on Flaw::NoFlush),
     row!(
         "S35",
@@ -84,6 +84,17 @@ pub(super) const ROWS: &[Row] = &[
         "S35, and the page is copied after the copy is mapped",
         copy_and_reuse,
         on Flaw::LateFill
+    ),
+    row!(
+        "S35/zap",
+        "a page is shared since a fork: A loads from it, B drops it in the same process, C stores in the child and may keep it",
+        drop_and_reuse
+    ),
+    row!(
+        "S35/zap:late-flush",
+        "S35/zap, and B flushes after the page has a mapping less",
+        drop_and_reuse,
+        on Flaw::LateFlush
     ),
 ];
 
@@ -149,9 +160,26 @@ fn store_and_move(bench: &mut Bench<'_>) {
     let same = process.clone();
     bench.cpu("store", move |_| _ = Cpu::new(&process).store(page(0)));
     bench.cpu("mremap", move |task| {
-        let (whole, to) = (PUD_SIZE, RemapTo::Fixed(VirtAddr::new(8 * PUD_SIZE)));
-        same.mremap(task, BASE, whole, whole, to).expect("room");
+        // The table stays, for the pages that stay.
+        let to = RemapTo::Fixed(VirtAddr::new(8 * PUD_SIZE));
+        same.mremap(task, BASE, PMD_SIZE, PMD_SIZE, to).expect("room");
     });
+}
+
+fn drop_and_reuse(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let parent = bench.private_written(&file, 1);
+    let child = bench.fork(&parent);
+    let same = parent.clone();
+    bench.cpu("load, load", move |_| {
+        let mut cpu = Cpu::new(&parent);
+        cpu.load(page(0));
+        cpu.load(page(0));
+    });
+    bench.cpu("madvise", move |task| {
+        same.madvise(task, BASE, PMD_SIZE, Advice::DontNeed).expect("mapped");
+    });
+    bench.cpu("child stores", move |task| store(task, &child, 0));
 }
 
 fn copy_and_reuse(bench: &mut Bench<'_>) {

@@ -39,6 +39,8 @@ pub(crate) struct Translation {
     pub(in crate::lab) dirty: bool,
     /// Which life of the page it was.
     pub(in crate::lab) life: u32,
+    /// Stores that processors had made by then.
+    pub(in crate::lab) stored: u32,
 }
 
 impl Cached {

@@ -124,6 +124,19 @@ impl AllContents {
         self.stores.borrow().iter().flatten().find(is_lost).copied()
     }
 
+    /// How many stores there have been.
+    pub(in crate::lab) fn stored(&self) -> u32 {
+        self.stored.get()
+    }
+
+    /// A store of another address space that is in the page, and was made after these.
+    pub(in crate::lab) fn foreign(&self, page: HugeFrame, root: TableFrame, after: u32) -> Option<Store> {
+        let stores = self.of(page).stores;
+        let is_foreign =
+            |store: &&Store| store.root != root && store.number >= after && stores & 1 << store.number != 0;
+        self.stores.borrow().iter().flatten().find(is_foreign).copied()
+    }
+
     /// Everything that was stored.
     pub(in crate::lab) fn stores(&self) -> Vec<Store> {
         self.stores.borrow().iter().flatten().copied().collect()

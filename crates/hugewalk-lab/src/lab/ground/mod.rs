@@ -28,7 +28,7 @@ pub(super) use self::caches::{Cached, Kept, To, Translation};
 pub(super) use self::contents::Origin;
 pub use self::flaws::Flaw;
 pub(super) use self::flaws::{Fill, Flaws, Flush};
-pub(super) use self::places::{FLAGS, FREE, GENERATION, MAPPINGS, Place, REFERENCES, USERS};
+pub(super) use self::places::{ANON, FLAGS, FREE, GENERATION, MAPPINGS, Place, REFERENCES, USERS};
 
 use super::property::Property;
 use super::settings::Settings;

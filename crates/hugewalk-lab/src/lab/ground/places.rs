@@ -13,6 +13,8 @@ pub(in crate::lab) const USERS: usize = 4;
 pub(in crate::lab) const REFERENCES: usize = 0;
 pub(in crate::lab) const MAPPINGS: usize = 1;
 pub(in crate::lab) const FLAGS: usize = 2;
+/// The flag of a page that belongs to private mappings.
+pub(in crate::lab) const ANON: u64 = 1 << 1;
 /// The flag of a page that its pool may hand out.
 pub(in crate::lab) const FREE: u64 = 1 << 7;
 

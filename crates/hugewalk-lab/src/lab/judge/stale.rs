@@ -2,7 +2,8 @@
 //! call that changed the entry is over (I11).
 //!
 //! A call is over when its thread holds no sleeping lock any more: all of them hold one while they change entries. Before that
-//! a load may still come to the page, as long as the page is nobody else's, and no other page has its place.
+//! a load may still come to the page, as long as the page is nobody else's: not given back, and not stored to by another process
+//! that has it for itself; and no other page has its place.
 
 use std::cell::RefCell;
 
@@ -11,7 +12,7 @@ use hugewalk::arch::{Entry, Leaf, RawEntry};
 
 use super::{Access, Judge, PageUse};
 use crate::explore::{MAX_THREADS, in_thread};
-use crate::lab::ground::{Place, To, world};
+use crate::lab::ground::{ANON, FLAGS, Place, To, world};
 use crate::lab::property::{Property, in_words};
 use crate::lab::trace;
 
@@ -99,6 +100,16 @@ impl Judge for Stale {
         if world().contents.of(page).life != used.page.life {
             let text =
                 format!("{who} comes to page {} by a translation that is older than its owner", page.0 >> 9);
+            return world().violated(Property::I11, &text);
+        }
+        let is_private = world().peek_page(page, FLAGS) & ANON != 0;
+        if let Some(store) =
+            world().contents.foreign(page, used.root, used.page.stored).filter(|_| is_private)
+        {
+            let (page, by) = (page.0 >> 9, in_words(store.cpu));
+            let text = format!(
+                "{who} comes to private page {page}, to which {by} of another process has stored since"
+            );
             return world().violated(Property::I11, &text);
         }
         let now = mapped(world().peek_raw(used.page.table, used.address >> 21).bits());
