@@ -339,7 +339,7 @@ impl World {
     }
 
     pub(super) fn free_page(&self) {
-        self.live_pages.set(self.live_pages.get() - 1);
+        self.live_pages.set(self.live_pages.get().wrapping_sub(1));
     }
 
     /// The entries of a table.
