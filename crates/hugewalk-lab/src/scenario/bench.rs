@@ -55,8 +55,8 @@ pub struct Bench<'s> {
 
 /// Keeps the processes that threads make until all threads have ended, and are checked with the others.
 ///
-/// Who is the last to let a process go takes it down, there and then; reference counts are no scheduling points, so who that
-/// is would not be explored.
+/// The last reference to a process leaves it to the next operation, which takes it down. Reference counts are no scheduling
+/// points, so the explorer would not look for orders in which another thread has the last one.
 #[derive(Clone, Debug, Default)]
 pub struct Nursery(Rc<RefCell<Vec<Process>>>);
 
@@ -293,6 +293,8 @@ impl<'s> Bench<'s> {
         Audit { task: RefCell::new(audit), files: RefCell::new(files.clone()) }.begin();
         setup.finally(move |judged| {
             Audit::end();
+            // As the next operation would.
+            task.finish_drops();
             processes.append(&mut born.0.borrow_mut());
             check_counts(&processes, &mut task);
             let roots: Vec<_> = processes.iter().map(|process| process.mm().root_frame()).collect();
