@@ -169,6 +169,53 @@ fn bad_input_is_named_in_one_line() {
 }
 
 #[test]
+fn other_flags_and_userfaultfd_keep_mappings_from_sharing_and_mlock_does_not() {
+    let mut fake = Fake::new();
+    let of = |fake: &mut Fake, pid, more: &str| {
+        fake.process(pid, "vm").flags(more).shared(7 * GIB, GIB, 2048).done();
+    };
+    of(&mut fake, 10, "");
+    of(&mut fake, 11, "lo");
+    let tables = report(&fake, &[])["tables"].clone();
+    assert_eq!((&tables["least"], &tables["most"]), (&1.into(), &2.into()));
+    of(&mut fake, 12, "nr");
+    of(&mut fake, 13, "uw");
+    let report = report(&fake, &[]);
+    assert_eq!((&report["tables"]["least"], &report["tables"]["most"]), (&3.into(), &4.into()));
+    let why = |pid| {
+        let processes = report["processes"].as_array().expect("a list");
+        let process = processes.iter().find(|process| process["pid"] == pid).expect("the process");
+        process["mappings"][0]["unsharable"][0]["why"].as_str().expect("a reason").to_owned()
+    };
+    assert_eq!(
+        why(12),
+        "not with 1c0000000-200000000 of process 10: of the flags in smaps that one has no more, this one nr"
+    );
+    assert_eq!(why(13), "registered with userfaultfd for write protection");
+}
+
+#[test]
+fn in_a_pipe_a_watch_prints_one_report_after_the_other() {
+    use std::io::{BufRead, BufReader};
+    let fake = database();
+    let mut watch = std::process::Command::new(env!("CARGO_BIN_EXE_hugewalk"))
+        .args(["inspect", "--root", fake.path(), "--format", "json", "10", "--watch", "0.01"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines();
+    for _ in 0..2 {
+        let line = lines.next().expect("a line").expect("text");
+        let report: Value = serde_json::from_str(&line).expect("JSON on one line");
+        assert_eq!(report["asked"], serde_json::json!([10]));
+    }
+    // When the process has ended there is nothing more to watch.
+    fs::remove_dir_all(fake.file(10, "")).expect("removed");
+    assert!(lines.all(|line| line.is_ok()));
+    assert_eq!(watch.wait().expect("it ended").code(), Some(0));
+}
+
+#[test]
 fn metrics_are_in_the_text_format_with_help_for_each() {
     let (text, _, code) = inspect(&["--root", database().path(), "--prometheus"]);
     assert_eq!(code, Some(0));

@@ -1,10 +1,13 @@
 //! Sentences: what cannot be known, why there may be nothing to see, and what could be gained.
 
 use super::report::{File, Pool, Report};
+use super::text::between;
 use crate::report::text::{counted, grouped, size};
 
 /// Tables from which on a change of a program is worth a word.
-const WORTH_TABLES: u64 = 16;
+const WORTH_TABLES: u64 = 256;
+/// Memory that lies idle from which on the pool is.
+const WORTH_BYTES: u64 = 256 << 20;
 
 pub(super) fn notes(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
@@ -49,11 +52,11 @@ fn nothing(report: &Report) -> String {
     } else if total == 0 && !may_grow {
         "The pools are empty: a program that asks for huge pages gets none (sysctl vm.nr_hugepages=N makes some)."
     } else if (used || reserved) && report.asked.is_some() {
-        "The pages that are in use belong to other processes, or to files that nobody maps: leave the numbers out to see."
+        "The pages that are in use or reserved belong to other processes, or to files that nobody maps: leave the numbers out to see."
     } else if (used || reserved) && report.unseen.processes > 0 {
-        "The pages that are in use belong to processes of other users, or to files that nobody maps."
+        "The pages that are in use or reserved belong to processes of other users, or to files that nobody maps."
     } else if used || reserved {
-        "The pages that are in use belong to files that nobody maps: files on hugetlbfs, memfds, System V segments."
+        "The pages that are in use or reserved belong to files that nobody maps: files on hugetlbfs, memfds, System V segments."
     } else {
         "No page of the pools is in use."
     };
@@ -80,10 +83,14 @@ pub(super) fn advice(report: &Report) -> Vec<String> {
         }
     }
     sentences.extend(gigantic(report));
-    for pool in report.pools.iter().filter(|pool| pool.total > 0 && pool.unreserved * 4 >= pool.total * 3) {
-        let bytes = size(pool.unreserved * (pool.huge_page_kb << 10));
+    for pool in &report.pools {
+        let bytes = pool.unreserved.saturating_mul(pool.huge_page_kb << 10);
+        if bytes < WORTH_BYTES || pool.unreserved.saturating_mul(2) < pool.total {
+            continue;
+        }
         sentences.push(format!(
-            "For the operator: {bytes} in pages of {} are free and not reserved. Nothing else can use that memory.",
+            "For the operator: {} in pages of {} are free and not reserved. Nothing else can use that memory.",
+            size(bytes),
             size(pool.huge_page_kb << 10)
         ));
     }
@@ -99,10 +106,9 @@ fn gigantic(report: &Report) -> Option<String> {
     let bytes = file.places.iter().map(|place| place.mapping.offset + place.mapping.bytes).max()?;
     let pages = bytes.div_ceil(1 << 30);
     Some(format!(
-        "In pages of 1 GiB {} needs none of its {} to {} tables, and {}; {} of those are free and not reserved.",
+        "In pages of 1 GiB {} needs none of its {} tables, and {}; {} of those are free and not reserved.",
         named(file),
-        grouped(file.tables.least),
-        grouped(file.tables.most),
+        between(file.tables),
         counted(pages, "page", "pages"),
         grouped(pool.unreserved)
     ))

@@ -108,6 +108,8 @@ pub struct Mapping {
     pub shared_kb: u64,
     /// Aligned 1 GiB ranges whose tables may be shared.
     pub sharable_ranges: u64,
+    /// Those of them that have pages for sure: only these have a table.
+    pub sharable_filled: u64,
     /// Tables of this mapping: the least and the most.
     pub tables: Tables,
     /// What cannot share, and why.

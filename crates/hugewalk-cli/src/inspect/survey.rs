@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::notes;
-use super::proc::{self, Machine};
+use super::proc::{self, Filled, Machine, slots};
 use super::report::{File, Mapping, Place, Process, Report, Residue, SCHEMA, Unseen};
 use super::tables::{Census, FileId, Kind, forbidden, kind, may_share, residue};
 use crate::gigabyte::{ANOTHER_PLACE, GIB, unsharable, whole_ranges};
@@ -101,9 +101,18 @@ fn of_mapping(process: &proc::Process, mapping: &proc::Mapping, kinds: &Kinds) -
         private_kb: mapping.private_kb,
         shared_kb: mapping.shared_kb,
         sharable_ranges: if may_share(mapping) { whole.end - whole.start } else { 0 },
+        sharable_filled: sharable_filled(mapping),
         tables: tables.bounds(),
         unsharable: reasons(mapping, kinds),
     }
+}
+
+/// The ranges that may share their tables and have pages in them.
+fn sharable_filled(mapping: &proc::Mapping) -> u64 {
+    let whole = whole_ranges(&mapping.range);
+    let filled = slots(&mapping.range).zip(&mapping.filled);
+    let ranges = filled.filter(|(slot, filled)| whole.contains(slot) && **filled == Filled::Yes);
+    if may_share(mapping) { ranges.count() as u64 } else { 0 }
 }
 
 /// What of a mapping cannot share, or not with some others, and why.
@@ -192,6 +201,8 @@ fn places(held: &[Held], census: &Census, kinds: &Kinds) -> Vec<Place> {
         place.mapping.private_kb = held.iter().map(|(_, mapping)| mapping.private_kb).sum();
         place.mapping.shared_kb = held.iter().map(|(_, mapping)| mapping.shared_kb).sum();
         place.mapping.tables = tables.bounds();
+        let filled = held.iter().map(|(_, mapping)| sharable_filled(mapping));
+        place.mapping.sharable_filled = filled.max().unwrap_or(0);
         place
     };
     let mut places: Vec<Place> = alike.values().map(place).collect();

@@ -149,7 +149,13 @@ impl Page<'_> {
                 many => format!("with up to {} other mappings", grouped(many)),
             };
             let mark = format!("    {:>9}  ", size(mapping.sharable_ranges << 30));
-            self.paragraph(&mark, &format!("can share: {ranges} of 1 GiB, {with}"))?;
+            let pages = match mapping.sharable_filled {
+                0 if mapping.sharable_ranges == 1 => "; no page in it so far".to_owned(),
+                0 => "; no page in them so far".to_owned(),
+                filled if filled == mapping.sharable_ranges => String::new(),
+                filled => format!("; pages in {} so far", grouped(filled)),
+            };
+            self.paragraph(&mark, &format!("can share: {ranges} of 1 GiB, {with}{pages}"))?;
         }
         for part in &mapping.unsharable {
             // Where it is the whole mapping its range has just been said.
@@ -221,7 +227,7 @@ impl Page<'_> {
 }
 
 /// `2`, or `2-4`.
-fn between(tables: Tables) -> String {
+pub(super) fn between(tables: Tables) -> String {
     if tables.least == tables.most {
         grouped(tables.least)
     } else {

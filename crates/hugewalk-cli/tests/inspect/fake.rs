@@ -55,6 +55,7 @@ impl Fake {
             maps: String::new(),
             smaps: String::new(),
             present: Vec::new(),
+            flags: String::new(),
         };
         process.lines(
             "55b308333000-55b308334000 r-xp 00000000 fe:00 18504    /usr/bin/x",
@@ -75,6 +76,7 @@ pub(crate) struct Process<'a> {
     maps: String,
     smaps: String,
     present: Vec<u64>,
+    flags: String,
 }
 
 impl Process<'_> {
@@ -84,10 +86,17 @@ impl Process<'_> {
         self
     }
 
+    /// Flags that the mappings from here on have besides the usual ones.
+    pub(crate) fn flags(mut self, more: &str) -> Self {
+        more.clone_into(&mut self.flags);
+        self
+    }
+
     /// A shared mapping of file 77.
     pub(crate) fn shared(mut self, start: u64, bytes: u64, resident_kb: u64) -> Self {
         let header = format!("{start:x}-{:x} rw-s 00000000 00:11 77    {}", start + bytes, self.name);
-        self.lines(&header, 2048, resident_kb, "rd wr sh mr mw me ms de ht");
+        let flags = format!("rd wr sh mr mw me ms de ht {}", self.flags);
+        self.lines(&header, 2048, resident_kb, &flags);
         self
     }
 
