@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn zeroing_skips_only_what_nobody_could_have_written_to() {
+    fn zeroing_skips_only_what_was_never_writable() {
         let memory = MemoryFile::new(4 * UNIT).unwrap();
         let arena = HugeArena::new(4 * UNIT).unwrap();
         let [a, b, c, d] = [(); 4].map(|()| arena.alloc(Size2M).unwrap());

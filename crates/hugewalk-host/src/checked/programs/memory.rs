@@ -129,7 +129,7 @@ pub fn pages_move_and_fail<P: Platform>(platform: &Handle<P>) {
     };
     let kept = fill(&one, SHARED, 5, &mut task);
     let old = frame_at(&one, SHARED, &task);
-    let new = hugetlb.migrate(&mut task, old).expect("nobody holds it");
+    let new = hugetlb.migrate(&mut task, old).expect("the page is not held");
     assert_ne!(old, new);
     other.fault(&mut task, SHARED, Access::Read).expect("it has arrived");
     assert_eq!(frame_at(&other, SHARED, &task), new);
@@ -144,7 +144,7 @@ pub fn pages_move_and_fail<P: Platform>(platform: &Handle<P>) {
     one.exit(&mut task).expect("its own task");
     drop((one, other));
     task.rcu_barrier();
-    hugetlb.unpoison(new).expect("nobody uses it");
+    hugetlb.unpoison(new).expect("the page is not in use");
     // Numbers that are not pages.
     for frame in [0, 1, new.0 + 1, 1 << 39, u64::MAX].map(HugeFrame) {
         let known = hugetlb.migrate(&mut task, frame);
@@ -218,7 +218,7 @@ pub fn flushes_reach_processors<P: Loads>(platform: &Handle<P>) {
     assert_eq!(load(&parent, SHARED), one);
     // Moving maps another page there.
     let frame = frame_at(&parent, SHARED, &task);
-    hugetlb.migrate(&mut task, frame).expect("nobody holds it");
+    hugetlb.migrate(&mut task, frame).expect("the page is not held");
     fill(&parent, SHARED, 3, &mut task);
     if kept {
         assert_eq!(load(&parent, SHARED), Some(3), "{}", stale("a page was moved"));
