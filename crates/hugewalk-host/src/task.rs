@@ -1,7 +1,7 @@
 //! One task for each thread.
 
-use core::ptr::{self, NonNull};
-use std::cell::RefCell;
+use core::ptr::NonNull;
+use std::cell::Cell;
 
 use hugewalk::error::OutOfMemory;
 use hugewalk::platform::{Barriers, HandleRcu, Platform};
@@ -11,22 +11,15 @@ use hugewalk::{Hugetlb, Task};
 use thiserror::Error;
 
 thread_local! {
-    /// The readers that this thread has. A task registers one.
-    static MINE: RefCell<Readers> = const { RefCell::new(Readers { domains: Vec::new(), unlisted: 0 }) };
+    /// How many readers this thread has, of whatever domains. A task registers one. It is there until the thread has ended.
+    static MINE: Cell<usize> = const { Cell::new(0) };
 }
 
-struct Readers {
-    /// The domains of these readers, by address.
-    domains: Vec<usize>,
-    /// How many more readers there are, of unknown domains, because the list had no memory for
-    /// them.
-    unlisted: usize,
-}
-
-/// The calling thread's task of this system.
+/// The calling thread's task, for this system.
 ///
-/// This is the safe way to make a task: a thread has at most one task of a system at a time. A thread that works for
-/// several systems has one for each. A task that was dropped makes room for the next. A task that was forgotten
+/// This is the safe way to make a task: a thread has at most one task at a time, of whatever system. With one of each of two
+/// systems it could sleep by the one while it has a table of the other locked. A thread that works for several systems has
+/// one task after the other. A task that was dropped makes room for the next. A task that was forgotten
 /// ([`mem::forget`](core::mem::forget)) occupies the thread's place until the thread ends.
 ///
 /// ```
@@ -50,9 +43,8 @@ pub fn task<P: Platform<Rcu: KnowsThreads>>(hugetlb: &Arc<Hugetlb<P>>) -> Result
     if hugetlb.rcu().has_reader_here().ok_or(TaskError::ThreadEnds)? {
         return Err(TaskError::HasOne);
     }
-    // SAFETY: every task registers a reader with the domain of its system, on the thread that makes
-    // it, and keeps it until the task is dropped. This thread has no reader of this domain, so it
-    // has no task of this system.
+    // SAFETY: every task registers a reader with the domain of its system, on the thread that makes it and has it until
+    // it is dropped. This thread has no reader, so it has no task.
     Ok(unsafe { Task::new(hugetlb) }?)
 }
 
@@ -60,9 +52,9 @@ pub fn task<P: Platform<Rcu: KnowsThreads>>(hugetlb: &Arc<Hugetlb<P>>) -> Result
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// The thread has a task of this system already. With two, the thread could sleep by one task
-    /// while it is in a read section of the other.
-    #[error("this thread has a task of this system already")]
+    /// The thread has a task already, of this system or another. What sleeps with one task must not be inside a read section of
+    /// another, nor have a table locked with it.
+    #[error("this thread has a task already")]
     HasOne,
     /// The thread is about to end: its thread-local values are being dropped.
     #[error("the thread is about to end")]
@@ -72,26 +64,26 @@ pub enum TaskError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// An RCU that notes, for each thread, which domains it has readers of, so that [`task`] can refuse a second task. For
-/// platforms whose threads are those of the standard library.
+/// An RCU that counts the readers of each thread, those of all domains together, so that [`task`] can refuse a second task.
+/// For platforms whose threads are those of the standard library.
 #[derive(Debug)]
 pub struct OnePerThread<R>(R);
 
-/// An RCU that knows which of its readers belong to the calling thread: [`OnePerThread`], also behind a handle to a platform.
+/// An RCU that knows whether the calling thread has readers: [`OnePerThread`], also behind a handle to a platform.
 ///
 /// # Safety
 ///
-/// [`has_reader_here`](Self::has_reader_here) is `Some(false)` only if no reader that this thread registered is left.
+/// [`has_reader_here`](Self::has_reader_here) is `Some(false)` only if no reader that this thread registered is left, be it of
+/// this domain or of another that safe code can make a task of.
 pub unsafe trait KnowsThreads {
-    /// Does the calling thread have a reader of this domain? `None` if the thread is about to end.
+    /// Does the calling thread have a reader, of whatever domain? `None` if that cannot be told, for the thread is about to end.
     fn has_reader_here(&self) -> Option<bool>;
 }
 
-// SAFETY: `register` notes each reader, and only `unregister` removes the note.
+// SAFETY: `register` counts each reader, of every domain, and only `unregister` takes one off.
 unsafe impl<R> KnowsThreads for OnePerThread<R> {
     fn has_reader_here(&self) -> Option<bool> {
-        let any = |mine: &Readers| mine.unlisted > 0 || mine.domains.contains(&self.domain());
-        MINE.try_with(|mine| any(&mine.borrow())).ok()
+        Some(MINE.get() > 0)
     }
 }
 
@@ -99,14 +91,6 @@ unsafe impl<R> KnowsThreads for OnePerThread<R> {
 unsafe impl<R: KnowsThreads> KnowsThreads for HandleRcu<R> {
     fn has_reader_here(&self) -> Option<bool> {
         self.inner().has_reader_here()
-    }
-}
-
-impl<R> OnePerThread<R> {
-    /// A number that no other living domain has. It is used only once the domain has its final
-    /// address, inside the reference-counted system.
-    fn domain(&self) -> usize {
-        ptr::from_ref(self).addr()
     }
 }
 
@@ -120,28 +104,14 @@ unsafe impl<B: Barriers, R: Rcu<B>> Rcu<B> for OnePerThread<R> {
 
     fn register(&self, host: &B) -> Result<R::Reader, OutOfMemory> {
         let reader = self.0.register(host)?;
-        // A thread that is about to end has no list any more. `task` makes no task there.
-        let _ = MINE.try_with(|mine| {
-            let mut mine = mine.borrow_mut();
-            // Running out of room is not an error here, because the end of a system needs a reader.
-            if mine.domains.try_reserve(1).is_ok() {
-                mine.domains.push(self.domain());
-            } else {
-                mine.unlisted += 1;
-            }
-        });
+        // Refuses nothing: the end of a system needs a reader, wherever its last handle is dropped.
+        MINE.set(MINE.get() + 1);
         Ok(reader)
     }
 
     unsafe fn unregister(&self, host: &B, reader: R::Reader) {
-        // Without the list, the thread is about to end, and gets no further task.
-        let _ = MINE.try_with(|mine| {
-            let mut mine = mine.borrow_mut();
-            match mine.domains.iter().position(|&domain| domain == self.domain()) {
-                Some(at) => _ = mine.domains.swap_remove(at),
-                None => mine.unlisted -= 1,
-            }
-        });
+        // On the thread that registered it, as the contract says.
+        MINE.set(MINE.get() - 1);
         // SAFETY: passed on to the caller.
         unsafe { self.0.unregister(host, reader) };
     }

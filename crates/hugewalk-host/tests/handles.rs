@@ -120,19 +120,21 @@ fn a_system_is_made_of_the_engines_own_arc() {
 fn two_systems_on_one_platform_leave_each_others_pages_alone() {
     let host: &'static Host = Box::leak(Box::new(host()));
     let systems = [(), ()].map(|()| Hugetlb::new(host).unwrap());
-    let mut tasks = [0, 1].map(|number: usize| {
-        assert_eq!(systems[number].resize_pool(HugeSize::Size2M, 16), 16);
-        hugewalk_host::task(&systems[number]).unwrap()
-    });
+    for system in &systems {
+        assert_eq!(system.resize_pool(HugeSize::Size2M, 16), 16);
+    }
+    let mut task = hugewalk_host::task(&systems[0]).unwrap();
     let space = AddressSpace::new(&systems[0]).unwrap();
     let request = MapRequest::anonymous(HugeSize::Size2M, 8 << 21).shared();
-    let start = space.mmap(&mut tasks[0], &request).unwrap();
-    space.write_bytes(&mut tasks[0], start, b"the first system's").unwrap();
-    let page = space.pin_page_fast(&tasks[0], start, GupFlags::empty()).unwrap();
+    let start = space.mmap(&mut task, &request).unwrap();
+    space.write_bytes(&mut task, start, b"the first system's").unwrap();
+    let page = space.pin_page_fast(&task, start, GupFlags::empty()).unwrap();
     let frame = page.frame();
-    drop(page);
+    drop((page, task));
 
-    let (other, task) = (&systems[1], &mut tasks[1]);
+    let other = &systems[1];
+    let mut theirs = hugewalk_host::task(other).unwrap();
+    let task = &mut theirs;
     let unknown = PageError::NoHugePage { frame };
     assert_eq!(other.migrate(task, frame), Err(unknown));
     assert_eq!(other.soft_offline(task, frame), Err(unknown));
@@ -142,10 +144,12 @@ fn two_systems_on_one_platform_leave_each_others_pages_alone() {
     assert_eq!(other.unpoison(frame), Err(unknown));
 
     let mut bytes = [0; 18];
-    space.read_bytes(&mut tasks[0], start, &mut bytes).unwrap();
+    drop(theirs);
+    let mut task = hugewalk_host::task(&systems[0]).unwrap();
+    space.read_bytes(&mut task, start, &mut bytes).unwrap();
     assert_eq!(&bytes, b"the first system's");
-    systems[0].migrate(&mut tasks[0], frame).unwrap();
-    space.exit(&mut tasks[0]).unwrap();
-    drop((space, tasks, systems));
+    systems[0].migrate(&mut task, frame).unwrap();
+    space.exit(&mut task).unwrap();
+    drop((space, task, systems));
     assert_nothing_left(host);
 }

@@ -30,7 +30,8 @@ const MIGRATION_QUEUES: usize = 32;
 ///
 /// Dropping the last handle finishes what dropped address spaces left to be done. No task is left
 /// then, so no read section is open. The dropping thread takes sleeping locks that nobody else
-/// holds, and waits for callbacks of RCU.
+/// holds, and waits for callbacks of RCU. So the last handle is not to be dropped in a read section
+/// of another system, nor with a table of another system locked.
 ///
 /// Files, mounts and `Mm`s may outlive the last handle. They keep the memory of the system, and its
 /// huge pages go back to the platform with the last of them.

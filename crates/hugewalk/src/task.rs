@@ -59,7 +59,7 @@ use crate::sync::{Arc, Parker};
 /// One thread of execution that uses the engine. Linux: `current`.
 ///
 /// It stays on the thread that made it (it is neither `Send` nor `Sync`), and so do its guards. A
-/// thread has one at a time: see [`new`](Self::new).
+/// thread has one at a time, of whatever system: see [`new`](Self::new).
 ///
 /// Dropping it ends the read sections whose guards were forgotten, and does not sleep, unless it has the last handle of the
 /// system: see [`Hugetlb`].
@@ -87,12 +87,11 @@ impl<P: Platform> Task<P> {
     ///
     /// # Safety
     ///
-    /// The calling thread of execution has no other task of this system, and makes none before this
-    /// one is dropped. If several systems use one RCU of the host, it has no task of the others
-    /// either.
+    /// The calling thread of execution has no other task, of whatever system, and makes none before
+    /// this one is dropped.
     ///
     /// With a second task, safe code could sleep while the thread is in a read section of the
-    /// first. If the RCU takes a context switch for the end of all read sections, it would free
+    /// first, or has a table locked with it. If the RCU takes a context switch for the end of all read sections, it would free
     /// what the section still uses. Any other RCU would wait for ever for the section, which cannot
     /// end.
     pub unsafe fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Self, OutOfMemory> {

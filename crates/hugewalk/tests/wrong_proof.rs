@@ -79,7 +79,9 @@ fn a_lock_of_another_address_space_or_of_another_vma_is_no_proof() {
 #[test]
 fn a_read_section_of_another_system_is_no_proof() {
     let (hugetlb, mut task) = system();
-    let (_foreign, stranger) = system();
+    let other = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()).unwrap();
+    // SAFETY: nothing sleeps while it is in its section.
+    let stranger = unsafe { Task::new(&other) }.unwrap();
     let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
     let space = space(&hugetlb, &mut task, &file);
     assert!(!is_refused(&task.rcu_read_lock(), &space, START));

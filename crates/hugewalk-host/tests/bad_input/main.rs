@@ -113,7 +113,8 @@ impl World {
         uffd.register(&mut task, page(HANDLED), 2 * PMD_SIZE, Modes::MISSING).unwrap();
         let foreign = {
             let hugetlb = host();
-            let mut task = hugewalk_host::task(&hugetlb).unwrap();
+            // SAFETY: the first does nothing meanwhile, and every call refuses this one before it sleeps, enters or locks.
+            let mut task = unsafe { Task::new(&hugetlb) }.unwrap();
             let file = pages::file(&mut task, 2);
             Foreign { hugetlb, task, file }
         };

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use hugewalk::addr::HugeSize;
 use hugewalk::platform::Platform;
+use hugewalk::rcu::Rcu;
 use hugewalk::{AddressSpace, Hugetlb};
 use hugewalk_host::checked::{Finding, programs, run};
-use hugewalk_host::task;
 
 use super::broken::{Broken, Fault, Handle, reports};
 
@@ -181,7 +181,11 @@ fn a_callback_that_calls_back_is_found() {
             let back = (hugetlb.clone(), platform.clone());
             let call: Box<dyn Fn() + Send> = match number {
                 0 => Box::new(move || assert_eq!(back.0.pool(HugeSize::Size1G).counters().total, 0)),
-                1 => Box::new(move || drop(task(&back.0))),
+                1 => Box::new(move || {
+                    let reader = back.0.rcu().register(&back.1).unwrap();
+                    // SAFETY: it came from there just now.
+                    unsafe { back.0.rcu().unregister(&back.1, reader) };
+                }),
                 _ => Box::new(move || {
                     back.1.alloc_table();
                 }),

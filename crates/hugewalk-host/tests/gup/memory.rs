@@ -13,7 +13,6 @@ use crate::setup::{BASE, DUMP, GET, LONGTERM, MIB2, PIN, WRITE, World, byte};
 fn what_linux_refuses_is_refused_and_nothing_changes() {
     let mut world = World::new();
     world.map_private(2);
-    let mut other = World::new();
     let before = world.counters();
     let World { task, space, .. } = &mut world;
     let top = space.mm().levels().task_size().as_u64();
@@ -29,14 +28,17 @@ fn what_linux_refuses_is_refused_and_nothing_changes() {
     }
     assert_eq!(space.pin_pages_fast(task, BASE, 1, DUMP).unwrap_err().errno(), Errno::EINVAL);
 
-    for length in [0, 1, u64::MAX] {
-        let foreign = &mut other.task;
+    let foreign_calls = |length| {
+        let foreign = &mut World::new().task;
         assert_eq!(space.pin_pages(foreign, BASE, length, PIN).unwrap_err(), GupError::WrongSystem);
         assert_eq!(space.pin_pages_fast(foreign, BASE, length, PIN).unwrap_err(), GupError::WrongSystem);
         assert_eq!(space.pin_pages_nowait(foreign, BASE, length, PIN).unwrap_err(), GupError::WrongSystem);
         assert_eq!(space.follow_page(foreign, BASE, PIN).unwrap_err(), GupError::WrongSystem);
         assert!(space.pin_page_fast(foreign, BASE, PIN).is_none());
         assert_eq!(space.read_bytes(foreign, BASE, &mut [0]).unwrap_err().errno(), Errno::EINVAL);
+    };
+    for length in [0, 1, u64::MAX] {
+        std::thread::scope(|scope| scope.spawn(move || foreign_calls(length)).join().unwrap());
     }
 
     // A length of 0 is no error, wherever it is.

@@ -26,8 +26,10 @@ fn nobody_shares_with_a_mapping_once_registering_it_has_unshared_it() {
         uffd.register(&mut world.task, BASE, PUD_SIZE, Modes::WP).unwrap();
         uffd
     };
-    let mut world = World::new(Contents::Nothing, false);
-    let steps = steps_of(Steps::WordsAndLocks, || drop(register(&mut world)));
+    let steps = {
+        let mut world = World::new(Contents::Nothing, false);
+        steps_of(Steps::WordsAndLocks, || drop(register(&mut world)))
+    };
     for number in turns(steps) {
         // The other has no table yet.
         let mut world = World::new(Contents::Nothing, false);
@@ -49,8 +51,10 @@ fn nobody_shares_with_a_mapping_once_registering_it_has_unshared_it() {
 #[test]
 fn nobody_shares_with_a_mapping_that_dies_once_it_is_empty() {
     let unmap = |world: &mut World| world.one.munmap(&mut world.task, BASE, PUD_SIZE).unwrap();
-    let mut world = World::new(Contents::Nothing, false);
-    let steps = steps_of(Steps::WordsAndLocks, || unmap(&mut world));
+    let steps = {
+        let mut world = World::new(Contents::Nothing, false);
+        steps_of(Steps::WordsAndLocks, || unmap(&mut world))
+    };
     let mut alone = 0;
     for number in turns(steps) {
         let mut world = World::new(Contents::Nothing, false);

@@ -73,6 +73,9 @@ impl RcuHead {
 /// - [`synchronize`](Self::synchronize) and [`barrier`](Self::barrier) are never called in a
 ///   section. [`call`](Self::call) may be called anywhere, with table locks held and inside
 ///   sections.
+/// - The one exception is the end of a system: dropping the last handle calls `barrier`, and the
+///   dropping thread may be in a section of *another* system. If the embedder's systems share one
+///   RCU, the embedder keeps a handle to each system until it is in no section.
 ///
 /// # Safety
 ///
