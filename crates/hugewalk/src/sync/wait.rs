@@ -87,7 +87,8 @@ impl<P: Platform, K> WaitQueue<P, K> {
     }
 
     /// Wakes the tasks in the queue whose keys are wanted. They stay queued until they have found what they
-    /// wait for. Does not sleep.
+    /// wait for. Does not sleep. `wanted` is called with a spinning lock of the queue held: it must not
+    /// use the queue, and not sleep.
     pub fn wake(&self, wanted: impl Fn(&K) -> bool) {
         for (parker, key) in &*self.waiting.lock() {
             if wanted(key) {
