@@ -25,7 +25,7 @@ use super::judge::{self, PageUse};
 use super::property::Property;
 use super::trace;
 use super::word::Word;
-use crate::explore::{Object, Op, Wait, in_thread};
+use crate::explore::{Kind, Object, Op, Wait, in_thread};
 use crate::story::StepKind;
 
 /// What the lab keeps for each address space.
@@ -190,7 +190,10 @@ impl<'s> Cpu<'s> {
         let (root, address) = (self.space.mm().root_frame(), address.as_u64() >> 21 << 21);
         let stores = what == Use::Store;
         if let Some(object) = world().contents_of(page.frame) {
-            access(&if stores { Op::write(object) } else { Op::read(object) });
+            // What is judged depends on what the entry says now, though the processor does not look.
+            let entry = world().entry_object(page.table, (address >> 21 & 511) as usize);
+            let op = if stores { Op::write(object) } else { Op::read(object) };
+            access(&op.and(entry, Kind::Read));
         }
         judge::uses_page(&PageUse { root, address, page, stores });
         if stores {

@@ -2,12 +2,14 @@
 //!
 //! # What is modelled
 //!
-//! - Memory: sequentially consistent. Tables and pages are never handed out twice within a run; a late access to a table
-//!   or to its lock is a violation (`ground`).
+//! - Memory: sequentially consistent. The machine hands no table and no page out twice within a run; a late access to a table
+//!   or to its lock is a violation (`ground`). The engine's pool does hand pages out again: each time is another life of the page.
 //! - Locks: spinning ones, and sleeping ones in which writers queue (`locks.rs`).
 //! - RCU: grace periods end as early as they may (`rcu.rs`). Interrupts off are a section too, and the only one that holds a
 //!   broadcast up.
-//! - Processors with a TLB and a paging-structure cache that keep what they have until it is flushed (`cpu.rs`).
+//! - Processors with a TLB and a paging-structure cache that keep what they have until it is flushed. They load and store, and set
+//!   accessed and dirty bits at any moment (`cpu.rs`).
+//! - Machines with a flaw, for scenarios that show what the engine relies on (`ground/flaws.rs`).
 //! - The protocols of other times and of other people: what walkers hold, when table locks die, whom unsharing waits
 //!   for (`protocol.rs`).
 //!

@@ -394,7 +394,7 @@ impl World {
 
     /// What changes with the contents of a page. None, if nobody asks.
     pub(super) fn contents_of(&self, page: HugeFrame) -> Option<Object> {
-        let is_asked = self.judges(Property::I12) || self.judges(Property::I13);
+        let is_asked = [Property::I11, Property::I12, Property::I13].into_iter().any(|of| self.judges(of));
         // An address of its own, as that of a table's life.
         let address = self.page_record(page).as_ptr().addr() + 2;
         is_asked.then_some(Object { address, name: Some((TABLES as u32 + 1) << 10 | (page.0 >> 9) as u32) })
