@@ -195,6 +195,18 @@ fn other_flags_and_userfaultfd_keep_mappings_from_sharing_and_mlock_does_not() {
 }
 
 #[test]
+fn a_proc_that_hides_processes_is_said_to() {
+    let fake = database();
+    let mounted = |options: &str| {
+        let mounts = format!("sysfs /sys sysfs rw 0 0\nproc /proc proc rw,nosuid{options} 0 0\n");
+        fs::write(fake.file(10, "../mounts"), mounts).expect("written");
+        report(&fake, &[])["unseen"]["hidden"] == true
+    };
+    assert!(!mounted("") && !mounted(",hidepid=off"));
+    assert!(mounted(",hidepid=invisible") && mounted(",hidepid=2"));
+}
+
+#[test]
 fn in_a_pipe_a_watch_prints_one_report_after_the_other() {
     use std::io::{BufRead, BufReader};
     let fake = database();

@@ -113,7 +113,10 @@ fn look(root: &Root, asked: &mut Option<Vec<u32>>, first: bool) -> Result<Report
         Some(pids) => pids.clone(),
         None => root.pids()?,
     };
-    let (mut processes, mut unseen) = (Vec::new(), Unseen { by_root: proc::is_root(), ..Unseen::default() });
+    let (mut processes, mut unseen) = (
+        Vec::new(),
+        Unseen { by_root: proc::is_root(), hidden: root.hides_processes(), ..Unseen::default() },
+    );
     for pid in pids {
         match root.look(pid)? {
             Look::Seen(process) => processes.push(process),

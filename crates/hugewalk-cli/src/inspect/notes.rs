@@ -29,6 +29,12 @@ pub(super) fn notes(report: &Report) -> Vec<String> {
         let were = if unseen.processes == 1 { "was" } else { "were" };
         notes.push(format!("{processes}{whose} {were} not looked at ({have}): {what_to_do}"));
     }
+    if unseen.hidden && !unseen.by_root {
+        notes.push(
+            "/proc is mounted with hidepid: it may not list processes of other users at all. Run as root to see them."
+                .to_owned(),
+        );
+    }
     if report.asked.is_some() && !report.processes.is_empty() {
         notes.push(
             "Only the processes that were named were looked at. Others may share tables with them: leave the numbers out to see."

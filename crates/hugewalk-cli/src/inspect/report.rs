@@ -168,6 +168,8 @@ pub struct Unseen {
     pub processes: u64,
     /// Whether it was root who looked.
     pub by_root: bool,
+    /// Whether `/proc` is mounted with `hidepid`: then it does not even list the processes of other users, except to root.
+    pub hidden: bool,
     /// Those of them that say they have huge pages.
     pub with_huge_pages: u64,
     /// What those say they have.

@@ -95,27 +95,29 @@ fn it_agrees_with_the_kernels_counters() {
         return;
     };
     let file = memfd_create("inspected", MemfdFlags::HUGETLB).expect("a file of huge pages");
-    ftruncate(&file, GIB).expect("as large as a table covers");
-    let room = Room::new(5 * GIB);
+    ftruncate(&file, 2 * GIB).expect("as large as two tables cover");
+    let room = Room::new(6 * GIB);
     let first = room.start.next_multiple_of(GIB);
-    let map = |at: u64, kind: MapFlags| {
+    let map = |at: u64, bytes: u64, kind: MapFlags| {
+        let bytes = usize::try_from(bytes).expect("64 bits");
         let flags = kind | MapFlags::FIXED | MapFlags::NORESERVE;
         let both = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: what is replaced is address space of the room.
-        unsafe { mmap(at as *mut _, GIB as usize, both, flags, &file, 0) }.expect("mapped");
+        unsafe { mmap(at as *mut _, bytes, both, flags, &file, 0) }.expect("mapped");
     };
     let touch = |address: u64| {
         // SAFETY: the address lies in a mapping that was just made, and nothing else refers to it.
         unsafe { (address as *mut u8).write_volatile(1) };
     };
-    // The second shares the table of the first; the third is private, and cannot.
-    map(first, MapFlags::SHARED);
-    map(first + GIB, MapFlags::SHARED);
-    map(first + 2 * GIB, MapFlags::PRIVATE);
+    // The second shares the table of the first; the third is private, and cannot; only its second
+    // gigabyte has pages, as the page map tells.
+    map(first, GIB, MapFlags::SHARED);
+    map(first + GIB, GIB, MapFlags::SHARED);
+    map(first + 2 * GIB, 2 * GIB, MapFlags::PRIVATE);
     touch(first);
     touch(first + GIB + 2 * MIB);
-    touch(first + 2 * GIB);
-    touch(first + 2 * GIB + 6 * MIB);
+    touch(first + 3 * GIB);
+    touch(first + 3 * GIB + 6 * MIB);
 
     let pid = std::process::id().to_string();
     let seen = report(&[&pid]);
@@ -124,7 +126,7 @@ fn it_agrees_with_the_kernels_counters() {
     let resident = sum(smaps, "Private_Hugetlb:") + sum(smaps, "Shared_Hugetlb:");
     assert_eq!(process["resident_kb"], resident);
     assert_eq!(process["hugetlb_kb"], sum("/proc/self/status", "HugetlbPages:"));
-    assert_eq!(process["mapped_kb"], (3 * GIB) >> 10);
+    assert_eq!(process["mapped_kb"], (4 * GIB) >> 10);
     assert_eq!((&seen["tables"]["least"], &seen["tables"]["most"]), (&2.into(), &3.into()));
     let mappings = process["mappings"].as_array().expect("a list");
     assert_eq!(mappings.len(), 3, "{mappings:?}");

@@ -73,6 +73,17 @@ impl Root {
         Ok(pids)
     }
 
+    /// Is `/proc` mounted with `hidepid`? Then processes of other users may not even be listed.
+    pub(super) fn hides_processes(&self) -> bool {
+        let shown = ["hidepid=0", "hidepid=off"];
+        let hides = |option: &str| option.starts_with("hidepid=") && !shown.contains(&option);
+        let mounts = read(&self.proc.join("mounts")).unwrap_or_default();
+        mounts.lines().any(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            matches!(fields[..], [_, "/proc", "proc", options, ..] if options.split(',').any(hides))
+        })
+    }
+
     /// The process that `pid`, which may be one of its threads, belongs to; none if there is none.
     pub(super) fn process_of(&self, pid: u32) -> Option<u32> {
         let status = read(&self.proc.join(pid.to_string()).join("status")).ok()?;
