@@ -61,6 +61,7 @@ pub(crate) const CASES: &[Case] = &[
     ("mincore, nothing but a hole", ENOMEM, |world| mincore(world, page(HOLE)..page(HOLE + 1))),
     ("mincore, a range that wraps", ENOMEM, |world| mincore(world, page(1)..page(0))),
     ("mincore, up to the last address", ENOMEM, |world| mincore(world, page(0)..VirtAddr::new(u64::MAX))),
+    ("mincore, all addresses", ENOMEM, |world| mincore(world, VirtAddr::new(0)..VirtAddr::new(u64::MAX))),
     ("mincore, a task of another system", EINVAL, |world| {
         errno!(world.space.mincore(&mut world.foreign.task, page(0)..page(2)))
     }),

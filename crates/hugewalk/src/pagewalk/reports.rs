@@ -83,14 +83,14 @@ impl<P: Platform> AddressSpace<P> {
     ) -> Result<Vec<(VirtAddr, bool)>, MapError> {
         // A part of a small page counts as the whole. No mapping can cover a range that wraps.
         let start = range.start;
-        let end = range.end.as_u64().checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);
-        let range = start..VirtAddr::new(end);
+        let end = range.end.as_u64().checked_next_multiple_of(PAGE_SIZE);
+        let range = start..VirtAddr::new(end.unwrap_or(0));
         // Holes are left out.
         let judge = |found: &Found<'_, P>| Some(!matches!(found.entry(), Entry::None | Entry::Marker));
         let mut list = List { pages: Vec::new(), full: false, judge };
         let hole = match self.walk_range(task, range, &mut list) {
             Err(MapError::Overflow) => Some(start),
-            walked => walked?,
+            walked => walked?.or(end.is_none().then_some(start)),
         };
         if let Some(address) = hole {
             return Err(MapError::NotMapped { address });

@@ -89,7 +89,20 @@ impl<P: Platform, K> WaitQueue<P, K> {
     /// Wakes the tasks in the queue whose keys are wanted. They stay queued until they have found what they
     /// wait for. Does not sleep. `wanted` is called with a spinning lock of the queue held: it must not
     /// use the queue, and not sleep.
-    pub fn wake(&self, wanted: impl Fn(&K) -> bool) {
+    ///
+    /// `wanted` runs with the queue's spinning lock held, so it is none that a caller brings: that one might sleep.
+    ///
+    /// ```compile_fail,E0624
+    /// # use core::cell::RefCell;
+    /// # use hugewalk::{Task, platform::Platform, sync::WaitQueue};
+    /// # fn f<P: Platform>(queue: &WaitQueue<P, u64>, task: &RefCell<&mut Task<P>>) {
+    /// queue.wake(|_| {
+    ///     task.borrow_mut().synchronize();
+    ///     true
+    /// });
+    /// # }
+    /// ```
+    pub(crate) fn wake(&self, wanted: impl Fn(&K) -> bool) {
         for (parker, key) in &*self.waiting.lock() {
             if wanted(key) {
                 parker.unpark();
