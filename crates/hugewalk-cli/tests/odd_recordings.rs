@@ -66,6 +66,32 @@ fn a_guessed_pool_agrees_with_a_file_that_was_not_filled() {
 }
 
 #[test]
+fn a_guessed_pool_agrees_with_a_segment_that_was_not_made_after_others() {
+    let strace = "\
+1 1.000001 execve(\"./t\", [\"./t\"], 0x7ff0 /* 1 vars */) = 0
+1 1.000002 shmget(IPC_PRIVATE, 16777216, IPC_CREAT|SHM_HUGETLB|0600) = 7
+1 1.000003 shmget(IPC_PRIVATE, 8388608000, IPC_CREAT|SHM_HUGETLB|0600) = -1 ENOMEM (Cannot allocate memory)
+";
+    let report = report(strace, "", &[]);
+    assert_all_as_recorded(&report);
+    assert_eq!(report["failed"][0]["pages_lacking"], json!([1, 4000]));
+}
+
+#[test]
+fn directories_of_one_mount_are_named_once() {
+    let strace = "\
+1 1.000001 execve(\"./t\", [\"./t\"], 0x7ff0 /* 1 vars */) = 0
+1 1.000002 openat(AT_FDCWD, \"/data/pages/a\", O_RDWR) = 3
+1 1.000003 mmap(NULL, 4194304, PROT_READ, MAP_SHARED, 3, 0) = 0x7f0000000000
+1 1.000004 openat(AT_FDCWD, \"/data/pages/below/b\", O_RDWR) = 4
+1 1.000005 mmap(NULL, 4194304, PROT_READ, MAP_SHARED, 4, 0) = 0x7f0000400000
+";
+    let notes = report(strace, "", &[])["notes"].to_string();
+    assert!(notes.contains("Line 3 and 1 more map files in /data/pages at"), "{notes}");
+    assert_eq!(notes.matches("--hugetlbfs /data/pages").count(), 1, "{notes}");
+}
+
+#[test]
 fn a_segment_that_could_not_be_attached_is_listed() {
     let strace = "\
 1 1.000001 execve(\"./t\", [\"./t\"], 0x7ff0 /* 1 vars */) = 0

@@ -39,7 +39,7 @@ pub(super) fn wanted_memory(op: &Op) -> bool {
 }
 
 /// Does it bring pages into a file? Where it fails, those that it got so far stay there.
-pub(super) fn is_allocating(op: &Op) -> bool {
+fn is_allocating(op: &Op) -> bool {
     matches!(&op.act, Act::File(act) if matches!(act.change, Change::Allocate { .. }))
 }
 

@@ -12,7 +12,7 @@ use hugewalk::addr::HugeSize;
 use hugewalk::platform::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::attempt::{Attempt, is_allocating, wanted_memory};
+use super::attempt::{Attempt, wanted_memory};
 use super::got::{Got, agree};
 use super::handlers::{Performed, Ticket};
 use super::machine::Machine;
@@ -148,8 +148,10 @@ impl<'p> Run<'_, 'p> {
             }
             let attempt = self.machine.attempt(op);
             self.record.attempts.extend(attempt);
-            if is_allocating(op) && attempt.is_some_and(|attempt| attempt.asked <= attempt.available) {
-                // The pool is too large here: the pages that the recorded call did not get would stay in the file.
+            let has_enough = attempt.is_some_and(|attempt| attempt.asked <= attempt.available);
+            if has_enough && matches!(op.act, Act::File(_)) {
+                // The pool is too large here: what the recorded call did not get would stay with the file, and the fewest
+                // pages that were left would be fewer for it.
                 self.compare(op, copy, Some(&Got::Value(0)));
                 return;
             }

@@ -28,7 +28,7 @@ pub(super) struct Unknown {
 }
 
 /// Why a directory may be a hugetlbfs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Suspect {
     line: u32,
     count: u64,
@@ -43,8 +43,8 @@ impl Unknown {
     /// A sentence for each thing.
     pub(super) fn sentences(&self) -> Vec<String> {
         let mut all = Vec::new();
-        for (directory, suspect) in &self.mounts {
-            let Suspect { line, count, gigabytes } = suspect;
+        for (directory, suspect) in outermost(&self.mounts) {
+            let Suspect { line, count, gigabytes } = &suspect;
             let mapped = match count {
                 1 => format!("Line {line} maps a file in {directory} at a multiple of 2 MiB"),
                 _ => format!(
@@ -87,6 +87,23 @@ impl Unknown {
         }
         all
     }
+}
+
+/// Directories inside others are named with these: one mount holds them all.
+fn outermost(mounts: &BTreeMap<String, Suspect>) -> Vec<(&str, Suspect)> {
+    let mut all: Vec<(&str, Suspect)> = Vec::new();
+    for (directory, suspect) in mounts {
+        let holds = |outer: &str| directory.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+        match all.iter_mut().find(|(outer, _)| holds(outer)) {
+            Some((_, whole)) => {
+                whole.line = whole.line.min(suspect.line);
+                whole.count += suspect.count;
+                whole.gigabytes &= suspect.gigabytes;
+            }
+            None => all.push((directory, suspect.clone())),
+        }
+    }
+    all
 }
 
 impl Planner {
