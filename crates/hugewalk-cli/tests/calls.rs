@@ -69,7 +69,7 @@ fn a_private_page_is_copied_by_the_one_who_stores_after_a_fork() {
     let touched = faults(&[(10, 1, 0x7f00_0000_0000), (11, 4, 0x7f00_0000_0000), (11, 5, 0x7f00_0020_0000)]);
     let report = report(strace, &touched, &["--pool", "10"]);
     assert_all_as_recorded(&report);
-    // The parent's page, the child's copy of it, and a page of the child's; one is still promised to the parent.
+    // The parent's page, the child's copy of it, and a page of the child's; one is still reserved for the parent.
     assert_eq!(pool(&report), [10, 7, 1]);
     assert_eq!(report["processes"][1]["mappings"][0]["private_hugetlb_kb"], 4096);
 }
@@ -252,7 +252,7 @@ fn pages_that_are_made_to_fail_or_taken_out_of_use_are_lost_to_the_pool() {
     assert_all_as_recorded(&tight);
     assert_eq!(tight["skipped"], json!({}));
     // Two pages are lost. In use are the one that was touched only, and the one that took the place of the one taken out; the
-    // last is promised still.
+    // last is still reserved.
     assert_eq!(pool(&tight), [8, 6, 1]);
     // Nobody says how many there are: enough for those that are lost, too.
     assert_all_as_recorded(&report(strace, &touched, &[]));

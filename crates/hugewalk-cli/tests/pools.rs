@@ -73,14 +73,14 @@ fn a_failure_that_one_size_of_the_pool_alone_explains_stays_unexplained() {
 fn a_call_that_succeeds_where_it_failed_leaves_nothing_behind() {
     let report = replayed("05-dpdk-maxmap.strace", &["--pool", "64", "--until", "+1.01"]);
     assert_eq!(report["differences"].as_array().map(Vec::len), Some(1));
-    // Five files of a page each, and none promised to the sixth.
+    // Five files of a page each, and no reservation for the sixth.
     assert_eq!(pool(&report), [64, 59, 0]);
     assert_eq!(report["failed"][0]["explained"], false);
     assert!(report["failed"][0]["why"].as_str().expect("words").starts_with("59 pages were left for it"));
 }
 
 #[test]
-fn what_a_file_was_promised_before_a_call_that_failed_stays_with_it() {
+fn a_reservation_from_before_a_call_that_failed_stays() {
     let strace = "10 1.000001 openat(AT_FDCWD, \"/dev/hugepages/a\", O_RDWR|O_CREAT, 0600) = 3\n\
          10 1.000002 mmap(NULL, 4194304, PROT_READ|PROT_WRITE, MAP_SHARED, 3, 0) = 0x7f0000000000\n\
          10 1.000003 mmap(NULL, 8388608, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_POPULATE, 3, 0) = -1 ENOMEM (Cannot allocate memory)\n";

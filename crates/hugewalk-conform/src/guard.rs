@@ -273,7 +273,7 @@ fn leaves_protections(step: &Step, seen: &Seen) -> bool {
     seen.protectable && process == seen.process && overlap(&left, &seen.range)
 }
 
-/// Does a step drop pages of a mapping that has promises of its own?
+/// Does a step drop pages of a mapping that has reservations of its own?
 fn drops(engine: &Engine, step: &Step, seen: &Seen) -> bool {
     if !seen.owner {
         return false;

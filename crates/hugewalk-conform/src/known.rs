@@ -117,14 +117,14 @@ pub const KNOWN: &[Known] = &[
         meets: robbed,
     },
     Known {
-        name: "promise-first",
-        reason: "A mapping that takes the place of another on a mount with min_size is promised its pages before the other gives its \
+        name: "reservation-first",
+        reason: "A mapping that takes the place of another on a mount with min_size gets its reservations before the other gives its \
                  own back, so that nothing is lost if there are none. The mount then holds more in reserve than on Linux, \
                  which unmaps first, until it is unmounted.",
         kernels: Kernels::since(6, 1),
         example: "pool 3; mount m0 min=1; open f0 m0; p0 map f0+0 at=1g+9p length=1p rights=rw fixed; \
                   p0 map f0+0 at=1g+9p length=1p rights=rw fixed",
-        meets: promise_first,
+        meets: reservation_first,
     },
     Known {
         name: "no-page-to-copy-to",
@@ -225,7 +225,7 @@ fn robbed(Met { step, kernel, engine, .. }: Met<'_>) -> bool {
     access && !bus_error(kernel) && bus_error(engine)
 }
 
-fn promise_first(Met { step, minimum, kernel, engine, differences }: Met<'_>) -> bool {
+fn reservation_first(Met { step, minimum, kernel, engine, differences }: Met<'_>) -> bool {
     let maps = matches!(step, Step::In { call: Call::Map(_) | Call::Attach { .. }, .. });
     let more = engine.pool.reserved > kernel.pool.reserved;
     let pool = crate::observe::Pool { reserved: kernel.pool.reserved, ..engine.pool };
@@ -287,7 +287,13 @@ mod tests {
         let difference =
             |what: &str| Difference { what: what.into(), kernel: String::new(), engine: String::new() };
         let known = |differences: &[Difference]| {
-            promise_first(Met { step: &step, minimum: true, kernel: &kernel, engine: &engine, differences })
+            reservation_first(Met {
+                step: &step,
+                minimum: true,
+                kernel: &kernel,
+                engine: &engine,
+                differences,
+            })
         };
         assert!(known(&[difference("pool")]));
         assert!(!known(&[difference("pool"), difference("p0 mapping 0")]));

@@ -101,7 +101,7 @@ pub struct Pool {
     pub total: u64,
     /// Pages nobody uses.
     pub free: u64,
-    /// Pages promised and not taken up.
+    /// Reservations without a page yet.
     pub reserved: u64,
     /// Pages above the configured size.
     pub surplus: u64,

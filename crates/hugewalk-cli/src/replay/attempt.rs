@@ -53,7 +53,7 @@ impl Machine {
                     _ if map.flags.contains(MapFlags::NORESERVE) => 0,
                     Some(file) if map.flags.contains(MapFlags::SHARED) && pages <= LOOKED_AT => {
                         let first = map.offset >> map.shift;
-                        self.without_promise(&file, first..first.saturating_add(pages)).len() as u64
+                        self.without_reservation(&file, first..first.saturating_add(pages)).len() as u64
                     }
                     _ => pages,
                 };
@@ -66,7 +66,7 @@ impl Machine {
                         (offset >> act.shift, offset.saturating_add(length).div_ceil(1 << act.shift));
                     let asked = match self.file(act.file, act.shift) {
                         Ok(file) if end - first <= LOOKED_AT => {
-                            self.without_promise(&file, first..end).len() as u64
+                            self.without_reservation(&file, first..end).len() as u64
                         }
                         _ => end - first,
                     };
@@ -87,16 +87,16 @@ impl Machine {
         free.saturating_sub(reserved).saturating_add(pool.overcommit().saturating_sub(surplus))
     }
 
-    /// Pages of a file that it neither has nor was promised: what mapping them takes from the pool. Changes nothing.
-    fn without_promise(&mut self, file: &Arc<HugeFile<Host>>, pages: std::ops::Range<u64>) -> Vec<u64> {
+    /// The pages of a file that are neither there nor reserved: what mapping them takes from the pool. Changes nothing.
+    fn without_reservation(&mut self, file: &Arc<HugeFile<Host>>, pages: std::ops::Range<u64>) -> Vec<u64> {
         let size = file.size_class();
         let shift = size.shift();
         let mut missing = Vec::new();
         for page in pages {
             let Some(at) = page.checked_mul(size.bytes()) else { break };
             let before = self.hugetlb.pool(size).counters().reserved;
-            let promised = file.reserve(&mut self.task, at, 1 << shift);
-            match promised {
+            let reserved = file.reserve(&mut self.task, at, 1 << shift);
+            match reserved {
                 Ok(()) if self.hugetlb.pool(size).counters().reserved == before => continue,
                 Ok(()) => give_back(self, file, page),
                 Err(_) => {}
@@ -117,13 +117,13 @@ impl Machine {
         let first = map.offset >> map.shift;
         let pages = map.length.div_ceil(1 << map.shift).min(LOOKED_AT);
         let size = file.size();
-        let promised = self.without_promise(&file, first..first.saturating_add(pages));
-        Some(Traces { file, size, promised })
+        let reserved = self.without_reservation(&file, first..first.saturating_add(pages));
+        Some(Traces { file, size, reserved })
     }
 
     /// The mapping is gone again: what it left behind in its file goes, too.
     pub(super) fn undo(&mut self, traces: Traces) {
-        for page in traces.promised {
+        for page in traces.reserved {
             give_back(self, &traces.file, page);
         }
         if traces.file.size() > traces.size {
@@ -141,5 +141,5 @@ fn give_back(machine: &mut Machine, file: &Arc<HugeFile<Host>>, page: u64) {
 pub(super) struct Traces {
     file: Arc<HugeFile<Host>>,
     size: u64,
-    promised: Vec<u64>,
+    reserved: Vec<u64>,
 }

@@ -167,13 +167,13 @@ fn used_by_others(figures: &[Figure]) -> Option<String> {
         let figure = figures.iter().find(|figure| figure.pid.is_none() && figure.what == name)?;
         Some(i128::from(figure.replay?) - i128::from(figure.kernel?))
     };
-    let (used, promised) = (gap("HugePages_Free")?, -gap("HugePages_Rsvd")?);
-    if used < 0 || promised < 0 || used + promised == 0 {
+    let (used, reserved) = (gap("HugePages_Free")?, -gap("HugePages_Rsvd")?);
+    if used < 0 || reserved < 0 || used + reserved == 0 {
         return None;
     }
     Some(format!(
         "Every figure of a process is equal. The kernel counts pages that the recorded program does not account for \
-         ({used} in use, {promised} reserved), so something outside of the recording had them. Record while nothing else \
+         ({used} in use, {reserved} reserved), so something outside of the recording had them. Record while nothing else \
          uses the pool: HugePages_Free equal to HugePages_Total and HugePages_Rsvd 0 before the program starts."
     ))
 }

@@ -1,4 +1,4 @@
-//! Segments of System V: files without a name that are promised their pages when they are made, and attached as a whole.
+//! Segments of System V: unnamed files whose pages are reserved when they are made, and attached as a whole.
 //!
 //! Linux: `newseg()`, `do_shmat()` and `ksys_shmdt()` in ipc/shm.c.
 
@@ -48,7 +48,7 @@ impl Engine {
             placement: if replace { Placement::Fixed(there) } else { Placement::FixedNoReplace(there) },
             length: file.file.size(),
             protection: Protection::READ | Protection::WRITE,
-            // The pages were promised when the segment was made, or shall not be: attaching promises none.
+            // The pages were reserved when the segment was made, or are not to be: attaching reserves none.
             flags: mm::MapFlags::SHARED | mm::MapFlags::NORESERVE,
             backing: Backing::File { file: &file.file, offset: 0 },
         };
