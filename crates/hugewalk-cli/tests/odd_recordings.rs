@@ -105,17 +105,6 @@ fn a_segment_that_could_not_be_attached_is_listed() {
 }
 
 #[test]
-fn a_reservation_that_linux_loses_is_told_of() {
-    let strace = "\
-1 1.000001 execve(\"./t\", [\"./t\"], 0x7ff0 /* 1 vars */) = 0
-1 1.000002 mmap(0x10000000, 8388608, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0) = 0x10000000
-1 1.000003 mremap(0x10000000, 4194304, 4194304, MREMAP_MAYMOVE|MREMAP_FIXED, 0x20000000) = 0x20000000
-";
-    let notes = report(strace, "", &[])["notes"].to_string();
-    assert!(notes.contains("Line 3 moves a part of a private mapping"), "{notes}");
-}
-
-#[test]
 fn a_seal_may_cover_ordinary_mappings_too() {
     let strace = "\
 1 1.000001 execve(\"./t\", [\"./t\"], 0x7ff0 /* 1 vars */) = 0

@@ -315,27 +315,10 @@ impl Planner {
             };
             let from = whole(address, old_length);
             let later = if target == address { Later::Unmap } else { Later::Move };
-            self.moved_in_part(&from, target != address, actor);
             let kept = if target == address { whole(address, new_length).end } else { from.start };
             self.note(&(kept.min(from.end)..from.end), later, actor);
             self.memory(id).remap(&from, whole(target, new_length));
             self.recount(id);
-        }
-    }
-
-    /// Linux forgets what was reserved for the part of a private mapping that stays behind, and never gives it back.
-    fn moved_in_part(&mut self, from: &Range<u64>, moved: bool, actor: &Actor<'_>) {
-        let memory = self.memory(actor.thread.space);
-        let Some(piece) = memory.at(from.start).filter(|piece| piece.private && moved).cloned() else {
-            return;
-        };
-        let is_beside = |address: u64| memory.at(address).is_some_and(|other| other.mapping == piece.mapping);
-        if is_beside(from.start.wrapping_sub(1)) || is_beside(from.end) {
-            self.plan.notes.push(format!(
-                "Line {} moves a part of a private mapping. Linux 6.18 never gives back what is reserved for the rest of it: \
-                 its HugePages_Rsvd may stay higher than it is here after the process has ended.",
-                actor.event.line
-            ));
         }
     }
 
