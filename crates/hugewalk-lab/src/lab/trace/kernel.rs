@@ -90,7 +90,7 @@ const NAMES: &[(&str, &[&str], &str)] = &[
     ("pool.rs", &["free", "give_back"], "free_huge_page"),
     ("reserve/reservation.rs", &["reserve_range"], "hugetlb_reserve_pages"),
     ("reserve/reservation.rs", &["take", "commit"], "alloc_huge_page"),
-    ("page.rs", &["put", "put_page"], "put_page"),
+    ("page/put.rs", &["put", "put_page"], "put_page"),
     ("page.rs", &["add_mapping"], "page_dup_file_rmap"),
     ("page.rs", &["remove_mapping"], "page_remove_rmap"),
 ];

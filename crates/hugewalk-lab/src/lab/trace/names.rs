@@ -188,6 +188,7 @@ fn sort(stack: &[Source]) -> Option<Sort> {
         ("reserve/", "*", Sort::Other("reservations' lock")),
         ("rmap/", "*", Sort::Other("page's owner lock")),
         ("page.rs", "*", Sort::Other("page's owner lock")),
+        ("page/", "*", Sort::Other("page's owner lock")),
         ("uffd/", "*", Sort::Other("userfaultfd lock")),
         ("file/", "*", Sort::Other("page cache lock")),
     ];

@@ -1,0 +1,126 @@
+//! The end of a reference: where a page goes when its last one is dropped.
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use super::{PIN, Page, REFERENCE, size_of_pool};
+use crate::addr::{HugeFrame, HugeSize};
+use crate::file::HugeFile;
+use crate::hugetlb::Hugetlb;
+use crate::platform::Platform;
+use crate::reserve::SubPool;
+use crate::sync::{Arc, Word};
+
+impl<P: Platform> Hugetlb<P> {
+    /// Drops one reference. Dropping the last one frees the page to its pool. Does not sleep.
+    pub(crate) fn put_page(&self, frame: HugeFrame) {
+        self.put(frame, REFERENCE, |_| false);
+    }
+
+    /// As [`put_page`](Self::put_page). If this was the last reference to a private page, `restore`
+    /// says whether the page's reservation is restored; its argument is the offset that the page
+    /// was allocated for. Does not sleep.
+    ///
+    /// Linux: `folio_set_hugetlb_restore_reserve()` in `__unmap_hugepage_range()`, which decides
+    /// before the last reference is gone.
+    pub(crate) fn put_page_restoring(&self, frame: HugeFrame, restore: impl FnOnce(u64) -> bool) {
+        self.put(frame, REFERENCE, restore);
+    }
+
+    /// Drops a pin together with its reference. Linux: `unpin_user_page()`.
+    pub(crate) fn unpin_page(&self, frame: HugeFrame) {
+        self.put(frame, PIN + REFERENCE, |_| false);
+    }
+
+    /// Drops a reference to whatever the page is now (P4 in [`walk`](crate::walk)). The caller does
+    /// not say which size that is: between a speculative read and this call the page may have come
+    /// to another pool.
+    fn put(&self, frame: HugeFrame, weight: u64, restore: impl FnOnce(u64) -> bool) {
+        let page = self.page(frame);
+        // AcqRel: all holders' uses come before the page's next life.
+        if page.refs.fetch_sub(weight, Ordering::AcqRel) != weight {
+            return;
+        }
+        if !page.is_of(self) {
+            // SAFETY: that was the last reference.
+            unsafe { self.put_foreign(frame) };
+            return;
+        }
+        // SAFETY: that was the last reference, so this caller has exclusive access to the owner.
+        let index = unsafe { (*page.owner.get()).index };
+        let reserved_again = page.is_anon() && restore(index);
+        // SAFETY: that was the last reference.
+        let stripped = unsafe { page.strip() };
+        self.take_back(frame, stripped, reserved_again);
+    }
+
+    /// Gives back a page of another system: a walker of this system held the last, speculative
+    /// reference.
+    ///
+    /// # Safety
+    ///
+    /// The caller dropped the last reference.
+    #[cold]
+    unsafe fn put_foreign(&self, frame: HugeFrame) {
+        let page = self.page(frame);
+        // SAFETY: by the type invariants nobody else touches it while the page has no reference.
+        let take_home = unsafe { *page.take_home.get() };
+        // SAFETY: the system that the page belongs to stored it, and this caller has exclusive
+        // access to the page.
+        if take_home.is_some_and(|take_home| unsafe { take_home(NonNull::from(page).cast(), frame) }) {
+            return;
+        }
+        // The page does not show whether its system still exists, so it becomes a page of this
+        // system.
+        let size = size_of_pool(page.flags.load(Ordering::Acquire));
+        self.pool(size).free(self, frame, false);
+    }
+
+    /// Puts a page that has been stripped into its pool.
+    fn take_back(&self, frame: HugeFrame, stripped: Stripped<P>, reserved_again: bool) {
+        let Stripped { size, subpool, unused, file } = stripped;
+        let restore = unused || reserved_again;
+        // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation and was never in
+        // use restores it. Otherwise the sub-pool may keep a reservation for its minimum.
+        match &subpool {
+            Some(subpool) if !restore => subpool.free_page(frame),
+            _ => self.pool(size).free(self, frame, restore),
+        }
+        // This may be the last reference to the file. Dropping the file frees its cached pages in
+        // turn, and none of those keeps a file.
+        drop(file);
+    }
+}
+
+/// Takes a page back into the pool of its own system, if the page keeps a mount or a file of that
+/// system: then the system still exists. Returns false if it keeps neither.
+///
+/// # Safety
+///
+/// `page` is the record of a page in a pool of a system of this very `P`. The caller dropped the last
+/// reference.
+pub(super) unsafe fn take_home<P: Platform>(page: NonNull<()>, frame: HugeFrame) -> bool {
+    // SAFETY: by the contract of this function it is such a record, and records are never freed.
+    let page: &Page<P> = unsafe { page.cast().as_ref() };
+    // SAFETY: passed on to the caller.
+    let Stripped { size, subpool, unused, file } = unsafe { page.strip() };
+    // Each of them keeps its system alive, so they are dropped last.
+    let keeps = (subpool.clone(), file.clone());
+    let system = match &keeps {
+        (Some(subpool), _) => subpool.hugetlb(),
+        (None, Some(file)) => file.hugetlb(),
+        (None, None) => return false,
+    };
+    system.take_back(frame, Stripped { size, subpool, unused, file }, false);
+    true
+}
+
+/// What a page leaves behind when its last reference is dropped.
+pub(super) struct Stripped<P: Platform> {
+    /// The size of the pool that the page goes back to.
+    pub(super) size: HugeSize,
+    pub(super) subpool: Option<Arc<SubPool<P>>>,
+    /// The page used a reservation and was never in use.
+    pub(super) unused: bool,
+    pub(super) file: Option<Arc<HugeFile<P>>>,
+}
