@@ -1,5 +1,6 @@
 //! Running programs on both sides.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use crate::compare::{Comparison, Difference};
@@ -17,10 +18,39 @@ use crate::program::{
 /// Both sides.
 pub struct Sides {
     kernel: Kernel,
-    engine: Engine,
+    engine: OneEngine,
     comparison: Comparison,
     /// What has been seen so far.
     pub coverage: Coverage,
+}
+
+/// The engine's side: one engine after the other, for each has a task, and a thread has one.
+///
+/// # Invariants
+///
+/// There is one, except after a [`renew`](Self::renew) that failed. The run ends then.
+struct OneEngine(Option<Engine>);
+
+impl OneEngine {
+    /// A new engine in place of the old one, which ends first.
+    fn renew(&mut self) -> Result<(), EngineError> {
+        self.0 = None;
+        self.0 = Some(Engine::new()?);
+        Ok(())
+    }
+}
+
+impl Deref for OneEngine {
+    type Target = Engine;
+    fn deref(&self) -> &Engine {
+        self.0.as_ref().expect("a run ends when its engine cannot be made anew")
+    }
+}
+
+impl DerefMut for OneEngine {
+    fn deref_mut(&mut self) -> &mut Engine {
+        self.0.as_mut().expect("a run ends when its engine cannot be made anew")
+    }
 }
 
 /// Why a run cannot go on.
@@ -113,7 +143,7 @@ impl Sides {
     /// [`RunError::Kernel`] or [`RunError::Engine`].
     pub fn new(timeout: Duration) -> Result<Self, RunError> {
         let mut kernel = Kernel::take(timeout)?;
-        let engine = Engine::new()?;
+        let engine = OneEngine(Some(Engine::new()?));
         kernel.step(&Step::Overcommit { pages: 0 })?;
         kernel.step(&Step::Pool { pages: 0 })?;
         let comparison = Comparison { soft_dirty: kernel.tracks_soft_dirty() };
@@ -229,7 +259,7 @@ impl Sides {
 
     /// Does everything a step names exist, and lies in the window?
     fn applies(&self, step: &Step) -> bool {
-        let Engine { processes, files, mounts, .. } = &self.engine;
+        let Engine { processes, files, mounts, .. } = &*self.engine;
         // A segment can be attached, and nothing else.
         let plain = |file: usize| files[file].as_ref().is_some_and(|file| !file.segment);
         match *step {
@@ -314,7 +344,7 @@ impl Sides {
         // A size that was set below what was in use is reached on both sides by now; or else one of them is wrong.
         let engine = self.engine.pool();
         if engine != pool {
-            self.engine = Engine::new()?;
+            self.engine.renew()?;
             self.engine.step(&Step::Pool { pages: pool.total });
         }
         Ok(())

@@ -19,7 +19,6 @@ const PAGES: u64 = 1024;
 
 struct Setting {
     hugetlb: Arc<Hugetlb<Host>>,
-    task: Task<Host>,
 }
 
 impl Setting {
@@ -27,16 +26,15 @@ impl Setting {
         let config = HostConfig::new().huge_bytes(3 * PUD_SIZE).contents(contents);
         let hugetlb = Hugetlb::new(Host::new(&config)?)?;
         hugetlb.resize_pool(HugeSize::Size2M, PAGES + 16);
-        let task = hugewalk_host::task(&hugetlb)?;
-        Ok(Self { hugetlb, task })
+        Ok(Self { hugetlb })
     }
 
-    fn map(
-        &mut self,
-        start: u64,
-        pages: u64,
-        flags: MapFlags,
-    ) -> Result<Arc<AddressSpace<Host>>, BenchError> {
+    /// This thread's task, for as long as it is needed: there are several systems, and a thread has one task.
+    fn task(&self) -> Result<Task<Host>, BenchError> {
+        Ok(hugewalk_host::task(&self.hugetlb)?)
+    }
+
+    fn map(&self, start: u64, pages: u64, flags: MapFlags) -> Result<Arc<AddressSpace<Host>>, BenchError> {
         let space = AddressSpace::new(&self.hugetlb)?;
         let request = MapRequest {
             placement: Placement::Fixed(VirtAddr::new(start)),
@@ -45,7 +43,7 @@ impl Setting {
             flags,
             backing: Backing::Anonymous(HugeSize::Size2M),
         };
-        space.mmap(&mut self.task, &request)?;
+        space.mmap(&mut self.task()?, &request)?;
         Ok(space)
     }
 }
@@ -103,7 +101,7 @@ fn title(what: &str, threads: usize) -> String {
 }
 
 fn fresh_faults(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
-    let (mut real, mut empty) = (Setting::new(Contents::Memory)?, Setting::new(Contents::Nothing)?);
+    let (real, empty) = (Setting::new(Contents::Memory)?, Setting::new(Contents::Nothing)?);
     let (mut real_spaces, mut empty_spaces) = (Vec::new(), Vec::new());
     for _ in 0..threads {
         real_spaces.push(real.map(PUD_SIZE, 1, MapFlags::empty())?);
@@ -140,13 +138,13 @@ fn fill(iterations: u64) -> Duration {
 
 fn forks(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
     let flags = MapFlags::SHARED | MapFlags::POPULATE;
-    let (mut one, mut other) = (Setting::new(Contents::Nothing)?, Setting::new(Contents::Nothing)?);
+    let (one, other) = (Setting::new(Contents::Nothing)?, Setting::new(Contents::Nothing)?);
     let aligned = 4 * PUD_SIZE;
     let shared = one.map(aligned, PAGES, flags)?;
-    let unshared = map_in_halves(&mut other, aligned)?;
+    let unshared = map_in_halves(&other, aligned)?;
     // Once before, so that what cannot work is said and not measured.
-    fork_touch_exit(&mut one.task, &shared, aligned)?;
-    fork_touch_exit(&mut other.task, &unshared, aligned)?;
+    fork_touch_exit(&mut one.task()?, &shared, aligned)?;
+    fork_touch_exit(&mut other.task()?, &unshared, aligned)?;
     let many = |task: &mut Task<Host>, parent: &AddressSpace<Host>, iterations| {
         let began = Instant::now();
         for _ in 0..iterations {
@@ -166,7 +164,7 @@ fn forks(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
 }
 
 /// 2 GiB in four mappings of half a gigabyte: none covers what a table covers, so none can share.
-fn map_in_halves(setting: &mut Setting, start: u64) -> Result<Arc<AddressSpace<Host>>, BenchError> {
+fn map_in_halves(setting: &Setting, start: u64) -> Result<Arc<AddressSpace<Host>>, BenchError> {
     let space = AddressSpace::new(&setting.hugetlb)?;
     let half = PAGES / 4;
     for part in 0..4 {
@@ -177,18 +175,18 @@ fn map_in_halves(setting: &mut Setting, start: u64) -> Result<Arc<AddressSpace<H
             flags: MapFlags::SHARED | MapFlags::POPULATE,
             backing: Backing::Anonymous(HugeSize::Size2M),
         };
-        space.mmap(&mut setting.task, &request)?;
+        space.mmap(&mut setting.task()?, &request)?;
     }
     Ok(space)
 }
 
 fn unshares(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
-    let mut setting = Setting::new(Contents::Nothing)?;
+    let setting = Setting::new(Contents::Nothing)?;
     let flags = MapFlags::SHARED | MapFlags::POPULATE;
     let parent = setting.map(4 * PUD_SIZE, 512, flags)?;
     let (mut children, mut alone) = (Vec::new(), Vec::new());
     for _ in 0..threads {
-        children.push(parent.fork(&mut setting.task)?);
+        children.push(parent.fork(&mut setting.task()?)?);
         alone.push(setting.map(4 * PUD_SIZE, 1, flags)?);
     }
     let baseline = "drop one page of an unshared table";
