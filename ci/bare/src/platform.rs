@@ -149,7 +149,9 @@ unsafe impl Platform for Kernel {
     fn has_page_record(&self, frame: HugeFrame) -> bool {
         let first = number(frames::base());
         let offset = frame.0.checked_sub(first);
-        offset.is_some_and(|offset| frame.fits(HugeSize::Size2M) && offset < (FRAMES * FRAME_SIZE / PAGE) as u64)
+        offset.is_some_and(|offset| {
+            frame.fits(HugeSize::Size2M) && offset < (FRAMES * FRAME_SIZE / PAGE) as u64
+        })
     }
 
     // All memory is mapped, so what reads and writes huge pages is left to the engine.

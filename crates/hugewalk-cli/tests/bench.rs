@@ -29,6 +29,15 @@ fn each_walker_is_measured_with_one_and_two_threads_alone_and_disturbed() {
     }
 }
 
+/// They need several systems, one after the other: a thread has one task.
+#[test]
+fn walks_faults_forks_and_unshares_are_measured_with_one_and_two_threads() {
+    let ran = run(&[&["bench", "walk"][..], &BRIEF].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    let report = json(&ran);
+    assert_eq!(report["groups"].as_array().expect("a list").len(), 2 * 4);
+}
+
 #[test]
 fn more_threads_than_processors_are_said() {
     let report = json(&run(&[&["bench", "walkers"][..], &BRIEF].concat()));

@@ -57,7 +57,24 @@ pub(super) fn table_words(table: &Table) -> String {
     }
 }
 
-/// The parts, with as many on a line as fit; one that is longer than a line is taken apart where locks are joined.
+/// A part, taken apart where locks or the entries of a table are joined.
+fn taken_apart(part: &str) -> Vec<String> {
+    let mut pieces: Vec<String> = Vec::new();
+    for joined in part.split_inclusive(" + ") {
+        for (number, entry) in joined.trim_end().split(", [").enumerate() {
+            match pieces.last_mut() {
+                Some(before) if number > 0 => {
+                    before.push(',');
+                    pieces.push(format!("[{entry}"));
+                }
+                _ => pieces.push(entry.to_owned()),
+            }
+        }
+    }
+    pieces
+}
+
+/// The parts, with as many on a line as fit. One that is longer than a line is taken apart.
 pub(super) fn wrapped(start: &str, parts: &[String], width: usize) -> String {
     let mut lines = vec![start.trim_end().to_owned()];
     let mut is_first = true;
@@ -66,7 +83,7 @@ pub(super) fn wrapped(start: &str, parts: &[String], width: usize) -> String {
         let mut deeper = 0;
         let mut pieces = vec![format!("{part}{comma}")];
         if start.len() + part.len() + comma.len() > width {
-            pieces = part.split_inclusive(" + ").map(|piece| piece.trim_end().to_owned()).collect();
+            pieces = taken_apart(part);
             pieces.last_mut().expect("one at least").push_str(comma);
             deeper = 2;
         }
