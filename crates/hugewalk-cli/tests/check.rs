@@ -77,7 +77,7 @@ fn a_race_that_chance_does_not_meet_is_not_met_and_not_safe() {
     assert_eq!((&of("legacy")["verdict"], &of("legacy")["as_expected"]), (&"not_met".into(), &Value::Null));
     assert_eq!((&of("hugewalk")["verdict"], &of("hugewalk")["as_expected"]), (&"safe".into(), &true.into()));
     assert_eq!(report["not_met"], 1);
-    // Of this one nobody has said anything: then chance says nothing either.
+    // No verdict is expected of this one, so random schedules say nothing either.
     let unknown = json("S1 --without revalidate --random 1");
     assert_eq!((&unknown["verdicts"][0]["verdict"], &unknown["not_met"]), (&"not_met".into(), &0.into()));
     let text = check("S1 S8 --random 1").text;

@@ -236,7 +236,7 @@ pub enum Kind {
     Race,
     /// None was found.
     Safe,
-    /// Random schedules met none, and nobody has shown that there is none.
+    /// Random schedules met no race. That does not exclude one.
     NotMet,
     /// The scenario says nothing about the protocol.
     DoesNotApply,

@@ -28,7 +28,7 @@ pub struct Pool {
     pub free: u64,
     /// Free pages that a mapping or a file has reserved.
     pub reserved: u64,
-    /// Free pages that nobody has reserved.
+    /// Free pages that are not reserved.
     pub unreserved: u64,
     /// Those of `total` that overcommit has added; they go back to the system once they are free.
     pub surplus: u64,

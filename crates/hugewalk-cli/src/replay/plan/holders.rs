@@ -6,7 +6,7 @@ use super::{FileId, Made, MappingId, Space};
 
 const GIB: u64 = 1 << 30;
 
-/// Who holds what now, and what changed when.
+/// How many address spaces hold each mapping now, and a log of when that changed.
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     /// How many address spaces hold each mapping.

@@ -279,7 +279,7 @@ impl World {
         frame.0.is_multiple_of(512) && (1..=self.next_page.get() as u64).contains(&(frame.0 >> 9))
     }
 
-    /// A table that nobody has had in this run.
+    /// A table that was not handed out before in this run.
     pub(super) fn alloc_table(&self) -> Option<TableFrame> {
         let thread = in_thread();
         let mut allocated = self.allocated.borrow_mut();
@@ -325,7 +325,7 @@ impl World {
         }
     }
 
-    /// A page that nobody has had in this run, with a record of zeroes.
+    /// A page, with a record of zeroes.
     pub(super) fn alloc_page(&self) -> Option<HugeFrame> {
         let number = self.next_page.get();
         if number == PAGES {
