@@ -71,19 +71,52 @@ mod tests {
     use core::sync::atomic::AtomicU64;
     use std::thread;
 
+    /// A word of the litmus test.
+    trait Place: Default + Sync {
+        fn store(&self, value: u64);
+        fn load(&self) -> u64;
+    }
+
     /// On a cache line of its own, so that one side's store waits for it while its load goes ahead.
+    #[derive(Default)]
     #[repr(align(128))]
     struct Line(AtomicU64);
 
+    impl Place for Line {
+        fn store(&self, value: u64) {
+            self.0.store(value, Ordering::Relaxed);
+        }
+        fn load(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    /// As a processor keeps a store in its buffer if no barrier drains it: the others see it with the next one.
+    #[derive(Default)]
+    struct Buffered {
+        seen: AtomicU64,
+        buffer: AtomicU64,
+    }
+
+    impl Place for Buffered {
+        fn store(&self, value: u64) {
+            self.seen.store(self.buffer.swap(value, Ordering::Relaxed), Ordering::Relaxed);
+        }
+        fn load(&self) -> u64 {
+            self.seen.load(Ordering::Relaxed)
+        }
+    }
+
     /// Store buffering, the litmus test of the contract: each side writes its word, passes its barrier, and reads the
     /// other's. Returns how often neither saw the other.
-    fn store_buffering(rounds: u64, light: impl Fn() + Sync, heavy: impl Fn()) -> u64 {
-        let [reader, waiter, met, saw] = [const { Line(AtomicU64::new(0)) }; 4];
+    fn store_buffering<W: Place>(rounds: u64, light: impl Fn() + Sync, heavy: impl Fn()) -> u64 {
+        let [reader, waiter] = [W::default(), W::default()];
+        let [met, saw] = [const { AtomicU64::new(0) }; 2];
         // Neither sleeps at the meeting place, or they would never write at the same time.
         let meet = |count| {
-            met.0.fetch_add(1, Ordering::AcqRel);
+            met.fetch_add(1, Ordering::AcqRel);
             let mut spins = 0;
-            while met.0.load(Ordering::Acquire) < count {
+            while met.load(Ordering::Acquire) < count {
                 spins += 1;
                 if spins % 1000 == 0 {
                     thread::yield_now();
@@ -95,19 +128,19 @@ mod tests {
             scope.spawn(|| {
                 for round in 1..=rounds {
                     meet(4 * round - 2);
-                    reader.0.store(round, Ordering::Relaxed);
+                    reader.store(round);
                     light();
-                    saw.0.store(waiter.0.load(Ordering::Relaxed), Ordering::Relaxed);
+                    saw.store(waiter.load(), Ordering::Relaxed);
                     meet(4 * round);
                 }
             });
             for round in 1..=rounds {
                 meet(4 * round - 2);
-                waiter.0.store(round, Ordering::Relaxed);
+                waiter.store(round);
                 heavy();
-                let seen = reader.0.load(Ordering::Relaxed);
+                let seen = reader.load();
                 meet(4 * round);
-                missed += u64::from(seen < round && saw.0.load(Ordering::Relaxed) < round);
+                missed += u64::from(seen < round && saw.load(Ordering::Relaxed) < round);
             }
         });
         missed
@@ -118,20 +151,22 @@ mod tests {
         for allow_membarrier in [true, false] {
             let pair = BarrierPair::new(allow_membarrier);
             assert!(allow_membarrier || !pair.is_expedited());
-            assert_eq!(store_buffering(20_000, || pair.light(), || pair.heavy()), 0);
+            assert_eq!(store_buffering::<Line>(20_000, || pair.light(), || pair.heavy()), 0);
         }
     }
 
-    /// That the test above can fail. `ci/release.sh` runs it.
+    /// That the test above can fail: a store that stays in a buffer is counted in each round.
     #[test]
-    #[cfg_attr(debug_assertions, ignore = "a store and a load that lie far apart are seldom exchanged")]
     fn the_litmus_test_finds_a_missing_fence() {
-        if thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
-            return eprintln!("one processor sees its own stores in order: nothing to find");
-        }
-        // The two must be running at the same time. Beside other work that may take a few tries; one is enough where there
-        // is none.
+        assert_eq!(store_buffering::<Buffered>(100, || (), || ()), 100);
+    }
+
+    /// The same on the processor itself. Whether it exchanges a store and a load depends on where the two threads sit.
+    #[test]
+    #[ignore = "not certain: the processor need not exchange a store and a load"]
+    fn this_processor_exchanges_a_store_and_a_load() {
         let compiler = || compiler_fence(Ordering::SeqCst);
-        assert!((0..60).any(|_| store_buffering(100_000, compiler, || fence(Ordering::SeqCst)) != 0));
+        let tries = || store_buffering::<Line>(100_000, compiler, || fence(Ordering::SeqCst)) != 0;
+        assert!((0..60).any(|_| tries()));
     }
 }
