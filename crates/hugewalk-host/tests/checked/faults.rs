@@ -1,7 +1,6 @@
 //! What is said of platforms with one fault each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
 
 use hugewalk::addr::HugeSize;
 use hugewalk::platform::Platform;
