@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::check::args::CheckArgs;
 use crate::inspect::args::InspectArgs;
 use crate::replay::plan::Mount;
+use crate::run::args::RunArgs;
 use crate::trace::Time;
 use crate::trace::calls::recipe;
 
@@ -80,7 +81,29 @@ pub enum Command {
     /// that nobody else uses huge pages.
     #[command(after_help = CONFORM_STATUS)]
     Conform(ConformArgs),
+    /// Run an unmodified static Linux program in a small kernel that embeds the engine
+    ///
+    /// Boots the kernel in QEMU with the program and the files it wants; the processor walks the engine's own shared tables.
+    /// The program's output and exit status pass through. A report at the end, on standard error, says what its page tables
+    /// cost, which were shared, what was flushed and sent to other processors, and which system calls the kernel lacks.
+    /// The program reads the end of the file on its standard input.
+    #[command(after_help = RUNNING, after_long_help = RUNNING)]
+    Run(RunArgs),
 }
+
+const RUNNING: &str = "\
+Examples:
+  hugewalk run ./map_hugetlb
+  hugewalk run --cpus 4 --pool 600 ./hugepage-mremap 1024
+  hugewalk run --file /bin/busybox=/bin/sh ./hugetlb-soft-offline
+  hugewalk run --trace --report none ./thuge-gen 2> thuge-gen.strace
+
+Exit status:
+  the program's own, or 128 and the number of the signal that ended it; else
+  2    the command line is wrong
+  124  the program was still running at the end of --timeout
+  125  it could not be run: no QEMU, no static x86-64 program, something the kernel refuses, a fault in the kernel; one line
+       on standard error says which";
 
 const CONFORM_STATUS: &str = "\
 Exit status:

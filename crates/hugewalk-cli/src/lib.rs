@@ -8,6 +8,7 @@ mod gigabyte;
 pub mod inspect;
 pub mod replay;
 pub mod report;
+pub mod run;
 pub mod trace;
 mod width;
 
@@ -20,6 +21,8 @@ use check::args::CheckArgs;
 use inspect::args::InspectArgs;
 use replay::MachineError;
 use report::truth::{Truth, TruthError};
+use run::RunError;
+use run::args::RunArgs;
 use trace::{Trace, TraceError};
 
 /// Does what the command line says. Nothing is printed on standard output unless all of
@@ -32,11 +35,14 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Bench(args) => bench(args),
         Command::Conform(args) => conform(args),
         Command::Inspect(args) => inspect(args),
+        Command::Run(args) => run_program(args),
     };
     done.unwrap_or_else(|failure| {
         anstream::eprintln!("hugewalk: {failure}");
         match failure {
             Failure::Check(CheckError::Interrupted { signal, .. }) => check::interrupt::die(signal),
+            Failure::Run(RunError::Interrupted(signal)) => check::interrupt::die(signal),
+            Failure::Run(error) => ExitCode::from(error.status()),
             _ => ExitCode::from(2),
         }
     })
@@ -59,6 +65,8 @@ enum Failure {
     Conform(#[from] conform::ConformError),
     #[error(transparent)]
     Inspect(#[from] inspect::InspectError),
+    #[error(transparent)]
+    Run(#[from] RunError),
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -87,6 +95,10 @@ fn conform(args: &ConformArgs) -> Result<ExitCode, Failure> {
 fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
     inspect::run(args)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_program(args: &RunArgs) -> Result<ExitCode, Failure> {
+    Ok(run::run(args)?)
 }
 
 fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {

@@ -1,0 +1,226 @@
+//! `hugewalk run`: what passes through, what is said when nothing can, and the exit statuses.
+//!
+//! What the command makes of each thing a kernel can say is shown by a script in QEMU's place; the last tests boot the real
+//! one where QEMU and a C compiler are installed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A directory with a program that passes for a static one, and something that passes for a kernel.
+struct Stage {
+    directory: TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let stage = Self { directory: TempDir::new().expect("a directory") };
+        let mut program = vec![0; 64];
+        program[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        (program[16], program[18]) = (2, 62);
+        fs::write(stage.path("program"), program).expect("written");
+        fs::write(stage.path("kernel"), "").expect("written");
+        stage
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A script in QEMU's place: `$out`, `$err` and `$report` are the numbers of the channels.
+    fn qemu(&self, body: &str) {
+        let script = format!(
+            "#!/bin/bash\nfor each; do case $each in\n\
+             socket,id=out,fd=*) out=${{each##*=}} ;; socket,id=err,fd=*) err=${{each##*=}} ;;\n\
+             socket,id=report,fd=*) report=${{each##*=}} ;; esac; done\n\
+             say() {{ printf '%s\\n' \"$@\" >&\"$report\"; }}\n{body}\n"
+        );
+        fs::write(self.path("qemu"), script).expect("written");
+        fs::set_permissions(self.path("qemu"), fs::Permissions::from_mode(0o755)).expect("executable");
+    }
+
+    fn run(&self, options: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hugewalk"));
+        command.current_dir(&self.directory).arg("run").args(["--qemu", "./qemu", "--kernel", "kernel"]);
+        command.args(options).stdin(Stdio::null()).output().expect("it ran")
+    }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).expect("text")
+}
+
+/// The one line of a complaint, and the exit status.
+fn complaint(output: &Output) -> (Option<i32>, &str) {
+    assert_eq!(text(&output.stdout), "");
+    let error = text(&output.stderr);
+    assert_eq!(error.lines().count(), 1, "{error}");
+    (output.status.code(), error.trim_end())
+}
+
+#[test]
+fn output_errors_report_and_status_go_where_they_belong() {
+    let stage = Stage::new();
+    stage.qemu(
+        "printf 'to out' >&$out; printf 'to err\\n' >&$err\n\
+         say 'hugewalk-kernel 1' user 'count faults 3' 'exit 7' end",
+    );
+    let output = stage.run(&["program"]);
+    assert_eq!(text(&output.stdout), "to out");
+    let error = text(&output.stderr);
+    assert!(error.starts_with("to err\nhugewalk: exit 7 after "), "{error}");
+    assert!(error.trim_end().ends_with("3 faults"), "{error}");
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
+fn a_signal_and_the_report_for_programs() {
+    let stage = Stage::new();
+    stage.qemu("say 'hugewalk-kernel 1' user 'trace 1 0.5 getpid() = 1' 'missing 2 getcpu' 'signal 11' end");
+    let output = stage.run(&["--report", "json", "program"]);
+    assert_eq!(output.status.code(), Some(128 + 11));
+    let (trace, json) = text(&output.stderr).split_once('\n').expect("two lines");
+    assert_eq!(trace, "1 0.5 getpid() = 1");
+    let report: Value = serde_json::from_str(json).expect("JSON");
+    assert_eq!(report["signal"], 11);
+    assert_eq!(report["missing"][0]["name"], "getcpu");
+    let silent = stage.run(&["--report", "none", "program"]);
+    assert_eq!(text(&silent.stderr), "1 0.5 getpid() = 1\n");
+}
+
+#[test]
+fn each_way_to_come_to_nothing_has_its_line_and_its_status() {
+    let cases = [
+        (
+            "say 'hugewalk-kernel 1' 'refused without: there is no step flsh'; exit 1",
+            125,
+            "hugewalk: without: there is no step flsh",
+        ),
+        (
+            "say 'hugewalk-kernel 1' user 'panic a lock is held twice'; exit 1",
+            125,
+            "hugewalk: the kernel failed: a lock is held twice",
+        ),
+        ("say 'hugewalk-kernel 1' user", 125, "hugewalk: the kernel ended without a word: "),
+        ("say 'hugewalk-kernel 1' user 'exit 0'", 125, "hugewalk: the kernel ended without a word: "),
+        ("say 'hugewalk-kernel 9' end", 125, "hugewalk: the kernel speaks version 9 of the report"),
+        ("say 'hugewalk-kernel 1' 'brand new' 'exit 0' end", 125, "hugewalk: the kernel said `brand new`"),
+        (
+            "echo 'no such machine' >&2; exit 1",
+            125,
+            "hugewalk: QEMU ended before the kernel had started: no such machine",
+        ),
+        ("sleep 1000", 124, "hugewalk: program: still running after 0.2 s; "),
+    ];
+    let stage = Stage::new();
+    for (body, status, begin) in cases {
+        // What the shell would start is in its place, so that ending it ends everything.
+        stage.qemu(&body.replace("sleep", "exec sleep"));
+        let output = stage.run(&["--timeout", if status == 124 { "0.2" } else { "60" }, "program"]);
+        let (code, line) = complaint(&output);
+        assert_eq!(code, Some(status), "{body}: {line}");
+        assert!(line.starts_with(begin), "{body}: {line}");
+    }
+}
+
+#[test]
+fn a_panic_shows_its_backtrace_and_a_leak_fails_the_run_after_its_report() {
+    let stage = Stage::new();
+    stage.qemu("say 'hugewalk-kernel 1' user 'panic oh' 'at one' 'at two'");
+    let output = stage.run(&["program"]);
+    assert_eq!(text(&output.stderr), "hugewalk: the kernel failed: oh\n  at one\n  at two\n");
+    stage.qemu("say 'hugewalk-kernel 1' user 'leak 3 tables' 'exit 0' end");
+    let output = stage.run(&["program"]);
+    assert_eq!(output.status.code(), Some(125));
+    let lines: Vec<&str> = text(&output.stderr).lines().collect();
+    assert!(lines[0].starts_with("hugewalk: exit 0 after"), "{lines:?}");
+    assert_eq!(lines.last(), Some(&"hugewalk: the kernel leaks: 3 tables"));
+}
+
+#[test]
+fn what_cannot_be_booted_is_named_before_anything_is_started() {
+    let stage = Stage::new();
+    stage.qemu("exit 3");
+    fs::write(stage.path("script"), "#!/bin/sh\n").expect("written");
+    fs::copy("/proc/self/exe", stage.path("dynamic")).expect("copied");
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&["missing"], 125, "hugewalk: missing: cannot be read: "),
+        (&["script"], 125, "hugewalk: script: is a script; "),
+        (&["kernel"], 125, "hugewalk: kernel: is not an ELF executable; "),
+        (&["dynamic"], 125, "hugewalk: dynamic: is linked dynamically and wants /lib"),
+        (&["--file", "nothing=/x", "program"], 125, "hugewalk: nothing: cannot be read: "),
+        (&["--file", "kernel=../x", "program"], 125, "hugewalk: ../x: a path in the guest has no `..`"),
+        (&["--memory", "512M", "program"], 2, "hugewalk: --memory 512M does not hold a pool of 256 pages"),
+        (&["--env", "x", "program"], 2, "hugewalk: invalid value 'x' for '--env"),
+        (&["--cpus", "0", "program"], 2, "hugewalk: invalid value '0' for '--cpus"),
+    ];
+    for (options, status, begin) in cases {
+        let output = stage.run(options);
+        let (code, line) = complaint(&output);
+        assert_eq!(code, Some(status), "{options:?}: {line}");
+        assert!(line.starts_with(begin), "{options:?}: {line}");
+    }
+    fs::remove_file(stage.path("qemu")).expect("removed");
+    let output = stage.run(&["program"]);
+    assert!(complaint(&output).1.starts_with("hugewalk: ./qemu: not found; install QEMU"));
+    assert_eq!(output.status.code(), Some(125));
+    let output = stage.run(&["--kernel", "nowhere", "program"]);
+    assert!(text(&output.stderr).contains("--kernel"), "named twice, or not there");
+}
+
+#[test]
+fn the_settings_say_what_was_asked_for() {
+    let stage = Stage::new();
+    // The archive's first member is the settings; QEMU's arguments go to standard output.
+    stage.qemu(
+        "while [ \"$1\" != -initrd ]; do printf '%s ' \"$1\" >&$out; shift; done; tr '\\0' '\\n' <\"$2\" >&$out\n\
+         say 'hugewalk-kernel 1' user 'exit 0' end",
+    );
+    let options = [
+        "--cpus",
+        "4",
+        "--pool",
+        "600",
+        "--overcommit",
+        "5",
+        "--env",
+        "A=b c",
+        "--cwd",
+        "/work",
+        "--without",
+        "flush",
+        "--protocol",
+        "ipi-each",
+        "--trace",
+        "--file",
+        "kernel=data",
+        "program",
+        "-x",
+        "two words",
+    ];
+    let output = stage.run(&options);
+    assert_eq!(output.status.code(), Some(0));
+    let said = text(&output.stdout);
+    assert!(said.contains(" -smp 4 -m "), "{said}");
+    let lines: Vec<&str> = said.lines().skip_while(|line| *line != "format=1").collect();
+    let settings = [
+        "format=1",
+        "program=/program",
+        "arg=program",
+        "arg=-x",
+        "arg=two words",
+        "env=A=b c",
+        "cwd=/work",
+        "pool=600",
+        "overcommit=5",
+        "trace=1",
+        "protocol=ipi-each",
+        "without=flush",
+    ];
+    assert_eq!(lines[..settings.len()], settings);
+    assert!(lines.iter().any(|line| line.ends_with("work/data")), "a relative path counts from --cwd");
+}
