@@ -9,4 +9,4 @@ if ! command -v shellcheck >/dev/null; then
     if [ -n "${CI:-}" ]; then exit 1; fi
     exit
 fi
-shellcheck .ci/run ci/*.sh
+shellcheck .ci/run ci/*.sh ci/selftests/*.sh

@@ -60,7 +60,8 @@ fn checkout(start: &Path) -> Option<PathBuf> {
 }
 
 fn build(folder: &Path) -> Result<PathBuf, ImageError> {
-    let target = folder.join("target");
+    // As the folder's own configuration has it, whatever CARGO_TARGET_DIR says.
+    let target = folder.join("../../target/kernel");
     let image = target.join("x86_64-unknown-linux-gnu/release").join(NAME);
     if !image.exists() {
         anstream::eprintln!("hugewalk: building the kernel in {}, once", folder.display());
