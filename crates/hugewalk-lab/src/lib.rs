@@ -20,13 +20,15 @@
 //! relies on them (`loom_rcu.rs` and `loom_table.rs` in the engine's tests).
 
 pub mod check;
-pub mod explore;
 pub mod fault;
 pub mod fold;
 pub mod lab;
 pub mod scenario;
 pub mod story;
 pub mod text;
+
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 #[global_allocator]
@@ -36,3 +38,4 @@ static ALLOCATOR: Allocator = unsafe { Allocator::new() };
 pub use self::check::{Verdict, check, replay, sample};
 pub use self::explore::Allocator;
 pub use self::fault::Fault;
+pub use hugewalk_explore::explorer as explore;

@@ -119,7 +119,7 @@ pub(crate) struct Objects {
     /// Every access is a scheduling point.
     pub(crate) all: bool,
     /// Makes something else of what operations touch: to see that it would be noticed.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) falsify: Option<fn(&mut Footprint)>,
 }
 
@@ -135,7 +135,7 @@ impl Objects {
             contended: Contended::new(),
             learned: false,
             all: false,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "internals"))]
             falsify: None,
         }
     }
@@ -243,9 +243,9 @@ impl Objects {
             }
             None => (NOTHING, Kind::Read),
         };
-        #[cfg_attr(not(test), expect(unused_mut))]
+        #[cfg_attr(not(any(test, feature = "internals")), expect(unused_mut))]
         let mut footprint = Footprint { object, kind: op.kind, also, also_kind, class: op.class };
-        #[cfg(test)]
+        #[cfg(any(test, feature = "internals"))]
         if let Some(falsify) = self.falsify {
             falsify(&mut footprint);
         }

@@ -1,9 +1,5 @@
 //! The explorer against numbers and programs whose answers are known.
 
-mod compare;
-mod corpus;
-mod memory;
-
 use std::rc::Rc;
 
 use lock_api::{RawMutex, RawRwLock};

@@ -5,52 +5,13 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use super::corpus::Do::*;
-use super::corpus::{CELLS, Do, Ends, Falsify, How, LOCKS, Program, ends, explore};
+use super::corpus::{CELLS, Do, LOCKS, Program, with_subject};
 use super::memory::Touch;
-use crate::explore::op::{Class, Kind, NOTHING};
-use crate::explore::{Coverage, Options};
+use crate::explore::compare::{Ends, How, WRONG};
 
-/// What `how` finds is what there is.
-fn agrees(program: &Program, naive: &Ends, how: How, falsify: Option<Falsify>) -> Result<Ends, String> {
-    let found = ends(program, how, falsify).ok_or("it takes more runs than without")?;
-    // What goes wrong ends the run, so which of two independent errors comes first is left to the search.
-    let errors = found.wrong.is_subset(&naive.wrong) && found.wrong.is_empty() == naive.wrong.is_empty();
-    let ends = !naive.wrong.is_empty() || (&found.ended, &found.hung) == (&naive.ended, &naive.hung);
-    if !errors || !ends {
-        return Err(format!("{how:?} finds {found:?}, there are {naive:?}"));
-    }
-    let comparable = how == How::ReducedEverywhere && naive.wrong.is_empty() && falsify.is_none();
-    if comparable && found.orders != naive.orders {
-        let (some, all) = (found.orders.len(), naive.orders.len());
-        return Err(format!("of {all} runs that differ in more than steps that commute, {some} are found"));
-    }
-    Ok(found)
-}
-
-/// A counterexample is found if there is one, and is a shortest one.
-fn is_checked(program: &Program, naive: &Ends) -> Result<(), String> {
-    let options = Options { preemptions: 1, ..Options::default() };
-    let report = explore(program, |explorer, _| explorer.check(&options));
-    let found = report.counterexample.as_ref();
-    let length = found.map(|found| (found.schedule.switches(), found.schedule.steps()));
-    let complete = found.map_or(report.coverage == Coverage::Everything, |found| found.shortest);
-    if length == naive.shortest && complete {
-        return Ok(());
-    }
-    Err(format!("the check finds {report:?}, the shortest is {:?} long", naive.shortest))
-}
-
-const ALL: [How; 4] = [How::Contended, How::Bounded, How::ReducedEverywhere, How::Reduced];
-
-/// Compares all; `None` if there are too many runs.
+/// Compares all ways to explore it; `None` if there are too many runs.
 fn compare(program: &Program) -> Result<Option<(Ends, u64)>, String> {
-    let Some(naive) = ends(program, How::Naive, None) else { return Ok(None) };
-    let mut reduced = 0;
-    for how in ALL {
-        reduced = agrees(program, &naive, how, None)?.runs;
-    }
-    is_checked(program, &naive)?;
-    Ok(Some((naive, reduced)))
+    with_subject(program, |subject| subject.compare())
 }
 
 /// Programs, each with a reason to be here.
@@ -279,30 +240,18 @@ fn small_programs_end_in_the_same_ways_however_they_are_explored() {
     assert!(seen.reduced_runs * 100 < seen.naive_runs, "the reduction saves little: {seen:?}");
 }
 
-/// Relations that call steps independent which are not.
-const WRONG: [(&str, Falsify); 4] = [
-    ("writes commute", |footprint| (footprint.kind, footprint.also_kind) = (Kind::Read, Kind::Read)),
-    ("there is no second object", |footprint| footprint.also = NOTHING),
-    ("who takes a lock commutes with who takes it", |footprint| {
-        if footprint.class == Class::Acquire {
-            footprint.kind = Kind::Read;
-        }
-    }),
-    ("every step lets somebody go", |footprint| {
-        if footprint.class == Class::Plain {
-            footprint.class = Class::Release;
-        }
-    }),
-];
-
 #[test]
 fn a_wrong_idea_of_what_commutes_is_noticed() {
     let mut runner = runner(1, 5);
     let mut left = Vec::from(WRONG);
     for _ in 0..400 {
         let program = program().new_tree(&mut runner).expect("a program").current();
-        let Some(naive) = ends(&program, How::Naive, None) else { continue };
-        left.retain(|&(_, falsify)| agrees(&program, &naive, How::ReducedEverywhere, Some(falsify)).is_ok());
+        with_subject(&program, |subject| {
+            let Some(naive) = subject.ends(How::Naive, None) else { return };
+            left.retain(|&(_, falsify)| {
+                subject.agrees(&naive, How::ReducedEverywhere, Some(falsify)).is_ok()
+            });
+        });
         if left.is_empty() {
             return;
         }

@@ -20,6 +20,9 @@ mod arena;
 mod bounded;
 mod chance;
 mod clock;
+#[cfg(any(test, feature = "internals"))]
+#[doc(hidden)]
+pub mod compare;
 mod dpor;
 mod lockorder;
 mod objects;
@@ -35,18 +38,15 @@ mod vm;
 use std::any::Any;
 use std::time::{Duration, Instant};
 
-pub use self::arena::Allocator;
-pub(crate) use self::arena::{Asks, asking, not_asking};
+pub use self::arena::{Allocator, Asks, asking, not_asking};
 pub use self::clock::MAX_THREADS;
 pub use self::op::{Class, Kind, Object, Op, Wait};
 pub use self::report::{Chance, Counterexample, Coverage, DoesNotFit, Options, Replayed, Report};
 pub use self::schedule::{NotASchedule, Schedule};
 pub use self::sync::{Lock, RwLock, Shared};
 pub use self::vm::{
-    Deadlock, Livelock, LockCycle, Note, Setup, access, in_thread, is_judged, note, violation,
-};
-pub(crate) use self::vm::{
-    Machine, is_moving, is_tracing, journal, lock_released, lock_taken, lock_wanted, quietly,
+    Deadlock, Livelock, LockCycle, Machine, Note, Setup, access, in_thread, is_judged, is_moving, is_tracing,
+    journal, lock_released, lock_taken, lock_wanted, note, quietly, violation,
 };
 
 use self::bounded::{Bound, Bounded};
@@ -103,23 +103,27 @@ impl<'p> Explorer<'p> {
     }
 
     /// Sets runs back to where they part from the ones before, if [`Allocator`] is installed.
-    pub(crate) fn rewinding(mut self, machine: Machine) -> Self {
+    #[must_use]
+    pub fn rewinding(mut self, machine: Machine) -> Self {
         self.machine = arena::is_there().then_some(machine);
         self
     }
 
     /// Starts each run anew, at the addresses that it has when it is set back: what an allocator hands out twice would be one
     /// object to the explorer.
-    #[cfg(test)]
-    pub(crate) fn anew(mut self, machine: Machine) -> Self {
+    #[cfg(any(test, feature = "internals"))]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn anew(mut self, machine: Machine) -> Self {
         self = self.rewinding(machine);
         self.anew = true;
         self
     }
 
     /// Runs so many schedules by chance, and calls `look` at each access.
-    #[cfg(test)]
-    pub(crate) fn look(mut self, runs: u64, look: fn()) {
+    #[cfg(any(test, feature = "internals"))]
+    #[doc(hidden)]
+    pub fn look(mut self, runs: u64, look: fn()) {
         (self.vm.objects.all, self.vm.at_access) = (true, Some(look));
         for seed in 0..runs {
             self.vm.execute(&mut Random(Dice::new(seed)), self.program);

@@ -22,11 +22,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::AtomicU64;
 
-pub use self::ambient::{Deadlock, Livelock, LockCycle, Note, access, in_thread, is_judged, note, violation};
-pub(crate) use self::ambient::{
-    is_moving, is_tracing, journal, lock_released, lock_taken, lock_wanted, quietly,
+pub use self::ambient::{
+    Deadlock, Livelock, LockCycle, Note, access, in_thread, is_judged, is_moving, is_tracing, journal,
+    lock_released, lock_taken, lock_wanted, note, quietly, violation,
 };
-pub(crate) use self::rewind::Machine;
+pub use self::rewind::Machine;
 pub use self::setup::Setup;
 pub(crate) use self::strategy::{Choice, Strategy, View};
 
@@ -136,7 +136,7 @@ pub(crate) struct Vm {
     /// Called once in a run: when its fate is decided, or its threads have ended.
     pub(crate) at_end: Option<fn()>,
     /// Called at each access of a thread whose run is not decided.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) at_access: Option<fn()>,
     stacks: Vec<DefaultStack>,
     strategy: *mut dyn Strategy,
@@ -168,7 +168,7 @@ impl Vm {
             notes: Vec::new(),
             tracing: false,
             at_end: None,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "internals"))]
             at_access: None,
             stacks: Vec::new(),
             strategy: std::ptr::from_mut(&mut Nobody),
@@ -355,7 +355,7 @@ impl Vm {
             self.turn = Turn::Over;
             return Some(self.threads[thread].yielder);
         }
-        #[cfg(test)]
+        #[cfg(any(test, feature = "internals"))]
         if let Some(look) = self.at_access.filter(|_| self.mode == Mode::Running) {
             look();
         }

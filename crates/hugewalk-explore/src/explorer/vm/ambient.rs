@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use corosensei::Yielder;
 
 use super::{Mode, Vm};
-use crate::explore::arena;
-use crate::explore::op::{Object, Op};
+use crate::explorer::arena;
+use crate::explorer::op::{Object, Op};
 
 thread_local! {
     pub(super) static VM: Cell<*mut Vm> = const { Cell::new(null_mut()) };
@@ -19,7 +19,7 @@ thread_local! {
 
 /// Are the threads of a program moving, rather than being set up or done?
 #[inline]
-pub(crate) fn is_moving() -> bool {
+pub fn is_moving() -> bool {
     MOVING.get()
 }
 
@@ -60,7 +60,7 @@ fn suspend(yielder: *const Yielder<(), ()>) {
 
 /// A word is about to be written that is wiped, or set back, by writing what was in it.
 #[inline]
-pub(crate) fn journal(word: &'static AtomicU64) {
+pub fn journal(word: &'static AtomicU64) {
     with(|vm| vm.journal.push((word, word.load(Ordering::Relaxed))));
 }
 
@@ -71,13 +71,13 @@ pub fn in_thread() -> Option<usize> {
 }
 
 /// Is the run that is set up, or under way, one that is traced?
-pub(crate) fn is_tracing() -> bool {
+pub fn is_tracing() -> bool {
     with(|vm| vm.tracing).unwrap_or(false)
 }
 
 /// Looks at what the threads share without being one of them: nothing in `work` is a step, and nothing is noted. `work` takes
 /// no lock that is held.
-pub(crate) fn quietly<R>(work: impl FnOnce() -> R) -> R {
+pub fn quietly<R>(work: impl FnOnce() -> R) -> R {
     let (vm, moving) = (VM.replace(null_mut()), MOVING.replace(false));
     let result = work();
     VM.set(vm);
@@ -128,7 +128,7 @@ pub fn violation<V: Any>(text: impl Into<String>, what: V) {
 }
 
 /// Notes that the thread is about to wait for a lock.
-pub(crate) fn lock_wanted(address: usize) {
+pub fn lock_wanted(address: usize) {
     let cycle = with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.wanted(vm.current, address))).flatten();
     if let Some(Some(cycle)) = cycle {
         violation(format!("lock order: {cycle}"), cycle);
@@ -136,12 +136,12 @@ pub(crate) fn lock_wanted(address: usize) {
 }
 
 /// Notes that the thread holds a lock from now on.
-pub(crate) fn lock_taken(address: usize) {
+pub fn lock_taken(address: usize) {
     with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.taken(vm.current, address)));
 }
 
 /// Notes that the thread has let a lock go.
-pub(crate) fn lock_released(address: usize) {
+pub fn lock_released(address: usize) {
     with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.released(vm.current, address)));
 }
 

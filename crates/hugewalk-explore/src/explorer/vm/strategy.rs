@@ -1,7 +1,7 @@
 //! Whose turn it is: what a strategy is shown at a scheduling point, and what it answers.
 
 use super::Thread;
-use crate::explore::schedule::Schedule;
+use crate::explorer::schedule::Schedule;
 
 /// What the strategy says at a scheduling point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

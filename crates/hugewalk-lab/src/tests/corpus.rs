@@ -12,12 +12,9 @@ use hugewalk::rcu::{Rcu as _, RcuHead};
 use hugewalk::sync::Parker as _;
 use lock_api::{RawMutex as _, RawRwLock as _};
 
-use super::super::*;
 use super::memory::{Tables, Touch};
-use crate::explore::bounded::{Bound, Bounded};
-use crate::explore::clock::Clock;
-use crate::explore::dpor::Dpor;
-use crate::explore::op::Footprint;
+use crate::explore::compare::Subject;
+use crate::explore::{Lock, Object, Op, RwLock, Setup, Shared, Wait, access, is_judged, violation};
 use crate::lab::{Context, Lab, LabRcu, LabReader, Property, Settings, Token, set_interrupts_off};
 
 /// What a thread does. Cells, locks and threads go by number.
@@ -261,124 +258,24 @@ impl World {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wrong;
 
-/// How all orders are looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    /// A scheduling point at every access, all orders.
-    Naive,
-    /// Scheduling points at contended objects, all orders.
-    Contended,
-    /// The same with at most 0, 1, 2, ... preemptions, until nothing is cut off any more.
-    Bounded,
-    /// A scheduling point at every access, with reduction.
-    ReducedEverywhere,
-    /// Scheduling points at contended objects, with reduction.
-    Reduced,
-}
-
-/// The ways in which a program can end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ends {
-    /// All threads have ended, in this state.
-    pub(super) ended: BTreeSet<Vec<u64>>,
-    /// Some wait for ever, in this state.
-    pub(super) hung: BTreeSet<Vec<u64>>,
-    /// What went wrong first.
-    pub(super) wrong: BTreeSet<String>,
-    /// Fewest switches, then fewest steps of a run that hangs or goes wrong.
-    pub(super) shortest: Option<(u32, u32)>,
-    /// Which step comes after which in the runs, for each thread and step: two runs have the same if they differ only in
-    /// the order of steps that commute.
-    pub(super) orders: BTreeSet<Vec<(u8, Clock)>>,
-    pub(super) runs: u64,
-}
-
-/// Runs that a search may take.
-const MOST_RUNS: u64 = 10_000;
-
-/// A relation that is not the real one: what a footprint is made into.
-pub(super) type Falsify = fn(&mut Footprint);
-
-/// Sets the program up again and again, and lets `with` explore it.
-pub(super) fn explore<R>(program: &Program, with: impl FnOnce(Explorer<'_>, &Seen) -> R) -> R {
-    let seen = Seen::default();
-    let setup = |setup: &mut Setup| {
+/// Lets `with` explore a program.
+pub(super) fn with_subject<R>(program: &Program, with: impl FnOnce(Subject<'_>) -> R) -> R {
+    let last: RefCell<Option<Rc<World>>> = RefCell::default();
+    let ended: Rc<RefCell<BTreeSet<Vec<u64>>>> = Rc::default();
+    let set_up = |setup: &mut Setup| {
         let world = Rc::new(World::new(program.len()));
-        *seen.world.borrow_mut() = Some(world.clone());
+        *last.borrow_mut() = Some(world.clone());
         for (thread, steps) in program.iter().enumerate() {
             let (world, steps) = (world.clone(), steps.clone());
             setup.thread(thread.to_string(), move || world.all(thread, &steps));
         }
-        let ended = seen.ended.clone();
+        let ended = ended.clone();
         setup.finally(move |judged| {
             if judged && is_judged() {
                 ended.borrow_mut().insert(world.state());
             }
         });
     };
-    let mut explorer = Explorer::new(&setup);
-    // What happens after a report is not explored, and here it is the ends that count.
-    explorer.vm.locks.ignored = true;
-    with(explorer, &seen)
-}
-
-/// What runs leave behind.
-#[derive(Default)]
-pub(super) struct Seen {
-    world: RefCell<Option<Rc<World>>>,
-    ended: Rc<RefCell<BTreeSet<Vec<u64>>>>,
-}
-
-/// The ways in which a program can end; `None` if there are too many runs.
-pub(super) fn ends(program: &Program, how: How, falsify: Option<Falsify>) -> Option<Ends> {
-    explore(program, |mut explorer, seen| {
-        explorer.vm.objects.all = matches!(how, How::Naive | How::ReducedEverywhere);
-        explorer.vm.objects.falsify = falsify;
-        if !explorer.vm.objects.all {
-            explorer.learn();
-        }
-        let mut bound = if how == How::Bounded { Bound::Preemptions(0) } else { Bound::Nothing };
-        'anew: loop {
-            seen.ended.borrow_mut().clear();
-            explorer.executions = 0;
-            let mut ends = Ends::default();
-            let (mut bounded, mut dpor) = (Bounded::new(bound), Dpor::new());
-            let reduced = matches!(how, How::Reduced | How::ReducedEverywhere);
-            loop {
-                let learned = if reduced { explorer.run(&mut dpor) } else { explorer.run(&mut bounded) };
-                if learned {
-                    continue 'anew;
-                }
-                if !explorer.vm.gave_up {
-                    let mut order: Vec<_> =
-                        explorer.vm.steps.iter().map(|step| (step.thread, step.after)).collect();
-                    order.sort_by_key(|&(thread, _)| thread);
-                    ends.orders.insert(order);
-                }
-                if let Some(found) = explorer.vm.found.take() {
-                    let length = (found.schedule.switches(), found.schedule.steps());
-                    ends.shortest = Some(ends.shortest.map_or(length, |shortest| shortest.min(length)));
-                    if found.what.is::<Deadlock>() {
-                        ends.hung.insert(seen.world.borrow().as_ref().expect("set up").state());
-                    } else {
-                        ends.wrong.insert(found.text);
-                    }
-                }
-                if !reduced && explorer.executions > MOST_RUNS {
-                    return None;
-                }
-                if !if reduced { dpor.advance(&explorer.vm) } else { bounded.advance() } {
-                    break;
-                }
-            }
-            match &mut bound {
-                Bound::Preemptions(most) if bounded.cut => *most += 1,
-                _ => {
-                    ends.ended = seen.ended.borrow().clone();
-                    ends.runs = explorer.executions;
-                    return Some(ends);
-                }
-            }
-        }
-    })
+    let state = || last.borrow().as_ref().expect("it was set up").state();
+    with(Subject { program: &set_up, ended: &ended, state: &state })
 }

@@ -88,7 +88,8 @@ impl RwLock {
     }
 
     /// Does nobody have it?
-    pub(crate) fn is_free(&self) -> bool {
+    #[must_use]
+    pub fn is_free(&self) -> bool {
         Self::may_write(self.pointer())
     }
 

@@ -27,18 +27,18 @@ use corosensei::stack::DefaultStack;
 
 use super::ambient::{MOVING, VM};
 use super::{Clock, Mode, Pending, Setup, Strategy, Turn, Vm};
-use crate::explore::arena::{self, AREAS, OF_SETUP};
-use crate::explore::lockorder::LockOrder;
-use crate::explore::objects;
-use crate::explore::schedule::Schedule;
+use crate::explorer::arena::{self, AREAS, OF_SETUP};
+use crate::explorer::lockorder::LockOrder;
+use crate::explorer::objects;
+use crate::explorer::schedule::Schedule;
 
 /// Memory that the threads of a program use and that is not theirs.
 #[derive(Clone, Copy)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// Makes it such that nothing in it was allocated.
-    pub(crate) wipe: fn(),
+    pub wipe: fn(),
     /// Its pieces. What lies outside of them does not change in a run, or is journalled.
-    pub(crate) pieces: fn(&mut dyn FnMut(*mut u8, usize)),
+    pub pieces: fn(&mut dyn FnMut(*mut u8, usize)),
 }
 
 type Routine = Option<Coroutine<(), (), (), DefaultStack>>;

@@ -222,7 +222,7 @@ pub(super) fn within<R>(area: usize, work: impl FnOnce() -> R) -> R {
 }
 
 /// What allocated when it was made asks again when it is dropped, or does not.
-pub(crate) struct Asks(Option<fn() -> bool>);
+pub struct Asks(Option<fn() -> bool>);
 
 impl Drop for Asks {
     fn drop(&mut self) {
@@ -232,13 +232,13 @@ impl Drop for Asks {
 
 /// Does something whose allocations ask first, and fail if there is no memory. They do so in programs that have
 /// [`Allocator`].
-pub(crate) fn asking<R>(whom: fn() -> bool, work: impl FnOnce() -> R) -> R {
+pub fn asking<R>(whom: fn() -> bool, work: impl FnOnce() -> R) -> R {
     let _restore = Asks(ARENA.with(|arena| arena.asks.replace(Some(whom))));
     work()
 }
 
 /// What allocates does not ask until this is dropped.
-pub(crate) fn not_asking() -> Asks {
+pub fn not_asking() -> Asks {
     Asks(ARENA.with(|arena| arena.asks.take()))
 }
 
