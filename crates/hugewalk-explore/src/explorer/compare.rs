@@ -172,7 +172,9 @@ impl Subject<'_> {
         let comparable = how == How::ReducedEverywhere && naive.wrong.is_empty() && falsify.is_none();
         if comparable && found.orders != naive.orders {
             let (some, all) = (found.orders.len(), naive.orders.len());
-            return Err(format!("of {all} runs that differ in more than steps that commute, {some} are found"));
+            return Err(format!(
+                "of {all} runs that differ in more than steps that commute, {some} are found"
+            ));
         }
         Ok(found)
     }
