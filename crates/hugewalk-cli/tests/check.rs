@@ -60,6 +60,20 @@ fn a_verdict_that_is_not_the_expected_one_gives_exit_code_1_and_is_named() {
     assert_eq!(json("S1 --protocol legacy --preemptions 0")["unexpected"], 1);
 }
 
+#[test]
+fn fail_fast_stops_at_the_first_verdict_that_is_not_as_expected() {
+    let both = "S1 S2 --protocol legacy --preemptions 0 --jobs 1";
+    let verdicts = |report: &Value| report["verdicts"].as_array().expect("a list").len();
+    let whole = json(both);
+    assert_eq!((verdicts(&whole), &whole["unexpected"]), (2, &2.into()));
+    let stopped = json(&format!("{both} --fail-fast"));
+    assert_eq!((verdicts(&stopped), &stopped["unexpected"]), (1, &1.into()));
+    assert_eq!(check(&format!("{both} --fail-fast")).code, Some(1));
+    // Where all is as expected, nothing stops it.
+    let good = json("S1 S2 --protocol legacy --jobs 1 --fail-fast");
+    assert_eq!((verdicts(&good), &good["unexpected"]), (2, &0.into()));
+}
+
 /// Chance may miss a race. That says nothing, and nothing is said.
 #[test]
 fn a_race_that_chance_does_not_meet_is_not_met_and_not_safe() {

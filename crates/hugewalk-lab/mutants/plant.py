@@ -7,29 +7,60 @@ LISTS is a folder of TOML files, one for each room; SOURCES the `src` folder of 
 changed. Each mutant names a file, a piece of text in it, and what a mistake would make of that piece. In the copy the piece
 becomes
 
-    if crate::mutants::is("NAME") { MISTAKE } else { PIECE }
+    if crate::mutants::is(NUMBER) { MISTAKE } else { PIECE }
 
-so the piece has to be an expression, or whole statements that bind nothing. Several mutants may share a piece. The switch is
-the environment variable HUGEWALK_MUTANT, read once.
+so the piece has to be an expression, or whole statements that bind nothing that is used later. Several mutants may share a
+piece. Where that does not do, `function = true` makes the choice one between two bodies of the function around the piece; then
+`piece` and `mistake` may be lists, for several places in that function. The switch is the environment variable HUGEWALK_MUTANT, read once: the name of a mutant.
+
+What a mutant `needs` says who must find it:
+
+- "one thread": the tests, or `hugewalk check`;
+- "two threads", "TLB": `hugewalk check`;
+- "heap": the tests that let memory run out;
+- "orderings": loom. `check` explores sequentially consistent interleavings and brings a read-copy-update of its own, so it
+  cannot see such a mistake.
 
 Whatever does not fit (a piece that is not there, or is there twice) is an error: the list is to follow the sources.
 """
 
+import hashlib
+import json
 import pathlib
+import re
 import sys
 import tomllib
 
-FIELDS = {"name", "what", "file", "piece", "mistake", "needs", "nth", "equivalent"}
-NEEDS = {"one thread", "two threads", "TLB", "heap"}
+FIELDS = {"name", "what", "file", "piece", "mistake", "needs", "nth", "function", "equivalent"}
+NEEDS = {"one thread", "two threads", "TLB", "heap", "orderings"}
 
 SWITCH = '''//! Which mutant is switched on. This file is in no real source tree.
 
 extern crate std;
 
-/// Is it this one?
-pub(crate) fn is(name: &str) -> bool {
-    static ON: std::sync::OnceLock<Option<std::string::String>> = std::sync::OnceLock::new();
-    ON.get_or_init(|| std::env::var("HUGEWALK_MUTANT").ok()).as_deref() == Some(name)
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+const NAMES: [&str; %d] = %s;
+const UNKNOWN: usize = usize::MAX;
+static ON: AtomicUsize = AtomicUsize::new(UNKNOWN);
+
+/// Is it the one of this number?
+#[inline]
+pub(crate) fn is(number: usize) -> bool {
+    match ON.load(Relaxed) {
+        UNKNOWN => read() == number,
+        on => on == number,
+    }
+}
+
+#[cold]
+fn read() -> usize {
+    let number = match std::env::var("HUGEWALK_MUTANT") {
+        Err(_) => NAMES.len(),
+        Ok(name) => NAMES.iter().position(|known| *known == name).expect("HUGEWALK_MUTANT names a mutant"),
+    };
+    ON.store(number, Relaxed);
+    number
 }
 '''
 
@@ -43,9 +74,9 @@ def mutants(lists):
     for path in sorted(lists.glob("*.toml")):
         with path.open("rb") as file:
             for mutant in tomllib.load(file)["mutant"]:
-                mutant["room"] = path.stem
+                mutant["room"], mutant["number"] = path.stem, len(found)
                 name = mutant.get("name", "?")
-                if unknown := set(mutant) - FIELDS - {"room"}:
+                if unknown := set(mutant) - FIELDS - {"room", "number"}:
                     fail(f"{path.name}: {name}: unknown field {sorted(unknown)[0]}")
                 if missing := {"name", "what", "file", "piece", "mistake", "needs"} - set(mutant):
                     fail(f"{path.name}: {name} lacks {sorted(missing)[0]}")
@@ -58,21 +89,91 @@ def mutants(lists):
     return found
 
 
+def tokens(text):
+    """Positions of what is neither comment nor literal: braces, brackets, semicolons, words."""
+    plain = re.compile(
+        r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|'(?:\\[^']+|[^'\\])'|(?P<word>[A-Za-z_]\w*)|(?P<sign>[{}()\[\];])""", re.S
+    )
+    for match in plain.finditer(text):
+        if match.lastgroup:
+            yield match.start(), match.group()
+
+
+def bodies(text):
+    """The bodies of all functions, with their braces."""
+    found, stack, named, header, depth = [], [], False, False, 0
+    for at, token in tokens(text):
+        if token == "fn":
+            named = True
+            continue
+        # `fn(...)` is a type, not a function.
+        header, named = header or (named and token[0] not in "{}()[];"), False
+        if token in "([":
+            depth += 1
+        elif token in ")]":
+            depth -= 1
+        elif token == ";" and depth == 0:
+            header = False
+        elif token == "{":
+            stack.append(at if header and depth == 0 else None)
+            header = header and depth > 0
+            stack[-1] = (stack[-1], depth)
+            depth = 0
+        elif token == "}":
+            start, depth = stack.pop()
+            if start is not None:
+                found.append((start, at + 1))
+    return found
+
+
+def position(text, path, mutant, piece, nth):
+    count = text.count(piece)
+    if count == 0:
+        fail(f"{mutant['name']}: its piece is not in {path}")
+    if nth is not None and nth > count:
+        fail(f"{mutant['name']}: its piece is only {count} times in {path}")
+    if count > 1 and nth is None:
+        fail(f"{mutant['name']}: its piece is {count} times in {path}; name which by nth = 1 ... {count}")
+    at = -1
+    for _ in range(nth or 1):
+        at = text.index(piece, at + 1)
+    return at
+
+
+def as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def other_body(text, path, mutant):
+    """The body of the function around a mutant's pieces, as the mistake makes it: where it begins, and its text."""
+    edits = []
+    for piece, mistake in zip(as_list(mutant["piece"]), as_list(mutant["mistake"]), strict=True):
+        piece = piece.strip("\n")
+        at = position(text, path, mutant, piece, mutant.get("nth"))
+        edits.append((at, at + len(piece), mistake.strip()))
+    first, last = min(edits)[0], max(edits)[1]
+    around = [(start, end) for start, end in bodies(text) if start < first and last < end]
+    if not around:
+        fail(f"{mutant['name']}: its pieces are not in one function of {path}")
+    start, end = max(around)
+    body = text[start:end]
+    for at, to, mistake in sorted(edits, reverse=True):
+        body = body[: at - start] + mistake + body[to - start :]
+    return start, end, body
+
+
 def plant(text, path, of_file):
     """Replaces each piece by a choice. Pieces of one file must not overlap, unless they are the same."""
-    places = {}
+    changes, places = [], {}
     for mutant in of_file:
-        piece, nth = mutant["piece"].strip("\n"), mutant.get("nth")
-        count = text.count(piece)
-        if count == 0:
-            fail(f"{mutant['name']}: its piece is not in {path}")
-        if nth is not None and nth > count:
-            fail(f"{mutant['name']}: its piece is only {count} times in {path}")
-        if count > 1 and nth is None:
-            fail(f"{mutant['name']}: its piece is {count} times in {path}; name which by nth = 1 ... {count}")
-        at = -1
-        for _ in range(nth or 1):
-            at = text.index(piece, at + 1)
+        if mutant.get("function"):
+            start, end, body = other_body(text, path, mutant)
+            # Around all that is planted inside.
+            changes.append((start, 1, f"{{ if crate::mutants::is({mutant['number']}) {body} else {{"))
+            changes.append((end - 1, 1, "} }"))
+            continue
+        piece = mutant["piece"].strip("\n")
+        at = position(text, path, mutant, piece, mutant.get("nth"))
         places.setdefault((at, at + len(piece)), []).append(mutant)
     last = len(text)
     for (start, end), here in sorted(places.items(), reverse=True):
@@ -80,14 +181,22 @@ def plant(text, path, of_file):
             fail(f"{here[0]['name']}: its piece overlaps another mutant's in {path}")
         piece, choice = text[start:end], ""
         for mutant in here:
-            name, mistake = mutant["name"], mutant["mistake"].strip()
-            choice += f'if crate::mutants::is("{name}") {{ {mistake} }} else '
+            number, mistake = mutant["number"], mutant["mistake"].strip()
+            choice += f"if crate::mutants::is({number}) {{ {mistake} }} else "
         choice += f"{{ {piece} }}"
         # An expression may have operators beside it; statements may not be in parentheses.
         if not piece.rstrip().endswith((";", "}")):
             choice = f"({choice})"
-        text = text[:start] + choice + text[end:]
+        changes.append((start, end - start, choice))
         last = start
+    # The braces of one body may be changed more than once: each is a body around the one before.
+    merged = {}
+    for start, length, new in changes:
+        if (start, length) in merged:
+            new = merged[start, length][:-1] + new if new.startswith("{") else merged[start, length] + new[1:]
+        merged[start, length] = new
+    for (start, length), new in sorted(merged.items(), reverse=True):
+        text = text[:start] + new + text[start + length :]
     return text
 
 
@@ -97,7 +206,9 @@ def main():
     if "--list" in sys.argv:
         for mutant in all_of_them:
             kind = "equivalent" if "equivalent" in mutant else mutant["needs"]
-            print(mutant["name"], mutant["room"], kind, mutant["what"], sep="\t")
+            parts = repr([mutant[field] for field in ("file", "piece", "mistake", "needs")])
+            digest = hashlib.sha256(parts.encode()).hexdigest()[:8]
+            print(mutant["name"], mutant["room"], kind, mutant["what"], digest, mutant.get("equivalent", ""), sep="\t")
         return
     for name in sorted({mutant["file"] for mutant in all_of_them}):
         path = sources / name
@@ -105,7 +216,8 @@ def main():
             fail(f"there is no {name}")
         of_file = [mutant for mutant in all_of_them if mutant["file"] == name]
         path.write_text(plant(path.read_text(), name, of_file))
-    (sources / "mutants.rs").write_text(SWITCH)
+    names = [mutant["name"] for mutant in all_of_them]
+    (sources / "mutants.rs").write_text(SWITCH % (len(names), json.dumps(names)))
     top = sources / "lib.rs"
     text = top.read_text()
     top.write_text(text.replace("pub mod platform;", "pub mod platform;\nmod mutants;", 1))

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use crate::args::{Format, seconds};
 
 /// What has nothing to do with a single schedule.
-const OTHER_THAN_REPLAY: [&str; 10] = [
+const OTHER_THAN_REPLAY: [&str; 11] = [
+    "fail_fast",
     "random",
     "pct",
     "shard",
@@ -62,6 +63,10 @@ pub struct CheckArgs {
     /// How hard to look.
     #[command(flatten)]
     pub effort: EffortArgs,
+
+    /// Stop at the first verdict that is not the expected one; the report then has only what was done by then
+    #[arg(long)]
+    pub fail_fast: bool,
 
     /// Do part K of N of the work: a case, or a block of random runs, belongs to one part
     #[arg(long, value_name = "K/N")]

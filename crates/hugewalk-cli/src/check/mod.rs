@@ -16,6 +16,7 @@ mod text;
 mod work;
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -90,7 +91,7 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
         return Ok(ExitCode::SUCCESS);
     }
     let units = Arc::from(units);
-    explore(&selection.cases, &units, &mine, jobs, &mut campaign, &mut keeper)?;
+    explore(&selection.cases, &units, &mine, jobs, args.fail_fast, &mut campaign, &mut keeper)?;
     campaign.spent = keeper.spent();
     let document = document(&selection, &units, &campaign, 1, Vec::new());
     report(&document, shard, args.format, args.html.as_deref(), out)
@@ -120,12 +121,13 @@ fn jobs(wanted: Option<u32>) -> u32 {
     wanted.unwrap_or_else(processors)
 }
 
-/// Does what is not done yet.
+/// Does what is not done yet; with `fail_fast`, up to the first verdict that is not as expected.
 fn explore(
     cases: &Arc<[Case]>,
     units: &Arc<[Unit]>,
     mine: &[usize],
     jobs: u32,
+    fail_fast: bool,
     campaign: &mut Campaign,
     keeper: &mut Keeper,
 ) -> Result<(), CheckError> {
@@ -152,8 +154,10 @@ fn explore(
             let case = &cases[units[number].case];
             bar.set_message(format!("{} under {}", case.scenario.id, case.settings.name));
             bar.inc(1);
+            let stop = fail_fast && is_unexpected(case, &outcome, effort.is_by_chance());
             campaign.done.insert(number, outcome);
-            keeper.advance(campaign)
+            keeper.advance(campaign)?;
+            Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         }
         News::Stop(signal) => Err(keeper.stop(campaign, signal)),
     });
@@ -213,22 +217,34 @@ fn document(
     }
 }
 
-fn verdict(case: &Case, outcome: Option<Outcome>, by_chance: bool) -> Verdict {
+/// What was found of a case, and what was expected.
+fn judged(case: &Case, outcome: Option<&Outcome>, by_chance: bool) -> (Kind, Option<Kind>) {
     use hugewalk_lab::scenario::Expected;
     let expected = case.expected.map(|expected| match expected {
         Expected::Race => Kind::Race,
         Expected::Safe => Kind::Safe,
         Expected::DoesNotApply(_) => Kind::DoesNotApply,
     });
+    let verdict = match outcome {
+        None => Kind::DoesNotApply,
+        Some(outcome) if outcome.race.is_some() => Kind::Race,
+        // Random schedules that meet nothing show nothing: safe is what every interleaving has been explored of.
+        Some(_) if by_chance && expected != Some(Kind::Safe) => Kind::NotMet,
+        Some(_) => Kind::Safe,
+    };
+    (verdict, expected)
+}
+
+/// Does what was found differ from what was expected? If schedules by chance met nothing, nobody knows.
+fn is_unexpected(case: &Case, outcome: &Outcome, by_chance: bool) -> bool {
+    let (verdict, expected) = judged(case, Some(outcome), by_chance);
+    verdict != Kind::NotMet && expected.is_some_and(|expected| expected != verdict)
+}
+
+fn verdict(case: &Case, outcome: Option<Outcome>, by_chance: bool) -> Verdict {
+    let (verdict, expected) = judged(case, outcome.as_ref(), by_chance);
     let race = outcome.as_ref().and_then(|outcome| outcome.race.clone());
     let story = race.as_ref().and_then(|race| told(case, &race.schedule));
-    let verdict = match (&outcome, &race) {
-        (None, _) => Kind::DoesNotApply,
-        (Some(_), Some(_)) => Kind::Race,
-        // Random schedules that meet nothing show nothing: safe is what every interleaving has been explored of.
-        (Some(_), None) if by_chance && expected != Some(Kind::Safe) => Kind::NotMet,
-        (Some(_), None) => Kind::Safe,
-    };
     Verdict {
         scenario: case.scenario.id,
         protocol: case.settings.name,

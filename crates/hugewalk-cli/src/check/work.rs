@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -30,14 +31,14 @@ enum Told {
 }
 
 /// Does the units of these numbers on `jobs` threads, and calls `tell` on this one as each is finished; up to the first error of
-/// that. Then the threads are left where they are: the process is about to end.
+/// that, or until it breaks off. Then the threads are left where they are: the process is about to end.
 pub(super) fn perform<E: From<io::Error>>(
     units: &Arc<[Unit]>,
     numbers: Vec<usize>,
     cases: &Arc<[Case]>,
     effort: Effort,
     jobs: u32,
-    mut tell: impl FnMut(News) -> Result<(), E>,
+    mut tell: impl FnMut(News) -> Result<ControlFlow<()>, E>,
 ) -> Result<(), E> {
     let (numbers, next) = (Arc::<[usize]>::from(numbers), Arc::new(AtomicUsize::new(0)));
     let (sender, receiver) = mpsc::channel();
@@ -64,7 +65,9 @@ pub(super) fn perform<E: From<io::Error>>(
         match receiver.recv().expect("who listens for signals has a sender") {
             Told::News(news) => {
                 left -= usize::from(matches!(news, News::Done(..)));
-                tell(news)?;
+                if tell(news)?.is_break() {
+                    break;
+                }
             }
             Told::Panic(panic) => resume_unwind(panic),
         }
