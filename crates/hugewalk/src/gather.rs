@@ -27,9 +27,9 @@ use core::ptr;
 
 use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::file::{FileProof, HugeFile, IMmapWriteGuard};
-use crate::mm::Mm;
 use crate::platform::{Event, Platform, Protocol, Step};
 use crate::reserve::{PrivateReserve, Room};
+use crate::root::Mm;
 use crate::sync::Arc;
 use crate::table::{Retired, TableRef};
 use crate::vma::Vma;

@@ -1,19 +1,20 @@
 //! The system: a platform, its RCU, the pools and the fault mutexes. There is no global state; a host may run several.
 
-mod end;
+mod inside;
 
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-pub(crate) use self::end::Inside;
+pub(crate) use self::inside::{Inside, leave};
 use crate::addr::{HugeFrame, HugeSize};
 use crate::error::OutOfMemory;
-use crate::mm::AddressSpace;
 use crate::platform::{Barriers, Platform};
 use crate::pool::HugePool;
 use crate::rcu::Rcu;
-use crate::sync::{Arc, Orphans, Parker, SleepLock, SleepLockGuard, SpinLock, WaitQueue, Word};
+use crate::sleep::{SleepLock, SleepLockGuard, WaitQueue};
+use crate::space::AddressSpace;
+use crate::sync::{Arc, Orphan, Orphans, Parker, SpinLock, Word};
 use crate::task::Task;
 
 /// How many mutexes stand for the fault mutexes of all pages of all files. A power of two. Linux
@@ -45,7 +46,7 @@ pub struct Hugetlb<P: Platform> {
     /// Faults that wait for a page that is being moved. Frames are hashed to them.
     migrations: [WaitQueue<P>; MIGRATION_QUEUES],
     next_id: P::Word,
-    /// Address spaces that were dropped and still have mappings: see [`end`].
+    /// Address spaces that were dropped and still have mappings: see [`end`](crate::end).
     dropped: Orphans<AddressSpace<P>>,
     /// The number of [`Inside`] references, plus one for all handles together.
     inside: AtomicUsize,
@@ -54,12 +55,8 @@ pub struct Hugetlb<P: Platform> {
 }
 
 impl<P: Platform> Hugetlb<P> {
-    /// A system on this platform, with empty pools.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfMemory`].
-    pub fn new(platform: P) -> Result<Arc<Self>, OutOfMemory> {
+    /// A system on this platform, with empty pools. `last` is called when its last handle is gone.
+    pub(crate) fn with_last(platform: P, last: fn(Orphan<Self>)) -> Result<Arc<Self>, OutOfMemory> {
         let rcu = P::Rcu::new(&platform)?;
         let mut fault_mutexes = Vec::new();
         fault_mutexes.try_reserve_exact(FAULT_MUTEXES)?;
@@ -81,7 +78,7 @@ impl<P: Platform> Hugetlb<P> {
             inside: AtomicUsize::new(1),
             parker,
         };
-        Arc::try_new_with_last(system, end::last_handle)
+        Arc::try_new_with_last(system, last)
     }
 
     /// The platform.

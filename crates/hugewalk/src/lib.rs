@@ -125,33 +125,42 @@
 
 extern crate alloc;
 
-pub mod platform;
-pub mod task;
-pub mod rcu;
-pub mod sync;
+// The floors, from the ground up: a room uses only those before it. `tests/floors.rs` holds that, and knows the few
+// records that point back at each other.
 
 pub mod addr;
+pub mod error;
 pub mod arch;
+pub mod sync;
+pub mod rcu;
+pub mod platform;
+
+pub mod sleep;
+mod hugetlb;
+pub mod task;
 pub mod table;
+mod root;
 pub mod walk;
-pub mod share;
-pub mod gather;
 
 pub mod page;
 pub mod pool;
 pub mod reserve;
-mod hugetlb;
-
 pub mod file;
 pub mod vma;
-pub mod mm;
-pub mod fault;
+
+pub mod gather;
+pub mod share;
+mod entries;
+mod truncate;
+mod space;
+
 pub mod uffd;
+pub mod fault;
 pub mod gup;
 pub mod pagewalk;
 pub mod rmap;
-
-pub mod error;
+pub mod mm;
+mod end;
 
 pub use lock_api;
 

@@ -3,6 +3,7 @@
 //! The memory of a record is never used for anything else. So a lockless lookup may try to take a
 //! reference to a page whose frame it read out of an entry, and recheck the entry afterwards.
 
+mod links;
 mod put;
 mod refs;
 
@@ -10,6 +11,7 @@ use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+pub(crate) use self::links::{Link, Links};
 use self::put::{Stripped, take_home};
 pub(crate) use self::refs::{NotHeld, PageRef, Speculative};
 
@@ -17,7 +19,6 @@ use crate::addr::{HugeFrame, HugeSize};
 use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
 use crate::platform::{PageRecord, Platform, fits};
-use crate::pool::Links;
 use crate::reserve::SubPool;
 use crate::sync::{Arc, Unowned, Word};
 

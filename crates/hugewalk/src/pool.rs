@@ -27,9 +27,7 @@
 
 mod list;
 
-use thiserror::Error;
-
-pub(crate) use self::list::Links;
+pub use crate::error::PoolEmpty;
 
 use self::list::PageList;
 use crate::addr::{HugeFrame, HugeSize};
@@ -49,16 +47,6 @@ pub struct PoolCounters {
     pub reserved: u64,
     /// Pages above the configured size. They go back to the host when they are freed.
     pub surplus: u64,
-}
-
-/// The pool has fewer pages without a reservation than were asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{asked} huge pages asked for, {available} available")]
-pub struct PoolEmpty {
-    /// Pages asked for, besides those that the caller has reservations for.
-    pub asked: u64,
-    /// Pages that were free and not reserved at that moment.
-    pub available: u64,
 }
 
 /// How many pages are moved before the pool's lock is released for a moment.

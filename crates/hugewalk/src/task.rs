@@ -27,10 +27,10 @@
 //! # A task of another system
 //!
 //! A thread may have tasks of several systems. An operation that is given a task of another system
-//! returns [`WrongSystem`] and changes nothing. [`AddressSpace::pin_page_fast`], which has no
+//! returns [`WrongSystem`] and changes nothing. [`AddressSpace::pin_page_fast`](crate::AddressSpace::pin_page_fast), which has no
 //! errors, returns `None`.
 //!
-//! Guards can be taken with a task of any system ([`AddressSpace::mmap_read`] and others like it,
+//! Guards can be taken with a task of any system ([`AddressSpace::mmap_read`](crate::AddressSpace::mmap_read) and others like it,
 //! the lock of a stable [`Slot`](crate::table::Slot)). There the task only shows that the thread
 //! may sleep, or keeps it from sleeping. A proof is checked where it is used: a walk refuses a read
 //! section of another system. So such a guard is as good as one that was taken with the right task,
@@ -43,7 +43,7 @@
 //!
 //! # Dropping
 //!
-//! Dropping a value never sleeps, so values may be dropped anywhere: see [`AddressSpace`].
+//! Dropping a value never sleeps, so values may be dropped anywhere: see [`AddressSpace`](crate::AddressSpace).
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -51,7 +51,6 @@ use core::mem::ManuallyDrop;
 
 use crate::error::{OutOfMemory, WrongSystem};
 use crate::hugetlb::Hugetlb;
-use crate::mm::AddressSpace;
 use crate::platform::Platform;
 use crate::rcu::Rcu;
 use crate::sync::{Arc, Parker};
@@ -148,21 +147,6 @@ impl<P: Platform> Task<P> {
             self.finish_drops();
         }
         Ok(())
-    }
-
-    /// Unmaps the address spaces that were dropped. The next operation of the system does that by
-    /// itself, so this is for callers that want their pages and tables back now. Sleeps.
-    ///
-    /// It tries the sleeping locks that it needs, and does not wait for them. An address space
-    /// whose VMA locks or files are busy is left for later.
-    /// [`AddressSpace::exit`](crate::AddressSpace::exit) waits.
-    #[cold]
-    pub fn finish_drops(&mut self) {
-        let hugetlb = self.hugetlb.clone();
-        let mut taken = hugetlb.dropped().take();
-        while let Some(space) = taken.next() {
-            AddressSpace::take_down(space, &hugetlb, self);
-        }
     }
 
     pub(crate) fn parker(&self) -> &Arc<P::Parker> {

@@ -8,10 +8,10 @@
 //!
 //! | proof | what it excludes | the slot |
 //! |---|---|---|
-//! | [`VmaReadGuard`]: the VMA lock in read | unsharing | [`Stable`]: `read`, `lock` |
-//! | [`VmaWriteGuard`]: the VMA lock in write | unsharing by others | [`Stable`], until the holder unshares |
-//! | [`FileProof`]: `i_mmap` of the file in read | unsharing, which needs `i_mmap` in write | [`Stable`] |
-//! | [`FileProof`]: `i_mmap` of the file in write | unsharing by others | [`Stable`], until the holder unshares |
+//! | [`VmaReadGuard`](crate::vma::VmaReadGuard): the VMA lock in read | unsharing | [`Stable`]: `read`, `lock` |
+//! | [`VmaWriteGuard`](crate::vma::VmaWriteGuard): the VMA lock in write | unsharing by others | [`Stable`], until the holder unshares |
+//! | [`FileProof`](crate::file::FileProof): `i_mmap` of the file in read | unsharing, which needs `i_mmap` in write | [`Stable`] |
+//! | [`FileProof`](crate::file::FileProof): `i_mmap` of the file in write | unsharing by others | [`Stable`], until the holder unshares |
 //! | the mmap lock, for a VMA that cannot share (the VMA guards stand for that too) | sharing | [`Stable`] |
 //! | [`RcuReadGuard`]: a read section | the table being freed | [`Alive`]: `read`, `lock`, which may fail with [`Unshared`] |
 //! | nothing | nothing | does not compile |
@@ -58,12 +58,10 @@ use thiserror::Error;
 
 use crate::addr::{HugeSize, TableFrame, VirtAddr};
 use crate::arch::{Entry, Level};
-use crate::file::FileProof;
-use crate::mm::Mm;
 use crate::platform::{Levels, Platform, Protocol, Step};
+use crate::root::Mm;
 use crate::table::{Place, TableRef, index_of};
 use crate::task::RcuReadGuard;
-use crate::vma::{VmaReadGuard, VmaWriteGuard};
 
 pub use crate::table::{Alive, Kind, LockedSlot, Slot, Stable, Unconfirmed, Unshared};
 
@@ -99,33 +97,6 @@ impl<P: Platform> Proof<P> for RcuReadGuard<'_, P> {
     fn covers(&self, mm: &Mm<P>, _address: VirtAddr) -> bool {
         // A read section holds off the grace periods of its own system only.
         self.task().check(mm.hugetlb()).is_ok()
-    }
-}
-
-impl<P: Platform> sealed::Sealed for VmaReadGuard<'_, P> {}
-impl<P: Platform> Proof<P> for VmaReadGuard<'_, P> {
-    type Kind = Stable;
-    #[inline]
-    fn covers(&self, mm: &Mm<P>, address: VirtAddr) -> bool {
-        core::ptr::eq::<Mm<P>>(&**self.vma().mm(), mm) && self.vma().contains(address)
-    }
-}
-
-impl<P: Platform> sealed::Sealed for VmaWriteGuard<'_, P> {}
-impl<P: Platform> Proof<P> for VmaWriteGuard<'_, P> {
-    type Kind = Stable;
-    #[inline]
-    fn covers(&self, mm: &Mm<P>, address: VirtAddr) -> bool {
-        core::ptr::eq::<Mm<P>>(&**self.vma().mm(), mm) && self.vma().contains(address)
-    }
-}
-
-impl<P: Platform> sealed::Sealed for FileProof<'_, P> {}
-impl<P: Platform> Proof<P> for FileProof<'_, P> {
-    type Kind = Stable;
-    #[inline]
-    fn covers(&self, mm: &Mm<P>, address: VirtAddr) -> bool {
-        core::ptr::eq::<Mm<P>>(&**self.vma().mm(), mm) && self.vma().contains(address)
     }
 }
 

@@ -27,7 +27,7 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
     ("walk.rs", "leaf_offset", "step_down", Signature("W: Proof<P>"), "what the caller gives"),
     ("walk.rs", "descend", "step_down", Signature("unsafe fn"), "the caller's"),
     ("walk.rs", "step_down", "from_frame", Signature("unsafe fn"), "the caller's"),
-    ("mm/mod.rs", "root", "from_frame", Signature("&self"), "the root lives as long as the address space"),
+    ("root.rs", "root", "from_frame", Signature("&self"), "the root lives as long as the address space"),
     (
         "share.rs",
         "lock_own_table",
@@ -60,7 +60,7 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
     ("pagewalk/mod.rs", "walk_table", "huge_pte_offset", RCU, "the visitor does not sleep"),
     ("rmap/walk.rs", "place", "huge_pte_offset", Signature("FileProof<'_, P>"), "i_mmap, found in its tree"),
     (
-        "file/truncate.rs",
+        "truncate.rs",
         "maps_any",
         "huge_pte_offset",
         Signature("FileProof<'_, P>"),
@@ -139,7 +139,7 @@ const AT_REST: &[(&str, &str, &[&str])] = &[
     ("mm/remap.rs", "make_tables", &["MmapWriteGuard<'_, P>"]),
     ("mm/remap.rs", "move_entries", &["MmapWriteGuard<'_, P>", VMA_WRITE, GATHER]),
     // munmap, MADV_DONTNEED, truncation, hole punch
-    ("mm/unmap.rs", "zap_range", &[VMA_WRITE, GATHER]),
+    ("entries/zap.rs", "zap_range", &[VMA_WRITE, GATHER]),
     ("mm/unmap.rs", "free_tables", &["MmapWriteGuard<'_, P>"]),
     // mprotect, and clearing of soft-dirty
     ("mm/protect.rs", "change_entries", &[VMA_WRITE, GATHER]),
@@ -150,10 +150,10 @@ const AT_REST: &[(&str, &str, &[&str])] = &[
     ("share.rs", "share", &["VmaReadGuard<'_, P>"]),
     ("share.rs", "partner_table", &["FileProof<'p, P>"]),
     ("share.rs", "lock_own_table", &["vma: &'s mut V", GATHER]),
-    ("mm/entries.rs", "each_own_entry", &[VMA_WRITE, GATHER]),
+    ("entries/visit.rs", "each_own_entry", &[VMA_WRITE, GATHER]),
     // Unsharing for userfaultfd and splits
     ("uffd/register.rs", "unshare_all", &[VMA_WRITE, GATHER]),
-    ("mm/split.rs", "unshare_at_cuts", &[VMA_WRITE, "i_mmap: &mut IMmapWriteGuard<'_, P>"]),
+    ("space/split.rs", "unshare_at_cuts", &[VMA_WRITE, "i_mmap: &mut IMmapWriteGuard<'_, P>"]),
     // UFFDIO_COPY and UFFDIO_CONTINUE: the VMA lock in read, taken under this.
     ("uffd/fill.rs", "fill_page", &["MmapReadGuard<'_, P>"]),
     ("uffd/protect.rs", "protect_entries", &[VMA_WRITE, GATHER]),

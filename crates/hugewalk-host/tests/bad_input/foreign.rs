@@ -54,8 +54,8 @@ pub(crate) const CASES: &[Foreign] = &[
     ("file/io.rs unreserve", |w| errno!(w.file.unreserve(&mut w.foreign.task, 0, PMD_SIZE))),
     ("file/io.rs allocate", |w| errno!(w.file.allocate(&mut w.foreign.task, 0, 3 * PMD_SIZE, false))),
     ("file/io.rs write_at", |w| errno!(w.file.write_at(&mut w.foreign.task, 0, &[9]))),
-    ("file/truncate.rs truncate", |w| errno!(w.file.truncate(&mut w.foreign.task, 0))),
-    ("file/truncate.rs punch_hole", |w| errno!(w.file.punch_hole(&mut w.foreign.task, 0, PMD_SIZE))),
+    ("truncate.rs truncate", |w| errno!(w.file.truncate(&mut w.foreign.task, 0))),
+    ("truncate.rs punch_hole", |w| errno!(w.file.punch_hole(&mut w.foreign.task, 0, PMD_SIZE))),
     ("gup/mod.rs pin_pages", |w| errno!(w.space.pin_pages(&mut w.foreign.task, page(0), 1, PIN))),
     ("gup/mod.rs pin_pages_nowait", |w| errno!(w.space.pin_pages_nowait(&w.foreign.task, page(0), 1, PIN))),
     ("gup/mod.rs pin_pages_fast", |w| errno!(w.space.pin_pages_fast(&mut w.foreign.task, page(0), 1, PIN))),
@@ -175,15 +175,15 @@ pub(crate) const CASES: &[Foreign] = &[
 const GUARDS: &[&str] = &[
     "file/i_mmap.rs i_mmap_read",
     "file/i_mmap.rs i_mmap_write",
-    "mm/mod.rs mmap_read",
-    "mm/mod.rs mmap_try_read",
-    "mm/mod.rs lock_vma",
-    "mm/mod.rs lock_vma_write",
+    "space/mod.rs mmap_read",
+    "space/mod.rs mmap_try_read",
+    "space/mod.rs lock_vma",
+    "space/mod.rs lock_vma_write",
     "table/slot.rs lock",
 ];
 
 /// A queue belongs to no system.
-const OF_NO_SYSTEM: &[&str] = &["sync/wait.rs wait", "sync/wait.rs wait_as"];
+const OF_NO_SYSTEM: &[&str] = &["sleep/wait.rs wait", "sleep/wait.rs wait_as"];
 
 /// `file name`, of each public function of the engine that takes a task.
 fn declared(directory: &Path, root: &Path, found: &mut BTreeSet<String>) {

@@ -1,21 +1,21 @@
 //! One attempt to resolve a fault, with the locks of the protocol held.
 
-use super::{Access, Fault, FaultError, leaf_flags};
+use super::{Access, Fault, FaultError};
 use crate::addr::{HugeFrame, VirtAddr};
 use crate::arch::{Entry, Leaf, LeafFlags};
+use crate::entries::{Zap, leaf_flags, zap_range};
 use crate::error::OutOfMemory;
 use crate::file::NotInserted;
 use crate::gather::Gather;
-use crate::mm::{Mm, Zap, zap_range};
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::reserve::{NewPage, NoPage};
+use crate::root::Mm;
 use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable};
 use crate::task::Task;
-use crate::uffd::Reason;
-use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
+use crate::vma::{Reason, Vma, VmaReadGuard, VmaWriteGuard};
 
 /// The result of one attempt: what is left to be done without locks.
 pub(super) enum Attempt<'h, P: Platform> {

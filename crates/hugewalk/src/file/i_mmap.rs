@@ -6,13 +6,17 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use super::HugeFile;
+use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
 use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
-use crate::sync::{Arc, ReadSem, WriteSem};
+use crate::root::Mm;
+use crate::sleep::{ReadSem, WriteSem};
+use crate::sync::Arc;
+use crate::table::Stable;
 use crate::task::Task;
 use crate::vma::Vma;
-use crate::vma::held::KeepsVma;
+use crate::walk::{Proof, sealed};
 
 /// The distance between the ranks of two neighbours, so that others fit in.
 const GAP: u64 = 1 << 32;
@@ -155,6 +159,11 @@ impl<'f, P: Platform> IMmapReadGuard<'f, P> {
         self.file
     }
 
+    /// Is the VMA in the tree?
+    pub(crate) fn has(&self, vma: &Vma<P>) -> bool {
+        self.tree.position(vma).is_some()
+    }
+
     /// The VMAs that map any of these offsets (in huge pages).
     pub fn vmas(&self, offsets: Range<u64>) -> impl Iterator<Item = FileProof<'_, P>> {
         // INVARIANT: in the tree whose lock the guard holds for the borrow.
@@ -167,6 +176,11 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
     #[must_use]
     pub fn file(&self) -> &'f HugeFile<P> {
         self.file
+    }
+
+    /// Is the VMA in the tree?
+    pub(crate) fn has(&self, vma: &Vma<P>) -> bool {
+        self.tree.position(vma).is_some()
     }
 
     /// The VMAs that map any of these offsets (in huge pages).
@@ -254,18 +268,6 @@ impl<'f, P: Platform> IMmapWriteGuard<'f, P> {
     }
 }
 
-impl<P: Platform> KeepsVma<P> for IMmapReadGuard<'_, P> {
-    fn keeps(&self, vma: &Vma<P>) -> bool {
-        self.tree.position(vma).is_some()
-    }
-}
-
-impl<P: Platform> KeepsVma<P> for IMmapWriteGuard<'_, P> {
-    fn keeps(&self, vma: &Vma<P>) -> bool {
-        self.tree.position(vma).is_some()
-    }
-}
-
 /// Room for VMAs in the tree of a file, kept while `i_mmap` is free: inserting these cannot fail,
 /// whatever else is inserted meanwhile. Dropping it gives back the places that are left.
 ///
@@ -341,5 +343,14 @@ impl<'g, P: Platform> FileProof<'g, P> {
 impl<P: Platform> fmt::Debug for FileProof<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("FileProof").field(self.vma).finish()
+    }
+}
+
+impl<P: Platform> sealed::Sealed for FileProof<'_, P> {}
+impl<P: Platform> Proof<P> for FileProof<'_, P> {
+    type Kind = Stable;
+    #[inline]
+    fn covers(&self, mm: &Mm<P>, address: VirtAddr) -> bool {
+        core::ptr::eq::<Mm<P>>(&**self.vma().mm(), mm) && self.vma().contains(address)
     }
 }

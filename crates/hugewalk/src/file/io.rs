@@ -2,98 +2,20 @@
 
 use core::ops::Range;
 
-use thiserror::Error;
-
 use super::HugeFile;
-use crate::error::{Errno, OutOfMemory, WrongSystem};
-use crate::mm::MapError;
+use crate::error::{FileError, MapError};
 use crate::page::PageRef;
 use crate::platform::Platform;
-use crate::pool::PoolEmpty;
-use crate::reserve::{NewPage, NoPage, Reservations, SubPoolFull, release_range, reserve_range, unlist};
+use crate::reserve::{NewPage, Reservations, release_range, reserve_range, unlist};
 use crate::task::Task;
 
-/// Why an operation on a file failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum FileError {
-    /// A size that is not a multiple of the page size.
-    #[error("{size:#x} is not a multiple of the page size")]
-    Unaligned {
-        /// The size asked for.
-        size: u64,
-    },
-    /// A length of 0.
-    #[error("the length is 0")]
-    ZeroLength,
-    /// An offset, length or size that is negative when it is read with a sign, as no file's is.
-    #[error("{value:#x} is too large for a file")]
-    Negative {
-        /// The number.
-        value: u64,
-    },
-    /// A range that ends past the largest file.
-    #[error("the range ends past the largest file")]
-    TooLarge,
-    /// The pool has no page left. Pages that were allocated before stay.
-    #[error(transparent)]
-    PoolEmpty(#[from] PoolEmpty),
-    /// The mount's limit is reached. Pages that were allocated before stay.
-    #[error(transparent)]
-    SubPoolFull(SubPoolFull),
-    /// Memory failure has hit the page, and its contents are lost. Pages that were written before
-    /// it stay written. Linux: `EIO`.
-    #[error("page {index} has a hardware error")]
-    Hwpoison {
-        /// Offset of the page in the file, in huge pages.
-        index: u64,
-    },
-    /// No memory for records.
-    #[error(transparent)]
-    OutOfMemory(#[from] OutOfMemory),
-    /// The mount has pages of another size.
-    #[error("the mount has pages of another size")]
-    WrongMount,
-    /// The task, or the mount, belongs to another system.
-    #[error(transparent)]
-    WrongSystem(#[from] WrongSystem),
-}
-
-impl FileError {
-    /// The number that Linux returns.
-    #[must_use]
-    pub const fn errno(&self) -> Errno {
-        match self {
-            Self::Unaligned { .. }
-            | Self::ZeroLength
-            | Self::Negative { .. }
-            | Self::WrongMount
-            | Self::WrongSystem(_) => Errno::EINVAL,
-            Self::TooLarge => Errno::EFBIG,
-            Self::PoolEmpty(_) | Self::SubPoolFull(_) => Errno::ENOSPC,
-            Self::Hwpoison { .. } => Errno::EIO,
-            Self::OutOfMemory(_) => Errno::ENOMEM,
-        }
-    }
-}
-
-impl From<NoPage> for FileError {
-    fn from(error: NoPage) -> Self {
-        match error {
-            NoPage::OutOfMemory(error) => Self::OutOfMemory(error),
-            NoPage::PoolEmpty(error) => Self::PoolEmpty(error),
-            NoPage::SubPoolFull(error) => Self::SubPoolFull(error),
-        }
-    }
-}
-
 /// The end of the largest file.
-pub(super) const LARGEST: u64 = i64::MAX as u64;
+pub(crate) const LARGEST: u64 = i64::MAX as u64;
 
 /// The end of a byte range of a file, if a file can have it.
 ///
 /// Linux: `vfs_fallocate()` in fs/open.c.
-pub(super) fn range_end(offset: u64, length: u64) -> Result<u64, FileError> {
+pub(crate) fn range_end(offset: u64, length: u64) -> Result<u64, FileError> {
     if length == 0 {
         return Err(FileError::ZeroLength);
     }

@@ -15,24 +15,27 @@
 mod cache;
 mod i_mmap;
 mod io;
-mod truncate;
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use self::cache::{Chunk, PageCache};
 pub use self::i_mmap::{FileProof, IMmapReadGuard, IMmapWriteGuard};
-pub use self::io::FileError;
 
 pub(crate) use self::i_mmap::Room;
 use self::i_mmap::VmaTree;
+pub(crate) use self::io::{LARGEST, range_end};
 use crate::addr::{HugeFrame, HugeSize};
+pub use crate::error::FileError;
 use crate::error::OutOfMemory;
 use crate::hugetlb::{Hugetlb, Inside};
 use crate::page::PageRef;
 use crate::platform::{Barriers, Platform, Protocol, Step};
 use crate::reserve::{RegionMap, SubPool, release_range};
-use crate::sync::{Arc, RwSem, SleepLock, SpinLock, Unowned, Word, lock_with_room};
+use crate::sleep::{RwSem, SleepLock, SleepLockGuard};
+use crate::sync::{Arc, SpinLock, Unowned, Word, lock_with_room};
+use crate::task::Task;
 
 /// A file of huge pages. Linux: an inode of hugetlbfs and its `address_space`.
 ///
@@ -133,6 +136,24 @@ impl<P: Platform> HugeFile<P> {
         &self.reservations
     }
 
+    /// Takes the inode lock, which lets one caller at a time change the size or allocate a range.
+    /// Sleeps.
+    pub(crate) fn lock_inode(&self, task: &mut Task<P>) -> SleepLockGuard<'_, P> {
+        self.inode_lock.lock(task)
+    }
+
+    pub(crate) fn set_size(&self, size: u64) {
+        // Under the cache's lock, under which pages are inserted below the size only.
+        let _cache = self.cache.lock();
+        // Release: pairs with the Acquire in `size`.
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// The first page at one of these offsets, if there is one.
+    pub(crate) fn next_page(&self, offsets: &Range<u64>) -> Option<u64> {
+        self.cache.lock().next_from(offsets.start, offsets.end)
+    }
+
     /// The page at `index`, with a reference for the caller.
     pub(crate) fn find_page(&self, index: u64) -> Option<PageRef<'_, P>> {
         let cache = self.cache.lock();
@@ -149,7 +170,7 @@ impl<P: Platform> HugeFile<P> {
     }
 
     /// The recheck of [`has_index`](Self::has_index), by a fault (or a userfaultfd fill) that is
-    /// about to map a page of its own there and holds the table lock. The protocol of [`truncate`]
+    /// about to map a page of its own there and holds the table lock. The protocol of [`truncate`](crate::truncate)
     /// says what this is ordered against.
     pub(crate) fn still_has_index(&self, index: u64) -> bool {
         if !P::Protocol::keeps(Step::RecheckSize) {
@@ -201,7 +222,7 @@ impl<P: Platform> HugeFile<P> {
 
     /// Takes the page at `index` out of the cache and drops the cache's reference. True if there
     /// was one. The caller holds the fault mutex of `index`.
-    fn evict(&self, index: u64) -> bool {
+    pub(crate) fn evict(&self, index: u64) -> bool {
         let removed = self.cache.lock().remove(index);
         let Some((frame, emptied)) = removed else {
             return false;

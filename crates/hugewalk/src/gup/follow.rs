@@ -6,9 +6,9 @@ use super::{GupError, GupFlags, PinnedPage};
 use crate::addr::VirtAddr;
 use crate::arch::{Entry, Leaf};
 use crate::hugetlb::Hugetlb;
-use crate::mm::AddressSpace;
 use crate::page::{NotHeld, Page, Speculative};
 use crate::platform::Platform;
+use crate::space::AddressSpace;
 use crate::task::Task;
 use crate::walk::leaf_offset;
 

@@ -45,22 +45,21 @@
 //! Linux: mm/gup.c; `follow_hugetlb_page()`, `hugetlb_follow_page_mask()` (6.1:
 //! `follow_huge_pmd_pte()`) and `__follow_hugetlb_must_fault()` in mm/hugetlb.c.
 
-mod error;
 mod follow;
 mod pinned;
 mod transfer;
 
 use bitflags::bitflags;
 
-pub use self::error::{GupError, NotPinnedForWriting, TransferError};
 pub use self::pinned::{PinnedPage, PinnedRef, Pins, SystemRef};
+pub use crate::error::{GupError, NotPinnedForWriting, TransferError};
 
 use self::follow::{Follow, Want};
 use crate::addr::VirtAddr;
 use crate::fault::{Access, Fault};
-use crate::mm::AddressSpace;
 use crate::page::PageRef;
 use crate::platform::Platform;
+use crate::space::AddressSpace;
 use crate::task::Task;
 use crate::vma::{Protection, Vma, VmaReadGuard};
 

@@ -9,9 +9,9 @@ use super::follow::Want;
 use super::{GupError, NotPinnedForWriting};
 use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE, VirtAddr};
 use crate::hugetlb::{Hugetlb, Inside};
-use crate::mm::AddressSpace;
 use crate::page::{Page, PageRef};
 use crate::platform::Platform;
+use crate::space::AddressSpace;
 use crate::sync::{Arc, try_push};
 
 /// A borrowed system. Holding a page through it writes no reference count but the page's own.

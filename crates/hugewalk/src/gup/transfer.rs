@@ -3,8 +3,8 @@
 
 use super::{GupError, GupFlags, PinnedPage, SystemRef, TransferError};
 use crate::addr::VirtAddr;
-use crate::mm::AddressSpace;
 use crate::platform::Platform;
+use crate::space::AddressSpace;
 use crate::task::Task;
 
 impl<P: Platform> AddressSpace<P> {

@@ -3,10 +3,9 @@
 use core::ops::Range;
 
 use super::unmap::page_range;
-use super::{
-    AddressSpace, MapError, MmapReadGuard, MmapWriteGuard, Zap, align_error, exchange_range, zap_range,
-};
 use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::entries::{Zap, zap_range};
+use crate::error::MapError;
 use crate::fault::{Access, FaultError};
 use crate::gather::Gather;
 use crate::gup::GupError;
@@ -14,6 +13,7 @@ use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::rmap::PageError;
+use crate::space::{AddressSpace, MmapReadGuard, MmapWriteGuard, align_error, exchange_range};
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Announcement;

@@ -1,9 +1,10 @@
 //! mbind: the nodes that the pages of a range come from.
 
 use super::unmap::page_range;
-use super::{AddressSpace, MapError, exchange_range};
 use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::error::MapError;
 use crate::platform::Platform;
+use crate::space::{AddressSpace, exchange_range};
 use crate::task::Task;
 use crate::vma::{Policy, Shape};
 

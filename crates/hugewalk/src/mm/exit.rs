@@ -1,10 +1,11 @@
 //! The end of an address space.
 
+use super::free_tables;
 use super::unmap::{empty_vma, return_reservation, try_empty_vma};
-use super::{AddressSpace, MmapWriteGuard, free_tables};
 use crate::error::WrongSystem;
 use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
+use crate::space::{AddressSpace, MmapWriteGuard};
 use crate::sync::{Orphan, Orphans};
 use crate::task::Task;
 
@@ -43,19 +44,6 @@ impl<P: Platform> AddressSpace<P> {
     pub fn has_exited(&self, task: &mut Task<P>) -> Result<bool, WrongSystem> {
         task.check(self.mm().hugetlb())?;
         Ok(self.vmas.read(task).exited)
-    }
-
-    /// The last reference is gone. What is still mapped is left to a later operation that may sleep: see
-    /// [`end`](crate::hugetlb).
-    pub(super) fn dropped(mut space: Orphan<Self>) {
-        let system = space.system.take();
-        let is_empty = space.vmas.inner_mut().iter().next().is_none();
-        match &system {
-            Some(system) if !is_empty => system.dropped().push(space),
-            _ => drop(space),
-        }
-        // Dropped last: it may be the system's last handle, and its drop takes down what is queued.
-        drop(system);
     }
 
     /// Takes down an address space that was dropped. If a lock that it needs is busy, it goes back into the
@@ -109,6 +97,23 @@ impl<P: Platform> Drop for Attempt<'_, P> {
     fn drop(&mut self) {
         if let Some(space) = self.space.take() {
             self.queue.push(space);
+        }
+    }
+}
+
+impl<P: Platform> Task<P> {
+    /// Unmaps the address spaces that were dropped. The next operation of the system does that by
+    /// itself, so this is for callers that want their pages and tables back now. Sleeps.
+    ///
+    /// It tries the sleeping locks that it needs, and does not wait for them. An address space
+    /// whose VMA locks or files are busy is left for later.
+    /// [`AddressSpace::exit`](crate::AddressSpace::exit) waits.
+    #[cold]
+    pub fn finish_drops(&mut self) {
+        let hugetlb = self.hugetlb().clone();
+        let mut taken = hugetlb.dropped().take();
+        while let Some(space) = taken.next() {
+            AddressSpace::take_down(space, &hugetlb, self);
         }
     }
 }

@@ -2,16 +2,17 @@
 
 use core::ops::Range;
 
-use super::unmap::by_table;
-use super::{AddressSpace, MapError, MmapWriteGuard};
 use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::arch::{Entry, Leaf, LeafFlags, Level};
-use crate::fault::leaf_flags;
+use crate::entries::by_table;
+use crate::entries::leaf_flags;
+use crate::error::MapError;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::reserve::{NewPage, NoPage};
 use crate::share::huge_pte_alloc;
+use crate::space::{AddressSpace, MmapWriteGuard};
 use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable, index_of};
 use crate::task::Task;

@@ -4,10 +4,11 @@ use core::ops::Range;
 
 use bitflags::bitflags;
 
-use super::{AddressSpace, MapError};
 use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::error::MapError;
 use crate::fault::{Access, FaultError};
 use crate::platform::Platform;
+use crate::space::AddressSpace;
 use crate::task::Task;
 use crate::vma::{Protection, Vma};
 

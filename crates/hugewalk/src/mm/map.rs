@@ -6,12 +6,14 @@ use core::ops::Range;
 use bitflags::bitflags;
 
 use super::unmap::Unmap;
-use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error};
 use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
+use crate::error::MapError;
 use crate::error::WrongSystem;
 use crate::file::{HugeFile, Room};
 use crate::platform::Platform;
 use crate::reserve::{NoPage, PrivateReserve, reserve_range};
+use crate::root::Mm;
+use crate::space::{AddressSpace, MmapWriteGuard, align_error};
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Announcements;
@@ -164,7 +166,7 @@ impl<P: Platform> AddressSpace<P> {
     pub fn mmap(&self, task: &mut Task<P>, request: &MapRequest<'_, P>) -> Result<VirtAddr, MapError> {
         task.enter(self.mm().hugetlb())?;
         if let Backing::File { file, .. } = request.backing
-            && !core::ptr::eq::<crate::Hugetlb<P>>(file.hugetlb(), self.mm().hugetlb())
+            && !core::ptr::eq::<crate::hugetlb::Hugetlb<P>>(file.hugetlb(), self.mm().hugetlb())
         {
             // Its frames are those of another platform.
             return Err(WrongSystem.into());

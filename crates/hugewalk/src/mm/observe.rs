@@ -4,13 +4,14 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::unmap::by_table;
-use super::{AddressSpace, MapError};
 use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::{Entry, Level};
+use crate::entries::by_table;
+use crate::error::MapError;
 use crate::error::WrongSystem;
 use crate::pagewalk::{Found, Visitor, walk_table};
 use crate::platform::{ENTRIES, Platform};
+use crate::space::AddressSpace;
 use crate::sync::try_push;
 use crate::table::{Slot, Stable};
 use crate::task::Task;

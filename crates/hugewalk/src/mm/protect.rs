@@ -2,14 +2,15 @@
 
 use core::ops::Range;
 
-use super::entries::each_own_entry;
 use super::unmap::page_range;
-use super::{AddressSpace, MapError, MmapWriteGuard, exchange_range};
 use crate::addr::VirtAddr;
 use crate::arch::{Entry, Leaf, LeafFlags};
-use crate::fault::leaf_flags;
+use crate::entries::each_own_entry;
+use crate::entries::leaf_flags;
+use crate::error::MapError;
 use crate::gather::Gather;
 use crate::platform::Platform;
+use crate::space::{AddressSpace, MmapWriteGuard, exchange_range};
 use crate::task::Task;
 use crate::vma::{Protection, Shape, Vma, VmaFlags, VmaWriteGuard};
 

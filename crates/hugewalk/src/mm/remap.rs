@@ -2,19 +2,23 @@
 
 use core::ops::Range;
 
-use super::entries::each_own_entry;
+use super::free_tables;
 use super::map::check_lowest;
-use super::split::Split;
 use super::unlisted::Unlisted;
-use super::unmap::{by_table, drop_entry, page_range, unmap_range};
-use super::{AddressSpace, MapError, Mm, MmapWriteGuard, align_error, free_tables};
+use super::unmap::{page_range, unmap_range};
 use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
 use crate::arch::Level;
+use crate::entries::each_own_entry;
+use crate::entries::{by_table, drop_entry};
+use crate::error::MapError;
 use crate::error::OutOfMemory;
 use crate::file::Room;
 use crate::gather::Gather;
 use crate::platform::{ENTRIES, Platform, Protocol, Step};
+use crate::root::Mm;
 use crate::share::huge_pte_alloc;
+use crate::space::Split;
+use crate::space::{AddressSpace, MmapWriteGuard, align_error};
 use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable, index_of};
 use crate::task::Task;

@@ -3,9 +3,10 @@
 use core::ops::Range;
 
 use super::unmap::page_range;
-use super::{AddressSpace, MapError, VmaSet};
 use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::error::MapError;
 use crate::platform::Platform;
+use crate::space::{AddressSpace, VmaSet};
 use crate::task::Task;
 use crate::vma::VmaFlags;
 

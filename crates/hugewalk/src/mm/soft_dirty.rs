@@ -1,11 +1,11 @@
 //! Soft-dirty: forgetting which pages were written, to learn which are written from now on.
 
-use super::AddressSpace;
-use super::entries::each_own_entry;
 use crate::arch::{Entry, LeafFlags};
+use crate::entries::each_own_entry;
 use crate::error::WrongSystem;
 use crate::gather::Gather;
 use crate::platform::Platform;
+use crate::space::AddressSpace;
 use crate::task::Task;
 use crate::vma::VmaWriteGuard;
 
@@ -38,7 +38,7 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-/// Every leaf that can be written is soft-dirty (see [`leaf_flags`](crate::fault::leaf_flags)), so no other
+/// Every leaf that can be written is soft-dirty (see [`leaf_flags`](crate::entries::leaf_flags)), so no other
 /// leaf has to be changed.
 fn clear_vma<P: Platform>(locked: &mut VmaWriteGuard<'_, P>, gather: &mut Gather<'_, P>, task: &Task<P>) {
     let vma = locked.vma();

@@ -1,8 +1,9 @@
 //! A VMA that only its maker can reach.
 
-use super::{Mm, MmapWriteGuard};
 use crate::addr::VirtAddr;
 use crate::platform::Platform;
+use crate::root::Mm;
+use crate::space::MmapWriteGuard;
 use crate::table::Stable;
 use crate::vma::Vma;
 use crate::vma::held::KeepsVma;

@@ -27,9 +27,11 @@ pub use self::reports::{NumaMaps, PageMap};
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::Entry;
+use crate::entries::by_table;
+use crate::error::MapError;
 use crate::fault::{Access, FaultError};
-use crate::mm::{AddressSpace, MapError, by_table};
 use crate::platform::Platform;
+use crate::space::AddressSpace;
 use crate::sync::Arc;
 use crate::table::{Alive, LockedSlot, Slot, Unshared};
 use crate::task::Task;

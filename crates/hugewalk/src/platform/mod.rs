@@ -79,7 +79,8 @@ use lock_api::{RawMutex, RawRwLock};
 use crate::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use crate::error::OutOfMemory;
 use crate::rcu::Rcu;
-use crate::sync::{Parker, Word};
+pub use crate::sync::Barriers;
+use crate::sync::Parker;
 
 pub use self::handle::HandleRcu;
 pub(crate) use self::record::fits;
@@ -87,38 +88,6 @@ pub use self::record::{PageRecord, TableRecord};
 
 /// Entries of a table page.
 pub const ENTRIES: usize = 512;
-
-/// The barriers of an asymmetric pair, and a pause for waiting tasks.
-///
-/// # Safety
-///
-/// `light` on one thread and `heavy` on another must act as a pair of sequentially consistent
-/// fences. If two threads each write, pass their barrier and read what the other wrote, at least
-/// one must see the other's write. Two `heavy` barriers must do so as well. Two `light` ones need
-/// not.
-pub unsafe trait Barriers: Send + Sync + 'static {
-    /// The atomics in use.
-    type Word: Word;
-    /// A spinning lock. In user space it may be a sleeping one, such as `parking_lot::RawMutex`,
-    /// since nothing of the engine runs in an interrupt there. At most 64 bytes.
-    type SpinLock: RawMutex + Send + Sync + 'static;
-
-    /// The frequent side: at the start of each read section. A compiler fence where the other side
-    /// can reach every processor (`membarrier(2)`, an inter-processor interrupt), otherwise a full
-    /// fence. Does not sleep.
-    fn light(&self);
-
-    /// The rare side: before a grace period looks for readers. Does not sleep.
-    fn heavy(&self);
-
-    /// Called in a loop that waits for other threads. May sleep. Safe code calls
-    /// [`Task::pause`](crate::Task::pause).
-    ///
-    /// # Safety
-    ///
-    /// The calling thread is in no read section and holds no spinning lock.
-    unsafe fn pause(&self);
-}
 
 /// Which steps of the locking protocol are carried out. Production code uses [`Hugewalk`], which keeps them all; a
 /// checker leaves steps out to show which race each of them closes.
@@ -316,7 +285,7 @@ pub(crate) const ROUNDS: u32 = 10_000;
 /// - For an allocated frame, [`table_entries`](Self::table_entries) and
 ///   [`table_record`](Self::table_record) always return the same pointer. The memory there overlaps
 ///   nothing else, and stays mapped as long as the platform exists. Entries are aligned to 4096
-///   bytes where a processor walks them, and to a [`Word`] elsewhere.
+///   bytes where a processor walks them, and to a [`Word`](crate::sync::Word) elsewhere.
 /// - The same holds for [`page_record`](Self::page_record). Moreover, its memory is never used for
 ///   anything else while the platform exists, whether the page is allocated or not, because
 ///   lockless lookups take references speculatively. Until the first allocation it is all-zero

@@ -3,29 +3,8 @@
 
 use crate::addr::HugeFrame;
 use crate::hugetlb::Hugetlb;
-use crate::page::Listed;
+use crate::page::{Link, Links, Listed};
 use crate::platform::Platform;
-
-/// A page's links in its list. All zeroes in a page that is in none.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Links {
-    next: Link,
-    before: Link,
-}
-
-/// A page or none. None is all zeroes: the number is the frame's and one.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Link(u64);
-
-impl Link {
-    fn to(frame: HugeFrame) -> Self {
-        Self(frame.0.wrapping_add(1))
-    }
-
-    fn frame(self) -> Option<HugeFrame> {
-        (self.0 != 0).then(|| HugeFrame(self.0.wrapping_sub(1)))
-    }
-}
 
 /// A list of pages. The page put in last comes out first, since its record may still be in a
 /// processor's cache.
@@ -44,7 +23,7 @@ pub(super) struct PageList {
 
 impl PageList {
     pub(super) const fn new(kind: Listed) -> Self {
-        Self { kind, first: Link(0), last: Link(0), len: 0 }
+        Self { kind, first: Link::NONE, last: Link::NONE, len: 0 }
     }
 
     pub(super) const fn len(&self) -> u64 {
@@ -59,7 +38,7 @@ impl PageList {
     /// exclusive access to it.
     pub(super) unsafe fn push<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame) {
         // SAFETY: the caller has the page to itself, and hands it over.
-        unsafe { self.insert(hugetlb, frame, Links { next: self.first, before: Link(0) }) };
+        unsafe { self.insert(hugetlb, frame, Links { next: self.first, before: Link::NONE }) };
     }
 
     /// Puts a page in, to come out last.
@@ -69,7 +48,7 @@ impl PageList {
     /// As for [`push`](Self::push).
     pub(super) unsafe fn push_last<P: Platform>(&mut self, hugetlb: &Hugetlb<P>, frame: HugeFrame) {
         // SAFETY: the caller has the page to itself, and hands it over.
-        unsafe { self.insert(hugetlb, frame, Links { next: Link(0), before: self.last }) };
+        unsafe { self.insert(hugetlb, frame, Links { next: Link::NONE, before: self.last }) };
     }
 
     /// Puts a page between two neighbours.

@@ -80,8 +80,8 @@ use lock_api::Mutex;
 use self::queue::{Batch, Queue};
 use self::slots::{NewSlot, Scan, Slot, Slots};
 use crate::error::OutOfMemory;
-use crate::platform::Barriers;
 use crate::rcu::{Rcu, RcuHead};
+use crate::sync::Barriers;
 use crate::sync::Word;
 
 /// One in so many calls runs callbacks.

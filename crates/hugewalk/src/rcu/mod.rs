@@ -14,7 +14,7 @@ use core::ptr::{self, NonNull};
 pub use self::epoch::{EpochRcu, EpochReader};
 
 use crate::error::OutOfMemory;
-use crate::platform::Barriers;
+use crate::sync::Barriers;
 
 /// The link of an object that waits for a grace period. It lies inside the object, so that freeing
 /// needs no memory. Linux: `struct rcu_head`.

@@ -21,8 +21,9 @@ mod subpool;
 
 pub use self::mount::{SubPool, SubPoolError};
 pub use self::region::RegionMap;
-pub use self::reservation::NoPage;
 pub(crate) use self::reservation::{
     NewPage, PrivateReserve, Reservations, Room, release_range, reserve_range, unlist,
 };
-pub use self::subpool::{SubPoolAccount, SubPoolFull};
+pub use self::subpool::SubPoolAccount;
+
+pub use crate::error::{NoPage, SubPoolFull};

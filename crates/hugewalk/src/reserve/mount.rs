@@ -4,13 +4,11 @@ use core::fmt;
 
 use thiserror::Error;
 
-use super::reservation::NoPage;
-use super::{SubPoolAccount, SubPoolFull};
+use super::SubPoolAccount;
 use crate::addr::{HugeFrame, HugeSize};
-use crate::error::{Errno, OutOfMemory, WrongSystem};
+use crate::error::{Errno, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WrongSystem};
 use crate::hugetlb::{Hugetlb, Inside};
 use crate::platform::Platform;
-use crate::pool::PoolEmpty;
 use crate::sync::{Arc, SpinLock};
 
 /// Why a mount could not be made.

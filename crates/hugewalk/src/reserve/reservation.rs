@@ -1,30 +1,14 @@
 //! Takes pages and reserves ranges, and keeps region map, mount and pool in step.
 
-use thiserror::Error;
-
-use super::{RegionMap, SubPool, SubPoolFull};
+use super::{RegionMap, SubPool};
 use crate::addr::{HugeFrame, HugeSize};
-use crate::error::OutOfMemory;
+use crate::error::{NoPage, OutOfMemory};
 use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
 use crate::page::{Page, PageRef};
 use crate::platform::Platform;
-use crate::pool::PoolEmpty;
-use crate::sync::{Arc, RwSem, SpinLock, SpinLockGuard, lock_with_room};
-
-/// Why no page could be taken, or none reserved. Nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum NoPage {
-    /// No memory for bookkeeping.
-    #[error(transparent)]
-    OutOfMemory(#[from] OutOfMemory),
-    /// The pool has too few pages without a reservation.
-    #[error(transparent)]
-    PoolEmpty(#[from] PoolEmpty),
-    /// The mount's maximum is reached.
-    #[error(transparent)]
-    SubPoolFull(SubPoolFull),
-}
+use crate::sleep::RwSem;
+use crate::sync::{Arc, SpinLock, SpinLockGuard, lock_with_room};
 
 /// The reservations of a private mapping. The process that made the mapping owns them. Linux:
 /// `struct resv_map` of a VMA.

@@ -16,18 +16,7 @@
 //! everything is given back, `reserved` and *global* are the minimum again. Meanwhile *global* may
 //! be more than necessary: see [`SubPoolAccount::give_back`].
 
-/// The mount has fewer pages left than were asked for: its `size` is reached.
-///
-/// Linux: `-ENOMEM` of `hugepage_subpool_get_pages()` in mm/hugetlb.c, which becomes ENOMEM in mmap and ENOSPC or
-/// SIGBUS at a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{asked} huge pages asked for, but the mount has {left} left")]
-pub struct SubPoolFull {
-    /// Huge pages asked for.
-    pub asked: u64,
-    /// Huge pages that the mount had left.
-    pub left: u64,
-}
+use crate::error::SubPoolFull;
 
 /// What a mount uses and has reserved, beside its maximum and minimum.
 ///

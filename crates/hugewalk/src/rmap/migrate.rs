@@ -38,7 +38,7 @@ use super::walk::{Tables, mapped_places};
 use super::{LockedPage, PageError};
 use crate::addr::HugeFrame;
 use crate::arch::{Entry, Leaf, LeafFlags, Migration};
-use crate::fault::leaf_flags;
+use crate::entries::leaf_flags;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::{Event, Platform, ROUNDS};

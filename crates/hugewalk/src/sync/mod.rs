@@ -1,18 +1,18 @@
-//! Locks, atomics and shared ownership as the engine uses them.
+//! Spinning locks, atomics and shared ownership as the engine uses them.
 
 mod arc;
+mod barriers;
 mod lock;
 mod orphans;
-mod wait;
+mod parker;
 mod word;
 
 pub use self::arc::Arc;
 pub(crate) use self::arc::{Orphan, Unowned};
-pub(crate) use self::lock::{
-    ReadSem, RwSem, SleepLock, SleepLockGuard, SpinLock, SpinLockGuard, WriteSem, lock_with_room,
-};
+pub use self::barriers::Barriers;
+pub(crate) use self::lock::{SpinLock, SpinLockGuard, lock_with_room};
 pub(crate) use self::orphans::{Link, Linked, Orphans};
-pub use self::wait::{Parker, WaitQueue};
+pub use self::parker::Parker;
 pub use self::word::Word;
 
 /// Moves `value` to the heap if there is memory for it.

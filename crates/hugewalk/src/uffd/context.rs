@@ -8,9 +8,10 @@ use core::sync::atomic::Ordering;
 use super::{Features, Message, Pagefault};
 use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
-use crate::mm::Mm;
 use crate::platform::{Barriers, Platform};
-use crate::sync::{Arc, SpinLock, WaitQueue, Word, lock_with_room};
+use crate::root::Mm;
+use crate::sleep::WaitQueue;
+use crate::sync::{Arc, SpinLock, Word, lock_with_room};
 
 /// A registered VMA's side of its handler. Linux: `struct userfaultfd_ctx`.
 ///

@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use crate::addr::{HugeSize, VirtAddr};
+use crate::error::MapError;
 use crate::error::{Errno, OutOfMemory, WrongSystem};
-use crate::mm::MapError;
 use crate::reserve::NoPage;
 
 /// Why an operation of a handler failed. Nothing was changed.

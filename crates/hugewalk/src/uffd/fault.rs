@@ -3,35 +3,14 @@
 use super::{Context, Features, Pagefault, PagefaultFlags};
 use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::{Entry, LeafFlags};
-use crate::fault::{Access, FaultError};
-use crate::mm::{Mm, MmapReadGuard};
+use crate::error::FaultError;
 use crate::platform::{Platform, Protocol};
+use crate::root::Mm;
+use crate::space::MmapReadGuard;
 use crate::sync::Arc;
 use crate::task::Task;
-use crate::vma::{Vma, VmaFlags};
+use crate::vma::{Access, Reason, Vma};
 use crate::walk::huge_pte_offset;
-
-/// Why the handler has to resolve a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// There is no page.
-    Missing,
-    /// The file has a page, which is not mapped.
-    Minor,
-    /// A store met the handler's write protection.
-    Protected,
-}
-
-impl Reason {
-    /// The flag of the VMAs whose handler resolves faults of this kind.
-    pub(crate) const fn vma_flag(self) -> VmaFlags {
-        match self {
-            Self::Missing => VmaFlags::UFFD_MISSING,
-            Self::Minor => VmaFlags::UFFD_MINOR,
-            Self::Protected => VmaFlags::UFFD_WP,
-        }
-    }
-}
 
 /// A question to the handler. No lock of the page is held for it.
 pub(crate) struct Asked<P: Platform> {

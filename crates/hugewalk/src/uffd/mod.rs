@@ -57,12 +57,12 @@ pub use self::message::{
 
 pub(crate) use self::context::Context;
 pub(crate) use self::event::{Announcement, Announcements, ForkedContexts};
-pub(crate) use self::fault::{Asked, Reason};
+pub(crate) use self::fault::Asked;
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::WrongSystem;
-use crate::mm::{AddressSpace, MmapReadGuard};
 use crate::platform::Platform;
+use crate::space::{AddressSpace, MmapReadGuard};
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::vma::Vma;

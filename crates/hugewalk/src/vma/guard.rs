@@ -5,9 +5,15 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 
 use super::Vma;
+use crate::addr::VirtAddr;
+use crate::file::{IMmapReadGuard, IMmapWriteGuard};
 use crate::platform::{Platform, Protocol, Step};
-use crate::sync::{Arc, ReadSem, WriteSem};
+use crate::root::Mm;
+use crate::sleep::{ReadSem, WriteSem};
+use crate::sync::Arc;
+use crate::table::Stable;
 use crate::task::Task;
+use crate::walk::{Proof, sealed};
 
 /// What has to be held to take the lock of a VMA, since the VMA may turn out to have none: the mmap lock,
 /// in read or write, or `i_mmap` with the VMA in its tree.
@@ -117,6 +123,36 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
         // INVARIANT: the caller holds the lock of `vma` in write for `'v`, and `holder` keeps the VMA.
         let keeps = !P::Protocol::keeps(Step::LookAgain) || holder.keeps(vma);
         keeps.then_some(Self { vma, _semaphore: None })
+    }
+}
+
+impl<P: Platform> held::KeepsVma<P> for IMmapReadGuard<'_, P> {
+    fn keeps(&self, vma: &Vma<P>) -> bool {
+        self.has(vma)
+    }
+}
+
+impl<P: Platform> held::KeepsVma<P> for IMmapWriteGuard<'_, P> {
+    fn keeps(&self, vma: &Vma<P>) -> bool {
+        self.has(vma)
+    }
+}
+
+impl<P: Platform> sealed::Sealed for VmaReadGuard<'_, P> {}
+impl<P: Platform> Proof<P> for VmaReadGuard<'_, P> {
+    type Kind = Stable;
+    #[inline]
+    fn covers(&self, mm: &Mm<P>, address: VirtAddr) -> bool {
+        core::ptr::eq::<Mm<P>>(&**self.vma().mm(), mm) && self.vma().contains(address)
+    }
+}
+
+impl<P: Platform> sealed::Sealed for VmaWriteGuard<'_, P> {}
+impl<P: Platform> Proof<P> for VmaWriteGuard<'_, P> {
+    type Kind = Stable;
+    #[inline]
+    fn covers(&self, mm: &Mm<P>, address: VirtAddr) -> bool {
+        core::ptr::eq::<Mm<P>>(&**self.vma().mm(), mm) && self.vma().contains(address)
     }
 }
 

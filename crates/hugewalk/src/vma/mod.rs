@@ -26,11 +26,12 @@ use bitflags::bitflags;
 use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use crate::error::OutOfMemory;
 use crate::file::HugeFile;
-use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::reserve::{PrivateReserve, Reservations};
-use crate::sync::{Arc, RwSem, Word as _};
-use crate::uffd::{Context, Reason};
+use crate::root::Mm;
+use crate::sleep::RwSem;
+use crate::sync::{Arc, Word as _};
+use crate::uffd::Context;
 
 pub(crate) use self::guard::{Awaited, held};
 pub use self::guard::{VmaReadGuard, VmaWriteGuard};
@@ -47,6 +48,17 @@ bitflags! {
         /// Instruction fetches (likewise).
         const EXECUTE = 4;
     }
+}
+
+/// What the processor tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Execute,
 }
 
 bitflags! {
@@ -75,6 +87,28 @@ bitflags! {
         const RANDOM = 1 << 9;
         /// Expected to be read from start to end (`VM_SEQ_READ`).
         const SEQUENTIAL = 1 << 10;
+    }
+}
+
+/// Why the handler has to resolve a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// There is no page.
+    Missing,
+    /// The file has a page, which is not mapped.
+    Minor,
+    /// A store met the handler's write protection.
+    Protected,
+}
+
+impl Reason {
+    /// The flag of the VMAs whose handler resolves faults of this kind.
+    pub(crate) const fn vma_flag(self) -> VmaFlags {
+        match self {
+            Self::Missing => VmaFlags::UFFD_MISSING,
+            Self::Minor => VmaFlags::UFFD_MINOR,
+            Self::Protected => VmaFlags::UFFD_WP,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use hugewalk::error::OutOfMemory;
 use hugewalk::fault::Access;
 use hugewalk::mm::MmapReadGuard;
 use hugewalk::platform::Platform;
-use hugewalk::sync::WaitQueue;
+use hugewalk::sleep::WaitQueue;
 use hugewalk::uffd::Userfault;
 use hugewalk::vma::Vma;
 use hugewalk::{AddressSpace, Task};

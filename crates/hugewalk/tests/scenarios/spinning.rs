@@ -7,7 +7,8 @@ use super::common::{AddressSpace, Bench, File, GIB, M2, SMALL, Task, at, map, sy
 use hugewalk::fault::Access;
 use hugewalk::mm::MapFlags;
 use hugewalk::pool::PoolCounters;
-use hugewalk::sync::{Arc, WaitQueue};
+use hugewalk::sleep::WaitQueue;
+use hugewalk::sync::Arc;
 
 /// What a task waits for; its end wakes the queue it was in.
 struct Key(Arc<WaitQueue<Bench, Self>>);

@@ -69,9 +69,9 @@ fn elsewhere(stack: &[Source]) -> &'static str {
     /// File below `crates/hugewalk/src`, function (`*`: any).
     const WORDS: &[(&str, &str, &str)] = &[
         ("file/mod.rs", "size", "i_size"),
-        ("file/truncate.rs", "*", "i_size"),
-        ("mm/", "has_exited", "mm is gone"),
-        ("mm/", "set_exited", "mm is gone"),
+        ("file/mod.rs", "set_size", "i_size"),
+        ("root.rs", "has_exited", "mm is gone"),
+        ("root.rs", "set_exited", "mm is gone"),
         ("uffd/", "*", "userfaultfd is closed"),
     ];
     let file = |source: &Source| source.file.strip_prefix("crates/hugewalk/src/").map(str::to_owned);
@@ -175,15 +175,15 @@ impl Locks {
 fn sort(stack: &[Source]) -> Option<Sort> {
     /// File below `crates/hugewalk/src`, function (`*`: any).
     const SORTS: &[(&str, &str, Sort)] = &[
-        ("mm/mod.rs", "mmap_read", Sort::Mmap),
-        ("mm/mod.rs", "mmap_try_read", Sort::Mmap),
-        ("mm/mod.rs", "mmap_write", Sort::Mmap),
+        ("space/mod.rs", "mmap_read", Sort::Mmap),
+        ("space/mod.rs", "mmap_try_read", Sort::Mmap),
+        ("space/mod.rs", "mmap_write", Sort::Mmap),
         ("vma/", "*", Sort::Vma),
-        ("file/truncate.rs", "unmap_offsets", Sort::Vma),
+        ("truncate.rs", "unmap_offsets", Sort::Vma),
         ("rmap/displace.rs", "unshare_when_free", Sort::Vma),
         ("file/i_mmap.rs", "*", Sort::IMmap),
         ("hugetlb.rs", "fault_mutex", Sort::Other("fault mutex")),
-        ("file/truncate.rs", "lock_inode", Sort::Other("inode lock")),
+        ("file/mod.rs", "lock_inode", Sort::Other("inode lock")),
         ("pool.rs", "*", Sort::Other("pool lock")),
         ("reserve/", "*", Sort::Other("reservations' lock")),
         ("rmap/", "*", Sort::Other("page's owner lock")),

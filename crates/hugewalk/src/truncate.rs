@@ -29,15 +29,15 @@
 
 use core::ops::Range;
 
-use super::HugeFile;
-use super::i_mmap::{FileProof, IMmapWriteGuard};
-use super::io::{FileError, LARGEST, range_end};
 use crate::addr::VirtAddr;
+use crate::entries::{Zap, by_table, zap_range};
+use crate::error::FileError;
+use crate::file::{FileProof, HugeFile, IMmapWriteGuard, LARGEST, range_end};
 use crate::gather::Gather;
-use crate::mm::{Zap, by_table, zap_range};
 use crate::platform::{ENTRIES, Event, Platform, Protocol, ROUNDS, Step};
 use crate::reserve::{RegionMap, release_range, unlist};
-use crate::sync::{SleepLockGuard, Word, WriteSem, lock_with_room};
+use crate::sleep::WriteSem;
+use crate::sync::lock_with_room;
 use crate::task::Task;
 use crate::vma::{Awaited, Vma, VmaWriteGuard};
 use crate::walk::huge_pte_offset;
@@ -112,12 +112,6 @@ impl<P: Platform> KeptLocks<P> {
 }
 
 impl<P: Platform> HugeFile<P> {
-    /// Takes the inode lock, which lets one caller at a time change the size or allocate a range.
-    /// Sleeps.
-    pub(crate) fn lock_inode(&self, task: &mut Task<P>) -> SleepLockGuard<'_, P> {
-        self.inode_lock.lock(task)
-    }
-
     /// Sets the size. Pages beyond it are removed from the file and from every mapping, private
     /// copies included, and their reservations are given back. Sleeps.
     ///
@@ -131,15 +125,15 @@ impl<P: Platform> HugeFile<P> {
     /// [`FileError::Negative`]: nothing was changed. Truncation needs no memory, so it does not
     /// fail half way.
     pub fn truncate(&self, task: &mut Task<P>, size: u64) -> Result<(), FileError> {
-        task.enter(&self.hugetlb)?;
-        if !self.size_class.is_aligned(size) {
+        task.enter(self.hugetlb())?;
+        if !self.size_class().is_aligned(size) {
             return Err(FileError::Unaligned { size });
         }
         if size > LARGEST {
             return Err(FileError::Negative { value: size });
         }
         let inode_lock = self.lock_inode(task);
-        let gone = size >> self.size_class.shift()..u64::MAX;
+        let gone = size >> self.size_class().shift()..u64::MAX;
         // A file that grows can have pages and reservations beyond its new size, from an allocation
         // that kept the size, and private copies of such pages.
         self.set_size(size);
@@ -158,8 +152,8 @@ impl<P: Platform> HugeFile<P> {
             // mm/truncate.c.
             self.unmap_offsets(gone.clone(), Zap::All, task);
         }
-        let reserved = self.reservations.lock().del_to_end(gone.start);
-        release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), reserved - freed.min(reserved));
+        let reserved = self.reservations().lock().del_to_end(gone.start);
+        release_range(self.hugetlb(), self.size_class(), self.subpool(), reserved - freed.min(reserved));
         drop(inode_lock);
         Ok(())
     }
@@ -184,9 +178,9 @@ impl<P: Platform> HugeFile<P> {
     ///   later access finds them again;
     /// - private copies, and the bytes at the ends of the range, are gone.
     pub fn punch_hole(&self, task: &mut Task<P>, offset: u64, length: u64) -> Result<(), FileError> {
-        task.enter(&self.hugetlb)?;
+        task.enter(self.hugetlb())?;
         let end = range_end(offset, length)?;
-        let size = self.size_class;
+        let size = self.size_class();
         let inner = size.round_up(offset).unwrap_or(end)..size.round_down(end);
         let inode_lock = self.lock_inode(task);
         if inner.start >= inner.end {
@@ -197,7 +191,7 @@ impl<P: Platform> HugeFile<P> {
         // Neighbouring pages that leave a reserved range in ascending order leave at most one more
         // range. So room for one is enough for most holes, and it is made before anything is
         // changed.
-        drop(lock_with_room::<P, _, _>(&self.reservations, RegionMap::ranges_mut, |_| 1)?);
+        drop(lock_with_room::<P, _, _>(self.reservations(), RegionMap::ranges_mut, |_| 1)?);
         self.zero_bytes(offset..inner.start, task);
         self.zero_bytes(inner.end..end, task);
         // The range stays part of the file, so the write protections of a userfaultfd handler stay
@@ -212,21 +206,10 @@ impl<P: Platform> HugeFile<P> {
         Ok(())
     }
 
-    fn set_size(&self, size: u64) {
-        // Under the cache's lock, under which pages are inserted below the size only.
-        let _cache = self.cache.lock();
-        // Release: pairs with the Acquire in `size`.
-        self.size.store(size, core::sync::atomic::Ordering::Release);
-    }
-
-    fn next_page(&self, offsets: &Range<u64>) -> Option<u64> {
-        self.cache.lock().next_from(offsets.start, offsets.end)
-    }
-
     /// Removes one page from the file and from every mapping. True if there was one.
     fn remove_page(&self, index: u64, task: &mut Task<P>) -> bool {
         let early = (!P::Protocol::keeps(Step::MutexFirst)).then(|| self.i_mmap_write(task));
-        let mutex = self.hugetlb.fault_mutex(task, self.id, index);
+        let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
         drop(early);
         self.unmap_page(index, Zap::All, task);
         let removed = self.evict(index);
@@ -236,13 +219,13 @@ impl<P: Platform> HugeFile<P> {
 
     /// Removes one page, and its reservation.
     fn punch_page(&self, index: u64, task: &mut Task<P>) -> Result<(), FileError> {
-        let mutex = self.hugetlb.fault_mutex(task, self.id, index);
+        let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
         self.unmap_page(index, Zap::Pages, task);
         // The page is freed without its reservation, so the map must forget the offset before the
         // fault mutex is released. A fault that still found the offset there would take a page that
         // is reserved for somebody else. Without memory to note that, this page and those behind it
         // stay.
-        unlist::<P>(&self.reservations, index)?;
+        unlist::<P>(self.reservations(), index)?;
         self.evict(index);
         drop(mutex);
         Ok(())
@@ -259,7 +242,7 @@ impl<P: Platform> HugeFile<P> {
             if round == ROUNDS {
                 // Each entry holds a reference to its page, so the page is not freed while it is
                 // mapped.
-                self.hugetlb.platform().trace(Event::StillMapped { frame: page.frame() });
+                self.hugetlb().platform().trace(Event::StillMapped { frame: page.frame() });
                 break;
             }
             drop(page);
@@ -278,15 +261,15 @@ impl<P: Platform> HugeFile<P> {
     /// Fills a byte range with zeroes where there are pages. Takes the fault mutex of each, which
     /// migration holds too.
     fn zero_bytes(&self, range: Range<u64>, task: &mut Task<P>) {
-        let size = self.size_class;
+        let size = self.size_class();
         let mut at = range.start;
         while at < range.end {
             let next = (size.round_down(at) + size.bytes()).min(range.end);
-            let mutex = self.hugetlb.fault_mutex(task, self.id, at >> size.shift());
+            let mutex = self.hugetlb().fault_mutex(task, self.id(), at >> size.shift());
             if let Some(page) = self.find_page(at >> size.shift()) {
                 // SAFETY: the page is held, and `next` is not beyond its end.
                 unsafe {
-                    self.hugetlb.platform().clear_huge(page.frame(), at & (size.bytes() - 1), next - at);
+                    self.hugetlb().platform().clear_huge(page.frame(), at & (size.bytes() - 1), next - at);
                 };
             }
             drop(mutex);

@@ -2,8 +2,9 @@
 
 use core::ops::Range;
 
-use super::{MapError, MmapWriteGuard, align_error};
+use super::{MmapWriteGuard, align_error};
 use crate::addr::{HugeSize, VirtAddr};
+use crate::error::MapError;
 use crate::file::{IMmapWriteGuard, Room};
 use crate::gather::Gather;
 use crate::platform::{Platform, Protocol, Step};
@@ -21,7 +22,7 @@ struct Cut<P: Platform> {
 }
 
 /// The splits after which no VMA reaches across either end of a range. All memory for them is allocated.
-pub(super) struct Split<P: Platform> {
+pub(crate) struct Split<P: Platform> {
     cuts: [Option<Cut<P>>; 2],
 }
 
@@ -29,7 +30,7 @@ impl<P: Platform> Split<P> {
     /// Prepares the split at both ends of `range`. Changes nothing.
     ///
     /// Linux: `hugetlb_vm_op_split()` in mm/hugetlb.c for what is refused.
-    pub(super) fn at_ends(
+    pub(crate) fn at_ends(
         mmap: &mut MmapWriteGuard<'_, P>,
         range: &Range<VirtAddr>,
         task: &mut Task<P>,
@@ -68,7 +69,7 @@ impl<P: Platform> Split<P> {
     }
 
     /// Carries the split out.
-    pub(super) fn apply(self, mmap: &mut MmapWriteGuard<'_, P>, task: &mut Task<P>) {
+    pub(crate) fn apply(self, mmap: &mut MmapWriteGuard<'_, P>, task: &mut Task<P>) {
         for mut cut in self.cuts.into_iter().flatten() {
             if !P::Protocol::keeps(Step::ExchangeUnderIMmap)
                 && let Some(mut locked) = VmaWriteGuard::lock(mmap, &cut.old, task)

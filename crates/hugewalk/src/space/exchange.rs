@@ -3,10 +3,10 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::MmapWriteGuard;
 use super::split::Split;
-use super::{MapError, MmapWriteGuard};
 use crate::addr::VirtAddr;
-use crate::error::OutOfMemory;
+use crate::error::{MapError, OutOfMemory};
 use crate::gather::Gather;
 use crate::platform::{Platform, Protocol, Step};
 use crate::sync::{Arc, try_push};

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::addr::VirtAddr;
+use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use crate::arch::Level;
 use crate::gather::Gather;
 use crate::platform::Platform;
@@ -10,8 +10,6 @@ use crate::share::{OwnTable, lock_own_table};
 use crate::table::{LockedSlot, index_of};
 use crate::task::Task;
 use crate::vma::VmaWriteGuard;
-
-use super::unmap::by_table;
 
 /// Calls `work` for each entry of a range of a VMA, also for empty ones, with its table locked. A table
 /// that others use too is unshared instead; its entries belong to the others and stay as they are. Where
@@ -47,4 +45,22 @@ pub(crate) fn each_own_entry<P: Platform>(
             }
         }
     }
+}
+
+/// A range cut at the boundaries of the tables that hold its leaves.
+pub(crate) fn by_table(range: Range<VirtAddr>, size: HugeSize) -> impl Iterator<Item = Range<VirtAddr>> {
+    let span = match size {
+        HugeSize::Size2M => PUD_SIZE,
+        HugeSize::Size1G => Level::P4d.entry_size(),
+    };
+    let mut next = range.start;
+    core::iter::from_fn(move || {
+        let start = next;
+        if start >= range.end {
+            return None;
+        }
+        let boundary = VirtAddr::new((start.as_u64() & !(span - 1)).saturating_add(span));
+        next = boundary.min(range.end);
+        Some(start..next)
+    })
 }

@@ -1,6 +1,23 @@
-//! Errors that more than one module returns. An error of one operation is defined beside that operation.
+//! Errors. They name addresses, sizes and numbers, and nothing of the operations that return them.
+//!
+//! So errors of an upper floor can be part of those of a lower one: a mapping that is populated may fail as a fault does.
+//! Each is known by the path of its operation too, such as [`mm::MapError`](crate::mm::MapError).
+
+mod fault;
+mod file;
+mod gup;
+mod map;
+mod no_page;
+mod page;
 
 use thiserror::Error;
+
+pub use self::fault::FaultError;
+pub use self::file::FileError;
+pub use self::gup::{GupError, NotPinnedForWriting, TransferError};
+pub use self::map::MapError;
+pub use self::no_page::{NoPage, PoolEmpty, SubPoolFull};
+pub use self::page::PageError;
 
 /// There was no memory for the engine's own records or for a page table. Nothing was changed.
 ///

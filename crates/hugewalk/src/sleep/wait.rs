@@ -16,24 +16,10 @@
 
 use alloc::vec::Vec;
 
-use super::{Arc, SpinLock, lock_with_room};
 use crate::error::OutOfMemory;
 use crate::platform::{Platform, Protocol, Step};
+use crate::sync::{Arc, Parker, SpinLock, lock_with_room};
 use crate::task::Task;
-
-/// The place where one task sleeps, with a token that is present or not, as in `std::thread::park`.
-///
-/// # Safety
-///
-/// What a task did before `unpark` is visible to the task that `park` returns to because of it.
-pub unsafe trait Parker: Send + Sync + 'static {
-    /// A place without a token.
-    fn new() -> Self;
-    /// Takes the token; sleeps until there is one. May return without one (a spurious wake-up).
-    fn park(&self);
-    /// Makes the token present. Does not sleep; it is called with spinning locks held.
-    fn unpark(&self);
-}
 
 /// Tasks that wait for the same kind of thing, each with a key that says which. Linux: `wait_queue_head_t`.
 pub struct WaitQueue<P: Platform, K = ()> {
@@ -94,7 +80,7 @@ impl<P: Platform, K> WaitQueue<P, K> {
     ///
     /// ```compile_fail,E0624
     /// # use core::cell::RefCell;
-    /// # use hugewalk::{Task, platform::Platform, sync::WaitQueue};
+    /// # use hugewalk::{Task, platform::Platform, sleep::WaitQueue};
     /// # fn f<P: Platform>(queue: &WaitQueue<P, u64>, task: &RefCell<&mut Task<P>>) {
     /// queue.wake(|_| {
     ///     task.borrow_mut().synchronize();

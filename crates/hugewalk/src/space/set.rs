@@ -17,9 +17,9 @@ use crate::vma::Vma;
 pub(crate) struct VmaSet<P: Platform> {
     vmas: Vec<Arc<Vma<P>>>,
     /// The address space has exited: no mapping can be made any more.
-    pub(super) exited: bool,
+    pub(crate) exited: bool,
     /// New mappings are faulted in at once. Linux: `VM_LOCKED` in `def_flags`.
-    pub(super) locks_new: bool,
+    pub(crate) locks_new: bool,
 }
 
 impl<P: Platform> VmaSet<P> {

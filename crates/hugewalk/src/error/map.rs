@@ -2,13 +2,8 @@
 
 use thiserror::Error;
 
+use super::{Errno, FaultError, FileError, GupError, NoPage, OutOfMemory, PageError, WrongSystem};
 use crate::addr::{HugeSize, VirtAddr};
-use crate::error::{Errno, OutOfMemory, WrongSystem};
-use crate::fault::FaultError;
-use crate::file::FileError;
-use crate::gup::GupError;
-use crate::reserve::NoPage;
-use crate::rmap::PageError;
 
 /// Why an operation on an address space failed. Unless the variant says otherwise, nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

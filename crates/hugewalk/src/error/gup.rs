@@ -2,9 +2,8 @@
 
 use thiserror::Error;
 
+use super::{Errno, FaultError, OutOfMemory, WrongSystem};
 use crate::addr::{HugeSize, VirtAddr};
-use crate::error::{Errno, OutOfMemory, WrongSystem};
-use crate::fault::FaultError;
 
 /// Why get_user_pages failed. Nothing was changed, except that pages may have been faulted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

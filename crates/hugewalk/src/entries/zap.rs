@@ -1,0 +1,124 @@
+//! Clearing entries, and giving up what they stood for.
+
+use core::ops::Range;
+
+use super::each_own_entry;
+use crate::addr::{HugeFrame, HugeSize, VirtAddr};
+use crate::arch::{Entry, LeafFlags};
+use crate::gather::Gather;
+use crate::platform::Platform;
+use crate::reserve::PrivateReserve;
+use crate::root::Mm;
+use crate::sync::Arc;
+use crate::task::Task;
+use crate::vma::{Vma, VmaWriteGuard};
+
+/// Which entries to clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Zap {
+    /// All. Linux: `ZAP_FLAG_DROP_MARKER`.
+    All,
+    /// All, except that write protections of userfaultfd are remembered.
+    Pages,
+    /// Those that stand for this page; write protections are remembered.
+    Page(HugeFrame),
+}
+
+impl Zap {
+    fn wants(self, entry: Entry) -> bool {
+        match self {
+            Self::All => true,
+            Self::Pages => entry != Entry::Marker,
+            Self::Page(frame) => entry.page() == Some(frame),
+        }
+    }
+
+    /// What stays where an entry was.
+    fn trace_of(self, entry: Entry) -> Entry {
+        let protected = match entry {
+            Entry::Leaf(leaf) => leaf.flags.contains(LeafFlags::UFFD_WP),
+            Entry::Migration(migration) => migration.uffd_wp,
+            Entry::None | Entry::Table(_) | Entry::Hwpoison(_) | Entry::Marker => false,
+        };
+        if protected && self != Self::All { Entry::Marker } else { Entry::None }
+    }
+}
+
+/// Clears the entries of a range of a VMA that `zap` wants. A table that is shared with others is unshared
+/// as a whole. Returns how many of the cleared entries stood for pages.
+///
+/// Holds: the VMA lock in write, and `i_mmap` in write (by `gather`). Takes table locks. Does not sleep.
+///
+/// Flushes, and putting the pages, are left to `gather`.
+///
+/// Linux: `__unmap_hugepage_range()` in mm/hugetlb.c.
+pub(crate) fn zap_range<P: Platform>(
+    vma_lock: &mut VmaWriteGuard<'_, P>,
+    range: Range<VirtAddr>,
+    zap: Zap,
+    gather: &mut Gather<'_, P>,
+    task: &Task<P>,
+) -> u64 {
+    let vma = vma_lock.vma();
+    let mm: &Mm<P> = vma.mm();
+    let mut cleared = 0;
+    let size = vma.size();
+    each_own_entry(vma_lock, range, gather, task, |locked, address, gather| {
+        let here = locked.raw();
+        if here.is_none() || !zap.wants(here.decode()) {
+            return;
+        }
+        if matches!(zap, Zap::Page(_)) {
+            // Set before the entry is empty: a fault that finds it empty must not take it for a page that
+            // was never touched.
+            vma.set_robbed();
+        }
+        let before = locked.replace(|entry| zap.trace_of(entry));
+        cleared += u64::from(match (before, reservation_of(vma, before)) {
+            (Entry::Leaf(leaf), Some(reserve)) => {
+                mm.sub_resident(size);
+                gather.unmapped_reserved(address, leaf.frame, reserve);
+                true
+            }
+            _ => drop_entry(mm, size, address, before, gather),
+        });
+    });
+    cleared
+}
+
+/// The reservation that an entry's page goes back to when it is unmapped: that of the private mapping, if
+/// it has one and the page is a private page and not the file's. `None` while there are surplus pages,
+/// which are freed first of all.
+///
+/// Linux: `__unmap_hugepage_range()` in mm/hugetlb.c, from 6.12 on.
+fn reservation_of<P: Platform>(vma: &Vma<P>, entry: Entry) -> Option<&Arc<PrivateReserve<P>>> {
+    let hugetlb = vma.mm().hugetlb();
+    let reserve = vma.reserve()?;
+    let is_own = matches!(entry, Entry::Leaf(leaf) if hugetlb.page(leaf.frame).is_anon());
+    (is_own && hugetlb.pool(vma.size()).counters().surplus == 0).then_some(reserve)
+}
+
+/// Gives up what an entry stood for. The entry has been taken out of its table, which is still locked.
+/// Returns true if it stood for a page.
+pub(crate) fn drop_entry<P: Platform>(
+    mm: &Mm<P>,
+    size: HugeSize,
+    address: VirtAddr,
+    entry: Entry,
+    gather: &mut Gather<'_, P>,
+) -> bool {
+    match entry {
+        Entry::Leaf(leaf) => {
+            mm.sub_resident(size);
+            gather.unmapped(address, leaf.frame);
+            true
+        }
+        // Counted, so that the migration knows when the last one is gone. It holds no reference.
+        Entry::Migration(migration) => {
+            mm.hugetlb().page(migration.frame).remove_migration();
+            true
+        }
+        // These hold nothing: a marker, or the trace of a page that is gone.
+        Entry::None | Entry::Table(_) | Entry::Hwpoison(_) | Entry::Marker => false,
+    }
+}

@@ -1,0 +1,42 @@
+//! Why there is no page.
+
+use thiserror::Error;
+
+use super::OutOfMemory;
+
+/// Why no page could be taken, or none reserved. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NoPage {
+    /// No memory for bookkeeping.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+    /// The pool has too few pages without a reservation.
+    #[error(transparent)]
+    PoolEmpty(#[from] PoolEmpty),
+    /// The mount's maximum is reached.
+    #[error(transparent)]
+    SubPoolFull(SubPoolFull),
+}
+
+/// The pool has fewer pages without a reservation than were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{asked} huge pages asked for, {available} available")]
+pub struct PoolEmpty {
+    /// Pages asked for, besides those that the caller has reservations for.
+    pub asked: u64,
+    /// Pages that were free and not reserved at that moment.
+    pub available: u64,
+}
+
+/// The mount has fewer pages left than were asked for: its `size` is reached.
+///
+/// Linux: `-ENOMEM` of `hugepage_subpool_get_pages()` in mm/hugetlb.c, which becomes ENOMEM in mmap and ENOSPC or
+/// SIGBUS at a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{asked} huge pages asked for, but the mount has {left} left")]
+pub struct SubPoolFull {
+    /// Huge pages asked for.
+    pub asked: u64,
+    /// Huge pages that the mount had left.
+    pub left: u64,
+}
