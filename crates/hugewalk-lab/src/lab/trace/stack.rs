@@ -90,7 +90,7 @@ fn in_repository(file: &str) -> Option<String> {
 /// The engine but for its words and locks as such; of the lab, what a scenario is made of.
 fn is_of_interest(file: &str) -> bool {
     match file.strip_prefix("crates/hugewalk/src/") {
-        Some(file) => !["sync/", "rcu/", "table/mod.rs"].iter().any(|part| file.starts_with(part)),
+        Some(file) => !["sync/", "sleep/", "rcu/", "table/mod.rs"].iter().any(|part| file.starts_with(part)),
         None => file.contains("/src/scenario/") || file.ends_with("/cpu.rs") || file.ends_with("/walker.rs"),
     }
 }
