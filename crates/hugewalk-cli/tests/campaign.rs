@@ -336,7 +336,7 @@ fn a_checkpoint_that_does_not_belong_is_refused_and_stays_as_it_is() {
     fs::write(at("cut"), &kept[..kept.len() / 2]).expect("written");
     fs::write(at("empty"), "").expect("written");
     fs::write(at("bytes"), b"\xff\xfe").expect("written");
-    fs::write(at("newer"), changed("campaign/1", "campaign/2")).expect("written");
+    fs::write(at("newer"), changed("campaign/2", "campaign/3")).expect("written");
     fs::write(at("version"), changed(env!("CARGO_PKG_VERSION"), "99.0.0")).expect("written");
     fs::write(at("stray"), changed("\"done\":{\"0\"", "\"done\":{\"7\"")).expect("written");
     fs::write(at("shard"), changed("\"number\":1", "\"number\":0")).expect("written");

@@ -26,7 +26,7 @@ fn json(arguments: &str) -> Value {
 #[test]
 fn a_verdict_says_which_protocols_race_and_how_far_was_looked() {
     let report = json("S1 S8");
-    assert_eq!((&report["schema"], &report["unexpected"]), (&"hugewalk-check/1".into(), &0.into()));
+    assert_eq!((&report["schema"], &report["unexpected"]), (&"hugewalk-check/2".into(), &0.into()));
     let verdict = |scenario: &str, protocol: &str| {
         let all = report["verdicts"].as_array().expect("a list");
         let fits = |verdict: &&Value| verdict["scenario"] == scenario && verdict["protocol"] == protocol;
@@ -72,6 +72,25 @@ fn fail_fast_stops_at_the_first_verdict_that_is_not_as_expected() {
     // Where all is as expected, nothing stops it.
     let good = json("S1 S2 --protocol legacy --jobs 1 --fail-fast");
     assert_eq!((verdicts(&good), &good["unexpected"]), (2, &0.into()));
+}
+
+#[test]
+fn a_verdict_whose_limit_came_first_is_incomplete_and_not_as_expected() {
+    let ran = check("S1 --protocol hugewalk --executions 10");
+    assert_eq!(ran.code, Some(1), "{}", ran.text);
+    for wanted in ["incomplete: safe with up to ", "incomplete, where safe is expected", "--executions N"] {
+        assert!(ran.text.contains(wanted), "{wanted}: {}", ran.text);
+    }
+    let report = json("S1 S8 --protocol hugewalk --executions 10");
+    let verdict = &report["verdicts"][0];
+    assert_eq!((&verdict["verdict"], &verdict["as_expected"]), (&"incomplete".into(), &false.into()));
+    assert_eq!((&report["incomplete"], &report["unexpected"]), (&1.into(), &1.into()));
+    // A bound that was asked for, and kept to, is no limit that came first.
+    assert_eq!(json("S1 --protocol hugewalk --preemptions 1")["verdicts"][0]["verdict"], "safe");
+    // Of a protocol that was changed nobody has said what to expect.
+    let ran = check("S1 --protocol hugewalk --without flush --executions 10");
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    assert!(ran.text.contains("1 verdict is incomplete"), "{}", ran.text);
 }
 
 /// Chance may miss a race. That says nothing, and nothing is said.
@@ -264,7 +283,7 @@ fn every_wish_that_cannot_be_fulfilled_gets_one_line_and_exit_code_2() {
         ("S6", "no scenario is called `S6`, did you mean 'S6/*'?"),
         ("--seed 4", "the following required arguments were not provided: <--random <N>|--pct <N>>"),
         ("--random 5 --changes 3", "the argument '--random <N>' cannot be used with '--changes <N>'"),
-        ("--random 5 --seconds 3", "the argument '--random <N>' cannot be used with '--seconds <SECONDS>'"),
+        ("--seconds 3", "unexpected argument '--seconds' found"),
         ("--pct 5 --executions 3", "the argument '--pct <N>' cannot be used with '--executions <N>'"),
         (
             "S1 --protocol rfc --replay A1 --jobs 2",

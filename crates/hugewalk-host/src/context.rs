@@ -214,6 +214,8 @@ mod tests {
     use crate::config::HostConfig;
     use core::sync::atomic::AtomicBool;
     use std::sync::Barrier;
+    use std::sync::mpsc::{channel, sync_channel};
+    use std::time::Duration;
 
     fn hosts() -> [Host; 2] {
         let config = HostConfig::new().huge_bytes(0).max_tables(1);
@@ -283,29 +285,82 @@ mod tests {
         }
     }
 
-    /// That the test above can fail. `ci/release.sh` runs it.
+    /// A platform that does something whenever somebody passes a barrier.
+    struct Looks {
+        light: Box<dyn Fn() + Send + Sync>,
+        heavy: Box<dyn Fn() + Send + Sync>,
+    }
+    // SAFETY: these are no barriers. Where two threads are at work below, channels order them.
+    unsafe impl Barriers for Looks {
+        type Word = AtomicU64;
+        type SpinLock = SpinLock;
+        fn light(&self) {
+            (self.light)();
+        }
+        fn heavy(&self) {
+            (self.heavy)();
+        }
+        unsafe fn pause(&self) {}
+    }
+
+    fn kept() -> &'static MmContext {
+        Box::leak(Box::new(MmContext::new()))
+    }
+
+    /// That processors exchange a store and a load, and barriers prevent it, is seen where barriers are tested. Here is what
+    /// they stand between.
     #[test]
-    #[cfg_attr(debug_assertions, ignore = "a store and a load that lie far apart are seldom exchanged")]
-    fn the_stress_test_finds_a_flush_without_its_barrier() {
-        struct LightOnly;
-        // SAFETY: not kept, and that is the point; the test shares nothing but atomics.
-        unsafe impl Barriers for LightOnly {
-            type Word = AtomicU64;
-            type SpinLock = SpinLock;
-            fn light(&self) {
-                core::sync::atomic::compiler_fence(Ordering::SeqCst);
-            }
-            fn heavy(&self) {
-                core::sync::atomic::compiler_fence(Ordering::SeqCst);
-            }
-            unsafe fn pause(&self) {}
+    fn an_access_is_marked_before_its_barrier_and_reads_the_generation_after_it() {
+        let context = kept();
+        let light = || {
+            let is_inside = |mark: &Arc<Mark>| mark.sequence.load(Ordering::Relaxed) % 2 == 1;
+            assert!(context.marks.lock().iter().all(is_inside), "not marked yet");
+            context.generation.fetch_add(1, Ordering::Relaxed);
+        };
+        let looks = Looks { light: Box::new(light), heavy: Box::new(|| unreachable!("nobody flushes")) };
+        let mut attachment = context.attach().unwrap();
+        for _ in 0..3 {
+            let before = context.generation();
+            assert_eq!(attachment.enter(context, &looks).generation(), before + 1);
         }
-        if thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
-            return eprintln!("one processor sees its own stores in order: nothing to find");
-        }
-        // The two must be running at the same time, and where they sit matters. Beside other work that may take a few tries;
-        // one is enough where there is none.
-        assert!((0..60).any(|_| late_stores(&LightOnly, 1, 0, 300_000) != 0));
+        context.detach(&attachment);
+    }
+
+    #[test]
+    fn a_flush_counts_up_before_its_barrier_and_reads_the_marks_after_it() {
+        let [host, _] = hosts();
+        let (context, over) = (kept(), AtomicBool::new(false));
+        let (there, is_there) = channel();
+        let (begin, begins) = sync_channel(0);
+        let (begun, has_begun) = channel();
+        let (returned, has_returned) = channel();
+        thread::scope(|scope| {
+            let over = &over;
+            scope.spawn(move || {
+                let mut attachment = context.attach().unwrap();
+                there.send(()).unwrap();
+                begins.recv().unwrap();
+                let access = attachment.enter(context, &host);
+                begun.send(()).unwrap();
+                // A flush that has not seen this access returns now, and says so.
+                let _ = has_returned.recv_timeout(Duration::from_millis(50));
+                over.store(true, Ordering::Release);
+                drop(access);
+                context.detach(&attachment);
+            });
+            is_there.recv().unwrap();
+            let (before, has_begun) = (context.generation(), std::sync::Mutex::new(has_begun));
+            let heavy = move || {
+                assert_eq!(context.generation(), before + 1, "not counted up yet");
+                begin.send(()).unwrap();
+                has_begun.lock().unwrap().recv().unwrap();
+            };
+            let looks = Looks { light: Box::new(|| unreachable!("no access")), heavy: Box::new(heavy) };
+            context.flush(&looks);
+            let waited = over.load(Ordering::Acquire);
+            let _ = returned.send(());
+            assert!(waited, "the flush did not wait for an access that began at its barrier");
+        });
     }
 
     #[test]
@@ -318,7 +373,7 @@ mod tests {
                     let mut attachment = context.attach().unwrap();
                     let access = attachment.enter(&context, &host);
                     entered.wait();
-                    thread::sleep(std::time::Duration::from_millis(20));
+                    thread::sleep(Duration::from_millis(20));
                     assert!(!flushed.load(Ordering::Acquire));
                     drop(access);
                     context.detach(&attachment);

@@ -105,12 +105,7 @@ mod tests {
     /// What is found, and in how many runs, does not depend on how a run comes to where it parts from the one before.
     #[test]
     fn runs_that_are_set_back_are_those_that_are_started_anew() {
-        let options = Options {
-            executions: 1_000,
-            shortening: 1_000,
-            time: std::time::Duration::from_secs(600),
-            ..Options::default()
-        };
+        let options = Options { executions: 1_000, shortening: 1_000, ..Options::default() };
         let mut compared = 0;
         for scenario in scenario::all() {
             for settings in [Settings::RFC, Settings::VMA_LOCK, Settings::HUGEWALK] {

@@ -111,7 +111,7 @@ const DROPPED: Scenario = Scenario {
 
 #[test]
 fn a_dropped_process_is_taken_down_beside_walks_in_its_tables() {
-    let options = Options { time: std::time::Duration::from_secs(300), shortening: 0, ..Options::default() };
+    let options = Options { shortening: 0, ..Options::default() };
     for scenario in [TAKEN_DOWN, SHARED, DROPPED] {
         let verdict = check(&scenario, Settings::HUGEWALK, &options);
         println!("{verdict}");

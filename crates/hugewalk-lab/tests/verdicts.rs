@@ -10,14 +10,12 @@ use hugewalk_lab::{Verdict, check, replay, scenario};
 static ALLOCATOR: hugewalk_lab::Allocator = unsafe { hugewalk_lab::Allocator::new() };
 
 fn verdict(id: &str, settings: Settings) -> Verdict {
-    let options = Options { time: std::time::Duration::from_secs(600), ..Options::default() };
-    check(scenario::named(id).expect("a scenario"), settings, &options)
+    check(scenario::named(id).expect("a scenario"), settings, &Options::default())
 }
 
 /// As [`verdict`], with whatever counterexample comes first.
 fn quick_verdict(id: &str, settings: Settings) -> Verdict {
-    let time = std::time::Duration::from_secs(600);
-    let options = Options { time, shortening: 0, ..Options::default() };
+    let options = Options { shortening: 0, ..Options::default() };
     check(scenario::named(id).expect("a scenario"), settings, &options)
 }
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::args::{Format, seconds};
+use crate::args::Format;
 
 /// What has nothing to do with a single schedule.
-const OTHER_THAN_REPLAY: [&str; 11] = [
+const OTHER_THAN_REPLAY: [&str; 10] = [
     "fail_fast",
     "random",
     "pct",
@@ -15,7 +15,6 @@ const OTHER_THAN_REPLAY: [&str; 11] = [
     "checkpoint",
     "preemptions",
     "executions",
-    "seconds",
     "changes",
     "seed",
     "jobs",
@@ -25,8 +24,6 @@ const OTHER_THAN_LIST: [&str; 6] = ["scenarios", "protocol", "without", "freed_a
 
 /// `--executions` where nothing is said.
 pub(super) const EXECUTIONS: u64 = 5_000_000;
-/// `--seconds` where nothing is said.
-pub(super) const SECONDS: f64 = 60.0;
 
 /// `hugewalk check`
 #[derive(Debug, Args)]
@@ -96,10 +93,6 @@ pub struct EffortArgs {
     /// Limit on executions per stage of a case
     #[arg(long, value_name = "N", default_value_t = EXECUTIONS, allow_negative_numbers = true, conflicts_with_all = ["random", "pct"], value_parser = clap::value_parser!(u64).range(1..))]
     pub executions: u64,
-
-    /// Time limit per case
-    #[arg(long, value_name = "SECONDS", default_value_t = SECONDS, allow_negative_numbers = true, conflicts_with_all = ["random", "pct"], value_parser = seconds)]
-    pub seconds: f64,
 
     /// Sample N random schedules of each case instead
     #[arg(long, value_name = "N", group = "by_chance", allow_negative_numbers = true, conflicts_with_all = ["pct", "preemptions", "changes"], value_parser = clap::value_parser!(u64).range(1..))]

@@ -13,7 +13,7 @@ use super::plan::{Shard, units};
 use super::select::Selection;
 
 /// The name of the schema of [`Campaign`].
-const SCHEMA: &str = "hugewalk-check-campaign/1";
+const SCHEMA: &str = "hugewalk-check-campaign/2";
 
 /// What a check has taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -138,21 +138,20 @@ impl Campaign {
 /// The options, each under its name on the command line; empty if it was not given. All lists have the same names.
 fn words(options: &Options) -> Vec<(&'static str, String)> {
     let list = |names: &[String]| names.join(" ");
-    let (mut preemptions, mut most) = (String::new(), [String::new(), String::new()]);
+    let (mut preemptions, mut most) = (String::new(), String::new());
     let (mut random, mut pct, mut changes, mut seed) = Default::default();
     match options.effort {
-        Effort::Exhaustive { preemptions: bound, unbounded, executions, seconds } => {
+        Effort::Exhaustive { preemptions: bound, unbounded, executions } => {
             if !unbounded {
                 preemptions = bound.to_string();
             }
-            most = [executions.to_string(), seconds.to_string()];
+            most = executions.to_string();
         }
         Effort::Random { runs, seed: from } => (random, seed) = (runs.to_string(), from.to_string()),
         Effort::Pct { runs, changes: places, seed: from } => {
             (pct, changes, seed) = (runs.to_string(), places.to_string(), from.to_string());
         }
     }
-    let [executions, seconds] = most;
     vec![
         ("the scenarios", list(&options.scenarios)),
         ("the protocols", list(&options.protocols)),
@@ -163,8 +162,7 @@ fn words(options: &Options) -> Vec<(&'static str, String)> {
         ("--changes", changes),
         ("--seed", seed),
         ("--preemptions", preemptions),
-        ("--executions", executions),
-        ("--seconds", seconds),
+        ("--executions", most),
     ]
 }
 

@@ -154,7 +154,7 @@ fn explore(
             let case = &cases[units[number].case];
             bar.set_message(format!("{} under {}", case.scenario.id, case.settings.name));
             bar.inc(1);
-            let stop = fail_fast && is_unexpected(case, &outcome, effort.is_by_chance());
+            let stop = fail_fast && is_unexpected(case, &outcome, &effort);
             campaign.done.insert(number, outcome);
             keeper.advance(campaign)?;
             Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -190,14 +190,13 @@ fn document(
             None => outcome.clone(),
         });
     }
-    let by_chance = campaign.options.effort.is_by_chance();
     let verdicts: Vec<Verdict> = selection
         .cases
         .iter()
         .zip(outcomes)
         // What belongs to another part of the campaign is not there.
         .filter(|(case, outcome)| outcome.is_some() || case.does_not_apply().is_some())
-        .map(|(case, outcome)| verdict(case, outcome, by_chance))
+        .map(|(case, outcome)| verdict(case, outcome, &campaign.options.effort))
         .collect();
     Document {
         schema: SCHEMA,
@@ -206,6 +205,7 @@ fn document(
         scenarios: selection.scenarios.iter().map(|&scenario| ScenarioLine::from(scenario)).collect(),
         command: campaign.options.command(),
         not_met: verdicts.iter().filter(|verdict| verdict.is_known_and_not_met()).count(),
+        incomplete: verdicts.iter().filter(|verdict| verdict.verdict == Kind::Incomplete).count(),
         unexpected: verdicts.iter().filter(|verdict| verdict.as_expected == Some(false)).count(),
         executions: campaign.done.values().map(|outcome| outcome.explored.executions).sum(),
         replayed: false,
@@ -218,7 +218,7 @@ fn document(
 }
 
 /// What was found of a case, and what was expected.
-fn judged(case: &Case, outcome: Option<&Outcome>, by_chance: bool) -> (Kind, Option<Kind>) {
+fn judged(case: &Case, outcome: Option<&Outcome>, effort: &Effort) -> (Kind, Option<Kind>) {
     use hugewalk_lab::scenario::Expected;
     let expected = case.expected.map(|expected| match expected {
         Expected::Race => Kind::Race,
@@ -229,20 +229,21 @@ fn judged(case: &Case, outcome: Option<&Outcome>, by_chance: bool) -> (Kind, Opt
         None => Kind::DoesNotApply,
         Some(outcome) if outcome.race.is_some() => Kind::Race,
         // Random schedules that meet nothing show nothing: safe is what every interleaving has been explored of.
-        Some(_) if by_chance && expected != Some(Kind::Safe) => Kind::NotMet,
+        Some(_) if effort.is_by_chance() && expected != Some(Kind::Safe) => Kind::NotMet,
+        Some(outcome) if effort.is_left_short_by(outcome.explored.coverage) => Kind::Incomplete,
         Some(_) => Kind::Safe,
     };
     (verdict, expected)
 }
 
 /// Does what was found differ from what was expected? If schedules by chance met nothing, nobody knows.
-fn is_unexpected(case: &Case, outcome: &Outcome, by_chance: bool) -> bool {
-    let (verdict, expected) = judged(case, Some(outcome), by_chance);
+fn is_unexpected(case: &Case, outcome: &Outcome, effort: &Effort) -> bool {
+    let (verdict, expected) = judged(case, Some(outcome), effort);
     verdict != Kind::NotMet && expected.is_some_and(|expected| expected != verdict)
 }
 
-fn verdict(case: &Case, outcome: Option<Outcome>, by_chance: bool) -> Verdict {
-    let (verdict, expected) = judged(case, outcome.as_ref(), by_chance);
+fn verdict(case: &Case, outcome: Option<Outcome>, effort: &Effort) -> Verdict {
+    let (verdict, expected) = judged(case, outcome.as_ref(), effort);
     let race = outcome.as_ref().and_then(|outcome| outcome.race.clone());
     let story = race.as_ref().and_then(|race| told(case, &race.schedule));
     Verdict {
@@ -396,6 +397,7 @@ fn replayed(
         options,
         unexpected: 0,
         not_met: 0,
+        incomplete: 0,
         executions: 1,
         replayed: true,
         milliseconds: 0,

@@ -9,12 +9,12 @@ use hugewalk_lab::story::Story;
 use hugewalk_lab::{explore, scenario};
 use serde::{Deserialize, Serialize};
 
-use super::args::{EXECUTIONS, SECONDS};
+use super::args::EXECUTIONS;
 use super::campaign::Missing;
 use super::glossary;
 
 /// The name of the schema of [`Document`].
-pub const SCHEMA: &str = "hugewalk-check/1";
+pub const SCHEMA: &str = "hugewalk-check/2";
 
 /// The name of the schema of [`Names`].
 pub const LIST_SCHEMA: &str = "hugewalk-check-list/1";
@@ -38,6 +38,8 @@ pub struct Document {
     pub unexpected: usize,
     /// How many races are known, and were not met by chance.
     pub not_met: usize,
+    /// How many verdicts are incomplete.
+    pub incomplete: usize,
     /// Runs of all cases together.
     pub executions: u64,
     /// Whether it is one schedule, run again.
@@ -75,15 +77,12 @@ impl Options {
         let mut command = self.of_cases();
         let mut add = |name: &str, value: &str| command += &format!(" {name} {value}");
         match self.effort {
-            Effort::Exhaustive { preemptions, unbounded, executions, seconds } => {
+            Effort::Exhaustive { preemptions, unbounded, executions } => {
                 if !unbounded {
                     add("--preemptions", &preemptions.to_string());
                 }
                 if executions != EXECUTIONS {
                     add("--executions", &executions.to_string());
-                }
-                if seconds != SECONDS {
-                    add("--seconds", &seconds.to_string());
                 }
             }
             Effort::Random { runs, seed } => {
@@ -132,8 +131,6 @@ pub enum Effort {
         unbounded: bool,
         /// Most executions of each stage.
         executions: u64,
-        /// Most seconds of each case.
-        seconds: f64,
     },
     /// Schedules by plain chance.
     Random {
@@ -157,6 +154,16 @@ impl Effort {
     /// Are schedules thrown dice for?
     pub(super) fn is_by_chance(&self) -> bool {
         !matches!(self, Self::Exhaustive { .. })
+    }
+
+    /// Were not all schedules explored that it asks for?
+    pub(super) fn is_left_short_by(&self, coverage: Coverage) -> bool {
+        let Self::Exhaustive { preemptions, unbounded, .. } = *self else { return false };
+        match coverage {
+            Coverage::Everything | Coverage::UpToTheRace => false,
+            Coverage::Preemptions(most) => unbounded || most < preemptions,
+            Coverage::Some => true,
+        }
     }
 }
 
@@ -234,8 +241,10 @@ impl Names {
 pub enum Kind {
     /// A schedule was found that goes wrong.
     Race,
-    /// None was found.
+    /// None was found, in all schedules that were asked for.
     Safe,
+    /// None was found, and the limit on executions came before all schedules that were asked for had been explored.
+    Incomplete,
     /// Random schedules met no race. That does not exclude one.
     NotMet,
     /// The scenario says nothing about the protocol.

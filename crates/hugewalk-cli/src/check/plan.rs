@@ -1,7 +1,5 @@
 //! The work of a check: units that can be done in any order, anywhere.
 
-use std::time::Duration;
-
 use hugewalk_lab::explore::{self, Chance};
 use hugewalk_lab::{check, sample};
 
@@ -49,14 +47,8 @@ impl Unit {
             sample(case.scenario, case.settings, chance, self.runs, seed)
         };
         match *effort {
-            Effort::Exhaustive { preemptions, unbounded, executions, seconds } => {
-                let options = explore::Options {
-                    preemptions,
-                    unbounded,
-                    executions,
-                    time: Duration::from_secs_f64(seconds),
-                    ..Default::default()
-                };
+            Effort::Exhaustive { preemptions, unbounded, executions } => {
+                let options = explore::Options { preemptions, unbounded, executions, ..Default::default() };
                 check(case.scenario, case.settings, &options).into()
             }
             Effort::Random { seed, .. } => by_chance(Chance::Plain, seed).into(),
@@ -67,7 +59,7 @@ impl Unit {
 
 impl From<&EffortArgs> for Effort {
     fn from(args: &EffortArgs) -> Self {
-        let EffortArgs { changes, seed, executions, seconds, .. } = *args;
+        let EffortArgs { changes, seed, executions, .. } = *args;
         match (args.random, args.pct) {
             (Some(runs), _) => Self::Random { runs, seed },
             (None, Some(runs)) => Self::Pct { runs, changes, seed },
@@ -75,7 +67,6 @@ impl From<&EffortArgs> for Effort {
                 preemptions: args.preemptions.unwrap_or(2),
                 unbounded: args.preemptions.is_none(),
                 executions,
-                seconds,
             },
         }
     }

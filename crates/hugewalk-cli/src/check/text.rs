@@ -112,6 +112,14 @@ fn one(document: &Document, verdict: &Verdict, out: &mut dyn Write) -> io::Resul
             let known = if verdict.is_known_and_not_met() { "; a race is known here" } else { "" };
             writeln!(out, "{UNSURE}not met{UNSURE:#} in {schedules}, which cannot exclude a race{known}")?;
         }
+        (None, _, Some(explored)) if verdict.verdict == Kind::Incomplete => {
+            let executions = counted(explored.executions, "execution", "executions");
+            let bound = bound(explored.coverage);
+            writeln!(
+                out,
+                "{UNSURE}incomplete{UNSURE:#}: safe {bound}; the limit came first, after {executions}"
+            )?;
+        }
         (None, _, Some(explored)) => {
             let executions = counted(explored.executions, "execution", "executions");
             writeln!(out, "{GOOD}safe{GOOD:#} {}: {executions}", bound(explored.coverage))?;
@@ -196,9 +204,14 @@ fn matrix(document: &Document, out: &mut dyn Write) -> io::Result<()> {
     } else {
         ""
     };
+    let incomplete = if document.incomplete > 0 {
+        " incomplete N: none in N executions, which is as many as were allowed."
+    } else {
+        ""
+    };
     let legend = format!(
         "A fault and N: found, the shortest schedule has N switches; ~N: perhaps there is a shorter one; without a number: \
-         it takes no switch. safe N: none in N executions; these are {what}.{not_met} !: not as expected. -: does not apply."
+         it takes no switch. safe N: none in N executions; these are {what}.{not_met}{incomplete} !: not as expected. -: does not apply."
     );
     writeln!(out, "{}", paragraph(&legend, width::columns()))?;
     mistakes(document, out)?;
@@ -285,7 +298,8 @@ fn cell(verdict: &Verdict) -> String {
                 Coverage::Preemptions(most) => format!(" p{most}"),
                 Coverage::Everything | Coverage::Some | Coverage::UpToTheRace => String::new(),
             };
-            format!("{mark}safe {}{bound}", short(explored.executions))
+            let word = if verdict.verdict == Kind::Incomplete { "incomplete" } else { "safe" };
+            format!("{mark}{word} {}{bound}", short(explored.executions))
         }
         (None, None) => "-".to_owned(),
     }
@@ -305,6 +319,7 @@ fn unexpected(document: &Document, out: &mut dyn Write) -> io::Result<()> {
     let word = |kind: Option<Kind>| match kind {
         Some(Kind::Race) => "a race",
         Some(Kind::Safe) => "safe",
+        Some(Kind::Incomplete) => "incomplete",
         Some(Kind::NotMet) => "not met",
         Some(Kind::DoesNotApply) | None => "nothing to find out",
     };
@@ -318,6 +333,11 @@ fn unexpected(document: &Document, out: &mut dyn Write) -> io::Result<()> {
             "{BAD}{scenario} under {protocol}{without}: {found}, where {expected} is expected{BAD:#}"
         )?;
     }
+    if document.incomplete > 0 {
+        let verdicts = counted(document.incomplete as u64, "verdict is", "verdicts are");
+        let text = format!("{verdicts} incomplete; --executions N raises the limit");
+        writeln!(out, "{UNSURE}{}{UNSURE:#}", paragraph(&text, columns()))?;
+    }
     Ok(())
 }
 
@@ -329,6 +349,7 @@ fn footer(document: &Document, shard: Shard, out: &mut dyn Write) -> io::Result<
     let known = counted(document.not_met as u64, "known race", "known races");
     let (style, expected) = match (judged, document.unexpected, document.not_met) {
         (_, 1.., _) => (BAD, format!(", {} not as expected", document.unexpected)),
+        (0, 0, 0) if document.incomplete > 0 => (UNSURE, ", no expected verdict is recorded".to_owned()),
         (0, 0, 0) => (GOOD, ", no expected verdict is recorded".to_owned()),
         (0, 0, _) => (UNSURE, format!(", {known} not met")),
         (_, 0, 1..) => (UNSURE, format!(", {judged} as expected, {known} not met")),

@@ -192,6 +192,30 @@ impl Subject<'_> {
         Err(format!("the check finds {report:?}, the shortest is {:?} long", naive.shortest))
     }
 
+    /// A search that leaves out what differs in the order of steps that commute finds a shortest counterexample, too.
+    ///
+    /// # Errors
+    ///
+    /// How long the shortest is, and the one that is found.
+    pub fn is_shortened(&self, naive: &Ends, falsify: Option<Falsify>) -> Result<(), String> {
+        let Some(shortest @ (most, _)) = naive.shortest.filter(|&(switches, _)| switches > 0) else {
+            return Ok(());
+        };
+        let mut explorer = self.explorer();
+        explorer.vm.objects.all = true;
+        explorer.vm.objects.falsify = falsify.map(|falsify| falsify.0);
+        let found = (1..=most).find_map(|switches| {
+            let bound = Bound::Switches(switches, u32::MAX);
+            let search = || Bounded::new(bound).with_sleep();
+            explorer.search(search, bound, u64::MAX, true).1
+        });
+        let length = found.map(|found| (found.schedule.switches(), found.schedule.steps()));
+        if length == Some(shortest) {
+            return Ok(());
+        }
+        Err(format!("the shortest that is found is {length:?} long, and there is one of {shortest:?}"))
+    }
+
     /// Compares all ways: what there is, and the runs that it takes with reduction; `None` if there are too many runs.
     ///
     /// # Errors
@@ -204,6 +228,7 @@ impl Subject<'_> {
             reduced = self.agrees(&naive, how, None)?.runs;
         }
         self.is_checked(&naive)?;
+        self.is_shortened(&naive, None)?;
         Ok(Some((naive, reduced)))
     }
 }

@@ -36,7 +36,7 @@ mod tests;
 mod vm;
 
 use std::any::Any;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use self::arena::{Allocator, Asks, asking, not_asking};
 pub use self::clock::MAX_THREADS;
@@ -65,7 +65,6 @@ pub struct Explorer<'p> {
     anew: bool,
     executions: u64,
     asleep: u64,
-    deadline: Instant,
 }
 
 /// How a stage ended.
@@ -84,15 +83,7 @@ impl<'p> Explorer<'p> {
     /// An explorer for a program, which sets up its threads anew for each run, each time in the same way.
     #[must_use]
     pub fn new(program: &'p dyn Fn(&mut Setup)) -> Self {
-        Self {
-            program,
-            vm: Vm::new(),
-            machine: None,
-            anew: false,
-            executions: 0,
-            asleep: 0,
-            deadline: Instant::now(),
-        }
+        Self { program, vm: Vm::new(), machine: None, anew: false, executions: 0, asleep: 0 }
     }
 
     /// Makes every access a scheduling point, contended or not: slower, and to the same result.
@@ -133,7 +124,6 @@ impl<'p> Explorer<'p> {
     /// Says whether anything can go wrong; see the [module](self) for how.
     pub fn check(mut self, options: &Options) -> Report {
         let start = Instant::now();
-        self.deadline = start + options.time;
         self.learn();
         let mut coverage = Coverage::Some;
         let mut found = None;
@@ -164,7 +154,6 @@ impl<'p> Explorer<'p> {
     /// Runs all schedules, each once, without bound or reduction; calls nothing a counterexample. Returns how many there
     /// are.
     pub fn count_all(mut self) -> u64 {
-        self.deadline = Instant::now() + Duration::from_secs(3600);
         self.learn();
         loop {
             self.executions = 0;
@@ -186,7 +175,6 @@ impl<'p> Explorer<'p> {
     /// Runs schedules without a bound, with reduction; calls nothing a counterexample. Returns how many were run to
     /// their end.
     pub fn count_reduced(mut self) -> u64 {
-        self.deadline = Instant::now() + Duration::from_secs(3600);
         self.learn();
         loop {
             let (mut search, mut ended, mut learned) = (Dpor::new(), 0, false);
@@ -206,7 +194,6 @@ impl<'p> Explorer<'p> {
     /// Runs random schedules, up to the first that goes wrong. The same seed gives the same schedules.
     pub fn sample(mut self, chance: Chance, runs: u64, seed: u64) -> Report {
         let start = Instant::now();
-        self.deadline = start + Duration::from_secs(3600);
         self.learn();
         let mut dice = Dice::new(seed);
         let mut counterexample = None;
@@ -246,7 +233,6 @@ impl<'p> Explorer<'p> {
     ///
     /// [`DoesNotFit`] if a thread that shall move cannot.
     pub fn replay(mut self, schedule: &Schedule, at_end: fn()) -> Result<Replayed, DoesNotFit> {
-        self.deadline = Instant::now() + Duration::from_secs(60);
         self.learn();
         self.machine = None;
         (self.vm.objects.all, self.vm.tracing, self.vm.at_end) = (true, true, Some(at_end));
@@ -311,16 +297,23 @@ impl<'p> Explorer<'p> {
         Some(self.vm.found.take()?.what)
     }
 
-    fn is_over_budget(&self, budget: u64) -> bool {
-        budget == 0 || self.executions & 0xff == 0 && Instant::now() > self.deadline
-    }
-
     /// All schedules within a bound, up to the first that goes wrong; or, if `shortest`, the one of least steps.
     fn bounded(&mut self, bound: Bound, budget: u64, shortest: bool) -> (Stage, Option<Counterexample>) {
+        self.search(|| Bounded::new(bound), bound, budget, shortest)
+    }
+
+    /// As [`bounded`](Self::bounded), in a search that `begin` begins.
+    fn search(
+        &mut self,
+        begin: impl Fn() -> Bounded,
+        bound: Bound,
+        budget: u64,
+        shortest: bool,
+    ) -> (Stage, Option<Counterexample>) {
         let mut left = budget;
         loop {
             let mut best: Option<Counterexample> = None;
-            let mut search = Bounded::new(bound);
+            let mut search = begin();
             let stage = loop {
                 if self.run(&mut search) {
                     break None;
@@ -336,7 +329,7 @@ impl<'p> Explorer<'p> {
                     }
                 }
                 left = left.saturating_sub(1);
-                if self.is_over_budget(left) || self.vm.abandoned > MOST_ABANDONED {
+                if left == 0 || self.vm.abandoned > MOST_ABANDONED {
                     break Some(Stage::OutOfBudget);
                 }
                 if !search.advance() {
@@ -362,7 +355,7 @@ impl<'p> Explorer<'p> {
                 }
                 self.asleep += u64::from(search.slept);
                 left = left.saturating_sub(1);
-                if self.is_over_budget(left) {
+                if left == 0 {
                     break Some((Stage::OutOfBudget, None));
                 }
                 if !search.advance(&self.vm) {
@@ -382,14 +375,15 @@ impl<'p> Explorer<'p> {
     /// `objects.rs`: that is one of the runs below, with no more switches. It cannot go wrong earlier, or it would be shorter;
     /// and what the others did after their last contended accesses does not count. So it is as short.
     fn shorten(&mut self, found: Counterexample, options: &Options) -> Counterexample {
-        self.deadline = self.deadline.max(Instant::now() + options.time / 4);
         for switches in 0..=found.schedule.switches() {
             let steps = if switches == found.schedule.switches() { found.schedule.steps() } else { u32::MAX };
             let bound = Bound::Switches(switches, steps);
             let (stage, best) = if switches == 0 {
                 self.everywhere(|this| this.bounded(bound, options.shortening, true))
-            } else {
+            } else if found.what.is::<LockCycle>() {
                 self.bounded(bound, options.shortening, true)
+            } else {
+                self.search(|| Bounded::new(bound).with_sleep(), bound, options.shortening, true)
             };
             match (stage, best) {
                 (Stage::OutOfBudget, best) => return best.unwrap_or(found),

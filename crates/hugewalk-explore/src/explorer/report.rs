@@ -15,21 +15,13 @@ pub struct Options {
     pub unbounded: bool,
     /// Executions that a stage may take.
     pub executions: u64,
-    /// Time that all stages together may take.
-    pub time: Duration,
     /// Executions that the search for a shorter counterexample may take.
     pub shortening: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            preemptions: 2,
-            unbounded: true,
-            executions: 5_000_000,
-            time: Duration::from_secs(60),
-            shortening: 2_000_000,
-        }
+        Self { preemptions: 2, unbounded: true, executions: 5_000_000, shortening: 2_000_000 }
     }
 }
 

@@ -3,7 +3,7 @@
 
 const said = JSON.parse(document.getElementById("data").textContent);
 
-const SIGNS = { race: "✗", safe: "✓", not_met: "○", does_not_apply: "–", not_asked: "·" };
+const SIGNS = { race: "✗", safe: "✓", not_met: "○", incomplete: "◐", does_not_apply: "–", not_asked: "·" };
 
 const rowsById = new Map();
 const verdictsByAddress = new Map();

@@ -24,7 +24,8 @@ function heading() {
     said.replayed ? make("p", { class: "summary" }, "One schedule, run again. Open it to see what happens under it.") : make("p", { class: "summary" },
       make("strong", {}, plural(count("race"), "race")),
       said.not_met > 0 && [", ", make("strong", { class: "unsure" }, `${plural(said.not_met, "known race")} not met`)],
-      unknown > 0 && [", ", make("strong", { class: "unsure" }, `${number(unknown)} not met by chance`)], " and ",
+      unknown > 0 && [", ", make("strong", { class: "unsure" }, `${number(unknown)} not met by chance`)],
+      count("incomplete") > 0 && [", ", make("strong", { class: "unsure" }, `${number(count("incomplete"))} incomplete`)], " and ",
       make("strong", {}, `${number(count("safe"))} safe`),
       ` in ${plural(said.rows.length, "scenario")} under ${plural(said.protocols.length, "protocol")}. `,
       said.unexpected > 0
@@ -119,7 +120,7 @@ function inWords(verdict) {
   if (verdict.sort === "not_asked") return `not asked: ${verdict.why}`;
   if (verdict.verdict === "not_met") return verdict.explored ? `not met: ${exploredInWords(verdict)}` : "nothing goes wrong under this schedule";
   if (!verdict.explored) return `does not apply: ${verdict.why ?? "there is nothing to find out"}`;
-  return `safe: ${exploredInWords(verdict)}`;
+  return `${verdict.verdict}: ${exploredInWords(verdict)}`;
 }
 
 /** How much of a scenario was explored. */
@@ -167,6 +168,9 @@ function legend(shown) {
     said.rows.some((row) => row.verdicts.some((verdict) => verdict.verdict === "not_met")) && [
       make("dt", {}, "○ not met"),
       make("dd", {}, "Random schedules met no race. They cannot exclude one; most often it is known that there is one.")],
+    said.rows.some((row) => row.verdicts.some((verdict) => verdict.verdict === "incomplete")) && [
+      make("dt", {}, "◐ incomplete"),
+      make("dd", {}, "No schedule that was run breaks it, and the limit on executions came before all of them had been run.")],
     make("dt", {}, "✓ safe"),
     make("dd", {}, "No schedule breaks it. The number is that of executions: “all” if they stand for every interleaving, “≤ N” if every one with up to N preemptions was run."),
     make("dt", {}, "– does not apply"),

@@ -87,6 +87,7 @@ function explored(verdict) {
   ].filter(Boolean);
   const says = {
     not_met: `No schedule that was run met a race. Random schedules cannot exclude one${verdict.expected === "race" ? "; a race is known here" : ""}.`,
+    incomplete: "No schedule that was run violates anything that this scenario is judged by. The limit on executions came before all of them had been run: a greater --executions goes further.",
     safe: "No schedule that was run violates anything that this scenario is judged by.",
     race: `${verdict.race?.text}. Its run could not be told.`,
     does_not_apply: `This scenario says nothing about this protocol: ${verdict.why ?? "there is nothing to find out"}.`,
