@@ -1,0 +1,38 @@
+//! A small multi-processor kernel that embeds `hugewalk` and runs unmodified static Linux programs.
+//!
+//! It shows the engine where it belongs: under a real MMU, with several processors that fault, unshare and flush at once.
+//! docs/kernel.md explains it in one page.
+//!
+//! | room | subject |
+//! |---|---|
+//! | [`boot`] | the start code, the other processors, the first program, the end |
+//! | [`cpu`] | segments, vectors, ways in and out, interrupts to other processors, time |
+//! | [`memory`] | frames, the heap, kernel stacks, copies to and from programs |
+//! | [`platform`] | **all that the engine asks of a kernel** |
+//! | [`space`] | address spaces: base pages beside the engine's, and the hardware's tables |
+//! | [`task`] | threads, the scheduler, sleeping locks, futexes, alarms |
+//! | [`process`] | processes, exec, signals |
+//! | [`fs`] | files |
+//! | [`uffd`] | userfaultfd, over the engine's |
+//! | [`syscall`] | the table of system calls |
+//! | [`report`], [`console`], [`panic`] | what comes out |
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod boot;
+mod console;
+mod cpu;
+mod errno;
+mod fs;
+mod memory;
+mod panic;
+mod platform;
+mod process;
+mod random;
+mod report;
+mod space;
+mod syscall;
+mod task;
+mod uffd;

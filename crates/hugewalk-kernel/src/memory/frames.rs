@@ -1,0 +1,347 @@
+//! Frames: the machine's memory in blocks of 2 MiB, each a huge page or 512 frames of 4 KiB.
+//!
+//! A block is free, a huge page, or cut into frames. A block that is cut for the engine's tables keeps their records in its
+//! first frames: a frame's number leads to its record, and a block without tables has none. A block whose frames are all free
+//! is whole again.
+//!
+//! One spinning lock guards it all. Nothing is called under it.
+
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use hugewalk::platform::{PageRecord, TableRecord};
+use spin::Mutex;
+
+use super::{HUGE, PAGE, direct};
+use crate::boot::info::Range;
+
+/// Blocks of physical memory at most: 64 GiB.
+const BLOCKS: usize = 32 << 10;
+/// Frames in a block.
+const FRAMES: usize = (HUGE / PAGE) as usize;
+/// Frames at the start of a block of tables that hold the records.
+const RECORDS: usize = FRAMES * size_of::<TableRecord>() / PAGE as usize;
+
+/// What a block of 2 MiB is used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// It is not memory, or not all of it is ours.
+    Reserved,
+    Free,
+    Huge,
+    Frames,
+    Tables,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    usage: Use,
+    /// Frames in use.
+    used: u16,
+    /// A bit for each frame in use.
+    map: [u64; FRAMES / 64],
+}
+
+/// What frames are counted by, for the report and the search for leaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Kind {
+    /// Contents of programs and files.
+    Base,
+    /// Tables of the kernel's own: roots, and what lies above base pages.
+    Table,
+    /// Tables of the engine.
+    Engine,
+    /// The heap and kernel stacks, which keep what they took.
+    Kernel,
+}
+
+static IN_USE: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
+static MOST: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
+/// Huge pages that the host handed out.
+static HUGE_OUT: AtomicUsize = AtomicUsize::new(0);
+
+/// Frames of this kind in use.
+pub fn in_use(kind: Kind) -> usize {
+    IN_USE[kind as usize].load(Ordering::Relaxed)
+}
+
+/// The most that ever were.
+pub fn most(kind: Kind) -> usize {
+    MOST[kind as usize].load(Ordering::Relaxed)
+}
+
+/// Huge pages that the engine has.
+pub fn huge_out() -> usize {
+    HUGE_OUT.load(Ordering::Relaxed)
+}
+
+fn count(kind: Kind, frames: usize) {
+    let now = IN_USE[kind as usize].fetch_add(frames, Ordering::Relaxed) + frames;
+    MOST[kind as usize].fetch_max(now, Ordering::Relaxed);
+}
+
+struct Memory {
+    blocks: [Block; BLOCKS],
+    /// Blocks behind this one are not memory.
+    end: usize,
+    /// Where the last search for a frame of each kind of block ended.
+    hints: [usize; 2],
+}
+
+static MEMORY: Mutex<Memory> = Mutex::new(Memory {
+    blocks: [Block { usage: Use::Reserved, used: 0, map: [0; FRAMES / 64] }; BLOCKS],
+    end: 0,
+    hints: [0; 2],
+});
+
+/// How often a base page is mapped or held by a file: [`page`](super::page) uses it. One for each frame, made at the start.
+static COUNTS: AtomicU64 = AtomicU64::new(0);
+
+struct PageRecords(UnsafeCell<[PageRecord; BLOCKS]>);
+
+// SAFETY: the engine alone looks into records, by its own rules.
+unsafe impl Sync for PageRecords {}
+
+static PAGE_RECORDS: PageRecords = PageRecords(UnsafeCell::new([const { PageRecord::new() }; BLOCKS]));
+
+/// Takes the memory of these ranges, except what lies below 2 MiB or in `taken`. Called once, at the start.
+pub fn set_up(ranges: impl Iterator<Item = Range>, taken: &[Range]) {
+    let end = {
+        let mut memory = MEMORY.lock();
+        for range in ranges {
+            let first = range.start.next_multiple_of(HUGE) / HUGE;
+            let end = (range.end / HUGE).min(BLOCKS as u64);
+            for block in first.max(1)..end {
+                let bytes = block * HUGE..(block + 1) * HUGE;
+                if taken.iter().any(|taken| taken.start < bytes.end && bytes.start < taken.end) {
+                    continue;
+                }
+                memory.blocks[block as usize].usage = Use::Free;
+                memory.end = memory.end.max(block as usize + 1);
+            }
+        }
+        memory.end
+    };
+    let bytes = end as u64 * FRAMES as u64 * size_of::<AtomicU32>() as u64;
+    let counts = run(bytes.div_ceil(PAGE) as usize, Kind::Kernel)
+        .expect("a machine with less memory cannot run anything");
+    // SAFETY: the frames were just allocated, and are as large.
+    unsafe { direct::<u8>(counts).write_bytes(0, bytes as usize) };
+    COUNTS.store(counts, Ordering::Relaxed);
+}
+
+/// The first address behind all memory.
+pub fn end() -> u64 {
+    MEMORY.lock().end as u64 * HUGE
+}
+
+/// Bytes of memory, and how many of them are free.
+pub fn totals() -> (u64, u64) {
+    let memory = MEMORY.lock();
+    let mut totals = (0, 0);
+    for block in &memory.blocks[..memory.end] {
+        totals.0 += if block.usage == Use::Reserved { 0 } else { HUGE };
+        totals.1 += match block.usage {
+            Use::Free => HUGE,
+            Use::Frames => HUGE - u64::from(block.used) * PAGE,
+            _ => 0,
+        };
+    }
+    totals
+}
+
+/// The count of a base page.
+pub(super) fn references(frame: u64) -> &'static AtomicU32 {
+    let counts = direct::<AtomicU32>(COUNTS.load(Ordering::Relaxed));
+    // SAFETY: the frame is one that was handed out, so its count lies in the array, which stays for ever.
+    unsafe { &*counts.add((frame / PAGE) as usize) }
+}
+
+impl Memory {
+    fn frame(&mut self, usage: Use) -> Option<u64> {
+        let tables = usage == Use::Tables;
+        let hint = self.hints[usize::from(tables)];
+        let end = self.end;
+        let around = || (hint..end).chain(0..hint.min(end));
+        let cut = around().find(|at| {
+            let block = &self.blocks[*at];
+            block.usage == usage && usize::from(block.used) < FRAMES
+        });
+        // From the top, so that what lives long is away from what huge pages are cut from.
+        let at = cut.or_else(|| (0..end).rev().find(|at| self.blocks[*at].usage == Use::Free))?;
+        let block = &mut self.blocks[at];
+        if cut.is_none() {
+            *block = Block { usage, used: 0, map: [0; FRAMES / 64] };
+            if tables {
+                block.map[0] = (1 << RECORDS) - 1;
+                block.used = RECORDS as u16;
+            }
+        }
+        let (word, bits) = block.map.iter_mut().enumerate().find(|(_, bits)| **bits != u64::MAX)?;
+        let bit = bits.trailing_ones() as usize;
+        *bits |= 1 << bit;
+        block.used += 1;
+        self.hints[usize::from(tables)] = at;
+        Some(at as u64 * HUGE + (word * 64 + bit) as u64 * PAGE)
+    }
+
+    fn free(&mut self, frame: u64, usage: Use) {
+        let at = (frame / HUGE) as usize;
+        let index = (frame % HUGE / PAGE) as usize;
+        let block = &mut self.blocks[at];
+        assert!(
+            block.usage == usage && block.map[index / 64] & 1 << (index % 64) != 0,
+            "frame {frame:#x} freed twice"
+        );
+        block.map[index / 64] &= !(1 << (index % 64));
+        block.used -= 1;
+        let least = if usage == Use::Tables { RECORDS } else { 0 };
+        if usize::from(block.used) == least {
+            block.usage = Use::Free;
+        }
+    }
+}
+
+/// Allocates a frame with any contents: its address.
+pub fn allocate(kind: Kind) -> Option<u64> {
+    let usage = if kind == Kind::Engine { Use::Tables } else { Use::Frames };
+    let frame = MEMORY.lock().frame(usage)?;
+    count(kind, 1);
+    Some(frame)
+}
+
+/// As [`allocate`], filled with zeroes.
+pub fn allocate_zeroed(kind: Kind) -> Option<u64> {
+    let frame = allocate(kind)?;
+    // SAFETY: just allocated.
+    unsafe { clear(frame) };
+    Some(frame)
+}
+
+/// Fills a frame with zeroes.
+///
+/// # Safety
+///
+/// The caller owns the frame.
+pub unsafe fn clear(frame: u64) {
+    // SAFETY: passed on to the caller.
+    unsafe { direct::<u8>(frame).write_bytes(0, PAGE as usize) };
+}
+
+/// Takes a frame back.
+///
+/// # Safety
+///
+/// It came from [`allocate`] with this kind, and nothing reaches it any more.
+pub unsafe fn free(frame: u64, kind: Kind) {
+    let usage = if kind == Kind::Engine { Use::Tables } else { Use::Frames };
+    MEMORY.lock().free(frame, usage);
+    IN_USE[kind as usize].fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Allocates so many frames in a row, for ever: at most a block, or whole blocks.
+pub fn run(frames: usize, kind: Kind) -> Option<u64> {
+    let mut memory = MEMORY.lock();
+    let blocks = frames.div_ceil(FRAMES);
+    let end = memory.end;
+    if frames < FRAMES {
+        // In a block that is cut already, if it has the room.
+        for at in 0..end {
+            let block = &memory.blocks[at];
+            if block.usage != Use::Frames || FRAMES - usize::from(block.used) < frames {
+                continue;
+            }
+            let taken = |index: usize| block.map[index / 64] & 1 << (index % 64) != 0;
+            let mut first = 0;
+            while let Some(start) = (first..=FRAMES - frames).find(|at| !taken(*at)) {
+                match (start..start + frames).find(|at| taken(*at)) {
+                    Some(in_the_way) => first = in_the_way + 1,
+                    None => return Some(memory.take(at, start, frames, kind)),
+                }
+            }
+        }
+    }
+    let last = end.checked_sub(blocks)?;
+    let start = (0..=last)
+        .rev()
+        .find(|at| memory.blocks[*at..at + blocks].iter().all(|block| block.usage == Use::Free))?;
+    for at in start..start + blocks {
+        memory.blocks[at] = Block { usage: Use::Frames, used: 0, map: [0; FRAMES / 64] };
+        let here = frames - (at - start) * FRAMES;
+        memory.take(at, 0, here.min(FRAMES), kind);
+    }
+    Some(start as u64 * HUGE)
+}
+
+impl Memory {
+    fn take(&mut self, at: usize, start: usize, frames: usize, kind: Kind) -> u64 {
+        for index in start..start + frames {
+            self.blocks[at].map[index / 64] |= 1 << (index % 64);
+        }
+        self.blocks[at].used += frames as u16;
+        count(kind, frames);
+        at as u64 * HUGE + start as u64 * PAGE
+    }
+}
+
+/// Takes back frames that [`run`] allocated in a row.
+///
+/// # Safety
+///
+/// As for [`free`], for each of them.
+pub unsafe fn free_run(start: u64, frames: usize, kind: Kind) {
+    for index in 0..frames as u64 {
+        // SAFETY: passed on to the caller.
+        unsafe { free(start + index * PAGE, kind) };
+    }
+}
+
+/// Allocates blocks in a row, aligned to their number: a huge page. Any contents.
+pub fn allocate_huge(blocks: usize) -> Option<u64> {
+    let mut memory = MEMORY.lock();
+    let end = memory.end;
+    let free = |at: usize| {
+        memory.blocks.get(at..at + blocks).is_some_and(|run| run.iter().all(|block| block.usage == Use::Free))
+    };
+    let start = (0..end).step_by(blocks).find(|at| free(*at))?;
+    memory.blocks[start..start + blocks].iter_mut().for_each(|block| block.usage = Use::Huge);
+    HUGE_OUT.fetch_add(blocks, Ordering::Relaxed);
+    Some(start as u64 * HUGE)
+}
+
+/// Takes a huge page back.
+///
+/// # Safety
+///
+/// It came from [`allocate_huge`] with this size, and nothing reaches it any more.
+pub unsafe fn free_huge(address: u64, blocks: usize) {
+    let start = (address / HUGE) as usize;
+    let mut memory = MEMORY.lock();
+    memory.blocks[start..start + blocks].iter_mut().for_each(|block| block.usage = Use::Free);
+    HUGE_OUT.fetch_sub(blocks, Ordering::Relaxed);
+}
+
+/// May a huge page start at this address?
+pub fn is_memory(address: u64) -> bool {
+    let memory = MEMORY.lock();
+    address.is_multiple_of(HUGE)
+        && memory.blocks.get((address / HUGE) as usize).is_some_and(|block| block.usage != Use::Reserved)
+}
+
+/// The record of the huge page at this address.
+pub fn page_record(address: u64) -> NonNull<PageRecord> {
+    let records: *mut [PageRecord] = PAGE_RECORDS.0.get();
+    assert!(((address / HUGE) as usize) < BLOCKS, "no memory at {address:#x}");
+    // SAFETY: inside the array.
+    unsafe { NonNull::new_unchecked(records.cast::<PageRecord>().add((address / HUGE) as usize)) }
+}
+
+/// The record of the engine's table in this frame.
+pub fn table_record(frame: u64) -> NonNull<TableRecord> {
+    let records = direct::<TableRecord>(frame / HUGE * HUGE);
+    let index = (frame % HUGE / PAGE) as usize;
+    // SAFETY: the block is one of tables, so its first frames are records, one for each frame.
+    unsafe { NonNull::new_unchecked(records.add(index)) }
+}

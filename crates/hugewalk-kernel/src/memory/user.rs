@@ -1,0 +1,212 @@
+//! Copies to and from the running program's memory.
+//!
+//! The copy itself may fault: then it stops (`user_copy` in `cpu/entry.s`), the fault is resolved here, as one of the program,
+//! and the copy goes on. So a fault in ring 0 needs no stack, no lock and no state of its own.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::mem::MaybeUninit;
+
+use hugewalk::fault::Access;
+
+use super::{PAGE, USER_END};
+use crate::errno::{Errno, Result};
+use crate::space::fault::Refused;
+use crate::task::current;
+
+unsafe extern "C" {
+    fn user_copy(to: *mut u8, from: *const u8, count: usize) -> usize;
+    fn user_exchange(address: u64, old: u32, new: u32, found: *mut u32) -> u32;
+}
+
+/// Values that a program may hand over: any bytes are one, and there are no gaps.
+///
+/// # Safety
+///
+/// Both are true of the type.
+pub unsafe trait Plain: Copy {}
+
+macro_rules! plain {
+    ($($type:ty)*) => {
+        // SAFETY: integers, and arrays of them.
+        $(unsafe impl Plain for $type {})*
+    };
+}
+plain!(u8 u16 u32 u64 i32 i64);
+// SAFETY: arrays of plain values have no gaps between them.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+fn check(address: u64, length: usize) -> Result<()> {
+    let end = address.checked_add(length as u64);
+    if end.is_some_and(|end| end <= USER_END) { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Copies until all is done, or a fault is refused. Returns how much is done.
+fn copy(
+    user: u64,
+    length: usize,
+    access: Access,
+    mut step: impl FnMut(usize) -> usize,
+) -> (usize, Option<Refused>) {
+    let mut done = 0;
+    loop {
+        done = length - step(done);
+        if done == length {
+            return (done, None);
+        }
+        // The access that faulted is of one to eight bytes, and may lie in two pages.
+        let first = user + done as u64;
+        let last = user + (done + 7).min(length - 1) as u64;
+        let space = current().space();
+        if let Err(refused) = space.fault(first, access) {
+            return (done, Some(refused));
+        }
+        if first / PAGE != last / PAGE
+            && let Err(refused) = space.fault(last, access)
+        {
+            // Up to seven bytes before the second page are not copied: fewer than could be.
+            return (done, Some(refused));
+        }
+    }
+}
+
+/// Copies bytes in from the program. As many as can be had; all of them, or the error with the count.
+///
+/// # Errors
+///
+/// `EFAULT` if the first byte cannot be had.
+pub fn read_some(address: u64, into: &mut [u8]) -> Result<usize> {
+    if into.is_empty() {
+        return Ok(0);
+    }
+    check(address, into.len())?;
+    let (start, length) = (into.as_mut_ptr(), into.len());
+    let (done, refused) = copy(address, length, Access::Read, |done| {
+        let from = core::ptr::with_exposed_provenance((address as usize) + done);
+        // SAFETY: the destination is inside `into`; the source is a program's, where a fault is expected.
+        unsafe { user_copy(start.add(done), from, length - done) }
+    });
+    match refused {
+        Some(refused) if done == 0 => Err(refused.errno()),
+        _ => Ok(done),
+    }
+}
+
+/// Copies bytes out to the program, as many as it takes.
+///
+/// # Errors
+///
+/// `EFAULT` if it takes none.
+pub fn write_some(address: u64, from: &[u8]) -> Result<usize> {
+    if from.is_empty() {
+        return Ok(0);
+    }
+    check(address, from.len())?;
+    let length = from.len();
+    let (done, refused) = copy(address, length, Access::Write, |done| {
+        let to = core::ptr::with_exposed_provenance_mut((address as usize) + done);
+        // SAFETY: the source is inside `from`; the destination is a program's, where a fault is expected.
+        unsafe { user_copy(to, from.as_ptr().add(done), length - done) }
+    });
+    match refused {
+        Some(refused) if done == 0 => Err(refused.errno()),
+        _ => Ok(done),
+    }
+}
+
+/// Copies all bytes in.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub fn read(address: u64, into: &mut [u8]) -> Result<()> {
+    let length = into.len();
+    if read_some(address, into)? == length { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Copies all bytes out.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub fn write(address: u64, from: &[u8]) -> Result<()> {
+    if write_some(address, from)? == from.len() { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Reads a value.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub fn get<T: Plain>(address: u64) -> Result<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: the bytes of the value, which are initialised.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size_of::<T>()) };
+    read(address, bytes)?;
+    // SAFETY: any bytes are a value.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// Writes a value.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub fn put<T: Plain>(address: u64, value: &T) -> Result<()> {
+    // SAFETY: a plain value has no gaps, so all its bytes are initialised.
+    let bytes =
+        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
+    write(address, bytes)
+}
+
+/// Reads a string up to its NUL, of `limit` bytes at most.
+///
+/// # Errors
+///
+/// `EFAULT`, `ENAMETOOLONG`.
+pub fn string(address: u64, limit: usize) -> Result<String> {
+    let mut bytes = Vec::new();
+    while bytes.len() < limit {
+        let at = address + bytes.len() as u64;
+        // Up to the end of the page: what lies behind the string need not be mapped.
+        let count = (PAGE - at % PAGE).min(256) as usize;
+        let mut piece = [0; 256];
+        let got = read_some(at, &mut piece[..count])?;
+        if got == 0 {
+            return Err(Errno::EFAULT);
+        }
+        if let Some(end) = piece[..got].iter().position(|byte| *byte == 0) {
+            bytes.extend_from_slice(&piece[..end]);
+            return String::from_utf8(bytes).map_err(|_| Errno::EINVAL);
+        }
+        bytes.extend_from_slice(&piece[..got]);
+    }
+    Err(Errno::ENAMETOOLONG)
+}
+
+/// Reads a word as it is, without resolving a fault: for callers with a spinning lock. `None` if it faults.
+pub fn peek(address: u64) -> Option<u32> {
+    check(address, 4).ok()?;
+    let mut value = 0_u32;
+    let from = core::ptr::with_exposed_provenance(address as usize);
+    // SAFETY: the destination is `value`; the source is a program's, where a fault is expected.
+    let left = unsafe { user_copy((&raw mut value).cast(), from, 4) };
+    (left == 0).then_some(value)
+}
+
+/// Compares a word with `old`, and stores `new` if they are equal, as one. Returns what was there.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub fn exchange(address: u64, old: u32, new: u32) -> Result<u32> {
+    check(address, 4)?;
+    loop {
+        let mut found = 0;
+        // SAFETY: `found` is ours; the address is a program's, where a fault is expected.
+        if unsafe { user_exchange(address, old, new, &raw mut found) } == 0 {
+            return Ok(found);
+        }
+        current().space().fault(address, Access::Write).map_err(Refused::errno)?;
+    }
+}

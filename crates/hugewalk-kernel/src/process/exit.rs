@@ -1,0 +1,192 @@
+//! The end of a process, and waiting for it.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use linux_raw_sys::general::{CLD_DUMPED, CLD_EXITED, CLD_KILLED, SIGCHLD};
+
+use super::signal::{self, Info};
+use super::{PROCESSES, Process, find};
+use crate::errno::{Errno, Result};
+use crate::report;
+use crate::task::{current, wait};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// By itself, with a status.
+    Exited(u8),
+    /// By a signal; `true` if Linux would write a core file.
+    Killed(u32, bool),
+}
+
+impl Status {
+    /// As `wait4` returns it.
+    pub fn as_wait(self) -> u32 {
+        match self {
+            Self::Exited(status) => u32::from(status) << 8,
+            Self::Killed(signal, core) => signal | if core { 0x80 } else { 0 },
+        }
+    }
+
+    fn as_code(self) -> (i32, i32) {
+        match self {
+            Self::Exited(status) => (CLD_EXITED as i32, i32::from(status)),
+            Self::Killed(signal, false) => (CLD_KILLED as i32, signal as i32),
+            Self::Killed(signal, true) => (CLD_DUMPED as i32, signal as i32),
+        }
+    }
+}
+
+/// Makes all threads of a process end (`exit_group`, a deadly signal): each does so on its way to its program.
+pub fn end_group(process: &Arc<Process>, status: Status) {
+    let threads = {
+        let mut state = process.state.lock();
+        if state.ending.is_some() {
+            return;
+        }
+        state.ending = Some(status);
+        state.threads.clone()
+    };
+    for thread in &threads {
+        thread.interrupt();
+    }
+    // Threads that wait for a handler of page faults wait in the engine, and nothing there looks at signals. If the process has
+    // such a handler, its end wakes them.
+    if let Ok(space) = process.space() {
+        crate::uffd::release(&space);
+    }
+}
+
+/// Ends the other threads of the running process, for execve. False if the process ends.
+pub(super) fn end_other_threads(process: &Arc<Process>) -> bool {
+    let me = current();
+    let others: Vec<_> = {
+        let state = process.state.lock();
+        if state.ending.is_some() {
+            return false;
+        }
+        state.threads.iter().filter(|thread| thread.tid != me.tid).cloned().collect()
+    };
+    for thread in &others {
+        thread.ends_alone.store(true, Ordering::SeqCst);
+        thread.interrupt();
+    }
+    drop(others);
+    process.waiters.wait_uninterrupted(|| (process.state.lock().threads.len() == 1).then_some(()));
+    true
+}
+
+/// A child that was made by `vfork` does not use its parent's memory any more.
+pub(super) fn end_of_vfork(process: &Process) {
+    process.state.lock().vforked = false;
+    process.waiters.wake_all();
+}
+
+/// What the last thread of a process does.
+pub(super) fn finish(process: &Arc<Process>, status: Status) {
+    report::sample();
+    drop(process.interval.lock().take());
+    // The table may be shared with another process, which goes on with it.
+    let files = core::mem::take(&mut *process.files.lock());
+    drop(files);
+    let space = process.space.lock().take();
+    if let Some(space) = space {
+        space.leave();
+        current().set_space(None);
+    }
+    end_of_vfork(process);
+    // Children go to the first process, or to nobody.
+    let children = core::mem::take(&mut process.state.lock().children);
+    for child in children {
+        let heir = find(1).filter(|first| first.pid != process.pid);
+        match heir {
+            Some(first) => {
+                *child.parent.lock() = Arc::downgrade(&first);
+                first.state.lock().children.push(child);
+                first.waiters.wake_all();
+            }
+            None => {
+                let ended = child.state.lock().status.is_some();
+                *child.parent.lock() = alloc::sync::Weak::new();
+                if ended {
+                    PROCESSES.lock().remove(&child.pid);
+                }
+            }
+        }
+    }
+    process.state.lock().status = Some(status);
+    let parent = process.parent.lock().upgrade();
+    match parent {
+        Some(parent) => {
+            let (code, value) = status.as_code();
+            let ignored = parent.handlers().lock().discards_children();
+            if process.exit_signal != 0 {
+                signal::send_to_process(&parent, Info::child(process.exit_signal, code, process.pid, value));
+            }
+            if ignored && process.exit_signal == SIGCHLD {
+                reap(&parent, process);
+            }
+            parent.waiters.wake_all();
+        }
+        None => drop(PROCESSES.lock().remove(&process.pid)),
+    }
+    crate::boot::ended(process.pid, status);
+}
+
+/// Forgets a child that has ended.
+fn reap(parent: &Process, child: &Arc<Process>) {
+    parent.state.lock().children.retain(|other| other.pid != child.pid);
+    parent.children_reaped.fetch_add(1, Ordering::Relaxed);
+    PROCESSES.lock().remove(&child.pid);
+}
+
+/// Which children `wait4` is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Any.
+    Any,
+    /// The one with this number.
+    Pid(u32),
+    /// Those of a group.
+    Group(u32),
+}
+
+/// Waits until a child has ended. Returns its number and how it ended, or `None` if none has and `nohang`. With `keep`, it can be
+/// waited for again. Sleeps.
+///
+/// # Errors
+///
+/// `ECHILD` if there is no such child, `EINTR`.
+pub fn wait_for(which: Which, nohang: bool, keep: bool) -> Result<Option<(u32, Status)>> {
+    let process = current().process().clone();
+    let _place = process.waiters.enter();
+    loop {
+        let (any, ended) = {
+            let state = process.state.lock();
+            let mut wanted = state.children.iter().filter(|child| match which {
+                Which::Any => true,
+                Which::Pid(pid) => child.pid == pid,
+                Which::Group(group) => child.state.lock().group == group,
+            });
+            let any = wanted.clone().next().is_some();
+            let ended =
+                wanted.find_map(|child| child.state.lock().status.map(|status| (child.clone(), status)));
+            (any, ended)
+        };
+        if let Some((child, status)) = ended {
+            if !keep {
+                reap(&process, &child);
+            }
+            return Ok(Some((child.pid, status)));
+        }
+        if !any {
+            return Err(Errno::ECHILD);
+        }
+        if nohang {
+            return Ok(None);
+        }
+        wait::sleep(None)?;
+    }
+}

@@ -1,0 +1,205 @@
+//! clone and fork, and the start and the end of a thread.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use linux_raw_sys::general::{
+    CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_FILES, CLONE_FS, CLONE_PARENT_SETTID, CLONE_SETTLS,
+    CLONE_SIGHAND, CLONE_THREAD, CLONE_VFORK, CLONE_VM,
+};
+use spin::Mutex;
+
+use super::signal::Pending;
+use super::{PROCESSES, Process, State, exit, fresh_number};
+use crate::cpu::frame::Frame;
+use crate::errno::{Errno, Result};
+use crate::memory::user;
+use crate::task::wait::WaitQueue;
+use crate::task::{Thread, begin, current, futex};
+
+/// What `clone` and `clone3` ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request {
+    /// `CLONE_*`.
+    pub flags: u64,
+    /// Top of the stack, or 0 for a copy of the parent's.
+    pub stack: u64,
+    /// Where the parent gets the number.
+    pub parent_tid: u64,
+    /// Where the child finds the number, and a 0 at its end.
+    pub child_tid: u64,
+    /// The base of FS.
+    pub tls: u64,
+    /// The signal at its end.
+    pub exit_signal: u32,
+}
+
+/// Makes a thread, or a process with one thread. Returns its number. Sleeps; with `CLONE_VFORK`, until the child has ended or begun
+/// another program.
+///
+/// # Errors
+///
+/// `EINVAL` for flags that do not go together, `ENOMEM`, `EAGAIN`.
+pub fn clone(frame: &Frame, request: &Request) -> Result<u64> {
+    let has = |flag: u32| request.flags & u64::from(flag) != 0;
+    if has(CLONE_THREAD) && !has(CLONE_SIGHAND)
+        || has(CLONE_SIGHAND) && !has(CLONE_VM)
+        || request.exit_signal > 64
+    {
+        return Err(Errno::EINVAL);
+    }
+    let me = current();
+    let process = me.process().clone();
+    let tid = fresh_number();
+    let mut registers = frame.clone();
+    registers.rax = 0;
+    registers.vector = Frame::INTERRUPT;
+    if request.stack != 0 {
+        registers.rsp = request.stack;
+    }
+    let space = me.space();
+    let space = if has(CLONE_VM) {
+        space.enter();
+        space
+    } else {
+        space.fork()?
+    };
+    let made =
+        if has(CLONE_THREAD) { Ok(process.clone()) } else { Ok(process.child(tid, request, space.clone())) };
+    let made = made.and_then(|owner: Arc<Process>| {
+        Thread::user(tid, owner.clone(), space.clone(), registers, me.fpu()).map(|thread| (owner, thread))
+    });
+    let (owner, thread) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            if !has(CLONE_THREAD) {
+                process.state.lock().children.retain(|child| child.pid != tid);
+                PROCESSES.lock().remove(&tid);
+            }
+            space.leave();
+            return Err(error);
+        }
+    };
+    thread.signals.lock().inherit(&me.signals.lock());
+    thread.fs_base.store(
+        if has(CLONE_SETTLS) { request.tls } else { me.fs_base.load(Ordering::Relaxed) },
+        Ordering::Relaxed,
+    );
+    thread.gs_base.store(me.gs_base.load(Ordering::Relaxed), Ordering::Relaxed);
+    *thread.name.lock() = *me.name.lock();
+    if has(CLONE_CHILD_CLEARTID) {
+        thread.clear_tid.store(request.child_tid, Ordering::Relaxed);
+    }
+    if has(CLONE_CHILD_SETTID) {
+        thread.set_tid.store(request.child_tid, Ordering::Relaxed);
+    }
+    if has(CLONE_PARENT_SETTID) {
+        let _ = user::put(request.parent_tid, &tid);
+    }
+    {
+        let mut state = owner.state.lock();
+        if let Some(status) = state.ending {
+            drop(state);
+            let _ = status;
+            space.leave();
+            return Err(Errno::EAGAIN);
+        }
+        state.threads.push(thread.clone());
+        state.vforked = has(CLONE_VFORK);
+    }
+    begin(&thread);
+    drop(thread);
+    if has(CLONE_VFORK) {
+        owner.waiters.wait_uninterrupted(|| (!owner.state.lock().vforked).then_some(()));
+    }
+    Ok(u64::from(tid))
+}
+
+impl Process {
+    /// A child, as `clone` asks for, without threads yet.
+    fn child(self: &Arc<Self>, pid: u32, request: &Request, space: Arc<crate::space::Space>) -> Arc<Self> {
+        let has = |flag: u32| request.flags & u64::from(flag) != 0;
+        let files = self.files();
+        let place = self.place.lock().clone();
+        let handlers = self.handlers();
+        let (group, session) = {
+            let state = self.state.lock();
+            (state.group, state.session)
+        };
+        let copied_place = Arc::new(Mutex::new(place.lock().clone()));
+        let copied_handlers = Arc::new(Mutex::new(handlers.lock().clone()));
+        let child = Arc::new(Self {
+            pid,
+            parent: Mutex::new(Arc::downgrade(self)),
+            state: Mutex::new(State::new(group, session)),
+            space: Mutex::new(Some(space)),
+            files: Mutex::new(if has(CLONE_FILES) { files } else { Arc::new(files.copied()) }),
+            place: Mutex::new(if has(CLONE_FS) { place } else { copied_place }),
+            umask: core::sync::atomic::AtomicU32::new(self.umask.load(Ordering::Relaxed)),
+            handlers: Mutex::new(if has(CLONE_SIGHAND) { handlers } else { copied_handlers }),
+            pending: Mutex::new(Pending::new()),
+            waiters: WaitQueue::new(),
+            exit_signal: request.exit_signal,
+            interval: Mutex::new(None),
+            program: Mutex::new(self.program.lock().clone()),
+            limits: Mutex::new(*self.limits.lock()),
+            started: AtomicU64::new(crate::cpu::clock::now()),
+            children_reaped: AtomicU64::new(0),
+        });
+        self.state.lock().children.push(child.clone());
+        PROCESSES.lock().insert(pid, child.clone());
+        child
+    }
+}
+
+/// The first thing that a new thread does.
+pub fn started() {
+    let me = current();
+    let address = me.set_tid.swap(0, Ordering::Relaxed);
+    if address != 0 {
+        let _ = user::put(address, &me.tid);
+    }
+}
+
+/// Ends the running thread (`exit`); with the last one, the process.
+pub fn exit(status: u8) -> ! {
+    let me = current();
+    let process = me.process().clone();
+    let clear = me.clear_tid.swap(0, Ordering::Relaxed);
+    if clear != 0 {
+        if user::put(clear, &0_u32).is_ok() {
+            futex::wake_at(clear);
+        }
+    }
+    let (last, status) = {
+        let mut state = process.state.lock();
+        let own = me.tid;
+        let at = state.threads.iter().position(|thread| thread.tid == own);
+        let thread = at.map(|at| state.threads.swap_remove(at));
+        let last = state.threads.is_empty();
+        if last && state.ending.is_none() {
+            state.ending = Some(exit::Status::Exited(status));
+        }
+        let ending = state.ending;
+        drop(state);
+        drop(thread);
+        (last, ending)
+    };
+    process.waiters.wake_all();
+    if last {
+        exit::finish(&process, status.unwrap_or(exit::Status::Exited(0)));
+    } else {
+        me.space().leave();
+    }
+    drop(process);
+    crate::task::exit_current()
+}
+
+/// The last part of a path, as a thread's name.
+pub fn short_name(path: &str) -> [u8; 16] {
+    let mut name = [0; 16];
+    let last = path.rsplit('/').next().unwrap_or_default().as_bytes();
+    let length = last.len().min(15);
+    name[..length].copy_from_slice(&last[..length]);
+    name
+}

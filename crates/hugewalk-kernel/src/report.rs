@@ -1,0 +1,171 @@
+//! What is counted, and what is said at the end of a run. docs/kernel.md has the form.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use hugewalk::addr::HugeSize;
+use spin::Mutex;
+
+use crate::console::report;
+use crate::cpu::shootdown;
+use crate::memory::frames::{self, Kind};
+use crate::memory::stack;
+use crate::platform::hugetlb;
+use crate::{space, task};
+
+/// A number that only grows.
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Counts.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Keeps the largest.
+    pub fn at_least(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
+    /// What it is.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters.
+pub struct Counters {
+    /// Page faults, of programs and on their behalf.
+    pub faults: Counter,
+    /// TLB flushes that the engine asked for.
+    pub flushes: Counter,
+    /// Address spaces that began to share a table.
+    pub shares: Counter,
+    /// Address spaces that stopped.
+    pub unshares: Counter,
+    /// Most huge pages in use.
+    pub pages_peak: Counter,
+    /// Huge pages in the pool at the start.
+    pub pages: Counter,
+}
+
+/// See [`Counters`].
+pub static COUNTERS: Counters = Counters {
+    faults: Counter::new(),
+    flushes: Counter::new(),
+    shares: Counter::new(),
+    unshares: Counter::new(),
+    pages_peak: Counter::new(),
+    pages: Counter::new(),
+};
+
+/// System calls that were made, by number.
+static CALLS: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
+/// What the kernel lacks, by name.
+static MISSING: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+/// How many tables were shared by so many roots at most.
+static SHARED: Mutex<BTreeMap<u64, usize>> = Mutex::new(BTreeMap::new());
+
+/// A system call was made.
+pub fn called(number: u64) {
+    if let Some(count) = CALLS.get(number as usize)
+        && count.fetch_add(1, Ordering::Relaxed) == 0
+        && CALLS.iter().filter(|count| count.load(Ordering::Relaxed) > 0).count() == 1
+    {
+        report(format_args!("user"));
+    }
+}
+
+/// The kernel lacks something that the program asked for.
+pub fn missing(name: String) {
+    *MISSING.lock().entry(name).or_insert(0) += 1;
+}
+
+/// Looks at the pool, for the most that were in use.
+pub fn sample() {
+    let counters = hugetlb().pool(HugeSize::Size2M).counters();
+    COUNTERS.pages_peak.at_least(counters.total - counters.free);
+}
+
+/// Looks at the hardware's tables of all processes: which tables do several of them reach?
+pub fn sample_tables(roots: &[alloc::sync::Arc<space::Space>]) {
+    let mut users: BTreeMap<u64, usize> = BTreeMap::new();
+    for space in roots {
+        space.root().leaf_tables(|frame| *users.entry(frame).or_insert(0) += 1);
+    }
+    let mut shared = SHARED.lock();
+    for (frame, users) in users.into_iter().filter(|(_, users)| *users > 1) {
+        let most = shared.entry(frame).or_insert(0);
+        *most = users.max(*most);
+    }
+}
+
+/// How the first process ended.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// With a status.
+    Exit(u8),
+    /// By a signal.
+    Signal(u32),
+}
+
+/// Says how it went, looks for what was not given back, and ends the run.
+pub fn finish(end: End) -> ! {
+    leaks();
+    match end {
+        End::Exit(status) => report(format_args!("exit {status}")),
+        End::Signal(signal) => report(format_args!("signal {signal}")),
+    }
+    for (name, count) in &*MISSING.lock() {
+        report(format_args!("missing {count} {name}"));
+    }
+    let kinds = CALLS.iter().filter(|count| count.load(Ordering::Relaxed) > 0).count() as u64;
+    let (sent, disturbed) = shootdown::counts();
+    for (name, value) in [
+        ("calls", kinds),
+        ("faults", COUNTERS.faults.value()),
+        ("pages", COUNTERS.pages.value()),
+        ("pages_peak", COUNTERS.pages_peak.value()),
+        ("tables_peak", frames::most(Kind::Engine) as u64),
+        ("shares", COUNTERS.shares.value()),
+        ("unshares", COUNTERS.unshares.value()),
+        ("flushes", COUNTERS.flushes.value()),
+        ("interrupts", sent),
+        ("disturbed", disturbed),
+        ("base_pages_peak", frames::most(Kind::Base) as u64),
+    ] {
+        report(format_args!("count {name} {value}"));
+    }
+    let mut by_users: BTreeMap<usize, u64> = BTreeMap::new();
+    for users in SHARED.lock().values() {
+        *by_users.entry(*users).or_insert(0) += 1;
+    }
+    for (users, tables) in by_users {
+        report(format_args!("shared {tables} {users}"));
+    }
+    report(format_args!("end"));
+    crate::console::end()
+}
+
+/// Everything that programs had is given back by now, or it leaked.
+fn leaks() {
+    let pool = hugetlb().pool(HugeSize::Size2M).counters();
+    let found: Vec<(&str, u64)> = Vec::from([
+        ("huge pages are still in use", pool.total - pool.free),
+        ("huge pages are still reserved", pool.reserved),
+        ("base pages", frames::in_use(Kind::Base) as u64),
+        ("tables of base pages, or roots", frames::in_use(Kind::Table) as u64),
+        ("tables of the engine", frames::in_use(Kind::Engine) as u64),
+        ("threads", u64::from(task::tasks())),
+    ]);
+    for (what, count) in found.into_iter().filter(|(_, count)| *count > 0) {
+        report(format_args!("leak {count} {what}"));
+    }
+    let _ = stack::in_use();
+}

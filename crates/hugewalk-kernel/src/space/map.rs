@@ -1,0 +1,374 @@
+//! mmap, munmap, mprotect and madvise over both kinds of pages.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::file::HugeFile;
+use hugewalk::mm::{Advice, Backing as HugeBacking, MapFlags, MapRequest, Placement};
+use hugewalk::vma::Protection;
+
+use super::area::{Area, Areas, Backing, Rights};
+use super::root::bits;
+use super::{BASE_TOP, HUGE_TOP, Space, user_range};
+use crate::errno::{Errno, Result};
+use crate::memory::{PAGE, USER_END};
+use crate::platform::Kernel;
+use crate::task::current;
+
+/// Where a mapping goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Near this address if there is room, else anywhere; 0 is anywhere.
+    Hint(u64),
+    /// Here, in place of what is there.
+    Fixed(u64),
+    /// Here, or not at all.
+    FixedNoReplace(u64),
+}
+
+/// Huge pages to map.
+pub struct HugeMapping<'a> {
+    /// A file and an offset in bytes; without one, fresh pages of the size.
+    pub file: Option<(&'a hugewalk::Arc<HugeFile<Kernel>>, u64)>,
+    /// The size of a page.
+    pub size: HugeSize,
+    /// Bytes.
+    pub length: u64,
+    /// What it allows.
+    pub rights: Rights,
+    /// Stores go to the file.
+    pub shared: bool,
+    /// No pages are reserved.
+    pub noreserve: bool,
+}
+
+/// A range of an address space, and whether it has huge pages.
+type Part = (Range<u64>, bool);
+
+impl Space {
+    /// Maps base pages. The area's bounds say how large; where is said by `place`. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EEXIST`; those of [`unmap`](Self::unmap).
+    pub fn map_base(&self, place: Place, length: u64, mut area: Area) -> Result<u64> {
+        let length = length
+            .checked_next_multiple_of(PAGE)
+            .filter(|length| *length <= USER_END)
+            .ok_or(Errno::ENOMEM)?;
+        if let Place::Fixed(start) = place {
+            user_range(start, length).map_err(|_| Errno::ENOMEM)?;
+            self.unmap(start, length)?;
+        }
+        let mut areas = self.areas().write();
+        let start = self.choose(&areas, place, length, PAGE, BASE_TOP)?;
+        area.start = start;
+        area.end = start + length;
+        note_writable(&area, true);
+        areas.insert(area);
+        Ok(start)
+    }
+
+    /// Maps base pages at the area's own place, which is free if not `replace`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`map_base`](Self::map_base).
+    pub fn map_area(&self, area: Area, replace: bool) -> Result<u64> {
+        let place = if replace { Place::Fixed(area.start) } else { Place::FixedNoReplace(area.start) };
+        self.map_base(place, area.end - area.start, area)
+    }
+
+    /// Maps huge pages. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine's mmap; `ENOMEM`, `EEXIST`; those of [`unmap`](Self::unmap).
+    pub fn map_huge(&self, place: Place, mapping: &HugeMapping<'_>) -> Result<u64> {
+        let size = mapping.size.bytes();
+        let length = mapping
+            .length
+            .checked_next_multiple_of(size)
+            .filter(|length| *length <= USER_END)
+            .ok_or(Errno::ENOMEM)?;
+        if let Place::Fixed(start) = place {
+            if !start.is_multiple_of(size) {
+                return Err(Errno::EINVAL);
+            }
+            user_range(start, length).map_err(|_| Errno::ENOMEM)?;
+            self.unmap(start, length)?;
+        }
+        let areas = self.areas().write();
+        let start = self.choose(&areas, place, length, size, HUGE_TOP)?;
+        let mut flags = MapFlags::empty();
+        flags.set(MapFlags::SHARED, mapping.shared);
+        flags.set(MapFlags::NORESERVE, mapping.noreserve);
+        let request = MapRequest {
+            placement: Placement::FixedNoReplace(VirtAddr::new(start)),
+            length,
+            protection: protection(mapping.rights),
+            flags,
+            backing: match mapping.file {
+                Some((file, offset)) => HugeBacking::File { file, offset },
+                None => HugeBacking::Anonymous(mapping.size),
+            },
+        };
+        let mut task = current().task()?;
+        Ok(self.engine().mmap(&mut task, &request)?.as_u64())
+    }
+
+    /// Chooses the address of a mapping. With the lock of the areas held, nothing comes in between.
+    fn choose(&self, areas: &Areas, place: Place, length: u64, align: u64, top: u64) -> Result<u64> {
+        if length == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let taken = self.taken(areas)?;
+        let is_free = |start: u64| {
+            start.checked_add(length).is_some_and(|end| {
+                start >= 64 << 10
+                    && end <= USER_END
+                    && !taken.iter().any(|taken| taken.start < end && start < taken.end)
+            })
+        };
+        match place {
+            // What was there has been unmapped. If another thread mapped something meanwhile, the caller tries again.
+            Place::Fixed(start) => match (start < 64 << 10, is_free(start)) {
+                (true, _) => Err(Errno::EPERM),
+                (_, true) => Ok(start),
+                _ => Err(Errno::EAGAIN),
+            },
+            Place::FixedNoReplace(start) if !start.is_multiple_of(align) => Err(Errno::EINVAL),
+            Place::FixedNoReplace(start) if is_free(start) => Ok(start),
+            Place::FixedNoReplace(start) if start < 64 << 10 => Err(Errno::EPERM),
+            Place::FixedNoReplace(start) if start.checked_add(length).is_none_or(|end| end > USER_END) => {
+                Err(Errno::ENOMEM)
+            }
+            Place::FixedNoReplace(_) => Err(Errno::EEXIST),
+            Place::Hint(hint) => {
+                let hint = hint.checked_next_multiple_of(align).unwrap_or(0);
+                if hint != 0 && is_free(hint) {
+                    return Ok(hint);
+                }
+                gap_below(&taken, top, length, align)
+                    .or_else(|| gap_below(&taken, USER_END, length, align))
+                    .ok_or(Errno::ENOMEM)
+            }
+        }
+    }
+
+    /// What is mapped, by address.
+    fn taken(&self, areas: &Areas) -> Result<Vec<Range<u64>>> {
+        let mut taken: Vec<Range<u64>> = areas.iter().map(|area| area.start..area.end).collect();
+        let mut task = current().task()?;
+        let huge = self.engine().mmap_read(&mut task);
+        taken.extend(huge.vmas().map(|vma| vma.start().as_u64()..vma.end().as_u64()));
+        drop(huge);
+        // The stack may grow, and a guard gap stays below it.
+        for area in areas.iter().filter(|area| area.stack) {
+            let lowest = area.end - super::STACK_LIMIT - (1 << 20);
+            taken.push(lowest.min(area.start)..area.end);
+        }
+        taken.sort_unstable_by_key(|range| range.start);
+        Ok(taken)
+    }
+
+    /// Splits a range into the parts that are mapped, by address, and says where the first hole is.
+    pub(super) fn parts(&self, start: u64, end: u64) -> Result<(Vec<Part>, Option<u64>)> {
+        let mut parts: Vec<Part> = Vec::new();
+        {
+            let areas = self.areas().read();
+            let clip = |from: u64, to: u64| from.max(start)..to.min(end);
+            parts.extend(areas.overlapping(start, end).map(|area| (clip(area.start, area.end), false)));
+            let mut task = current().task()?;
+            let huge = self.engine().mmap_read(&mut task);
+            let range = VirtAddr::new(start)..VirtAddr::new(end);
+            parts.extend(
+                huge.overlapping(&range).map(|vma| (clip(vma.start().as_u64(), vma.end().as_u64()), true)),
+            );
+        }
+        parts.sort_unstable_by_key(|(range, _)| range.start);
+        let mut next = start;
+        for (range, _) in &parts {
+            if range.start > next {
+                break;
+            }
+            next = range.end;
+        }
+        Ok((parts, (next < end).then_some(next)))
+    }
+
+    /// Unmaps a range. Sleeps, also until a handler of page faults has read the event.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the range is not one, or an end of it lies inside a huge page.
+    pub fn unmap(&self, start: u64, length: u64) -> Result<()> {
+        let length = length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
+        if !start.is_multiple_of(PAGE) || length == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let (start, end) = user_range(start, length).map_err(|_| Errno::EINVAL)?;
+        let (parts, _) = self.parts(start, end)?;
+        // The engine's part first: it can fail, and then nothing has happened.
+        if parts.iter().any(|(_, huge)| *huge) {
+            let mut task = current().task()?;
+            self.engine().munmap(&mut task, VirtAddr::new(start), length)?;
+        }
+        let mut areas = self.areas().write();
+        let taken = areas.take(start, end);
+        for area in &taken {
+            self.root().clear(area.start, area.end);
+            note_writable(area, false);
+        }
+        drop(areas);
+        Ok(())
+    }
+
+    /// Changes the rights of a range. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`, `ENOMEM` at a hole (what lies before it has changed), `EACCES`.
+    pub fn protect(&self, start: u64, length: u64, rights: Rights) -> Result<()> {
+        if !start.is_multiple_of(PAGE) {
+            return Err(Errno::EINVAL);
+        }
+        let length = length.checked_next_multiple_of(PAGE).ok_or(Errno::ENOMEM)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let (start, end) = user_range(start, length).map_err(|_| Errno::ENOMEM)?;
+        let (parts, hole) = self.parts(start, end)?;
+        for (range, huge) in parts {
+            if hole.is_some_and(|hole| range.start >= hole) {
+                break;
+            }
+            if huge {
+                let mut task = current().task()?;
+                let length = range.end - range.start;
+                self.engine().mprotect(&mut task, VirtAddr::new(range.start), length, protection(rights))?;
+                drop(task);
+                self.root().follow(range.start, range.end);
+            } else {
+                self.protect_base(range.start, range.end, rights)?;
+            }
+        }
+        if hole.is_some() { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    fn protect_base(&self, start: u64, end: u64, rights: Rights) -> Result<()> {
+        let mut areas = self.areas().write();
+        if rights.contains(Rights::WRITE) && areas.overlapping(start, end).any(|area| !area.may_write) {
+            return Err(Errno::EACCES);
+        }
+        for mut area in areas.take(start, end) {
+            area.rights = rights;
+            // Without stores at first: a store finds out whether the page is the mapping's alone.
+            let clear = bits::WRITE | bits::NO_EXECUTE | bits::PRESENT | bits::USER;
+            let set = rights.entry(false);
+            let set = if rights.is_empty() { set & !bits::USER } else { set };
+            self.root().change(area.start, area.end, |_, entry| entry & !clear | set);
+            areas.insert(area);
+        }
+        Ok(())
+    }
+
+    /// Follows an advice for a range. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine's madvise; `ENOMEM` at a hole (the rest has been followed), `EINVAL`.
+    pub fn advise(self: &Arc<Self>, start: u64, length: u64, advice: Advice) -> Result<()> {
+        if !start.is_multiple_of(PAGE) {
+            return Err(Errno::EINVAL);
+        }
+        let length = length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let (start, end) = user_range(start, length).map_err(|_| Errno::ENOMEM)?;
+        let (parts, hole) = self.parts(start, end)?;
+        // The engine sees all of its part of the range at once: it judges bounds inside huge pages.
+        if parts.iter().all(|(_, huge)| *huge) && !parts.is_empty() {
+            let mut task = current().task()?;
+            let done = self.engine().madvise(&mut task, VirtAddr::new(start), length, advice);
+            drop(task);
+            self.root().follow(start, end);
+            return Ok(done?);
+        }
+        for (range, huge) in parts {
+            if huge {
+                let mut task = current().task()?;
+                self.engine().madvise(
+                    &mut task,
+                    VirtAddr::new(range.start),
+                    range.end - range.start,
+                    advice,
+                )?;
+                drop(task);
+                self.root().follow(range.start, range.end);
+            } else {
+                self.advise_base(range.start, range.end, advice)?;
+            }
+        }
+        if hole.is_some() { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    fn advise_base(self: &Arc<Self>, start: u64, end: u64, advice: Advice) -> Result<()> {
+        use hugewalk::fault::Access;
+        match advice {
+            Advice::DontNeed => {
+                let areas = self.areas().read();
+                for area in areas.overlapping(start, end) {
+                    self.root().clear(area.start.max(start), area.end.min(end));
+                }
+                Ok(())
+            }
+            Advice::PopulateRead | Advice::PopulateWrite => {
+                let access = if advice == Advice::PopulateRead { Access::Read } else { Access::Write };
+                for at in (start..end).step_by(PAGE as usize) {
+                    self.fault(at, access).map_err(super::fault::Refused::errno)?;
+                }
+                Ok(())
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Faults a range in, as far as possible (`MAP_POPULATE`).
+    pub fn populate(self: &Arc<Self>, start: u64, length: u64, rights: Rights) {
+        let advice =
+            if rights.contains(Rights::WRITE) { Advice::PopulateWrite } else { Advice::PopulateRead };
+        let _ = self.advise(start, length, advice);
+    }
+}
+
+/// Tells the source that a mapping through which stores reach it appears or goes.
+fn note_writable(area: &Area, appears: bool) {
+    if let Backing::Source { source, .. } = &area.backing
+        && area.writes_source()
+    {
+        source.writable_mapping(appears);
+    }
+}
+
+/// The engine's word for rights.
+pub fn protection(rights: Rights) -> Protection {
+    Protection::from_bits_truncate(rights.bits())
+}
+
+/// The highest free range below `top`.
+fn gap_below(taken: &[Range<u64>], top: u64, length: u64, align: u64) -> Option<u64> {
+    let mut end = top;
+    for range in taken.iter().rev() {
+        let start = end.checked_sub(length)? / align * align;
+        if range.end <= start {
+            return (start >= 64 << 10).then_some(start);
+        }
+        end = end.min(range.start);
+    }
+    let start = end.checked_sub(length)? / align * align;
+    (start >= 64 << 10).then_some(start)
+}

@@ -1,0 +1,243 @@
+//! Memory: mmap, munmap, mprotect, mremap, madvise, brk, mlock, mincore, userfaultfd.
+
+use alloc::sync::Arc;
+
+use hugewalk::addr::HugeSize;
+use hugewalk::addr::VirtAddr;
+use hugewalk::mm::Advice;
+use linux_raw_sys::general::*;
+
+use super::{Answer, Arguments};
+use crate::errno::{Errno, Result};
+use crate::fs;
+use crate::memory::{PAGE, user};
+use crate::space::Space;
+use crate::space::area::{Area, Backing, PageSource, Rights};
+use crate::space::map::{HugeMapping, Place};
+use crate::space::remap::Move;
+use crate::space::shared::SharedPages;
+use crate::task::current;
+use crate::uffd;
+
+pub(super) fn call(number: u32, a: &Arguments) -> Answer {
+    let space = || current().space();
+    Some(match number {
+        __NR_mmap => mmap(a[0], a[1], a[2], a[3] as u32, a[4] as i32, a[5]),
+        __NR_munmap => space().unmap(a[0], a[1]).map(|()| 0),
+        __NR_mprotect => rights(a[2]).and_then(|rights| space().protect(a[0], a[1], rights)).map(|()| 0),
+        __NR_mremap => mremap(a),
+        __NR_madvise => madvise(&space(), a[0], a[1], a[2] as u32).map(|()| 0),
+        __NR_brk => Ok(space().move_brk(a[0])),
+        __NR_mincore => mincore(a[0], a[1], a[2]),
+        __NR_mlock | __NR_mlock2 => mlock(&space(), a[0], a[1]),
+        __NR_munlock | __NR_munlockall => Ok(0),
+        __NR_mlockall => Ok(0),
+        __NR_msync => msync(&space(), a[0], a[1]),
+        __NR_mseal => mseal(&space(), a[0], a[1]),
+        __NR_userfaultfd => uffd::create(a[0] as u32),
+        __NR_membarrier => {
+            crate::cpu::shootdown::barrier();
+            Ok(0)
+        }
+        _ => return None,
+    })
+}
+
+fn rights(bits: u64) -> Result<Rights> {
+    // PROT_SEM is of other processors; PROT_GROWSDOWN and PROT_GROWSUP are for stacks.
+    let known = u64::from(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM);
+    if bits & !known != 0 { Err(Errno::EINVAL) } else { Ok(Rights::from_bits_truncate(bits as u8)) }
+}
+
+/// The size that `MAP_HUGETLB` asks for.
+fn huge_size(flags: u32) -> Result<HugeSize> {
+    match flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK {
+        0 | 21 => Ok(HugeSize::Size2M),
+        30 => Ok(HugeSize::Size1G),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn mmap(address: u64, length: u64, prot: u64, flags: u32, descriptor: i32, offset: u64) -> Result<u64> {
+    let space = current().space();
+    let rights = Rights::from_bits_truncate(prot as u8);
+    let shared = match flags & MAP_TYPE {
+        MAP_PRIVATE => false,
+        MAP_SHARED | MAP_SHARED_VALIDATE => true,
+        _ => return Err(Errno::EINVAL),
+    };
+    if length == 0 || !offset.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    if offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
+        return Err(Errno::EOVERFLOW);
+    }
+    let fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0;
+    if fixed && !address.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    let place = match address {
+        at if flags & MAP_FIXED_NOREPLACE != 0 => Place::FixedNoReplace(at),
+        at if flags & MAP_FIXED != 0 => Place::Fixed(at),
+        hint => Place::Hint(hint & !(PAGE - 1)),
+    };
+    let noreserve = flags & MAP_NORESERVE != 0;
+    let huge = |size, file| HugeMapping { file, size, length, rights, shared, noreserve };
+    let start = if flags & MAP_ANONYMOUS != 0 {
+        if flags & MAP_HUGETLB != 0 {
+            space.map_huge(place, &huge(huge_size(flags)?, None))?
+        } else {
+            map_base(&space, place, length, rights, shared, None)?
+        }
+    } else {
+        let opened = current().process().files().get(descriptor)?;
+        let (backing, may_write) = opened.backing(shared, rights.contains(Rights::WRITE))?;
+        match backing {
+            fs::Backing::Huge(file) => {
+                space.map_huge(place, &huge(file.size_class(), Some((&file, offset))))?
+            }
+            fs::Backing::Base(source) => {
+                map_base(&space, place, length, rights, shared, Some((source, offset / PAGE, may_write)))?
+            }
+            fs::Backing::Zeroes => map_base(&space, place, length, rights, shared, None)?,
+        }
+    };
+    if flags & (MAP_POPULATE | MAP_LOCKED) != 0 && flags & MAP_NONBLOCK == 0 {
+        space.populate(start, length, rights);
+    }
+    crate::report::sample();
+    Ok(start)
+}
+
+fn map_base(
+    space: &Space,
+    place: Place,
+    length: u64,
+    rights: Rights,
+    shared: bool,
+    source: Option<(Arc<dyn PageSource>, u64, bool)>,
+) -> Result<u64> {
+    let (backing, may_write) = match source {
+        Some((source, index, may_write)) => (Backing::Source { source, index }, may_write),
+        None if shared => (Backing::Source { source: Arc::new(SharedPages::new()), index: 0 }, true),
+        None => (Backing::Anonymous, true),
+    };
+    let area = Area { start: 0, end: 0, rights, shared, may_write, stack: false, dont_fork: false, backing };
+    space.map_base(place, length, area)
+}
+
+fn mremap(a: &Arguments) -> Result<u64> {
+    let [old, old_length, new_length, flags, new, _] = *a;
+    let flags = flags as u32;
+    if flags & !(MREMAP_MAYMOVE | MREMAP_FIXED) != 0
+        || flags & MREMAP_FIXED != 0 && flags & MREMAP_MAYMOVE == 0
+    {
+        return Err(Errno::EINVAL);
+    }
+    let to = match flags {
+        _ if flags & MREMAP_FIXED != 0 => Move::To(new),
+        _ if flags & MREMAP_MAYMOVE != 0 => Move::May,
+        _ => Move::No,
+    };
+    current().space().remap(old, old_length, new_length, to)
+}
+
+fn madvise(space: &Arc<Space>, start: u64, length: u64, advice: u32) -> Result<()> {
+    let advice = match advice {
+        MADV_DONTNEED | MADV_DONTNEED_LOCKED => Advice::DontNeed,
+        MADV_REMOVE => Advice::Remove,
+        MADV_POPULATE_READ => Advice::PopulateRead,
+        MADV_POPULATE_WRITE => Advice::PopulateWrite,
+        MADV_DONTFORK | MADV_DOFORK => return dont_fork(space, start, length, advice == MADV_DONTFORK),
+        MADV_FREE => return free(space, start, length),
+        MADV_HWPOISON | MADV_SOFT_OFFLINE => return inject(space, start, length, advice == MADV_HWPOISON),
+        // Hints about what the kernel might do and does not.
+        MADV_NORMAL | MADV_RANDOM | MADV_SEQUENTIAL | MADV_WILLNEED | MADV_DONTDUMP | MADV_DODUMP
+        | MADV_NOHUGEPAGE => {
+            return checked(space, start, length);
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    space.advise(start, length, advice)
+}
+
+fn checked(space: &Space, start: u64, length: u64) -> Result<()> {
+    if !start.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    if space.is_mapped(start, length.next_multiple_of(PAGE))? { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
+/// `MADV_FREE`: the pages may go; here they go at once. Huge pages do not take it.
+fn free(space: &Arc<Space>, start: u64, length: u64) -> Result<()> {
+    let huge = {
+        let mut task = current().task()?;
+        let mmap = space.engine().mmap_read(&mut task);
+        let range = VirtAddr::new(start)..VirtAddr::new(start.saturating_add(length));
+        mmap.overlapping(&range).next().is_some()
+    };
+    if huge { Err(Errno::EINVAL) } else { space.advise(start, length, Advice::DontNeed) }
+}
+
+fn dont_fork(space: &Space, start: u64, length: u64, dont: bool) -> Result<()> {
+    checked(space, start, length)?;
+    let mut areas = space.areas().write();
+    for mut area in areas.take(start, start + length.next_multiple_of(PAGE)) {
+        area.dont_fork = dont;
+        areas.insert(area);
+    }
+    Ok(())
+}
+
+fn inject(space: &Arc<Space>, start: u64, length: u64, poison: bool) -> Result<()> {
+    space.advise(start, length, if poison { Advice::Hwpoison } else { Advice::SoftOffline })
+}
+
+fn mincore(start: u64, length: u64, into: u64) -> Result<u64> {
+    if !start.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
+    if length == 0 {
+        return Ok(0);
+    }
+    // In pieces, so that a large range needs no large list.
+    let end = start.checked_add(length).ok_or(Errno::ENOMEM)?;
+    let mut at = start;
+    while at < end {
+        let here = (end - at).min(512 * PAGE);
+        let found = current().space().mincore(at, here)?;
+        user::write(into + (at - start) / PAGE, &found)?;
+        at += here;
+    }
+    Ok(0)
+}
+
+/// Nothing is ever paged out, so locking means faulting in.
+fn mlock(space: &Arc<Space>, start: u64, length: u64) -> Result<u64> {
+    let from = start & !(PAGE - 1);
+    let length = (start - from).checked_add(length).and_then(|length| length.checked_next_multiple_of(PAGE));
+    let length = length.ok_or(Errno::EINVAL)?;
+    if length == 0 {
+        return Ok(0);
+    }
+    if !space.is_mapped(from, length)? {
+        return Err(Errno::ENOMEM);
+    }
+    match space.advise(from, length, Advice::PopulateRead) {
+        // A range that allows no access is locked all the same.
+        Ok(()) | Err(Errno::EINVAL) => Ok(0),
+        Err(Errno::EFAULT) => Err(Errno::ENOMEM),
+        Err(Errno::ENOMEM) => Err(Errno::EAGAIN),
+        Err(error) => Err(error),
+    }
+}
+
+fn msync(space: &Space, start: u64, length: u64) -> Result<u64> {
+    checked(space, start, length).map(|()| 0)
+}
+
+fn mseal(space: &Space, start: u64, length: u64) -> Result<u64> {
+    let mut task = current().task()?;
+    space.engine().mseal(&mut task, VirtAddr::new(start), length)?;
+    Ok(0)
+}

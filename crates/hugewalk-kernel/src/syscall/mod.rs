@@ -1,0 +1,76 @@
+//! System calls: the table, one file for each group. This room converts and calls; it holds no state.
+//!
+//! A group answers the numbers that it knows. A number that no group knows is `ENOSYS`, and is named in the report.
+
+mod memory;
+mod names;
+mod process;
+mod signal;
+mod thread;
+mod time;
+
+use alloc::string::ToString;
+
+use linux_raw_sys::general::{
+    __NR_futex, __NR_ioctl, __NR_pread64, __NR_pwrite64, __NR_read, __NR_readv, __NR_wait4, __NR_waitid,
+    __NR_write, __NR_writev,
+};
+
+pub use self::names::name;
+use crate::cpu::frame::Frame;
+use crate::errno::{Errno, Result};
+use crate::task::current;
+use crate::{fs, report};
+
+/// The arguments of a system call.
+pub type Arguments = [u64; 6];
+
+/// A group's answer, or `None` if the number is not one of its own.
+pub type Answer = Option<Result<u64>>;
+
+/// Serves a system call.
+pub fn dispatch(frame: &mut Frame) {
+    let number = frame.rax;
+    let arguments = frame.arguments();
+    report::called(number);
+    let outcome = u32::try_from(number).ok().and_then(|number| {
+        memory::call(number, &arguments)
+            .or_else(|| fs::call(number, &arguments))
+            .or_else(|| thread::call(number, &arguments, frame))
+            .or_else(|| process::call(number, &arguments, frame))
+            .or_else(|| signal::call(number, &arguments, frame))
+            .or_else(|| time::call(number, &arguments))
+    });
+    let outcome = outcome.unwrap_or_else(|| {
+        let name = u32::try_from(number).ok().and_then(name);
+        report::missing(name.map_or_else(|| alloc::format!("syscall_{number}"), ToString::to_string));
+        Err(Errno::ENOSYS)
+    });
+    frame.rax = match outcome {
+        Ok(value) => value,
+        Err(error) => {
+            if error == Errno::EINTR {
+                current().signals.lock().restart = Some(number);
+            }
+            error.as_result()
+        }
+    };
+}
+
+/// Is the system call made again after a handler with `SA_RESTART`?
+pub fn restarts(number: u64) -> bool {
+    let Ok(number) = u32::try_from(number) else { return false };
+    matches!(
+        number,
+        __NR_read
+            | __NR_write
+            | __NR_readv
+            | __NR_writev
+            | __NR_pread64
+            | __NR_pwrite64
+            | __NR_ioctl
+            | __NR_wait4
+            | __NR_waitid
+            | __NR_futex
+    )
+}

@@ -1,0 +1,430 @@
+//! A thread: its kernel stack, what a context switch saves, and its engine task.
+
+use alloc::sync::Arc;
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use hugewalk::Task;
+use spin::Mutex;
+
+use super::queue;
+use crate::cpu;
+use crate::cpu::frame::Frame;
+use crate::errno::{Errno, Result};
+use crate::memory::stack::KernelStack;
+use crate::platform::Kernel;
+use crate::process::Process;
+use crate::process::signal::ThreadSignals;
+use crate::space::Space;
+
+/// The x87 state, MXCSR and the vector registers, as `fxsave64` writes them.
+#[derive(Clone)]
+#[repr(C, align(16))]
+pub struct Fpu(pub [u8; 512]);
+
+impl Fpu {
+    /// The state in which a program begins.
+    pub const fn new() -> Self {
+        let mut bytes = [0; 512];
+        // The control word 0x37f and MXCSR 0x1f80: all exceptions masked.
+        bytes[0] = 0x7f;
+        bytes[1] = 0x03;
+        bytes[24] = 0x80;
+        bytes[25] = 0x1f;
+        Self(bytes)
+    }
+
+    /// Takes the processor's state.
+    pub fn save(&mut self) {
+        // SAFETY: 512 bytes, aligned to 16.
+        unsafe { asm!("fxsave64 [{}]", in(reg) self.0.as_mut_ptr(), options(nostack)) };
+    }
+
+    /// Gives it to the processor.
+    ///
+    /// The bytes came from [`save`](Self::save), or their reserved bits were cleared by [`mend`](Self::mend).
+    pub fn load(&self) {
+        // SAFETY: as above. The vector registers hold nothing that Rust keeps across this.
+        unsafe {
+            asm!("fxrstor64 [{}]", in(reg) self.0.as_ptr(), options(nostack),
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _,
+                out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _, out("xmm12") _,
+                out("xmm13") _, out("xmm14") _, out("xmm15") _);
+        };
+    }
+
+    /// Clears the bits of MXCSR that may not be set: a program can have written anything into a signal frame.
+    pub fn mend(&mut self) {
+        self.0[26] = 0;
+        self.0[27] = 0;
+    }
+}
+
+/// What a thread is doing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum State {
+    Running,
+    /// In the queue.
+    Runnable,
+    Blocked,
+    /// It will not run again; its last reference is dropped by whoever runs next on its processor.
+    Dead,
+}
+
+/// A thread of a program, or a processor's idle thread.
+///
+/// # Invariants
+///
+/// `saved`, `fpu`, `space` and `task` are used by the thread itself, and by the scheduler while it is switched in or out: never
+/// by two processors at once, since `on_cpu` is set meanwhile.
+pub struct Thread {
+    /// Its number. The first thread of a process has the process's.
+    pub tid: u32,
+    /// The process it belongs to. An idle thread has none.
+    pub process: Option<Arc<Process>>,
+    stack: KernelStack,
+    pub(super) saved: UnsafeCell<u64>,
+    fpu: UnsafeCell<Fpu>,
+    space: UnsafeCell<Option<Arc<Space>>>,
+    task: UnsafeCell<Option<Task<Kernel>>>,
+    task_in_use: AtomicBool,
+    pub(super) state: AtomicU8,
+    pub(super) token: AtomicBool,
+    pub(super) on_cpu: AtomicBool,
+    pub(super) next: UnsafeCell<*const Self>,
+    /// The processor it runs on, or ran on last.
+    pub(super) processor: AtomicUsize,
+    /// Base of FS in the program.
+    pub fs_base: AtomicU64,
+    /// Base of GS in the program.
+    pub gs_base: AtomicU64,
+    /// Where the thread stores its number when it begins (`CLONE_CHILD_SETTID`).
+    pub set_tid: AtomicU64,
+    /// Where to store 0 and wake a waiter when the thread ends (`CLONE_CHILD_CLEARTID`).
+    pub clear_tid: AtomicU64,
+    /// Mask, pending signals, alternate stack.
+    pub signals: Mutex<ThreadSignals>,
+    /// A signal, or the end of the process, waits to be handled: sleeps that can be interrupted are.
+    pub interrupted: AtomicBool,
+    /// It ends alone: another thread of its process has begun another program.
+    pub ends_alone: AtomicBool,
+    /// `PR_SET_NAME`.
+    pub name: Mutex<[u8; 16]>,
+}
+
+// SAFETY: by the type invariants.
+unsafe impl Send for Thread {}
+// SAFETY: by the type invariants; the other fields are atomics, locks and constants.
+unsafe impl Sync for Thread {}
+
+static THREADS: AtomicU32 = AtomicU32::new(0);
+
+/// Threads of programs that have not been freed.
+pub fn tasks() -> u32 {
+    THREADS.load(Ordering::Relaxed)
+}
+
+unsafe extern "C" {
+    fn begin_user_thread();
+    fn begin_kernel_thread();
+}
+
+/// A reference to the running thread, good as long as it runs: it stays on the thread's stack.
+#[derive(Clone, Copy)]
+pub struct Current(*const Thread, PhantomData<*const ()>);
+
+impl Deref for Current {
+    type Target = Thread;
+
+    fn deref(&self) -> &Thread {
+        // SAFETY: the running thread is kept by the scheduler, and the reference does not leave it.
+        unsafe { &*self.0 }
+    }
+}
+
+impl Current {
+    /// A reference that may leave the thread.
+    pub fn handle(&self) -> Arc<Thread> {
+        // SAFETY: threads are made in an `Arc`, and this one is kept.
+        unsafe { Arc::increment_strong_count(self.0) };
+        // SAFETY: the count was incremented for it.
+        unsafe { Arc::from_raw(self.0) }
+    }
+
+    /// Its process.
+    pub fn process(&self) -> &Arc<Process> {
+        self.process.as_ref().expect("an idle thread makes no system calls")
+    }
+
+    /// Its address space.
+    pub fn space(&self) -> Arc<Space> {
+        // SAFETY: by the type invariants, this is the thread itself.
+        let space = unsafe { &*self.space.get() };
+        space.clone().expect("a thread that runs a program has an address space")
+    }
+
+    /// Goes over to another address space, or to none.
+    pub fn set_space(&self, space: Option<Arc<Space>>) {
+        // SAFETY: by the type invariants, this is the thread itself, and `space` below hands out no references.
+        let old = unsafe { (*self.space.get()).take() };
+        match &space {
+            Some(space) => space.root().load(),
+            None => queue::load_kernel_root(),
+        }
+        if let Some(old) = &old
+            && !space.as_ref().is_some_and(|space| Arc::ptr_eq(space, old))
+        {
+            old.root().leave();
+        }
+        // SAFETY: as above.
+        unsafe { *self.space.get() = space };
+    }
+
+    /// The engine's task of this thread. There is one, so it cannot be had twice at a time.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is none yet, and no memory to make one.
+    pub fn task(&self) -> Result<TaskGuard> {
+        assert!(!self.task_in_use.swap(true, Ordering::Relaxed), "the engine's task is in use further up");
+        let guard = TaskGuard { thread: *self };
+        // SAFETY: by the type invariants, this is the thread itself; `task_in_use` keeps others away.
+        let slot = unsafe { &mut *self.task.get() };
+        if slot.is_none() {
+            let hugetlb = crate::platform::hugetlb();
+            // SAFETY: this thread has no other task: the slot is the only place where one is made.
+            *slot = Some(unsafe { Task::new(hugetlb) }.map_err(|_| Errno::ENOMEM)?);
+        }
+        Ok(guard)
+    }
+
+    /// Drops the engine's task: the thread is about to end.
+    pub fn drop_task(&self) {
+        // SAFETY: by the type invariants, this is the thread itself, and nothing has the task.
+        unsafe { *self.task.get() = None };
+    }
+
+    /// The x87 state and MXCSR, as they are now.
+    pub fn fpu(&self) -> Fpu {
+        let mut fpu = Fpu::new();
+        fpu.save();
+        fpu
+    }
+}
+
+/// The engine's task, borrowed.
+pub struct TaskGuard {
+    thread: Current,
+}
+
+impl Deref for TaskGuard {
+    type Target = Task<Kernel>;
+
+    fn deref(&self) -> &Task<Kernel> {
+        // SAFETY: `task` filled the slot, and `task_in_use` is set for this guard.
+        let slot = unsafe { &*self.thread.task.get() };
+        slot.as_ref().expect("filled when the guard was made")
+    }
+}
+
+impl DerefMut for TaskGuard {
+    fn deref_mut(&mut self) -> &mut Task<Kernel> {
+        // SAFETY: as in `deref`.
+        let slot = unsafe { &mut *self.thread.task.get() };
+        slot.as_mut().expect("filled when the guard was made")
+    }
+}
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.thread.task_in_use.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The thread that runs this.
+pub fn current() -> Current {
+    Current(cpu::this().current(), PhantomData)
+}
+
+impl Thread {
+    fn new(tid: u32, process: Option<Arc<Process>>, space: Option<Arc<Space>>, fpu: Fpu) -> Result<Self> {
+        let stack = KernelStack::new().ok_or(Errno::ENOMEM)?;
+        if process.is_some() {
+            THREADS.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Self {
+            tid,
+            process,
+            stack,
+            saved: UnsafeCell::new(0),
+            fpu: UnsafeCell::new(fpu),
+            space: UnsafeCell::new(space),
+            task: UnsafeCell::new(None),
+            task_in_use: AtomicBool::new(false),
+            state: AtomicU8::new(State::Blocked as u8),
+            token: AtomicBool::new(false),
+            on_cpu: AtomicBool::new(false),
+            next: UnsafeCell::new(ptr::null()),
+            processor: AtomicUsize::new(0),
+            fs_base: AtomicU64::new(0),
+            gs_base: AtomicU64::new(0),
+            set_tid: AtomicU64::new(0),
+            clear_tid: AtomicU64::new(0),
+            signals: Mutex::new(ThreadSignals::new()),
+            interrupted: AtomicBool::new(false),
+            ends_alone: AtomicBool::new(false),
+            name: Mutex::new([0; 16]),
+        })
+    }
+
+    /// A thread of a program, which begins with these registers once [`begin`] is called.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn user(
+        tid: u32,
+        process: Arc<Process>,
+        space: Arc<Space>,
+        frame: Frame,
+        fpu: Fpu,
+    ) -> Result<Arc<Self>> {
+        let thread = Self::new(tid, Some(process), Some(space), fpu)?;
+        let frame_at = thread.stack.top() - size_of::<Frame>() as u64;
+        let words = [0, 0, 0, 0, 0, 0, begin_user_thread as usize as u64];
+        let saved = frame_at - size_of_val(&words) as u64;
+        // SAFETY: the upper end of the thread's own stack, which nothing uses yet.
+        unsafe { ptr::with_exposed_provenance_mut::<Frame>(frame_at as usize).write(frame) };
+        // SAFETY: as above, below the frame.
+        unsafe { ptr::with_exposed_provenance_mut::<[u64; 7]>(saved as usize).write(words) };
+        thread.saved.get().write_value(saved);
+        Ok(Arc::new(thread))
+    }
+
+    /// The thread that a processor runs from its start on, and whenever there is nothing else.
+    pub(super) fn idle() -> Result<Arc<Self>> {
+        let thread = Self::new(0, None, None, Fpu::new())?;
+        thread.state.store(State::Running as u8, Ordering::Relaxed);
+        thread.on_cpu.store(true, Ordering::Relaxed);
+        Ok(Arc::new(thread))
+    }
+
+    /// Top of its kernel stack.
+    pub(super) fn stack_top(&self) -> u64 {
+        self.stack.top()
+    }
+
+    /// Makes the thread's token present: if it sleeps, it runs again. Does not sleep.
+    pub fn unpark(self: &Arc<Self>) {
+        queue::unpark(self);
+    }
+
+    /// Makes it look at `interrupted` soon, wherever it is: asleep, or in its program.
+    pub fn interrupt(self: &Arc<Self>) {
+        // SeqCst: set before the thread is woken or interrupted. Pairs with the loads in `park_interruptible` and on the way
+        // to ring 3.
+        self.interrupted.store(true, Ordering::SeqCst);
+        self.unpark();
+        queue::poke(self);
+    }
+
+    /// Saves what a switch to another thread must.
+    ///
+    /// # Safety
+    ///
+    /// It is the thread that ran until now, on this processor.
+    pub(super) unsafe fn save(&self) {
+        if self.process.is_some() {
+            // SAFETY: by the type invariants.
+            unsafe { (*self.fpu.get()).save() };
+        }
+    }
+
+    /// Loads what a switch to the thread must.
+    ///
+    /// # Safety
+    ///
+    /// It is about to run, on this processor, which `on_cpu` says.
+    pub(super) unsafe fn load(&self) {
+        use x86_64::VirtAddr;
+        use x86_64::registers::model_specific::{FsBase, KernelGsBase};
+
+        if self.process.is_none() {
+            queue::load_kernel_root();
+            return;
+        }
+        // SAFETY: by the type invariants.
+        unsafe { (*self.fpu.get()).load() };
+        FsBase::write(VirtAddr::new_truncate(self.fs_base.load(Ordering::Relaxed)));
+        KernelGsBase::write(VirtAddr::new_truncate(self.gs_base.load(Ordering::Relaxed)));
+        // SAFETY: by the type invariants.
+        match unsafe { &*self.space.get() } {
+            Some(space) => space.root().load(),
+            None => queue::load_kernel_root(),
+        }
+    }
+
+    /// The root that it has loaded is not used any more on this processor.
+    ///
+    /// # Safety
+    ///
+    /// As for [`save`](Self::save); another root has been loaded since.
+    pub(super) unsafe fn leave_root(&self) {
+        // SAFETY: by the type invariants.
+        if let Some(space) = unsafe { &*self.space.get() } {
+            space.root().leave_unless_loaded();
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            THREADS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A thread of the kernel's own, without a program, which runs a function and ends.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub fn kernel_thread(main: extern "C" fn(u64), argument: u64) -> Result<Arc<Thread>> {
+    let thread = Thread::new(0, None, None, Fpu::new())?;
+    let words = [0, 0, main as usize as u64, argument, 0, 0, begin_kernel_thread as usize as u64];
+    let saved = thread.stack.top() - size_of_val(&words) as u64;
+    // SAFETY: the upper end of the thread's own stack, which nothing uses yet.
+    unsafe { ptr::with_exposed_provenance_mut::<[u64; 7]>(saved as usize).write(words) };
+    thread.saved.get().write_value(saved);
+    Ok(Arc::new(thread))
+}
+
+/// Lets a new thread run.
+pub fn begin(thread: &Arc<Thread>) {
+    thread.unpark();
+}
+
+/// Ends the running thread, which has left everything that it belonged to.
+pub fn exit_current() -> ! {
+    let me = current();
+    me.set_space(None);
+    me.drop_task();
+    queue::exit()
+}
+
+trait WriteValue {
+    fn write_value(self, value: u64);
+}
+
+impl WriteValue for *mut u64 {
+    fn write_value(self, value: u64) {
+        // SAFETY: the cell of a thread that nobody else knows yet.
+        unsafe { self.write(value) };
+    }
+}
