@@ -15,8 +15,11 @@ const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 
 impl Archive {
-    pub(super) fn new() -> Self {
-        Self { bytes: Vec::new(), members: 0, folders: BTreeSet::new() }
+    /// An archive that begins with the settings, which lie in no folder.
+    pub(super) fn new(settings: &[u8]) -> Self {
+        let mut archive = Self { bytes: Vec::new(), members: 0, folders: BTreeSet::new() };
+        archive.member(b".hugewalk/settings", FILE | 0o400, settings);
+        archive
     }
 
     /// A folder, after those it lies in. One that is there already stays as it is.
@@ -88,25 +91,25 @@ mod tests {
 
     #[test]
     fn folders_come_before_what_lies_in_them_and_everything_is_aligned() {
-        let mut archive = Archive::new();
+        let mut archive = Archive::new(b"");
         archive.file(b"a/b/c", 0o644, b"hello");
         archive.folder(b"a", 0o700);
         let bytes = archive.finish();
         let text = String::from_utf8_lossy(&bytes);
         let heads: Vec<usize> = text.match_indices("070701").map(|(at, _)| at).collect();
-        assert_eq!(heads.len(), 4, "a, a/b, a/b/c, the end");
+        assert_eq!(heads.len(), 5, "the settings, a, a/b, a/b/c, the end");
         assert!(heads.iter().all(|at| at % 4 == 0));
         let names: Vec<&str> =
             heads.iter().map(|at| text[at + 110..].split('\0').next().expect("a name")).collect();
-        assert_eq!(names, ["a", "a/b", "a/b/c", "TRAILER!!!"]);
-        assert_eq!(&text[heads[2] + 6 + 6 * 8..][..8], "00000005", "the size");
-        assert_eq!(&text[heads[2] + 6 + 8..][..8], "000081a4", "the mode");
+        assert_eq!(names, [".hugewalk/settings", "a", "a/b", "a/b/c", "TRAILER!!!"]);
+        assert_eq!(&text[heads[3] + 6 + 6 * 8..][..8], "00000005", "the size");
+        assert_eq!(&text[heads[3] + 6 + 8..][..8], "000081a4", "the mode");
     }
 
     /// Another program's reader is the judge, where there is one.
     #[test]
     fn cpio_unpacks_it() {
-        let mut archive = Archive::new();
+        let mut archive = Archive::new(b"");
         archive.file(b"x/odd", 0o755, b"12345");
         archive.link(b"x/link", b"odd");
         let directory = tempfile::TempDir::new().expect("a directory");

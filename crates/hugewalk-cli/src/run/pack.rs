@@ -57,8 +57,7 @@ pub(super) fn pack(args: &RunArgs) -> Result<Vec<u8>, PackError> {
     let name = named.file_name().unwrap_or(OsStr::new("program"));
     let place = name.as_bytes();
 
-    let mut archive = Archive::new();
-    archive.file(b".hugewalk/settings", 0o400, &settings(args, place, &cwd)?);
+    let mut archive = Archive::new(&settings(args, place, &cwd)?);
     archive.folder(&cwd, 0o755);
     archive.file(place, 0o755, &program);
     for pair in &args.file {
@@ -205,7 +204,7 @@ mod tests {
         fs::create_dir(directory.path().join("in")).expect("made");
         fs::write(directory.path().join("in/file"), "text").expect("written");
         std::os::unix::fs::symlink("file", directory.path().join("in/link")).expect("linked");
-        let mut archive = Archive::new();
+        let mut archive = Archive::new(b"");
         add(&mut archive, directory.path(), b"top").expect("added");
         let bytes = archive.finish();
         let text = String::from_utf8_lossy(&bytes);
