@@ -26,6 +26,7 @@ mod console;
 mod cpu;
 mod errno;
 mod fs;
+mod ipc;
 mod memory;
 mod panic;
 mod platform;

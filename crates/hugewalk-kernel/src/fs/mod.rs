@@ -1,61 +1,79 @@
-//! Files. A beginning: the console, and the archive's programs.
+//! Files: what descriptors lead to, and what paths name.
+//!
+//! | room | subject |
+//! |---|---|
+//! | [`file`] | the trait that everything behind a descriptor implements, and open files with their offsets |
+//! | [`descriptors`] | a process's table of them |
+//! | [`inode`], [`folder`], [`path`] | what has a name, and how names are looked up |
+//! | [`mounts`] | file systems and where they are |
+//! | [`base_file`] | files of base pages: tmpfs, the archive's files, shared anonymous memory |
+//! | [`huge_file`] | files of huge pages, over the engine's |
+//! | [`seals`], [`memfd`] | memory files and what may not be done with them any more |
+//! | [`pipe`], [`poll`] | pipes, and waiting for several descriptors |
+//! | [`device`], [`console`] | `/dev` |
+//! | [`text`], [`proc`], [`sys`] | files whose contents are made when they are read |
+//! | [`gup_test`] | the kernel's door to its own page pinning |
+//! | [`archive`] | the files that the machine was booted with |
+//! | `calls` | the system calls, converted to calls of the other rooms |
+//!
+//! # Protocol
+//!
+//! Names, sizes and contents of base pages change under spinning locks, which no code of this folder holds while it sleeps or
+//! drops a file. Offsets of open files are under sleeping locks, as a read may sleep. Files of huge pages are the engine's, with
+//! the engine's locks.
+//!
+//! Everything runs as root: permissions are kept and shown, and refuse nothing.
 
+pub mod archive;
+pub mod base_file;
+mod calls;
+pub mod console;
 pub mod descriptors;
+pub mod device;
+pub mod file;
+pub mod folder;
+pub mod gup_test;
+pub mod huge_file;
+pub mod inode;
+pub mod memfd;
+pub mod mounts;
+pub mod path;
+pub mod pipe;
+pub mod poll;
+pub mod proc;
+pub mod seals;
+pub mod sys;
+pub mod text;
+
+pub use self::calls::{call, program};
+pub use self::descriptors::Descriptors;
+pub use self::file::{Backing, File, Opened};
+pub use self::path::Place;
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
-pub use self::descriptors::{Backing, Descriptors, Opened};
-use crate::boot::archive::members;
-use crate::errno::{Errno, Result};
-use crate::memory::user;
-use linux_raw_sys::general::__NR_write;
+use crate::errno::Result;
 
-/// A working directory.
-#[derive(Clone)]
-pub struct Place;
+/// Mounts all there is, and unpacks the archive.
+///
+/// # Errors
+///
+/// `EIO` for a damaged archive, or one with files where none can be; `ENOMEM`.
+pub fn begin(archive: &[u8]) -> Result<()> {
+    mounts::mount_all()?;
+    archive::unpack(archive)
+}
 
-impl Place {
-    /// The folder at a path.
-    pub fn of(_: &[u8]) -> Result<Self> {
-        Ok(Self)
+/// Gives all files up that nothing uses. What is in use afterwards was leaked.
+pub fn end() {
+    crate::ipc::shm::destroy_all();
+    mounts::unmount_all();
+}
+
+/// Opens descriptors 0, 1 and 2 of the first process.
+pub fn open_console(files: &Arc<Descriptors>) {
+    for opened in console::Console::descriptors() {
+        // There is room in an empty table.
+        let _ = files.insert(opened, false, 0);
     }
-}
-
-static ARCHIVE: spin::Once<&'static [u8]> = spin::Once::new();
-
-/// Unpacks the archive.
-pub fn begin(archive: &'static [u8]) -> Result<()> {
-    ARCHIVE.call_once(|| archive);
-    Ok(())
-}
-
-/// Gives everything back.
-pub fn end() {}
-
-/// Opens descriptors 0, 1 and 2.
-pub fn open_console(_: &Arc<Descriptors>) {}
-
-/// The contents of a program's file.
-pub fn program(path: &[u8]) -> Result<Vec<u8>> {
-    let path = path.strip_prefix(b"/").unwrap_or(path);
-    let archive = ARCHIVE.get().copied().unwrap_or_default();
-    members(archive)
-        .find(|member| member.path == path)
-        .map(|member| member.contents.to_vec())
-        .ok_or(Errno::ENOENT)
-}
-
-/// The system calls of this room.
-pub fn call(number: u32, a: &[u64; 6]) -> Option<Result<u64>> {
-    if number != __NR_write {
-        return None;
-    }
-    Some((|| {
-        let mut bytes = alloc::vec![0; a[2] as usize];
-        user::read(a[1], &mut bytes)?;
-        let port = if a[0] == 2 { &crate::console::ERRORS } else { &crate::console::OUTPUT };
-        port.lock().write(&bytes);
-        Ok(a[2])
-    })())
 }

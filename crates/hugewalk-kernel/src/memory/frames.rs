@@ -137,6 +137,12 @@ pub fn end() -> u64 {
     MEMORY.lock().end as u64 * HUGE
 }
 
+/// Does the address lie in a huge page that the engine has?
+pub fn is_huge(address: u64) -> bool {
+    let memory = MEMORY.lock();
+    memory.blocks.get((address / HUGE) as usize).is_some_and(|block| block.usage == Use::Huge)
+}
+
 /// Bytes of memory, and how many of them are free.
 pub fn totals() -> (u64, u64) {
     let memory = MEMORY.lock();

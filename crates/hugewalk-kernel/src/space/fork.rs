@@ -27,6 +27,7 @@ impl Space {
             child.empty();
             return Err(error);
         }
+        self.copy_attached(&child, current().process().pid);
         Ok(Arc::new(child))
     }
 

@@ -8,6 +8,7 @@
 //! held over `mmap` with a place that is free, which waits for nobody.
 
 pub mod area;
+mod attached;
 pub mod fault;
 pub mod fork;
 pub mod map;
@@ -45,6 +46,8 @@ pub struct Space {
     brk: SleepRwLock<(u64, u64)>,
     /// Threads that run in it: the last one to leave empties it.
     users: AtomicUsize,
+    /// Shared memory segments.
+    attached: attached::Attached,
     /// Bytes that are mapped, at most so many (`RLIMIT_AS`).
     pub limit: AtomicU64,
 }
@@ -67,6 +70,7 @@ impl Space {
             areas: SleepRwLock::new(areas),
             brk: SleepRwLock::new((0, 0)),
             users: AtomicUsize::new(1),
+            attached: attached::Attached::default(),
             limit: AtomicU64::new(u64::MAX),
         }
     }
@@ -114,6 +118,8 @@ impl Space {
         if let Ok(mut task) = current().task() {
             let _ = self.engine.exit(&mut task);
         }
+        let pid = current().process.as_ref().map_or(0, |process| process.pid);
+        self.detach_all(pid);
     }
 
     /// Start and end of the heap.

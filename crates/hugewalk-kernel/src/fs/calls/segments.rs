@@ -1,0 +1,174 @@
+//! Shared memory segments.
+
+use alloc::sync::Arc;
+
+use crate::errno::{Errno, Result};
+use crate::fs::Backing;
+use crate::ipc::shm::{self, Counts, SHM_DEST, Segment};
+use crate::memory::{PAGE, user};
+use crate::space::area::{Area, Backing as AreaBacking, Rights};
+use crate::space::map::{HugeMapping, Place};
+use crate::task::current;
+
+const SHM_RDONLY: u32 = 0o10000;
+const SHM_RND: u32 = 0o20000;
+const SHM_REMAP: u32 = 0o40000;
+const SHM_EXEC: u32 = 0o100_000;
+
+const IPC_RMID: u32 = 0;
+const IPC_SET: u32 = 1;
+const IPC_STAT: u32 = 2;
+const IPC_INFO: u32 = 3;
+const SHM_LOCK: u32 = 11;
+const SHM_UNLOCK: u32 = 12;
+const SHM_STAT: u32 = 13;
+const SHM_INFO: u32 = 14;
+const SHM_STAT_ANY: u32 = 15;
+
+/// `shmget`.
+pub(super) fn get(key: i32, size: u64, flags: u32) -> Result<u64> {
+    Ok(shm::get(key, size, flags)?.into())
+}
+
+/// `shmat`.
+pub(super) fn attach(id: u32, address: u64, flags: u32) -> Result<u64> {
+    let segment = shm::find(id)?;
+    let page = match &segment.backing {
+        Backing::Huge(file) => file.size_class().bytes(),
+        _ => PAGE,
+    };
+    let address = match address % page {
+        0 => address,
+        rest if flags & SHM_RND != 0 => address - rest,
+        _ => return Err(Errno::EINVAL),
+    };
+    let place = match address {
+        0 => Place::Hint(0),
+        at if flags & SHM_REMAP != 0 => Place::Fixed(at),
+        at => Place::FixedNoReplace(at),
+    };
+    let mut rights = Rights::READ;
+    rights.set(Rights::WRITE, flags & SHM_RDONLY == 0);
+    rights.set(Rights::EXECUTE, flags & SHM_EXEC != 0);
+    let me = current();
+    let space = me.space();
+    // Attached before it is mapped: else it could be destroyed in between.
+    segment.attach(me.process().pid);
+    let mapped = map(&segment, &space, place, rights).inspect_err(|_| segment.detach(me.process().pid));
+    let start = mapped.map_err(|error| if error == Errno::EEXIST { Errno::EINVAL } else { error })?;
+    space.attach(start, segment);
+    Ok(start)
+}
+
+fn map(segment: &Segment, space: &crate::space::Space, place: Place, rights: Rights) -> Result<u64> {
+    match &segment.backing {
+        Backing::Huge(file) => {
+            let size = file.size_class();
+            let mapping = HugeMapping {
+                file: Some((file, 0)),
+                size,
+                length: file.size(),
+                rights,
+                shared: true,
+                noreserve: false,
+            };
+            space.map_huge(place, &mapping)
+        }
+        Backing::Base(file) => {
+            let backing = AreaBacking::Source { source: file.clone(), index: 0 };
+            let may_write = rights.contains(Rights::WRITE);
+            let area = Area {
+                start: 0,
+                end: 0,
+                rights,
+                shared: true,
+                may_write,
+                stack: false,
+                dont_fork: false,
+                backing,
+            };
+            space.map_base(place, file.size(), area)
+        }
+        Backing::Zeroes => Err(Errno::EINVAL),
+    }
+}
+
+/// `shmdt`.
+pub(super) fn detach(address: u64) -> Result<u64> {
+    let me = current();
+    let space = me.space();
+    let segment = space.detach(address).ok_or(Errno::EINVAL)?;
+    let length = match &segment.backing {
+        Backing::Huge(file) => file.size(),
+        _ => segment.size.next_multiple_of(PAGE),
+    };
+    let unmapped = space.unmap(address, length);
+    segment.detach(me.process().pid);
+    unmapped.map(|()| 0)
+}
+
+/// `struct shmid64_ds`: `ipc_perm` of 48 bytes, the size, three times, two processes, the number of attachments, two words more.
+fn describe(segment: &Segment, counts: Counts) -> [u64; 14] {
+    let mut words = [0; 14];
+    let mode = segment.permissions | if counts.doomed { SHM_DEST } else { 0 };
+    words[0] = u64::from(segment.key as u32);
+    words[2] = u64::from(mode) << 32;
+    words[6] = segment.size;
+    words[7..10].copy_from_slice(&counts.times);
+    words[10] = u64::from(segment.creator) | u64::from(counts.last) << 32;
+    words[11] = counts.attached;
+    words
+}
+
+/// `shmctl`.
+pub(super) fn control(id: u32, command: u32, address: u64) -> Result<u64> {
+    match command {
+        IPC_RMID => {
+            shm::find(id)?.destroy();
+            Ok(0)
+        }
+        IPC_STAT | SHM_STAT | SHM_STAT_ANY => {
+            let segment = shm::find(id)?;
+            user::put(address, &describe(&segment, segment.counts()))?;
+            Ok(if command == IPC_STAT { 0 } else { id.into() })
+        }
+        IPC_SET | SHM_LOCK | SHM_UNLOCK => shm::find(id).map(|_| 0),
+        IPC_INFO => {
+            use core::sync::atomic::Ordering::Relaxed;
+            let limits = [
+                shm::SHMMAX.load(Relaxed),
+                1,
+                shm::SHMMNI.load(Relaxed),
+                shm::SHMMNI.load(Relaxed),
+                shm::SHMALL.load(Relaxed),
+            ];
+            let mut words = [0_u64; 9];
+            words[..5].copy_from_slice(&limits);
+            user::put(address, &words)?;
+            Ok(highest())
+        }
+        SHM_INFO => {
+            // `struct shm_info`: segments in use, then base pages of them all, in memory, swapped; two counts of swapping.
+            let all = shm::all();
+            let total: u64 = all.iter().map(|segment| segment.size.div_ceil(PAGE)).sum();
+            let resident: u64 = all.iter().map(resident).sum();
+            user::put(address, &[all.len() as u64, total, resident, 0, 0, 0])?;
+            Ok(highest())
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Base pages of a segment that are in memory.
+fn resident(segment: &Arc<Segment>) -> u64 {
+    match &segment.backing {
+        Backing::Huge(file) => file.pages() * (file.size_class().bytes() / PAGE),
+        Backing::Base(file) => file.resident(),
+        Backing::Zeroes => 0,
+    }
+}
+
+/// The highest number in use.
+fn highest() -> u64 {
+    shm::all().iter().map(|segment| segment.id).max().unwrap_or(0).into()
+}

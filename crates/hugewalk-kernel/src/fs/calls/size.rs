@@ -1,0 +1,99 @@
+//! Sizes of files: truncated, allocated, punched.
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::general::{AT_FDCWD, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
+
+use super::{lookup, opened};
+use crate::errno::{Errno, Result};
+use crate::fs::inode::{Inode, Kind};
+
+/// Sets the size, if the seals allow it.
+fn set(inode: &Arc<Inode>, size: u64) -> Result<()> {
+    match &inode.kind {
+        Kind::Base(file) => {
+            file.seals.may_resize(file.size(), size)?;
+            file.truncate(size)?;
+        }
+        Kind::Huge(node) => {
+            // The size is looked at first: an odd one is EINVAL whatever the seals say.
+            if !node.file.size_class().is_aligned(size) {
+                return Err(Errno::EINVAL);
+            }
+            node.seals.may_resize(node.file.size(), size)?;
+            node.truncate(size)?;
+        }
+        Kind::Folder(_) => return Err(Errno::EISDIR),
+        Kind::Special(_) | Kind::Device(..) => return Ok(()),
+        _ => return Err(Errno::EINVAL),
+    }
+    inode.touch();
+    Ok(())
+}
+
+/// What `O_TRUNC` does.
+pub(super) fn truncate_to_nothing(inode: &Arc<Inode>) -> Result<()> {
+    match inode.kind {
+        Kind::Base(_) | Kind::Huge(_) => set(inode, 0),
+        _ => Ok(()),
+    }
+}
+
+/// `truncate`.
+pub(super) fn truncate(path: u64, size: i64) -> Result<u64> {
+    let size = u64::try_from(size).map_err(|_| Errno::EINVAL)?;
+    set(&lookup(AT_FDCWD as u64, path, true)?.existing()?, size)?;
+    Ok(0)
+}
+
+/// `ftruncate`.
+pub(super) fn truncate_open(descriptor: u64, size: i64) -> Result<u64> {
+    let size = u64::try_from(size).map_err(|_| Errno::EINVAL)?;
+    let opened = opened(descriptor)?;
+    opened.writable().map_err(|_| Errno::EINVAL)?;
+    set(&opened.inode, size)?;
+    Ok(0)
+}
+
+/// `fallocate`.
+pub(super) fn allocate(descriptor: u64, mode: u32, offset: i64, length: i64) -> Result<u64> {
+    let opened = opened(descriptor)?;
+    opened.writable()?;
+    let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    let length = u64::try_from(length).ok().filter(|&length| length > 0).ok_or(Errno::EINVAL)?;
+    let end = offset.checked_add(length).filter(|&end| i64::try_from(end).is_ok()).ok_or(Errno::EFBIG)?;
+    let keep_size = mode & FALLOC_FL_KEEP_SIZE != 0;
+    let punch = match mode & !FALLOC_FL_KEEP_SIZE {
+        0 => false,
+        FALLOC_FL_PUNCH_HOLE if keep_size => true,
+        _ => return Err(Errno::EOPNOTSUPP),
+    };
+    match &opened.inode.kind {
+        Kind::Base(file) if punch => {
+            file.seals.may_write()?;
+            file.punch_hole(offset, length);
+        }
+        Kind::Base(file) => {
+            if end > file.size() {
+                file.seals.may_grow()?;
+            }
+            file.allocate(offset, length, keep_size)?;
+        }
+        Kind::Huge(node) if punch => {
+            node.seals.may_write()?;
+            node.punch_hole(offset, length)?;
+        }
+        Kind::Huge(node) => {
+            // Linux looks at the seal whether or not the size is kept: `hugetlbfs_fallocate()`.
+            if end > node.file.size() {
+                node.seals.may_grow()?;
+            }
+            node.allocate(offset, length, keep_size)?;
+        }
+        Kind::Pipe(_) => return Err(Errno::ESPIPE),
+        Kind::Folder(_) => return Err(Errno::EISDIR),
+        _ => return Err(Errno::ENODEV),
+    }
+    opened.inode.touch();
+    Ok(0)
+}

@@ -1,0 +1,221 @@
+//! Inodes: what has a type, permissions and times, and perhaps names in folders.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use linux_raw_sys::general::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, stat};
+use spin::Mutex;
+
+use super::base_file::BaseFile;
+use super::file::{File, Opened};
+use super::folder::{Folder, FolderFile};
+use super::huge_file::HugeNode;
+use super::mounts::Filesystem;
+use super::pipe::Pipe;
+use crate::cpu::clock;
+use crate::errno::{Errno, Result};
+use crate::memory::PAGE;
+
+/// What an inode is.
+pub enum Kind {
+    /// A folder.
+    Folder(Folder),
+    /// A file of base pages.
+    Base(Arc<BaseFile>),
+    /// A file of huge pages.
+    Huge(HugeNode),
+    /// A symbolic link.
+    Link(Arc<dyn Link>),
+    /// A pipe.
+    Pipe(Arc<Pipe>),
+    /// A device, with its numbers.
+    Device(u32, u32, Arc<dyn Special>),
+    /// A file whose contents are made when it is read.
+    Special(Arc<dyn Special>),
+    /// Something that is behind a descriptor only and implements [`File`] itself.
+    Nameless,
+}
+
+/// A symbolic link.
+pub trait Link: Send + Sync {
+    /// The path that it holds.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if what it leads to is gone.
+    fn target(&self) -> Result<Vec<u8>>;
+
+    /// What it leads to, where the path does not tell: `/proc/self/fd/3` of a file that has no name.
+    fn jump(&self) -> Option<Arc<Inode>> {
+        None
+    }
+}
+
+/// A link that holds a path.
+pub struct PathLink(pub Vec<u8>);
+
+impl Link for PathLink {
+    fn target(&self) -> Result<Vec<u8>> {
+        Ok(self.0.clone())
+    }
+}
+
+/// A file that is made anew whenever it is opened.
+pub trait Special: Send + Sync {
+    /// Opens it, with the flags of `open`.
+    ///
+    /// # Errors
+    ///
+    /// The number for the program.
+    fn open(&self, flags: u32) -> Result<Arc<dyn File>>;
+}
+
+/// What can be changed by `chmod` and the like. Times are nanoseconds since 1970.
+#[derive(Clone, Copy)]
+pub struct Meta {
+    /// The lowest twelve bits of the mode.
+    pub permissions: u32,
+    /// The user.
+    pub owner: u32,
+    /// The group.
+    pub group: u32,
+    /// Names in folders.
+    pub links: u32,
+    /// The last read.
+    pub accessed: u64,
+    /// The last write.
+    pub modified: u64,
+    /// The last change of this.
+    pub changed: u64,
+}
+
+/// An inode.
+pub struct Inode {
+    /// Its number in its file system.
+    pub number: u64,
+    /// Where it is.
+    pub filesystem: Arc<Filesystem>,
+    /// What it is.
+    pub kind: Kind,
+    /// The rest.
+    pub meta: Mutex<Meta>,
+}
+
+/// Numbers are never used again, in whatever file system.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+impl Inode {
+    /// A new inode without a name.
+    pub fn new(filesystem: &Arc<Filesystem>, kind: Kind, permissions: u32) -> Arc<Self> {
+        let now = clock::wall();
+        let meta =
+            Meta { permissions, owner: 0, group: 0, links: 0, accessed: now, modified: now, changed: now };
+        Arc::new(Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            filesystem: filesystem.clone(),
+            kind,
+            meta: Mutex::new(meta),
+        })
+    }
+
+    /// An inode outside all file systems: of a pipe, a userfaultfd, memory.
+    pub fn anonymous(kind: Kind) -> Arc<Self> {
+        Self::new(&Filesystem::nowhere(), kind, 0o600)
+    }
+
+    /// The folder that it is.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTDIR`.
+    pub fn folder(&self) -> Result<&Folder> {
+        match &self.kind {
+            Kind::Folder(folder) => Ok(folder),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// The type, as in `st_mode`.
+    pub fn file_type(&self) -> u32 {
+        match &self.kind {
+            Kind::Folder(_) => S_IFDIR,
+            Kind::Base(_) | Kind::Huge(_) | Kind::Special(_) => S_IFREG,
+            Kind::Link(_) => S_IFLNK,
+            Kind::Pipe(_) => S_IFIFO,
+            Kind::Device(7, ..) => S_IFBLK,
+            Kind::Device(..) => S_IFCHR,
+            Kind::Nameless => 0,
+        }
+    }
+
+    /// Opens it, with the flags of `open`; `path` is what it is known by from then on.
+    ///
+    /// # Errors
+    ///
+    /// The number for the program; `ELOOP` for a link, `ENXIO` for what cannot be opened by a name.
+    pub fn open(self: &Arc<Self>, path: Vec<u8>, flags: u32) -> Result<Arc<Opened>> {
+        let file: Arc<dyn File> = match &self.kind {
+            Kind::Folder(_) => Arc::new(FolderFile),
+            Kind::Base(file) => file.clone(),
+            Kind::Huge(node) => node.clone_as_file(),
+            Kind::Link(_) => return Err(Errno::ELOOP),
+            Kind::Pipe(pipe) => Pipe::open(pipe, flags)?,
+            Kind::Device(_, _, special) | Kind::Special(special) => special.open(flags)?,
+            Kind::Nameless => return Err(Errno::ENXIO),
+        };
+        Ok(Opened::new(file, self.clone(), path, flags))
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        match &self.kind {
+            Kind::Base(file) => file.size(),
+            Kind::Huge(node) => node.file.size(),
+            Kind::Link(link) => link.target().map_or(0, |target| target.len() as u64),
+            _ => 0,
+        }
+    }
+
+    /// Notes that its contents were changed now.
+    pub fn touch(&self) {
+        let now = clock::wall();
+        let mut meta = self.meta.lock();
+        meta.modified = now;
+        meta.changed = now;
+    }
+
+    /// What `stat` says.
+    pub fn stat(&self) -> stat {
+        let meta = *self.meta.lock();
+        let (block, blocks) = match &self.kind {
+            Kind::Base(file) => (PAGE, file.resident() * (PAGE / 512)),
+            Kind::Huge(node) => {
+                let page = node.file.size_class().bytes();
+                (page, node.file.pages() * (page / 512))
+            }
+            _ => (PAGE, 0),
+        };
+        let device = match &self.kind {
+            Kind::Device(major, minor, _) => u64::from(major << 8 | minor),
+            _ => 0,
+        };
+        let (seconds, rest) = (|time| time / 1_000_000_000, |time| time % 1_000_000_000);
+        // SAFETY: a structure of integers, which zeroes are good for.
+        let mut stat: stat = unsafe { core::mem::zeroed() };
+        stat.st_dev = u64::from(self.filesystem.device);
+        stat.st_ino = self.number;
+        stat.st_nlink = u64::from(meta.links);
+        stat.st_mode = self.file_type() | meta.permissions;
+        stat.st_uid = meta.owner;
+        stat.st_gid = meta.group;
+        stat.st_rdev = device;
+        stat.st_size = self.size() as i64;
+        stat.st_blksize = block as i64;
+        stat.st_blocks = blocks as i64;
+        (stat.st_atime, stat.st_atime_nsec) = (seconds(meta.accessed), rest(meta.accessed));
+        (stat.st_mtime, stat.st_mtime_nsec) = (seconds(meta.modified), rest(meta.modified));
+        (stat.st_ctime, stat.st_ctime_nsec) = (seconds(meta.changed), rest(meta.changed));
+        stat
+    }
+}

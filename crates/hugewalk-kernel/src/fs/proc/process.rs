@@ -1,0 +1,253 @@
+//! `/proc/PID`.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::str;
+
+use super::super::file::Opened;
+use super::super::folder::{Folder, Listing};
+use super::super::inode::{Inode, Kind, Link};
+use super::super::mounts::{self, Filesystem};
+use super::super::text::Text;
+use super::{maps, pages};
+use crate::errno::{Errno, Result};
+use crate::process::{self, Process};
+use crate::task::{Thread, current};
+
+/// The processes, by their numbers; and the one that looks, as `self`.
+pub(super) struct Processes {
+    filesystem: Arc<Filesystem>,
+}
+
+impl Processes {
+    pub(super) fn new(filesystem: &Arc<Filesystem>) -> Arc<Self> {
+        Arc::new(Self { filesystem: filesystem.clone() })
+    }
+}
+
+fn number(name: &[u8]) -> Option<u32> {
+    str::from_utf8(name).ok()?.parse().ok()
+}
+
+impl Listing for Processes {
+    fn find(&self, name: &[u8]) -> Option<Arc<Inode>> {
+        match name {
+            b"self" => {
+                let own = || Ok(current().process().pid.to_string());
+                Some(link(&self.filesystem, own))
+            }
+            b"thread-self" => {
+                let own = || Ok(format!("{}/task/{}", current().process().pid, current().tid));
+                Some(link(&self.filesystem, own))
+            }
+            _ => {
+                let process = process::find(number(name)?)?;
+                Some(folder(&self.filesystem, &process, None))
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<Vec<u8>> {
+        let mut names: Vec<Vec<u8>> =
+            process::all().iter().map(|process| process.pid.to_string().into_bytes()).collect();
+        names.push(b"self".to_vec());
+        names
+    }
+}
+
+struct TextLink<F>(F);
+
+impl<F: Fn() -> Result<String> + Send + Sync> Link for TextLink<F> {
+    fn target(&self) -> Result<Vec<u8>> {
+        Ok((self.0)()?.into_bytes())
+    }
+}
+
+fn link(
+    filesystem: &Arc<Filesystem>,
+    target: impl Fn() -> Result<String> + Send + Sync + 'static,
+) -> Arc<Inode> {
+    Inode::new(filesystem, Kind::Link(Arc::new(TextLink(target))), 0o777)
+}
+
+/// The folder of a process, or of one of its threads. It is made anew whenever it is looked up.
+fn folder(filesystem: &Arc<Filesystem>, process: &Arc<Process>, thread: Option<Arc<Thread>>) -> Arc<Inode> {
+    let root = Folder::create(filesystem, 0o555);
+    let place = |name: &str, text: fn(&Arc<Process>) -> Result<String>| {
+        let process = process.clone();
+        Text::new(move || text(&process)).place(&root, name);
+    };
+    place("maps", maps::maps);
+    place("smaps", maps::smaps);
+    place("numa_maps", maps::numa_maps);
+    place("status", status);
+    place("stat", stat);
+    place("statm", statm);
+    place("mounts", |_| Ok(mounts::text()));
+    place("limits", |_| Ok(String::new()));
+    place("cmdline", |process| Ok(String::from_utf8_lossy(&process.program.lock().1).into_owned()));
+    place("oom_score", |_| Ok("0\n".into()));
+    let comm = {
+        let (process, thread) = (process.clone(), thread.clone());
+        move || Ok(format!("{}\n", name(&process, thread.as_ref())))
+    };
+    Text::new(comm).place(&root, "comm");
+    Text::new(|| Ok("0\n".into())).settable(|_| Ok(())).place(&root, "oom_score_adj");
+    pages::place(&root, process);
+
+    let insert = |name: &str, inode: &Arc<Inode>| {
+        if let Ok(names) = root.folder() {
+            let _ = names.insert(&root, name.as_bytes(), inode);
+        }
+    };
+    let exe = process.clone();
+    insert("exe", &link(filesystem, move || Ok(exe.program.lock().0.clone())));
+    let cwd = process.clone();
+    insert("cwd", &link(filesystem, move || Ok(String::from_utf8_lossy(&cwd.place().whole()).into_owned())));
+    insert("root", &link(filesystem, || Ok("/".to_string())));
+    let listed =
+        |listing: Arc<dyn Listing>| Inode::new(filesystem, Kind::Folder(Folder::listed(listing)), 0o500);
+    insert("fd", &listed(Arc::new(OpenFiles { filesystem: filesystem.clone(), process: process.clone() })));
+    if thread.is_none() {
+        insert(
+            "task",
+            &listed(Arc::new(Threads { filesystem: filesystem.clone(), process: process.clone() })),
+        );
+    }
+    root
+}
+
+/// `/proc/PID/fd`.
+struct OpenFiles {
+    filesystem: Arc<Filesystem>,
+    process: Arc<Process>,
+}
+
+/// A link to what a descriptor leads to, which need not have a name.
+struct OpenFile(Arc<Opened>);
+
+impl Link for OpenFile {
+    fn target(&self) -> Result<Vec<u8>> {
+        Ok(self.0.path.clone())
+    }
+
+    fn jump(&self) -> Option<Arc<Inode>> {
+        Some(self.0.inode.clone())
+    }
+}
+
+impl Listing for OpenFiles {
+    fn find(&self, name: &[u8]) -> Option<Arc<Inode>> {
+        let descriptor = i32::try_from(number(name)?).ok()?;
+        let opened = self.process.files().get(descriptor).ok()?;
+        Some(Inode::new(&self.filesystem, Kind::Link(Arc::new(OpenFile(opened))), 0o700))
+    }
+
+    fn names(&self) -> Vec<Vec<u8>> {
+        self.process.files().in_use().iter().map(|descriptor| descriptor.to_string().into_bytes()).collect()
+    }
+}
+
+/// `/proc/PID/task`.
+struct Threads {
+    filesystem: Arc<Filesystem>,
+    process: Arc<Process>,
+}
+
+impl Listing for Threads {
+    fn find(&self, name: &[u8]) -> Option<Arc<Inode>> {
+        let tid = number(name)?;
+        let thread = self.process.threads().into_iter().find(|thread| thread.tid == tid)?;
+        Some(folder(&self.filesystem, &self.process, Some(thread)))
+    }
+
+    fn names(&self) -> Vec<Vec<u8>> {
+        self.process.threads().iter().map(|thread| thread.tid.to_string().into_bytes()).collect()
+    }
+}
+
+/// What a thread is called: as `PR_SET_NAME` has it, else the program's name.
+fn name(process: &Process, thread: Option<&Arc<Thread>>) -> String {
+    let threads = process.threads();
+    let thread = thread.or_else(|| threads.iter().find(|thread| thread.tid == process.pid));
+    let given = thread.map(|thread| *thread.name.lock()).unwrap_or_default();
+    let end = given.iter().position(|&byte| byte == 0).unwrap_or(given.len());
+    if end > 0 {
+        return String::from_utf8_lossy(&given[..end]).into_owned();
+    }
+    let path = process.program.lock().0.clone();
+    path.rsplit('/').next().unwrap_or("").chars().take(15).collect()
+}
+
+/// How a process is doing, in a letter and a word.
+fn state(process: &Process) -> (char, &'static str) {
+    if process.state.lock().status.is_some() {
+        ('Z', "zombie")
+    } else if process.pid == current().process().pid {
+        ('R', "running")
+    } else {
+        ('S', "sleeping")
+    }
+}
+
+/// `/proc/PID/status`. Linux: `proc_pid_status()` in fs/proc/array.c.
+fn status(process: &Arc<Process>) -> Result<String> {
+    let (letter, word) = state(process);
+    let (pid, parent) = (process.pid, process.parent_pid());
+    let mut text = format!(
+        "Name:\t{}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\nTracerPid:\t0\n\
+         Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t{}\nGroups:\t0\n",
+        name(process, None),
+        process.umask.load(core::sync::atomic::Ordering::Relaxed),
+        process.files().in_use().len().max(64),
+    );
+    if let Ok(space) = process.space() {
+        let sizes = maps::Sizes::of(&space)?;
+        for (name, bytes) in [
+            ("VmPeak", sizes.mapped),
+            ("VmSize", sizes.mapped),
+            ("VmLck", 0),
+            ("VmPin", 0),
+            ("VmRSS", sizes.resident),
+            ("RssAnon", sizes.resident),
+            ("VmPTE", sizes.tables),
+            ("VmSwap", 0),
+            ("HugetlbPages", sizes.huge),
+        ] {
+            text += &format!("{name}:\t{:>8} kB\n", bytes >> 10);
+        }
+    }
+    text += &format!("Threads:\t{}\n", process.threads().len());
+    Ok(text)
+}
+
+/// `/proc/PID/stat`, with zeroes for what is not counted. Linux: `do_task_stat()` in fs/proc/array.c.
+fn stat(process: &Arc<Process>) -> Result<String> {
+    let (group, session) = {
+        let state = process.state.lock();
+        (state.group, state.session)
+    };
+    let sizes = process.space().ok().map_or(Ok(maps::Sizes::default()), |space| maps::Sizes::of(&space))?;
+    let started = process.started.load(core::sync::atomic::Ordering::Relaxed) / 10_000_000;
+    let zeroes = " 0".repeat(28);
+    Ok(format!(
+        "{} ({}) {} {} {group} {session} 0 -1 0 0 0 0 0 0 0 0 0 20 0 {} 0 {started} {} {}{zeroes}\n",
+        process.pid,
+        name(process, None),
+        state(process).0,
+        process.parent_pid(),
+        process.threads().len(),
+        sizes.mapped,
+        sizes.resident / crate::memory::PAGE,
+    ))
+}
+
+/// `/proc/PID/statm`, in base pages.
+fn statm(process: &Arc<Process>) -> Result<String> {
+    let space = process.space().map_err(|_| Errno::ESRCH)?;
+    let sizes = maps::Sizes::of(&space)?;
+    let page = crate::memory::PAGE;
+    Ok(format!("{} {} 0 0 0 0 0\n", sizes.mapped / page, sizes.resident / page))
+}

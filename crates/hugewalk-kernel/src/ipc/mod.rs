@@ -1,0 +1,3 @@
+//! What processes share by numbers rather than by paths.
+
+pub mod shm;
