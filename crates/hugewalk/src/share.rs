@@ -18,15 +18,12 @@
 //! cleared. So it is never too small. It is separate from the page's reference count, which anybody may
 //! raise for a moment and so make a table look shared (CVE-2024-57883).
 
-use core::sync::atomic::Ordering;
-
-use crate::addr::{HugeSize, PUD_SIZE, TableFrame, VirtAddr};
-use crate::arch::{Entry, Level, RawEntry};
+use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use crate::arch::Level;
 use crate::error::OutOfMemory;
 use crate::gather::Gather;
 use crate::platform::{Event, Levels, Platform, Protocol, Step};
 use crate::root::Mm;
-use crate::sync::Word;
 use crate::table::{LockedSlot, OwnedTable, Place, Slot, Stable, TableRef, index_of};
 use crate::task::Task;
 use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
@@ -171,33 +168,10 @@ pub(crate) fn unshare_locked<'s, P: Platform>(
     // the lock.
     let _locked = P::Protocol::keeps(Step::DetachLocked).then_some(locked);
     let too_early = (!P::Protocol::keeps(Step::CountThenTell)).then(|| place.table.users() + 1);
-    detach(&place);
+    place.detach();
     let users = place.table.remove_user();
     gather.unshared(address, too_early.unwrap_or(users));
     Ok(())
-}
-
-/// Makes an empty parent entry point to a table. The caller holds the lock that populating the entry takes.
-fn attach<P: Platform>(parent: &P::Word, table: TableFrame) {
-    // Release: a walker that follows the entry sees the table's record and its entries. Pairs with the Acquire of
-    // `TableRef::read`.
-    parent.store(RawEntry::from(Entry::Table(table)).bits(), Ordering::Release);
-}
-
-/// Clears the parent entry of a table that the caller has locked, then counts its generation up. P3 relies
-/// on this order.
-///
-/// Linux: `pud_clear()` in `huge_pmd_unshare()`; Linux has no generation.
-pub(crate) fn detach<P: Platform>(place: &Place<'_, P>) {
-    if !P::Protocol::keeps(Step::BumpAfterClear) {
-        place.table.bump_generation();
-    }
-    // Release, as for every store to an entry. P3 rests on the Release of the counting that follows, which
-    // pairs with the Acquire in `generation`.
-    place.parent.store(0, Ordering::Release);
-    if P::Protocol::keeps(Step::BumpAfterClear) {
-        place.table.bump_generation();
-    }
 }
 
 /// Walks to the slot for `address`, and makes the tables that are missing on the way.
@@ -276,7 +250,7 @@ fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     let fresh = OwnedTable::new(mm.hugetlb())?;
     let locked = above.lock(task);
     if locked.raw().is_none() {
-        attach::<P>(above.table.entry(above.index), fresh.into_frame());
+        above.attach(fresh.into_frame());
     }
     drop(locked);
     // SAFETY: as above. The entry is a table now, and is not cleared while the caller's proof holds.
@@ -320,7 +294,7 @@ fn share<P: Platform>(guard: &VmaReadGuard<'_, P>, address: VirtAddr, pud: Place
     let locked = locked.lock(task);
     let empty = pud.table.read(pud.index).is_none();
     if empty {
-        attach::<P>(pud.table.entry(pud.index), frame);
+        pud.attach(frame);
     }
     drop(locked);
     if empty {

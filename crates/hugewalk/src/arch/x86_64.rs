@@ -131,6 +131,30 @@ impl Leaf {
         self.flags.contains(LeafFlags::ACCESS)
     }
 
+    /// Has it been accessed since that was last cleared?
+    #[must_use]
+    pub const fn is_accessed(self) -> bool {
+        self.flags.contains(LeafFlags::ACCESSED)
+    }
+
+    /// Has the page been written?
+    #[must_use]
+    pub const fn is_dirty(self) -> bool {
+        self.flags.contains(LeafFlags::DIRTY)
+    }
+
+    /// Has it been written since soft-dirty was last cleared?
+    #[must_use]
+    pub const fn is_soft_dirty(self) -> bool {
+        self.flags.contains(LeafFlags::SOFT_DIRTY)
+    }
+
+    /// Is it write-protected by userfaultfd?
+    #[must_use]
+    pub const fn is_protected(self) -> bool {
+        self.flags.contains(LeafFlags::UFFD_WP)
+    }
+
     /// The same leaf with `flags` added.
     #[must_use]
     pub const fn with(self, flags: LeafFlags) -> Self {
@@ -221,6 +245,24 @@ impl Entry {
             Self::Migration(migration) => Self::Migration(Migration { write: false, ..migration }),
             _ => self.without(LeafFlags::WRITE),
         }
+    }
+
+    /// May it be replaced by `new` in one step? Not if both let processors use a page, and not the same one: before they use
+    /// the second, they must have forgotten the first.
+    #[must_use]
+    pub const fn may_become(self, new: Self) -> bool {
+        match (self, new) {
+            (Self::Leaf(old), Self::Leaf(new)) => {
+                old.frame.0 == new.frame.0 || !old.is_accessible() || !new.is_accessible()
+            }
+            _ => true,
+        }
+    }
+
+    /// The same, but of no use to processors. It is not empty, and still names its page.
+    #[must_use]
+    pub const fn broken(self) -> Self {
+        self.without(LeafFlags::ACCESS)
     }
 
     /// Does it say the same as `other`, apart from the accesses that processors have noted in either?

@@ -1,25 +1,47 @@
-//! What the operations have in common that change entries.
+//! Entries: the one way to change one, and what the operations that change them have in common.
+//!
+//! Faults, userfaultfd, fork, mremap, mprotect, unmapping and reverse mapping decide what is to happen to an entry. This room
+//! does it. [`At`] is an entry of a mapping with its table locked; what can be done with it is a method of it:
+//!
+//! | what | who asks for it |
+//! |---|---|
+//! | [`install`](At::install): an empty entry gets a page | faults, userfaultfd, fork for a pinned page |
+//! | [`zap`](At::zap): an entry is cleared, and what it stood for is given up | unmapping, truncation, `MADV_DONTNEED`, mremap |
+//! | [`reprotect`](At::reprotect), [`protect_for_handler`](At::protect_for_handler), [`clear_soft_dirty`](At::clear_soft_dirty), [`make_writable`](At::make_writable): other rights | mprotect, userfaultfd, soft-dirty, faults |
+//! | [`move_to`](At::move_to): to another place, as it is | mremap |
+//! | [`copy_to`](At::copy_to): a second time, in another address space | fork |
+//! | [`exchange`](At::exchange): another page takes its place | copy-on-write |
+//! | [`displace`](At::displace), [`arrive`](At::arrive): a page leaves, and comes back | migration, memory failure |
+//! | [`each_own_entry`]: a visit to each entry of a range | all that work on ranges |
+//!
+//! # Protocol
+//!
+//! - **A new entry is a function of the old one.** Processors set accessed and dirty bits at any moment, without a lock. So
+//!   the new entry is computed from the very value that it replaces, never from one that was read earlier, and no bit is
+//!   lost. All changes go through one function, [`At::replace`].
+//! - **No entry is empty on its way from one page to another.** Truncation looks without the table lock whether anything is
+//!   mapped, a fault takes an empty entry for a page that was never touched: neither must be misled.
+//! - **One page, then another: break before make.** Processors must not use two pages for one address at the same time. So
+//!   the entry first allows no access, the TLB is flushed on the spot, and then the new page is stored. All of that
+//!   happens under the table lock.
+//! - **Every other flush is owed**: to the gather, or to the caller where there is none, as in a fault or a fork.
+//! - **Counts are never too small.** A page's mapping is counted before the entry is stored. It is uncounted after the entry
+//!   was cleared, and flushed.
+//!
+//! No other room above [`table`](crate::table) knows the bits of an entry, or stores to one; `tests/floors.rs` holds that.
 
+mod accessed;
+mod at;
+mod copy;
+mod displace;
+mod install;
+mod moved;
+mod protect;
 mod visit;
 mod zap;
 
+pub(crate) use self::at::At;
+pub(crate) use self::displace::{Instead, Pinned};
+pub(crate) use self::install::Install;
 pub(crate) use self::visit::{by_table, each_own_entry};
-pub(crate) use self::zap::{Zap, drop_entry, zap_range};
-
-use crate::arch::LeafFlags;
-use crate::platform::Platform;
-use crate::vma::{Protection, Vma};
-
-/// The flags that a leaf of this VMA has for its rights, writable or not. Flags for accesses to the page
-/// are not among them.
-///
-/// A leaf that can be written counts as written since soft-dirty was cleared: the processor knows nothing
-/// of that bit, and the next store may need no fault. Linux: `pte_mkdirty()` sets `_PAGE_SOFT_DIRTY` too.
-pub(crate) fn leaf_flags<P: Platform>(vma: &Vma<P>, writable: bool) -> LeafFlags {
-    let rights = vma.protection();
-    let mut flags = LeafFlags::empty();
-    flags.set(LeafFlags::ACCESS, !rights.is_empty());
-    flags.set(LeafFlags::WRITE | LeafFlags::SOFT_DIRTY, writable && rights.contains(Protection::WRITE));
-    flags.set(LeafFlags::NO_EXECUTE, !rights.contains(Protection::EXECUTE));
-    flags
-}
+pub(crate) use self::zap::{Zap, zap_range};

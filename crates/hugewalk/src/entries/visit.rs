@@ -1,13 +1,14 @@
-//! Working on the entries of a mapping, one by one.
+//! Visiting the entries of a mapping, one by one.
 
 use core::ops::Range;
 
+use super::At;
 use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use crate::arch::Level;
 use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::share::{OwnTable, lock_own_table};
-use crate::table::{LockedSlot, index_of};
+use crate::table::index_of;
 use crate::task::Task;
 use crate::vma::VmaWriteGuard;
 
@@ -25,7 +26,7 @@ pub(crate) fn each_own_entry<P: Platform>(
     range: Range<VirtAddr>,
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
-    mut work: impl FnMut(&LockedSlot<'_, P>, VirtAddr, &mut Gather<'_, P>),
+    mut work: impl FnMut(&At<'_, '_, P>, &mut Gather<'_, P>),
 ) {
     let vma = vma_lock.vma();
     let size = vma.size();
@@ -40,7 +41,7 @@ pub(crate) fn each_own_entry<P: Platform>(
             };
             while address < part.end && gather.has_room() {
                 locked.move_to(index_of(address, shift));
-                work(&locked, address, gather);
+                work(&At::new(&locked, vma, address), gather);
                 address = address.plus(size.bytes());
             }
         }

@@ -2,13 +2,12 @@
 
 use core::ops::Range;
 
-use super::each_own_entry;
-use crate::addr::{HugeFrame, HugeSize, VirtAddr};
-use crate::arch::{Entry, LeafFlags};
+use super::{At, each_own_entry};
+use crate::addr::{HugeFrame, VirtAddr};
+use crate::arch::Entry;
 use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::reserve::PrivateReserve;
-use crate::root::Mm;
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::vma::{Vma, VmaWriteGuard};
@@ -36,7 +35,7 @@ impl Zap {
     /// What stays where an entry was.
     fn trace_of(self, entry: Entry) -> Entry {
         let protected = match entry {
-            Entry::Leaf(leaf) => leaf.flags.contains(LeafFlags::UFFD_WP),
+            Entry::Leaf(leaf) => leaf.is_protected(),
             Entry::Migration(migration) => migration.uffd_wp,
             Entry::None | Entry::Table(_) | Entry::Hwpoison(_) | Entry::Marker => false,
         };
@@ -59,31 +58,58 @@ pub(crate) fn zap_range<P: Platform>(
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
 ) -> u64 {
-    let vma = vma_lock.vma();
-    let mm: &Mm<P> = vma.mm();
     let mut cleared = 0;
-    let size = vma.size();
-    each_own_entry(vma_lock, range, gather, task, |locked, address, gather| {
-        let here = locked.raw();
-        if here.is_none() || !zap.wants(here.decode()) {
-            return;
+    each_own_entry(vma_lock, range, gather, task, |at, gather| {
+        cleared += u64::from(at.zap(zap, gather));
+    });
+    cleared
+}
+
+impl<P: Platform> At<'_, '_, P> {
+    /// Clears the entry if `zap` wants it, and gives up what it stood for. True if that was a page.
+    ///
+    /// The flush, and putting the page, are left to `gather`.
+    pub(crate) fn zap(&self, zap: Zap, gather: &mut Gather<'_, P>) -> bool {
+        if self.slot.raw().is_none() {
+            return false;
+        }
+        let now = self.read();
+        if !zap.wants(now) {
+            return false;
         }
         if matches!(zap, Zap::Page(_)) {
             // Set before the entry is empty: a fault that finds it empty must not take it for a page that
             // was never touched.
-            vma.set_robbed();
+            self.vma.set_robbed();
         }
-        let before = locked.replace(|entry| zap.trace_of(entry));
-        cleared += u64::from(match (before, reservation_of(vma, before)) {
+        let before = self.replace(now, |entry| zap.trace_of(entry));
+        match (before, reservation_of(self.vma, before)) {
             (Entry::Leaf(leaf), Some(reserve)) => {
-                mm.sub_resident(size);
-                gather.unmapped_reserved(address, leaf.frame, reserve);
+                self.mm().sub_resident(self.size());
+                gather.unmapped_reserved(self.address, leaf.frame, reserve);
                 true
             }
-            _ => drop_entry(mm, size, address, before, gather),
-        });
-    });
-    cleared
+            _ => self.give_up(before, gather),
+        }
+    }
+
+    /// Gives up what the entry stood for: `was`, which has been taken out of the table. True if it was a page.
+    pub(super) fn give_up(&self, was: Entry, gather: &mut Gather<'_, P>) -> bool {
+        match was {
+            Entry::Leaf(leaf) => {
+                self.mm().sub_resident(self.size());
+                gather.unmapped(self.address, leaf.frame);
+                true
+            }
+            // Counted, so that the migration knows when the last one is gone. It holds no reference.
+            Entry::Migration(migration) => {
+                self.hugetlb().page(migration.frame).remove_migration();
+                true
+            }
+            // These hold nothing: a marker, or the trace of a page that is gone.
+            Entry::None | Entry::Table(_) | Entry::Hwpoison(_) | Entry::Marker => false,
+        }
+    }
 }
 
 /// The reservation that an entry's page goes back to when it is unmapped: that of the private mapping, if
@@ -96,29 +122,4 @@ fn reservation_of<P: Platform>(vma: &Vma<P>, entry: Entry) -> Option<&Arc<Privat
     let reserve = vma.reserve()?;
     let is_own = matches!(entry, Entry::Leaf(leaf) if hugetlb.page(leaf.frame).is_anon());
     (is_own && hugetlb.pool(vma.size()).counters().surplus == 0).then_some(reserve)
-}
-
-/// Gives up what an entry stood for. The entry has been taken out of its table, which is still locked.
-/// Returns true if it stood for a page.
-pub(crate) fn drop_entry<P: Platform>(
-    mm: &Mm<P>,
-    size: HugeSize,
-    address: VirtAddr,
-    entry: Entry,
-    gather: &mut Gather<'_, P>,
-) -> bool {
-    match entry {
-        Entry::Leaf(leaf) => {
-            mm.sub_resident(size);
-            gather.unmapped(address, leaf.frame);
-            true
-        }
-        // Counted, so that the migration knows when the last one is gone. It holds no reference.
-        Entry::Migration(migration) => {
-            mm.hugetlb().page(migration.frame).remove_migration();
-            true
-        }
-        // These hold nothing: a marker, or the trace of a page that is gone.
-        Entry::None | Entry::Table(_) | Entry::Hwpoison(_) | Entry::Marker => false,
-    }
 }

@@ -2,8 +2,8 @@
 
 use super::{Access, Fault, FaultError};
 use crate::addr::{HugeFrame, VirtAddr};
-use crate::arch::{Entry, Leaf, LeafFlags};
-use crate::entries::{Zap, leaf_flags, zap_range};
+use crate::arch::{Entry, Leaf};
+use crate::entries::{At, Install, Zap, zap_range};
 use crate::error::OutOfMemory;
 use crate::file::NotInserted;
 use crate::gather::Gather;
@@ -79,6 +79,10 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
 
     fn mm(&self) -> &'v Mm<P> {
         self.vma().mm()
+    }
+
+    fn at<'s>(&self, locked: &'s LockedSlot<'_, P>) -> At<'s, 'v, P> {
+        At::new(locked, self.vma(), self.address)
     }
 
     fn is_write(&self) -> bool {
@@ -250,14 +254,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         }
         // The store is tried again, and then meets the handler's write protection.
         let protected = empty == Entry::Marker;
-        let mut flags = leaf_flags(self.vma(), writable && !protected) | LeafFlags::ACCESSED;
-        flags.set(LeafFlags::UFFD_WP, protected);
-        if self.is_write() && writable && !protected {
-            flags |= LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
-        }
-        self.mm().hugetlb().page(frame).add_mapping();
-        self.mm().add_resident(self.vma().size());
-        locked.fill(Entry::Leaf(Leaf { frame, flags }));
+        let how = Install { writable, protected, written: self.is_write() && writable && !protected };
+        self.at(&locked).install(empty, frame, how);
         if protected { Installed::Protected } else { Installed::Usable }
     }
 
@@ -276,7 +274,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         if !locked.read().is_same_but_for_use(Entry::Leaf(leaf)) {
             return Ok(Attempt::Done(Fault::Raced));
         }
-        let protected = leaf.flags.contains(LeafFlags::UFFD_WP);
+        let protected = leaf.is_protected();
         if self.is_write() && protected && self.vma().asks_handler(Reason::Protected) {
             return Ok(Attempt::Wait(WaitFor::Handler(Reason::Protected)));
         }
@@ -287,7 +285,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             if self.unshare {
                 return Ok(Attempt::Done(Fault::Present));
             }
-            self.make_writable(&locked, leaf);
+            self.at(&locked).make_writable(Entry::Leaf(leaf));
             return Ok(Attempt::Done(Fault::Reused));
         }
         old.hold();
@@ -295,13 +293,6 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         // SAFETY: the reference taken above, while the entry's own kept the page.
         let old = unsafe { PageRef::from_raw(self.mm().hugetlb(), leaf.frame, self.vma().size()) };
         self.copy(slot, leaf, old, task)
-    }
-
-    fn make_writable(&self, locked: &LockedSlot<'_, P>, leaf: Leaf) {
-        let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
-        let flags = leaf_flags(self.vma(), true) | used;
-        // A protection whose handler has left has no effect.
-        locked.replace_seen(Entry::Leaf(leaf), |entry| entry.without(LeafFlags::UFFD_WP).with(flags));
     }
 
     /// Copies a page for a private mapping. Linux: `hugetlb_wp()`.
@@ -332,45 +323,11 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         if !matches!(now, Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable()) {
             return Ok(Attempt::Done(Fault::Raced));
         }
-        // The leaf first loses access, and the new page is stored after the flush. Otherwise one processor
-        // could store to the new page while another still reads the old one through its TLB, and misses the
-        // store.
-        //
-        // The entry is not emptied, though: truncation looks without the table lock whether anything is
-        // mapped here, and must not overlook it.
-        let Entry::Leaf(now) = locked.replace_seen(now, |entry| entry.without(LeafFlags::ACCESS)) else {
-            return Ok(Attempt::Done(Fault::Raced));
-        };
-        let range = self.address..self.address.plus(vma.size().bytes());
-        let undo = Undo { slot: &locked, access: now.flags & LeafFlags::ACCESS };
-        hugetlb.platform().flush_tlb(self.mm().context(), range);
-        core::mem::forget(undo);
-        let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
-        // An unsharing read keeps the rights of the leaf and what it remembers (a userfaultfd write
-        // protection).
-        let flags = if self.unshare { now.flags | LeafFlags::ACCESSED } else { leaf_flags(vma, true) | used };
-        copy.page().add_mapping();
-        locked.fill(Entry::Leaf(Leaf { frame: copy.frame(), flags }));
-        // Still under the table lock: a fault that finds the page mapped once may take it for its own.
-        old.page().remove_mapping();
+        self.at(&locked).exchange(now, copy.frame(), self.unshare);
         drop(locked);
         hugetlb.put_page(leaf.frame);
         copy.commit();
         Ok(Attempt::Done(Fault::Copied))
-    }
-}
-
-/// A leaf that has lost access until the TLB is flushed. If the flush unwinds, it becomes what it was:
-/// otherwise every access would fault, and the fault would find it mapped.
-struct Undo<'s, P: Platform> {
-    slot: &'s LockedSlot<'s, P>,
-    access: LeafFlags,
-}
-
-impl<P: Platform> Drop for Undo<'_, P> {
-    #[cold]
-    fn drop(&mut self) {
-        self.slot.replace(|entry| entry.with(self.access));
     }
 }
 

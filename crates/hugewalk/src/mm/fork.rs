@@ -2,12 +2,10 @@
 
 use core::ops::Range;
 
-use crate::addr::{HugeFrame, HugeSize, VirtAddr};
-use crate::arch::{Entry, Leaf, LeafFlags, Level};
-use crate::entries::by_table;
-use crate::entries::leaf_flags;
+use crate::addr::VirtAddr;
+use crate::arch::{Entry, Level};
+use crate::entries::{At, Install, by_table};
 use crate::error::MapError;
-use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::reserve::{NewPage, NoPage};
@@ -116,7 +114,7 @@ fn copy_entries<P: Platform>(
                 break;
             }
         };
-        result = copy_range(&source, &target, new, part, task);
+        result = copy_range(&source, &target, (old, new), part, task);
         if result.is_err() {
             break;
         }
@@ -131,7 +129,7 @@ fn copy_entries<P: Platform>(
 fn copy_range<P: Platform>(
     source: &Slot<'_, P, Stable>,
     target: &Slot<'_, P, Stable>,
-    new: &Vma<P>,
+    (old, new): (&Vma<P>, &Vma<P>),
     mut range: Range<VirtAddr>,
     task: &Task<P>,
 ) -> Result<(), MapError> {
@@ -143,7 +141,7 @@ fn copy_range<P: Platform>(
         // other order.
         let mut source = source.lock(task);
         let mut target = target.lock(task);
-        let pinned = copy_table(&mut source, &mut target, new, &mut range, ready.take());
+        let pinned = copy_table(&mut source, &mut target, (old, new), &mut range, ready.take());
         drop((source, target));
         if let Some(pinned) = pinned {
             ready = Some(PinnedCopy::new(pinned, new, range.start)?);
@@ -174,13 +172,9 @@ impl<'a, P: Platform> PinnedCopy<'a, P> {
         Ok(Self { of, copy })
     }
 
-    fn install(self, target: &LockedSlot<'_, P>, vma: &Vma<P>, protected: bool) {
-        let used = LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY;
-        self.copy.page().add_mapping();
-        vma.mm().add_resident(vma.size());
-        let mut flags = leaf_flags(vma, !protected) | used;
-        flags.set(LeafFlags::UFFD_WP, protected);
-        target.fill(Entry::Leaf(Leaf { frame: self.copy.frame(), flags }));
+    fn install(self, at: &At<'_, '_, P>, protected: bool) {
+        let how = Install { writable: true, protected, written: true };
+        at.install(Entry::None, self.copy.frame(), how);
         self.copy.commit();
     }
 }
@@ -190,86 +184,28 @@ impl<'a, P: Platform> PinnedCopy<'a, P> {
 fn copy_table<'n, P: Platform>(
     source: &mut LockedSlot<'_, P>,
     target: &mut LockedSlot<'_, P>,
-    new: &'n Vma<P>,
+    (old, new): (&'n Vma<P>, &'n Vma<P>),
     range: &mut Range<VirtAddr>,
     mut ready: Option<PinnedCopy<'n, P>>,
 ) -> Option<PageRef<'n, P>> {
-    let (mm, size) = (new.mm(), new.size());
+    let size = new.size();
     let shift = Level::of_leaf(size).shift();
-    // The child keeps write protections only if the handler asked for fork events.
-    let keeps_protections = new.flags().contains(VmaFlags::UFFD_WP);
     while range.start < range.end {
         let index = index_of(range.start, shift);
         source.move_to(index);
         target.move_to(index);
-        let entry = source.read();
-        let copy = if keeps_protections { entry } else { entry.without_uffd_wp() };
-        match (copy, ready.take()) {
+        let (from, to) = (At::new(source, old, range.start), At::new(target, new, range.start));
+        match (from.read(), ready.take()) {
             (Entry::Leaf(leaf), Some(copied)) if copied.of.frame() == leaf.frame => {
-                copied.install(target, new, leaf.flags.contains(LeafFlags::UFFD_WP));
+                copied.install(&to, leaf.is_protected() && new.flags().contains(VmaFlags::UFFD_WP));
             }
-            (Entry::Leaf(leaf), _) if new.is_shared() => {
-                mm.hugetlb().page(leaf.frame).add_mapping();
-                mm.add_resident(size);
-                target.fill(Entry::Leaf(leaf));
-            }
-            (Entry::Leaf(leaf), _) => {
-                if let Err(pinned) = make_shared(source, mm.hugetlb(), entry, leaf.frame, size) {
+            _ => {
+                if let Err(pinned) = from.copy_to(&to) {
                     return Some(pinned);
                 }
-                mm.add_resident(size);
-                // A bit that a processor of the parent has set since stays in the parent's entry.
-                target.fill(copy.without_write());
             }
-            (Entry::Hwpoison(_) | Entry::Marker, _) => target.fill(copy),
-            (Entry::Migration(migration), _) if new.is_shared() => {
-                mm.hugetlb().page(migration.frame).add_migration();
-                target.fill(copy);
-            }
-            // Migration refuses pinned pages, so this one may be shared. The child's entry is counted, and
-            // the migration finds it, since the child's mapping is in the file's tree; see `rmap`.
-            (Entry::Migration(migration), _) => {
-                mm.hugetlb().page(migration.frame).add_migration();
-                source.replace_seen(entry, Entry::without_write);
-                target.fill(copy.without_write());
-            }
-            (Entry::None | Entry::Table(_), _) => {}
         }
         range.start = range.start.plus(size.bytes());
     }
     None
-}
-
-/// Write-protects a leaf and counts a second mapping of its page, unless the page is pinned: the pin's
-/// owner relies on the parent to go on using this very page. If it is pinned, the page is returned with a
-/// reference, and all is as it was.
-///
-/// This function first makes the page shared and then looks for pins. A GUP-fast walker works the other way
-/// round: it first takes the pin, and then sees that the entry can still be written, or that the page is
-/// mapped once. All four accesses are sequentially consistent, so at least one of the two sides notices the
-/// other.
-///
-/// Linux: `write_protect_seq`, `page_needs_cow_for_dma()`.
-fn make_shared<'h, P: Platform>(
-    source: &LockedSlot<'_, P>,
-    hugetlb: &'h Hugetlb<P>,
-    entry: Entry,
-    frame: HugeFrame,
-    size: HugeSize,
-) -> Result<(), PageRef<'h, P>> {
-    let page = hugetlb.page(frame);
-    let writable = entry != entry.without_write();
-    if writable {
-        source.replace_seen(entry, Entry::without_write);
-    }
-    page.add_mapping();
-    if !page.is_anon() || page.pins() == 0 {
-        return Ok(());
-    }
-    if writable {
-        source.replace(|entry| entry.with(LeafFlags::WRITE));
-    }
-    page.remove_mapping();
-    // SAFETY: the reference of the mapping that is not made after all.
-    Err(unsafe { PageRef::from_raw(hugetlb, frame, size) })
 }

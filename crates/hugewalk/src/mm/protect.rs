@@ -4,15 +4,13 @@ use core::ops::Range;
 
 use super::unmap::page_range;
 use crate::addr::VirtAddr;
-use crate::arch::{Entry, Leaf, LeafFlags};
 use crate::entries::each_own_entry;
-use crate::entries::leaf_flags;
 use crate::error::MapError;
 use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::space::{AddressSpace, MmapWriteGuard, exchange_range};
 use crate::task::Task;
-use crate::vma::{Protection, Shape, Vma, VmaFlags, VmaWriteGuard};
+use crate::vma::{Protection, Shape, Vma, VmaWriteGuard};
 
 impl<P: Platform> AddressSpace<P> {
     /// Gives a range new rights. Shared tables in it are unshared. Sleeps.
@@ -82,34 +80,5 @@ fn change_entries<P: Platform>(
     task: &Task<P>,
 ) {
     let vma = locked.vma();
-    let size = vma.size();
-    each_own_entry(locked, vma.start()..vma.end(), gather, task, |table, address, gather| {
-        let now = table.read();
-        match now {
-            Entry::Leaf(_) => {
-                table.replace_seen(now, |entry| reprotected(entry, new));
-                gather.changed(address..address.plus(size.bytes()));
-            }
-            // When the page arrives, it is mapped with the mapping's rights of that moment. But once the
-            // right to write was taken away, only a fault gives it back.
-            Entry::Migration(migration) if migration.write => {
-                table.replace_seen(now, Entry::without_write);
-            }
-            Entry::None | Entry::Table(_) | Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Marker => {}
-        }
-    });
-}
-
-/// A leaf with the rights of another VMA. A page that other processes may share stays write-protected: the
-/// fault of the next store decides. The same holds as long as a handler may protect pages of the mapping,
-/// as in Linux (`vma_wants_writenotify()`).
-fn reprotected<P: Platform>(entry: Entry, vma: &Vma<P>) -> Entry {
-    let Entry::Leaf(leaf) = entry else {
-        return entry;
-    };
-    let rights = LeafFlags::ACCESS | LeafFlags::WRITE | LeafFlags::NO_EXECUTE;
-    let writable = vma.is_shared()
-        && !leaf.flags.contains(LeafFlags::UFFD_WP)
-        && !vma.flags().contains(VmaFlags::UFFD_WP);
-    Entry::Leaf(Leaf { frame: leaf.frame, flags: (leaf.flags - rights) | leaf_flags(vma, writable) })
+    each_own_entry(locked, vma.start()..vma.end(), gather, task, |at, gather| at.reprotect(new, gather));
 }

@@ -6,21 +6,19 @@ use super::free_tables;
 use super::map::check_lowest;
 use super::unlisted::Unlisted;
 use super::unmap::{page_range, unmap_range};
-use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::Level;
-use crate::entries::each_own_entry;
-use crate::entries::{by_table, drop_entry};
+use crate::entries::{by_table, each_own_entry};
 use crate::error::MapError;
 use crate::error::OutOfMemory;
 use crate::file::Room;
 use crate::gather::Gather;
 use crate::platform::{ENTRIES, Platform, Protocol, Step};
-use crate::root::Mm;
 use crate::share::huge_pte_alloc;
 use crate::space::Split;
 use crate::space::{AddressSpace, MmapWriteGuard, align_error};
 use crate::sync::Arc;
-use crate::table::{LockedSlot, Slot, Stable, index_of};
+use crate::table::index_of;
 use crate::task::Task;
 use crate::uffd::{Announcements, Features};
 use crate::vma::{Shape, Vma, VmaFlags, VmaReadGuard, VmaWriteGuard};
@@ -392,39 +390,10 @@ fn move_entries<P: Platform>(
         return;
     };
     let protected = new.flags().contains(VmaFlags::UFFD_WP);
-    each_own_entry(locked, source.clone(), gather, task, |from, address, gather| {
-        if !from.raw().is_none() {
-            let to = huge_pte_offset(&target, mm, moved(address, &source, new), size);
-            move_entry((mm, size), address, from, to.ok().flatten(), protected, gather, task);
+    each_own_entry(locked, source.clone(), gather, task, |from, gather| {
+        if !from.read().is_none() {
+            let to = huge_pte_offset(&target, mm, moved(from.address(), &source, new), size);
+            from.move_to(to.ok().flatten(), protected, gather, task);
         }
     });
-}
-
-/// Moves one entry. Drops it if no table was made for it: then its table was shared when tables were made,
-/// so its page is the file's, and a fault finds it there.
-///
-/// Linux: `move_huge_pte()` in mm/hugetlb.c.
-///
-/// Write protections of userfaultfd move along if the new place is registered for them (`protected`).
-fn move_entry<P: Platform>(
-    (mm, size): (&Mm<P>, HugeSize),
-    address: VirtAddr,
-    from: &LockedSlot<'_, P>,
-    to: Option<Slot<'_, P, Stable>>,
-    protected: bool,
-    gather: &mut Gather<'_, P>,
-    task: &Task<P>,
-) {
-    let entry = from.take();
-    let entry = if protected { entry } else { entry.without_uffd_wp() };
-    match to {
-        // Any kind of entry is moved, also a migration entry or the trace of a page that is gone.
-        Some(to) => {
-            gather.changed(address..address.plus(1));
-            to.lock_beside(from, task, |to| to.fill(entry));
-        }
-        None => {
-            drop_entry(mm, size, address, entry, gather);
-        }
-    }
 }

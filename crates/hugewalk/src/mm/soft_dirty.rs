@@ -1,6 +1,5 @@
 //! Soft-dirty: forgetting which pages were written, to learn which are written from now on.
 
-use crate::arch::{Entry, LeafFlags};
 use crate::entries::each_own_entry;
 use crate::error::WrongSystem;
 use crate::gather::Gather;
@@ -38,16 +37,7 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-/// Every leaf that can be written is soft-dirty (see [`leaf_flags`](crate::entries::leaf_flags)), so no other
-/// leaf has to be changed.
 fn clear_vma<P: Platform>(locked: &mut VmaWriteGuard<'_, P>, gather: &mut Gather<'_, P>, task: &Task<P>) {
     let vma = locked.vma();
-    let size = vma.size();
-    each_own_entry(locked, vma.start()..vma.end(), gather, task, |table, address, gather| {
-        let now = table.read();
-        if matches!(now, Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::SOFT_DIRTY)) {
-            table.replace_seen(now, |entry| entry.without(LeafFlags::SOFT_DIRTY | LeafFlags::WRITE));
-            gather.changed(address..address.plus(size.bytes()));
-        }
-    });
+    each_own_entry(locked, vma.start()..vma.end(), gather, task, |at, gather| at.clear_soft_dirty(gather));
 }

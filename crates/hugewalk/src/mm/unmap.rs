@@ -13,7 +13,6 @@ use crate::gather::Gather;
 use crate::platform::{Levels, Platform, Protocol, Step};
 use crate::reserve::release_range;
 use crate::root::Mm;
-use crate::share::detach;
 use crate::space::Split;
 use crate::space::{AddressSpace, MmapWriteGuard, VmaSet};
 use crate::sync::Arc;
@@ -239,7 +238,7 @@ fn free_table<P: Platform>(
         return;
     };
     let locked = place.lock(task);
-    detach(&place);
+    place.detach();
     if locked.sharers() > 0 {
         // Not reached, since unmapping has unshared it. If it were, the others would keep the table.
         let users = place.table.remove_user();

@@ -7,7 +7,7 @@ use bitflags::bitflags;
 
 use super::{Found, Visitor};
 use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::arch::{Entry, LeafFlags};
+use crate::arch::Entry;
 use crate::error::MapError;
 use crate::error::OutOfMemory;
 use crate::gup::is_cached;
@@ -143,8 +143,8 @@ fn page_map<P: Platform>(found: &Found<'_, P>) -> PageMap {
     match found.entry() {
         Entry::Leaf(leaf) => {
             let mut map = PageMap::PRESENT;
-            map.set(PageMap::SOFT_DIRTY, leaf.flags.contains(LeafFlags::SOFT_DIRTY));
-            map.set(PageMap::UFFD_WP, leaf.flags.contains(LeafFlags::UFFD_WP));
+            map.set(PageMap::SOFT_DIRTY, leaf.is_soft_dirty());
+            map.set(PageMap::UFFD_WP, leaf.is_protected());
             map.set(PageMap::EXCLUSIVE, !found.is_page_shared());
             map.set(PageMap::FILE, !found.vma().mm().hugetlb().page(leaf.frame).is_anon());
             map
@@ -213,7 +213,7 @@ impl<P: Platform> Visitor<P> for NumaMaps {
         let page = found.vma().mm().hugetlb().page(leaf.frame);
         self.pages += 1;
         self.anon += u64::from(page.is_anon());
-        self.dirty += u64::from(leaf.flags.contains(LeafFlags::DIRTY));
+        self.dirty += u64::from(leaf.is_dirty());
         self.mapmax = self.mapmax.max(page.mapcount());
     }
 }

@@ -2,37 +2,21 @@
 
 use core::ops::ControlFlow;
 
+use crate::addr::HugeFrame;
+
 use super::walk::{Mapped, Tables, mapped_places, uses};
 use super::{LockedPage, PageError};
-use crate::addr::{HugeFrame, VirtAddr};
-use crate::arch::{Entry, LeafFlags, Migration};
+use crate::entries::{At, Instead, Pinned};
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::hugetlb::Hugetlb;
 use crate::platform::{Event, Platform, ROUNDS};
-use crate::root::Mm;
 use crate::share::unshare_locked;
-use crate::table::LockedSlot;
 use crate::task::Task;
 use crate::vma::{Awaited, Vma, VmaWriteGuard};
 
 /// How many rounds wait for VMA locks before entries are changed in tables that are still shared.
 const POLITE_ROUNDS: u32 = 8;
-
-/// What replaces a leaf. Linux: `TTU_*`, and `try_to_migrate()`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Instead {
-    /// Nothing: the next access faults.
-    Nothing,
-    /// A migration entry: the next access waits.
-    Migration,
-    /// A hwpoison entry: the next access is an error.
-    Hwpoison,
-}
-
-/// The page is pinned: the pin's holder relies on the address space to keep seeing the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pinned;
 
 /// Why an entry still maps the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,44 +146,18 @@ impl<P: Platform> LockedPage<'_, P> {
         let Some(locked) = mapped.lock(task) else {
             return ControlFlow::Continue(Outcome::Nothing);
         };
-        let displaced = self.exchange(&locked, vma.mm(), mapped.address, instead, &mut gather);
+        let displaced = At::new(&locked, vma, mapped.address).displace(instead, &mut gather);
         drop(locked);
-        if displaced == ControlFlow::Continue(Outcome::Changed) && mapped.sharers() > 0 {
-            gather.flush_others(|| self.flush_sharers(i_mmap, mapped.table()));
+        match displaced {
+            Err(Pinned) => ControlFlow::Break(Pinned),
+            Ok(false) => ControlFlow::Continue(Outcome::Nothing),
+            Ok(true) => {
+                if mapped.sharers() > 0 {
+                    gather.flush_others(|| self.flush_sharers(i_mmap, mapped.table()));
+                }
+                ControlFlow::Continue(Outcome::Changed)
+            }
         }
-        displaced
-    }
-
-    /// Replaces one entry.
-    fn exchange(
-        &self,
-        locked: &LockedSlot<'_, P>,
-        mm: &Mm<P>,
-        address: VirtAddr,
-        instead: Instead,
-        gather: &mut Gather<'_, P>,
-    ) -> ControlFlow<Pinned, Outcome> {
-        let (page, frame) = (self.page.page(), self.page.frame());
-        let Entry::Leaf(_) = locked.read() else {
-            return ControlFlow::Continue(Outcome::Nothing);
-        };
-        if instead == Instead::Migration {
-            // Before the entry is stored, so that the count is never too small.
-            page.add_migration();
-        }
-        let before = locked.replace(|entry| replacement(entry, instead));
-        // A pinned private page must stay with this address space, but fork shares a page that has
-        // a migration entry. As in `mm::fork`, the entry is changed first and pins are looked for
-        // afterwards; a lockless pin pins first and rechecks the entry.
-        if instead == Instead::Migration && page.is_anon() && page.pins() > 0 {
-            // It was a migration entry, so no processor has written to it.
-            locked.fill(before);
-            page.remove_migration();
-            return ControlFlow::Break(Pinned);
-        }
-        mm.sub_resident(self.page.size());
-        gather.unmapped(address, frame);
-        ControlFlow::Continue(Outcome::Changed)
     }
 
     /// Flushes every address space that uses a table. `i_mmap` is held in write, so they stay the
@@ -241,26 +199,4 @@ enum Outcome {
     Nothing,
     /// The VMA lock was needed, and it is busy.
     Busy,
-}
-
-/// What replaces an entry.
-fn replacement(entry: Entry, instead: Instead) -> Entry {
-    let Entry::Leaf(leaf) = entry else {
-        return entry;
-    };
-    let has = |flag| leaf.flags.contains(flag);
-    match instead {
-        // Linux: pte_install_uffd_wp_if_needed().
-        Instead::Nothing if has(LeafFlags::UFFD_WP) => Entry::Marker,
-        Instead::Nothing => Entry::None,
-        Instead::Hwpoison => Entry::Hwpoison(leaf.frame),
-        Instead::Migration => Entry::Migration(Migration {
-            frame: leaf.frame,
-            write: has(LeafFlags::WRITE),
-            uffd_wp: has(LeafFlags::UFFD_WP),
-            soft_dirty: has(LeafFlags::SOFT_DIRTY),
-            accessed: has(LeafFlags::ACCESSED),
-            dirty: has(LeafFlags::DIRTY),
-        }),
-    }
 }

@@ -15,12 +15,11 @@
 use super::walk::{Tables, mapped_places};
 use super::{LockedPage, PageError};
 use crate::addr::HugeFrame;
-use crate::arch::{Entry, LeafFlags};
+use crate::entries::Instead;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::pool::Poisoned;
-use crate::rmap::displace::Instead;
 use crate::task::Task;
 
 /// How often a page that is on its way into use or out of it is looked up again.
@@ -162,9 +161,7 @@ impl<P: Platform> Hugetlb<P> {
         let vmas = || i_mmap.vmas(index..index + 1);
         mapped_places(vmas, index, page.frame(), Tables::Once, |mapped| {
             let Some(locked) = mapped.lock(task) else { return };
-            let before = locked.replace(|entry| entry.without(LeafFlags::ACCESSED));
-            young +=
-                u64::from(matches!(before, Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::ACCESSED)));
+            young += u64::from(locked.mark_old());
         });
         Ok(young)
     }

@@ -37,15 +37,12 @@
 use super::walk::{Tables, mapped_places};
 use super::{LockedPage, PageError};
 use crate::addr::HugeFrame;
-use crate::arch::{Entry, Leaf, LeafFlags, Migration};
-use crate::entries::leaf_flags;
+use crate::entries::{At, Instead};
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::{Event, Platform, ROUNDS};
 use crate::pool::Poisoned;
-use crate::rmap::displace::Instead;
 use crate::task::Task;
-use crate::vma::Vma;
 
 /// How often migration retries while something else holds the page for a moment.
 const PATIENCE: u32 = 100;
@@ -289,14 +286,7 @@ impl<P: Platform> LockedPage<'_, P> {
             let vmas = || i_mmap.vmas(self.index..self.index + 1);
             mapped_places(vmas, self.index, self.page.frame(), Tables::ForEachUser, |mapped| {
                 let Some(locked) = mapped.lock(task) else { return };
-                let Entry::Migration(migration) = locked.read() else {
-                    return;
-                };
-                to.page().add_mapping();
-                let vma = mapped.vma.vma();
-                vma.mm().add_resident(vma.size());
-                locked.fill(Entry::Leaf(arrived(migration, to.frame(), mapped.vma.vma())));
-                old.remove_migration();
+                At::new(&locked, mapped.vma.vma(), mapped.address).arrive(to.frame());
             });
         }
         if moved {
@@ -304,14 +294,4 @@ impl<P: Platform> LockedPage<'_, P> {
         }
         self.hugetlb.migrations(self.page.frame()).wake_all();
     }
-}
-
-/// The leaf that a migration entry becomes.
-fn arrived<P: Platform>(migration: Migration, frame: HugeFrame, vma: &Vma<P>) -> Leaf {
-    let mut flags = leaf_flags(vma, migration.write && !migration.uffd_wp);
-    flags.set(LeafFlags::UFFD_WP, migration.uffd_wp);
-    flags.set(LeafFlags::SOFT_DIRTY, migration.soft_dirty);
-    flags.set(LeafFlags::ACCESSED, migration.accessed);
-    flags.set(LeafFlags::DIRTY, migration.dirty);
-    Leaf { frame, flags }
 }

@@ -102,8 +102,8 @@ impl<'a, P: Platform> TableRef<'a, P> {
         &self.entries[index & (ENTRIES - 1)]
     }
 
-    /// Reads an entry. Acquire: pairs with the Release of every store to an entry (`LockedSlot::fill` and `replace`, `share`,
-    /// `detach`). So the table or page found behind it is seen as it was published.
+    /// Reads an entry. Acquire: pairs with the Release of every store to an entry (`LockedSlot::replace_entry`,
+    /// `Place::attach` and `detach`). So the table or page found behind it is seen as it was published.
     #[inline]
     pub(crate) fn read(self, index: usize) -> RawEntry {
         RawEntry::from_bits(self.entry(index).load(Ordering::Acquire))

@@ -7,8 +7,8 @@ use core::sync::atomic::Ordering;
 use thiserror::Error;
 
 use super::{TableRef, index_of};
-use crate::addr::{HugeSize, VirtAddr};
-use crate::arch::{Entry, LeafFlags, RawEntry};
+use crate::addr::{HugeSize, TableFrame, VirtAddr};
+use crate::arch::{Entry, RawEntry};
 use crate::platform::{Platform, Protocol, Step};
 use crate::sync::Word;
 use crate::task::{Task, TaskStaysOnItsThread};
@@ -68,6 +68,29 @@ impl<'p, P: Platform> Place<'p, P> {
     fn is_attached(&self) -> bool {
         let now = RawEntry::from_bits(self.parent.load(Ordering::Acquire));
         now == self.parent_entry || now.table() == Some(self.table.frame())
+    }
+
+    /// Makes the entry, which is empty, point to a table. The caller holds the lock that populating the entry takes.
+    pub(crate) fn attach(&self, table: TableFrame) {
+        // Release: a walker that follows the entry sees the table's record and its entries. Pairs with the Acquire of
+        // `TableRef::read`.
+        self.table.entry(self.index).store(RawEntry::from(Entry::Table(table)).bits(), Ordering::Release);
+    }
+
+    /// Clears the parent entry of the table, which the caller has locked, then counts the table's generation up. P3 relies
+    /// on this order.
+    ///
+    /// Linux: `pud_clear()` in `huge_pmd_unshare()`; Linux has no generation.
+    pub(crate) fn detach(&self) {
+        if !P::Protocol::keeps(Step::BumpAfterClear) {
+            self.table.bump_generation();
+        }
+        // Release, as for every store to an entry. P3 rests on the Release of the counting that follows, which
+        // pairs with the Acquire in `generation`.
+        self.parent.store(0, Ordering::Release);
+        if P::Protocol::keeps(Step::BumpAfterClear) {
+            self.table.bump_generation();
+        }
     }
 
     /// Locks the table. Spins; nothing may sleep until the guard is gone (it keeps `task` borrowed).
@@ -248,7 +271,7 @@ impl<P: Platform> Unconfirmed<'_, P> {
     /// [`Unshared`]: one of the two has changed; walk again.
     #[inline]
     pub fn confirm_unchanged(self) -> Result<Entry, Unshared> {
-        // SeqCst, as is the exchange in `LockedSlot::replace`. Either the task that pinned the page before
+        // SeqCst, as is the exchange in `LockedSlot::replace_entry`. Either the task that pinned the page before
         // this load sees that the entry has lost the right to write, or the task that took this right away
         // sees the pin (see `mm::fork`).
         let now = self.place.table.entry(self.place.index).load(Ordering::SeqCst);
@@ -315,31 +338,6 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         self.place.table.users()
     }
 
-    /// Sets the accessed bit, and the dirty bits if `write`, of a leaf that allows the access, as a
-    /// processor does. Returns false if the entry is no such leaf.
-    pub fn mark_used(&self, write: bool) -> bool {
-        let now = self.read();
-        if !matches!(now, Entry::Leaf(leaf) if leaf.is_accessible() && (!write || leaf.is_writable())) {
-            return false;
-        }
-        let used = if write {
-            LeafFlags::ACCESSED | LeafFlags::DIRTY | LeafFlags::SOFT_DIRTY
-        } else {
-            LeafFlags::ACCESSED
-        };
-        // The leaf allows the access until the table is unlocked.
-        self.replace_seen(now, |entry| entry.with(used));
-        true
-    }
-
-    /// Clears the accessed bit of a leaf; true if it was set.
-    pub fn mark_old(&self) -> bool {
-        let now = self.read();
-        matches!(now, Entry::Leaf(_))
-            && matches!(self.replace_seen(now, |entry| entry.without(LeafFlags::ACCESSED)),
-                Entry::Leaf(leaf) if leaf.flags.contains(LeafFlags::ACCESSED))
-    }
-
     pub(crate) fn raw(&self) -> RawEntry {
         self.place.table.read(self.place.index)
     }
@@ -348,29 +346,30 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
         &self.place
     }
 
-    /// Replaces the entry by what `next` makes of it, and returns what it was. `next` may be called more than once.
+    /// Replaces the entry by what `next` makes of it, and returns what it was: the one way in which an entry that maps a
+    /// page is changed. Only [`entries`](crate::entries) calls it, and says there what a change has to observe.
     ///
-    /// Processors set accessed and dirty bits at any moment, without a lock. So the new entry is computed
-    /// from the very value that it replaces, never from one that was read earlier, and no bit is lost. No
-    /// reader sees the entry empty in between.
-    ///
-    /// If the new entry allows less than the old one, the caller flushes the TLB.
-    pub(crate) fn replace(&self, next: impl Fn(Entry) -> Entry) -> Entry {
-        self.replace_raw(self.raw(), next)
-    }
-
-    /// As [`replace`](Self::replace), for a caller that has read the entry while it held the lock. `seen`
-    /// saves a load and is no more than a guess: if a processor has set a bit since, `next` is called
-    /// again.
-    pub(crate) fn replace_seen(&self, seen: Entry, next: impl Fn(Entry) -> Entry) -> Entry {
-        self.replace_raw(RawEntry::from(seen), next)
-    }
-
-    fn replace_raw(&self, guess: RawEntry, next: impl Fn(Entry) -> Entry) -> Entry {
+    /// `seen` is what the caller has read while it held this lock. If a processor has set a bit since, `next` is called
+    /// again, with the value that is there.
+    pub(crate) fn replace_entry(&self, seen: Entry, next: impl Fn(Entry) -> Entry) -> Entry {
         let word = self.place.table.entry(self.place.index);
-        let mut now = guess;
+        let mut now = RawEntry::from(seen);
         loop {
             let wanted = RawEntry::from(next(now.decode()));
+            if !now.is_present() {
+                // Processors never write to an entry that they cannot use, and this guard keeps tasks out. So nothing
+                // can be lost, and a plain store is enough.
+                if cfg!(debug_assertions) {
+                    // AcqRel: the Release of the store below, and a look at what was there.
+                    let before = RawEntry::from_bits(word.swap(wanted.bits(), Ordering::AcqRel));
+                    debug_assert!(before == now, "{before:?}, seen as {now:?}, is replaced by {wanted:?}");
+                } else {
+                    // Release: pairs with the Acquire of the entry's readers (`TableRef::read`), which then see the
+                    // page or table behind it as it was made.
+                    word.store(wanted.bits(), Ordering::Release);
+                }
+                return now.decode();
+            }
             // On success: Release for the page or table behind the new entry, which pairs with the Acquire
             // of its readers (`TableRef::read`); Acquire for what the maker of the old entry did; SeqCst
             // for the reason given in `confirm_unchanged`.
@@ -381,32 +380,6 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
                 Err(other) => now = RawEntry::from_bits(other),
             }
         }
-    }
-
-    /// Fills an entry that processors cannot use: an empty one, a marker, a migration entry, a leaf without
-    /// access. Processors never write to such an entry, so nothing can be lost and a plain store is enough.
-    pub(crate) fn fill(&self, entry: Entry) {
-        let word = self.place.table.entry(self.place.index);
-        let bits = RawEntry::from(entry).bits();
-        if cfg!(debug_assertions) {
-            // AcqRel: the Release of the store below, and a look at what was there.
-            let before = RawEntry::from_bits(word.swap(bits, Ordering::AcqRel));
-            debug_assert!(!before.is_present(), "{before:?} is filled with {entry:?}");
-        } else {
-            // Release: pairs with the Acquire of the entry's readers (`TableRef::read`), which then see the
-            // page or table behind it as it was made.
-            word.store(bits, Ordering::Release);
-        }
-    }
-
-    /// Takes the entry out, to store it in another place or to drop it. A swap, since processors may set
-    /// bits until then.
-    pub(crate) fn take(&self) -> Entry {
-        // Acquire: pairs with the Release of the store that made the entry; the caller now owns what it
-        // stands for. Release: a reader that finds the entry empty sees what was done before. Nothing pairs
-        // with it on the side of the processors: their TLBs are flushed before the page is used for
-        // something else.
-        RawEntry::from_bits(self.place.table.entry(self.place.index).swap(0, Ordering::AcqRel)).decode()
     }
 
     /// Moves on to another entry of the same table.

@@ -2,7 +2,7 @@
 
 use super::{Context, Features, Pagefault, PagefaultFlags};
 use crate::addr::{HugeSize, VirtAddr};
-use crate::arch::{Entry, LeafFlags};
+use crate::arch::Entry;
 use crate::error::FaultError;
 use crate::platform::{Platform, Protocol};
 use crate::root::Mm;
@@ -110,7 +110,7 @@ impl<P: Platform> Asked<P> {
         let empty = self.reason != Reason::Protected;
         match slot.map(|slot| slot.read()) {
             None | Some(Ok(Entry::None | Entry::Marker)) => empty,
-            Some(Ok(Entry::Leaf(leaf))) => !empty && leaf.flags.contains(LeafFlags::UFFD_WP),
+            Some(Ok(Entry::Leaf(leaf))) => !empty && leaf.is_protected(),
             // A table that was unshared meanwhile may have been shared again: another fault looks at it.
             Some(Ok(Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Table(_)) | Err(_)) => false,
         }

@@ -4,8 +4,8 @@ use core::ops::Range;
 
 use super::{ContinueMode, CopyMode, Stopped, Userfault, UserfaultError, check_aligned};
 use crate::addr::{HugeFrame, VirtAddr};
-use crate::arch::{Entry, Leaf, LeafFlags};
-use crate::entries::leaf_flags;
+use crate::arch::Entry;
+use crate::entries::{At, Install};
 use crate::error::OutOfMemory;
 use crate::file::NotInserted;
 use crate::platform::Platform;
@@ -245,16 +245,13 @@ impl<P: Platform> Place<'_, '_, P> {
     ) -> bool {
         let vma = self.guard.vma();
         let locked = self.slot.lock(task);
-        if !is_free(locked.read()) || !still() {
+        let seen = locked.read();
+        if !is_free(seen) || !still() {
             return false;
         }
-        // Dirty from the start: the contents exist nowhere else.
-        let mut flags = leaf_flags(vma, writable && !protect) | LeafFlags::ACCESSED | LeafFlags::DIRTY;
-        flags |= LeafFlags::SOFT_DIRTY;
-        flags.set(LeafFlags::UFFD_WP, protect);
-        vma.mm().hugetlb().page(frame).add_mapping();
-        vma.mm().add_resident(vma.size());
-        locked.fill(Entry::Leaf(Leaf { frame, flags }));
+        // Written from the start: the contents exist nowhere else.
+        let how = Install { writable, protected: protect, written: true };
+        At::new(&locked, vma, self.address).install(seen, frame, how);
         true
     }
 }

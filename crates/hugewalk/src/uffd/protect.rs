@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use super::{ProtectMode, Userfault, UserfaultError, check_aligned};
 use crate::addr::VirtAddr;
-use crate::arch::{Entry, LeafFlags, Migration};
 use crate::entries::{by_table, each_own_entry};
 use crate::gather::Gather;
 use crate::platform::Platform;
@@ -116,32 +115,7 @@ pub(super) fn protect_entries<P: Platform>(
     gather: &mut Gather<'_, P>,
     task: &Task<P>,
 ) {
-    let vma = locked.vma();
-    let size = vma.size();
     // Such a table is never shared, since the VMA is registered for this. If one were, the others' entries
     // would stay as they are.
-    each_own_entry(locked, range, gather, task, |table, address, gather| {
-        // In one step: a fault that checks whether it has to wait must not see the entry empty in between.
-        let before = table.replace(|entry| protected(entry, on));
-        if matches!(before, Entry::Leaf(_)) {
-            gather.changed(address..address.plus(size.bytes()));
-        }
-    });
-}
-
-fn protected(entry: Entry, on: bool) -> Entry {
-    match entry {
-        Entry::None if on => Entry::Marker,
-        Entry::Marker if !on => Entry::None,
-        // The right to write goes either way, also for a leaf that was not protected. The fault of the next
-        // store gives it back. A private page may belong to another process too, and Linux withholds the
-        // right for all pages of a mapping that is registered for this (`vma_wants_writenotify()`).
-        Entry::Leaf(leaf) => {
-            let mut leaf = leaf.without(LeafFlags::WRITE);
-            leaf.flags.set(LeafFlags::UFFD_WP, on);
-            Entry::Leaf(leaf)
-        }
-        Entry::Migration(migration) => Entry::Migration(Migration { write: false, uffd_wp: on, ..migration }),
-        same => same,
-    }
+    each_own_entry(locked, range, gather, task, |at, gather| at.protect_for_handler(on, gather));
 }

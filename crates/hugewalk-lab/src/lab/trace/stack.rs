@@ -115,25 +115,23 @@ fn function_of(symbol: &str) -> String {
 
 /// The line that a reader should look at for a step: the innermost one that is not about slots as such.
 pub(super) fn source(stack: &[Source], is_lock: bool) -> Option<&Source> {
-    const PLUMBING: [&str; 14] = [
-        "replace",
-        "replace_raw",
-        "replace_seen",
-        "set",
-        "take",
-        "exchange",
+    const OF_SLOTS: [&str; 9] = [
+        "replace_entry",
         "raw",
+        "attach",
+        "detach",
         "sharers",
         "sharers_hint",
         "lock_in_section",
         "is_attached",
-        "write_protect",
-        "undo_write_protect",
         "drop",
     ];
+    const OF_ENTRIES: [&str; 3] = ["read", "replace", "make"];
     let says_nothing = |source: &&Source| {
+        let function = &*source.function;
         source.file.ends_with("/table/slot.rs")
-            && (PLUMBING.contains(&&*source.function) || is_lock && source.function == "lock")
+            && (OF_SLOTS.contains(&function) || is_lock && function == "lock")
+            || source.file.ends_with("/entries/at.rs") && OF_ENTRIES.contains(&function)
     };
     stack.iter().find(|source| !says_nothing(source)).or(stack.first())
 }

@@ -1,0 +1,123 @@
+//! An entry of a mapping, and the one function that changes it.
+
+use core::ops::Range;
+
+use crate::addr::{HugeSize, VirtAddr};
+use crate::arch::{Entry, LeafFlags};
+use crate::hugetlb::Hugetlb;
+use crate::platform::Platform;
+use crate::root::Mm;
+use crate::table::LockedSlot;
+use crate::vma::{Protection, Vma};
+
+/// An entry of a mapping, with its table locked.
+pub(crate) struct At<'s, 'v, P: Platform> {
+    pub(super) slot: &'s LockedSlot<'s, P>,
+    pub(super) vma: &'v Vma<P>,
+    pub(super) address: VirtAddr,
+}
+
+impl<'s, 'v, P: Platform> At<'s, 'v, P> {
+    /// The entry of `slot`, which maps the page of `vma` that starts at `address`.
+    pub(crate) fn new(slot: &'s LockedSlot<'s, P>, vma: &'v Vma<P>, address: VirtAddr) -> Self {
+        Self { slot, vma, address }
+    }
+
+    /// The entry. Processors may set accessed and dirty bits in it at any moment; nothing else changes.
+    pub(crate) fn read(&self) -> Entry {
+        self.slot.read()
+    }
+
+    /// The first address that the entry translates.
+    pub(crate) fn address(&self) -> VirtAddr {
+        self.address
+    }
+
+    pub(super) fn mm(&self) -> &'v Mm<P> {
+        self.vma.mm()
+    }
+
+    pub(super) fn hugetlb(&self) -> &'v Hugetlb<P> {
+        self.mm().hugetlb()
+    }
+
+    pub(super) fn size(&self) -> HugeSize {
+        self.vma.size()
+    }
+
+    /// The addresses that the entry translates.
+    pub(super) fn range(&self) -> Range<VirtAddr> {
+        self.address..self.address.plus(self.size().bytes())
+    }
+
+    /// Replaces the entry by what `next` makes of it, and returns what it was. `next` may be called more than once.
+    ///
+    /// `seen` is what the caller has read under this lock. If a processor has set a bit since, `next` is called again, with
+    /// the value that is there.
+    ///
+    /// If the entry goes over to another page, it is broken first: it allows no access, and the TLB of its address space is
+    /// flushed here. In any other case the caller owes a flush if the new entry allows less than the old one.
+    ///
+    /// If the flush unwinds, the entry becomes what it was. Otherwise every access would fault, and the fault would find it
+    /// mapped.
+    pub(super) fn replace(&self, seen: Entry, next: impl Fn(Entry) -> Entry) -> Entry {
+        // Under the lock only accessed and dirty bits change, and the answer does not depend on them.
+        if seen.may_become(next(seen)) {
+            return self.slot.replace_entry(seen, next);
+        }
+        let before = self.break_up(seen);
+        self.make(before, next(before));
+        before
+    }
+
+    /// The first half of an exchange of pages: breaks the entry, and flushes. Returns what it was.
+    pub(super) fn break_up(&self, seen: Entry) -> Entry {
+        let before = self.slot.replace_entry(seen, Entry::broken);
+        let undo = Undo { at: self, before };
+        self.hugetlb().platform().flush_tlb(self.mm().context(), self.range());
+        core::mem::forget(undo);
+        before
+    }
+
+    /// The second half: stores the new entry. No processor writes to a broken entry, so the bits it had are those that
+    /// `before` has, which [`break_up`](Self::break_up) returned.
+    pub(super) fn make(&self, before: Entry, new: Entry) {
+        self.slot.replace_entry(before.broken(), |_| new);
+    }
+}
+
+/// An entry that is broken until the TLB is flushed.
+struct Undo<'u, 's, 'v, P: Platform> {
+    at: &'u At<'s, 'v, P>,
+    before: Entry,
+}
+
+impl<P: Platform> Drop for Undo<'_, '_, '_, P> {
+    #[cold]
+    fn drop(&mut self) {
+        self.at.make(self.before, self.before);
+    }
+}
+
+/// What accesses to a page leave in its entry: a store, or a load.
+pub(super) const fn used(write: bool) -> LeafFlags {
+    if write {
+        LeafFlags::ACCESSED.union(LeafFlags::DIRTY).union(LeafFlags::SOFT_DIRTY)
+    } else {
+        LeafFlags::ACCESSED
+    }
+}
+
+/// The flags that a leaf of this VMA has for its rights, writable or not. Flags for accesses to the page
+/// are not among them.
+///
+/// A leaf that can be written counts as written since soft-dirty was cleared: the processor knows nothing
+/// of that bit, and the next store may need no fault. Linux: `pte_mkdirty()` sets `_PAGE_SOFT_DIRTY` too.
+pub(super) fn leaf_flags<P: Platform>(vma: &Vma<P>, writable: bool) -> LeafFlags {
+    let rights = vma.protection();
+    let mut flags = LeafFlags::empty();
+    flags.set(LeafFlags::ACCESS, !rights.is_empty());
+    flags.set(LeafFlags::WRITE | LeafFlags::SOFT_DIRTY, writable && rights.contains(Protection::WRITE));
+    flags.set(LeafFlags::NO_EXECUTE, !rights.contains(Protection::EXECUTE));
+    flags
+}

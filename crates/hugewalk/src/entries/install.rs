@@ -1,0 +1,32 @@
+//! Mapping a page where none is mapped.
+
+use super::At;
+use super::at::{leaf_flags, used};
+use crate::addr::HugeFrame;
+use crate::arch::{Entry, Leaf, LeafFlags};
+use crate::platform::Platform;
+
+/// How a page is mapped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Install {
+    /// May it be written, as far as the VMA allows that?
+    pub(crate) writable: bool,
+    /// Is it write-protected by userfaultfd? Then it cannot be written.
+    pub(crate) protected: bool,
+    /// Does it count as written? It counts as accessed in any case.
+    pub(crate) written: bool,
+}
+
+impl<P: Platform> At<'_, '_, P> {
+    /// Maps a page in an entry that maps none: `seen`, which the caller has read under this lock. Adds the mapping's
+    /// reference; the caller holds one of its own. No flush is owed.
+    ///
+    /// Linux: `set_huge_pte_at()`, and what comes before it in `hugetlb_no_page()` and `hugetlb_mfill_atomic_pte()`.
+    pub(crate) fn install(&self, seen: Entry, frame: HugeFrame, how: Install) {
+        let mut flags = leaf_flags(self.vma, how.writable && !how.protected) | used(how.written);
+        flags.set(LeafFlags::UFFD_WP, how.protected);
+        self.hugetlb().page(frame).add_mapping();
+        self.mm().add_resident(self.size());
+        self.replace(seen, |_| Entry::Leaf(Leaf { frame, flags }));
+    }
+}
