@@ -319,7 +319,19 @@ fn everything_that_has_a_name_is_listed() {
     assert_eq!(names(&list["scenarios"], "id"), names(&all["scenarios"], "id"));
     assert_eq!(
         names(&list["protocols"], "name"),
-        ["legacy", "rfc", "rfc-ptl", "vma-lock", "ipi-each", "ipi-last", "hugewalk"]
+        [
+            "legacy",
+            "rfc",
+            "rfc-ptl",
+            "vma-lock",
+            "ipi-each",
+            "ipi-last",
+            "sync-rcu",
+            "ipi-implied",
+            "ipi-targeted",
+            "unshare-rcu",
+            "hugewalk"
+        ]
     );
     for step in list["steps"].as_array().expect("a list") {
         let (name, having) = (step["name"].as_str().expect("a name"), &step["protocols"][0]);

@@ -10,7 +10,11 @@ pub(super) fn protocol(settings: &Settings) -> String {
         "rfc-ptl" => "The RFC with the table lock freed together with its table: ",
         "vma-lock" => "Linux 6.3: ",
         "ipi-each" => "The fix of 2025: ",
-        "ipi-last" => "The rework of 2026: ",
+        "ipi-last" => "The rework of January 2026: ",
+        "sync-rcu" => "Linux 7.1: ",
+        "ipi-implied" => "Proposed in March 2026, on machines whose flushes are interrupts: ",
+        "ipi-targeted" => "Proposed in February 2026, on machines whose flushes are none: ",
+        "unshare-rcu" => "Suggested in February 2026: ",
         "hugewalk" => "This engine: ",
         _ => "",
     };
@@ -27,8 +31,19 @@ pub(super) fn protocol(settings: &Settings) -> String {
         Broadcast::None => "unsharing waits for nobody",
         Broadcast::Each => "unsharing broadcasts to all processors each time",
         Broadcast::Last => "a gather broadcasts to all processors once, if a table in it has one user left",
+        Broadcast::Implied => {
+            "a flush interrupts the processors that run its address space, and unsharing waits for nobody else"
+        }
+        Broadcast::Targeted => {
+            "a gather interrupts the processors that walk its address space without locks, if a table in it has one user left"
+        }
+        Broadcast::GracePeriod => "a gather waits for a grace period, if a table in it has one user left",
     };
-    format!("{from}{walkers}; a table lock is freed {lock}; {waits}")
+    let tables = match settings.always_waits {
+        true => "; tables are freed after a grace period on every machine",
+        false => "",
+    };
+    format!("{from}{walkers}; a table lock is freed {lock}; {waits}{tables}")
 }
 
 /// A step of a protocol; empty if there is none of this name.

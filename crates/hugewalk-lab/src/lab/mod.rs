@@ -170,11 +170,12 @@ impl Lab {
         trace::process(space.mm().root_frame(), start..start + size_of_val(space), context);
     }
 
-    fn broadcast(&self) {
+    /// Does something with the domain that broadcasts wait for, if it is known already.
+    fn with_rcu(&self, work: impl FnOnce(&LabRcu)) {
         self.machine();
         // SAFETY: set by `attach` to the domain of the system that owns this platform; null before.
         if let Some(rcu) = unsafe { self.rcu.get().cast::<LabRcu>().as_ref() } {
-            rcu.broadcast();
+            work(rcu);
         }
     }
 }
@@ -262,16 +263,27 @@ unsafe impl Platform for Lab {
         let _lab = world().at_work();
         self.machine();
         cpu::flush(context, &range);
+        let of = std::ptr::from_ref(context).addr();
+        match world().settings.get().broadcast {
+            Broadcast::Implied => self.with_rcu(|rcu| rcu.interrupt_for_flush(of)),
+            Broadcast::Targeted => world().set_flushed(of),
+            _ => {}
+        }
     }
 
     fn trace(&self, event: Event) {
         let _lab = world().at_work();
         let broadcast = world().settings.get().broadcast;
         match event {
-            Event::Unshared { .. } if broadcast == Broadcast::Each => self.broadcast(),
+            Event::Unshared { .. } if broadcast == Broadcast::Each => self.with_rcu(LabRcu::broadcast),
             Event::Flushed { last, .. } => {
-                if broadcast == Broadcast::Last && last > 0 {
-                    self.broadcast();
+                match broadcast {
+                    Broadcast::Last if last > 0 => self.with_rcu(LabRcu::broadcast),
+                    Broadcast::GracePeriod if last > 0 => self.with_rcu(LabRcu::wait_for_sections),
+                    Broadcast::Targeted if last > 0 => {
+                        self.with_rcu(|rcu| rcu.interrupt_walkers(world().flushed()))
+                    }
+                    _ => {}
                 }
                 judge::flushed();
             }

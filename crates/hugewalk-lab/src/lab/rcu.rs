@@ -10,7 +10,9 @@ use std::ptr::NonNull;
 use hugewalk::error::OutOfMemory;
 use hugewalk::rcu::{Rcu, RcuHead};
 
+use super::cpu::Context;
 use super::ground::{Lab, access, world};
+use super::trace::Section;
 use super::{memory, trace};
 use crate::explore::{Kind, Object, Op, Wait, in_thread};
 use crate::story::StepKind;
@@ -29,6 +31,8 @@ struct State {
     open: u64,
     /// Those of them with interrupts off.
     interrupts_off: u64,
+    /// The address space that each reader runs while it has interrupts off.
+    runs: Vec<usize>,
     /// What waits, and for which sections.
     waiting: Vec<(u64, Option<NonNull<RcuHead>>)>,
 }
@@ -52,6 +56,24 @@ pub(crate) fn set_interrupts_off(off: bool) {
         let threads = &world().interrupts_off;
         threads.set(threads.get() & !(1 << thread) | u8::from(off) << thread);
     }
+}
+
+/// The thread runs this address space from now on, or none that matters.
+pub(super) fn runs(context: Option<&Context>) {
+    if let Some(thread) = in_thread() {
+        world().runs[thread].set(context.map_or(0, |context| std::ptr::from_ref(context).addr()));
+    }
+}
+
+/// Whom somebody waits for.
+#[derive(Clone, Copy, Debug)]
+enum Whom {
+    /// Processors that have interrupts off.
+    Everybody,
+    /// Those of them that run the address space of this context.
+    Runs(usize),
+    /// Sections of any kind.
+    Sections,
 }
 
 /// The sections that this thread enters from now on are none (or are, again): those of a walker that is in none, in a
@@ -92,21 +114,48 @@ impl LabRcu {
 
     /// Waits for all processors that have interrupts off.
     pub(crate) fn broadcast(&self) {
-        self.wait_for(|state| state.interrupts_off);
+        self.wait_for(Whom::Everybody, |_| {
+            ["all CPUs", "waits for all CPUs", "tlb_remove_table_sync_one()"].map(str::to_owned)
+        });
+    }
+
+    /// The same of those that say that they walk the address space whose context has this address.
+    pub(super) fn interrupt_walkers(&self, context: usize) {
+        self.wait_for(Whom::Runs(context), |of| {
+            let [object, call] = [format!("CPUs that walk {of}"), format!("tlb_remove_table_sync_mm({of})")];
+            [object.clone(), format!("waits for the {object}"), call]
+        });
+    }
+
+    /// The same of those that run the address space whose context has this address: the interrupt that a flush of it is.
+    pub(super) fn interrupt_for_flush(&self, context: usize) {
+        self.wait_for(Whom::Runs(context), |of| {
+            let [object, call] = [format!("CPUs that run {of}"), format!("flush_tlb_multi({of})")];
+            [object.clone(), format!("waits until the {object} have taken the interrupt"), call]
+        });
     }
 
     /// Waits for all sections that are open.
-    fn wait_for_sections(&self) {
-        self.wait_for(|state| state.open);
+    pub(super) fn wait_for_sections(&self) {
+        self.wait_for(Whom::Sections, |_| {
+            ["all CPUs", "waits for a grace period", "synchronize_rcu()"].map(str::to_owned)
+        });
     }
 
-    fn wait_for(&self, whom: fn(&State) -> u64) {
+    fn wait_for(&self, whom: Whom, told: fn(&str) -> [String; 3]) {
         access(&self.waits());
-        trace::event(Some(self.exit()), StepKind::Broadcast, || {
-            ["all CPUs", "waits for all CPUs", "tlb_remove_table_sync_one()"].map(str::to_owned)
-        });
+        let context = if let Whom::Runs(context) = whom { context } else { 0 };
+        trace::waits_for(self.exit(), context, told);
         let mut state = self.state();
-        let open = whom(&state);
+        let open = match whom {
+            Whom::Everybody => state.interrupts_off,
+            Whom::Sections => state.open,
+            Whom::Runs(context) => {
+                let runs = |number: &u32| state.runs[*number as usize] == context;
+                (0..state.readers).filter(runs).fold(0, |all, number| all | 1 << number)
+                    & state.interrupts_off
+            }
+        };
         if open == 0 {
             return;
         }
@@ -145,10 +194,12 @@ unsafe impl Rcu<Lab> for LabRcu {
     }
 
     fn register(&self, _: &Lab) -> Result<LabReader, OutOfMemory> {
+        let _lab = world().at_work();
         let mut state = self.state();
         let number = state.readers;
         assert!(number < 64, "more than 64 readers in one run");
         state.readers += 1;
+        state.runs.push(0);
         Ok(LabReader { number, nesting: Default::default(), dud: Default::default() })
     }
 
@@ -165,11 +216,12 @@ unsafe impl Rcu<Lab> for LabRcu {
             return;
         }
         access(&Op::read(self.entrance()));
-        trace::section(self.entrance(), true);
         let off = in_thread().is_some_and(|thread| world().interrupts_off.get() & 1 << thread != 0);
+        trace::section(self.entrance(), if off { Section::InterruptsOff } else { Section::Read }, true);
         let mut state = self.state();
         state.open |= 1 << reader.number;
         state.interrupts_off |= u64::from(off) << reader.number;
+        state.runs[reader.number as usize] = in_thread().map_or(0, |thread| world().runs[thread].get());
         drop(state);
         if let Some(thread) = in_thread() {
             world().atomic.borrow_mut()[thread] += 1;
@@ -183,7 +235,8 @@ unsafe impl Rcu<Lab> for LabRcu {
             return;
         }
         access(&Op::write(self.exit()).releases());
-        trace::section(self.exit(), false);
+        let off = self.state().interrupts_off & 1 << reader.number != 0;
+        trace::section(self.exit(), if off { Section::InterruptsOff } else { Section::Read }, false);
         let mut state = self.state();
         state.open &= !(1 << reader.number);
         state.interrupts_off &= !(1 << reader.number);

@@ -22,6 +22,20 @@ pub enum Broadcast {
     Each,
     /// All processors, once for a gather, if a table in it has one user left.
     Last,
+    /// Nobody after the flush: each flush is an interrupt itself, to the processors that run its address space, and waits for
+    /// those that have interrupts off.
+    Implied,
+    /// As `Last`, but only processors that say that they walk the gather's address space without locks.
+    Targeted,
+    /// A grace period, once for a gather, if a table in it has one user left.
+    GracePeriod,
+}
+
+impl Broadcast {
+    /// Does it matter whether a table has one user left?
+    pub(crate) fn asks_for_last(self) -> bool {
+        matches!(self, Self::Last | Self::Targeted | Self::GracePeriod)
+    }
 }
 
 /// A locking protocol.
@@ -35,6 +49,8 @@ pub struct Settings {
     pub broadcast: Broadcast,
     /// The table lock is freed as soon as its table is handed to RCU, not with it.
     pub lock_dies_at_once: bool,
+    /// Tables that are handed to RCU wait for a grace period on every machine, batch or no batch.
+    pub always_waits: bool,
     /// Tables that are handed to RCU are freed as soon as no processor has interrupts off: a machine whose flush is all
     /// there is to wait for.
     pub freed_at_once: bool,
@@ -43,6 +59,9 @@ pub struct Settings {
     /// Steps of the engine that are left out, a bit for each.
     pub(crate) without: u32,
 }
+
+/// What walkers must not miss that read without a lock.
+const CONFIRMS: u32 = bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
 
 pub(super) const fn bit(step: Step) -> u32 {
     1 << step as u32
@@ -89,6 +108,7 @@ const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {
         walkers: Walkers::Vma,
         broadcast,
         lock_dies_at_once: true,
+        always_waits: false,
         freed_at_once: false,
         users_are_references: false,
         without: UNCHECKED | bit(Step::BumpGeneration),
@@ -106,27 +126,43 @@ impl Settings {
     pub const VMA_LOCK: Self = mainline("vma-lock", Broadcast::None);
     /// The fix of 2025.
     pub const IPI_EACH: Self = mainline("ipi-each", Broadcast::Each);
-    /// The rework of 2026.
+    /// The rework of January 2026.
     pub const IPI_LAST: Self = mainline("ipi-last", Broadcast::Last);
+    /// Linux 7.1: a grace period takes the place of the broadcast where there is no memory for the batch of tables to be freed.
+    pub const SYNC_RCU: Self = Self { always_waits: true, ..mainline("sync-rcu", Broadcast::Last) };
+    /// Proposed in March 2026: a flush that was a broadcast counts as one.
+    pub const IPI_IMPLIED: Self =
+        Self { name: "ipi-implied", broadcast: Broadcast::Implied, ..Self::SYNC_RCU };
+    /// Proposed in February 2026: interrupts only to processors that walk the gather's address space without locks.
+    pub const IPI_TARGETED: Self =
+        Self { name: "ipi-targeted", broadcast: Broadcast::Targeted, ..Self::SYNC_RCU };
+    /// Suggested in answer to that: a grace period in place of the broadcast in unsharing, too.
+    pub const UNSHARE_RCU: Self =
+        Self { name: "unshare-rcu", broadcast: Broadcast::GracePeriod, ..Self::SYNC_RCU };
     /// This engine, whole.
     pub const HUGEWALK: Self = Self {
         name: "hugewalk",
         walkers: Walkers::Rcu,
         broadcast: Broadcast::None,
         lock_dies_at_once: false,
+        always_waits: true,
         freed_at_once: false,
         users_are_references: false,
         without: 0,
     };
 
     /// All of them, oldest first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::LEGACY,
         Self::RFC,
         Self::RFC_PTL,
         Self::VMA_LOCK,
         Self::IPI_EACH,
         Self::IPI_LAST,
+        Self::SYNC_RCU,
+        Self::IPI_IMPLIED,
+        Self::IPI_TARGETED,
+        Self::UNSHARE_RCU,
         Self::HUGEWALK,
     ];
 
@@ -144,8 +180,8 @@ impl Settings {
     /// Does the protocol have the step of this name?
     #[must_use]
     pub fn has(&self, step: &str) -> bool {
-        // Who does not broadcast once for a gather does not ask who was the last.
-        let asks = |of| of != Step::CountThenTell || self.broadcast == Broadcast::Last;
+        // A protocol that does not wait once for a gather does not ask whether a table has one user left.
+        let asks = |of| of != Step::CountThenTell || self.broadcast.asks_for_last();
         STEPS.iter().any(|&(name, of)| name == step && self.without & bit(of) == 0 && asks(of))
     }
 
@@ -156,11 +192,24 @@ impl Settings {
         Some(self)
     }
 
+    /// The same protocol with one step more; `None` if there is no step of this name.
+    #[must_use]
+    pub fn with(mut self, step: &str) -> Option<Self> {
+        self.without &= !bit(STEPS.iter().find(|&&(name, _)| name == step)?.1);
+        Some(self)
+    }
+
+    /// Is the step of this name left out, so that [`with`](Self::with) adds it?
+    #[must_use]
+    pub fn lacks(&self, step: &str) -> bool {
+        STEPS.iter().any(|&(name, of)| name == step && self.without & bit(of) != 0)
+    }
+
     /// On a machine that frees tables right after the flush, which waits for interrupts: x86-64 without paravirtual flushes.
     #[must_use]
     pub fn freed_at_once(self) -> Self {
-        // Who does not wait for the grace period by itself relies on the machine to make it wait.
-        Self { freed_at_once: self.without & UNCHECKED == UNCHECKED, ..self }
+        // A protocol that does not wait for the grace period by itself relies on the machine to make it wait.
+        Self { freed_at_once: !self.always_waits, ..self }
     }
 
     /// On a machine that has no memory for the batch of tables to be freed: it broadcasts to all processors, which waits for
@@ -184,6 +233,11 @@ impl Settings {
 
     /// Is an entry that is returned promised to have been the walker's own when it was read?
     pub(crate) fn promises_own_entry(&self) -> bool {
+        self.without & CONFIRMS != CONFIRMS
+    }
+
+    /// Does a walker check anything that it has found under RCU?
+    pub(crate) fn checks(&self) -> bool {
         self.without & UNCHECKED != UNCHECKED
     }
 }

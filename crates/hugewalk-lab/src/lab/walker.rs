@@ -14,7 +14,7 @@ use super::judge;
 use super::judge::walks::{Watch, watch};
 use super::property::{Property, in_words};
 use super::protocol::set_without_vma_lock;
-use super::rcu::{set_dud, set_interrupts_off};
+use super::rcu::{runs, set_dud, set_interrupts_off};
 use super::settings::Walkers;
 use crate::explore::in_thread;
 
@@ -128,7 +128,9 @@ impl<'s> Walker<'s> {
     /// As [`watch`](Self::watch), a walker that has interrupts off, in every protocol.
     pub fn watch_fast<R>(&self, walk: impl FnOnce() -> R) -> R {
         set_interrupts_off(true);
+        runs(Some(self.space.mm().context()));
         let found = self.watched(Some(self.space), walk);
+        runs(None);
         set_interrupts_off(false);
         found
     }
@@ -186,7 +188,7 @@ impl<'s> Walker<'s> {
     #[must_use]
     pub fn waits_with_slot(&self) -> bool {
         let settings = world().settings.get();
-        settings.walkers != Walkers::Vma && !settings.promises_own_entry()
+        settings.walkers != Walkers::Vma && !settings.checks()
     }
 
     /// A fault that meets a migration entry, as in the RFC: it leaves the read section and waits for the table lock then,

@@ -33,8 +33,19 @@ pub(super) enum Verdicts {
 }
 
 /// A mistake in a step that every protocol has.
-pub(super) const EVERY_MISTAKE: Verdicts =
-    Verdicts::Mistake(&["legacy", "rfc", "rfc-ptl", "vma-lock", "ipi-each", "ipi-last", "hugewalk"]);
+pub(super) const EVERY_MISTAKE: Verdicts = Verdicts::Mistake(&[
+    "legacy",
+    "rfc",
+    "rfc-ptl",
+    "vma-lock",
+    "ipi-each",
+    "ipi-last",
+    "sync-rcu",
+    "ipi-implied",
+    "ipi-targeted",
+    "unshare-rcu",
+    "hugewalk",
+]);
 
 /// All safe.
 pub(super) const NONE: Verdicts = Verdicts::Races(&[]);

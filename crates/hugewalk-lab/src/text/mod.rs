@@ -103,7 +103,9 @@ fn is_shown(story: &Story, step: &Step) -> bool {
     match step.kind {
         // Of the tables above, and of the lists of the engine, only who uses them knows.
         StepKind::Free | StepKind::CallRcu | StepKind::RcuLock | StepKind::RcuUnlock => {
-            about(&step.object) || step.object == "RCU" || step.object.starts_with("VMA")
+            about(&step.object)
+                || ["RCU", "interrupts off"].contains(&&*step.object)
+                || step.object.starts_with("VMA")
         }
         StepKind::FreeLock => about(step.object.trim_start_matches("lock of ")),
         StepKind::Lock | StepKind::TryLock | StepKind::Unlock => match step.object.strip_prefix("lock of ") {

@@ -103,6 +103,10 @@ pub(super) struct World {
     pub(super) dud: Cell<u8>,
     /// Threads whose sections are interrupts off.
     pub(super) interrupts_off: Cell<u8>,
+    /// The context of the address space that each thread says it runs, or walks without locks; 0 if it says nothing.
+    pub(super) runs: [Cell<usize>; MAX_THREADS],
+    /// The context of the address space that each thread has flushed last.
+    flushed: [Cell<usize>; MAX_THREADS],
     /// Threads that do not hold VMA locks in read.
     pub(super) unlocked: Cell<u8>,
     /// Called before each access: somebody may have to say what has happened since the last.
@@ -188,6 +192,8 @@ impl World {
             cached: caches::Caches::default(),
             dud: Cell::new(0),
             interrupts_off: Cell::new(0),
+            runs: Default::default(),
+            flushed: Default::default(),
             unlocked: Cell::new(0),
             before_access: Cell::new(None),
             run: Cell::new(0),
@@ -211,6 +217,7 @@ impl World {
         self.cached.begin_run();
         self.dud.set(0);
         self.interrupts_off.set(0);
+        self.runs.iter().chain(&self.flushed).for_each(|context| context.set(0));
         self.unlocked.set(0);
         self.before_access.set(None);
         static RUNS: AtomicU64 = AtomicU64::new(1);
@@ -261,6 +268,18 @@ impl World {
     /// The object that changes with the memory there is.
     pub(super) fn memory_object(&self) -> Object {
         Object::at(&raw const self.no_memory)
+    }
+
+    /// The thread has flushed the address space whose context has this address.
+    pub(super) fn set_flushed(&self, context: usize) {
+        if let Some(thread) = in_thread() {
+            self.flushed[thread].set(context);
+        }
+    }
+
+    /// The context of the address space that the thread has flushed last; 0 if there is none.
+    pub(super) fn flushed(&self) -> usize {
+        in_thread().map_or(0, |thread| self.flushed[thread].get())
     }
 
     /// The page that watched walkers must not be given. A step, if a thread ever says so.

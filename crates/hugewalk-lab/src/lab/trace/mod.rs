@@ -67,7 +67,7 @@ struct Record {
     stacks: Vec<Stack>,
     /// For each processor, and the setup: address and name of what it holds.
     holds: [Vec<(usize, String)>; MAX_THREADS + 1],
-    sections: [bool; MAX_THREADS],
+    sections: [Option<Section>; MAX_THREADS],
     /// What each processor waits for, and where.
     wants: [Option<(String, Stack)>; MAX_THREADS],
     process_of: [Option<usize>; MAX_THREADS],
@@ -224,17 +224,38 @@ pub(super) fn used(object: Object, place: Place, values: impl FnOnce() -> (u64, 
     });
 }
 
-/// A read section begins or ends.
+/// What a section is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    /// A read section.
+    Read,
+    /// Interrupts are off.
+    InterruptsOff,
+}
+
+impl Section {
+    /// As drawings name what is held.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Read => "RCU",
+            Self::InterruptsOff => "interrupts off",
+        }
+    }
+}
+
+/// A section begins or ends.
 #[inline]
-pub(super) fn section(object: Object, begins: bool) {
+pub(super) fn section(object: Object, section: Section, begins: bool) {
     step(Some(object), |record, cpu, _| {
-        record.sections[cpu] = begins;
-        let (kind, text) = if begins {
-            (StepKind::RcuLock, "rcu_read_lock()")
-        } else {
-            (StepKind::RcuUnlock, "rcu_read_unlock()")
+        record.sections[cpu] = begins.then_some(section);
+        let (kind, text) = match (section, begins) {
+            (Section::Read, true) => (StepKind::RcuLock, "rcu_read_lock()"),
+            (Section::Read, false) => (StepKind::RcuUnlock, "rcu_read_unlock()"),
+            (Section::InterruptsOff, true) => (StepKind::RcuLock, "local_irq_save()"),
+            (Section::InterruptsOff, false) => (StepKind::RcuUnlock, "local_irq_restore()"),
         };
-        Done { kind, object: "RCU".to_owned(), text: text.to_owned(), call: text.to_owned() }
+        let object = section.name().to_owned();
+        Done { kind, object, text: text.to_owned(), call: text.to_owned() }
     });
 }
 
@@ -245,6 +266,15 @@ pub(super) fn event(at: Option<Object>, kind: StepKind, what: impl FnOnce() -> [
     step(at, |_, _, _| {
         let [object, text, call] = what();
         Done { kind, object, text, call }
+    });
+}
+
+/// Processors are waited for. What is told is given the name of the process whose address space has its context at this address.
+pub(super) fn waits_for(at: Object, context: usize, what: fn(&str) -> [String; 3]) {
+    step(Some(at), |record, _, _| {
+        let of = record.processes.iter().position(|process| process.context == context);
+        let [object, text, call] = what(&of.map_or_else(String::new, |number| format!("P{}", number + 1)));
+        Done { kind: StepKind::Broadcast, object, text, call }
     });
 }
 

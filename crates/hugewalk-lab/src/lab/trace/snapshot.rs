@@ -53,7 +53,7 @@ impl Record {
 
     fn holds(&self) -> Vec<Holds> {
         let held = |cpu: usize| {
-            let rcu = self.sections[cpu].then(|| "RCU".to_owned());
+            let rcu = self.sections[cpu].map(|section| section.name().to_owned());
             let locks: Vec<_> =
                 rcu.into_iter().chain(self.holds[cpu].iter().map(|(_, name)| name.clone())).collect();
             (!locks.is_empty()).then_some(Holds { cpu, locks })
