@@ -17,7 +17,7 @@ use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Contents, Host, HostConfig};
 
-use stepped::{Stepped, Steps, interrupt};
+use stepped::{HANDLER_CALLED, Stepped, Steps, interrupt};
 
 const MIB2: u64 = HugeSize::Size2M.bytes();
 const BASE: VirtAddr = VirtAddr::new(8 << 30);
@@ -162,4 +162,29 @@ fn the_range_may_be_unregistered_at_any_step() {
         );
         assert!(steps > 10, "{steps}");
     }
+}
+
+#[test]
+fn the_host_is_told_that_a_handler_has_a_message() {
+    let config = HostConfig::new().huge_bytes(16 * MIB2).max_tables(100).contents(Contents::Nothing);
+    let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
+    hugetlb.resize_pool(HugeSize::Size2M, 4);
+    let mut task = hugewalk_host::task(&hugetlb).unwrap();
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    space.mmap(&mut task, &MapRequest::anonymous(HugeSize::Size2M, MIB2).at(BASE)).unwrap();
+    let uffd = Userfault::new(&space, Features::empty()).unwrap();
+    uffd.register(&mut task, BASE, MIB2, Modes::MISSING).unwrap();
+    let (tell, told) = channel();
+    let told = thread::scope(|scope| {
+        scope.spawn(|| {
+            HANDLER_CALLED.set(Some(tell));
+            let mut task = hugewalk_host::task(&hugetlb).unwrap();
+            space.fault(&mut task, BASE, Access::Read).unwrap();
+        });
+        let told = told.recv_timeout(FOR_EVER);
+        uffd.read_event(&mut task).unwrap();
+        uffd.wake(BASE, MIB2).unwrap();
+        told
+    });
+    assert!(told.is_ok(), "the fault has sent its message, and the host was not told");
 }

@@ -199,6 +199,10 @@ unsafe impl Platform for Kernel {
         shootdown::flush(|| root.processors());
     }
 
+    fn handler_called(&self, root: &Root) {
+        root.handlers().wake_all();
+    }
+
     fn trace(&self, event: Event) {
         match event {
             Event::Shared { .. } => COUNTERS.shares.add(1),

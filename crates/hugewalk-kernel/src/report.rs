@@ -13,7 +13,7 @@ use crate::cpu::shootdown;
 use crate::memory::frames::{self, Kind};
 use crate::memory::stack;
 use crate::platform::hugetlb;
-use crate::{space, task};
+use crate::{process, task};
 
 /// A number that only grows.
 pub struct Counter(AtomicU64);
@@ -71,6 +71,8 @@ static CALLS: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
 static MISSING: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 /// How many tables were shared by so many roots at most.
 static SHARED: Mutex<BTreeMap<u64, usize>> = Mutex::new(BTreeMap::new());
+/// How many had begun to share a table at the last look.
+static SEEN_SHARES: AtomicU64 = AtomicU64::new(0);
 
 /// A system call was made.
 pub fn called(number: u64) {
@@ -93,11 +95,18 @@ pub fn sample() {
     COUNTERS.pages_peak.at_least(counters.total - counters.free);
 }
 
-/// Looks at the hardware's tables of all processes: which tables do several of them reach?
-pub fn sample_tables(roots: &[alloc::sync::Arc<space::Space>]) {
+/// Looks at the hardware's tables of all processes, if one has begun to share a table since the last look: which tables do
+/// several of them reach?
+pub fn sample_tables() {
+    let shares = COUNTERS.shares.value();
+    if SEEN_SHARES.swap(shares, Ordering::Relaxed) == shares {
+        return;
+    }
     let mut users: BTreeMap<u64, usize> = BTreeMap::new();
-    for space in roots {
-        space.root().leaf_tables(|frame| *users.entry(frame).or_insert(0) += 1);
+    for process in process::all() {
+        if let Ok(space) = process.space() {
+            space.root().leaf_tables(|frame| *users.entry(frame).or_insert(0) += 1);
+        }
     }
     let mut shared = SHARED.lock();
     for (frame, users) in users.into_iter().filter(|(_, users)| *users > 1) {

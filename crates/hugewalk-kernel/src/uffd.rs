@@ -1,14 +1,322 @@
-//! userfaultfd. A beginning.
+//! userfaultfd: the descriptor and its ioctls, over the engine's [`Userfault`].
+//!
+//! Source of facts: include/uapi/linux/userfaultfd.h, fs/userfaultfd.c.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+
+use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::uffd::{
+    ContinueMode, CopyMode, Features, Message, Modes, ProtectMode, Stopped, Userfault, UserfaultError,
+};
+use hugewalk::AddressSpace;
+use linux_raw_sys::general::{O_CLOEXEC, O_NONBLOCK};
+use linux_raw_sys::ioctl::{
+    UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT,
+    UFFDIO_ZEROPAGE,
+};
+use spin::Mutex;
 
 use crate::errno::{Errno, Result};
+use crate::fs::file::Events;
+use crate::fs::{File, Opened};
+use crate::memory::user;
+use crate::platform::Kernel;
+use crate::process;
 use crate::space::Space;
+use crate::task::current;
+use crate::task::wait::WaitQueue;
 
-/// `userfaultfd(2)`.
-pub fn create(_: u32) -> Result<u64> {
-    Err(Errno::ENOSYS)
+/// Bytes of a message.
+const MESSAGE: usize = 32;
+/// `UFFD_USER_MODE_ONLY`.
+const USER_MODE_ONLY: u32 = 1;
+/// `UFFDIO_API`, `UFFDIO_REGISTER` and `UFFDIO_UNREGISTER`, as bits of `ioctls`.
+const API_IOCTLS: u64 = 1 << 63 | 1 | 1 << 1;
+
+/// `UFFD_FEATURE_MISSING_SHMEM` and `UFFD_FEATURE_MINOR_SHMEM`: a handler that asks for everything Linux has gets the rest. They are
+/// not among the features that are offered, and base pages cannot be registered.
+const OF_BASE_PAGES: u64 = 1 << 5 | 1 << 10;
+
+/// All that are open, so that the end of an address space can wake those that wait for their handlers.
+static OPEN: Mutex<Vec<Weak<Uffd>>> = Mutex::new(Vec::new());
+
+/// What a userfaultfd leads to.
+pub struct Uffd {
+    space: hugewalk::Arc<AddressSpace<Kernel>>,
+    /// The engine's handle, from `UFFDIO_API` until the address space ends.
+    handle: Mutex<Option<Arc<Userfault<Kernel>>>>,
+}
+
+impl From<UserfaultError> for Errno {
+    fn from(error: UserfaultError) -> Self {
+        error.errno().into()
+    }
+}
+
+/// `userfaultfd(2)`: a descriptor for the faults of the running process.
+///
+/// # Errors
+///
+/// `EINVAL` for flags that are not known; those of a new descriptor.
+pub fn create(flags: u32) -> Result<u64> {
+    if flags & !(O_CLOEXEC | O_NONBLOCK | USER_MODE_ONLY) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    open(current().space().engine().clone(), None, flags).map(u64::from)
+}
+
+fn open(
+    space: hugewalk::Arc<AddressSpace<Kernel>>,
+    handle: Option<Userfault<Kernel>>,
+    flags: u32,
+) -> Result<u32> {
+    let uffd = Arc::new(Uffd { space, handle: Mutex::new(handle.map(Arc::new)) });
+    {
+        let mut open = OPEN.lock();
+        open.retain(|other| other.strong_count() > 0);
+        open.push(Arc::downgrade(&uffd));
+    }
+    let opened = Opened::anonymous(uffd, "anon_inode:[userfaultfd]", flags & O_NONBLOCK | linux_raw_sys::general::O_RDWR);
+    current().process().files().insert(opened, flags & O_CLOEXEC != 0, 0)
 }
 
 /// Wakes all that waits for handlers of an address space, which ends.
-pub fn release(_: &Arc<Space>) {}
+pub fn release(space: &Arc<Space>) {
+    let open: Vec<Arc<Uffd>> = OPEN.lock().iter().filter_map(Weak::upgrade).collect();
+    for uffd in open.iter().filter(|uffd| hugewalk::Arc::ptr_eq(&uffd.space, space.engine())) {
+        let handle = uffd.handle.lock().take();
+        drop(handle);
+        uffd.space.mm().context().handlers().wake_all();
+    }
+}
+
+impl Uffd {
+    fn handle(&self) -> Result<Arc<Userfault<Kernel>>> {
+        self.handle.lock().clone().ok_or(Errno::EINVAL)
+    }
+
+    fn api(&self, at: u64) -> Result<u64> {
+        let [api, wanted, _]: [u64; 3] = user::get(at)?;
+        let features = Features::from_bits(wanted & !OF_BASE_PAGES).filter(|_| api == 0xaa);
+        let fresh = self.handle.lock().is_none();
+        let made = match features {
+            Some(features) if fresh => Userfault::new(&self.space, features).map_err(Errno::from),
+            _ => Err(Errno::EINVAL),
+        };
+        match made {
+            Ok(handle) => {
+                *self.handle.lock() = Some(Arc::new(handle));
+                user::put(at, &[0xaa, Features::all().bits(), API_IOCTLS])?;
+                Ok(0)
+            }
+            Err(error) => {
+                // Linux clears what it was given if it refuses it.
+                user::put(at, &[0_u64; 3])?;
+                Err(error)
+            }
+        }
+    }
+
+    fn register(&self, at: u64) -> Result<u64> {
+        let [start, length, modes]: [u64; 3] = user::get(at)?;
+        let modes = Modes::from_bits(modes).filter(|modes| !modes.is_empty()).ok_or(Errno::EINVAL)?;
+        let handle = self.handle()?;
+        let operations = {
+            let mut task = current().task()?;
+            handle.register(&mut task, VirtAddr::new(start), length, modes)?
+        };
+        user::put(at + 24, &operations.bits())?;
+        Ok(0)
+    }
+
+    fn unregister(&self, at: u64) -> Result<u64> {
+        let [start, length]: [u64; 2] = user::get(at)?;
+        let handle = self.handle()?;
+        let mut task = current().task()?;
+        handle.unregister(&mut task, VirtAddr::new(start), length)?;
+        Ok(0)
+    }
+
+    fn wake(&self, at: u64) -> Result<u64> {
+        let [start, length]: [u64; 2] = user::get(at)?;
+        self.handle()?.wake(VirtAddr::new(start), length)?;
+        Ok(0)
+    }
+
+    fn copy(&self, at: u64) -> Result<u64> {
+        let [to, from, length, mode]: [u64; 4] = user::get(at)?;
+        let handle = self.handle()?;
+        let mode = CopyMode::from_bits(mode).ok_or(Errno::EINVAL)?;
+        if length == 0 || to.checked_add(length).is_none() || from.checked_add(length).is_none() {
+            return Err(Errno::EINVAL);
+        }
+        // A huge page at a time: its bytes are read before the engine takes any lock.
+        let size = HugeSize::Size2M.bytes();
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length.min(size) as usize).map_err(|_| Errno::ENOMEM)?;
+        let mut done = 0;
+        let outcome = loop {
+            if done == length {
+                break Ok(());
+            }
+            bytes.resize((length - done).min(size) as usize, 0);
+            if let Err(error) = user::read(from + done, &mut bytes) {
+                break Err(error);
+            }
+            let mut task = current().task()?;
+            match handle.copy(&mut task, VirtAddr::new(to + done), &bytes, mode) {
+                Ok(()) => done += bytes.len() as u64,
+                Err(stopped) => {
+                    done += stopped.done;
+                    break Err(stopped.error.into());
+                }
+            }
+        };
+        answer(at + 32, done, outcome)
+    }
+
+    fn zero(&self, at: u64) -> Result<u64> {
+        let [start, length, _]: [u64; 3] = user::get(at)?;
+        let handle = self.handle()?;
+        let outcome = {
+            let mut task = current().task()?;
+            handle.zero(&mut task, VirtAddr::new(start), length)
+        };
+        stopped(at + 24, length, outcome)
+    }
+
+    fn continue_range(&self, at: u64) -> Result<u64> {
+        let [start, length, mode]: [u64; 3] = user::get(at)?;
+        let handle = self.handle()?;
+        let mode = ContinueMode::from_bits(mode).ok_or(Errno::EINVAL)?;
+        let outcome = {
+            let mut task = current().task()?;
+            handle.continue_range(&mut task, VirtAddr::new(start), length, mode)
+        };
+        stopped(at + 24, length, outcome)
+    }
+
+    fn write_protect(&self, at: u64) -> Result<u64> {
+        let [start, length, mode]: [u64; 3] = user::get(at)?;
+        let handle = self.handle()?;
+        let mode = ProtectMode::from_bits(mode).ok_or(Errno::EINVAL)?;
+        let mut task = current().task()?;
+        handle.write_protect(&mut task, VirtAddr::new(start), length, mode)?;
+        drop(task);
+        // What was protected is flushed by the engine; what was unprotected, or marked, may be copied beside base pages.
+        if let Ok(space) = current().process().space() {
+            space.root().follow(start, start.saturating_add(length));
+        }
+        Ok(0)
+    }
+
+    /// A message, if there is one.
+    fn next(&self) -> Result<Option<[u8; MESSAGE]>> {
+        let handle = self.handle()?;
+        handle.try_read_event().map(encode).transpose()
+    }
+}
+
+fn stopped(at: u64, length: u64, outcome: core::result::Result<(), Stopped>) -> Result<u64> {
+    match outcome {
+        Ok(()) => answer(at, length, Ok(())),
+        Err(stopped) => answer(at, stopped.done, Err(stopped.error.into())),
+    }
+}
+
+/// Says how much was done, or the error if nothing was. What is done in part is `EAGAIN`.
+fn answer(at: u64, done: u64, outcome: Result<()>) -> Result<u64> {
+    match outcome {
+        Ok(()) => user::put(at, &done).map(|()| 0),
+        Err(error) if done == 0 => {
+            user::put(at, &error.as_result())?;
+            Err(error)
+        }
+        Err(_) => {
+            user::put(at, &done)?;
+            Err(Errno::EAGAIN)
+        }
+    }
+}
+
+/// `struct uffd_msg`. For a fork, makes the descriptor of the child's faults.
+fn encode(message: Message<Kernel>) -> Result<[u8; MESSAGE]> {
+    let mut bytes = [0; MESSAGE];
+    let (event, words) = match message {
+        Message::Pagefault(fault) => {
+            let thread = fault.thread.map_or(0, thread_of);
+            (0x12, [fault.flags.bits(), fault.address.as_u64(), u64::from(thread)])
+        }
+        Message::Fork(handle) => {
+            let space = handle.address_space().clone();
+            (0x13, [u64::from(open(space, Some(handle), O_CLOEXEC | O_NONBLOCK)?), 0, 0])
+        }
+        Message::Remap { from, to, length } => (0x14, [from.as_u64(), to.as_u64(), length]),
+        Message::Remove { start, end } => (0x15, [start.as_u64(), end.as_u64(), 0]),
+        Message::Unmap { start, end } => (0x16, [start.as_u64(), end.as_u64(), 0]),
+    };
+    bytes[0] = event;
+    for (index, word) in words.iter().enumerate() {
+        bytes[8 + 8 * index..][..8].copy_from_slice(&word.to_ne_bytes());
+    }
+    Ok(bytes)
+}
+
+/// The number of the thread that has this task of the engine.
+fn thread_of(task: u64) -> u32 {
+    let all = process::all();
+    let thread = all.iter().flat_map(|process| process.threads()).find(|thread| thread.task_id() == task);
+    thread.map_or(0, |thread| thread.tid)
+}
+
+impl File for Uffd {
+    fn read(&self, _: u64, into: &mut [u8], flags: u32) -> Result<usize> {
+        if into.len() < MESSAGE {
+            return Err(Errno::EINVAL);
+        }
+        let mut done = 0;
+        for chunk in into.chunks_exact_mut(MESSAGE) {
+            let message = match self.next()? {
+                Some(message) => message,
+                None if done > 0 => break,
+                None if flags & O_NONBLOCK != 0 => return Err(Errno::EAGAIN),
+                None => self.space.mm().context().handlers().wait(None, || self.next().transpose())??,
+            };
+            chunk.copy_from_slice(&message);
+            done += MESSAGE;
+        }
+        Ok(done)
+    }
+
+    fn is_stream(&self) -> bool {
+        true
+    }
+
+    fn events(&self) -> Events {
+        match self.handle() {
+            // Without UFFDIO_API it cannot be used.
+            Err(_) => Events::ERR,
+            Ok(handle) if handle.poll() => Events::IN | Events::RDNORM,
+            Ok(_) => Events::empty(),
+        }
+    }
+
+    fn queue(&self) -> Option<&WaitQueue> {
+        Some(self.space.mm().context().handlers())
+    }
+
+    fn ioctl(&self, request: u32, at: u64) -> Result<u64> {
+        match request {
+            UFFDIO_API => self.api(at),
+            UFFDIO_REGISTER => self.register(at),
+            UFFDIO_UNREGISTER => self.unregister(at),
+            UFFDIO_WAKE => self.wake(at),
+            UFFDIO_COPY => self.copy(at),
+            UFFDIO_ZEROPAGE => self.zero(at),
+            UFFDIO_CONTINUE => self.continue_range(at),
+            UFFDIO_WRITEPROTECT => self.write_protect(at),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}

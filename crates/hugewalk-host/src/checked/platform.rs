@@ -343,6 +343,12 @@ unsafe impl<P: Platform> Platform for Checked<P> {
     }
 
     #[track_caller]
+    fn handler_called(&self, context: &P::MmContext) {
+        let _inside = self.enter("handler_called", Location::caller());
+        self.platform.handler_called(context);
+    }
+
+    #[track_caller]
     fn trace(&self, event: Event) {
         let _inside = self.enter("trace", Location::caller());
         self.platform.trace(event);

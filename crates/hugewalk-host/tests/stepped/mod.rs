@@ -206,6 +206,11 @@ unsafe impl RawMutex for SteppedLock {
 
 pub(crate) struct Stepped(pub(crate) Host);
 
+thread_local! {
+    /// Told when this thread tells the host that a handler has a message.
+    pub(crate) static HANDLER_CALLED: RefCell<Option<Sender<()>>> = const { RefCell::new(None) };
+}
+
 /// What fills the kernel's half of each root: an entry that would lead anywhere.
 pub(crate) const KERNELS: u64 = 0x000f_cafe_f00d_d067;
 
@@ -303,5 +308,12 @@ unsafe impl Platform for Stepped {
     }
     fn flush_tlb(&self, context: &MmContext, range: Range<VirtAddr>) {
         self.0.flush_tlb(context, range);
+    }
+    fn handler_called(&self, _: &MmContext) {
+        HANDLER_CALLED.with_borrow(|tell| {
+            if let Some(tell) = tell {
+                tell.send(()).unwrap();
+            }
+        });
     }
 }

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use hugewalk::addr::VirtAddr;
-use hugewalk::fault::{Access, FaultError};
+use hugewalk::fault::{Access, Fault, FaultError};
 
 use super::Space;
 use super::area::{Area, Backing, Rights};
@@ -11,7 +11,7 @@ use super::root::bits;
 use crate::errno::Errno;
 use crate::memory::page::BasePage;
 use crate::memory::{PAGE, USER_END};
-use crate::report::COUNTERS;
+use crate::report::{self, COUNTERS};
 use crate::task::current;
 
 /// Why an access cannot go on: the signal that the program gets.
@@ -71,10 +71,14 @@ impl Space {
         let outcome = self.engine().fault(&mut task, at, access);
         drop(task);
         match outcome {
-            Ok(_) => {
+            Ok(fault) => {
+                if fault != Fault::Present {
+                    report::sample();
+                }
                 // With no memory for a table of the hardware's, the access faults again, and again: that is no loop for ever,
                 // for others give memory back, or the program is ended.
                 self.root().follow(address & !(PAGE - 1), address | (PAGE - 1));
+                report::sample_tables();
                 Ok(())
             }
             Err(error) => self.grow_stack(address, error.into(), access),

@@ -29,6 +29,7 @@ use crate::memory::frames::{self, Kind};
 use crate::memory::page::BasePage;
 use crate::memory::stack::kernel_root;
 use crate::memory::{HUGE, PAGE, direct};
+use crate::task::wait::WaitQueue;
 
 /// Bits of an entry, as the processor has them.
 pub mod bits {
@@ -69,6 +70,8 @@ pub struct Root {
     lock: Mutex<()>,
     /// A bit for each processor that has the root loaded.
     processors: AtomicU64,
+    /// Threads that wait for messages of handlers of page faults.
+    handlers: WaitQueue,
 }
 
 fn entry(table: u64, address: u64, level: u32) -> *mut u64 {
@@ -93,7 +96,13 @@ impl Root {
         unsafe {
             ptr::copy_nonoverlapping(direct::<u64>(kernel_root() + 2048), direct::<u64>(root + 2048), 256);
         }
-        Some(Self { root, engine: AtomicU64::new(0), lock: Mutex::new(()), processors: AtomicU64::new(0) })
+        Some(Self {
+            root,
+            engine: AtomicU64::new(0),
+            lock: Mutex::new(()),
+            processors: AtomicU64::new(0),
+            handlers: WaitQueue::new(),
+        })
     }
 
     /// Says where the engine's tree is.
@@ -128,6 +137,11 @@ impl Root {
     /// The processors that have it loaded.
     pub fn processors(&self) -> u64 {
         self.processors.load(Ordering::SeqCst)
+    }
+
+    /// Threads that wait for messages of handlers of page faults.
+    pub fn handlers(&self) -> &WaitQueue {
+        &self.handlers
     }
 
     /// The engine's entry for the gigabyte of an address. The lock is held.

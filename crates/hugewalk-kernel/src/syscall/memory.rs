@@ -11,7 +11,9 @@ use super::{Answer, Arguments};
 use crate::errno::{Errno, Result};
 use crate::fs;
 use crate::memory::{PAGE, user};
+use crate::process::signal;
 use crate::space::Space;
+use crate::space::fault::Refused;
 use crate::space::area::{Area, Backing, PageSource, Rights};
 use crate::space::map::{HugeMapping, Place};
 use crate::space::remap::Move;
@@ -189,8 +191,20 @@ fn dont_fork(space: &Space, start: u64, length: u64, dont: bool) -> Result<()> {
     Ok(())
 }
 
+/// `MADV_HWPOISON` and `MADV_SOFT_OFFLINE`. A program that has an error injected into a page of its own is told as if it had touched
+/// the page.
+///
+/// Linux: `madvise_inject_error()` in mm/madvise.c, `kill_proc()` in mm/memory-failure.c.
 fn inject(space: &Arc<Space>, start: u64, length: u64, poison: bool) -> Result<()> {
-    space.advise(start, length, if poison { Advice::Hwpoison } else { Advice::SoftOffline })
+    if !poison {
+        return space.advise(start, length, Advice::SoftOffline);
+    }
+    space.advise(start, length, Advice::Hwpoison)?;
+    if length > 0 {
+        let refused = Refused::Hwpoison(HugeSize::Size2M.shift());
+        signal::force(signal::Cause::Fault { address: start, refused });
+    }
+    Ok(())
 }
 
 fn mincore(start: u64, length: u64, into: u64) -> Result<u64> {

@@ -93,6 +93,7 @@ pub struct Thread {
     space: UnsafeCell<Option<Arc<Space>>>,
     task: UnsafeCell<Option<Task<Kernel>>>,
     task_in_use: AtomicBool,
+    task_id: AtomicU64,
     pub(super) state: AtomicU8,
     pub(super) token: AtomicBool,
     pub(super) on_cpu: AtomicBool,
@@ -198,7 +199,9 @@ impl Current {
         if slot.is_none() {
             let hugetlb = crate::platform::hugetlb();
             // SAFETY: this thread has no other task: the slot is the only place where one is made.
-            *slot = Some(unsafe { Task::new(hugetlb) }.map_err(|_| Errno::ENOMEM)?);
+            let task = unsafe { Task::new(hugetlb) }.map_err(|_| Errno::ENOMEM)?;
+            self.task_id.store(task.id(), Ordering::Relaxed);
+            *slot = Some(task);
         }
         Ok(guard)
     }
@@ -266,6 +269,7 @@ impl Thread {
             space: UnsafeCell::new(space),
             task: UnsafeCell::new(None),
             task_in_use: AtomicBool::new(false),
+            task_id: AtomicU64::new(0),
             state: AtomicU8::new(State::Blocked as u8),
             token: AtomicBool::new(false),
             on_cpu: AtomicBool::new(false),
@@ -312,6 +316,11 @@ impl Thread {
         thread.state.store(State::Running as u8, Ordering::Relaxed);
         thread.on_cpu.store(true, Ordering::Relaxed);
         Ok(Arc::new(thread))
+    }
+
+    /// The number of its task of the engine, or 0 if it has none.
+    pub fn task_id(&self) -> u64 {
+        self.task_id.load(Ordering::Relaxed)
     }
 
     /// Top of its kernel stack.

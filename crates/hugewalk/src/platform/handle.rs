@@ -197,6 +197,11 @@ macro_rules! handle {
             }
             #[inline(always)]
             #[track_caller]
+            fn handler_called(&self, context: &P::MmContext) {
+                P::handler_called(self, context);
+            }
+            #[inline(always)]
+            #[track_caller]
             fn trace(&self, event: Event) {
                 P::trace(self, event);
             }

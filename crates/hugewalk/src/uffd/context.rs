@@ -148,6 +148,7 @@ impl<P: Platform> Context<P> {
     /// Calls the handler.
     pub(super) fn call_handler(&self) {
         self.mm.handlers().wake(|&id| id == self.id);
+        self.mm.hugetlb().platform().handler_called(self.mm.context());
     }
 
     /// Wakes the faults that wait in a range. Does not sleep.
