@@ -5,15 +5,15 @@
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
+use hugewalk::AddressSpace;
 use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::uffd::{
     ContinueMode, CopyMode, Features, Message, Modes, ProtectMode, Stopped, Userfault, UserfaultError,
 };
-use hugewalk::AddressSpace;
 use linux_raw_sys::general::{O_CLOEXEC, O_NONBLOCK};
 use linux_raw_sys::ioctl::{
-    UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT,
-    UFFDIO_ZEROPAGE,
+    UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE,
+    UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
 };
 use spin::Mutex;
 
@@ -77,7 +77,11 @@ fn open(
         open.retain(|other| other.strong_count() > 0);
         open.push(Arc::downgrade(&uffd));
     }
-    let opened = Opened::anonymous(uffd, "anon_inode:[userfaultfd]", flags & O_NONBLOCK | linux_raw_sys::general::O_RDWR);
+    let opened = Opened::anonymous(
+        uffd,
+        "anon_inode:[userfaultfd]",
+        flags & O_NONBLOCK | linux_raw_sys::general::O_RDWR,
+    );
     current().process().files().insert(opened, flags & O_CLOEXEC != 0, 0)
 }
 

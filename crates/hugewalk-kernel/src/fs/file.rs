@@ -155,7 +155,7 @@ impl Opened {
         }
         let (backing, seals) = match &self.inode.kind {
             Kind::Base(file) => (Backing::Base(file.clone()), &file.seals),
-            Kind::Huge(node) => (Backing::Huge(node.file.clone()), &node.seals),
+            Kind::Huge(node) => (Backing::Huge(node.file.clone()), &*node.seals),
             _ if self.file.maps_zeroes() => return Ok((Backing::Zeroes, true)),
             _ => return Err(Errno::ENODEV),
         };

@@ -20,16 +20,31 @@ pub struct HugeNode {
     /// The engine's file.
     pub file: hugewalk::Arc<HugeFile<Kernel>>,
     /// What may not be done any more.
-    pub seals: Seals,
+    pub seals: Arc<Seals>,
 }
 
-/// What the engine's files are called, as long as there is an inode: mappings know the file only.
-static NAMES: Mutex<BTreeMap<u64, String>> = Mutex::new(BTreeMap::new());
+/// What is known of the engine's files, as long as there is an inode: mappings know the file only.
+static KNOWN: Mutex<BTreeMap<u64, Known>> = Mutex::new(BTreeMap::new());
+
+struct Known {
+    name: String,
+    seals: Arc<Seals>,
+}
 
 /// What /proc/PID/maps calls the engine's file with this number.
 pub fn name_of(file: u64) -> String {
-    let name = NAMES.lock().get(&file).cloned();
+    let name = KNOWN.lock().get(&file).map(|known| known.name.clone());
     name.unwrap_or_else(|| String::from("/anon_hugepage (deleted)"))
+}
+
+/// May a shared mapping of the engine's file with this number become writable?
+///
+/// # Errors
+///
+/// `EPERM`.
+pub fn may_map_writable(file: u64) -> Result<()> {
+    let seals = KNOWN.lock().get(&file).map(|known| known.seals.clone());
+    seals.map_or(Ok(()), |seals| seals.may_map_writable())
 }
 
 impl HugeNode {
@@ -40,7 +55,8 @@ impl HugeNode {
     /// `ENOMEM`.
     pub fn new(name: &str, size: HugeSize, subpool: Option<&SubPoolOf>, seals: Seals) -> Result<Self> {
         let file = HugeFile::new(hugetlb(), size, subpool)?;
-        NAMES.lock().insert(file.id(), String::from(name));
+        let seals = Arc::new(seals);
+        KNOWN.lock().insert(file.id(), Known { name: String::from(name), seals: seals.clone() });
         Ok(Self { file, seals })
     }
 
@@ -90,8 +106,8 @@ impl HugeNode {
 
 impl Drop for HugeNode {
     fn drop(&mut self) {
-        let name = NAMES.lock().remove(&self.file.id());
-        drop(name);
+        let known = KNOWN.lock().remove(&self.file.id());
+        drop(known);
     }
 }
 

@@ -43,34 +43,39 @@ fn processors(cpus: &Arc<Inode>) {
     }
 }
 
-/// The pools. Only sizes are shown that can be had: programs ask for every size that is shown.
+/// The pools of all sizes. That of 1 GiB pages is empty until a program fills it.
 fn pools(hugepages: &Arc<Inode>, whole: bool) {
-    let size = HugeSize::Size2M;
-    let pool = folder(hugepages, &format!("hugepages-{}kB", size.bytes() >> 10));
+    for size in [HugeSize::Size2M, HugeSize::Size1G] {
+        pool(&folder(hugepages, &format!("hugepages-{}kB", size.bytes() >> 10)), size, whole);
+    }
+}
+
+/// One pool: as a `whole`, or what a node has of it, which keeps no reservations and no limit of its own.
+fn pool(pool: &Arc<Inode>, size: HugeSize, whole: bool) {
     let counters = move || hugetlb().pool(size).counters();
-    let set = move |pages| {
-        hugetlb().resize_pool(size, pages);
-        Ok(())
+    let total = || {
+        Text::number(move || counters().total).settable(move |pages| {
+            hugetlb().resize_pool(size, pages);
+            Ok(())
+        })
     };
     let shown: [(&str, fn(PoolCounters) -> u64); 3] = [
         ("free_hugepages", |counters| counters.free),
-        ("resv_hugepages", |counters| counters.reserved),
         ("surplus_hugepages", |counters| counters.surplus),
+        ("resv_hugepages", |counters| counters.reserved),
     ];
-    for (name, number) in shown {
-        // A node has no reservations of its own.
-        if whole || name != "resv_hugepages" {
-            Text::number(move || number(counters())).place(&pool, name);
-        }
+    for (name, number) in &shown[..if whole { 3 } else { 2 }] {
+        let number = *number;
+        Text::number(move || number(counters())).place(pool, name);
     }
-    Text::number(move || counters().total).settable(set).place(&pool, "nr_hugepages");
+    total().place(pool, "nr_hugepages");
     if whole {
-        Text::number(move || counters().total).settable(set).place(&pool, "nr_hugepages_mempolicy");
+        total().place(pool, "nr_hugepages_mempolicy");
         Text::number(move || hugetlb().pool(size).overcommit())
             .settable(move |pages| {
                 hugetlb().pool(size).set_overcommit(pages);
                 Ok(())
             })
-            .place(&pool, "nr_overcommit_hugepages");
+            .place(pool, "nr_overcommit_hugepages");
     }
 }

@@ -248,6 +248,9 @@ impl Space {
             if huge {
                 let mut task = current().task()?;
                 let length = range.end - range.start;
+                if rights.contains(Rights::WRITE) {
+                    self.may_become_writable(&mut task, &range)?;
+                }
                 self.engine().mprotect(&mut task, VirtAddr::new(range.start), length, protection(rights))?;
                 drop(task);
                 self.root().follow(range.start, range.end);
@@ -256,6 +259,15 @@ impl Space {
             }
         }
         if hole.is_some() { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// Seals of a file keep its shared mappings from becoming writable; the engine knows nothing of seals.
+    fn may_become_writable(&self, task: &mut hugewalk::Task<Kernel>, range: &Range<u64>) -> Result<()> {
+        let range = VirtAddr::new(range.start)..VirtAddr::new(range.end);
+        let mmap = self.engine().mmap_read(task);
+        let mut shared = mmap.overlapping(&range).filter(|vma| vma.is_shared());
+        let sealed = shared.any(|vma| crate::fs::huge_file::may_map_writable(vma.file().id()).is_err());
+        if sealed { Err(Errno::EACCES) } else { Ok(()) }
     }
 
     fn protect_base(&self, start: u64, end: u64, rights: Rights) -> Result<()> {

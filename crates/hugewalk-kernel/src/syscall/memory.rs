@@ -13,8 +13,8 @@ use crate::fs;
 use crate::memory::{PAGE, user};
 use crate::process::signal;
 use crate::space::Space;
-use crate::space::fault::Refused;
 use crate::space::area::{Area, Backing, PageSource, Rights};
+use crate::space::fault::Refused;
 use crate::space::map::{HugeMapping, Place};
 use crate::space::remap::Move;
 use crate::space::shared::SharedPages;
@@ -197,6 +197,10 @@ fn dont_fork(space: &Space, start: u64, length: u64, dont: bool) -> Result<()> {
 /// Linux: `madvise_inject_error()` in mm/madvise.c, `kill_proc()` in mm/memory-failure.c.
 fn inject(space: &Arc<Space>, start: u64, length: u64, poison: bool) -> Result<()> {
     if !poison {
+        // Linux 6.12: `/proc/sys/vm/enable_soft_offline`.
+        if !fs::proc::soft_offline_allowed() {
+            return Err(Errno::EOPNOTSUPP);
+        }
         return space.advise(start, length, Advice::SoftOffline);
     }
     space.advise(start, length, Advice::Hwpoison)?;

@@ -133,7 +133,7 @@ fn set_mode(inode: &Inode, mode: u32) -> Result<u64> {
     let changes = (meta.permissions ^ mode) & 0o111 != 0;
     let seals = match &inode.kind {
         Kind::Base(file) => Some(&file.seals),
-        Kind::Huge(node) => Some(&node.seals),
+        Kind::Huge(node) => Some(&*node.seals),
         _ => None,
     };
     if changes && let Some(seals) = seals {

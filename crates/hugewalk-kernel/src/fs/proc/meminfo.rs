@@ -39,7 +39,8 @@ pub(super) fn text() -> String {
     for (name, pages) in counts {
         text += &format!("{:<16}{pages:>8}\n", format!("{name}:"));
     }
-    for (name, bytes) in [("Hugepagesize", HUGE), ("Hugetlb", pool.total * HUGE)] {
+    let gigantic = hugetlb().pool(HugeSize::Size1G).counters().total * HugeSize::Size1G.bytes();
+    for (name, bytes) in [("Hugepagesize", HUGE), ("Hugetlb", pool.total * HUGE + gigantic)] {
         text += &format!("{:<15} {:>8} kB\n", format!("{name}:"), bytes >> 10);
     }
     text
