@@ -44,8 +44,17 @@ static OPEN: Mutex<Vec<Weak<Uffd>>> = Mutex::new(Vec::new());
 /// What a userfaultfd leads to.
 pub struct Uffd {
     space: hugewalk::Arc<AddressSpace<Kernel>>,
-    /// The engine's handle, from `UFFDIO_API` until the address space ends.
-    handle: Mutex<Option<Arc<Userfault<Kernel>>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Clone)]
+enum State {
+    /// Before `UFFDIO_API`.
+    New,
+    /// The engine's handle.
+    Open(Arc<Userfault<Kernel>>),
+    /// The address space has ended.
+    Ended,
 }
 
 impl From<UserfaultError> for Errno {
@@ -71,7 +80,8 @@ fn open(
     handle: Option<Userfault<Kernel>>,
     flags: u32,
 ) -> Result<u32> {
-    let uffd = Arc::new(Uffd { space, handle: Mutex::new(handle.map(Arc::new)) });
+    let state = handle.map_or(State::New, |handle| State::Open(Arc::new(handle)));
+    let uffd = Arc::new(Uffd { space, state: Mutex::new(state) });
     {
         let mut open = OPEN.lock();
         open.retain(|other| other.strong_count() > 0);
@@ -89,7 +99,7 @@ fn open(
 pub fn release(space: &Arc<Space>) {
     let open: Vec<Arc<Uffd>> = OPEN.lock().iter().filter_map(Weak::upgrade).collect();
     for uffd in open.iter().filter(|uffd| hugewalk::Arc::ptr_eq(&uffd.space, space.engine())) {
-        let handle = uffd.handle.lock().take();
+        let handle = core::mem::replace(&mut *uffd.state.lock(), State::Ended);
         drop(handle);
         uffd.space.mm().context().handlers().wake_all();
     }
@@ -97,20 +107,24 @@ pub fn release(space: &Arc<Space>) {
 
 impl Uffd {
     fn handle(&self) -> Result<Arc<Userfault<Kernel>>> {
-        self.handle.lock().clone().ok_or(Errno::EINVAL)
+        match self.state.lock().clone() {
+            State::New => Err(Errno::EINVAL),
+            State::Open(handle) => Ok(handle),
+            State::Ended => Err(Errno::ESRCH),
+        }
     }
 
     fn api(&self, at: u64) -> Result<u64> {
         let [api, wanted, _]: [u64; 3] = user::get(at)?;
         let features = Features::from_bits(wanted & !OF_BASE_PAGES).filter(|_| api == 0xaa);
-        let fresh = self.handle.lock().is_none();
+        let fresh = matches!(*self.state.lock(), State::New);
         let made = match features {
             Some(features) if fresh => Userfault::new(&self.space, features).map_err(Errno::from),
             _ => Err(Errno::EINVAL),
         };
         match made {
             Ok(handle) => {
-                *self.handle.lock() = Some(Arc::new(handle));
+                *self.state.lock() = State::Open(Arc::new(handle));
                 user::put(at, &[0xaa, Features::all().bits(), API_IOCTLS])?;
                 Ok(0)
             }
@@ -217,8 +231,12 @@ impl Uffd {
 
     /// A message, if there is one.
     fn next(&self) -> Result<Option<[u8; MESSAGE]>> {
-        let handle = self.handle()?;
-        handle.try_read_event().map(encode).transpose()
+        match self.handle() {
+            Ok(handle) => handle.try_read_event().map(encode).transpose(),
+            // Nothing will ever come.
+            Err(Errno::ESRCH) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -298,11 +316,11 @@ impl File for Uffd {
     }
 
     fn events(&self) -> Events {
-        match self.handle() {
-            // Without UFFDIO_API it cannot be used.
-            Err(_) => Events::ERR,
-            Ok(handle) if handle.poll() => Events::IN | Events::RDNORM,
-            Ok(_) => Events::empty(),
+        match &*self.state.lock() {
+            // It cannot be used yet.
+            State::New => Events::ERR,
+            State::Open(handle) if handle.poll() => Events::IN | Events::RDNORM,
+            State::Open(_) | State::Ended => Events::empty(),
         }
     }
 
