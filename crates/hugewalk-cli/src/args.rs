@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::check::args::CheckArgs;
 use crate::inspect::args::InspectArgs;
+use crate::record::args::RecordArgs;
+use crate::recording::{self, MountBefore, PoolBefore, Recorded};
 use crate::replay::plan::Mount;
 use crate::run::args::RunArgs;
 use crate::trace::Time;
@@ -52,6 +54,13 @@ pub enum Command {
     /// UFFDIO_WRITEPROTECT as addresses only, and those are passed over and counted.
     #[command(after_help = recording(), after_long_help = recording())]
     Replay(ReplayArgs),
+    /// Record a program for replay: its calls, its page faults, and what the kernel says
+    ///
+    /// Runs strace and perf as they have to be run, stops them, and writes one directory that `hugewalk replay` takes as it is.
+    /// The kernel's own figures are taken at the end, and at any moment that is asked for. The program may be slower
+    /// meanwhile, as under strace.
+    #[command(after_help = RECORDING, after_long_help = RECORDING)]
+    Record(RecordArgs),
     /// Say what running processes have in huge pages, which of their page tables can be shared, and what those cost
     ///
     /// Reads /proc and /sys only: nothing is recorded, no process is stopped or restarted, nothing is written. Your own
@@ -144,7 +153,7 @@ fn recording() -> String {
     let recipe = recipe().replace('\n', "\n  ");
     format!(
         "\
-To record a program, both files at once:
+`hugewalk record -- PROGRAM` records a program. The same by hand, both files at once:
   {recipe}
 
 Every form in which strace prints calls is read, with or without threads and times. Faults need
@@ -156,6 +165,16 @@ Exit status:
   2  an input cannot be used; one line on standard error says what, where, and what to do"
     )
 }
+
+const RECORDING: &str = "\
+Examples:
+  hugewalk record -o db.recording -- postgres -D data     then: hugewalk replay db.recording
+  hugewalk record --truth-at 5 --truth-at 60 -- ./server  figures after 5 and after 60 seconds
+  kill -USR1 $(pgrep -x hugewalk)                         figures now
+
+Exit status:
+  0  recorded, however the program ended; the report says how
+  2  nothing was recorded; one line on standard error says why";
 
 const INSPECTING: &str = "\
 Examples:
@@ -228,10 +247,10 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
 }
 
 /// `hugewalk replay`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// The recording: what strace printed, also packed by gzip; - for standard input
-    #[arg(value_name = "TRACE.strace")]
+    /// The recording: a directory of `hugewalk record`, or what strace printed, also packed by gzip; - for standard input
+    #[arg(value_name = "RECORDING")]
     pub strace: PathBuf,
 
     /// The page faults: output of perf script --ns -F pid,tid,time,event,addr, also packed by gzip
@@ -276,6 +295,35 @@ pub struct ReplayArgs {
     pub hugetlbfs: Vec<Mount>,
 }
 
+impl ReplayArgs {
+    /// The same for the files of a directory of `hugewalk record`. What the command line says goes before what is written there.
+    #[must_use]
+    pub fn in_directory(&self, recorded: &Recorded) -> Self {
+        let directory = &self.strace;
+        let shift = |kb: u64| kb.trailing_zeros() + 10;
+        let mut args = self.clone();
+        args.strace = directory.join(recording::CALLS);
+        args.faults =
+            self.faults.clone().or_else(|| recorded.faults.then(|| directory.join(recording::FAULTS)));
+        let truth = directory.join(recording::TRUTH);
+        let compares = self.until.is_none() && self.clones == 1 && truth.is_file();
+        args.truth = self.truth.clone().or_else(|| compares.then_some(truth));
+        args.default_size = self.default_size.or(Some(PageShift(shift(recorded.default_page_kb))));
+        let pool = |pool: &PoolBefore| PoolArg {
+            pages: pool.pages,
+            shift: Some(shift(pool.huge_page_kb)),
+            recorded: true,
+        };
+        args.pool = recorded.pools.iter().map(pool).chain(self.pool.iter().copied()).collect();
+        let mount = |mount: &MountBefore| Mount {
+            directory: mount.directory.clone(),
+            page_shift: shift(mount.huge_page_kb),
+        };
+        args.hugetlbfs.extend(recorded.hugetlbfs.iter().map(mount));
+        args
+    }
+}
+
 /// The size of a huge page, as a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageShift(pub u32);
@@ -287,6 +335,8 @@ pub struct PoolArg {
     pub pages: u64,
     /// Their size as a power of two, if it is named.
     pub shift: Option<u32>,
+    /// Whether the recording says so, and not the command line.
+    pub recorded: bool,
 }
 
 /// How a report is printed.
@@ -333,7 +383,7 @@ fn pool(text: &str) -> Result<PoolArg, String> {
         None => (text, None),
     };
     match pages.parse() {
-        Ok(pages) => Ok(PoolArg { pages, shift }),
+        Ok(pages) => Ok(PoolArg { pages, shift, recorded: false }),
         Err(_) => Err("give a number of pages, as in 512, or 4:1G".to_owned()),
     }
 }
@@ -394,8 +444,8 @@ mod tests {
 
     #[test]
     fn a_pool_is_a_number_of_pages_of_some_size() {
-        assert_eq!(pool("64"), Ok(PoolArg { pages: 64, shift: None }));
-        assert_eq!(pool("4:1G"), Ok(PoolArg { pages: 4, shift: Some(30) }));
+        assert_eq!(pool("64"), Ok(PoolArg { pages: 64, shift: None, recorded: false }));
+        assert_eq!(pool("4:1G"), Ok(PoolArg { pages: 4, shift: Some(30), recorded: false }));
         assert!(pool("4:1T").is_err() && pool("many").is_err() && pool("-1").is_err());
     }
 

@@ -6,6 +6,9 @@ pub mod check;
 pub mod conform;
 mod gigabyte;
 pub mod inspect;
+pub mod proc;
+pub mod record;
+pub mod recording;
 pub mod replay;
 pub mod report;
 pub mod run;
@@ -19,6 +22,8 @@ use args::{BenchArgs, Cli, Command, ConformArgs, Format, ReplayArgs};
 use check::CheckError;
 use check::args::CheckArgs;
 use inspect::args::InspectArgs;
+use record::args::RecordArgs;
+use recording::Recorded;
 use replay::MachineError;
 use report::truth::{Truth, TruthError};
 use run::RunError;
@@ -35,6 +40,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Bench(args) => bench(args),
         Command::Conform(args) => conform(args),
         Command::Inspect(args) => inspect(args),
+        Command::Record(args) => record(args),
         Command::Run(args) => run_program(args),
     };
     done.unwrap_or_else(|failure| {
@@ -65,6 +71,10 @@ enum Failure {
     Conform(#[from] conform::ConformError),
     #[error(transparent)]
     Inspect(#[from] inspect::InspectError),
+    #[error(transparent)]
+    Record(#[from] record::RecordError),
+    #[error(transparent)]
+    Recording(#[from] recording::RecordingError),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("the report cannot be written: {0}")]
@@ -101,7 +111,21 @@ fn run_program(args: &RunArgs) -> Result<ExitCode, Failure> {
     Ok(run::run(args)?)
 }
 
+fn record(args: &RecordArgs) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    record::run(args, &mut text)?;
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
+    if args.strace.is_dir() {
+        return replay_files(&args.in_directory(&Recorded::load(&args.strace)?));
+    }
+    replay_files(args)
+}
+
+fn replay_files(args: &ReplayArgs) -> Result<ExitCode, Failure> {
     let trace = Trace::load(&args.strace, args.faults.as_deref())?;
     let truth = args.truth.as_deref().map(Truth::load).transpose()?;
     trace.has_moment(&args.strace, args.until)?;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// The recipe as `hugewalk replay --help` prints it.
 fn printed() -> String {
     let help = run(&["replay", "--help"]).text;
-    let lines = help.lines().skip_while(|line| !line.starts_with("To record a program")).skip(1);
+    let lines = help.lines().skip_while(|line| !line.starts_with("`hugewalk record")).skip(1);
     let recipe: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
     recipe.iter().map(|line| line.strip_prefix("  ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }

@@ -5,7 +5,6 @@
 
 pub mod args;
 mod notes;
-mod proc;
 mod prometheus;
 pub mod report;
 mod survey;
@@ -14,10 +13,9 @@ mod text;
 mod watch;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
+use crate::proc::{self, Look, ProcError, Root};
 use args::InspectArgs;
-use proc::{Look, Root};
 use report::{Report, Unseen};
 use survey::{Seen, survey};
 
@@ -27,14 +25,9 @@ use crate::width;
 /// Why there is nothing to report.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// `/proc` cannot be read.
-    #[error("{}: there is no /proc here: {source}; mount it (mount -t proc proc /proc)", path.display())]
-    NoProc {
-        /// Where it should be.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    /// `/proc` does not say.
+    #[error(transparent)]
+    Proc(#[from] ProcError),
     /// A process that was named is not there.
     #[error("there is no process {0}; hugewalk inspect without numbers looks at all there are")]
     NoProcess(u32),
@@ -45,22 +38,6 @@ pub enum InspectError {
         pid: u32,
         /// Its name.
         command: String,
-    },
-    /// A file of `/proc` cannot be read, and not because its process has ended or is another user's.
-    #[error("{}: cannot be read: {source}", path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file of `/proc` is not what the kernel writes.
-    #[error("{}:{line}: this is not a line of smaps as the kernel writes it; copy the file again", path.display())]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-        /// Where, from 1 on.
-        line: usize,
     },
     /// The report cannot be written.
     #[error("the report cannot be written: {0}")]

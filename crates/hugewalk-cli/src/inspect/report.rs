@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-pub use super::proc::Pool;
+pub use crate::proc::Pool;
 use crate::report::Unsharable;
 
 /// The name and version of the JSON form.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::notes;
-use super::proc::{self, Filled, Machine, slots};
 use super::report::{File, Mapping, Place, Process, Report, Residue, SCHEMA, Unseen};
 use super::tables::{Census, FileId, Kind, forbidden, kind, may_share, residue};
 use crate::gigabyte::{ANOTHER_PLACE, GIB, unsharable, whole_ranges};
+use crate::proc::{self, Filled, Machine, slots};
 use crate::report::{Unsharable, range_text};
 
 /// Reasons listed for one mapping; more say nothing new.

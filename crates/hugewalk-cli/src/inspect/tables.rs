@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::proc::{Filled, Mapping, Process, slots};
 use super::report::Tables;
 use crate::gigabyte::{GIB, whole_ranges};
+use crate::proc::{Filled, Mapping, Process, slots};
 
 /// What makes two mappings of a file able to share: the same file, the same place of its beginning in the gigabyte, the same
 /// flags.

@@ -4,10 +4,10 @@ use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::Duration;
 
-use super::proc::Root;
 use super::report::Report;
 use super::{InspectError, look, text};
 use crate::args::Format;
+use crate::proc::Root;
 use crate::report::text::grouped;
 use crate::width;
 

@@ -28,6 +28,7 @@ pub(super) struct Choice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
     Asked,
+    Recorded,
     Kernel,
     /// Nobody says.
     Guess {
@@ -48,10 +49,10 @@ impl Choice {
         let choose = |size: HugeSize| {
             let is_asked_for =
                 |pool: &&crate::args::PoolArg| pool.shift.unwrap_or(default_shift) == size.shift();
-            let asked = args.pool.iter().rev().find(is_asked_for).map(|pool| pool.pages);
+            let asked = args.pool.iter().rev().find(is_asked_for);
             let of_size = truth.filter(|truth| truth.huge_page_kb == size.bytes() >> 10);
             let (pages, overcommit, reason) = match (asked, of_size) {
-                (Some(pages), _) => (pages, 0, Why::Asked),
+                (Some(pool), _) => (pool.pages, 0, if pool.recorded { Why::Recorded } else { Why::Asked }),
                 (None, Some(truth)) => {
                     let surplus = truth.meminfo.surplus;
                     (truth.meminfo.total.saturating_sub(surplus), surplus, Why::Kernel)
@@ -113,13 +114,14 @@ impl Choice {
         let all_empty = pools().all(|(pool, _)| pool.pages == 0);
         let of_default = |pool: &PoolSize| pool.size.shift() == default_shift;
         let concern = pools().filter(|(pool, why)| {
-            let was_given = matches!(why, Why::Asked | Why::Kernel);
+            let was_given = matches!(why, Why::Asked | Why::Recorded | Why::Kernel);
             pool.pages > 0 || of_default(pool) && (all_empty || was_given)
         });
         let words = concern.map(|(pool, why)| {
             let pages = counted(pool.pages, "page", "pages");
             let why = match why {
                 Why::Asked => "as --pool says".to_owned(),
+                Why::Recorded => "as recorded".to_owned(),
                 Why::Kernel => "as the kernel had".to_owned(),
                 Why::Guess { .. } => match pool.pages.saturating_sub(record.spare(pool.size.shift())) {
                     least if least < pool.pages => format!(

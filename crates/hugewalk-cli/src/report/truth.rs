@@ -10,10 +10,10 @@ use super::{Pool, Process};
 use crate::trace::Time;
 
 /// A truth file: `/proc/meminfo`, `/proc/PID/status` and `/proc/PID/smaps` with all processes stopped.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Truth {
     /// The moment, in seconds of the recording's clock.
-    #[serde(deserialize_with = "moment")]
+    #[serde(deserialize_with = "moment", serialize_with = "in_seconds")]
     pub at: Time,
     /// The size of the pages that `meminfo` counts.
     pub huge_page_kb: u64,
@@ -24,7 +24,7 @@ pub struct Truth {
 }
 
 /// The lines of `/proc/meminfo` about huge pages.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[allow(missing_docs, reason = "the names are the kernel's")]
 pub struct Meminfo {
     #[serde(rename = "HugePages_Total")]
@@ -38,7 +38,7 @@ pub struct Meminfo {
 }
 
 /// What the kernel said of a process.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct TrueProcess {
     /// `HugetlbPages` of its status.
     pub hugetlb_pages_kb: u64,
@@ -47,7 +47,7 @@ pub struct TrueProcess {
 }
 
 /// What the kernel said of a mapping.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct TrueMapping {
     /// From and to.
     pub range: String,
@@ -98,6 +98,10 @@ fn moment<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Time, D::
     let text = String::deserialize(deserializer)?;
     Time::parse(&text)
         .ok_or_else(|| serde::de::Error::custom(format_args!("`at` is {text:?}, not a time in seconds")))
+}
+
+fn in_seconds<S: serde::Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
 }
 
 impl Truth {

@@ -8,13 +8,13 @@ use serde::Serialize;
 use super::{field, first_number, read};
 
 /// What belongs to no process.
-pub(in crate::inspect) struct Machine {
+pub(crate) struct Machine {
     /// `PageTables` of meminfo: all page tables of all processes. Each shared table counts once.
-    pub(in crate::inspect) page_tables_kb: u64,
+    pub(crate) page_tables_kb: u64,
     /// The size of huge pages where nobody names one.
-    pub(in crate::inspect) default_page_kb: u64,
+    pub(crate) default_page_kb: u64,
     /// By the size of their pages.
-    pub(in crate::inspect) pools: Vec<Pool>,
+    pub(crate) pools: Vec<Pool>,
 }
 
 /// The pages of one size.
@@ -36,7 +36,7 @@ pub struct Pool {
     pub overcommit: Option<u64>,
 }
 
-pub(super) fn machine(meminfo: &str, proc: &Path, sys: &Path) -> Machine {
+pub(crate) fn machine(meminfo: &str, proc: &Path, sys: &Path) -> Machine {
     let figure = |name: &str| field(meminfo, name).and_then(first_number);
     let default_page_kb = figure("Hugepagesize:").unwrap_or(0);
     let mut pools = in_sys(&sys.join("kernel/mm/hugepages"));

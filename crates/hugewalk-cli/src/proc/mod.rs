@@ -1,5 +1,6 @@
 //! What `/proc` and `/sys` say. Nothing is ever written there.
 
+mod mounts;
 mod pagemap;
 mod pools;
 mod smaps;
@@ -9,32 +10,61 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::InspectError;
-pub(super) use pagemap::{Filled, slots};
-pub(super) use pools::Machine;
+pub(crate) use mounts::{Mounted, hugetlbfs};
+pub(crate) use pagemap::{Filled, slots};
+pub(crate) use pools::Machine;
 pub use pools::Pool;
-pub(super) use smaps::Mapping;
+pub(crate) use smaps::Mapping;
+
+/// Why `/proc` does not say what is asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcError {
+    /// `/proc` cannot be read.
+    #[error("{}: there is no /proc here: {source}; mount it (mount -t proc proc /proc)", path.display())]
+    NoProc {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of `/proc` cannot be read, and not because its process has ended or is another user's.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of `/proc` is not what the kernel writes.
+    #[error("{}:{line}: this is not a line of smaps as the kernel writes it; copy the file again", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// Where, from 1 on.
+        line: usize,
+    },
+}
 
 /// A directory that has `proc` and `sys` in it: `/`, or a copy.
-pub(super) struct Root {
+pub(crate) struct Root {
     proc: PathBuf,
     sys: PathBuf,
 }
 
 /// A process that could be looked at.
-pub(super) struct Process {
-    pub(super) pid: u32,
-    pub(super) command: String,
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) command: String,
     /// `HugetlbPages` of its status. A process that shares tables may have touched more, or less, than it says.
-    pub(super) hugetlb_kb: u64,
+    pub(crate) hugetlb_kb: u64,
     /// `VmPTE` of its status: all its page tables. A shared table counts for each of its users.
-    pub(super) page_tables_kb: u64,
+    pub(crate) page_tables_kb: u64,
     /// Its mappings of huge pages, by address.
-    pub(super) mappings: Vec<Mapping>,
+    pub(crate) mappings: Vec<Mapping>,
 }
 
 /// What became of looking at a process.
-pub(super) enum Look {
+pub(crate) enum Look {
     Seen(Process),
     /// It ended meanwhile, or it is a thread of the kernel.
     Gone,
@@ -49,11 +79,11 @@ impl Root {
     /// # Errors
     ///
     /// If there is no `/proc`.
-    pub(super) fn new(directory: &Path) -> Result<Self, InspectError> {
+    pub(crate) fn new(directory: &Path) -> Result<Self, ProcError> {
         let root = Self { proc: directory.join("proc"), sys: directory.join("sys") };
         match root.meminfo() {
             Ok(_) => Ok(root),
-            Err(source) => Err(InspectError::NoProc { path: root.proc, source }),
+            Err(source) => Err(ProcError::NoProc { path: root.proc, source }),
         }
     }
 
@@ -62,8 +92,8 @@ impl Root {
     }
 
     /// All processes there are.
-    pub(super) fn pids(&self) -> Result<Vec<u32>, InspectError> {
-        let unreadable = |source| InspectError::NoProc { path: self.proc.clone(), source };
+    pub(crate) fn pids(&self) -> Result<Vec<u32>, ProcError> {
+        let unreadable = |source| ProcError::NoProc { path: self.proc.clone(), source };
         let mut pids = Vec::new();
         for entry in fs::read_dir(&self.proc).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
@@ -74,7 +104,7 @@ impl Root {
     }
 
     /// Is `/proc` mounted with `hidepid`? Then processes of other users may not even be listed.
-    pub(super) fn hides_processes(&self) -> bool {
+    pub(crate) fn hides_processes(&self) -> bool {
         let shown = ["hidepid=0", "hidepid=off"];
         let hides = |option: &str| option.starts_with("hidepid=") && !shown.contains(&option);
         let mounts = read(&self.proc.join("mounts")).unwrap_or_default();
@@ -85,7 +115,7 @@ impl Root {
     }
 
     /// The process that `pid`, which may be one of its threads, belongs to; none if there is none.
-    pub(super) fn process_of(&self, pid: u32) -> Option<u32> {
+    pub(crate) fn process_of(&self, pid: u32) -> Option<u32> {
         let status = read(&self.proc.join(pid.to_string()).join("status")).ok()?;
         Some(field(&status, "Tgid:").and_then(|text| text.parse().ok()).unwrap_or(pid))
     }
@@ -95,7 +125,7 @@ impl Root {
     /// # Errors
     ///
     /// If what it says cannot be read, or makes no sense.
-    pub(super) fn look(&self, pid: u32) -> Result<Look, InspectError> {
+    pub(crate) fn look(&self, pid: u32) -> Result<Look, ProcError> {
         let directory = self.proc.join(pid.to_string());
         let Ok(status) = read(&directory.join("status")) else { return Ok(Look::Gone) };
         let command = field(&status, "Name:").unwrap_or_default().to_owned();
@@ -110,7 +140,7 @@ impl Root {
             Err(error) => match Missing::of(&error) {
                 Some(Missing::Gone) => true,
                 Some(Missing::Forbidden) => return Ok(forbidden()),
-                None => return Err(InspectError::Unreadable { path: maps, source: error }),
+                None => return Err(ProcError::Unreadable { path: maps, source: error }),
             },
         };
         if may_be_huge {
@@ -120,10 +150,10 @@ impl Root {
                 Err(error) => match Missing::of(&error) {
                     Some(Missing::Gone) => return Ok(Look::Gone),
                     Some(Missing::Forbidden) => return Ok(forbidden()),
-                    None => return Err(InspectError::Unreadable { path, source: error }),
+                    None => return Err(ProcError::Unreadable { path, source: error }),
                 },
             };
-            mappings = smaps::huge_mappings(&text).map_err(|line| InspectError::Damaged { path, line })?;
+            mappings = smaps::huge_mappings(&text).map_err(|line| ProcError::Damaged { path, line })?;
         }
         if !mappings.is_empty() {
             let pagemap = File::open(directory.join("pagemap")).ok();
@@ -137,15 +167,15 @@ impl Root {
     /// # Errors
     ///
     /// If there is no `/proc` any more.
-    pub(super) fn machine(&self) -> Result<Machine, InspectError> {
+    pub(crate) fn machine(&self) -> Result<Machine, ProcError> {
         let meminfo =
-            self.meminfo().map_err(|source| InspectError::NoProc { path: self.proc.clone(), source })?;
+            self.meminfo().map_err(|source| ProcError::NoProc { path: self.proc.clone(), source })?;
         Ok(pools::machine(&meminfo, &self.proc, &self.sys))
     }
 }
 
 /// Is this process root's?
-pub(super) fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0)
 }
 

@@ -18,7 +18,7 @@ const BASE_SHIFT: u32 = 12;
 
 /// Does an aligned gigabyte of a mapping have pages in it?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::inspect) enum Filled {
+pub(crate) enum Filled {
     Yes,
     No,
     /// Nobody could be asked.
@@ -26,12 +26,12 @@ pub(in crate::inspect) enum Filled {
 }
 
 /// The aligned gigabytes that `range` touches, counted from address 0.
-pub(in crate::inspect) fn slots(range: &Range<u64>) -> Range<u64> {
+pub(crate) fn slots(range: &Range<u64>) -> Range<u64> {
     range.start / GIB..range.end.div_ceil(GIB)
 }
 
 /// Finds out for each mapping of pages of 2 MiB.
-pub(super) fn fill_in(mappings: &mut [Mapping], pagemap: Option<&File>) {
+pub(crate) fn fill_in(mappings: &mut [Mapping], pagemap: Option<&File>) {
     let mut questions = QUESTIONS;
     let mut is_present = |address: u64| {
         questions = questions.checked_sub(1)?;

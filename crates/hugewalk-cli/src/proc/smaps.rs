@@ -10,52 +10,52 @@ const SMALLEST: u64 = 2 << 20;
 
 /// A mapping of huge pages.
 #[derive(Clone, Debug)]
-pub(in crate::inspect) struct Mapping {
-    pub(in crate::inspect) range: Range<u64>,
+pub(crate) struct Mapping {
+    pub(crate) range: Range<u64>,
     /// As in `rw-`.
-    pub(in crate::inspect) rights: String,
-    pub(in crate::inspect) shared: bool,
+    pub(crate) rights: String,
+    pub(crate) shared: bool,
     /// Where in the file it begins, in bytes.
-    pub(in crate::inspect) offset: u64,
+    pub(crate) offset: u64,
     /// The device of the file, as in `00:11`.
-    pub(in crate::inspect) device: String,
-    pub(in crate::inspect) inode: u64,
-    pub(in crate::inspect) name: String,
-    pub(in crate::inspect) page_kb: u64,
+    pub(crate) device: String,
+    pub(crate) inode: u64,
+    pub(crate) name: String,
+    pub(crate) page_kb: u64,
     /// `Private_Hugetlb`: pages that its tables map, and nobody else's.
-    pub(in crate::inspect) private_kb: u64,
+    pub(crate) private_kb: u64,
     /// `Shared_Hugetlb`: pages that its tables map, and others may map.
-    pub(in crate::inspect) shared_kb: u64,
+    pub(crate) shared_kb: u64,
     /// All of `VmFlags`, but for whether the memory is locked: the kernel does not ask for that.
-    pub(in crate::inspect) flags: String,
+    pub(crate) flags: String,
     /// Which of the aligned gigabytes it touches have pages in them, by address. Empty for pages of 1 GiB.
-    pub(in crate::inspect) filled: Vec<Filled>,
+    pub(crate) filled: Vec<Filled>,
 }
 
 impl Mapping {
     /// The size of its pages as a power of two.
-    pub(in crate::inspect) fn shift(&self) -> u32 {
+    pub(crate) fn shift(&self) -> u32 {
         self.page_kb.trailing_zeros() + 10
     }
 
-    pub(in crate::inspect) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.range.end - self.range.start
     }
 
     /// What its tables map.
-    pub(in crate::inspect) fn resident_kb(&self) -> u64 {
+    pub(crate) fn resident_kb(&self) -> u64 {
         self.private_kb.saturating_add(self.shared_kb)
     }
 
     /// Is `flag` among `VmFlags`?
-    pub(in crate::inspect) fn has(&self, flag: &str) -> bool {
+    pub(crate) fn has(&self, flag: &str) -> bool {
         self.flags.split(' ').any(|other| other == flag)
     }
 }
 
 /// Can there be huge pages among these lines of `/proc/PID/maps`? That file does not tell the size of pages, but it costs the
 /// process nothing.
-pub(super) fn may_hold_huge_pages(maps: &str) -> bool {
+pub(crate) fn may_hold_huge_pages(maps: &str) -> bool {
     maps.lines().filter_map(header).any(|mapping| {
         let Range { start, end } = mapping.range;
         // Huge pages always belong to a file of a file system without a disk.
@@ -70,7 +70,7 @@ pub(super) fn may_hold_huge_pages(maps: &str) -> bool {
 /// # Errors
 ///
 /// The number of the first line that cannot be read.
-pub(super) fn huge_mappings(smaps: &str) -> Result<Vec<Mapping>, usize> {
+pub(crate) fn huge_mappings(smaps: &str) -> Result<Vec<Mapping>, usize> {
     let mut huge = Vec::new();
     let mut current: Option<Mapping> = None;
     let mut keep = |mapping: Option<Mapping>| huge.extend(mapping.filter(|mapping| mapping.has("ht")));

@@ -1,0 +1,32 @@
+//! The command line of `hugewalk record`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::args::{Format, seconds};
+
+/// `hugewalk record`
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// The program to run, and its arguments
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true, required = true)]
+    pub program: Vec<String>,
+
+    /// The directory to write; it must not exist yet [default: the program's name and .recording]
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+
+    /// Stop all recorded processes after so long, write down what the kernel says of them, and let them go on; may be repeated.
+    /// SIGUSR1 to this command does the same at any moment
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub truth_at: Vec<f64>,
+
+    /// Record calls only, without perf: which pages are touched is not known then
+    #[arg(long)]
+    pub no_faults: bool,
+
+    /// How to print what was recorded
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}

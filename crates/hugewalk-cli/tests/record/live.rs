@@ -1,0 +1,170 @@
+//! Programs recorded on the running kernel. Each needs root, huge pages, strace, perf and the program; where one of them is
+//! missing, the test says so and is skipped.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+/// The pool is one at a time's.
+static TAKEN: Mutex<()> = Mutex::new(());
+
+/// A pool of so many pages, as long as this lives.
+struct Pool(u64);
+
+impl Pool {
+    fn of(pages: u64) -> Option<Self> {
+        let size = || fs::read_to_string(POOL).ok()?.trim().parse().ok();
+        let before: u64 = size()?;
+        fs::write(POOL, pages.to_string()).ok()?;
+        let pool = Self(before);
+        (size()? == pages).then_some(pool)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = fs::write(POOL, self.0.to_string());
+    }
+}
+
+/// Where a program is, also where a distribution keeps those of PostgreSQL.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let postgres = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let directories = std::env::split_paths(&path).chain(postgres.map(|version| version.path().join("bin")));
+    directories.map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+/// What is missing of it, if anything.
+fn missing(programs: &[&str]) -> Option<String> {
+    let all = ["strace", "perf"].iter().chain(programs);
+    let missing: Vec<&str> = all.copied().filter(|name| program(name).is_none()).collect();
+    (!missing.is_empty()).then(|| missing.join(", "))
+}
+
+/// Records a script, in which `$RECORD` is the process that records. Everything is in a directory that other users may enter.
+fn record(directory: &Path, script: &str) {
+    let script =
+        format!("set -e\ncd {}\nBIN={}\n{script}", directory.display(), cargo_bin("hugewalk").display());
+    fs::write(directory.join("script"), script).expect("written");
+    // What `exec` replaces keeps its number.
+    let outer = "export RECORD=$$; exec \"$@\"";
+    let status = Command::new("timeout")
+        .args(["--foreground", "180", "sh", "-c", outer, "sh"])
+        .arg(cargo_bin("hugewalk"))
+        .args(["record", "-o", "recording", "--", "sh", "script"])
+        .current_dir(directory)
+        .status()
+        .expect("it ran");
+    assert!(status.success(), "{status}");
+}
+
+/// Replays it up to a truth, which all figures have to equal, and returns the report.
+fn replayed(directory: &Path, truth: &str) -> Value {
+    let output = Command::new(cargo_bin("hugewalk"))
+        .args(["replay", "recording", "--format", "json", "--truth", &format!("recording/{truth}")])
+        .current_dir(directory)
+        .output()
+        .expect("it ran");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(0), "{:#}", report["truth"]);
+    assert_eq!(report["truth"]["equal"], true);
+    assert_eq!(report["differences"], Value::Array(Vec::new()));
+    report
+}
+
+fn figures(report: &Value) -> usize {
+    report["truth"]["figures"].as_array().expect("a list").len()
+}
+
+fn room() -> TempDir {
+    let directory = TempDir::new().expect("a directory");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("open to others");
+    directory
+}
+
+#[test]
+fn a_database_is_recorded_and_its_replay_has_the_kernels_figures() {
+    let _taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let has_user = fs::read_to_string("/etc/passwd").is_ok_and(|users| users.contains("postgres:"));
+    if let Some(missing) = missing(&["postgres", "initdb", "pgbench", "psql", "setpriv"]) {
+        return println!("skipped: needs {missing}");
+    }
+    let (true, Some(_pool)) = (has_user, Pool::of(1300)) else {
+        return println!("skipped: needs root, the user postgres, and memory for 1,300 huge pages");
+    };
+    let directory = room();
+    let bin = program("initdb").expect("found").canonicalize().expect("there");
+    let server = format!(
+        r#"PATH={}:$PATH
+mkdir pg; chown postgres pg
+as() {{ setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; }}
+as initdb -D pg/data -A trust > /dev/null
+as postgres -D pg/data -c huge_pages=on -c shared_memory_type=mmap -c shared_buffers=2200MB \
+    -c listen_addresses= -c autovacuum=off -k "$PWD/pg" > pg/log 2>&1 &
+started=$!
+until psql -h "$PWD/pg" -U postgres -d postgres -c 'select 1' > /dev/null 2>&1; do
+    kill -0 $started; sleep 0.1
+done
+pgbench -h "$PWD/pg" -U postgres -i -q postgres > /dev/null 2>&1
+pgbench -h "$PWD/pg" -U postgres -c 4 -t 200 postgres > /dev/null 2>&1 &
+clients=$!
+sleep 1
+kill -USR1 $RECORD
+wait $clients
+kill -INT $(head -1 pg/data/postmaster.pid)
+wait $started
+"#,
+        bin.parent().expect("a directory").display()
+    );
+    record(directory.path(), &server);
+    let during = replayed(directory.path(), "truth-1.json");
+    // The server alone has a counter, and two figures for its mapping.
+    assert!(figures(&during) > 4 + 3 * 3, "{:#}", during["truth"]);
+    assert!(figures(&replayed(directory.path(), "truth.json")) == 4);
+}
+
+#[test]
+fn a_virtual_machine_with_its_disk_in_another_process_has_the_kernels_figures() {
+    let _taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(missing) = missing(&["qemu-system-x86_64", "qemu-storage-daemon"]) {
+        return println!("skipped: needs {missing}");
+    }
+    let Some(_pool) = Pool::of(1100) else {
+        return println!("skipped: needs root, and memory for 1,100 huge pages");
+    };
+    let directory = room();
+    // A boot sector that halts: the firmware has used the disk by then, and the daemon has mapped the machine's memory.
+    let machine = r#"
+truncate -s 1M disk
+printf '\364\353\375' | dd of=disk conv=notrunc status=none
+printf '\125\252' | dd of=disk bs=1 seek=510 conv=notrunc status=none
+qemu-storage-daemon --blockdev driver=file,node-name=d,filename=disk \
+    --export type=vhost-user-blk,id=e,addr.type=unix,addr.path=socket,node-name=d,writable=on &
+disk=$!
+until [ -S socket ]; do kill -0 $disk; sleep 0.1; done
+qemu-system-x86_64 -M q35,accel=tcg -m 2048 -numa node,memdev=m \
+    -object memory-backend-memfd,id=m,size=2048M,hugetlb=on,hugetlbsize=2M,share=on \
+    -chardev socket,id=c,path=socket -device vhost-user-blk-pci,chardev=c,bootindex=0 \
+    -nodefaults -display none -vga none &
+machine=$!
+until grep -q memfd /proc/$disk/maps; do kill -0 $disk; sleep 0.1; done
+sleep 1
+kill -USR1 $RECORD
+sleep 1
+kill $machine; wait $machine || true
+kill $disk; wait $disk || true
+"#;
+    record(directory.path(), machine);
+    let during = replayed(directory.path(), "truth-1.json");
+    // Two processes with one mapping each: three figures, beside the four of the pool.
+    assert_eq!(figures(&during), 4 + 2 * 3, "{:#}", during["truth"]);
+    replayed(directory.path(), "truth.json");
+}
