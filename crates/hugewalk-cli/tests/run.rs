@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -170,6 +170,52 @@ fn what_cannot_be_booted_is_named_before_anything_is_started() {
     assert_eq!(output.status.code(), Some(125));
     let output = stage.run(&["--kernel", "nowhere", "program"]);
     assert!(text(&output.stderr).contains("--kernel"), "named twice, or not there");
+}
+
+/// The program of examples/guest, in the kernel of this checkout, booted in QEMU.
+#[test]
+fn two_processes_share_a_table_of_the_engines_under_a_real_mmu() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let stage = Stage::new();
+    let program = stage.path("sharing");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-static", "-O2", "-w", "-o"]).arg(&program).arg(root.join("examples/guest/sharing.c"));
+    for (tool, mut probe) in [("gcc with a static libc", gcc), ("QEMU", qemu_version())] {
+        if !probe.output().is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: there is no {tool}");
+            return;
+        }
+    }
+    let run = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hugewalk"));
+        // The kernel is found from the checkout, whatever the working directory is.
+        command.current_dir(&root).arg("run").args(options).arg(&program);
+        command.stdin(Stdio::null()).output().expect("it ran")
+    };
+    let output = run(&["--pool", "8", "--report", "json"]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let counts: Vec<&str> = text(&output.stdout)
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .map(|(_, count)| count)
+        .collect();
+    let counts: Vec<&str> = counts.iter().filter_map(|count| count.split(' ').next()).collect();
+    assert_eq!(counts, ["8", "0", "8", "0", "8"]);
+    let report: Value = serde_json::from_str(error.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(report["shared"], serde_json::json!([{ "tables": 1, "users": 2 }]));
+    assert_eq!((&report["counts"]["shares"], &report["counts"]["unshares"]), (&1.into(), &1.into()));
+
+    let refused = run(&["--without", "breakfast"]);
+    let (code, line) = complaint(&refused);
+    assert_eq!(code, Some(125));
+    assert!(line.contains("breakfast"), "{line}");
+}
+
+fn qemu_version() -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    command.arg("--version");
+    command
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub(super) fn text(heard: &Heard, ended: Ended, seconds: f64) -> String {
 
     let mut tables = vec![];
     if let Some(most) = heard.count("tables_peak") {
-        tables.push(format!("at most {most} for leaves of 2 MiB"));
+        tables.push(format!("at most {most} of the engine's"));
     }
     for &(number, users) in &heard.shared {
         tables.push(format!("{} by {users}", counted(number, "shared", "shared")));
@@ -81,8 +81,9 @@ pub(super) fn text(heard: &Heard, ended: Ended, seconds: f64) -> String {
     if heard.shared.is_empty() && heard.count("tables_peak").is_some() {
         tables.push("none shared".to_owned());
     }
+    let mut changes = vec![];
     for (name, what) in [("shares", "shares"), ("unshares", "unshares")] {
-        tables.extend(heard.count(name).map(|number| format!("{what} {number}")));
+        changes.extend(heard.count(name).map(|number| format!("{what} {number}")));
     }
     let mut processors = vec![];
     for (name, what) in [
@@ -93,7 +94,7 @@ pub(super) fn text(heard: &Heard, ended: Ended, seconds: f64) -> String {
         processors.extend(heard.count(name).map(|number| format!("{what} {number}")));
     }
     if !tables.is_empty() {
-        lines.push(format!("tables: {}", tables.join(", ")));
+        lines.push(said(&format!("tables: {}", tables.join(", ")), &changes));
     }
     if !processors.is_empty() {
         lines.push(format!("TLB: {}", processors.join(", ")));
@@ -146,7 +147,7 @@ mod tests {
         assert_eq!(
             text(&heard, Ended::Exit(0), 1.06),
             "hugewalk: exit 0 after 1.1 s; 17 kinds of system call, 1 fault, most huge pages in use 128 of 256\n\
-             hugewalk: tables: at most 2 for leaves of 2 MiB, 1 shared by 3\n\
+             hugewalk: tables: at most 2 of the engine's, 1 shared by 3\n\
              hugewalk: TLB: flushes 2\n\
              hugewalk: not in this kernel: getcpu (2 times), ioctl 0x5401\n"
         );
