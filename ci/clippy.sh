@@ -4,5 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo clippy --workspace --all-targets -- -D warnings
-# In its own directory, because the flags it needs are in the configuration there.
-(cd ci/bare && cargo clippy --release -- -D warnings)
+# In their own directories, because the flags they need are in the configurations there. Flags from outside would replace them.
+for workspace in ci/bare crates/hugewalk-kernel; do
+    (cd "$workspace" && env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS cargo clippy --release -- -D warnings)
+done

@@ -4,4 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo fmt --all --check
-(cd ci/bare && cargo fmt --check)
+for workspace in ci/bare crates/hugewalk-kernel; do
+    (cd "$workspace" && cargo fmt --check)
+done

@@ -11,7 +11,7 @@ pub type Result<T> = core::result::Result<T, Errno>;
 
 macro_rules! numbers {
     ($($name:ident)*) => {
-        #[allow(missing_docs, reason = "the names are Linux's")]
+        #[allow(missing_docs, dead_code, reason = "the names and the numbers are Linux's, whether or not they are used yet")]
         impl Errno {
             $(pub const $name: Self = Self(errno::$name);)*
         }
@@ -22,9 +22,6 @@ numbers!(EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN EN
     ENOSYS ENOTEMPTY ELOOP EIDRM EOVERFLOW EOPNOTSUPP ETIMEDOUT ECANCELED EHWPOISON);
 
 impl Errno {
-    /// Not a number of Linux's: the system call is to be made again if a handler of the signal says so.
-    pub const RESTART: Self = Self(512);
-
     /// What a system call returns for it.
     pub const fn as_result(self) -> u64 {
         (self.0 as u64).wrapping_neg()

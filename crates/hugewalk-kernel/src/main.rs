@@ -15,7 +15,7 @@
 //! | [`fs`] | files |
 //! | [`uffd`] | userfaultfd, over the engine's |
 //! | [`syscall`] | the table of system calls |
-//! | [`report`], [`console`], [`panic`] | what comes out |
+//! | [`report`], [`console`], [`mod@panic`] | what comes out |
 #![no_std]
 #![no_main]
 

@@ -49,7 +49,7 @@ pub fn die(what: fmt::Arguments<'_>, rip: u64, frame: u64) -> ! {
         // breaks the chain, the address is refused above or below.
         let next = unsafe { words.read_volatile() };
         // SAFETY: as above; the return address lies beside it.
-        let back = unsafe { words.add(1).read_volatile() };
+        let back = unsafe { words.wrapping_add(1).read_volatile() };
         if !text.contains(&back) {
             break;
         }

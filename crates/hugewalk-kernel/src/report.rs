@@ -11,7 +11,7 @@ use spin::Mutex;
 use crate::console::report;
 use crate::cpu::shootdown;
 use crate::memory::frames::{self, Kind};
-use crate::memory::stack;
+use crate::memory::{heap, stack};
 use crate::platform::hugetlb;
 use crate::{process, task};
 
@@ -148,6 +148,8 @@ pub fn finish(end: End) -> ! {
         ("interrupts", sent),
         ("disturbed", disturbed),
         ("base_pages_peak", frames::most(Kind::Base) as u64),
+        ("heap", heap::live() as u64),
+        ("stacks", stack::in_use()),
     ] {
         report(format_args!("count {name} {value}"));
     }
@@ -168,6 +170,7 @@ fn leaks() {
     let found: Vec<(&str, u64)> = Vec::from([
         ("huge pages are still in use", pool.total - pool.free),
         ("huge pages are still reserved", pool.reserved),
+        ("huge pages that no pool knows", (frames::huge_out() as u64).saturating_sub(pool.total)),
         ("base pages", frames::in_use(Kind::Base) as u64),
         ("tables of base pages, or roots", frames::in_use(Kind::Table) as u64),
         ("tables of the engine", frames::in_use(Kind::Engine) as u64),
@@ -176,5 +179,4 @@ fn leaks() {
     for (what, count) in found.into_iter().filter(|(_, count)| *count > 0) {
         report(format_args!("leak {count} {what}"));
     }
-    let _ = stack::in_use();
 }

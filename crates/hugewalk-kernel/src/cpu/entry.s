@@ -186,18 +186,7 @@ vector_14:
     pop rax
     add rsp, 8
     iretq
-2:  lea rax, [rip + user_exchange]
-    cmp [rsp + 16], rax
-    jb 3f
-    lea rax, [rip + user_exchange_end]
-    cmp [rsp + 16], rax
-    jae 3f
-    lea rax, [rip + user_exchange_failed]
-    mov [rsp + 16], rax
-    pop rax
-    add rsp, 8
-    iretq
-3:  pop rax
+2:  pop rax
     push 14
     jmp kernel_exception
 
@@ -240,19 +229,6 @@ user_copy:
 user_copy_end:
 user_copy_failed:
     mov rax, rcx
-    ret
-
-# Compares and exchanges 32 bits of a program's memory: user_exchange(address, old, new, &found) -> 0, or 1 if it faults.
-    .globl user_exchange
-user_exchange:
-    mov eax, esi
-    lock cmpxchg [rdi], edx
-user_exchange_end:
-    mov [rcx], eax
-    xor eax, eax
-    ret
-user_exchange_failed:
-    mov eax, 1
     ret
 
 # End of interrupt, for handlers: clobbers rax, rcx, rdx, which they have saved.

@@ -24,7 +24,8 @@ pub struct Frame {
     pub rdx: u64,
     pub rsi: u64,
     pub rdi: u64,
-    /// Which way it came in: an exception's number, [`Self::SYSCALL`] or [`Self::INTERRUPT`].
+    /// Which way it came in: an exception's number, [`Self::INTERRUPT`], or 0x100 for a system call, which
+    /// returns by `sysretq`: RCX and R11 are lost.
     pub vector: u64,
     pub error: u64,
     pub rip: u64,
@@ -35,8 +36,6 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A system call, which returns by `sysretq`: RCX and R11 are lost.
-    pub const SYSCALL: u64 = 0x100;
     /// An interrupt, or anything else that returns by `iretq`.
     pub const INTERRUPT: u64 = 0x40;
 

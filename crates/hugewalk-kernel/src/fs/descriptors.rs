@@ -112,12 +112,6 @@ impl Descriptors {
         closing.filter_map(|slot| slot.take().map(|slot| slot.opened)).collect()
     }
 
-    /// Takes all away.
-    pub fn remove_all(&self) -> Vec<Arc<Opened>> {
-        let slots = core::mem::take(&mut *self.0.lock());
-        slots.into_iter().flatten().map(|slot| slot.opened).collect()
-    }
-
     /// Does the descriptor go away in `execve`?
     ///
     /// # Errors

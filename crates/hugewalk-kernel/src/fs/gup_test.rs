@@ -25,7 +25,6 @@ type Test = [u32; 20];
 const GUP_FAST_BENCHMARK: u32 = 0xc050_6701;
 const PIN_FAST_BENCHMARK: u32 = 0xc050_6702;
 const PIN_LONGTERM_BENCHMARK: u32 = 0xc050_6703;
-const GUP_BASIC_TEST: u32 = 0xc050_6704;
 const PIN_BASIC_TEST: u32 = 0xc050_6705;
 const DUMP_USER_PAGES_TEST: u32 = 0xc050_6706;
 /// `struct pin_longterm_test`: address, size, flags; padded to 24 bytes.

@@ -2,7 +2,7 @@
 //!
 //! | room | subject |
 //! |---|---|
-//! | [`file`] | the trait that everything behind a descriptor implements, and open files with their offsets |
+//! | [`mod@file`] | the trait that everything behind a descriptor implements, and open files with their offsets |
 //! | [`descriptors`] | a process's table of them |
 //! | [`inode`], [`folder`], [`path`] | what has a name, and how names are looked up |
 //! | [`mounts`] | file systems and where they are |

@@ -225,7 +225,7 @@ fn huge(options: &str) -> Result<(Arc<Inode>, String)> {
     let mut shown = format!("rw,relatime,pagesize={}M", size.bytes() >> 20);
     for (key, pages) in [("size", max), ("min_size", min)] {
         if let Some(pages) = pages {
-            shown += &format!(",{key}={}K", pages * size.bytes() >> 10);
+            shown += &format!(",{key}={}K", (pages * size.bytes()) >> 10);
         }
     }
     let filesystem = Filesystem::new("hugetlbfs", HUGETLBFS, Contents::Huge { size, subpool });

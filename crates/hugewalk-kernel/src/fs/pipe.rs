@@ -98,11 +98,6 @@ impl Pipe {
         }
         Ok(Arc::new(end))
     }
-
-    /// Bytes in it.
-    pub fn length(&self) -> usize {
-        self.state.lock().bytes.len()
-    }
 }
 
 impl End {

@@ -111,7 +111,7 @@ pub fn set_up(ranges: impl Iterator<Item = Range>, taken: &[Range]) {
     let end = {
         let mut memory = MEMORY.lock();
         for range in ranges {
-            let first = range.start.next_multiple_of(HUGE) / HUGE;
+            let first = range.start.div_ceil(HUGE);
             let end = (range.end / HUGE).min(BLOCKS as u64);
             for block in first.max(1)..end {
                 let bytes = block * HUGE..(block + 1) * HUGE;
@@ -162,7 +162,9 @@ pub fn totals() -> (u64, u64) {
 pub(super) fn references(frame: u64) -> &'static AtomicU32 {
     let counts = direct::<AtomicU32>(COUNTS.load(Ordering::Relaxed));
     // SAFETY: the frame is one that was handed out, so its count lies in the array, which stays for ever.
-    unsafe { &*counts.add((frame / PAGE) as usize) }
+    let count = unsafe { counts.add((frame / PAGE) as usize) };
+    // SAFETY: as above; counts are atomics.
+    unsafe { &*count }
 }
 
 impl Memory {
@@ -341,7 +343,9 @@ pub fn page_record(address: u64) -> NonNull<PageRecord> {
     let records: *mut [PageRecord] = PAGE_RECORDS.0.get();
     assert!(((address / HUGE) as usize) < BLOCKS, "no memory at {address:#x}");
     // SAFETY: inside the array.
-    unsafe { NonNull::new_unchecked(records.cast::<PageRecord>().add((address / HUGE) as usize)) }
+    let record = unsafe { records.cast::<PageRecord>().add((address / HUGE) as usize) };
+    // SAFETY: part of a static.
+    unsafe { NonNull::new_unchecked(record) }
 }
 
 /// The record of the engine's table in this frame.
@@ -349,5 +353,7 @@ pub fn table_record(frame: u64) -> NonNull<TableRecord> {
     let records = direct::<TableRecord>(frame / HUGE * HUGE);
     let index = (frame % HUGE / PAGE) as usize;
     // SAFETY: the block is one of tables, so its first frames are records, one for each frame.
-    unsafe { NonNull::new_unchecked(records.add(index)) }
+    let record = unsafe { records.add(index) };
+    // SAFETY: in the direct map, which does not begin at 0.
+    unsafe { NonNull::new_unchecked(record) }
 }

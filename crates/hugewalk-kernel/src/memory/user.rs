@@ -16,7 +16,6 @@ use crate::task::current;
 
 unsafe extern "C" {
     fn user_copy(to: *mut u8, from: *const u8, count: usize) -> usize;
-    fn user_exchange(address: u64, old: u32, new: u32, found: *mut u32) -> u32;
 }
 
 /// Values that a program may hand over: any bytes are one, and there are no gaps.
@@ -80,11 +79,12 @@ pub fn read_some(address: u64, into: &mut [u8]) -> Result<usize> {
         return Ok(0);
     }
     check(address, into.len())?;
-    let (start, length) = (into.as_mut_ptr(), into.len());
+    let length = into.len();
     let (done, refused) = copy(address, length, Access::Read, |done| {
         let from = core::ptr::with_exposed_provenance((address as usize) + done);
-        // SAFETY: the destination is inside `into`; the source is a program's, where a fault is expected.
-        unsafe { user_copy(start.add(done), from, length - done) }
+        let rest = &mut into[done..];
+        // SAFETY: the destination is all of `rest`; the source is a program's, where a fault is expected.
+        unsafe { user_copy(rest.as_mut_ptr(), from, rest.len()) }
     });
     match refused {
         Some(refused) if done == 0 => Err(refused.errno()),
@@ -105,8 +105,9 @@ pub fn write_some(address: u64, from: &[u8]) -> Result<usize> {
     let length = from.len();
     let (done, refused) = copy(address, length, Access::Write, |done| {
         let to = core::ptr::with_exposed_provenance_mut((address as usize) + done);
-        // SAFETY: the source is inside `from`; the destination is a program's, where a fault is expected.
-        unsafe { user_copy(to, from.as_ptr().add(done), length - done) }
+        let rest = &from[done..];
+        // SAFETY: the source is all of `rest`; the destination is a program's, where a fault is expected.
+        unsafe { user_copy(to, rest.as_ptr(), rest.len()) }
     });
     match refused {
         Some(refused) if done == 0 => Err(refused.errno()),
@@ -192,21 +193,4 @@ pub fn peek(address: u64) -> Option<u32> {
     // SAFETY: the destination is `value`; the source is a program's, where a fault is expected.
     let left = unsafe { user_copy((&raw mut value).cast(), from, 4) };
     (left == 0).then_some(value)
-}
-
-/// Compares a word with `old`, and stores `new` if they are equal, as one. Returns what was there.
-///
-/// # Errors
-///
-/// `EFAULT`.
-pub fn exchange(address: u64, old: u32, new: u32) -> Result<u32> {
-    check(address, 4)?;
-    loop {
-        let mut found = 0;
-        // SAFETY: `found` is ours; the address is a program's, where a fault is expected.
-        if unsafe { user_exchange(address, old, new, &raw mut found) } == 0 {
-            return Ok(found);
-        }
-        current().space().fault(address, Access::Write).map_err(Refused::errno)?;
-    }
 }

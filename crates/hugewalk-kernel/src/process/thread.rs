@@ -166,10 +166,8 @@ pub fn exit(status: u8) -> ! {
     let me = current();
     let process = me.process().clone();
     let clear = me.clear_tid.swap(0, Ordering::Relaxed);
-    if clear != 0 {
-        if user::put(clear, &0_u32).is_ok() {
-            futex::wake_at(clear);
-        }
+    if clear != 0 && user::put(clear, &0_u32).is_ok() {
+        futex::wake_at(clear);
     }
     let (last, status) = {
         let mut state = process.state.lock();

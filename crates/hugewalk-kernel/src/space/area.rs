@@ -134,11 +134,6 @@ impl Areas {
         self.0.values()
     }
 
-    /// Changes every area.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Area> {
-        self.0.values_mut()
-    }
-
     /// The areas that overlap a range.
     pub fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = &Area> {
         let first = self.find(start).map_or(start, |area| area.start);

@@ -18,7 +18,7 @@ pub mod root;
 pub mod shared;
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use hugewalk::AddressSpace;
 
@@ -48,8 +48,6 @@ pub struct Space {
     users: AtomicUsize,
     /// Shared memory segments.
     attached: attached::Attached,
-    /// Bytes that are mapped, at most so many (`RLIMIT_AS`).
-    pub limit: AtomicU64,
 }
 
 impl Space {
@@ -71,7 +69,6 @@ impl Space {
             brk: SleepRwLock::new((0, 0)),
             users: AtomicUsize::new(1),
             attached: attached::Attached::default(),
-            limit: AtomicU64::new(u64::MAX),
         }
     }
 

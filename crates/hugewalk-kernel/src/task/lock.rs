@@ -45,7 +45,9 @@ impl Waiters {
             self.first = waiter;
         } else {
             // SAFETY: in the list, so on the stack of a thread that sleeps.
-            unsafe { *(*self.last).next.get() = waiter };
+            let last = unsafe { &*self.last };
+            // SAFETY: under the spinning lock.
+            unsafe { *last.next.get() = waiter };
         }
         self.last = waiter;
     }

@@ -3,7 +3,7 @@
 //! # Protocol
 //!
 //! The kernel is never preempted: a thread that runs in ring 0 goes on until it sleeps ([`park`]) or returns to its program.
-//! Interrupts are on in the kernel, but their handlers only set a flag ([`cpu::PerCpu::reschedule`]), which is looked at on the
+//! Interrupts are on in the kernel, but their handlers only set a flag ([`PerCpu::reschedule`](crate::cpu::PerCpu::reschedule)), which is looked at on the
 //! way to ring 3. So no lock of the kernel is ever taken in an interrupt, and a spinning lock's holder is never taken off its
 //! processor.
 //!
@@ -19,4 +19,4 @@ pub mod wait;
 
 pub(crate) use self::queue::finish_switch;
 pub use self::queue::{idle, park, park_until, schedule_if_due, start_scheduling, yield_now};
-pub use self::thread::{Current, Fpu, Thread, begin, current, exit_current, kernel_thread, tasks};
+pub use self::thread::{Fpu, Thread, begin, current, exit_current, kernel_thread, tasks};

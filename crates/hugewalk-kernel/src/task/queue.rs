@@ -46,13 +46,17 @@ unsafe extern "C" {
 impl Queue {
     fn push(&mut self, thread: Arc<Thread>) {
         let thread = Arc::into_raw(thread);
+        // SAFETY: the reference that was just given up.
+        let link = unsafe { &(*thread).next };
         // SAFETY: a thread is in the queue once at most, and the queue's lock is held.
-        unsafe { *(*thread).next.get() = ptr::null() };
+        unsafe { *link.get() = ptr::null() };
         if self.last.is_null() {
             self.first = thread;
         } else {
             // SAFETY: in the queue, which owns a reference.
-            unsafe { *(*self.last).next.get() = thread };
+            let last = unsafe { &*self.last };
+            // SAFETY: the queue's lock is held.
+            unsafe { *last.next.get() = thread };
         }
         self.last = thread;
         LENGTH.fetch_add(1, Ordering::SeqCst);
@@ -72,8 +76,10 @@ impl Queue {
                 if before.is_null() {
                     self.first = next;
                 } else {
-                    // SAFETY: in the queue, and its lock is held.
-                    unsafe { *(*before).next.get() = next };
+                    // SAFETY: in the queue, which owns a reference.
+                    let before = unsafe { &*before };
+                    // SAFETY: the queue's lock is held.
+                    unsafe { *before.next.get() = next };
                 }
                 if ptr::eq(at, self.last) {
                     self.last = before;
@@ -215,7 +221,9 @@ fn switch() {
     unsafe { processor.set_current(next) };
     // SAFETY: `next` is not on another processor, so what it saved is valid. Interrupts may come meanwhile: they have stacks of
     // their own, and look at nothing that changes here.
-    unsafe { switch_stacks(me.saved.get(), *next_thread.saved.get()) };
+    let saved = unsafe { *next_thread.saved.get() };
+    // SAFETY: as above.
+    unsafe { switch_stacks(me.saved.get(), saved) };
     finish_switch();
 }
 
@@ -228,13 +236,11 @@ pub(crate) fn finish_switch() {
     }
     // SAFETY: the processor still owns its reference.
     let thread = unsafe { &*previous };
-    let dead = thread.state.load(Ordering::SeqCst) == State::Dead as u8;
     let idle = ptr::eq(previous, local.idle.load(Ordering::Relaxed));
     // Release: pairs with the Acquire in `Queue::pop`.
     thread.on_cpu.store(false, Ordering::Release);
     if !idle {
         // While it is blocked or in the queue, its waker or the queue has a reference of their own.
-        let _ = dead;
         // SAFETY: the reference that `switch` left with the processor.
         drop(unsafe { Arc::from_raw(previous) });
     }

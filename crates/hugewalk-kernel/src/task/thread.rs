@@ -135,6 +135,11 @@ unsafe extern "C" {
     fn begin_kernel_thread();
 }
 
+/// Where a way in of `entry.s` is.
+fn address(entry: unsafe extern "C" fn()) -> u64 {
+    entry as *const () as u64
+}
+
 /// A reference to the running thread, good as long as it runs: it stays on the thread's stack.
 #[derive(Clone, Copy)]
 pub struct Current(*const Thread, PhantomData<*const ()>);
@@ -300,7 +305,7 @@ impl Thread {
     ) -> Result<Arc<Self>> {
         let thread = Self::new(tid, Some(process), Some(space), fpu)?;
         let frame_at = thread.stack.top() - size_of::<Frame>() as u64;
-        let words = [0, 0, 0, 0, 0, 0, begin_user_thread as usize as u64];
+        let words = [0, 0, 0, 0, 0, 0, address(begin_user_thread)];
         let saved = frame_at - size_of_val(&words) as u64;
         // SAFETY: the upper end of the thread's own stack, which nothing uses yet.
         unsafe { ptr::with_exposed_provenance_mut::<Frame>(frame_at as usize).write(frame) };
@@ -406,7 +411,7 @@ impl Drop for Thread {
 /// `ENOMEM`.
 pub fn kernel_thread(main: extern "C" fn(u64), argument: u64) -> Result<Arc<Thread>> {
     let thread = Thread::new(0, None, None, Fpu::new())?;
-    let words = [0, 0, main as usize as u64, argument, 0, 0, begin_kernel_thread as usize as u64];
+    let words = [0, 0, main as usize as u64, argument, 0, 0, address(begin_kernel_thread)];
     let saved = thread.stack.top() - size_of_val(&words) as u64;
     // SAFETY: the upper end of the thread's own stack, which nothing uses yet.
     unsafe { ptr::with_exposed_provenance_mut::<[u64; 7]>(saved as usize).write(words) };

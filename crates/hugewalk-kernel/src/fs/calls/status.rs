@@ -71,8 +71,8 @@ pub(super) fn extended(at: u64, path: u64, flags: u32, address: u64) -> Result<u
         (24, (stat.st_ctime, stat.st_ctime_nsec)),
         (28, (stat.st_mtime, stat.st_mtime_nsec)),
     ] {
-        put(at, seconds as u64);
-        put(at + 2, rest as u64);
+        put(at, seconds);
+        put(at + 2, rest);
     }
     put(32, stat.st_rdev >> 8 | (stat.st_rdev & 0xff) << 32);
     put(34, stat.st_dev >> 8 | (stat.st_dev & 0xff) << 32);
