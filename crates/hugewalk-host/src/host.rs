@@ -254,6 +254,12 @@ unsafe impl Platform for Host {
     }
 
     #[inline]
+    unsafe fn table_entry(&self, frame: TableFrame, index: usize) -> NonNull<AtomicU64> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.tables.entry(frame, index) }
+    }
+
+    #[inline]
     unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
         // SAFETY: passed on to the caller.
         unsafe { self.tables.record(frame) }

@@ -114,6 +114,21 @@ impl<R> TableArena<R> {
         unsafe { self.pages.at((frame.0 as usize).wrapping_mul(PAGE_SIZE as usize)) }.cast()
     }
 
+    /// One entry of a table page.
+    ///
+    /// # Safety
+    ///
+    /// `frame` came from [`alloc`](Self::alloc). `index` is below [`ENTRIES`].
+    #[inline]
+    pub(crate) unsafe fn entry(&self, frame: TableFrame, index: usize) -> NonNull<AtomicU64> {
+        // The index first: a walk knows it before the frame, and waits for one addition less.
+        //
+        // SAFETY: an index is below `ENTRIES`, and the range has at least one page.
+        let in_first = unsafe { self.pages.at(index.wrapping_mul(size_of::<AtomicU64>())) };
+        // SAFETY: frames are handed out up to `max_tables`, for which the range was made.
+        unsafe { in_first.add((frame.0 as usize).wrapping_mul(PAGE_SIZE as usize)) }.cast()
+    }
+
     /// The record of a table page.
     ///
     /// # Safety
@@ -186,6 +201,11 @@ mod tests {
         let frames: Vec<_> = (0..100).map(|_| arena.alloc().unwrap()).collect();
         for &frame in &frames {
             entries(&arena, frame)[511].store(frame.0, Ordering::Relaxed);
+            // SAFETY: allocated above.
+            assert!(core::ptr::eq(
+                &raw const entries(&arena, frame)[511],
+                unsafe { arena.entry(frame, 511) }.as_ptr()
+            ));
             // SAFETY: allocated above.
             let record = unsafe { arena.record(frame) };
             // SAFETY: the record of an allocated frame.

@@ -27,6 +27,7 @@ use core::ptr;
 
 use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::file::{FileProof, HugeFile, IMmapWriteGuard};
+use crate::page::PutBatch;
 use crate::platform::{Event, Platform, Protocol, Step};
 use crate::reserve::{PrivateReserve, Room};
 use crate::root::Mm;
@@ -63,6 +64,8 @@ pub struct Gather<'g, P: Platform> {
     inline: [Unmapped; INLINE],
     inline_len: usize,
     more: Vec<Unmapped>,
+    /// Leaves that were cleared, and are not yet counted as gone.
+    cleared: u64,
     /// The reservation that pages go back to.
     reserve: Option<Arc<PrivateReserve<P>>>,
     retired: Retired,
@@ -133,6 +136,7 @@ impl<'g, P: Platform> Gather<'g, P> {
             inline: [Unmapped { frame: HugeFrame(0), reserved: false }; INLINE],
             inline_len: 0,
             more: Vec::new(),
+            cleared: 0,
             reserve: None,
             retired: Retired::new(),
             unshared: 0,
@@ -182,6 +186,7 @@ impl<'g, P: Platform> Gather<'g, P> {
 
     fn add(&mut self, address: VirtAddr, page: Unmapped) {
         self.changed(address..address.plus(self.size.bytes()));
+        self.cleared += 1;
         if let Some(place) = self.inline.get_mut(self.inline_len) {
             *place = page;
             self.inline_len += 1;
@@ -191,7 +196,9 @@ impl<'g, P: Platform> Gather<'g, P> {
             // There is no room, and with a table lock held nothing is allocated.
             self.flush_with(Room::AsItIs);
             // The flush covered this page too.
-            self.put(page, Room::AsItIs);
+            let mut batch = PutBatch::new(self.mm.hugetlb(), self.size);
+            self.put(page, Room::AsItIs, &mut batch);
+            batch.finish();
         }
     }
 
@@ -255,6 +262,11 @@ impl<'g, P: Platform> Gather<'g, P> {
 
     fn flush_with(&mut self, room: Room) {
         let hugetlb = self.mm.hugetlb();
+        let cleared = core::mem::take(&mut self.cleared);
+        if cleared > 0 {
+            // Once for all of them: a thread that faults meanwhile counts in the same word.
+            self.mm.sub_resident(self.size, cleared);
+        }
         if let Some(range) = self.range.clone() {
             self.unflushed = true;
             let flush = || {
@@ -274,13 +286,17 @@ impl<'g, P: Platform> Gather<'g, P> {
         // Taken out of the list before it is put: a platform that unwinds while it takes a page back must
         // not get it twice.
         let (inline, inline_len) = (self.inline, core::mem::take(&mut self.inline_len));
+        let mut batch = PutBatch::new(hugetlb, self.size);
         for page in inline.into_iter().take(inline_len) {
-            self.put(page, room);
+            self.put(page, room, &mut batch);
         }
+        // If that unwinds, the others are still in their list.
+        batch.flush();
         let mut more = core::mem::take(&mut self.more);
         for page in more.drain(..) {
-            self.put(page, room);
+            self.put(page, room, &mut batch);
         }
+        batch.finish();
         // Keeps its capacity: a table may be locked, and nothing is freed under that lock either.
         self.more = more;
         self.retired.free_after_grace_period(hugetlb, self.mm.id());
@@ -307,14 +323,13 @@ impl<'g, P: Platform> Gather<'g, P> {
         // What is left of the gather owns nothing: the tables' records are not freed with their list.
     }
 
-    fn put(&self, Unmapped { frame, reserved }: Unmapped, room: Room) {
-        let hugetlb = self.mm.hugetlb();
+    fn put(&self, Unmapped { frame, reserved }: Unmapped, room: Room, batch: &mut PutBatch<'_, P>) {
         // Only after the flush. A fault that finds the page mapped once takes it for its own and writes to
         // it, while a processor of this address space could still read it.
-        hugetlb.page(frame).remove_mapping();
+        self.mm.hugetlb().page(frame).remove_mapping();
         match self.reserve.as_ref().filter(|_| reserved) {
-            Some(reserve) => hugetlb.put_page_restoring(frame, |index| reserve.restore(index, room)),
-            None => hugetlb.put_page(frame),
+            Some(reserve) => batch.put(frame, |index| reserve.restore(index, room)),
+            None => batch.put(frame, |_| false),
         }
     }
 }

@@ -12,6 +12,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) use self::links::{Link, Links};
+pub(crate) use self::put::{Freed, PutBatch};
 use self::put::{Stripped, take_home};
 pub(crate) use self::refs::{NotHeld, PageRef, Speculative};
 
@@ -285,7 +286,7 @@ impl<P: Platform> Page<P> {
 
     /// Has it reached the entry or file that it was allocated for?
     pub(crate) fn is_in_use(&self) -> bool {
-        // Acquire: pairs with the AcqRel in `set_in_use`.
+        // Acquire: pairs with the AcqRel in `put_to_use`.
         self.flags.load(Ordering::Acquire) & IN_USE != 0
     }
 
@@ -378,10 +379,14 @@ impl<P: Platform> Page<P> {
     }
 
     /// Counts one more leaf entry that maps the page, and adds a reference for it. The caller holds
-    /// a reference.
+    /// a reference, and keeps it.
     pub(crate) fn add_mapping(&self) {
-        // Relaxed: as in `hold`.
-        self.refs.fetch_add(REFERENCE, Ordering::Relaxed);
+        self.hold();
+        self.add_mapping_of_held();
+    }
+
+    /// Counts one more leaf entry that maps the page. A reference of the caller's becomes that entry's.
+    fn add_mapping_of_held(&self) {
         // SeqCst: as for `pins`.
         self.mappings.fetch_add(MAPPING, Ordering::SeqCst);
     }
@@ -430,9 +435,12 @@ impl<P: Platform> Page<P> {
     pub(crate) unsafe fn hand_out(&self, subpool: Option<Arc<SubPool<P>>>, restore_reserve: bool) {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         unsafe { *self.subpool.get() = subpool };
-        // Relaxed: the Release below orders them before the first reference.
-        self.flags.fetch_and(KEPT, Ordering::Relaxed);
-        self.flags.fetch_or(if restore_reserve { RESTORE_RESERVE } else { 0 }, Ordering::Relaxed);
+        // Nothing else changes the flags of a page without references that is in no list. Relaxed: as
+        // in `set_listed`, whose Release store this one replaces without changing what it published;
+        // and the Release below orders it before the first reference.
+        let kept = self.flags.load(Ordering::Relaxed) & KEPT;
+        let restore = if restore_reserve { RESTORE_RESERVE } else { 0 };
+        self.flags.store(kept | restore, Ordering::Release);
         // Release: a caller that takes a reference after this sees the fields above.
         self.refs.store(REFERENCE, Ordering::Release);
     }
@@ -440,20 +448,29 @@ impl<P: Platform> Page<P> {
     /// Freeing the page restores its reservation.
     pub(crate) fn restore_reserve(&self) {
         // `strip` reads the flag after the last reference is gone; the AcqRel of `put` orders the
-        // two. The same holds for `forget_reserve`.
+        // two. The same holds for `forget_reserve` and `put_to_use`.
         self.flags.fetch_or(RESTORE_RESERVE, Ordering::AcqRel);
     }
 
-    /// The page is in use: freeing it later does not restore its reservation.
+    /// Freeing the page does not restore a reservation.
     pub(crate) fn forget_reserve(&self) {
         self.flags.fetch_and(!RESTORE_RESERVE, Ordering::AcqRel);
     }
 
-    /// The page has reached the entry or file that it was allocated for.
-    pub(crate) fn set_in_use(&self) {
-        // AcqRel: pairs with the Acquire in `is_in_use`. A caller that sees the flag finds the page
-        // in place, and its owner noted.
-        self.flags.fetch_or(IN_USE, Ordering::AcqRel);
+    /// The page is in use: it has reached the file that it was allocated for, or the entry, whose
+    /// table is locked. Freeing it later does not restore its reservation.
+    pub(crate) fn put_to_use(&self) {
+        let mut now = self.flags.load(Ordering::Relaxed);
+        // AcqRel: pairs with the Acquire in `is_in_use`. A caller that sees the flag finds the owner
+        // noted, and the page in place once it has the lock of that place.
+        while let Err(other) = self.flags.compare_exchange(
+            now,
+            now & !RESTORE_RESERVE | IN_USE,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        ) {
+            now = other;
+        }
     }
 
     /// Takes out of a page without references what goes back to the pool with it, and the file that
@@ -467,12 +484,14 @@ impl<P: Platform> Page<P> {
         let subpool = unsafe { (*self.subpool.get()).take() };
         // SAFETY: likewise.
         let owner = unsafe { (*self.owner.get()).file.take() };
-        // AcqRel: comes after `restore_reserve` and `forget_reserve`, see there.
-        let flags = self.flags.fetch_and(KEPT, Ordering::AcqRel);
+        // Nothing else changes the flags of a page without references that is in no list. Relaxed: the
+        // AcqRel of `put` orders it after the last holder's changes. Release: as in `reset`.
+        let flags = self.flags.load(Ordering::Relaxed);
+        self.flags.store(flags & KEPT, Ordering::Release);
         // SAFETY: by the invariants of `Owner` an anonymous page accounts for a reference, and its
         // note was taken out above.
         let file = owner.filter(|_| flags & ANON != 0).map(|file| unsafe { file.reclaim() });
-        Stripped { size: size_of_pool(flags), subpool, unused: flags & RESTORE_RESERVE != 0, file }
+        Stripped { size: size_of_pool(flags), subpool, restore: flags & RESTORE_RESERVE != 0, file }
     }
 }
 

@@ -32,7 +32,7 @@ pub use crate::error::PoolEmpty;
 use self::list::PageList;
 use crate::addr::{HugeFrame, HugeSize};
 use crate::hugetlb::Hugetlb;
-use crate::page::Listed;
+use crate::page::{Freed, Listed};
 use crate::platform::Platform;
 use crate::sync::SpinLock;
 
@@ -135,6 +135,43 @@ impl State {
         // SAFETY: by the contract of this function.
         unsafe { self.free.push(hugetlb, frame) };
         self.total += 1;
+    }
+
+    /// Takes back a page without references; with `restore`, its reservation is restored too. Returns
+    /// a page that leaves the pool for it, to be given to the platform.
+    fn take_back<P: Platform>(
+        &mut self,
+        hugetlb: &Hugetlb<P>,
+        frame: HugeFrame,
+        restore: bool,
+    ) -> Option<HugeFrame> {
+        let page = hugetlb.page(frame);
+        let foreign = !page.is_of(hugetlb);
+        if foreign {
+            // A lockless walker of this system took a reference to a page that had meanwhile gone
+            // to another system on the same platform, and dropped the last one. The page becomes a
+            // surplus page here, which goes to the host.
+            page.adopt(hugetlb);
+            self.total += 1;
+            self.surplus += 1;
+        }
+        // SAFETY: its last reference is gone, and it belongs to this pool: the caller looked into
+        // the record.
+        unsafe { self.free.push(hugetlb, frame) };
+        if restore && !foreign {
+            self.reserved += 1;
+        }
+        // Read under the pool's lock. Memory failure that hits a page in use holds it until the
+        // page is marked, so the mark is seen here.
+        if page.is_hwpoison() {
+            // SAFETY: put in above.
+            unsafe { self.poison(hugetlb, frame) };
+            return None;
+        }
+        self.dissolve_unreserved(hugetlb);
+        let leaving = if self.surplus > 0 { self.shrink(hugetlb) } else { None };
+        self.surplus -= u64::from(leaving.is_some());
+        leaving
     }
 
     /// Takes a free page out of the pool, to be given to the platform. `None` if every free page is
@@ -415,37 +452,23 @@ impl<P: Platform> HugePool<P> {
     /// its reservation has just been restored. Here it stays, so that `reserved <= free` always
     /// holds.
     pub(crate) fn free(&self, hugetlb: &Hugetlb<P>, frame: HugeFrame, restore: bool) {
-        let mut state = self.state.lock();
-        let page = hugetlb.page(frame);
-        let foreign = !page.is_of(hugetlb);
-        if foreign {
-            // A lockless walker of this system took a reference to a page that had meanwhile gone
-            // to another system on the same platform, and dropped the last one. The page becomes a
-            // surplus page here, which goes to the host.
-            page.adopt(hugetlb);
-            state.total += 1;
-            state.surplus += 1;
-        }
-        // SAFETY: its last reference is gone, and it belongs to this pool: the caller looked into
-        // the record.
-        unsafe { state.free.push(hugetlb, frame) };
-        if restore && !foreign {
-            state.reserved += 1;
-        }
-        // Read under the pool's lock. Memory failure that hits a page in use holds it until the
-        // page is marked, so the mark is seen here.
-        if page.is_hwpoison() {
-            // SAFETY: put in above.
-            unsafe { state.poison(hugetlb, frame) };
-            return;
-        }
-        state.dissolve_unreserved(hugetlb);
-        let leaving = if state.surplus > 0 { state.shrink(hugetlb) } else { None };
-        state.surplus -= u64::from(leaving.is_some());
-        drop(state);
-        if let Some(frame) = leaving {
-            // SAFETY: taken out of the pool above.
-            unsafe { self.give_back(hugetlb, frame) };
+        self.free_all(hugetlb, &[Freed { frame, restore }]);
+    }
+
+    /// As [`free`](Self::free), for many pages, which are freed in their order. The lock is released
+    /// now and then.
+    pub(crate) fn free_all(&self, hugetlb: &Hugetlb<P>, pages: &[Freed]) {
+        for batch in pages.chunks(BATCH as usize) {
+            let mut leaving = PageList::new(Listed::None);
+            let mut state = self.state.lock();
+            for &Freed { frame, restore } in batch {
+                if let Some(frame) = state.take_back(hugetlb, frame, restore) {
+                    // SAFETY: taken out of the pool just now.
+                    unsafe { leaving.push_last(hugetlb, frame) };
+                }
+            }
+            drop(state);
+            self.give_all_back(hugetlb, leaving);
         }
     }
 

@@ -185,9 +185,9 @@ impl<P: Platform> Mm<P> {
         self.resident_word(size).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one leaf of this size less.
-    pub(crate) fn sub_resident(&self, size: HugeSize) {
-        self.resident_word(size).fetch_sub(1, Ordering::Relaxed);
+    /// Counts `leaves` of this size less.
+    pub(crate) fn sub_resident(&self, size: HugeSize, leaves: u64) {
+        self.resident_word(size).fetch_sub(leaves, Ordering::Relaxed);
     }
 }
 

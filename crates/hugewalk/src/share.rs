@@ -196,7 +196,7 @@ pub(crate) fn huge_pte_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     if vma.size() == HugeSize::Size1G {
         return Ok(Slot::new(pud));
     }
-    if pud.table.read(pud.index).is_none()
+    if pud.read().is_none()
         && let Some(guard) = share_under
     {
         share(guard, address, pud, task);
@@ -220,7 +220,7 @@ fn pud_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
         return Ok(place);
     }
     let root = mm.root();
-    let in_root = |shift| root_place(root, index_of(address, shift));
+    let in_root = |shift| root_place(root, root.entry(index_of(address, shift)));
     let above = match mm.levels() {
         Levels::Four => in_root(Level::P4d.shift()),
         Levels::Five => populate(proof, mm, in_root(Level::Pgd.shift()), address, Level::P4d, task)?,
@@ -243,7 +243,7 @@ fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
 ) -> Result<Place<'p, P>, OutOfMemory> {
     let platform = mm.hugetlb().platform();
     // SAFETY: the proof keeps the tables at `address` where they are.
-    if let Some(place) = unsafe { step_down(platform, (above.table, above.index), address, level) } {
+    if let Some(place) = unsafe { step_down(platform, above.word, address, level) } {
         return Ok(place);
     }
     // Made before the lock is taken. If the entry turns out to be filled, the fresh table is dropped.
@@ -254,7 +254,7 @@ fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     }
     drop(locked);
     // SAFETY: as above. The entry is a table now, and is not cleared while the caller's proof holds.
-    unsafe { step_down(platform, (above.table, above.index), address, level) }.ok_or(OutOfMemory)
+    unsafe { step_down(platform, above.word, address, level) }.ok_or(OutOfMemory)
 }
 
 /// Looks for another mapping of the same file whose table fits. Stores that table in the PUD entry if the
@@ -292,7 +292,7 @@ fn share<P: Platform>(guard: &VmaReadGuard<'_, P>, address: VirtAddr, pud: Place
     // The lock that `populate` takes as well.
     let locked = if P::Protocol::keeps(Step::PopulateLock) { pud } else { Place { table, ..pud } };
     let locked = locked.lock(task);
-    let empty = pud.table.read(pud.index).is_none();
+    let empty = pud.read().is_none();
     if empty {
         pud.attach(frame);
     }

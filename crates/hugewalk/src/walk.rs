@@ -60,7 +60,7 @@ use crate::addr::{HugeSize, TableFrame, VirtAddr};
 use crate::arch::{Entry, Level};
 use crate::platform::{Levels, Platform, Protocol, Step};
 use crate::root::Mm;
-use crate::table::{Place, TableRef, index_of};
+use crate::table::{Place, TableRef, index_of, read};
 use crate::task::RcuReadGuard;
 
 pub use crate::table::{Alive, Kind, LockedSlot, Slot, Stable, Unconfirmed, Unshared};
@@ -150,9 +150,9 @@ pub fn leaf_offset<'p, P: Platform, W: Proof<P>>(
     let Some(pud) = (unsafe { descend(mm, address, Level::Pud) }) else {
         return Ok(None);
     };
-    if matches!(pud.table.read(pud.index).decode(), Entry::Table(_)) {
+    if matches!(pud.read().decode(), Entry::Table(_)) {
         // SAFETY: as above.
-        let pmd = unsafe { step_down(mm.hugetlb().platform(), (pud.table, pud.index), address, Level::Pmd) };
+        let pmd = unsafe { step_down(mm.hugetlb().platform(), pud.word, address, Level::Pmd) };
         return Ok(pmd.map(|place| (Slot::new(place), HugeSize::Size2M)));
     }
     Ok(Some((Slot::new(pud), HugeSize::Size1G)))
@@ -175,21 +175,21 @@ pub(crate) unsafe fn descend<'p, P: Platform>(
         return None;
     }
     let (platform, root) = (mm.hugetlb().platform(), mm.root());
-    // All that is kept of a table on the way is its place: `step_down` loads each entry once.
+    // All that is kept of a table on the way is the entry in it: `step_down` loads each one once.
     let above = match mm.levels() {
-        Levels::Four => (root, index_of(address, Level::P4d.shift())),
+        Levels::Four => root.entry(index_of(address, Level::P4d.shift())),
         Levels::Five => {
-            let pgd = (root, index_of(address, Level::Pgd.shift()));
+            let pgd = root.entry(index_of(address, Level::Pgd.shift()));
             // SAFETY: passed on to the caller.
             let p4d = unsafe { step_down(platform, pgd, address, Level::P4d) }?;
             if level == Level::P4d {
                 return Some(p4d);
             }
-            (p4d.table, p4d.index)
+            p4d.word
         }
     };
     if level == Level::P4d {
-        return Some(root_place(root, above.1));
+        return Some(root_place(root, above));
     }
     // SAFETY: passed on to the caller.
     let pud = unsafe { step_down(platform, above, address, Level::Pud) }?;
@@ -197,15 +197,15 @@ pub(crate) unsafe fn descend<'p, P: Platform>(
         return Some(pud);
     }
     // SAFETY: passed on to the caller.
-    unsafe { step_down(platform, (pud.table, pud.index), address, Level::Pmd) }
+    unsafe { step_down(platform, pud.word, address, Level::Pmd) }
 }
 
 /// An entry of the root. The root is never detached, so an entry of it stands for its own parent.
-pub(crate) fn root_place<P: Platform>(root: TableRef<'_, P>, index: usize) -> Place<'_, P> {
-    Place { table: root, index, parent: root.entry(index), parent_entry: root.read(index) }
+pub(crate) fn root_place<'p, P: Platform>(root: TableRef<'p, P>, word: &'p P::Word) -> Place<'p, P> {
+    Place { table: root, word, parent: word, parent_entry: read(word) }
 }
 
-/// Goes from an entry, given by its table and index, to the table behind it, if there is one.
+/// Goes from an entry to the table behind it, if there is one.
 ///
 /// # Safety
 ///
@@ -213,16 +213,19 @@ pub(crate) fn root_place<P: Platform>(root: TableRef<'_, P>, index: usize) -> Pl
 #[inline(always)]
 pub(crate) unsafe fn step_down<'p, P: Platform>(
     platform: &'p P,
-    (above, at): (TableRef<'p, P>, usize),
+    parent: &'p P::Word,
     address: VirtAddr,
     level: Level,
 ) -> Option<Place<'p, P>> {
-    let parent_entry = above.read(at);
+    let parent_entry = read(parent);
     let mut frame = parent_entry.table()?;
     if !P::Protocol::keeps(Step::LoadOnce) {
-        frame = above.read(at).table().unwrap_or(TableFrame(0));
+        frame = read(parent).table().unwrap_or(TableFrame(0));
     }
     // SAFETY: the entry points to a table, which the caller keeps.
     let table = unsafe { TableRef::from_frame(platform, frame) };
-    Some(Place { table, index: index_of(address, level.shift()), parent: above.entry(at), parent_entry })
+    // SAFETY: likewise; an index is below `ENTRIES`.
+    let word = unsafe { platform.table_entry(frame, index_of(address, level.shift())) };
+    // SAFETY: by the contract of `Platform` it lies in the table page; entries are atomics.
+    Some(Place { table, word: unsafe { word.as_ref() }, parent, parent_entry })
 }

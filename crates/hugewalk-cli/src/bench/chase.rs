@@ -18,9 +18,10 @@ pub(super) fn chase(platform: &Host, mm: &Mm<Host>, address: VirtAddr) -> u64 {
     for shift in [39, 30, 21] {
         let index = (address.as_u64() >> shift) as usize & 511;
         // SAFETY: the frame is the root's or came out of a table entry, and nobody frees tables during the benchmark.
-        let entries = unsafe { platform.table_entries(frame) };
+        // An index is below the number of entries.
+        let place = unsafe { platform.table_entry(frame, index) };
         // SAFETY: likewise; entries are atomics.
-        entry = unsafe { entries.as_ref() }[index].load(Ordering::Relaxed);
+        entry = unsafe { place.as_ref() }.load(Ordering::Relaxed);
         frame = TableFrame((entry & FRAME) >> 12);
     }
     entry

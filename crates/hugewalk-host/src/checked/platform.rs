@@ -215,6 +215,18 @@ unsafe impl<P: Platform> Platform for Checked<P> {
     }
 
     #[track_caller]
+    unsafe fn table_entry(&self, frame: TableFrame, index: usize) -> NonNull<P::Word> {
+        let (call, caller) = ("table_entry", Location::caller());
+        let _inside = self.enter(call, caller);
+        // SAFETY: passed on to the caller.
+        let entry = unsafe { self.platform.table_entry(frame, index) };
+        // Where the table page begins, if this is the entry that was asked for.
+        let Some(entries) = NonNull::new(entry.as_ptr().wrapping_sub(index)) else { return entry };
+        let entries = self.placed::<[P::Word; ENTRIES]>(What::Entries, frame.0, entries.cast(), call, caller);
+        NonNull::new(entries.as_ptr().cast::<P::Word>().wrapping_add(index)).unwrap_or(entry)
+    }
+
+    #[track_caller]
     unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
         let (call, caller) = ("table_record", Location::caller());
         let _inside = self.enter(call, caller);

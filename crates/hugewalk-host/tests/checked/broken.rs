@@ -24,6 +24,7 @@ pub(crate) enum Fault {
     TableTooWide,
     TableNotZero,
     TableRecordMoves,
+    EntryElsewhere,
     PageRecordMoves,
     RecordsOverlap,
     RecordNotZero,
@@ -143,6 +144,11 @@ unsafe impl Platform for Broken {
     unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
         // SAFETY: passed on.
         unsafe { self.host.table_entries(frame) }
+    }
+    unsafe fn table_entry(&self, frame: TableFrame, index: usize) -> NonNull<AtomicU64> {
+        let index = if self.is(Fault::EntryElsewhere) { index ^ 1 } else { index };
+        // SAFETY: passed on; the number of entries is even.
+        unsafe { self.host.table_entry(frame, index) }
     }
     unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
         // SAFETY: passed on.

@@ -77,6 +77,13 @@ fn records_that_move_overlap_or_are_not_ready_are_found() {
         "table/mod.rs"
     );
     assert_found!(
+        EntryElsewhere,
+        programs::maps_and_exits,
+        Finding::Moved { what: "entries", .. },
+        "table_entry",
+        "src/walk.rs"
+    );
+    assert_found!(
         PageRecordMoves,
         programs::maps_and_exits,
         Finding::Moved { what: "record", .. } | Finding::Overlap { .. },

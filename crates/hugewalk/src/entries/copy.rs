@@ -84,21 +84,23 @@ impl<'v, P: Platform> At<'_, 'v, P> {
         Err(unsafe { PageRef::from_raw(self.hugetlb(), frame, self.size()) })
     }
 
-    /// Exchanges the page of a leaf, `seen`, for `copy`, of which the caller holds a reference. The old page's mapping is
-    /// given up; its reference passes to the caller. Flushes.
+    /// Exchanges the page of a leaf, `seen`, for the one that `copy` returns; the reference becomes the mapping's. `copy` is
+    /// called once the old page is out of use. Its mapping is given up; its reference passes to the caller. Flushes.
     ///
     /// `keep`: the leaf keeps its rights and what it remembers, as for a read that unshares. Otherwise it can be written
     /// from now on, and counts as written.
     ///
     /// Linux: the end of `hugetlb_wp()` in mm/hugetlb.c.
-    pub(crate) fn exchange(&self, seen: Entry, copy: HugeFrame, keep: bool) {
+    pub(crate) fn exchange(&self, seen: Entry, copy: impl FnOnce() -> PageRef<'v, P>, keep: bool) {
         // Otherwise one processor could store to the new page while another still reads the old one through its TLB, and
         // misses the store.
         let before = self.break_up(seen);
         let Entry::Leaf(old) = before else { return };
         let flags = if keep { old.flags | used(false) } else { leaf_flags(self.vma, true) | used(true) };
-        self.hugetlb().page(copy).add_mapping();
-        self.make(before, Entry::Leaf(Leaf { frame: copy, flags }));
+        let copy = copy();
+        let frame = copy.frame();
+        copy.into_mapping();
+        self.make(before, Entry::Leaf(Leaf { frame, flags }));
         // Still under the table lock: a fault that finds the page mapped once may take it for its own.
         self.hugetlb().page(old.frame).remove_mapping();
     }

@@ -51,7 +51,6 @@ impl<P: Platform> At<'_, '_, P> {
             page.remove_migration();
             return Err(Pinned);
         }
-        self.mm().sub_resident(self.size());
         gather.unmapped(self.address, leaf.frame);
         Ok(true)
     }

@@ -2,8 +2,8 @@
 
 use super::At;
 use super::at::{leaf_flags, used};
-use crate::addr::HugeFrame;
 use crate::arch::{Entry, Leaf, LeafFlags};
+use crate::page::PageRef;
 use crate::platform::Platform;
 
 /// How a page is mapped.
@@ -18,14 +18,16 @@ pub(crate) struct Install {
 }
 
 impl<P: Platform> At<'_, '_, P> {
-    /// Maps a page in an entry that maps none: `seen`, which the caller has read under this lock. Adds the mapping's
-    /// reference; the caller holds one of its own. No flush is owed.
+    /// Maps a page in an entry that maps none: `seen`, which the caller has read under this lock. The
+    /// reference becomes the mapping's. No flush is owed.
     ///
     /// Linux: `set_huge_pte_at()`, and what comes before it in `hugetlb_no_page()` and `hugetlb_mfill_atomic_pte()`.
-    pub(crate) fn install(&self, seen: Entry, frame: HugeFrame, how: Install) {
+    pub(crate) fn install(&self, seen: Entry, page: PageRef<'_, P>, how: Install) {
         let mut flags = leaf_flags(self.vma, how.writable && !how.protected) | used(how.written);
         flags.set(LeafFlags::UFFD_WP, how.protected);
-        self.hugetlb().page(frame).add_mapping();
+        let frame = page.frame();
+        // Before the entry is stored, so that the count is never too small.
+        page.into_mapping();
         self.mm().add_resident(self.size());
         self.replace(seen, |_| Entry::Leaf(Leaf { frame, flags }));
     }

@@ -85,7 +85,6 @@ impl<P: Platform> At<'_, '_, P> {
         let before = self.replace(now, |entry| zap.trace_of(entry));
         match (before, reservation_of(self.vma, before)) {
             (Entry::Leaf(leaf), Some(reserve)) => {
-                self.mm().sub_resident(self.size());
                 gather.unmapped_reserved(self.address, leaf.frame, reserve);
                 true
             }
@@ -97,7 +96,6 @@ impl<P: Platform> At<'_, '_, P> {
     pub(super) fn give_up(&self, was: Entry, gather: &mut Gather<'_, P>) -> bool {
         match was {
             Entry::Leaf(leaf) => {
-                self.mm().sub_resident(self.size());
                 gather.unmapped(self.address, leaf.frame);
                 true
             }

@@ -134,7 +134,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             if vma.asks_handler(Reason::Minor) {
                 return Ok(self.ask(slot, empty, Reason::Minor, task));
             }
-            return self.map_cached(slot, empty, &page, task);
+            return self.map_cached(slot, empty, page, task);
         }
         if !vma.file().has_index(self.index) {
             return Err(FaultError::BeyondEof { index: self.index });
@@ -174,18 +174,14 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
                 Err(NotInserted::BeyondEof) => return Err(FaultError::BeyondEof { index: self.index }),
                 Err(NotInserted::OutOfMemory) => return Err(OutOfMemory.into()),
             }
-            let installed = self.install(slot, page.frame(), true, task);
-            // The page belongs to the file now, whether it could be mapped or not.
-            page.commit();
+            // The page belongs to the file now, whether it can be mapped or not.
+            let installed = self.install(slot, page.commit(), true, task);
             return Ok(installed.or_raced(Fault::Fresh));
         }
         page.set_private(vma.file());
         // It was within the file. If it no longer is, the next attempt reports that.
         let within = || vma.file().still_has_index(self.index);
-        let installed = self.install_if(within, slot, page.frame(), self.is_write(), task);
-        if installed != Installed::Not {
-            page.commit();
-        }
+        let installed = self.install_if(within, slot, || page.commit(), self.is_write(), task);
         Ok(installed.or_raced(Fault::Fresh))
     }
 
@@ -199,18 +195,18 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         &self,
         slot: &Slot<'_, P, Stable>,
         empty: Entry,
-        page: &PageRef<'_, P>,
+        page: PageRef<'_, P>,
         task: &Task<P>,
     ) -> Result<Attempt<'v, P>, FaultError> {
         if self.vma().is_shared() || !self.is_write() || empty == Entry::Marker {
-            let installed = self.install(slot, page.frame(), self.vma().is_shared(), task);
+            let installed = self.install(slot, page, self.vma().is_shared(), task);
             return Ok(installed.or_raced(Fault::Mapped));
         }
         let copy = match self.new_page(false) {
             Ok(copy) => copy,
             Err(NoPage::OutOfMemory(error)) => return Err(error.into()),
             Err(error) => {
-                return match self.install(slot, page.frame(), false, task) {
+                return match self.install(slot, page, false, task) {
                     Installed::Not => Ok(Attempt::Done(Fault::Raced)),
                     Installed::Usable | Installed::Protected => Ok(Attempt::Failed(error.into())),
                 };
@@ -220,33 +216,36 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         copy.set_private(self.vma().file());
         // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
         unsafe { self.mm().hugetlb().platform().copy_huge(page.frame(), copy.frame(), self.vma().size()) };
-        let installed = self.install(slot, copy.frame(), true, task);
-        if installed != Installed::Not {
-            copy.commit();
-        }
+        let installed = self.install_if(|| true, slot, || copy.commit(), true, task);
         Ok(installed.or_raced(Fault::Copied))
     }
 
-    /// Maps a page if the entry is still empty, and adds the mapping's reference.
+    /// Maps a page if the entry is still empty. The reference becomes the mapping's then; otherwise it is
+    /// dropped.
     fn install(
         &self,
         slot: &Slot<'_, P, Stable>,
-        frame: HugeFrame,
+        page: PageRef<'_, P>,
         writable: bool,
         task: &Task<P>,
     ) -> Installed {
-        self.install_if(|| true, slot, frame, writable, task)
+        self.install_if(|| true, slot, || page, writable, task)
     }
 
-    /// As [`install`](Self::install), if `still` says so with the table locked.
-    fn install_if(
+    /// As [`install`](Self::install), if `still` says so with the table locked. Only then `page` is asked for
+    /// the reference. What it has captured is otherwise dropped with the table unlocked: parameters are
+    /// dropped after the guard in here.
+    fn install_if<'p>(
         &self,
         still: impl FnOnce() -> bool,
         slot: &Slot<'_, P, Stable>,
-        frame: HugeFrame,
+        page: impl FnOnce() -> PageRef<'p, P>,
         writable: bool,
         task: &Task<P>,
-    ) -> Installed {
+    ) -> Installed
+    where
+        P: 'p,
+    {
         let locked = slot.lock(task);
         let empty = locked.read();
         if !matches!(empty, Entry::None | Entry::Marker) || !still() {
@@ -255,7 +254,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         // The store is tried again, and then meets the handler's write protection.
         let protected = empty == Entry::Marker;
         let how = Install { writable, protected, written: self.is_write() && writable && !protected };
-        self.at(&locked).install(empty, frame, how);
+        self.at(&locked).install(empty, page(), how);
         if protected { Installed::Protected } else { Installed::Usable }
     }
 
@@ -323,10 +322,9 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         if !matches!(now, Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable()) {
             return Ok(Attempt::Done(Fault::Raced));
         }
-        self.at(&locked).exchange(now, copy.frame(), self.unshare);
+        self.at(&locked).exchange(now, || copy.commit(), self.unshare);
         drop(locked);
         hugetlb.put_page(leaf.frame);
-        copy.commit();
         Ok(Attempt::Done(Fault::Copied))
     }
 }

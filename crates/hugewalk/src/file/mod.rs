@@ -30,7 +30,7 @@ use crate::addr::{HugeFrame, HugeSize};
 pub use crate::error::FileError;
 use crate::error::OutOfMemory;
 use crate::hugetlb::{Hugetlb, Inside};
-use crate::page::PageRef;
+use crate::page::{PageRef, PutBatch};
 use crate::platform::{Barriers, Platform, Protocol, Step};
 use crate::reserve::{RegionMap, SubPool, release_range};
 use crate::sleep::{RwSem, SleepLock, SleepLockGuard};
@@ -284,14 +284,16 @@ impl<P: Platform> Drop for HugeFile<P> {
         // Every VMA holds its file, so the file is not mapped. Linux: hugetlbfs_evict_inode().
         let mut cache = core::mem::replace(self.cache.get_mut(), PageCache::new());
         let mut freed = 0;
+        let mut batch = PutBatch::new(&self.hugetlb, self.size_class);
         while let Some(chunk) = cache.pop_chunk() {
             for frame in chunk.pages() {
                 // This comes before the file's memory is freed: see `rmap`.
                 self.hugetlb.clear_owner(frame);
-                self.hugetlb.put_page(frame);
+                batch.put(frame, |_| false);
                 freed += 1;
             }
         }
+        batch.finish();
         let reserved = self.reservations.get_mut().del_to_end(0);
         release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), reserved - freed.min(reserved));
     }

@@ -174,8 +174,7 @@ impl<'a, P: Platform> PinnedCopy<'a, P> {
 
     fn install(self, at: &At<'_, '_, P>, protected: bool) {
         let how = Install { writable: true, protected, written: true };
-        at.install(Entry::None, self.copy.frame(), how);
-        self.copy.commit();
+        at.install(Entry::None, self.copy.commit(), how);
     }
 }
 

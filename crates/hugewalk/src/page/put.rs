@@ -14,44 +14,48 @@ use crate::sync::{Arc, Word};
 impl<P: Platform> Hugetlb<P> {
     /// Drops one reference. Dropping the last one frees the page to its pool. Does not sleep.
     pub(crate) fn put_page(&self, frame: HugeFrame) {
-        self.put(frame, REFERENCE, |_| false);
-    }
-
-    /// As [`put_page`](Self::put_page). If this was the last reference to a private page, `restore`
-    /// says whether the page's reservation is restored; its argument is the offset that the page
-    /// was allocated for. Does not sleep.
-    ///
-    /// Linux: `folio_set_hugetlb_restore_reserve()` in `__unmap_hugepage_range()`, which decides
-    /// before the last reference is gone.
-    pub(crate) fn put_page_restoring(&self, frame: HugeFrame, restore: impl FnOnce(u64) -> bool) {
-        self.put(frame, REFERENCE, restore);
+        self.put(frame, REFERENCE);
     }
 
     /// Drops a pin together with its reference. Linux: `unpin_user_page()`.
     pub(crate) fn unpin_page(&self, frame: HugeFrame) {
-        self.put(frame, PIN + REFERENCE, |_| false);
+        self.put(frame, PIN + REFERENCE);
     }
 
     /// Drops a reference to whatever the page is now (P4 in [`walk`](crate::walk)). The caller does
     /// not say which size that is: between a speculative read and this call the page may have come
     /// to another pool.
-    fn put(&self, frame: HugeFrame, weight: u64, restore: impl FnOnce(u64) -> bool) {
+    fn put(&self, frame: HugeFrame, weight: u64) {
+        if let Some(stripped) = self.put_last(frame, weight, |_| false) {
+            self.take_back(frame, stripped);
+        }
+    }
+
+    /// Drops a reference. If it was the last one, and the page is one of this system, returns what
+    /// the page leaves behind.
+    fn put_last(
+        &self,
+        frame: HugeFrame,
+        weight: u64,
+        restore: impl FnOnce(u64) -> bool,
+    ) -> Option<Stripped<P>> {
         let page = self.page(frame);
         // AcqRel: all holders' uses come before the page's next life.
         if page.refs.fetch_sub(weight, Ordering::AcqRel) != weight {
-            return;
+            return None;
         }
         if !page.is_of(self) {
             // SAFETY: that was the last reference.
             unsafe { self.put_foreign(frame) };
-            return;
+            return None;
         }
         // SAFETY: that was the last reference, so this caller has exclusive access to the owner.
         let index = unsafe { (*page.owner.get()).index };
-        let reserved_again = page.is_anon() && restore(index);
+        let restored = page.is_anon() && restore(index);
         // SAFETY: that was the last reference.
-        let stripped = unsafe { page.strip() };
-        self.take_back(frame, stripped, reserved_again);
+        let mut stripped = unsafe { page.strip() };
+        stripped.restore |= restored;
+        Some(stripped)
     }
 
     /// Gives back a page of another system: a walker of this system held the last, speculative
@@ -77,9 +81,8 @@ impl<P: Platform> Hugetlb<P> {
     }
 
     /// Puts a page that has been stripped into its pool.
-    fn take_back(&self, frame: HugeFrame, stripped: Stripped<P>, reserved_again: bool) {
-        let Stripped { size, subpool, unused, file } = stripped;
-        let restore = unused || reserved_again;
+    fn take_back(&self, frame: HugeFrame, stripped: Stripped<P>) {
+        let Stripped { size, subpool, restore, file } = stripped;
         // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation and was never in
         // use restores it. Otherwise the sub-pool may keep a reservation for its minimum.
         match &subpool {
@@ -103,7 +106,7 @@ pub(super) unsafe fn take_home<P: Platform>(page: NonNull<()>, frame: HugeFrame)
     // SAFETY: by the contract of this function it is such a record, and records are never freed.
     let page: &Page<P> = unsafe { page.cast().as_ref() };
     // SAFETY: passed on to the caller.
-    let Stripped { size, subpool, unused, file } = unsafe { page.strip() };
+    let Stripped { size, subpool, restore, file } = unsafe { page.strip() };
     // Each of them keeps its system alive, so they are dropped last.
     let keeps = (subpool.clone(), file.clone());
     let system = match &keeps {
@@ -111,7 +114,7 @@ pub(super) unsafe fn take_home<P: Platform>(page: NonNull<()>, frame: HugeFrame)
         (None, Some(file)) => file.hugetlb(),
         (None, None) => return false,
     };
-    system.take_back(frame, Stripped { size, subpool, unused, file }, false);
+    system.take_back(frame, Stripped { size, subpool, restore, file });
     true
 }
 
@@ -120,7 +123,79 @@ pub(super) struct Stripped<P: Platform> {
     /// The size of the pool that the page goes back to.
     pub(super) size: HugeSize,
     pub(super) subpool: Option<Arc<SubPool<P>>>,
-    /// The page used a reservation and was never in use.
-    pub(super) unused: bool,
+    /// The page's reservation is restored: it used one, and was never in use or its mapping wants
+    /// it back.
+    pub(super) restore: bool,
     pub(super) file: Option<Arc<HugeFile<P>>>,
+}
+
+/// Pages on their way to the pool of one size, which is visited once for many of them.
+///
+/// A batch that is dropped without [`finish`](Self::finish), since a callback unwinds, leaks the
+/// pages in it: it calls the platform no more.
+#[must_use = "the pages in a batch reach their pool when it is finished"]
+pub(crate) struct PutBatch<'h, P: Platform> {
+    hugetlb: &'h Hugetlb<P>,
+    size: HugeSize,
+    pages: [Freed; PUT_BATCH],
+    len: usize,
+}
+
+/// Pages that a batch holds.
+const PUT_BATCH: usize = 16;
+
+/// A page without references, for its pool.
+#[derive(Clone, Copy)]
+pub(crate) struct Freed {
+    pub(crate) frame: HugeFrame,
+    /// Its reservation is restored.
+    pub(crate) restore: bool,
+}
+
+impl<'h, P: Platform> PutBatch<'h, P> {
+    /// An empty batch. Pages of another size go to their pool one by one.
+    pub(crate) fn new(hugetlb: &'h Hugetlb<P>, size: HugeSize) -> Self {
+        let pages = [Freed { frame: HugeFrame(0), restore: false }; PUT_BATCH];
+        Self { hugetlb, size, pages, len: 0 }
+    }
+
+    /// Drops one reference. If it was the last one, the page goes to its pool with the batch, or at
+    /// once if a mount counts it. Does not sleep.
+    ///
+    /// If it was the last reference to a private page, `restore` says whether the page's reservation
+    /// is restored. Its argument is the offset that the page was allocated for. What it restores
+    /// is there once the batch is finished: until then the caller keeps everybody from using it.
+    ///
+    /// Linux: `folio_set_hugetlb_restore_reserve()` in `__unmap_hugepage_range()`, which decides
+    /// before the last reference is gone.
+    pub(crate) fn put(&mut self, frame: HugeFrame, restore: impl FnOnce(u64) -> bool) {
+        let Some(stripped) = self.hugetlb.put_last(frame, REFERENCE, restore) else { return };
+        if stripped.subpool.is_some() || stripped.size != self.size {
+            self.hugetlb.take_back(frame, stripped);
+            return;
+        }
+        let Stripped { restore, file, .. } = stripped;
+        if self.len == PUT_BATCH {
+            self.flush();
+        }
+        if let Some(place) = self.pages.get_mut(self.len) {
+            *place = Freed { frame, restore };
+            self.len += 1;
+        }
+        drop(file);
+    }
+
+    /// Gives the pages to their pool.
+    pub(crate) fn finish(mut self) {
+        self.flush();
+    }
+
+    /// Gives the pages so far to their pool.
+    pub(crate) fn flush(&mut self) {
+        // Taken out of the batch first: a platform that unwinds while it takes a page back must not
+        // get it twice.
+        let len = core::mem::take(&mut self.len);
+        let pages = self.pages.get(..len).unwrap_or(&[]);
+        self.hugetlb.pool(self.size).free_all(self.hugetlb, pages);
+    }
 }

@@ -52,6 +52,13 @@ impl<'h, P: Platform> PageRef<'h, P> {
         self.size
     }
 
+    /// Counts one more leaf entry that maps the page. The reference becomes that entry's. The caller
+    /// has locked the table, and stores the entry before it unlocks it.
+    pub(crate) fn into_mapping(self) {
+        self.page().add_mapping_of_held();
+        core::mem::forget(self);
+    }
+
     /// A second reference.
     pub(crate) fn another(&self) -> Self {
         self.page().hold();

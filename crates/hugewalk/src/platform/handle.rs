@@ -137,6 +137,12 @@ macro_rules! handle {
             }
             #[inline]
             #[track_caller]
+            unsafe fn table_entry(&self, frame: TableFrame, index: usize) -> NonNull<P::Word> {
+                // SAFETY: passed on to the caller.
+                unsafe { P::table_entry(self, frame, index) }
+            }
+            #[inline]
+            #[track_caller]
             unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
                 // SAFETY: passed on to the caller.
                 unsafe { P::table_record(self, frame) }

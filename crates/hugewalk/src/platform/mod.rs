@@ -358,6 +358,24 @@ pub unsafe trait Platform: Barriers + Sized {
     /// the tree. P1 keeps the table allocated.)
     unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[Self::Word; ENTRIES]>;
 
+    /// One entry of a table page: the element `index` of [`table_entries`](Self::table_entries),
+    /// which is what it returns by default.
+    ///
+    /// A walk waits for the frame at every level, and knows the index long before. A host whose
+    /// table pages lie in one range adds the index to the start of the range first, so that one
+    /// addition less is waited for.
+    ///
+    /// # Safety
+    ///
+    /// As for [`table_entries`](Self::table_entries). `index` is below [`ENTRIES`].
+    #[inline]
+    unsafe fn table_entry(&self, frame: TableFrame, index: usize) -> NonNull<Self::Word> {
+        // SAFETY: passed on to the caller.
+        let entries = unsafe { self.table_entries(frame) }.cast();
+        // SAFETY: by the contract of this function the element lies inside the table page.
+        unsafe { entries.add(index) }
+    }
+
     /// Room for the record of a table page: uninitialised until the engine writes it.
     ///
     /// # Safety

@@ -125,7 +125,14 @@ enum Undo<'a, P: Platform> {
 /// A page that was taken from the pool and is not yet in use. Dropping it gives back the page, and
 /// the reservation that it used.
 pub(crate) struct NewPage<'a, P: Platform> {
+    // Dropped before the reference to the page, which frees it.
+    taken: Taken<'a, P>,
     page: PageRef<'a, P>,
+}
+
+/// What is undone for a page that was not used.
+struct Taken<'a, P: Platform> {
+    page: &'a Page<P>,
     undo: Undo<'a, P>,
     index: u64,
 }
@@ -181,33 +188,30 @@ impl<'a, P: Platform> NewPage<'a, P> {
         unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), restore) };
         // SAFETY: the reference that `hand_out` set up is ours.
         let page = unsafe { PageRef::from_raw(hugetlb, frame, size) };
-        Ok(Self { page, undo, index })
+        Ok(Self { taken: Taken { page: page.page(), undo, index }, page })
     }
 
     pub(crate) fn frame(&self) -> HugeFrame {
         self.page.frame()
     }
 
-    pub(crate) fn page(&self) -> &'a Page<P> {
-        self.page.page()
-    }
-
     /// Notes that the page is for a private mapping of `file`, at the offset it was taken for.
     pub(crate) fn set_private(&self, file: &Arc<HugeFile<P>>) {
-        self.page.set_private(file, self.index);
+        self.page.set_private(file, self.taken.index);
     }
 
-    /// Marks the page as in use, by holders with references of their own: its reservation is used.
-    /// The reference of this value passes to the caller.
-    pub(crate) fn commit(mut self) -> PageRef<'a, P> {
-        self.undo = Undo::Nothing;
-        self.page().forget_reserve();
-        self.page().set_in_use();
-        self.page.another()
+    /// Marks the page as in use: its reservation is used. It belongs to its file already, or is
+    /// about to be mapped in a table that the caller has locked. The reference of this value passes
+    /// to the caller.
+    pub(crate) fn commit(self) -> PageRef<'a, P> {
+        let Self { mut taken, page } = self;
+        taken.undo = Undo::Nothing;
+        taken.page.put_to_use();
+        page
     }
 }
 
-impl<P: Platform> Drop for NewPage<'_, P> {
+impl<P: Platform> Drop for Taken<'_, P> {
     fn drop(&mut self) {
         let undone = match self.undo {
             Undo::Nothing => Ok(0),
@@ -222,8 +226,8 @@ impl<P: Platform> Drop for NewPage<'_, P> {
             // - In a file's map the offset stays, which says that it is reserved. So the page goes
             //   back with its reservation restored.
             match self.undo {
-                Undo::Added(_) => self.page().restore_reserve(),
-                Undo::Used(_) | Undo::Nothing => self.page().forget_reserve(),
+                Undo::Added(_) => self.page.restore_reserve(),
+                Undo::Used(_) | Undo::Nothing => self.page.forget_reserve(),
             }
         }
     }

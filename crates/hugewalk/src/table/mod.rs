@@ -102,11 +102,9 @@ impl<'a, P: Platform> TableRef<'a, P> {
         &self.entries[index & (ENTRIES - 1)]
     }
 
-    /// Reads an entry. Acquire: pairs with the Release of every store to an entry (`LockedSlot::replace_entry`,
-    /// `Place::attach` and `detach`). So the table or page found behind it is seen as it was published.
-    #[inline]
+    /// Reads an entry: see [`read`].
     pub(crate) fn read(self, index: usize) -> RawEntry {
-        RawEntry::from_bits(self.entry(index).load(Ordering::Acquire))
+        read(self.entry(index))
     }
 
     pub(crate) fn frame(self) -> TableFrame {
@@ -300,6 +298,13 @@ unsafe fn free_table<P: Platform>(head: NonNull<RcuHead>) {
     let hugetlb = unsafe { hugetlb.as_ref() };
     // SAFETY: the grace period is over and the table was detached by its last user.
     unsafe { hugetlb.platform().free_table(frame) };
+}
+
+/// Reads an entry. Acquire: pairs with the Release of every store to an entry (`LockedSlot::replace_entry`,
+/// `Place::attach` and `detach`). So the table or page found behind it is seen as it was published.
+#[inline]
+pub(crate) fn read<W: Word>(entry: &W) -> RawEntry {
+    RawEntry::from_bits(entry.load(Ordering::Acquire))
 }
 
 /// Index of the entry for `address` in a table whose entries cover `1 << shift` bytes.

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 
 use thiserror::Error;
 
-use super::{TableRef, index_of};
+use super::{TableRef, index_of, read};
 use crate::addr::{HugeSize, TableFrame, VirtAddr};
 use crate::arch::{Entry, RawEntry};
 use crate::platform::{Platform, Protocol, Step};
@@ -45,7 +45,8 @@ pub struct Unshared;
 /// Where a walk ended: an entry, and the parent entry through which its table was found.
 pub(crate) struct Place<'p, P: Platform> {
     pub(crate) table: TableRef<'p, P>,
-    pub(crate) index: usize,
+    /// The entry.
+    pub(crate) word: &'p P::Word,
     pub(crate) parent: &'p P::Word,
     /// What the parent entry said.
     pub(crate) parent_entry: RawEntry,
@@ -59,6 +60,12 @@ impl<P: Platform> Clone for Place<'_, P> {
 impl<P: Platform> Copy for Place<'_, P> {}
 
 impl<'p, P: Platform> Place<'p, P> {
+    /// Reads the entry, as it is just now.
+    #[inline]
+    pub(crate) fn read(&self) -> RawEntry {
+        read(self.word)
+    }
+
     /// Does the parent entry still point to the table? Compares the table's frame alone: the processor may have set
     /// the accessed bit meanwhile.
     ///
@@ -74,7 +81,7 @@ impl<'p, P: Platform> Place<'p, P> {
     pub(crate) fn attach(&self, table: TableFrame) {
         // Release: a walker that follows the entry sees the table's record and its entries. Pairs with the Acquire of
         // `TableRef::read`.
-        self.table.entry(self.index).store(RawEntry::from(Entry::Table(table)).bits(), Ordering::Release);
+        self.word.store(RawEntry::from(Entry::Table(table)).bits(), Ordering::Release);
     }
 
     /// Clears the parent entry of the table, which the caller has locked, then counts the table's generation up. P3 relies
@@ -136,7 +143,7 @@ impl<'p, P: Platform> Slot<'p, P, Stable> {
     #[inline]
     #[must_use]
     pub fn read(&self) -> Entry {
-        self.place.table.read(self.place.index).decode()
+        self.place.read().decode()
     }
 
     /// Locks the table. Spins; nothing may sleep until the guard is gone (it keeps `task` borrowed). `task` should be one of
@@ -208,13 +215,13 @@ impl<'p, P: Platform> Slot<'p, P, Alive> {
             return Err(Unshared);
         }
         let generation = first.unwrap_or_else(note);
-        let entry = self.place.table.read(self.place.index);
+        let entry = self.place.read();
         Ok(Unconfirmed { place: &self.place, generation, entry })
     }
 
     /// Moves on to the entry for another address in the same table; `size` is that of the table's leaves.
     pub(crate) fn move_to(&mut self, address: VirtAddr, size: HugeSize) {
-        self.place.index = index_of(address, size.shift());
+        self.place.word = self.place.table.entry(index_of(address, size.shift()));
     }
 
     /// How many others used the table a moment ago.
@@ -274,7 +281,7 @@ impl<P: Platform> Unconfirmed<'_, P> {
         // SeqCst, as is the exchange in `LockedSlot::replace_entry`. Either the task that pinned the page before
         // this load sees that the entry has lost the right to write, or the task that took this right away
         // sees the pin (see `mm::fork`).
-        let now = self.place.table.entry(self.place.index).load(Ordering::SeqCst);
+        let now = self.place.word.load(Ordering::SeqCst);
         if P::Protocol::keeps(Step::ConfirmEntry) && RawEntry::from_bits(now) != self.entry {
             return Err(Unshared);
         }
@@ -339,7 +346,7 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
     }
 
     pub(crate) fn raw(&self) -> RawEntry {
-        self.place.table.read(self.place.index)
+        self.place.read()
     }
 
     pub(crate) fn place(&self) -> &Place<'s, P> {
@@ -352,7 +359,7 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
     /// `seen` is what the caller has read while it held this lock. If a processor has set a bit since, `next` is called
     /// again, with the value that is there.
     pub(crate) fn replace_entry(&self, seen: Entry, next: impl Fn(Entry) -> Entry) -> Entry {
-        let word = self.place.table.entry(self.place.index);
+        let word = self.place.word;
         let mut now = RawEntry::from(seen);
         loop {
             let wanted = RawEntry::from(next(now.decode()));
@@ -384,7 +391,7 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
 
     /// Moves on to another entry of the same table.
     pub(crate) fn move_to(&mut self, index: usize) {
-        self.place.index = index;
+        self.place.word = self.place.table.entry(index);
     }
 }
 

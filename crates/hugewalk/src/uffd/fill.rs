@@ -3,11 +3,12 @@
 use core::ops::Range;
 
 use super::{ContinueMode, CopyMode, Stopped, Userfault, UserfaultError, check_aligned};
-use crate::addr::{HugeFrame, VirtAddr};
+use crate::addr::VirtAddr;
 use crate::arch::Entry;
 use crate::entries::{At, Install};
 use crate::error::OutOfMemory;
 use crate::file::NotInserted;
+use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::reserve::NewPage;
 use crate::share::huge_pte_alloc;
@@ -200,10 +201,9 @@ impl<P: Platform> Place<'_, '_, P> {
                 cut_off = was_within && !file.still_has_index(index);
                 !cut_off
             };
-            if !self.install_if(still, page.frame(), true, protect, task) {
+            if !self.install_if(still, || page.commit(), true, protect, task) {
                 return Err(if cut_off { cut } else { exists });
             }
-            page.commit();
             return Ok(());
         }
         match file.insert_page(index, page.frame()) {
@@ -212,7 +212,7 @@ impl<P: Platform> Place<'_, '_, P> {
             Err(NotInserted::OutOfMemory) => return Err(OutOfMemory.into()),
         }
         let page = page.commit();
-        if self.install(page.frame(), true, protect, task) { Ok(()) } else { Err(exists) }
+        if self.install(page, true, protect, task) { Ok(()) } else { Err(exists) }
     }
 
     /// Maps the page that the file has.
@@ -224,25 +224,30 @@ impl<P: Platform> Place<'_, '_, P> {
             return Err(UserfaultError::Hwpoison { address });
         }
         // A private mapping copies the file's page when it is written.
-        let done = self.install(page.frame(), vma.is_shared(), false, task);
+        let done = self.install(page, vma.is_shared(), false, task);
         if done { Ok(()) } else { Err(UserfaultError::Exists { address }) }
     }
 
-    /// Maps a page if the entry is empty, and adds the mapping's reference. A marker goes: the page is
-    /// protected only if the handler says so now.
-    fn install(&self, frame: HugeFrame, writable: bool, protect: bool, task: &Task<P>) -> bool {
-        self.install_if(|| true, frame, writable, protect, task)
+    /// Maps a page if the entry is empty. The reference becomes the mapping's then; otherwise it is dropped. A
+    /// marker goes: the page is protected only if the handler says so now.
+    fn install(&self, page: PageRef<'_, P>, writable: bool, protect: bool, task: &Task<P>) -> bool {
+        self.install_if(|| true, || page, writable, protect, task)
     }
 
-    /// As [`install`](Self::install), if `still` says so with the table locked.
-    fn install_if(
+    /// As [`install`](Self::install), if `still` says so with the table locked. Only then `page` is asked for
+    /// the reference. What it has captured is otherwise dropped with the table unlocked: parameters are
+    /// dropped after the guard in here.
+    fn install_if<'p>(
         &self,
         still: impl FnOnce() -> bool,
-        frame: HugeFrame,
+        page: impl FnOnce() -> PageRef<'p, P>,
         writable: bool,
         protect: bool,
         task: &Task<P>,
-    ) -> bool {
+    ) -> bool
+    where
+        P: 'p,
+    {
         let vma = self.guard.vma();
         let locked = self.slot.lock(task);
         let seen = locked.read();
@@ -251,7 +256,7 @@ impl<P: Platform> Place<'_, '_, P> {
         }
         // Written from the start: the contents exist nowhere else.
         let how = Install { writable, protected: protect, written: true };
-        At::new(&locked, vma, self.address).install(seen, frame, how);
+        At::new(&locked, vma, self.address).install(seen, page(), how);
         true
     }
 }
