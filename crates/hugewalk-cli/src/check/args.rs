@@ -20,7 +20,7 @@ const OTHER_THAN_REPLAY: [&str; 10] = [
     "jobs",
 ];
 /// What has nothing to do with names, besides.
-const OTHER_THAN_LIST: [&str; 6] = ["scenarios", "protocol", "without", "freed_at_once", "replay", "html"];
+const OTHER_THAN_LIST: [&str; 6] = ["protocol", "without", "with", "freed_at_once", "replay", "html"];
 
 /// `--executions` where nothing is said.
 pub(super) const EXECUTIONS: u64 = 5_000_000;
@@ -37,13 +37,18 @@ pub struct CheckArgs {
     #[arg(value_name = "SCENARIO")]
     pub scenarios: Vec<String>,
 
-    /// A locking protocol; may be repeated [default: all]
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    /// A locking protocol, or one of your own: 'mine=rfc-ptl,walkers=rcu,broadcast=last,+revalidate'; may be repeated
+    /// [default: all]
+    #[arg(long, value_name = "NAME")]
     pub protocol: Vec<String>,
 
     /// Drop a step of the protocol; may be repeated
     #[arg(long, value_name = "STEP", value_delimiter = ',')]
     pub without: Vec<String>,
+
+    /// Add a step to protocols that lack it; may be repeated
+    #[arg(long, value_name = "STEP", value_delimiter = ',')]
+    pub with: Vec<String>,
 
     /// Model a machine that frees tables as soon as they are handed to RCU, as x86-64 without paravirtualisation may
     #[arg(long)]

@@ -156,6 +156,7 @@ fn words(options: &Options) -> Vec<(&'static str, String)> {
         ("the scenarios", list(&options.scenarios)),
         ("the protocols", list(&options.protocols)),
         ("--without", list(&options.without)),
+        ("--with", list(&options.with)),
         ("--freed-at-once", if options.freed_at_once { "given" } else { "" }.to_owned()),
         ("--random", random),
         ("--pct", pct),

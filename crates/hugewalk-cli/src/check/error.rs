@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hugewalk_lab::explore::{DoesNotFit, NotASchedule};
+use hugewalk_lab::lab::NotAProtocol;
 
 use super::interrupt;
 
@@ -47,6 +48,36 @@ pub enum CheckError {
         step: String,
         /// Protocols that have the step.
         having: String,
+    },
+    /// A step is added that is there.
+    #[error("{protocol} has step `{step}` already; add it to one that lacks it: {lacking}")]
+    StepThere {
+        /// The protocol.
+        protocol: &'static str,
+        /// The step.
+        step: String,
+        /// Protocols that lack the step.
+        lacking: String,
+    },
+    /// A step is added that is there everywhere.
+    #[error("every protocol has step `{step}`; --without leaves it out")]
+    StepEverywhere {
+        /// The step.
+        step: String,
+    },
+    /// A protocol of one's own is none.
+    #[error("--protocol {text}: {why}")]
+    NotAProtocol {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        why: NotAProtocol,
+    },
+    /// Two protocols of one's own have one name.
+    #[error("--protocol {name}=...: is defined twice; give each its own name")]
+    DefinedTwice {
+        /// The name.
+        name: &'static str,
     },
     /// A scenario says nothing about a protocol.
     #[error("{scenario} says nothing about {protocol}: {why}")]

@@ -76,8 +76,9 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
     let shard = args.shard.as_deref().map_or(Ok(Shard::WHOLE), Shard::parse)?;
     let options = Options {
         scenarios: selection.scenarios.iter().map(|scenario| scenario.id.to_owned()).collect(),
-        protocols: selection.protocols.iter().map(|settings| settings.name.to_owned()).collect(),
+        protocols: selection.defined.clone(),
         without: selection.without.clone(),
+        with: selection.with.clone(),
         freed_at_once: args.freed_at_once,
         effort: Effort::from(&args.effort),
     };
@@ -371,8 +372,15 @@ fn replayed(
     });
     let options = Options {
         scenarios: vec![case.scenario.id.to_owned()],
-        protocols: vec![case.settings.name.to_owned()],
+        protocols: selection
+            .defined
+            .iter()
+            .zip(&selection.protocols)
+            .filter(|(_, settings)| settings.name == case.settings.name)
+            .map(|(line, _)| line.clone())
+            .collect(),
         without: selection.without.clone(),
+        with: selection.with.clone(),
         freed_at_once,
         effort: Effort::Random { runs: 1, seed: 0 },
     };

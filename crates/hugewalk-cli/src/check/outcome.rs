@@ -61,10 +61,13 @@ pub struct Document {
 pub struct Options {
     /// Scenarios by name.
     pub scenarios: Vec<String>,
-    /// Protocols by name.
+    /// Protocols by name; one of the caller's own as it was defined, `mine=rfc-ptl,+revalidate`.
     pub protocols: Vec<String>,
     /// Steps that were left out.
     pub without: Vec<String>,
+    /// Steps that were added.
+    #[serde(default)]
+    pub with: Vec<String>,
     /// Whether tables were freed as soon as they were handed to RCU.
     pub freed_at_once: bool,
     /// The effort.
@@ -72,6 +75,16 @@ pub struct Options {
 }
 
 impl Options {
+    /// The protocols by the names that verdicts have.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.protocols.iter().map(|line| line.split_once('=').map_or(&**line, |(name, _)| name))
+    }
+
+    /// What `--protocol` is given for the protocol of this name.
+    pub(super) fn line_of<'a>(&'a self, name: &'a str) -> &'a str {
+        self.names().zip(&self.protocols).find(|&(known, _)| known == name).map_or(name, |(_, line)| line)
+    }
+
     /// The command line that asks for it. What is the default is left out.
     pub(super) fn command(&self) -> String {
         let mut command = self.of_cases();
@@ -108,10 +121,11 @@ impl Options {
         if self.scenarios.len() < scenario::all().count() {
             self.scenarios.iter().for_each(|id| command += &format!(" {id}"));
         }
-        if self.protocols.len() < Settings::ALL.len() {
+        if !self.protocols.iter().map(String::as_str).eq(Settings::ALL.iter().map(|settings| settings.name)) {
             self.protocols.iter().for_each(|name| command += &format!(" --protocol {name}"));
         }
         self.without.iter().for_each(|step| command += &format!(" --without {step}"));
+        self.with.iter().for_each(|step| command += &format!(" --with {step}"));
         if self.freed_at_once {
             command += " --freed-at-once";
         }

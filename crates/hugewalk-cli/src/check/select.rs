@@ -37,39 +37,56 @@ pub(super) struct Selection {
     pub(super) protocols: Vec<Settings>,
     /// The steps that are left out of them.
     pub(super) without: Vec<String>,
+    /// The steps that are added to them.
+    pub(super) with: Vec<String>,
+    /// How the protocols are called that were defined, and what they were defined as; in the order of `protocols`.
+    pub(super) defined: Vec<String>,
     /// All of the former under all of the latter.
     pub(super) cases: Arc<[Case]>,
 }
 
 /// What the command line asks for.
 pub(super) fn select(args: &CheckArgs) -> Result<Selection, CheckError> {
-    Selection::new(&args.scenarios, &args.protocol, &args.without, args.freed_at_once)
+    Selection::new(&Wanted {
+        scenarios: &args.scenarios,
+        protocols: &args.protocol,
+        without: &args.without,
+        with: &args.with,
+        freed_at_once: args.freed_at_once,
+    })
 }
 
 impl Selection {
     /// What a campaign was asked for.
     pub(super) fn of(options: &Options) -> Result<Self, CheckError> {
-        Self::new(&options.scenarios, &options.protocols, &options.without, options.freed_at_once)
+        Self::new(&Wanted {
+            scenarios: &options.scenarios,
+            protocols: &options.protocols,
+            without: &options.without,
+            with: &options.with,
+            freed_at_once: options.freed_at_once,
+        })
     }
 
-    fn new(
-        named: &[String],
-        under: &[String],
-        left_out: &[String],
-        freed_at_once: bool,
-    ) -> Result<Self, CheckError> {
+    fn new(wanted: &Wanted<'_>) -> Result<Self, CheckError> {
+        let &Wanted { scenarios: named, protocols: under, freed_at_once, .. } = wanted;
         let scenarios = scenarios(named)?;
-        let mut protocols = protocols(under)?;
-        // Each once, however often it was named.
-        let mut without_steps: Vec<String> = Vec::new();
-        for step in left_out {
-            if !without_steps.contains(step) {
-                without_steps.push(step.clone());
-            }
-        }
+        let (mut protocols, definitions) = protocols(under)?;
+        let (without_steps, with_steps) = (once(wanted.without), once(wanted.with));
         for step in &without_steps {
-            protocols = without(&protocols, step, !under.is_empty())?;
+            protocols = changed(&protocols, Change::Without, step, !under.is_empty())?;
         }
+        for step in &with_steps {
+            protocols = changed(&protocols, Change::With, step, !under.is_empty())?;
+        }
+        let defined = protocols
+            .iter()
+            .map(|settings| {
+                let is_this =
+                    |line: &&String| line.split_once('=').is_some_and(|(name, _)| name == settings.name);
+                definitions.iter().find(is_this).cloned().unwrap_or_else(|| settings.name.to_owned())
+            })
+            .collect();
         if freed_at_once {
             protocols = protocols.into_iter().map(Settings::freed_at_once).collect();
         }
@@ -77,16 +94,18 @@ impl Selection {
             scenario,
             settings,
             left_out: None,
-            expected: scenario::expected(scenario.id, &settings)
-                .or_else(|| proof(scenario.id, &settings, &without_steps).filter(|_| !freed_at_once)),
+            expected: scenario::expected(scenario.id, &settings).or_else(|| {
+                proof(scenario.id, &settings, &without_steps)
+                    .filter(|_| !freed_at_once && with_steps.is_empty())
+            }),
         };
         let mut cases: Vec<Case> = scenarios
             .iter()
             .flat_map(|&scenario| protocols.iter().map(move |&settings| case(scenario, settings)))
             .collect();
         // By what was selected and not by what was named: a campaign that is merged names what it is of.
-        let all = scenarios.len() == scenario::all().count() && protocols.len() == Settings::ALL.len();
-        if all && left_out.is_empty() && !freed_at_once {
+        let all = scenarios.len() == scenario::all().count() && protocols == Settings::ALL;
+        if all && !freed_at_once {
             // All there is: then each step of ours is put to the proof as well.
             cases.extend(scenario::PROOFS.iter().map(|&(step, id, settings)| Case {
                 scenario: scenario::named(id).expect("a scenario of the table"),
@@ -104,8 +123,29 @@ impl Selection {
                 why,
             });
         }
-        Ok(Self { scenarios, protocols, without: without_steps, cases: cases.into() })
+        let (without, with) = (without_steps, with_steps);
+        Ok(Self { scenarios, protocols, without, with, defined, cases: cases.into() })
     }
+}
+
+/// What is asked for, by names.
+struct Wanted<'n> {
+    scenarios: &'n [String],
+    protocols: &'n [String],
+    without: &'n [String],
+    with: &'n [String],
+    freed_at_once: bool,
+}
+
+/// Each once, however often it was named.
+fn once(steps: &[String]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for step in steps {
+        if !all.contains(step) {
+            all.push(step.clone());
+        }
+    }
+    all
 }
 
 /// What a name that no scenario has was meant to be, as a part of a sentence.
@@ -144,46 +184,88 @@ fn scenarios(names: &[String]) -> Result<Vec<&'static Scenario>, CheckError> {
     Ok(scenario::all().filter(chosen).collect())
 }
 
-fn protocols(names: &[String]) -> Result<Vec<Settings>, CheckError> {
+/// The protocols of these names, and the lines among them that define one.
+fn protocols(names: &[String]) -> Result<(Vec<Settings>, Vec<String>), CheckError> {
     let all = || Settings::ALL.iter().map(|settings| settings.name);
-    for name in names {
-        if !all().any(|known| known.eq_ignore_ascii_case(name)) {
-            let (hint, all) = (did_you_mean(name, all()), all().collect::<Vec<_>>().join(", "));
-            return Err(CheckError::UnknownProtocol { name: name.clone(), hint, all });
+    let (mut known, mut defined, mut lines) = (Vec::new(), Vec::<Settings>::new(), Vec::new());
+    for text in names {
+        if text.contains('=') {
+            let not_one = |why| CheckError::NotAProtocol { text: text.clone(), why };
+            let settings = Settings::define(text).map_err(not_one)?;
+            if defined.iter().any(|other| other.name == settings.name) {
+                return Err(CheckError::DefinedTwice { name: settings.name });
+            }
+            defined.push(settings);
+            lines.push(text.clone());
+            continue;
+        }
+        for name in text.split(',') {
+            if !all().any(|known| known.eq_ignore_ascii_case(name)) {
+                let (hint, all) = (did_you_mean(name, all()), all().collect::<Vec<_>>().join(", "));
+                return Err(CheckError::UnknownProtocol { name: name.to_owned(), hint, all });
+            }
+            known.push(name);
         }
     }
+    // In the order of the matrix, whatever the order they were named in.
     let chosen = |settings: &Settings| {
-        names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(settings.name))
+        names.is_empty() || known.iter().any(|name| name.eq_ignore_ascii_case(settings.name))
     };
-    Ok(Settings::ALL.into_iter().filter(chosen).collect())
+    let mut chosen: Vec<Settings> = Settings::ALL.into_iter().filter(chosen).collect();
+    chosen.extend(defined);
+    Ok((chosen, lines))
 }
 
-/// Leaves a step out of each; those that have no such step drop out, unless they were asked for by name.
-fn without(protocols: &[Settings], step: &str, by_name: bool) -> Result<Vec<Settings>, CheckError> {
+/// How a step is changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Without,
+    With,
+}
+
+impl Change {
+    /// Does it change anything?
+    fn matters(self, settings: &Settings, step: &str) -> bool {
+        match self {
+            Self::Without => settings.has(step),
+            Self::With => settings.lacks(step),
+        }
+    }
+}
+
+/// Changes a step of each; those in which that changes nothing drop out, unless they were asked for by name.
+fn changed(
+    protocols: &[Settings],
+    change: Change,
+    step: &str,
+    by_name: bool,
+) -> Result<Vec<Settings>, CheckError> {
     if !Settings::steps().any(|known| known == step) {
         let (hint, all) =
             (did_you_mean(step, Settings::steps()), Settings::steps().collect::<Vec<_>>().join(", "));
         return Err(CheckError::UnknownStep { name: step.to_owned(), hint, all });
     }
-    let lacking = protocols.iter().find(|settings| !settings.has(step));
-    if let Some(lacking) = lacking
-        && (by_name || protocols.iter().all(|settings| !settings.has(step)))
+    let idle = protocols.iter().find(|settings| !change.matters(settings, step));
+    if let Some(idle) = idle
+        && (by_name || protocols.iter().all(|settings| !change.matters(settings, step)))
     {
-        let having: Vec<_> = Settings::ALL
+        let others: Vec<_> = Settings::ALL
             .iter()
-            .filter(|settings| settings.has(step))
+            .filter(|settings| change.matters(settings, step))
             .map(|settings| settings.name)
             .collect();
-        return Err(CheckError::StepNotThere {
-            protocol: lacking.name,
-            step: step.to_owned(),
-            having: having.join(", "),
+        let (protocol, step, others) = (idle.name, step.to_owned(), others.join(", "));
+        return Err(match change {
+            Change::Without => CheckError::StepNotThere { protocol, step, having: others },
+            Change::With if others.is_empty() => CheckError::StepEverywhere { step },
+            Change::With => CheckError::StepThere { protocol, step, lacking: others },
         });
     }
-    Ok(protocols
-        .iter()
-        .filter_map(|settings| settings.has(step).then(|| settings.without(step)).flatten())
-        .collect())
+    let change_it = |settings: &Settings| match change {
+        Change::Without => settings.without(step),
+        Change::With => settings.with(step),
+    };
+    Ok(protocols.iter().filter(|settings| change.matters(settings, step)).filter_map(change_it).collect())
 }
 
 #[cfg(test)]
@@ -203,21 +285,29 @@ mod tests {
         assert_eq!(names(&["S9", "S1", "S9"]), ["S1", "S9"], "each once, in the order of the table");
     }
 
+    fn wanted<'n>(scenarios: &'n [String], protocols: &'n [String]) -> Wanted<'n> {
+        Wanted { scenarios, protocols, without: &[], with: &[], freed_at_once: false }
+    }
+
     #[test]
     fn all_by_name_is_the_same_as_all() {
-        let all = Selection::new(&[], &[], &[], false).expect("all");
+        let all = Selection::new(&wanted(&[], &[])).expect("all");
         let ids: Vec<String> = all.scenarios.iter().map(|scenario| scenario.id.to_owned()).collect();
         let protocols: Vec<String> = all.protocols.iter().map(|settings| settings.name.to_owned()).collect();
-        let named = Selection::new(&ids, &protocols, &[], false).expect("all");
+        let named = Selection::new(&wanted(&ids, &protocols)).expect("all");
         assert_eq!(named.cases.len(), all.cases.len());
         assert!(named.cases.iter().any(|case| case.left_out.is_some()));
     }
 
     #[test]
     fn a_step_is_left_out_of_those_that_have_it() {
-        let only = without(&Settings::ALL, "revalidate", false).expect("a step");
+        let only = changed(&Settings::ALL, Change::Without, "revalidate", false).expect("a step");
         assert!(only.iter().any(|settings| settings.name == "hugewalk"));
         assert!(only.iter().all(|settings| settings.name != "legacy" && !settings.has("revalidate")));
-        assert!(without(&[Settings::LEGACY], "revalidate", true).is_err());
+        assert!(changed(&[Settings::LEGACY], Change::Without, "revalidate", true).is_err());
+        let added = changed(&Settings::ALL, Change::With, "revalidate", false).expect("a step");
+        assert!(added.iter().all(|settings| settings.has("revalidate") && settings.name != "hugewalk"));
+        assert!(changed(&[Settings::HUGEWALK], Change::With, "revalidate", true).is_err());
+        assert!(changed(&Settings::ALL, Change::With, "flush", false).is_err(), "all have it");
     }
 }

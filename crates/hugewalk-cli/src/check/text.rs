@@ -160,7 +160,8 @@ fn bound(coverage: Coverage) -> String {
 }
 
 fn matrix(document: &Document, out: &mut dyn Write) -> io::Result<()> {
-    let without: String = document.options.without.iter().map(|step| format!(" -{step}")).collect();
+    let less = document.options.without.iter().map(|step| format!(" -{step}"));
+    let without: String = less.chain(document.options.with.iter().map(|step| format!(" +{step}"))).collect();
     let without = without.trim_start();
     let of = |scenario: &str, protocol: &str| {
         let fits = |verdict: &&Verdict| {
@@ -175,11 +176,10 @@ fn matrix(document: &Document, out: &mut dyn Write) -> io::Result<()> {
         std::iter::once(without).chain(rows.iter().copied()).map(ToOwned::to_owned).collect();
     let columns: Vec<Vec<String>> = document
         .options
-        .protocols
-        .iter()
+        .names()
         .map(|protocol| {
             let cells = rows.iter().map(|id| of(id, protocol));
-            std::iter::once(protocol.clone()).chain(cells).collect()
+            std::iter::once(protocol.to_owned()).chain(cells).collect()
         })
         .collect();
     if !rows.is_empty() {

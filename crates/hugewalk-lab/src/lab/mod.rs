@@ -33,6 +33,7 @@
 // From the ground up: a room uses those above it in this list. What has no line here stands on all of them.
 mod property;
 mod settings;
+mod define;
 mod ground;
 pub(crate) mod trace;
 mod judge;
@@ -56,6 +57,7 @@ pub(crate) use self::cpu::Context;
 pub use self::cpu::Cpu;
 #[cfg(test)]
 pub(crate) use self::cpu::{Use, translate};
+pub use self::define::NotAProtocol;
 pub use self::ground::{Flaw, Lab};
 pub(crate) use self::judge::audit::Audit;
 pub use self::locks::{SleepMutex, SleepRwLock, SpinLock, Token};

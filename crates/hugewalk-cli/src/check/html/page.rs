@@ -134,7 +134,7 @@ impl<'d> Page<'d> {
             missing: &document.missing,
             executions: document.executions,
             seconds: document.milliseconds as f64 / 1000.0,
-            protocols: document.options.protocols.iter().map(|name| protocol(name, document)).collect(),
+            protocols: document.options.protocols.iter().map(|line| protocol(line, document)).collect(),
             steps: steps.collect(),
             rows,
             stories,
@@ -151,12 +151,11 @@ fn verdict<'d>(
         *verdict;
     let replay = verdict.race.as_ref().map(|race| {
         let steps = document.options.without.iter().map(String::as_str).chain(left_out);
-        let without: String = steps.map(|step| format!(" --without {step}")).collect();
+        let more = document.options.with.iter().map(|step| format!(" --with {step}"));
+        let changes: String = steps.map(|step| format!(" --without {step}")).chain(more).collect();
+        let line = document.options.line_of(protocol);
         let at_once = if document.options.freed_at_once { " --freed-at-once" } else { "" };
-        format!(
-            "hugewalk check {scenario} --protocol {protocol}{without}{at_once} --replay {}",
-            race.schedule
-        )
+        format!("hugewalk check {scenario} --protocol {line}{changes}{at_once} --replay {}", race.schedule)
     });
     let story = verdict.story.as_ref().map(|story| {
         stories.push(story);
@@ -180,13 +179,21 @@ fn verdict<'d>(
 }
 
 /// A protocol in a sentence.
-fn protocol<'d>(name: &'d str, document: &Document) -> Protocol<'d> {
-    let Some(settings) = Settings::named(name) else {
+fn protocol<'d>(line: &'d str, document: &Document) -> Protocol<'d> {
+    let name = line.split_once('=').map_or(line, |(name, _)| name);
+    let (settings, own) = match Settings::named(line) {
+        Some(settings) => (Some(settings), String::new()),
+        None => (Settings::define(line).ok(), format!("{line}: ")),
+    };
+    let Some(settings) = settings else {
         return Protocol { name, what: String::new() };
     };
-    let mut what = glossary::protocol(&settings) + ".";
+    let mut what = own + &glossary::protocol(&settings) + ".";
     for step in &document.options.without {
         what += &format!(" Without {step}.");
+    }
+    for step in &document.options.with {
+        what += &format!(" With {step}.");
     }
     if document.options.freed_at_once {
         what += " On a machine that frees tables as soon as they are handed to RCU.";
