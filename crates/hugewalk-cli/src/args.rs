@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::check::args::CheckArgs;
+use crate::explain::ExplainArgs;
 use crate::inspect::args::InspectArgs;
 use crate::record::args::RecordArgs;
 use crate::recording::{self, MountBefore, PoolBefore, Recorded};
@@ -76,6 +77,10 @@ pub enum Command {
     /// messages draw them.
     #[command(after_help = CHECKING, after_long_help = CHECKING)]
     Check(CheckArgs),
+    /// Say what a scenario, a property, a protocol or a step of the lab is
+    ///
+    /// What happens in it, under which protocols it has a race, what it is judged by, and which command shows it.
+    Explain(ExplainArgs),
     /// Measure what walks, walkers, faults, fork and unshare cost on this machine
     ///
     /// What is to be compared is measured in turn, sample by sample, and printed as ratios too: a machine whose speed
@@ -192,6 +197,8 @@ Examples:
   hugewalk check                                     all scenarios under all protocols
   hugewalk check S1 --protocol legacy                one race, drawn
   hugewalk check S8 --protocol hugewalk --without revalidate
+  hugewalk check --show S1 --protocol hugewalk       a run of a safe one, drawn
+  hugewalk check S9 --protocol 'mine=rfc-ptl,broadcast=last,+revalidate'
   hugewalk check --pct 1000000 --seed 7              random schedules
   hugewalk check --pct 100000000 --shard 3/16 --checkpoint part-3.json
   hugewalk check merge part-*.json

@@ -4,6 +4,7 @@ pub mod args;
 pub mod bench;
 pub mod check;
 pub mod conform;
+pub mod explain;
 mod gigabyte;
 pub mod inspect;
 pub mod proc;
@@ -37,6 +38,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     let done = match &cli.command {
         Command::Replay(args) => replay(args),
         Command::Check(args) => check(args),
+        Command::Explain(args) => explain(args),
         Command::Bench(args) => bench(args),
         Command::Conform(args) => conform(args),
         Command::Inspect(args) => inspect(args),
@@ -76,6 +78,8 @@ enum Failure {
     #[error(transparent)]
     Recording(#[from] recording::RecordingError),
     #[error(transparent)]
+    Explain(#[from] explain::ExplainError),
+    #[error(transparent)]
     Run(#[from] RunError),
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
@@ -86,6 +90,13 @@ fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
     let code = check::run(args, &mut text)?;
     print(&text)?;
     Ok(code)
+}
+
+fn explain(args: &explain::ExplainArgs) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    explain::run(args, &mut text)?;
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn bench(args: &BenchArgs) -> Result<ExitCode, Failure> {

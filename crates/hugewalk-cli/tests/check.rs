@@ -93,6 +93,105 @@ fn a_verdict_whose_limit_came_first_is_incomplete_and_not_as_expected() {
     assert!(ran.text.contains("1 verdict is incomplete"), "{}", ran.text);
 }
 
+#[test]
+fn a_protocol_of_ones_own_has_a_column_and_a_command_that_asks_for_the_same() {
+    let line = "mine=rfc-ptl,walkers=rcu,broadcast=last,+revalidate";
+    let report = json(&format!("S8 S9 --protocol rfc-ptl --protocol {line}"));
+    let of = |scenario: &str, protocol: &str| -> Value {
+        let all = report["verdicts"].as_array().expect("a list").iter();
+        let mut fits =
+            all.filter(|verdict| verdict["scenario"] == scenario && verdict["protocol"] == protocol);
+        fits.next().expect("a verdict").clone()
+    };
+    assert_eq!(
+        (&of("S8", "rfc-ptl")["verdict"], &of("S8", "mine")["verdict"]),
+        (&"race".into(), &"safe".into())
+    );
+    assert_eq!(
+        (&of("S9", "rfc-ptl")["verdict"], &of("S9", "mine")["verdict"]),
+        (&"race".into(), &"safe".into())
+    );
+    assert_eq!(of("S8", "mine")["as_expected"], Value::Null);
+    assert_eq!(report["options"]["protocols"], serde_json::json!(["rfc-ptl", line]));
+    let command = report["command"].as_str().expect("text").to_owned();
+    let again = json(command.strip_prefix("hugewalk check ").expect("ours"));
+    assert_eq!(again["options"], report["options"]);
+    let head = check(&format!("S8 S9 --protocol rfc-ptl --protocol {line}")).text;
+    let head = head.lines().next().expect("a line");
+    assert_eq!(head.split_whitespace().collect::<Vec<_>>(), ["rfc-ptl", "mine"]);
+    // Steps that are added to whatever lacks them.
+    let added = json("S8 --with revalidate");
+    let names: Vec<&Value> = added["options"]["protocols"].as_array().expect("a list").iter().collect();
+    assert!(names.contains(&&"legacy".into()) && !names.contains(&&"hugewalk".into()), "{names:?}");
+    assert_eq!(added["options"]["with"], serde_json::json!(["revalidate"]));
+}
+
+#[test]
+fn a_run_is_shown_and_drawn_for_a_message_a_page_and_a_picture() {
+    let shown = check("--show S1 --protocol hugewalk");
+    assert_eq!(shown.code, Some(0));
+    assert!(shown.text.contains("nothing goes wrong under this schedule: A"), "{}", shown.text);
+    assert!(shown.text.contains("CPU C (P1: munmap)") && shown.text.contains("call_rcu(T3)"));
+    let schedule = shown.text.trim_end().rsplit(' ').next().expect("a schedule");
+    assert_eq!(check(&format!("S1 --protocol hugewalk --replay {schedule}")).code, Some(0));
+    let diagram = check("S8 --protocol rfc-ptl --diagram");
+    assert_eq!(diagram.code, Some(0));
+    assert!(diagram.text.starts_with("at first: ") && diagram.text.contains("\nI2: "), "{}", diagram.text);
+    assert!(diagram.text.lines().all(|line| line.len() <= 72) && !diagram.text.contains(".rs:"));
+    let table = check("S1 S8 --protocol legacy,hugewalk --format md").text;
+    assert!(table.contains("| **use after free 3** | safe "), "{table}");
+    let run = check("S8 --protocol rfc-ptl --format md").text;
+    assert!(run.starts_with("**S8 under rfc-ptl**: ") && run.matches("```").count() == 2, "{run}");
+    for arguments in
+        ["S1 S8 --protocol legacy,hugewalk", "S8 --protocol rfc-ptl", "--show S1 --protocol hugewalk"]
+    {
+        let picture = check(&format!("{arguments} --format svg")).text;
+        assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"), "{picture}");
+        assert_eq!(picture.matches("<text").count(), picture.matches("</text>").count());
+        let shown: String =
+            picture.split('<').filter_map(|part| part.split_once('>')).map(|(_, text)| text).collect();
+        assert!(!shown.contains('&') || shown.contains("&gt;"), "{shown}");
+    }
+}
+
+#[test]
+fn a_list_may_be_of_what_is_named() {
+    let list = json("--list s9 revalidate rfc");
+    let ids: Vec<&str> =
+        list["scenarios"].as_array().expect("a list").iter().filter_map(|line| line["id"].as_str()).collect();
+    assert!(
+        ids.contains(&"S9") && ids.contains(&"S9/gup-fast") && ids.iter().all(|id| id.starts_with("S9")),
+        "{ids:?}"
+    );
+    let count = |field: &str| list[field].as_array().expect("a list").len();
+    assert_eq!((count("protocols"), count("steps")), (1, 1));
+}
+
+#[test]
+fn explain_says_what_a_name_is_or_that_there_is_none() {
+    let explain = |name: &str| {
+        let output = Command::cargo_bin("hugewalk")
+            .expect("the command")
+            .args(["explain", name])
+            .output()
+            .expect("it ran");
+        let text = String::from_utf8(output.stdout).expect("text");
+        (text, String::from_utf8(output.stderr).expect("text"), output.status.code())
+    };
+    let (text, _, code) = explain("S10");
+    assert_eq!(code, Some(0));
+    assert!(
+        text.contains("ipi-targeted") && text.contains("\n  hugewalk check S10 --protocol legacy\n"),
+        "{text}"
+    );
+    let (text, error, code) = explain("revalidat");
+    assert_eq!((&*text, code, error.lines().count()), ("", Some(2), 1));
+    assert!(
+        error.starts_with("hugewalk: nothing is called `revalidat`, did you mean revalidate?"),
+        "{error}"
+    );
+}
+
 /// Chance may miss a race. That says nothing, and nothing is said.
 #[test]
 fn a_race_that_chance_does_not_meet_is_not_met_and_not_safe() {
@@ -290,7 +389,25 @@ fn every_wish_that_cannot_be_fulfilled_gets_one_line_and_exit_code_2() {
             "the argument '--replay <SCHEDULE>' cannot be used with '--jobs <N>'",
         ),
         ("S1 --protocol rfc --replay=", "--replay: the schedule is empty; give one as a report prints it"),
-        ("--list S1", "the argument '--list' cannot be used with '[SCENARIO]...'"),
+        ("--list S99", "no scenario is called `S99`, did you mean "),
+        ("--list --show", "the argument '--list' cannot be used with '--show'"),
+        ("--show S1", "--show wants one scenario and one --protocol, as in: hugewalk check --show S1"),
+        ("--show S1 --protocol rfc --jobs 2", "the argument '--show' cannot be used with '--jobs <N>'"),
+        ("S1 --protocol hugewalk --diagram", "--diagram wants one race, or a run by --show or --replay"),
+        ("S1 --protocol rfc --diagram --format md", "--diagram is text of 72 columns; leave --format out"),
+        ("S1 --protocol rfc --format html", "invalid value 'html' for '--format <FORMAT>'"),
+        ("S8 --protocol hugewalk --with flush", "every protocol has step `flush`; --without leaves it out"),
+        (
+            "S8 --protocol hugewalk --with revalidate",
+            "hugewalk has step `revalidate` already; add it to one that lacks it: legacy, ",
+        ),
+        ("S8 --with revalidat", "no step is called `revalidat`, did you mean revalidate?"),
+        ("S8 --protocol mine=rcf", "--protocol mine=rcf: it begins with `rcf`, which is no protocol"),
+        ("S8 --protocol m=rfc,walkers=x", "--protocol m=rfc,walkers=x: walkers=x: there are mmap, rcu, vma"),
+        (
+            "S8 --protocol m=rfc --protocol m=rfc-ptl",
+            "--protocol m=...: is defined twice; give each its own name",
+        ),
         ("--preemptions -1", "invalid value '-1' for '--preemptions <N>': -1 is not in 0..=1000"),
         ("--jobs none", "invalid value 'none' for '--jobs <N>'"),
         ("merge", "the following required arguments were not provided: <FILE>..."),

@@ -35,7 +35,7 @@ mod tests;
 // SAFETY: the scenarios keep to themselves; programs of tests that do not are not set back.
 static ALLOCATOR: Allocator = unsafe { Allocator::new() };
 
-pub use self::check::{Verdict, check, replay, sample};
+pub use self::check::{Verdict, check, replay, sample, show};
 pub use self::explore::Allocator;
 pub use self::fault::Fault;
 pub use hugewalk_explore::explorer as explore;

@@ -5,7 +5,7 @@ use hugewalk_lab::lab::Settings;
 use hugewalk_lab::scenario::{self, Expected};
 use hugewalk_lab::story::{Source, State, StepKind, Story};
 use hugewalk_lab::text::{Drawing, draw};
-use hugewalk_lab::{check, replay};
+use hugewalk_lab::{check, replay, show};
 
 fn story(id: &str, settings: Settings) -> Story {
     let scenario = scenario::named(id).expect("a scenario");
@@ -52,6 +52,45 @@ fn every_race_fits_the_width_and_says_what_went_wrong() {
             }
             if !all {
                 assert!(text.lines().count() < 200, "{name}: nobody reads {} lines", text.lines().count());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_diagram_fits_a_commit_message_and_names_what_the_kernel_has() {
+    for (name, story) in races() {
+        let text = draw(&story, &Drawing::DIAGRAM);
+        let report = story.report.as_ref().expect("a race");
+        assert!(text.lines().all(|line| line.len() <= 72 && line == line.trim_end()), "{name}: {text}");
+        assert!(text.is_ascii() && !text.contains(".rs") && !text.contains("generation: "), "{name}: {text}");
+        let said: String = text.split_whitespace().collect();
+        let what: String = report.what.split_whitespace().collect();
+        assert!(said.ends_with(&what), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_run_of_a_safe_scenario_stops_the_walker_in_the_middle() {
+    let named = |id| scenario::named(id).expect("a scenario");
+    let (schedule, story) = show(named("S1"), Settings::HUGEWALK);
+    assert!(story.report.is_none());
+    let text = draw(&story, &Drawing::default());
+    // B and C do all of theirs after A has read the parent entry, and before it reads the entry below.
+    let of = |wanted: &str| text.find(wanted).unwrap_or_else(|| panic!("{wanted}: {text}"));
+    let (read, cleared) = (of("pudp_get(P2.pud[4]) -> T3"), of("pud_clear(P2.pud[4])"));
+    assert!(
+        read < cleared && cleared < of("call_rcu(T3)") && of("call_rcu(T3)") < of("rcu_read_unlock()"),
+        "{text}"
+    );
+    assert!(schedule.switches() >= 3, "{schedule}");
+    // The same turns give the same run.
+    let again = replay(named("S1"), Settings::HUGEWALK, &schedule).expect("it fits");
+    assert_eq!(draw(&again, &Drawing::default()), text);
+    for scenario in scenario::all().take(40) {
+        for settings in [Settings::VMA_LOCK, Settings::HUGEWALK] {
+            if scenario::expected(scenario.id, &settings) == Some(Expected::Safe) {
+                assert!(show(scenario, settings).1.report.is_none(), "{}", scenario.id);
             }
         }
     }

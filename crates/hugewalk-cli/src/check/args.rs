@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::args::Format;
 
@@ -20,7 +20,8 @@ const OTHER_THAN_REPLAY: [&str; 10] = [
     "jobs",
 ];
 /// What has nothing to do with names, besides.
-const OTHER_THAN_LIST: [&str; 6] = ["protocol", "without", "with", "freed_at_once", "replay", "html"];
+const OTHER_THAN_LIST: [&str; 8] =
+    ["protocol", "without", "with", "freed_at_once", "replay", "html", "show", "diagram"];
 
 /// `--executions` where nothing is said.
 pub(super) const EXECUTIONS: u64 = 5_000_000;
@@ -54,13 +55,21 @@ pub struct CheckArgs {
     #[arg(long)]
     pub freed_at_once: bool,
 
-    /// List scenarios, protocols and steps
+    /// List scenarios, protocols and steps, or what is named: --list S9
     #[arg(long, conflicts_with_all = OTHER_THAN_LIST, conflicts_with_all = OTHER_THAN_REPLAY)]
     pub list: bool,
 
     /// Run one schedule, as a report prints it, and print every step; the exit code is 0 whatever happens
     #[arg(long, value_name = "SCHEDULE", conflicts_with_all = OTHER_THAN_REPLAY)]
     pub replay: Option<String>,
+
+    /// Draw one run in which the first processor is held up in the middle, whether it is safe or not
+    #[arg(long, conflicts_with = "replay", conflicts_with_all = OTHER_THAN_REPLAY)]
+    pub show: bool,
+
+    /// Draw a run for a commit message: 72 columns, names of the kernel only
+    #[arg(long)]
+    pub diagram: bool,
 
     /// How hard to look.
     #[command(flatten)]
@@ -84,7 +93,21 @@ pub struct CheckArgs {
 
     /// How to print the report
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: CheckFormat,
+}
+
+/// How a report of a check is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs; the schema is named in the field `schema`
+    Json,
+    /// Markdown: the table, or one run in a block of code
+    Md,
+    /// A picture of the table, or of one run
+    Svg,
 }
 
 /// How hard to look.
@@ -160,5 +183,5 @@ pub struct MergeArgs {
 
     /// How to print the report
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: CheckFormat,
 }

@@ -94,6 +94,19 @@ pub enum CheckError {
         "--replay wants one scenario and one --protocol, as in: hugewalk check S8 --protocol rfc-ptl --replay A4B1"
     )]
     ReplayOfMany,
+    /// One run is drawn of one case.
+    #[error(
+        "--show wants one scenario and one --protocol, as in: hugewalk check --show S1 --protocol hugewalk"
+    )]
+    ShowOfMany,
+    /// There is no run to draw.
+    #[error(
+        "--diagram wants one race, or a run by --show or --replay, as in: hugewalk check S1 --protocol legacy --diagram"
+    )]
+    NoDiagram,
+    /// A diagram is text.
+    #[error("--diagram is text of 72 columns; leave --format out")]
+    DiagramFormat,
     /// The text of a schedule is none.
     #[error("--replay {text}: {error}")]
     NotASchedule {
@@ -229,7 +242,7 @@ fn kept(file: Option<&Path>) -> String {
 }
 
 /// The nearest of the names to what was meant, as a part of a sentence; empty if none is near.
-pub(super) fn did_you_mean<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {
+pub(crate) fn did_you_mean<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {
     let nearness = |other: &str| strsim::jaro_winkler(&name.to_lowercase(), &other.to_lowercase());
     let nearest = names.map(|other| (nearness(other), other)).max_by(|one, other| one.0.total_cmp(&other.0));
     nearest

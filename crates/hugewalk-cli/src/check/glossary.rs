@@ -2,8 +2,38 @@
 
 use hugewalk_lab::lab::{Broadcast, Settings, Walkers};
 
+/// The properties that runs are judged by, each with its sentence: as docs/lab.md has them.
+pub(crate) const PROPERTIES: [(&str, &str); 14] = [
+    ("I1", "no access to a table, or its lock, after its death; nor to the lock in a VMA"),
+    ("I2", "what a walker writes goes to a table that its own parent entry points to at that moment"),
+    (
+        "I3",
+        "an entry that a walker is told of was its own when it was read; for protocols that cannot promise that: it is a page that its mapping has a right to",
+    ),
+    ("I4", "the count of users is right whenever `i_mmap` is free"),
+    ("I5", "a process shares a table only if it has a mapping that may"),
+    ("I6", "after unsharing no TLB and no paging-structure cache reaches the table"),
+    ("I7", "locks have an order, and nobody waits for what it holds"),
+    ("I8", "no deadlock, no livelock; and nobody who has waited for a lock makes way for others without end"),
+    ("I9", "nothing is left at the end: tables, pages, reservations"),
+    ("I10", "no sleep in an atomic section"),
+    (
+        "I11",
+        "no processor uses a translation to a page that was given back or replaced, nor one that allows more than the entry, once the call that changed the entry is over or the page has a new owner",
+    ),
+    ("I12", "nobody can come to a page, by an entry or from the file's side, before it is filled"),
+    (
+        "I13",
+        "what a processor has stored is there whenever its address space loads, and at the end; whenever the lock of a table is released, a page that was stored to through an entry which is still there is dirty in it",
+    ),
+    (
+        "I14",
+        "nobody takes a reference to a page that nobody holds; a page is given back without references and mappings, and once; at the end its references are its mappings and that of the page cache",
+    ),
+];
+
 /// A protocol.
-pub(super) fn protocol(settings: &Settings) -> String {
+pub(crate) fn protocol(settings: &Settings) -> String {
     let from = match settings.name {
         "legacy" => "Linux up to 6.0: ",
         "rfc" => "The RFC of October 2022 as posted: ",
@@ -47,7 +77,7 @@ pub(super) fn protocol(settings: &Settings) -> String {
 }
 
 /// A step of a protocol; empty if there is none of this name.
-pub(super) fn step(name: &str) -> &'static str {
+pub(crate) fn step(name: &str) -> &'static str {
     match name {
         "rcu-free" => "a table is freed after a grace period (P1)",
         "revalidate" => {

@@ -4,18 +4,20 @@
 pub mod args;
 mod campaign;
 pub mod error;
-mod glossary;
+pub(crate) mod glossary;
 pub mod html;
 pub mod interrupt;
 mod keeper;
+mod markdown;
 pub mod outcome;
 mod plan;
 mod select;
 mod status;
+mod svg;
 mod text;
 mod work;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,13 +25,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hugewalk_lab::explore::Schedule;
-use hugewalk_lab::replay;
 use hugewalk_lab::story::Story;
+use hugewalk_lab::text::{Drawing, draw};
+use hugewalk_lab::{replay, show};
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 pub use self::error::CheckError;
 
-use self::args::{CheckAction, CheckArgs, MergeArgs, StatusArgs};
+use self::args::{CheckAction, CheckArgs, CheckFormat, MergeArgs, StatusArgs};
 use self::campaign::{Campaign, Merged, Missing};
 use self::keeper::Keeper;
 use self::outcome::{Document, Effort, Kind, Names, Options, Outcome, Race, SCHEMA, ScenarioLine, Verdict};
@@ -56,17 +59,20 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
         None => {}
     }
     if args.list {
-        let names = Names::all();
+        let names = Names::named(&args.scenarios)?;
         match args.format {
-            Format::Json => json(&names, out)?,
-            Format::Text => text::list(&names, out)?,
+            CheckFormat::Json => json(&names, out)?,
+            _ => text::list(&names, out)?,
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if args.diagram && args.format != CheckFormat::Text {
+        return Err(CheckError::DiagramFormat);
+    }
     work::say_if_there_are_no_line_tables();
     let selection = select(args)?;
-    if let Some(schedule) = &args.replay {
-        return one_schedule(&selection, schedule, args, out);
+    if args.show || args.replay.is_some() {
+        return one_schedule(&selection, args, out);
     }
     // Better now than after minutes of work.
     args.html.as_deref().map_or(Ok(()), page_can_be_written)?;
@@ -87,7 +93,7 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
     let mine: Vec<usize> = shard.of_units(units.len()).collect();
     let mut campaign = Campaign::new(options, shard, mine.len());
     let mut keeper = Keeper::open(args.checkpoint.as_deref(), &mut campaign, units.len(), jobs)?;
-    if mine.is_empty() && matches!(args.format, Format::Text) && args.html.is_none() {
+    if mine.is_empty() && args.format == CheckFormat::Text && args.html.is_none() {
         text::nothing_to_do(shard, units.len(), campaign.options.effort.is_by_chance(), out)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -95,6 +101,11 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
     explore(&selection.cases, &units, &mine, jobs, args.fail_fast, &mut campaign, &mut keeper)?;
     campaign.spent = keeper.spent();
     let document = document(&selection, &units, &campaign, 1, Vec::new());
+    if args.diagram {
+        let Some((_, story)) = document.only_story() else { return Err(CheckError::NoDiagram) };
+        out.write_all(draw(story, &Drawing::DIAGRAM).as_bytes())?;
+        return Ok(exit_code(&document));
+    }
     report(&document, shard, args.format, args.html.as_deref(), out)
 }
 
@@ -269,7 +280,7 @@ fn told(case: &Case, schedule: &str) -> Option<Story> {
 fn report(
     document: &Document,
     shard: Shard,
-    format: Format,
+    format: CheckFormat,
     page: Option<&Path>,
     out: &mut dyn Write,
 ) -> Result<ExitCode, CheckError> {
@@ -278,14 +289,20 @@ fn report(
         html::page(document).and_then(|text| html::file::write(file, &text)).map_err(unwritable)?;
     }
     match format {
-        Format::Json => json(document, out)?,
-        Format::Text => text::report(document, shard, out)?,
+        CheckFormat::Json => json(document, out)?,
+        CheckFormat::Text => text::report(document, shard, io::stdout().is_terminal(), out)?,
+        CheckFormat::Md => markdown::report(document, out)?,
+        CheckFormat::Svg => svg::report(document, out)?,
     }
-    Ok(match (document.unexpected, document.missing.is_empty()) {
+    Ok(exit_code(document))
+}
+
+fn exit_code(document: &Document) -> ExitCode {
+    match (document.unexpected, document.missing.is_empty()) {
         (0, true) => ExitCode::SUCCESS,
         (0, false) => ExitCode::from(UNFINISHED),
         (1.., _) => ExitCode::from(1),
-    })
+    }
 }
 
 fn json(value: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
@@ -318,19 +335,42 @@ fn progress(args: &StatusArgs, out: &mut dyn Write) -> Result<ExitCode, CheckErr
     Ok(if merged.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(UNFINISHED) })
 }
 
-/// `hugewalk check SCENARIO --protocol NAME --replay SCHEDULE`
+/// `hugewalk check SCENARIO --protocol NAME --replay SCHEDULE`, or `--show`
 fn one_schedule(
     selection: &Selection,
-    schedule: &str,
     args: &CheckArgs,
     out: &mut dyn Write,
 ) -> Result<ExitCode, CheckError> {
     // A mistake is most often one of a single protocol, which need not be named.
     let applies: Vec<&Case> = selection.cases.iter().filter(|case| case.does_not_apply().is_none()).collect();
     let [case] = applies[..] else {
-        return Err(CheckError::ReplayOfMany);
+        return Err(if args.show { CheckError::ShowOfMany } else { CheckError::ReplayOfMany });
     };
     args.html.as_deref().map_or(Ok(()), page_can_be_written)?;
+    let (parsed, story) = match &args.replay {
+        Some(schedule) => replayed_by(case, schedule)?,
+        None => show(case.scenario, case.settings),
+    };
+    let (scenario, protocol) = (case.scenario, case.settings.name);
+    match args.format {
+        CheckFormat::Json => json(&story, out)?,
+        CheckFormat::Md => markdown::run(scenario.id, protocol, scenario.what, &story, out)?,
+        CheckFormat::Svg => svg::run(scenario.id, protocol, &story, out)?,
+        CheckFormat::Text if args.diagram => out.write_all(draw(&story, &Drawing::DIAGRAM).as_bytes())?,
+        CheckFormat::Text => {
+            text::schedule(scenario, protocol, &story, args.show.then_some(&parsed), out)?;
+        }
+    }
+    if let Some(file) = &args.html {
+        let unwritable = |error| CheckError::Unwritable { file: file.clone(), error };
+        let document = replayed(selection, case, args.freed_at_once, &parsed, story);
+        html::page(&document).and_then(|text| html::file::write(file, &text)).map_err(unwritable)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What happens under this schedule.
+fn replayed_by(case: &Case, schedule: &str) -> Result<(Schedule, Story), CheckError> {
     if schedule.is_empty() {
         return Err(CheckError::EmptySchedule);
     }
@@ -342,16 +382,7 @@ fn one_schedule(
         protocol: case.settings.name,
         error,
     })?;
-    match args.format {
-        Format::Json => json(&story, out)?,
-        Format::Text => text::schedule(case.scenario, case.settings.name, &story, out)?,
-    }
-    if let Some(file) = &args.html {
-        let unwritable = |error| CheckError::Unwritable { file: file.clone(), error };
-        let document = replayed(selection, case, args.freed_at_once, &parsed, story);
-        html::page(&document).and_then(|text| html::file::write(file, &text)).map_err(unwritable)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok((parsed, story))
 }
 
 /// What the page shows of a single run.

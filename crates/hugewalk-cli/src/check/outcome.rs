@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::args::EXECUTIONS;
 use super::campaign::Missing;
+use super::error::CheckError;
 use super::glossary;
+use super::select::meant;
 
 /// The name of the schema of [`Document`].
 pub const SCHEMA: &str = "hugewalk-check/2";
@@ -54,6 +56,17 @@ pub struct Document {
     /// The parts that are not done, or not there; absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
+}
+
+impl Document {
+    /// The run of its verdict, if there is one verdict and it has a run.
+    pub(super) fn only_story(&self) -> Option<(&Verdict, &Story)> {
+        let mut found = self.verdicts.iter().filter(|verdict| verdict.verdict != Kind::DoesNotApply);
+        match (found.next(), found.next()) {
+            (Some(only), None) => only.story.as_ref().map(|story| (only, story)),
+            _ => None,
+        }
+    }
 }
 
 /// What was asked for. Two checks with equal options explore the same.
@@ -227,8 +240,33 @@ pub struct NameLine {
 }
 
 impl Names {
+    /// What is named: scenarios, of a line all; protocols; steps. All there are, if nothing is.
+    pub(super) fn named(names: &[String]) -> Result<Self, CheckError> {
+        let mut all = Self::all();
+        let is = |name: &str, other: &str| name.eq_ignore_ascii_case(other);
+        let of_line = |name: &str, id: &str| {
+            is(name, id)
+                || scenario::named(id)
+                    .is_some_and(|scenario| is(name.trim_end_matches("/*"), scenario.line()))
+        };
+        for name in names {
+            let known = all.scenarios.iter().any(|line| of_line(name, line.id))
+                || all.protocols.iter().chain(&all.steps).any(|line| is(name, line.name));
+            if !known {
+                return Err(CheckError::UnknownScenario { name: name.clone(), hint: meant(name) });
+            }
+        }
+        if !names.is_empty() {
+            all.scenarios.retain(|line| names.iter().any(|name| of_line(name, line.id)));
+            for lines in [&mut all.protocols, &mut all.steps] {
+                lines.retain(|line| names.iter().any(|name| is(name, line.name)));
+            }
+        }
+        Ok(all)
+    }
+
     /// All there are.
-    pub(super) fn all() -> Self {
+    fn all() -> Self {
         let protocol = |settings: Settings| NameLine {
             name: settings.name,
             what: glossary::protocol(&settings),

@@ -149,7 +149,7 @@ fn once(steps: &[String]) -> Vec<String> {
 }
 
 /// What a name that no scenario has was meant to be, as a part of a sentence.
-fn meant(name: &str) -> String {
+pub(super) fn meant(name: &str) -> String {
     let line = name.trim_end_matches(['*', '/']);
     let is_line = |scenario: &Scenario| scenario.line().eq_ignore_ascii_case(line);
     match scenario::all().find(|scenario| is_line(scenario)) {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
+use hugewalk_lab::explore::Schedule;
 use hugewalk_lab::scenario::Scenario;
 use hugewalk_lab::story::Story;
 use hugewalk_lab::text::{Drawing, draw, paragraph};
@@ -17,16 +18,23 @@ use crate::width::{self, columns};
 const HEADING: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default();
+const FAINT: Style = Style::new().dimmed();
 const UNSURE: Style = AnsiColor::Yellow.on_default();
 
 /// Prints a report: a race as a drawing if that is all there is, else the matrix of verdicts.
-pub(super) fn report(document: &Document, shard: Shard, out: &mut dyn Write) -> io::Result<()> {
+/// With `sentences`, the matrix says what happens in each scenario.
+pub(super) fn report(
+    document: &Document,
+    shard: Shard,
+    sentences: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let found: Vec<_> =
         document.verdicts.iter().filter(|verdict| verdict.verdict != Kind::DoesNotApply).collect();
     match (&found[..], &document.verdicts[..]) {
         ([only], _) => one(document, only, out)?,
         ([], [only]) => one(document, only, out)?,
-        _ => matrix(document, out)?,
+        _ => matrix(document, sentences, out)?,
     }
     unexpected(document, out)?;
     for part in &document.missing {
@@ -59,13 +67,17 @@ pub(super) fn nothing_to_do(
 pub(super) fn list(names: &Names, out: &mut dyn Write) -> io::Result<()> {
     let sections = [("Scenarios", 0), ("Protocols", 1), ("Steps that can be left out", 2)];
     let width = columns();
+    let mut gap = "";
     for (title, number) in sections {
         let lines: Vec<(&str, &str)> = match number {
             0 => names.scenarios.iter().map(|line| (line.id, line.what)).collect(),
             1 => names.protocols.iter().map(|line| (line.name, &*line.what)).collect(),
             _ => names.steps.iter().map(|line| (line.name, &*line.what)).collect(),
         };
-        let gap = if number == 0 { "" } else { "\n" };
+        if lines.is_empty() {
+            continue;
+        }
+        let gap = std::mem::replace(&mut gap, "\n");
         writeln!(out, "{gap}{HEADING}{title}{HEADING:#}")?;
         let indent = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
         for (name, what) in lines {
@@ -102,7 +114,9 @@ fn one(document: &Document, verdict: &Verdict, out: &mut dyn Write) -> io::Resul
     }
     match (&verdict.race, &verdict.story, &verdict.explored) {
         (Some(_), Some(story), _) => {
-            out.write_all(draw(story, &Drawing { width: columns(), all: false, colour: true }).as_bytes())?;
+            out.write_all(
+                draw(story, &Drawing { width: columns(), colour: true, ..Drawing::default() }).as_bytes(),
+            )?;
         }
         (Some(race), None, _) => {
             writeln!(out, "{BAD}{}{BAD:#}: {} [{}]", race.kind, race.text, race.schedule)?;
@@ -129,19 +143,24 @@ fn one(document: &Document, verdict: &Verdict, out: &mut dyn Write) -> io::Resul
     Ok(())
 }
 
-/// Prints a run under one schedule, with every step.
+/// Prints a run under one schedule, with every step; of one that was chosen to be `shown`, the steps that matter.
 pub(super) fn schedule(
     scenario: &Scenario,
     protocol: &str,
     story: &Story,
+    shown: Option<&Schedule>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     title(scenario.id, protocol, scenario.what, out)?;
-    out.write_all(draw(story, &Drawing { width: columns(), all: true, colour: true }).as_bytes())?;
-    if story.report.is_none() {
-        writeln!(out, "\nnothing goes wrong under this schedule")?;
+    out.write_all(
+        draw(story, &Drawing { width: columns(), all: shown.is_none(), colour: true, ..Drawing::default() })
+            .as_bytes(),
+    )?;
+    match (shown, &story.report) {
+        (_, Some(_)) => Ok(()),
+        (None, None) => writeln!(out, "\nnothing goes wrong under this schedule"),
+        (Some(schedule), None) => writeln!(out, "\nnothing goes wrong under this schedule: {schedule}"),
     }
-    Ok(())
 }
 
 fn title(scenario: &str, protocol: &str, what: &str, out: &mut dyn Write) -> io::Result<()> {
@@ -159,7 +178,7 @@ fn bound(coverage: Coverage) -> String {
     }
 }
 
-fn matrix(document: &Document, out: &mut dyn Write) -> io::Result<()> {
+fn matrix(document: &Document, sentences: bool, out: &mut dyn Write) -> io::Result<()> {
     let less = document.options.without.iter().map(|step| format!(" -{step}"));
     let without: String = less.chain(document.options.with.iter().map(|step| format!(" +{step}"))).collect();
     let without = without.trim_start();
@@ -167,23 +186,30 @@ fn matrix(document: &Document, out: &mut dyn Write) -> io::Result<()> {
         let fits = |verdict: &&Verdict| {
             verdict.scenario == scenario && verdict.protocol == protocol && verdict.left_out.is_none()
         };
-        document.verdicts.iter().find(fits).map_or_else(String::new, cell)
+        document
+            .verdicts
+            .iter()
+            .find(fits)
+            .map_or_else(Default::default, |verdict| (cell(verdict), style(verdict)))
     };
     // Columns with their heads on top; the first one names the scenarios.
     let ids = document.scenarios.iter().map(|scenario| scenario.id);
     let rows: Vec<&str> = ids.filter(|id| !id.contains(':')).collect();
     let first: Vec<String> =
         std::iter::once(without).chain(rows.iter().copied()).map(ToOwned::to_owned).collect();
-    let columns: Vec<Vec<String>> = document
+    let columns: Vec<Vec<(String, Style)>> = document
         .options
         .names()
         .map(|protocol| {
             let cells = rows.iter().map(|id| of(id, protocol));
-            std::iter::once(protocol.to_owned()).chain(cells).collect()
+            std::iter::once((protocol.to_owned(), Style::new())).chain(cells).collect()
         })
         .collect();
     if !rows.is_empty() {
-        tables(&first, &columns, out)?;
+        let what =
+            |id: &&str| document.scenarios.iter().find(|line| line.id == *id).map_or("", |line| line.what);
+        let what: Vec<&str> = rows.iter().filter(|_| sentences).map(what).collect();
+        tables(&first, &columns, &what, out)?;
         writeln!(out)?;
     }
     let is_bounded = |verdict: &Verdict| {
@@ -218,12 +244,19 @@ fn matrix(document: &Document, out: &mut dyn Write) -> io::Result<()> {
     steps(document, out)
 }
 
-/// The columns side by side, each table as wide as there is room.
-fn tables(first: &[String], columns: &[Vec<String>], out: &mut dyn Write) -> io::Result<()> {
-    let width = |column: &[String]| column.iter().map(String::len).max().unwrap_or(0) + 2;
+/// The columns side by side, each table as wide as there is room. The first of them says below each line what happens.
+fn tables(
+    first: &[String],
+    columns: &[Vec<(String, Style)>],
+    what: &[&str],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let width = |column: &[(String, Style)]| column.iter().map(|(cell, _)| cell.len()).max().unwrap_or(0) + 2;
+    let names = first.iter().map(String::len).max().unwrap_or(0) + 2;
     let mut rest = columns;
+    let mut what = what;
     while !rest.is_empty() {
-        let mut room = width::columns().saturating_sub(width(first));
+        let mut room = width::columns().saturating_sub(names);
         let fits = rest.iter().take_while(|column| {
             let fits = width(column) <= room + 2;
             room = room.saturating_sub(width(column));
@@ -231,11 +264,25 @@ fn tables(first: &[String], columns: &[Vec<String>], out: &mut dyn Write) -> io:
         });
         let (now, later) = rest.split_at(fits.count().max(1));
         for number in 0..first.len() {
-            let cells = std::iter::once((&first[number], width(first)))
-                .chain(now.iter().map(|column| (&column[number], width(column))));
-            let line: String = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
-            writeln!(out, "{}", line.trim_end())?;
+            write!(out, "{}", first[number])?;
+            // Blanks are written before the next cell: none at the end of a line.
+            let mut gap = names - first[number].len();
+            for column in now {
+                let (cell, style) = &column[number];
+                if !cell.is_empty() {
+                    write!(out, "{:gap$}{style}{cell}{style:#}", "")?;
+                    gap = 0;
+                }
+                gap += width(column) - cell.len();
+            }
+            writeln!(out)?;
+            if let Some(what) = number.checked_sub(1).and_then(|row| what.get(row)) {
+                for line in paragraph(what, width::columns() - 2).lines() {
+                    writeln!(out, "  {FAINT}{line}{FAINT:#}")?;
+                }
+            }
         }
+        what = &[];
         rest = later;
         if !rest.is_empty() {
             writeln!(out)?;
@@ -280,7 +327,18 @@ fn steps(document: &Document, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn cell(verdict: &Verdict) -> String {
+/// A verdict in colour. It says the same without.
+fn style(verdict: &Verdict) -> Style {
+    match verdict.verdict {
+        Kind::Race => BAD,
+        Kind::Safe => GOOD,
+        Kind::Incomplete | Kind::NotMet => UNSURE,
+        Kind::DoesNotApply => FAINT,
+    }
+}
+
+/// A verdict in a word or two, and a number.
+pub(super) fn cell(verdict: &Verdict) -> String {
     let mark = if verdict.as_expected == Some(false) { "!" } else { "" };
     match (&verdict.race, &verdict.explored) {
         (Some(race), _) => {

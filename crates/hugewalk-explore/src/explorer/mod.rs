@@ -250,7 +250,8 @@ impl<'p> Explorer<'p> {
         }
         let threads = self.vm.threads.iter().map(|thread| thread.name.clone()).collect();
         let notes = std::mem::take(&mut self.vm.notes);
-        Ok(Replayed { counterexample: self.counterexample(), threads, notes })
+        let taken = self.vm.schedule.clone();
+        Ok(Replayed { counterexample: self.counterexample(), threads, notes, schedule: taken })
     }
 
     /// One run; true if it learned something.

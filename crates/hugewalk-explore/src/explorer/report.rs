@@ -88,6 +88,8 @@ pub struct Replayed {
     pub threads: Vec<String>,
     /// What they did.
     pub notes: Vec<Note>,
+    /// The turns they took, up to where it went wrong or ended.
+    pub schedule: Schedule,
 }
 
 /// A schedule that does not belong to this program.

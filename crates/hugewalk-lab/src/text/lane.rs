@@ -104,7 +104,7 @@ fn calls<'s>(stack: &'s [Source], step: &str, is_lock: bool) -> Vec<&'s str> {
 
 /// A step, and at the right where our source has it.
 fn line(text: &str, source: Option<&Source>, wrong: bool, drawing: &Drawing, out: &mut String) {
-    let place = source.map(|source| {
+    let place = source.filter(|_| !drawing.plain).map(|source| {
         let file = source.file.rsplit("/src/").next().unwrap_or(&source.file);
         format!("{file}:{}", source.line)
     });

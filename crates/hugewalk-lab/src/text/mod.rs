@@ -19,11 +19,18 @@ pub struct Drawing {
     pub all: bool,
     /// With escape sequences for bold and faint letters. Nothing is told by them alone.
     pub colour: bool,
+    /// For a commit message: names of the kernel alone, without the lines of our source, and a sentence for a report.
+    pub plain: bool,
+}
+
+impl Drawing {
+    /// As a commit message has it.
+    pub const DIAGRAM: Self = Self { width: 72, all: false, colour: false, plain: true };
 }
 
 impl Default for Drawing {
     fn default() -> Self {
-        Self { width: 100, all: false, colour: false }
+        Self { width: 100, all: false, colour: false, plain: false }
     }
 }
 
@@ -48,7 +55,10 @@ impl Drawing {
         match cpus {
             0 | 1 => 0,
             // The last one needs room for its steps, and for where they are in the source.
-            more => (self.width.saturating_sub(54) / (more - 1)).clamp(4, 40),
+            more => {
+                let last = if self.plain { 44 } else { 54 };
+                (self.width.saturating_sub(last) / (more - 1)).clamp(4, 40)
+            }
         }
     }
 }
@@ -60,19 +70,24 @@ pub fn draw(story: &Story, drawing: &Drawing) -> String {
     if let Some(start) = story.states.first() {
         let _ = writeln!(out, "{}\n", drawing.styled(Style::Faint, &state::at_first(start, drawing.width)));
     }
-    let shown: Vec<&Step> = story.steps.iter().filter(|step| drawing.all || is_shown(story, step)).collect();
+    let is_ours = |step: &Step| drawing.plain && step.object.ends_with(".generation");
+    let shown = story.steps.iter().filter(|step| drawing.all || is_shown(story, step) && !is_ours(step));
+    let shown: Vec<&Step> = shown.collect();
     let shown = if drawing.all { shown } else { without_repetitions(story, &shown) };
     out += &lane::lanes(story, &fold(story, &shown), drawing);
     let accesses = |steps: &[&Step]| steps.iter().map(|step| step.count).sum::<u32>();
     let left_out = accesses(&story.steps.iter().collect::<Vec<_>>()) - accesses(&shown);
-    if left_out > 0 {
+    if left_out > 0 && !drawing.plain {
         let text = match left_out {
             1 => "(1 step on uncontended data hidden; --replay shows it)".to_owned(),
             _ => format!("({left_out} steps on uncontended data hidden; --replay shows them)"),
         };
         let _ = writeln!(out, "\n{}", drawing.styled(Style::Faint, &text));
     }
-    if let Some(found) = &story.report {
+    if let Some(found) = story.report.as_ref().filter(|_| drawing.plain) {
+        let _ =
+            writeln!(out, "\n{}", paragraph(&format!("{}: {}", found.property, found.what), drawing.width));
+    } else if let Some(found) = &story.report {
         let _ = write!(out, "\n{}", report::report(story, found, drawing));
     }
     out

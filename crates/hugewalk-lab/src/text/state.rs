@@ -25,7 +25,8 @@ pub(super) fn changed(told: &State, now: &State, width: usize) -> String {
         }
     }
     for held in &now.holds {
-        parts.push(format!("{} holds {}", char::from(b'A' + held.cpu as u8), held.locks.join(" + ")));
+        let has = if held.locks[0] == "interrupts off" { "has" } else { "holds" };
+        parts.push(format!("{} {has} {}", char::from(b'A' + held.cpu as u8), held.locks.join(" + ")));
     }
     if parts.is_empty() {
         parts.push("nothing has changed, nobody holds a lock".to_owned());
