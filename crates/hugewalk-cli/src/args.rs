@@ -55,7 +55,7 @@ pub enum Command {
     /// UFFDIO_WRITEPROTECT as addresses only, and those are passed over and counted.
     #[command(after_help = recording(), after_long_help = recording())]
     Replay(ReplayArgs),
-    /// Record a program for replay: its calls, its page faults, and what the kernel says
+    /// Record a program, or processes that run, for replay: calls, page faults, and what the kernel says
     ///
     /// Runs strace and perf as they have to be run, stops them, and writes one directory that `hugewalk replay` takes as it is.
     /// The kernel's own figures are taken at the end, and at any moment that is asked for. The program may be slower
@@ -175,6 +175,7 @@ const RECORDING: &str = "\
 Examples:
   hugewalk record -o db.recording -- postgres -D data     then: hugewalk replay db.recording
   hugewalk record --truth-at 5 --truth-at 60 -- ./server  figures after 5 and after 60 seconds
+  hugewalk record --pid 4711                              a server that runs, until Ctrl-C
   kill -USR1 $(pgrep -x hugewalk)                         figures now
 
 Exit status:

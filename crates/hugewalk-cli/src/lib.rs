@@ -131,13 +131,16 @@ fn record(args: &RecordArgs) -> Result<ExitCode, Failure> {
 
 fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
     if args.strace.is_dir() {
-        return replay_files(&args.in_directory(&Recorded::load(&args.strace)?));
+        let recorded = Recorded::load(&args.strace)?;
+        return replay_files(&args.in_directory(&recorded), recorded.notes);
     }
-    replay_files(args)
+    replay_files(args, Vec::new())
 }
 
-fn replay_files(args: &ReplayArgs) -> Result<ExitCode, Failure> {
-    let trace = Trace::load(&args.strace, args.faults.as_deref())?;
+/// Replays files. The notes are what is known of them besides.
+fn replay_files(args: &ReplayArgs, mut notes: Vec<String>) -> Result<ExitCode, Failure> {
+    let mut trace = Trace::load(&args.strace, args.faults.as_deref())?;
+    trace.notes.append(&mut notes);
     let truth = args.truth.as_deref().map(Truth::load).transpose()?;
     trace.has_moment(&args.strace, args.until)?;
     let report = replay::replay(args, &args.hugetlbfs, &trace, truth.as_ref())?;

@@ -16,16 +16,21 @@ pub const CALLS: &str = "calls.strace";
 pub const FAULTS: &str = "faults.gz";
 /// What the rest is about: [`Recorded`].
 pub const DESCRIPTION: &str = "recording.json";
-/// What the kernel said when the last process had ended.
+/// What the kernel said when the last process had ended, or when the recording of running processes stopped.
 pub const TRUTH: &str = "truth.json";
+
+/// What the kernel said of processes that ran already, when their recording began.
+pub const TRUTH_BEFORE: &str = "truth-0.json";
 
 /// What a recording is of.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Recorded {
     /// [`SCHEMA`].
     pub schema: String,
-    /// The program and its arguments.
+    /// The program and its arguments; empty if processes were recorded that ran already.
     pub command: Vec<String>,
+    /// The processes that ran already. What they had is written as calls and faults before the first that was recorded.
+    pub pids: Vec<u32>,
     /// `uname -r`.
     pub kernel: String,
     /// The size of huge pages where a call names none.

@@ -80,7 +80,7 @@ fn a_directory_that_is_no_recording_is_refused_by_replay() {
     assert!(error.contains("recording.json:") && error.contains("record again"), "{error}");
     assert_eq!((error.lines().count(), code), (1, Some(2)));
 
-    let other = r#"{"schema": "hugewalk-recording-9", "command": [], "kernel": "", "default_page_kb": 2048,
+    let other = r#"{"schema": "hugewalk-recording-9", "command": [], "pids": [], "kernel": "", "default_page_kb": 2048,
         "pools": [], "hugetlbfs": [], "faults": false, "truths": [], "notes": []}"#;
     fs::write(&description, other).expect("written");
     let (_, error, code) = hugewalk(directory.path(), None, &["replay", "."]);

@@ -120,6 +120,12 @@ impl Root {
         Some(field(&status, "Tgid:").and_then(|text| text.parse().ok()).unwrap_or(pid))
     }
 
+    /// The parent of a process; none if it has ended.
+    pub(crate) fn parent_of(&self, pid: u32) -> Option<u32> {
+        let status = read(&self.proc.join(pid.to_string()).join("status")).ok()?;
+        field(&status, "PPid:").and_then(|text| text.parse().ok())
+    }
+
     /// Looks at a process.
     ///
     /// # Errors

@@ -10,10 +10,15 @@ use crate::args::{Format, seconds};
 #[derive(Debug, Args)]
 pub struct RecordArgs {
     /// The program to run, and its arguments
-    #[arg(value_name = "PROGRAM", trailing_var_arg = true, required = true)]
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true, required_unless_present = "pid")]
     pub program: Vec<String>,
 
-    /// The directory to write; it must not exist yet [default: the program's name and .recording]
+    /// Record this process and all that descend from it from now on, instead of a program from its start; may be repeated. Ctrl-C, or
+    /// the end of all of them, ends the recording
+    #[arg(long, value_name = "PID", conflicts_with = "program", value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    pub pid: Vec<u32>,
+
+    /// The directory to write; it must not exist yet [default: the program's name, or the number of the process, and .recording]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 

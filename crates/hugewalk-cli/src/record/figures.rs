@@ -39,7 +39,7 @@ pub(super) fn signal(pid: u32, signal: Signal) {
 }
 
 /// Processes that are stopped, until this is dropped.
-struct Stopped(Vec<u32>);
+pub(super) struct Stopped(pub(super) Vec<u32>);
 
 impl Drop for Stopped {
     fn drop(&mut self) {
@@ -49,12 +49,12 @@ impl Drop for Stopped {
     }
 }
 
-/// Stops all that `tracer` traces, writes down what the kernel says, and lets them go on.
+/// Stops all that `tracer` traces.
 ///
 /// # Errors
 ///
-/// If they do not stop, or `/proc` cannot be read.
-pub(super) fn take(root: &Root, tracer: u32) -> Result<Truth, RecordError> {
+/// If they do not stop.
+pub(super) fn stop(root: &Root, tracer: u32) -> Result<Stopped, RecordError> {
     let mut stopped = Stopped(Vec::new());
     let begun = Instant::now();
     loop {
@@ -70,7 +70,8 @@ pub(super) fn take(root: &Root, tracer: u32) -> Result<Truth, RecordError> {
             let before = asleep(tracer);
             let still = stopped.0.iter().all(|&pid| all_threads_stand(pid));
             if still && before.is_some() && asleep(tracer) == before {
-                break;
+                stopped.0.sort_unstable();
+                return Ok(stopped);
             }
         }
         if begun.elapsed() > PATIENCE {
@@ -79,6 +80,15 @@ pub(super) fn take(root: &Root, tracer: u32) -> Result<Truth, RecordError> {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Stops all that `tracer` traces, writes down what the kernel says, and lets them go on.
+///
+/// # Errors
+///
+/// If they do not stop, or `/proc` cannot be read.
+pub(super) fn take(root: &Root, tracer: u32) -> Result<Truth, RecordError> {
+    let stopped = stop(root, tracer)?;
     let at = now();
     read(root, &stopped.0, at)
 }

@@ -5,15 +5,20 @@
 
 pub mod args;
 mod figures;
+mod prelude;
+mod running;
+mod state;
 mod tools;
 
 use std::fs;
 use std::io;
+use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use std::vec::IntoIter;
 
 use rustix::process::Signal;
 use serde::Serialize;
@@ -22,6 +27,7 @@ use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use crate::args::Format;
 use crate::proc::{self, Mounted, ProcError, Root};
 use crate::recording::{CALLS, FAULTS, MountBefore, PoolBefore, Recorded, SCHEMA, TRUTH};
+use crate::trace::Time;
 use args::RecordArgs;
 use tools::{Faults, Perf};
 
@@ -63,6 +69,15 @@ pub enum RecordError {
         /// What was asked for.
         program: String,
     },
+    /// strace cannot join processes.
+    #[error("strace cannot join the processes: {said}; run as root, and end other debuggers")]
+    Attach {
+        /// What it says.
+        said: String,
+    },
+    /// There is no such process.
+    #[error("there is no process {0}; hugewalk inspect lists those with huge pages")]
+    NoProcess(u32),
     /// A process cannot be stopped.
     #[error(
         "process {pid} did not stop within 10 s, so its figures cannot be read; record without --truth-at"
@@ -117,7 +132,11 @@ pub fn run(args: &RecordArgs, out: &mut Vec<u8>) -> Result<(), RecordError> {
     let root = Root::new(Path::new("/"))?;
     let recorded = before(args, &root)?;
     let mut session = Session { args, root, recorded, directory: making.path(), truths: 0 };
-    let mut summary = session.record(tools.path())?;
+    let mut summary = if args.pid.is_empty() {
+        session.record(tools.path())?
+    } else {
+        session.record_running(tools.path())?
+    };
     session.recorded.save(making.path()).map_err(RecordError::Write)?;
     fs::set_permissions(making.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .map_err(RecordError::Write)?;
@@ -129,8 +148,10 @@ pub fn run(args: &RecordArgs, out: &mut Vec<u8>) -> Result<(), RecordError> {
 }
 
 fn default_name(args: &RecordArgs) -> PathBuf {
-    let name = args.program.first().and_then(|program| Path::new(program).file_name());
-    PathBuf::from(format!("{}.recording", name.unwrap_or_default().to_string_lossy()))
+    let program = args.program.first().and_then(|program| Path::new(program).file_name());
+    let name = program.map(|name| name.to_string_lossy().into_owned());
+    let pid = args.pid.first().map(u32::to_string);
+    PathBuf::from(format!("{}.recording", name.or(pid).unwrap_or_default()))
 }
 
 /// strace would start, and say it too late.
@@ -159,7 +180,7 @@ fn before(args: &RecordArgs, root: &Root) -> Result<Recorded, RecordError> {
     };
     let pools: Vec<_> = machine.pools.iter().map(pool).collect();
     let in_use: u64 = pools.iter().map(|pool| pool.in_use).sum();
-    if in_use > 0 {
+    if in_use > 0 && args.pid.is_empty() {
         notes.push(format!(
             "{in_use} huge pages were in use or reserved before the program began: the pool's counters are others' too."
         ));
@@ -173,6 +194,7 @@ fn before(args: &RecordArgs, root: &Root) -> Result<Recorded, RecordError> {
     Ok(Recorded {
         schema: SCHEMA.to_owned(),
         command: args.program.clone(),
+        pids: args.pid.clone(),
         kernel: kernel.trim().to_owned(),
         default_page_kb: machine.default_page_kb,
         pools,
@@ -197,17 +219,17 @@ struct Session<'a> {
 struct Told {
     figures: Arc<AtomicBool>,
     end: Arc<AtomicBool>,
-    /// Taken note of, so that they do not end this command; a terminal sends them to the program too.
-    _terminal: Arc<AtomicBool>,
+    /// A terminal sends them to a program that it runs, too.
+    terminal: Arc<AtomicBool>,
 }
 
 impl Told {
     fn listen() -> io::Result<Self> {
-        let told = Self { figures: Arc::default(), end: Arc::default(), _terminal: Arc::default() };
+        let told = Self { figures: Arc::default(), end: Arc::default(), terminal: Arc::default() };
         signal_hook::flag::register(SIGUSR1, Arc::clone(&told.figures))?;
         signal_hook::flag::register(SIGTERM, Arc::clone(&told.end))?;
         for signal in [SIGINT, SIGQUIT] {
-            signal_hook::flag::register(signal, Arc::clone(&told._terminal))?;
+            signal_hook::flag::register(signal, Arc::clone(&told.terminal))?;
         }
         Ok(told)
     }
@@ -217,31 +239,36 @@ impl Session<'_> {
     fn record(&mut self, scratch: &Path) -> Result<Summary, RecordError> {
         let told = Told::listen().map_err(RecordError::Start)?;
         let calls = self.directory.join(CALLS);
-        let mut child = Started(tools::start_program(&self.args.program, &calls)?);
+        let mut child = Started::new(tools::start_program(&self.args.program, &calls)?);
         let perf = match self.args.no_faults {
             true => None,
-            false => Some(Perf::start(&[child.0.id()], scratch, proc::is_root())?),
+            false => Some(Perf::start(&[child.child().id()], scratch, proc::is_root())?),
         };
         self.note_what_perf_does_not_see();
         let begun = Instant::now();
-        tools::go(&child.0);
-        let status = self.watch(&mut child.0, &told, begun)?;
+        tools::go(child.child());
+        let status = self.watch(child.child(), &told, begun)?;
         let seconds = begun.elapsed().as_secs_f64();
         let truth = figures::read(&self.root, &[], figures::now())?;
         self.keep(&truth, TRUTH)?;
-        let faults = perf.map(|perf| perf.finish(&self.directory.join(FAULTS))).transpose()?;
+        let faults = self.directory.join(FAULTS);
+        let faults = perf.map(|perf| perf.finish(&faults, Time::default(), "")).transpose()?;
         self.note_losses(faults.as_ref());
         let text = fs::read(&calls).map_err(RecordError::Write)?;
         let calls = text.iter().filter(|&&byte| byte == b'\n').count();
-        Ok(Summary {
+        Ok(self.summary(seconds, format!("The program {}", tools::ended(status)), calls, faults.as_ref()))
+    }
+
+    fn summary(&self, seconds: f64, ended: String, calls: usize, faults: Option<&Faults>) -> Summary {
+        Summary {
             directory: String::new(),
             seconds,
-            ended: tools::ended(status),
+            ended,
             calls: u64::try_from(calls).unwrap_or(u64::MAX),
             faults: faults.map(|faults| faults.count),
             truths: self.recorded.truths.clone(),
             notes: self.recorded.notes.clone(),
-        })
+        }
     }
 
     /// Waits for the program's end, and takes figures when it is time to.
@@ -251,10 +278,7 @@ impl Session<'_> {
         told: &Told,
         begun: Instant,
     ) -> Result<std::process::ExitStatus, RecordError> {
-        let mut due: Vec<Duration> =
-            self.args.truth_at.iter().map(|&seconds| Duration::from_secs_f64(seconds)).collect();
-        due.sort_unstable();
-        let mut due = due.into_iter().peekable();
+        let mut due = self.due();
         let mut ends = 0;
         loop {
             if let Some(status) = child.try_wait().map_err(RecordError::Start)? {
@@ -280,6 +304,14 @@ impl Session<'_> {
             }
             std::thread::sleep(tools::MOMENT);
         }
+    }
+
+    /// The moments of `--truth-at`, in order.
+    fn due(&self) -> Peekable<IntoIter<Duration>> {
+        let mut due: Vec<Duration> =
+            self.args.truth_at.iter().map(|&seconds| Duration::from_secs_f64(seconds)).collect();
+        due.sort_unstable();
+        due.into_iter().peekable()
     }
 
     fn figures(&mut self, tracer: u32) -> Result<(), RecordError> {
@@ -322,16 +354,32 @@ impl Session<'_> {
     }
 }
 
-/// A tool that does not outlive this command's failure.
-struct Started(Child);
+/// strace, which does not outlive this command's failure.
+struct Started(Option<Child>);
+
+impl Started {
+    fn new(child: Child) -> Self {
+        Self(Some(child))
+    }
+
+    fn child(&mut self) -> &mut Child {
+        self.0.as_mut().expect("kept until this is consumed")
+    }
+
+    /// It may outlive this.
+    fn keep(mut self) -> Child {
+        self.0.take().expect("kept until this is consumed")
+    }
+}
 
 impl Drop for Started {
     fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(None)) {
-            // strace ends its program with itself only if it is asked to detach from nothing.
-            tools::go(&self.0);
-            let _ = self.0.kill();
-            let _ = self.0.wait();
+        let Some(child) = &mut self.0 else { return };
+        if matches!(child.try_wait(), Ok(None)) {
+            // It may be a shell that still waits.
+            tools::go(child);
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
@@ -348,7 +396,7 @@ fn print(summary: &Summary, format: Format, out: &mut Vec<u8>) -> io::Result<()>
         "{}: {} lines of strace, {faults}, in {:.1} s",
         summary.directory, summary.calls, summary.seconds
     )?;
-    writeln!(out, "The program {}.", summary.ended)?;
+    writeln!(out, "{}.", summary.ended)?;
     for note in &summary.notes {
         writeln!(out, "Note: {note}")?;
     }

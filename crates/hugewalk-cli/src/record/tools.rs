@@ -19,6 +19,7 @@ use rustix::process::Signal;
 
 use super::RecordError;
 use super::figures::signal;
+use crate::trace::Time;
 use crate::trace::calls::RECORDED;
 
 /// How often to look whether something has happened.
@@ -78,6 +79,48 @@ pub(super) fn start_program(program: &[String], calls: &Path) -> Result<Child, R
 /// Lets a program that [`start_program`] started begin.
 pub(super) fn go(program: &Child) {
     signal(program.id(), Signal::CONT);
+}
+
+/// Attaches strace to processes that run already.
+///
+/// # Errors
+///
+/// If strace cannot be started.
+pub(super) fn attach(pids: &[u32], calls: &Path, log: &Path) -> Result<Child, RecordError> {
+    let output = File::create(log).map_err(RecordError::Start)?;
+    let mut command = strace(calls);
+    for pid in pids {
+        command.arg("-p").arg(pid.to_string());
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output).process_group(0);
+    command.spawn().map_err(RecordError::Start)
+}
+
+/// Waits until `child` traces every thread of these processes.
+///
+/// # Errors
+///
+/// If it may not, or does not come to it.
+pub(super) fn attached(child: &mut Child, pids: &[u32], log: &Path) -> Result<(), RecordError> {
+    let (begun, strace) = (Instant::now(), child.id());
+    let is_traced = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        line.is_none_or(|tracer| tracer.trim().parse() == Ok(strace))
+    };
+    let all = |pid: &u32| {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        tasks.map(|task| fs::read_to_string(task.path().join("status")).unwrap_or_default()).all(is_traced)
+    };
+    while !pids.iter().all(all) {
+        let ended = child.try_wait().map_err(RecordError::Start)?.is_some();
+        if ended || begun.elapsed() > BEGINNING {
+            let text = fs::read_to_string(log).unwrap_or_default();
+            let said = text.lines().next().map_or("it does not trace all threads", |line| line).to_owned();
+            return Err(RecordError::Attach { said });
+        }
+        thread::sleep(MOMENT);
+    }
+    Ok(())
 }
 
 /// perf at work.
@@ -160,12 +203,12 @@ impl Perf {
         if said.is_empty() { "it ended without a word".to_owned() } else { said }
     }
 
-    /// Ends the recording, and writes the faults where [`crate::recording::FAULTS`] is to be.
+    /// Ends the recording, and writes the faults where [`crate::recording::FAULTS`] is to be: those since `from`, behind `before`.
     ///
     /// # Errors
     ///
     /// If perf cannot read what it has written, or there is no room for it.
-    pub(super) fn finish(mut self, faults: &Path) -> Result<Faults, RecordError> {
+    pub(super) fn finish(mut self, faults: &Path, from: Time, before: &str) -> Result<Faults, RecordError> {
         signal(self.child.id(), Signal::INT);
         self.child.wait().map_err(RecordError::Start)?;
         let mut command = Command::new("perf");
@@ -175,12 +218,13 @@ impl Perf {
         let mut script = command.stderr(log).spawn().map_err(RecordError::Start)?;
         let file = File::create(faults).map_err(RecordError::Write)?;
         let mut packed = GzEncoder::new(io::BufWriter::new(file), Compression::fast());
+        packed.write_all(before.as_bytes()).map_err(RecordError::Write)?;
         let mut found = Faults { count: 0, lost: 0 };
         for line in BufReader::new(script.stdout.take().expect("piped")).lines() {
             let line = line.map_err(RecordError::Write)?;
             if let Some((_, lost)) = line.split_once("PERF_RECORD_LOST") {
                 found.lost += lost.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(1);
-            } else if line.contains("page-faults") {
+            } else if line.contains("page-faults") && moment(&line, 1).is_none_or(|at| at >= from) {
                 found.count += 1;
                 writeln!(packed, "{line}").map_err(RecordError::Write)?;
             }
@@ -205,6 +249,11 @@ impl Drop for Perf {
             let _ = self.child.wait();
         }
     }
+}
+
+/// The time in the word of that number of a line.
+pub(super) fn moment(line: &str, word: usize) -> Option<Time> {
+    Time::parse(line.split_whitespace().nth(word)?.trim_end_matches(':'))
 }
 
 /// How a program ended, in words.

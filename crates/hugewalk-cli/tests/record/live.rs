@@ -49,17 +49,27 @@ fn missing(programs: &[&str]) -> Option<String> {
     (!missing.is_empty()).then(|| missing.join(", "))
 }
 
-/// Records a script, in which `$RECORD` is the process that records. Everything is in a directory that other users may enter.
-fn record(directory: &Path, script: &str) {
+/// A shell that runs a script for at most three minutes, in a directory that other users may enter.
+fn shell(directory: &Path, script: &str) -> Command {
     let script =
         format!("set -e\ncd {}\nBIN={}\n{script}", directory.display(), cargo_bin("hugewalk").display());
     fs::write(directory.join("script"), script).expect("written");
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=9", "180", "sh", "script"]).current_dir(directory);
+    command
+}
+
+/// Records a script, in which `$RECORD` is the process that records.
+fn record(directory: &Path, script: &str) {
     // What `exec` replaces keeps its number.
     let outer = "export RECORD=$$; exec \"$@\"";
-    let status = Command::new("timeout")
-        .args(["--foreground", "180", "sh", "-c", outer, "sh"])
+    let inner = shell(directory, script);
+    let status = Command::new("sh")
+        .args(["-c", outer, "sh"])
         .arg(cargo_bin("hugewalk"))
-        .args(["record", "-o", "recording", "--", "sh", "script"])
+        .args(["record", "-o", "recording", "--"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
         .current_dir(directory)
         .status()
         .expect("it ran");
@@ -90,19 +100,10 @@ fn room() -> TempDir {
     directory
 }
 
-#[test]
-fn a_database_is_recorded_and_its_replay_has_the_kernels_figures() {
-    let _taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let has_user = fs::read_to_string("/etc/passwd").is_ok_and(|users| users.contains("postgres:"));
-    if let Some(missing) = missing(&["postgres", "initdb", "pgbench", "psql", "setpriv"]) {
-        return println!("skipped: needs {missing}");
-    }
-    let (true, Some(_pool)) = (has_user, Pool::of(1300)) else {
-        return println!("skipped: needs root, the user postgres, and memory for 1,300 huge pages");
-    };
-    let directory = room();
+/// The script that starts PostgreSQL with 2,200 MB of shared buffers in `pg`, and fills a database.
+fn database() -> String {
     let bin = program("initdb").expect("found").canonicalize().expect("there");
-    let server = format!(
+    format!(
         r#"PATH={}:$PATH
 mkdir pg; chown postgres pg
 as() {{ setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; }}
@@ -114,21 +115,95 @@ until psql -h "$PWD/pg" -U postgres -d postgres -c 'select 1' > /dev/null 2>&1; 
     kill -0 $started; sleep 0.1
 done
 pgbench -h "$PWD/pg" -U postgres -i -q postgres > /dev/null 2>&1
+server=$(head -1 pg/data/postmaster.pid)
+"#,
+        bin.parent().expect("a directory").display()
+    )
+}
+
+/// A pool for [`database`], or why there is none.
+fn pool_for_a_database() -> Result<Pool, String> {
+    let has_user = fs::read_to_string("/etc/passwd").is_ok_and(|users| users.contains("postgres:"));
+    if let Some(missing) = missing(&["postgres", "initdb", "pgbench", "psql", "setpriv"]) {
+        return Err(format!("skipped: needs {missing}"));
+    }
+    let pool = Pool::of(1300).filter(|_| has_user);
+    pool.ok_or_else(|| "skipped: needs root, the user postgres, and memory for 1,300 huge pages".to_owned())
+}
+
+#[test]
+fn a_database_is_recorded_and_its_replay_has_the_kernels_figures() {
+    let _taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _pool = match pool_for_a_database() {
+        Ok(pool) => pool,
+        Err(skipped) => return println!("{skipped}"),
+    };
+    let directory = room();
+    let script = database()
+        + r#"
 pgbench -h "$PWD/pg" -U postgres -c 4 -t 200 postgres > /dev/null 2>&1 &
 clients=$!
 sleep 1
 kill -USR1 $RECORD
 wait $clients
-kill -INT $(head -1 pg/data/postmaster.pid)
+kill -INT $server
 wait $started
-"#,
-        bin.parent().expect("a directory").display()
-    );
-    record(directory.path(), &server);
+"#;
+    record(directory.path(), &script);
     let during = replayed(directory.path(), "truth-1.json");
     // The server alone has a counter, and two figures for its mapping.
     assert!(figures(&during) > 4 + 3 * 3, "{:#}", during["truth"]);
-    assert!(figures(&replayed(directory.path(), "truth.json")) == 4);
+    assert_eq!(figures(&replayed(directory.path(), "truth.json")), 4);
+}
+
+#[test]
+fn a_database_that_runs_already_is_recorded_from_then_on() {
+    let _taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _pool = match pool_for_a_database() {
+        Ok(pool) => pool,
+        Err(skipped) => return println!("{skipped}"),
+    };
+    let directory = room();
+    let script = database()
+        + r#"
+clients() { pgbench -h "$PWD/pg" -U postgres -c 4 -T 60 postgres > /dev/null 2>&1 & }
+clients; first=$!
+sleep 1
+"$BIN" record -o recording --pid $server > said &
+recording=$!
+until [ -e .hugewalk-record*/truth-0.json ]; do kill -0 $recording; sleep 0.1; done
+clients; second=$!
+sleep 2
+kill -USR1 $recording
+until [ -e .hugewalk-record*/truth-1.json ]; do kill -0 $recording; sleep 0.1; done
+kill $first $second; wait $first $second || true
+kill -USR1 $recording
+until [ -e .hugewalk-record*/truth-2.json ]; do kill -0 $recording; sleep 0.1; done
+"$BIN" inspect --format json $server > inspected
+kill -TERM $recording; wait $recording
+kill -INT $server; wait $started
+"#;
+    let status = shell(directory.path(), &script).status().expect("it ran");
+    assert!(status.success(), "{status}");
+    let said = fs::read_to_string(directory.path().join("said")).expect("said");
+    assert!(said.contains("\nThe processes go on.\n"), "{said}");
+    // Before anything was recorded, with more clients, and at the end.
+    let [before, more, _] = ["truth-0.json", "truth-1.json", "truth.json"].map(|truth| {
+        let report = replayed(directory.path(), truth);
+        let notes = report["notes"].to_string();
+        assert!(notes.contains("processes ran already. What they had mapped was read from /proc"), "{notes}");
+        figures(&report)
+    });
+    assert!(before < more, "{before} {more}");
+    // The server has nothing to do: what inspect sees a moment later is the same.
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(directory.path().join(name)).expect("written")).expect("JSON")
+    };
+    let (truth, inspected) = (read("recording/truth-2.json"), read("inspected"));
+    let server = &inspected["processes"][0];
+    let kernel = &truth["processes"][server["pid"].to_string()];
+    assert!(kernel["hugetlb_pages_kb"].is_u64(), "{truth:#}");
+    assert_eq!(server["hugetlb_kb"], kernel["hugetlb_pages_kb"], "{inspected:#}");
 }
 
 #[test]
