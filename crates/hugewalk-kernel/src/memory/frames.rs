@@ -59,8 +59,6 @@ pub enum Kind {
 
 static IN_USE: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
 static MOST: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
-/// Huge pages that the host handed out.
-static HUGE_OUT: AtomicUsize = AtomicUsize::new(0);
 
 /// Frames of this kind in use.
 pub fn in_use(kind: Kind) -> usize {
@@ -70,11 +68,6 @@ pub fn in_use(kind: Kind) -> usize {
 /// The most that ever were.
 pub fn most(kind: Kind) -> usize {
     MOST[kind as usize].load(Ordering::Relaxed)
-}
-
-/// Huge pages that the engine has.
-pub fn huge_out() -> usize {
-    HUGE_OUT.load(Ordering::Relaxed)
 }
 
 fn count(kind: Kind, frames: usize) {
@@ -315,7 +308,6 @@ pub fn allocate_huge(blocks: usize) -> Option<u64> {
     };
     let start = (0..end).step_by(blocks).find(|at| free(*at))?;
     memory.blocks[start..start + blocks].iter_mut().for_each(|block| block.usage = Use::Huge);
-    HUGE_OUT.fetch_add(blocks, Ordering::Relaxed);
     Some(start as u64 * HUGE)
 }
 
@@ -328,7 +320,6 @@ pub unsafe fn free_huge(address: u64, blocks: usize) {
     let start = (address / HUGE) as usize;
     let mut memory = MEMORY.lock();
     memory.blocks[start..start + blocks].iter_mut().for_each(|block| block.usage = Use::Free);
-    HUGE_OUT.fetch_sub(blocks, Ordering::Relaxed);
 }
 
 /// May a huge page start at this address?

@@ -24,9 +24,12 @@ bitflags! {
 }
 
 impl Rights {
-    /// The bits of an entry with these rights; `write` says whether stores are allowed now.
+    /// The bits of an entry that keeps a page, with these rights; `write` says whether stores are allowed now.
     pub fn entry(self, write: bool) -> u64 {
-        let mut entry = bits::PRESENT | bits::USER;
+        let mut entry = bits::KEPT;
+        if !self.is_empty() {
+            entry |= bits::PRESENT | bits::USER;
+        }
         if write && self.contains(Self::WRITE) {
             entry |= bits::WRITE;
         }

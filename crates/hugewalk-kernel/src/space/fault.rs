@@ -142,7 +142,7 @@ impl Space {
             if self.root().replace(page_at, old, new) {
                 // INVARIANT: the entry keeps the reference.
                 page.into_address();
-                if old & bits::PRESENT != 0 {
+                if old & bits::KEPT != 0 {
                     // Other processors may still read the old page.
                     self.root().change(page_at, page_at, |_, entry| entry);
                     // SAFETY: the entry that kept the reference is replaced, and no processor uses it any more.
@@ -164,7 +164,7 @@ impl Space {
         old: u64,
         write: bool,
     ) -> crate::errno::Result<Option<(BasePage, bool)>> {
-        if old & bits::PRESENT != 0 {
+        if old & bits::KEPT != 0 {
             if area.shared {
                 if let Backing::Source { source, index } = &area.backing {
                     source.page(index + (at - area.start) / PAGE, true)?;
@@ -227,7 +227,7 @@ impl Space {
                 }
                 // INVARIANT: the entry keeps the reference.
                 page.into_address();
-                if old & bits::PRESENT != 0 {
+                if old & bits::KEPT != 0 {
                     self.root().change(page_at, page_at, |_, entry| entry);
                     // SAFETY: the entry that kept the reference is replaced, and no processor uses it any more.
                     drop(unsafe { BasePage::from_address(old & bits::FRAME) });

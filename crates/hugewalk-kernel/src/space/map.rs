@@ -280,7 +280,6 @@ impl Space {
             // Without stores at first: a store finds out whether the page is the mapping's alone.
             let clear = bits::WRITE | bits::NO_EXECUTE | bits::PRESENT | bits::USER;
             let set = rights.entry(false);
-            let set = if rights.is_empty() { set & !bits::USER } else { set };
             self.root().change(area.start, area.end, |_, entry| entry & !clear | set);
             areas.insert(area);
         }
@@ -339,7 +338,13 @@ impl Space {
                 Ok(())
             }
             Advice::PopulateRead | Advice::PopulateWrite => {
-                let access = if advice == Advice::PopulateRead { Access::Read } else { Access::Write };
+                let (access, right) = match advice {
+                    Advice::PopulateRead => (Access::Read, Rights::READ),
+                    _ => (Access::Write, Rights::WRITE),
+                };
+                if self.areas().read().overlapping(start, end).any(|area| !area.rights.contains(right)) {
+                    return Err(Errno::EINVAL);
+                }
                 for at in (start..end).step_by(PAGE as usize) {
                     self.fault(at, access).map_err(super::fault::Refused::errno)?;
                 }

@@ -124,7 +124,7 @@ impl Space {
         let areas = self.areas().write();
         for at in (old..old + length).step_by(PAGE as usize) {
             let entry = self.root().base(at);
-            if entry & bits::PRESENT == 0 {
+            if entry & bits::KEPT == 0 {
                 continue;
             }
             // SAFETY: the old entry keeps a reference until it is unmapped; the new one gets one of its own.

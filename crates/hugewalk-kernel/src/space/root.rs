@@ -47,6 +47,8 @@ pub mod bits {
     pub const LEAF: u64 = 1 << 7;
     /// Ours: a table of the kernel's, not the engine's.
     pub const OWN: u64 = 1 << 9;
+    /// Ours: the entry keeps a base page, whether or not the processor may use it.
+    pub const KEPT: u64 = 1 << 10;
     /// Instruction fetches are not allowed.
     pub const NO_EXECUTE: u64 = 1 << 63;
     /// The frame.
@@ -259,7 +261,7 @@ impl Root {
         true
     }
 
-    /// Changes the entries of base pages in a range that are present, and flushes.
+    /// Changes the entries in a range that keep base pages, and flushes.
     pub fn change(&self, start: u64, end: u64, mut change: impl FnMut(u64, u64) -> u64) {
         {
             let guard = self.lock.lock();
@@ -268,7 +270,7 @@ impl Root {
         shootdown::flush(|| self.processors());
     }
 
-    /// Calls `visit` for the entries in a range that are present, with the lock held.
+    /// Calls `visit` for the entries in a range that keep base pages, with the lock held.
     pub fn visit(&self, start: u64, end: u64, mut visit: impl FnMut(u64, u64)) {
         let guard = self.lock.lock();
         self.each(start, end, &guard, |at, slot| visit(at, read(slot)));
@@ -281,7 +283,7 @@ impl Root {
                 at = self.next_table(at);
                 continue;
             };
-            if read(slot) & bits::PRESENT != 0 {
+            if read(slot) & bits::KEPT != 0 {
                 visit(at, slot);
             }
             at += PAGE;
@@ -411,7 +413,7 @@ impl Root {
             }
             for page in 0..512_u64 {
                 let value = read(entry(pages, page << 12, 0));
-                if value & bits::PRESENT != 0 {
+                if value & bits::KEPT != 0 {
                     // SAFETY: the entry kept the reference, and no processor uses it.
                     drop(unsafe { BasePage::from_address(value & bits::FRAME) });
                 }

@@ -310,3 +310,16 @@ pub(super) fn list(descriptor: u64, address: u64, count: u64) -> Result<u64> {
     user::write(address, &bytes)?;
     Ok(bytes.len() as u64)
 }
+
+/// `vmsplice` into a pipe: as much as the pipe has room for when it is empty. The bytes are copied at once, which a program cannot
+/// tell from pages that are copied when they change.
+pub(super) fn vmsplice(descriptor: u64, vectors: u64, count: u64) -> Result<u64> {
+    if count == 0 {
+        return Ok(0);
+    }
+    if !opened(descriptor)?.file.is_stream() {
+        return Err(Errno::EBADF);
+    }
+    let [address, length]: [u64; 2] = user::get(vectors)?;
+    write(descriptor, address, length.min(PIECE as u64))
+}

@@ -63,6 +63,7 @@ pub fn call(number: u32, arguments: &[u64; 6]) -> Option<Result<u64>> {
         __NR_pwrite64 => io::pwrite(a, b, c, d),
         __NR_readv => io::vectors(a, b, c, io::read),
         __NR_writev => io::vectors(a, b, c, io::write),
+        __NR_vmsplice => io::vmsplice(a, b, c),
         __NR_preadv => io::vectors_at(a, b, c, d, io::pread),
         __NR_pwritev => io::vectors_at(a, b, c, d, io::pwrite),
         __NR_lseek => io::seek(a, b as i64, c as u32),
