@@ -1,5 +1,5 @@
 //! `/sys/kernel/debug/gup_test`: the door through which the selftests `gup_test`, `gup_longterm` and `cow` pin pages. Linux:
-//! mm/gup_test.c. It reaches the engine's pins, so ranges of base pages are refused with `EOPNOTSUPP`.
+//! mm/gup_test.c. Huge pages are pinned by the engine, base pages by the kernel.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,8 +14,10 @@ use super::inode::{Inode, Kind, Special};
 use super::mounts::{Contents, Filesystem};
 use crate::cpu::clock;
 use crate::errno::{Errno, Result};
+use crate::memory::page::BasePage;
 use crate::memory::{PAGE, user};
 use crate::platform::Kernel;
+use crate::space::fault::Refused;
 use crate::task::current;
 
 /// `struct gup_test` in mm/gup_test.h, in words of 32 bits: two times, address and size of 64 bits each, then pages a call,
@@ -56,7 +58,22 @@ impl Special for Door {
 }
 
 /// An open door, and what is pinned through it until it is told to stop.
-struct Pinned(Mutex<Option<Vec<Pins<Kernel>>>>);
+struct Pinned(Mutex<Option<Vec<Held>>>);
+
+/// Pages that are held.
+enum Held {
+    Huge(Pins<Kernel>),
+    Base(BasePage),
+}
+
+impl Held {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Huge(pins) => pins.bytes(),
+            Self::Base(_) => PAGE,
+        }
+    }
+}
 
 /// How pages are taken.
 #[derive(Clone, Copy)]
@@ -65,14 +82,16 @@ struct Way {
     fast: bool,
 }
 
-/// Takes references to the pages of a range.
-fn pin(address: u64, size: u64, way: Way) -> Result<Pins<Kernel>> {
+/// Takes references to pages from the start of a range on: to huge ones as far as they go, or to one base page.
+fn pin(address: u64, size: u64, way: Way) -> Result<Held> {
     let me = current();
     let space = me.space();
     let mut task = me.task()?;
     let (engine, start) = (space.engine(), VirtAddr::new(address));
     if engine.mmap_read(&mut task).find(start).is_none() {
-        return Err(Errno::EOPNOTSUPP);
+        drop(task);
+        let write = way.flags.contains(GupFlags::WRITE);
+        return space.pin_base(address, write).map(Held::Base).map_err(Refused::errno);
     }
     if way.fast {
         // Without a lock where that goes. These references borrow the address space; those that stay are taken next, of pages
@@ -83,7 +102,8 @@ fn pin(address: u64, size: u64, way: Way) -> Result<Pins<Kernel>> {
                 .map_err(|error| Errno::from(error.errno()))?,
         );
     }
-    engine.pin_pages(&mut task, start, size, way.flags).map_err(|error| error.errno().into())
+    let pins = engine.pin_pages(&mut task, start, size, way.flags);
+    pins.map(Held::Huge).map_err(|error| error.errno().into())
 }
 
 impl Pinned {
@@ -106,22 +126,18 @@ impl Pinned {
         let mut at = address;
         let begin = clock::now();
         while at < end {
-            let length = (per_call * PAGE).min(end - at);
-            match pin(at, length, way) {
+            match pin(at, (per_call * PAGE).min(end - at), way) {
                 Ok(pins) => {
                     let got = pins.bytes();
                     all.push(pins);
                     at += got.max(1);
-                    if got < length {
-                        break;
-                    }
                 }
                 Err(error) if all.is_empty() => return Err(error),
                 Err(_) => break,
             }
         }
         let pinned = clock::now();
-        let bytes: u64 = all.iter().map(Pins::bytes).sum();
+        let bytes: u64 = all.iter().map(Held::bytes).sum();
         drop(all);
         let released = clock::now();
         let mut put = |at: usize, value: u64| (test[at], test[at + 1]) = (value as u32, (value >> 32) as u32);
@@ -169,23 +185,33 @@ impl Pinned {
     }
 }
 
-fn copy_out(pins: &[Pins<Kernel>], to: &mut u64) -> Result<()> {
+fn copy_out(held: &[Held], to: &mut u64) -> Result<()> {
     let mut piece = alloc::vec![0; PAGE as usize];
-    for pins in pins {
-        let mut within = pins.start().as_u64();
-        let mut left = pins.bytes();
+    let mut put = |piece: &[u8]| -> Result<()> {
+        user::write(*to, piece)?;
+        *to += piece.len() as u64;
+        Ok(())
+    };
+    for held in held {
+        let pins = match held {
+            Held::Huge(pins) => pins,
+            Held::Base(page) => {
+                page.read(0, &mut piece);
+                put(&piece)?;
+                continue;
+            }
+        };
+        let mut at = pins.start().as_u64();
+        let end = at + pins.bytes();
         for page in pins.pages() {
             let size = page.size().bytes();
-            let (mut offset, last) = (within % size, (within % size + left).min(size));
-            while offset < last {
-                let count = (last - offset).min(PAGE) as usize;
-                page.read(offset, &mut piece[..count]);
-                user::write(*to, &piece[..count])?;
-                *to += count as u64;
-                offset += count as u64;
+            let last = end.min((at / size + 1) * size);
+            while at < last {
+                let count = (last - at).min(PAGE) as usize;
+                page.read(at % size, &mut piece[..count]);
+                put(&piece[..count])?;
+                at += count as u64;
             }
-            left -= last - within % size;
-            within += last - within % size;
         }
     }
     Ok(())

@@ -98,6 +98,11 @@ impl Pipe {
         }
         Ok(Arc::new(end))
     }
+
+    /// Bytes that can be written now.
+    pub fn room(&self) -> usize {
+        CAPACITY - self.state.lock().bytes.len()
+    }
 }
 
 impl End {

@@ -13,6 +13,7 @@ pub mod fault;
 pub mod fork;
 pub mod map;
 pub mod observe;
+pub mod pin;
 pub mod remap;
 pub mod root;
 pub mod shared;

@@ -95,6 +95,8 @@ fn folder(filesystem: &Arc<Filesystem>, process: &Arc<Process>, thread: Option<A
     };
     Text::new(comm).place(&root, "comm");
     Text::new(|| Ok("0\n".into())).settable(|_| Ok(())).place(&root, "oom_score_adj");
+    let cleared = process.clone();
+    Text::new(|| Err(Errno::EINVAL)).settable(move |what| clear(&cleared, what)).place(&root, "clear_refs");
     pages::place(&root, process);
 
     let insert = |name: &str, inode: &Arc<Inode>| {
@@ -117,6 +119,20 @@ fn folder(filesystem: &Arc<Filesystem>, process: &Arc<Process>, thread: Option<A
         );
     }
     root
+}
+
+/// `clear_refs`: 4 clears soft-dirty, of huge pages; what 1 to 3 clear is looked at nowhere. Linux: `clear_refs_write()` in
+/// fs/proc/task_mmu.c.
+fn clear(process: &Process, what: u64) -> Result<()> {
+    match what {
+        1..=3 | 5 => Ok(()),
+        4 => {
+            let space = process.space()?;
+            let me = current();
+            space.engine().clear_soft_dirty(&mut *me.task()?).map_err(|_| Errno::EINVAL)
+        }
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// `/proc/PID/fd`.
