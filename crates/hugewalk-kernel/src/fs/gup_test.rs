@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use hugewalk::addr::VirtAddr;
 use hugewalk::gup::{GupFlags, Pins};
+use hugewalk::vma::Protection;
 use spin::Mutex;
 
 use super::file::File;
@@ -88,10 +89,20 @@ fn pin(address: u64, size: u64, way: Way) -> Result<Held> {
     let space = me.space();
     let mut task = me.task()?;
     let (engine, start) = (space.engine(), VirtAddr::new(address));
-    if engine.mmap_read(&mut task).find(start).is_none() {
+    let own = engine
+        .mmap_read(&mut task)
+        .find(start)
+        .map(|vma| !vma.is_shared() && vma.protection().contains(Protection::WRITE));
+    let Some(own) = own else {
         drop(task);
         let write = way.flags.contains(GupFlags::WRITE);
         return space.pin_base(address, write).map(Held::Base).map_err(Refused::errno);
+    };
+    let mut way = way;
+    if own && way.flags.contains(GupFlags::LONGTERM) {
+        // Since 6.2 a pin that stays makes a page of the file the mapping's own first, also if it only reads:
+        // `gup_must_unshare()` in mm/internal.h. The engine leaves that to its caller, as 6.1 did.
+        way.flags |= GupFlags::WRITE;
     }
     if way.fast {
         // Without a lock where that goes. These references borrow the address space; those that stay are taken next, of pages
