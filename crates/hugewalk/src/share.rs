@@ -22,7 +22,7 @@ use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
 use crate::arch::Level;
 use crate::error::OutOfMemory;
 use crate::gather::Gather;
-use crate::platform::{Event, Levels, Platform, Protocol, Step};
+use crate::platform::{Event, Platform, Protocol, Step};
 use crate::root::Mm;
 use crate::table::{LockedSlot, OwnedTable, Place, Slot, Stable, TableRef, index_of};
 use crate::task::Task;
@@ -192,40 +192,41 @@ pub(crate) fn huge_pte_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
 ) -> Result<Slot<'p, P, Stable>, OutOfMemory> {
     let mm: &'p Mm<P> = vma.mm();
     debug_assert!(proof.covers(mm, address), "the proof is for another VMA");
-    let pud = pud_alloc(proof, mm, address, task)?;
-    if vma.size() == HugeSize::Size1G {
-        return Ok(Slot::new(pud));
-    }
-    if pud.read().is_none()
-        && let Some(guard) = share_under
+    if let Some(guard) = share_under
+        && vma.size() == HugeSize::Size2M
     {
-        share(guard, address, pud, task);
+        let pud = alloc_down_to(proof, mm, address, Level::Pud, task)?;
+        if pud.read().is_none() {
+            share(guard, address, pud, task);
+        }
+        return Ok(Slot::new(populate(proof, mm, pud, address, Level::Pmd, task)?));
     }
-    Ok(Slot::new(populate(proof, mm, pud, address, Level::Pmd, task)?))
+    Ok(Slot::new(alloc_down_to(proof, mm, address, Level::of_leaf(vma.size()), task)?))
 }
 
-/// The place of the PUD entry for `address`. Makes the tables above it where they are missing.
+/// The place of the entry for `address` at `level`. Makes the tables on the way that are missing.
 ///
-/// Linux: `p4d_alloc()` and `pud_alloc()`.
+/// Linux: `p4d_alloc()`, `pud_alloc()` and `pmd_alloc()`, one after the other.
 ///
 /// Holds: what `proof` stands for. `proof` covers the VMA at `address`.
-fn pud_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
+fn alloc_down_to<'p, P: Platform, W: Proof<P, Kind = Stable>>(
     proof: &'p W,
     mm: &'p Mm<P>,
     address: VirtAddr,
+    level: Level,
     task: &Task<P>,
 ) -> Result<Place<'p, P>, OutOfMemory> {
     // SAFETY: the proof keeps the tables at `address` where they are.
-    if let Some(place) = unsafe { descend(mm, address, Level::Pud) } {
+    if let Some(place) = unsafe { descend(mm, address, level) } {
         return Ok(place);
     }
-    let root = mm.root();
-    let in_root = |shift| root_place(root, root.entry(index_of(address, shift)));
-    let above = match mm.levels() {
-        Levels::Four => in_root(Level::P4d.shift()),
-        Levels::Five => populate(proof, mm, in_root(Level::Pgd.shift()), address, Level::P4d, task)?,
-    };
-    populate(proof, mm, above, address, Level::Pud, task)
+    let (root, mut at) = (mm.root(), mm.levels().top());
+    let mut place = root_place(root, root.entry(index_of(address, at.shift())));
+    while let Some(below) = at.below().filter(|_| at > level) {
+        place = populate(proof, mm, place, address, below, task)?;
+        at = below;
+    }
+    Ok(place)
 }
 
 /// Goes from an entry to the table behind it, which is made if the entry is empty.

@@ -58,7 +58,7 @@ use thiserror::Error;
 
 use crate::addr::{HugeSize, TableFrame, VirtAddr};
 use crate::arch::{Entry, Level};
-use crate::platform::{Levels, Platform, Protocol, Step};
+use crate::platform::{Platform, Protocol, Step};
 use crate::root::Mm;
 use crate::table::{Place, TableRef, index_of, read};
 use crate::task::RcuReadGuard;
@@ -158,7 +158,22 @@ pub fn leaf_offset<'p, P: Platform, W: Proof<P>>(
     Ok(Some((Slot::new(pud), HugeSize::Size1G)))
 }
 
-/// Walks from the root to the entry for `address` in its table of `level` (PMD, PUD or P4D).
+/// Repeats a block for each level, that of the root first. It is a loop that is unrolled here, because a walk's shifts are
+/// to be constants.
+macro_rules! for_each_level {
+    ($at:ident $block:block) => {
+        for_each_level!($at $block 0 1 2 3);
+    };
+    ($at:ident $block:block $($place:literal)*) => {
+        const { assert!(Level::FROM_THE_TOP.len() == [$($place),*].len()) };
+        $({
+            let $at = const { Level::FROM_THE_TOP[$place] };
+            $block
+        })*
+    };
+}
+
+/// Walks from the root to the entry for `address` in its table of `level`.
 ///
 /// Linux: `pgd_offset()`, `p4d_offset()`, `pud_offset()` and `pmd_offset()`, one after the other.
 ///
@@ -174,30 +189,34 @@ pub(crate) unsafe fn descend<'p, P: Platform>(
     if address >= mm.task_size() {
         return None;
     }
-    let (platform, root) = (mm.hugetlb().platform(), mm.root());
+    let (platform, root, top) = (mm.hugetlb().platform(), mm.root(), mm.levels().top());
     // All that is kept of a table on the way is the entry in it: `step_down` loads each one once.
-    let above = match mm.levels() {
-        Levels::Four => root.entry(index_of(address, Level::P4d.shift())),
-        Levels::Five => {
-            let pgd = root.entry(index_of(address, Level::Pgd.shift()));
-            // SAFETY: passed on to the caller.
-            let p4d = unsafe { step_down(platform, pgd, address, Level::P4d) }?;
-            if level == Level::P4d {
-                return Some(p4d);
-            }
-            p4d.word
+    let mut above: Option<&'p P::Word> = None;
+    for_each_level!(at {
+        if at <= top {
+            let word = match above {
+                None => {
+                    let word = root.entry(index_of(address, at.shift()));
+                    if at == level {
+                        return Some(root_place(root, word));
+                    }
+                    word
+                }
+                Some(word) => {
+                    // SAFETY: passed on to the caller.
+                    let place = unsafe { step_down(platform, word, address, at) }?;
+                    if at == level {
+                        return Some(place);
+                    }
+                    place.word
+                }
+            };
+            above = Some(word);
         }
-    };
-    if level == Level::P4d {
-        return Some(root_place(root, above));
-    }
-    // SAFETY: passed on to the caller.
-    let pud = unsafe { step_down(platform, above, address, Level::Pud) }?;
-    if level == Level::Pud {
-        return Some(pud);
-    }
-    // SAFETY: passed on to the caller.
-    unsafe { step_down(platform, pud.word, address, Level::Pmd) }
+    });
+    // Nothing lies below the last level.
+    let _ = above;
+    None
 }
 
 /// An entry of the root. The root is never detached, so an entry of it stands for its own parent.

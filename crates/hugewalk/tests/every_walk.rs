@@ -35,7 +35,7 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
         Signature("V: VmaLockedForWrite<P>"),
         "VMA lock in write, and i_mmap in write",
     ),
-    ("share.rs", "pud_alloc", "descend", STABLE, "the proof of huge_pte_alloc"),
+    ("share.rs", "alloc_down_to", "descend", STABLE, "the proof of huge_pte_alloc"),
     ("share.rs", "populate", "step_down", STABLE, "the proof of huge_pte_alloc"),
     ("share.rs", "share", "from_frame", Taken("i_mmap_read("), "counted as a user under i_mmap, still held"),
     (

@@ -78,6 +78,19 @@ impl Level {
         1 << self.shift()
     }
 
+    /// The level of the tables that entries of this one point to.
+    pub(crate) const fn below(self) -> Option<Self> {
+        match self {
+            Self::Pmd => None,
+            Self::Pud => Some(Self::Pmd),
+            Self::P4d => Some(Self::Pud),
+            Self::Pgd => Some(Self::P4d),
+        }
+    }
+
+    /// All levels, the root's first.
+    pub(crate) const FROM_THE_TOP: [Self; 4] = [Self::Pgd, Self::P4d, Self::Pud, Self::Pmd];
+
     /// The level whose entries are leaves of this size.
     #[must_use]
     pub const fn of_leaf(size: HugeSize) -> Self {

@@ -10,7 +10,7 @@ use crate::error::MapError;
 use crate::error::OutOfMemory;
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
-use crate::platform::{Levels, Platform, Protocol, Step};
+use crate::platform::{Platform, Protocol, Step};
 use crate::reserve::release_range;
 use crate::root::Mm;
 use crate::space::Split;
@@ -198,11 +198,11 @@ pub(super) fn return_reservation<P: Platform>(vma: &Vma<P>) {
 pub(crate) fn free_tables<P: Platform>(mmap: &MmapWriteGuard<'_, P>, range: Range<VirtAddr>, task: &Task<P>) {
     let mm: &Mm<P> = mmap.mm;
     let mut gather = Gather::without_i_mmap(mm, HugeSize::Size2M);
-    let levels: &[(Level, Level)] = match mm.levels() {
-        Levels::Four => &[(Level::Pmd, Level::Pud), (Level::Pud, Level::P4d)],
-        Levels::Five => &[(Level::Pmd, Level::Pud), (Level::Pud, Level::P4d), (Level::P4d, Level::Pgd)],
-    };
-    for &(level, above) in levels {
+    let from_below = Level::FROM_THE_TOP.into_iter().rev();
+    let tables = from_below
+        .filter(|&above| above <= mm.levels().top())
+        .filter_map(|above| Some((above.below()?, above)));
+    for (level, above) in tables {
         let span = above.entry_size();
         let mut start = VirtAddr::new(range.start.as_u64() & !(span - 1));
         while start < range.end {

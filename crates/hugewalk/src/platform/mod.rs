@@ -77,6 +77,7 @@ use core::ptr::NonNull;
 use lock_api::{RawMutex, RawRwLock};
 
 use crate::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
+use crate::arch::Level;
 use crate::error::OutOfMemory;
 use crate::rcu::Rcu;
 pub use crate::sync::Barriers;
@@ -205,6 +206,15 @@ pub enum Levels {
 }
 
 impl Levels {
+    /// The level of the root.
+    #[inline]
+    pub(crate) const fn top(self) -> Level {
+        match self {
+            Self::Four => Level::P4d,
+            Self::Five => Level::Pgd,
+        }
+    }
+
     /// The first address that user mappings cannot have: `TASK_SIZE_MAX` on x86-64.
     #[must_use]
     pub const fn task_size(self) -> VirtAddr {

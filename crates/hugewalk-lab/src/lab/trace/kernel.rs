@@ -7,7 +7,7 @@ const NAMES: &[(&str, &[&str], &str)] = &[
     ("walk.rs", &[], "huge_pte_offset"),
     ("share.rs", &["unshare_locked", "huge_pmd_unshare"], "huge_pmd_unshare"),
     ("share.rs", &["share", "partner_table", "same_place_in_table"], "huge_pmd_share"),
-    ("share.rs", &["huge_pte_alloc", "pud_alloc", "populate"], "huge_pte_alloc"),
+    ("share.rs", &["huge_pte_alloc", "alloc_down_to", "populate"], "huge_pte_alloc"),
     ("gather.rs", &["flush", "put"], "tlb_flush_mmu"),
     ("gather.rs", &["finish", "drop"], "tlb_finish_mmu"),
     ("table/slot.rs", &["attach"], "huge_pte_alloc"),
