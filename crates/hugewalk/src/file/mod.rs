@@ -128,6 +128,15 @@ impl<P: Platform> HugeFile<P> {
         self.cache.lock().len()
     }
 
+    /// Pages that are reserved for the file and that it does not have yet, at this moment. While a
+    /// fault or an allocation is under way, its page may count as reserved although it was taken.
+    #[must_use]
+    pub fn reserved(&self) -> u64 {
+        // Each page of the cache is in the map.
+        let listed = self.reservations.lock().count(0, u64::MAX);
+        listed.saturating_sub(self.pages())
+    }
+
     pub(crate) fn hugetlb(&self) -> &Hugetlb<P> {
         &self.hugetlb
     }

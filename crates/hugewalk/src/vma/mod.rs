@@ -376,6 +376,16 @@ impl<P: Platform> Vma<P> {
         self.reserve.is_some()
     }
 
+    /// Pages of it that are reserved and were not taken yet, at this moment. None unless it
+    /// [owns a reservation](Self::owns_reservation): those of a shared mapping are
+    /// [its file's](HugeFile::reserved).
+    #[must_use]
+    pub fn reserved(&self) -> u64 {
+        let Some(reserve) = &self.reserve else { return 0 };
+        let offsets = self.offsets();
+        self.pages() - reserve.used.lock().count(offsets.start, offsets.end)
+    }
+
     /// The lock that only a VMA has that may share tables.
     pub(crate) fn own_lock(&self) -> Option<&RwSem<P, ()>> {
         self.lock.as_ref()
