@@ -16,6 +16,8 @@
 //!
 //! Both hold the mmap lock in read. A visitor changes an entry through [`Found::lock`], which revalidates.
 //!
+//! Entries are read without the table lock. One that an operation may have stored only for a moment is read again under the lock.
+//!
 //! Linux: `walk_hugetlb_range()` in mm/pagewalk.c. The reports built on it are in fs/proc/task_mmu.c,
 //! mm/mincore.c and mm/damon/vaddr.c.
 
@@ -248,7 +250,10 @@ impl<P: Platform> AddressSpace<P> {
             let mut address = vma.start().max(range.start.huge_page(size));
             while address < vma.end().min(range.end) {
                 let slot = huge_pte_offset(&locked, vma.mm(), address, size).ok().flatten();
-                let entry = slot.map_or(Entry::None, |slot| slot.read());
+                let entry = slot.map_or(Entry::None, |slot| match slot.read() {
+                    passing if may_pass(vma, passing) => slot.lock(task).read(),
+                    entry => entry,
+                });
                 match visitor.entry(&mut Resched { task }, vma, address, entry) {
                     Next::Go => address = address.plus(size.bytes()),
                     Next::Fault(access) => return Pause::Fault(address, access),
@@ -264,6 +269,19 @@ impl<P: Platform> AddressSpace<P> {
 enum Pause {
     End,
     Fault(VirtAddr, Access),
+}
+
+/// May this be a value that an operation stores for a moment, under the table lock? Then the walk waits for the lock and reads
+/// the entry again: no report tells what nobody meant to stay.
+///
+/// - A private page that is copied for a store loses access until the TLB is flushed (`fault`).
+/// - A migration entry goes again if the page turns out to be pinned (`rmap`).
+fn may_pass<P: Platform>(vma: &Vma<P>, entry: Entry) -> bool {
+    match entry {
+        Entry::Leaf(leaf) => !leaf.is_accessible() && !vma.protection().is_empty(),
+        Entry::Migration(_) => true,
+        _ => false,
+    }
 }
 
 /// The part of a walk that lies in the range of one table, even if that table is replaced meanwhile.
@@ -285,7 +303,11 @@ pub(crate) fn walk_table<P: Platform>(
             slot.move_to(address, size);
             let sharers = slot.sharers_hint();
             // Unshared: the walk goes on from here, in the table that is there now.
-            let Ok(entry) = slot.read() else { break };
+            let Ok(mut entry) = slot.read() else { break };
+            if may_pass(vma, entry) {
+                let Ok(locked) = slot.lock() else { break };
+                entry = locked.read();
+            }
             visitor.entry(&Found { vma, address, entry, sharers, slot: &slot });
             address = address.plus(size.bytes());
         }
