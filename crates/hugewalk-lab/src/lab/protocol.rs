@@ -45,4 +45,8 @@ unsafe impl Protocol for Chosen {
     fn walks_under_vma_lock() -> bool {
         UNDER_VMA_LOCK.get()
     }
+    fn patience() -> u32 {
+        // A first round, and one more that is the last.
+        2
+    }
 }

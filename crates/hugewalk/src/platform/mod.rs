@@ -117,6 +117,13 @@ pub unsafe trait Protocol: Send + Sync + 'static {
     fn walks_under_vma_lock() -> bool {
         false
     }
+
+    /// How often an operation looks again whether a reference is gone that somebody holds for a short time, before it gives up.
+    /// A checker that runs every interleaving has no use for many of the same rounds.
+    #[inline(always)]
+    fn patience() -> u32 {
+        100
+    }
 }
 
 /// The steps of the protocol that [`Protocol`] can leave out.

@@ -18,12 +18,9 @@ use crate::addr::HugeFrame;
 use crate::entries::Instead;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
-use crate::platform::Platform;
+use crate::platform::{Platform, Protocol};
 use crate::pool::Poisoned;
 use crate::task::Task;
-
-/// How often a page that is on its way into use or out of it is looked up again.
-const PATIENCE: u32 = 100;
 
 /// What memory failure hit, if it is handled completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +65,7 @@ impl<P: Platform> Hugetlb<P> {
         frame: HugeFrame,
         mut held: Option<PageRef<'_, P>>,
     ) -> Result<Recovery, PageError> {
-        for _ in 0..PATIENCE {
+        for _ in 0..P::Protocol::patience() {
             match self.lock_page(task, frame) {
                 Ok(page) => {
                     drop(held);
@@ -186,7 +183,7 @@ impl<P: Platform> LockedPage<'_, P> {
     /// Counts the references of others, after waiting a while for short ones to be dropped.
     fn others_after_a_while(&self, task: &mut Task<P>) -> u64 {
         let others = || self.page.page().references().saturating_sub(self.own_references());
-        for _ in 0..PATIENCE {
+        for _ in 0..P::Protocol::patience() {
             if others() == 0 || self.page.page().pins() > 0 {
                 break;
             }

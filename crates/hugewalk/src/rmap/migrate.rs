@@ -40,12 +40,9 @@ use crate::addr::HugeFrame;
 use crate::entries::{At, Instead};
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
-use crate::platform::{Event, Platform, ROUNDS};
+use crate::platform::{Event, Platform, Protocol, ROUNDS};
 use crate::pool::Poisoned;
 use crate::task::Task;
-
-/// How often migration retries while something else holds the page for a moment.
-const PATIENCE: u32 = 100;
 
 impl<P: Platform> Hugetlb<P> {
     /// Moves a page elsewhere, with its contents, its place in its file, and all that its entries
@@ -102,7 +99,7 @@ impl<P: Platform> Hugetlb<P> {
         frame: HugeFrame,
         held: Option<PageRef<'_, P>>,
     ) -> Result<(), PageError> {
-        for _ in 0..PATIENCE {
+        for _ in 0..P::Protocol::patience() {
             match self.lock_page(task, frame) {
                 Ok(old) => {
                     drop(held);
@@ -206,7 +203,7 @@ impl<P: Platform> LockedPage<'_, P> {
     /// Retries for a while: a reader of the file, or a walker that came from an entry which is gone
     /// now, drops its reference soon.
     fn patiently(&self, task: &mut Task<P>, attempt: impl Fn() -> Option<()>) -> bool {
-        for _ in 0..PATIENCE {
+        for _ in 0..P::Protocol::patience() {
             if attempt().is_some() {
                 return true;
             }
