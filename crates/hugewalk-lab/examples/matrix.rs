@@ -1,5 +1,6 @@
 //! Every scenario under every protocol, and the shortest race of one:
-//! `cargo run --release -p hugewalk-lab --example matrix [SCENARIO|all [PROTOCOL|all [STEP TO LEAVE OUT]]]`.
+//! `cargo run --release -p hugewalk-lab --example matrix [SCENARIO|all [PROTOCOL|all [STEP TO LEAVE OUT]]]`. A name that ends
+//! in `*` stands for all that begin so.
 
 use hugewalk_lab::explore::Options;
 use hugewalk_lab::lab::Settings;
@@ -9,11 +10,18 @@ use hugewalk_lab::{check, replay, scenario, text};
 #[global_allocator]
 static ALLOCATOR: hugewalk_lab::Allocator = unsafe { hugewalk_lab::Allocator::new() };
 
+/// Is it this one, or does it begin like this: `S4*`?
+fn fits(wanted: &str, name: &str) -> bool {
+    match wanted.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => wanted == "all" || wanted == name,
+    }
+}
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let is_wanted =
-        |at: usize, name: &str| wanted.get(at).is_none_or(|wanted| wanted == name || wanted == "all");
-    let draws = wanted.len() > 1 && wanted.iter().take(2).all(|name| name != "all");
+    let is_wanted = |at: usize, name: &str| wanted.get(at).is_none_or(|wanted| fits(wanted, name));
+    let draws = wanted.len() > 1 && wanted.iter().take(2).all(|name| name != "all" && !name.ends_with('*'));
     for scenario in scenario::all().filter(|scenario| is_wanted(0, scenario.id)) {
         for settings in Settings::ALL.into_iter().filter(|settings| is_wanted(1, settings.name)) {
             let settings = match wanted.get(2) {

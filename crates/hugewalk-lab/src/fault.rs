@@ -17,7 +17,7 @@ pub enum Fault {
     WrongWrite,
     /// A walker acts on an entry, and the page in it, that was not its own (I3).
     ForeignPage,
-    /// The share count of a table is wrong (I4), or the references of a page (I14).
+    /// The share count of a table is wrong (I4), the references of a page (I14), or reservations (I15).
     WrongCount,
     /// A process shares a table and has no mapping that may (I5).
     WrongSharing,
@@ -39,6 +39,8 @@ pub enum Fault {
     UnfilledPage,
     /// Something that was stored is not there, or nothing says that it is (I13).
     LostStore,
+    /// A report tells of an entry what it never was during the call (I16).
+    UntrueReport,
     /// A call fails that must not.
     FailedCall,
     /// A panic.
@@ -80,6 +82,7 @@ impl Fault {
             Self::SleepInAtomic => "sleep in atomic context",
             Self::UnfilledPage => "unfilled page",
             Self::LostStore => "lost store",
+            Self::UntrueReport => "untrue report",
             Self::FailedCall => "failed call",
             Self::Panic => "panic",
         }
@@ -108,7 +111,8 @@ impl From<Property> for Fault {
             Property::I11 => Self::StaleTlb,
             Property::I12 => Self::UnfilledPage,
             Property::I13 => Self::LostStore,
-            Property::I14 => Self::WrongCount,
+            Property::I14 | Property::I15 => Self::WrongCount,
+            Property::I16 => Self::UntrueReport,
         }
     }
 }

@@ -135,6 +135,14 @@ fn each_judge_can_say_no() {
         ("I11", "S35/zap:late-flush", Settings::HUGEWALK, "of another process has stored since"),
         ("I12", "S37:late-fill", Settings::HUGEWALK, "which has not been filled"),
         ("I14", "S38:torn-freeze", Settings::HUGEWALK, "references"),
+        (
+            "I15",
+            "S43:account-let-go",
+            Settings::HUGEWALK,
+            "mounts have 1 reservations of their own, and the pool has 0",
+        ),
+        ("I16", "S46/protect:empty-first", Settings::HUGEWALK, "reports none"),
+        ("I16", "S46/reuse:parent-not-confirmed", Settings::HUGEWALK, "where all the time was"),
         ("I13", "S34:read-then-write", Settings::HUGEWALK, "and a processor has stored to its page"),
         ("I10", "S6:sleeping-visitor", Settings::RFC, "sleeping in an atomic section"),
     ];

@@ -45,8 +45,8 @@ pub use self::report::{Chance, Counterexample, Coverage, DoesNotFit, Options, Re
 pub use self::schedule::{NotASchedule, Schedule};
 pub use self::sync::{Lock, RwLock, Shared};
 pub use self::vm::{
-    Deadlock, Livelock, LockCycle, Machine, Note, Setup, access, in_thread, is_judged, is_moving, is_tracing,
-    journal, lock_released, lock_taken, lock_wanted, note, quietly, violation,
+    Deadlock, Livelock, LockCycle, Machine, Note, Setup, access, has_found, in_thread, is_judged, is_moving,
+    is_tracing, journal, lock_released, lock_taken, lock_wanted, note, quietly, violation,
 };
 
 use self::bounded::{Bound, Bounded};

@@ -23,8 +23,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::AtomicU64;
 
 pub use self::ambient::{
-    Deadlock, Livelock, LockCycle, Note, access, in_thread, is_judged, is_moving, is_tracing, journal,
-    lock_released, lock_taken, lock_wanted, note, quietly, violation,
+    Deadlock, Livelock, LockCycle, Note, access, has_found, in_thread, is_judged, is_moving, is_tracing,
+    journal, lock_released, lock_taken, lock_wanted, note, quietly, violation,
 };
 pub use self::rewind::Machine;
 pub use self::setup::Setup;

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use hugewalk::sync::Parker;
 use lock_api::{GuardNoSend, RawMutex, RawRwLock};
 
-use super::ground::{Flaw, Place, access, settle, world};
+use super::ground::{Flaw, Outer, Place, access, settle, world};
 use super::trace::{self, Mode};
+use super::word::Word;
 use super::{cpu, judge, memory};
 use crate::explore::{Kind, Lock, Object, RwLock, Wait, in_thread, lock_released, lock_taken, lock_wanted};
 
@@ -20,7 +21,7 @@ pub struct SpinLock {
 
 impl SpinLock {
     fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+        std::ptr::from_ref(self).expose_provenance()
     }
 
     fn is_free(this: *const ()) -> bool {
@@ -33,10 +34,58 @@ impl SpinLock {
         matches!(place, Place::Record(..)) && in_thread().is_some() && world().flaws.has(Flaw::OpenTableLock)
     }
 
+    /// On a machine where a thread holds one spinning lock at a time: what it has taken first is released, or noted.
+    fn keep_one(&self, place: Place) {
+        let Some(thread) = in_thread().filter(|_| world().flaws.has(Flaw::OneSpinLock)) else { return };
+        if place != Place::Elsewhere {
+            return;
+        }
+        match world().flaws.outer(thread) {
+            Outer::None => world().flaws.set_outer(thread, Outer::Held(self.address())),
+            Outer::Held(address) => {
+                let outer = std::ptr::with_exposed_provenance::<Self>(address);
+                // SAFETY: the thread has it locked, and lets it live until its guard goes.
+                unsafe { (*outer).open(place) };
+                world().flaws.set_outer(thread, Outer::Released(address));
+            }
+            Outer::Released(_) => {}
+        }
+    }
+
+    /// Was it released early? If it is what the thread has taken first, the thread has nothing any more.
+    fn was_released(&self, place: Place) -> bool {
+        let Some(thread) = in_thread().filter(|_| place == Place::Elsewhere) else { return false };
+        match world().flaws.outer(thread) {
+            Outer::Released(address) if address == self.address() => {
+                world().flaws.set_outer(thread, Outer::None);
+                true
+            }
+            Outer::Held(address) if address == self.address() => {
+                world().flaws.set_outer(thread, Outer::None);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Releases it.
+    fn open(&self, place: Place) {
+        let (world, address) = (world(), self.address());
+        let op = world.op(place, address, Kind::Write, true).releases();
+        access(&op);
+        trace::lock_released(op.object(), address);
+        judge::spins(place, "unlocks");
+        self.held.store(false, Release);
+        lock_released(address);
+        judge::let_spin_go(place, address);
+    }
+
     fn atomic(change: i32) {
         if let Some(thread) = in_thread() {
             let mut atomic = world().atomic.borrow_mut();
             atomic[thread] = atomic[thread].wrapping_add_signed(change);
+            drop(atomic);
+            world().flaws.spins(thread, change);
         }
     }
 }
@@ -54,6 +103,7 @@ unsafe impl RawMutex for SpinLock {
         if Self::is_open(place) {
             return Self::atomic(1);
         }
+        self.keep_one(place);
         trace::lock_wanted(address, place, Mode::Alone);
         lock_wanted(address);
         let wait = Wait::until(Self::is_free, std::ptr::from_ref(self).cast());
@@ -63,6 +113,7 @@ unsafe impl RawMutex for SpinLock {
         judge::spins(place, "locks");
         assert!(!self.held.swap(true, Acquire), "the lock is held, and nobody explores");
         lock_taken(address);
+        judge::took_spin(place, address);
         Self::atomic(1);
     }
 
@@ -81,6 +132,7 @@ unsafe impl RawMutex for SpinLock {
         let free = !self.held.swap(true, Acquire);
         if free {
             lock_taken(address);
+            judge::took_spin(place, address);
             Self::atomic(1);
         }
         free
@@ -88,18 +140,15 @@ unsafe impl RawMutex for SpinLock {
 
     unsafe fn unlock(&self) {
         let _lab = world().at_work();
-        let (world, address) = (world(), self.address());
-        let place = world.place(address);
+        let place = world().place(self.address());
         if Self::is_open(place) {
             return Self::atomic(-1);
         }
-        let op = world.op(place, address, Kind::Write, true).releases();
-        access(&op);
-        trace::lock_released(op.object(), address);
-        judge::spins(place, "unlocks");
-        self.held.store(false, Release);
-        lock_released(address);
+        if !self.was_released(place) {
+            self.open(place);
+        }
         Self::atomic(-1);
+        Word::catch_up();
     }
 }
 

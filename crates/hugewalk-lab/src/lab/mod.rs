@@ -44,6 +44,7 @@ mod rcu;
 mod cpu;
 mod protocol;
 mod walker;
+mod report;
 mod speculate;
 
 use std::ops::Range;
@@ -60,12 +61,14 @@ pub(crate) use self::cpu::{Use, translate};
 pub use self::define::NotAProtocol;
 pub use self::ground::{Flaw, Lab};
 pub(crate) use self::judge::audit::Audit;
+pub(crate) use self::judge::reserved::Reserved;
 pub use self::locks::{SleepMutex, SleepRwLock, SpinLock, Token};
 pub use self::property::Property;
 pub use self::protocol::Chosen;
 #[cfg(test)]
 pub(crate) use self::rcu::set_interrupts_off;
 pub use self::rcu::{LabRcu, LabReader};
+pub use self::report::Report;
 pub use self::settings::{Broadcast, Settings, Walkers};
 pub use self::speculate::Speculator;
 pub use self::trace::has_line_tables;

@@ -33,6 +33,10 @@ pub enum Property {
     I13,
     /// References of a page are right.
     I14,
+    /// Reservations are right, and a fault that has one gets a page.
+    I15,
+    /// What a report tells of an entry was so.
+    I16,
 }
 
 impl Property {
@@ -54,6 +58,8 @@ impl Property {
             (Self::I12, _) => "unfilled-page",
             (Self::I14, _) => "miscounted-page",
             (Self::I13, _) => "lost-store",
+            (Self::I15, _) => "miscounted-reservation",
+            (Self::I16, _) => "untrue-report",
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hugewalk::addr::HugeFrame;
 use hugewalk::sync;
 
 use super::ground::{Flaw, Place, RECORD, REFERENCES, access, world};
 use super::judge::{self, Access};
 use super::trace;
-use crate::explore::{Kind, Op, is_moving};
+use crate::explore::{Kind, Op, in_thread, is_moving};
 
 /// How a word is accessed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,35 @@ impl Word {
         self.0.compare_exchange(seen, wanted, Ordering::AcqRel, Ordering::Acquire)
     }
 
+    /// Is this an entry that the machine empties before it changes it?
+    fn is_emptied_first(&self, current: u64, new: u64) -> bool {
+        let empties = world().flaws.has(Flaw::EmptyFirst) && is_moving() && current != 0 && new != 0;
+        empties && world().is_entry(std::ptr::from_ref(self).addr())
+    }
+
+    /// Is this a reference to a page that the machine counts later?
+    fn puts_off_reference(&self) -> bool {
+        if !world().flaws.has(Flaw::LateReference) || !is_moving() {
+            return false;
+        }
+        let Place::PageRecord(word) = world().place(std::ptr::from_ref(self).addr()) else { return false };
+        let page = HugeFrame(((word / RECORD + 1) << 9) as u64);
+        word % RECORD == REFERENCES
+            && in_thread().is_some_and(|thread| world().flaws.put_off_reference(thread, page))
+    }
+
+    /// The thread has released a spinning lock: a reference that it has put off, on a machine that does, it counts now.
+    pub(super) fn catch_up() {
+        let Some(page) = in_thread().and_then(|thread| world().flaws.reference_put_off(thread)) else {
+            return;
+        };
+        let word = world().page_record(page).cast::<Self>().as_ptr().wrapping_add(REFERENCES);
+        // SAFETY: the record is there as long as the world, and this word of it is an atomic.
+        let word = unsafe { &*word };
+        word.touch_as(Kind::Write, How::Adding, |old| old.wrapping_add(1));
+        word.0.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Does the machine exchange this word in two steps?
     fn is_torn(&self) -> bool {
         let flaws = &world().flaws;
@@ -127,6 +157,9 @@ unsafe impl sync::Word for Word {
         self.0.swap(value, order)
     }
     fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        if value == 1 && self.puts_off_reference() {
+            return 0;
+        }
         self.touch_as(Kind::Write, How::Adding, |old| old.wrapping_add(value));
         self.0.fetch_add(value, order)
     }
@@ -149,6 +182,12 @@ unsafe impl sync::Word for Word {
         success: Ordering,
         failure: Ordering,
     ) -> Result<u64, u64> {
+        if self.is_emptied_first(current, new) {
+            self.touch(Kind::Write, |old| if old == current { 0 } else { old });
+            self.0.compare_exchange(current, 0, success, failure)?;
+            sync::Word::store(self, new, Ordering::Release);
+            return Ok(current);
+        }
         if self.is_torn() {
             let now = self.load(failure);
             if now != current {

@@ -8,12 +8,13 @@ use hugewalk::arch::Entry;
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+use hugewalk::reserve::SubPool;
 use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 
-use crate::explore::{Setup, violation};
-use crate::lab::{Audit, Flaw, Lab, Property, Settings, Walker};
+use crate::explore::{Setup, has_found, violation};
+use crate::lab::{Audit, Flaw, Lab, Property, Reserved, Settings, Walker};
 
 /// Where everything is mapped: at the start of a gigabyte, which one table covers.
 pub const BASE: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
@@ -24,6 +25,9 @@ pub type LabTask = Task<Lab>;
 pub type Process = Arc<AddressSpace<Lab>>;
 /// A file of the lab.
 pub type File = Arc<HugeFile<Lab>>;
+
+/// A mount of the lab.
+pub type Mount = Arc<SubPool<Lab>>;
 
 /// A task for one of the lab's threads, or a second one for a scenario about that mistake.
 ///
@@ -50,6 +54,7 @@ pub struct Bench<'s> {
     hugetlb: Arc<Hugetlb<Lab>>,
     processes: Vec<Process>,
     files: Vec<File>,
+    mounts: Vec<Mount>,
     born: Nursery,
 }
 
@@ -79,7 +84,15 @@ impl<'s> Bench<'s> {
         hugetlb.platform().attach(hugetlb.rcu());
         hugetlb.resize_pool(HugeSize::Size2M, 4);
         let task = another(&hugetlb);
-        Self { setup, task, hugetlb, processes: Vec::new(), files: Vec::new(), born: Nursery::default() }
+        Self {
+            setup,
+            task,
+            hugetlb,
+            processes: Vec::new(),
+            files: Vec::new(),
+            mounts: Vec::new(),
+            born: Nursery::default(),
+        }
     }
 
     /// Changes the protocol: the scenario is about a machine, or a mistake.
@@ -117,6 +130,29 @@ impl<'s> Bench<'s> {
     /// If this process has no memory.
     pub fn file(&mut self) -> File {
         let file = HugeFile::new(&self.hugetlb, HugeSize::Size2M, None).expect("memory");
+        file.truncate(&mut self.task, PUD_SIZE).expect("aligned");
+        self.files.push(file.clone());
+        file
+    }
+
+    /// A mount with at most `max` pages, and `min` that it has whatever others reserve.
+    ///
+    /// # Panics
+    ///
+    /// If the pool has too few.
+    pub fn mount(&mut self, max: Option<u64>, min: Option<u64>) -> Mount {
+        let mount = SubPool::new(&self.hugetlb, HugeSize::Size2M, max, min).expect("pages");
+        self.mounts.push(mount.clone());
+        mount
+    }
+
+    /// A file of one gigabyte on a mount.
+    ///
+    /// # Panics
+    ///
+    /// If this process has no memory.
+    pub fn file_on(&mut self, mount: &Mount) -> File {
+        let file = HugeFile::new(&self.hugetlb, HugeSize::Size2M, Some(mount)).expect("memory");
         file.truncate(&mut self.task, PUD_SIZE).expect("aligned");
         self.files.push(file.clone());
         file
@@ -288,13 +324,25 @@ impl<'s> Bench<'s> {
     ///
     /// If this process has no memory.
     pub fn finish(self) {
-        let Self { setup, mut task, hugetlb, mut processes, files, born } = self;
+        let Self { setup, mut task, hugetlb, mut processes, files, mounts, born } = self;
         let audit = another(&hugetlb);
         Audit { task: RefCell::new(audit), files: RefCell::new(files.clone()) }.begin();
+        let task_of_sum = another(&hugetlb);
+        let (of, on, by) = (files.clone(), mounts.clone(), processes.clone());
+        Reserved { task: task_of_sum, hugetlb: hugetlb.clone(), mounts: on, files: of, processes: by }
+            .begin();
         setup.finally(move |judged| {
             Audit::end();
-            // As the next operation would.
-            task.finish_drops();
+            let found = has_found();
+            if !found {
+                // As the next operation would.
+                task.finish_drops();
+            }
+            Reserved::end();
+            if found {
+                // Nothing can be relied upon any more: a page that went back too early may be in a list of its pool, and in use.
+                return std::mem::forget((task, hugetlb, processes, files, mounts, born));
+            }
             processes.append(&mut born.0.borrow_mut());
             check_counts(&processes, &mut task);
             let roots: Vec<_> = processes.iter().map(|process| process.mm().root_frame()).collect();
@@ -307,7 +355,7 @@ impl<'s> Bench<'s> {
             for process in &processes {
                 process.exit(&mut task).expect("its own task");
             }
-            drop((processes, files));
+            drop((processes, files, mounts));
             task.rcu_barrier();
             let counters = hugetlb.pool(HugeSize::Size2M).counters();
             // One that went back twice has been judged by then.

@@ -70,17 +70,22 @@
 //! [`all`] is the whole matrix in the order of the table, and [`expected()`] has the verdicts.
 
 mod bench;
+mod drops;
 mod expected;
+mod failures;
+mod handlers;
 mod history;
 mod memory;
 mod other;
 mod pages;
 mod races;
+mod reports;
+mod reservations;
 mod stores;
 mod waits;
 mod walkers;
 
-pub use self::bench::{BASE, Bench, File, LabTask, Nursery, Process, another, dont_need, map, page};
+pub use self::bench::{BASE, Bench, File, LabTask, Mount, Nursery, Process, another, dont_need, map, page};
 pub use self::expected::{Expected, PROOFS, expected};
 pub use self::history::history;
 
@@ -131,6 +136,11 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         .chain(memory::ROWS)
         .chain(stores::ROWS)
         .chain(pages::ROWS)
+        .chain(reservations::ROWS)
+        .chain(handlers::ROWS)
+        .chain(reports::ROWS)
+        .chain(failures::ROWS)
+        .chain(drops::ROWS)
 }
 
 /// All scenarios.

@@ -1,18 +1,18 @@
 //! Pages that are given back, moved and handed out again, while processors and walkers come to them.
 
-use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE};
+use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::GupFlags;
-use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement, RemapTo};
 use hugewalk::vma::Protection;
 
 use super::Scenario;
-use super::bench::{BASE, Bench, page};
-use super::expected::{EVERY_MISTAKE, NONE, Row};
+use super::bench::{BASE, Bench, LabTask, Process, page};
+use super::expected::{EVERY_MISTAKE, MISTAKE, NONE, Row};
 use super::other::fault;
 use super::stores::{PAGES, row};
-use crate::lab::{Cpu, Flaw, Lab, Walker};
+use crate::lab::{Cpu, Flaw, Lab, Property, Walker};
 
 pub(super) const ROWS: &[Row] = &[
     row!(
@@ -41,17 +41,66 @@ pub(super) const ROWS: &[Row] = &[
         follow_and_punch,
         on Flaw::OpenTableLock
     ),
+    row!("S39", "A reads from a file; B punches a hole, and another file gets the page", read_and_punch),
     row!(
-        "S39",
-        "A reads from a file; B punches a hole, and another file gets the page (only a changed engine shows the mistake: a reference that find_page takes after the lock of the cache)",
-        read_and_punch
+        "S39:late-reference",
+        "S39, and the reader takes its reference after it has released the lock of the page cache",
+        read_and_punch,
+        on Flaw::LateReference
+    ),
+    row!("S39/write", "A writes to a file; B punches a hole meanwhile; a processor loads", write_and_punch),
+    row!(
+        "S39/fault",
+        "a private mapping copies the file's page at its first store; B punches a hole, and another file gets the page",
+        copy_and_punch
+    ),
+    row!(
+        "S39/allocate",
+        "a page is preallocated while another processor punches it out, and a third faults",
+        allocate_and_punch
     ),
     row!(
         "S40",
-        "B cuts a mapping at both ends of a range, each in a table that is shared; C faults in both (only a changed engine shows the mistake: a split that unshares one of the two)",
+        "B cuts a mapping at both ends of a range, each in a table that is shared; C faults in both (a split that unshares one of the two would be seen at once: I5)",
         cut_twice
     ),
+    row!(
+        "S40:unshare-early",
+        "S40, and the split lets its locks go between unsharing and being visible",
+        cut_twice,
+        without "exchange-under-i-mmap"
+    ),
+    row!(
+        "S41",
+        "A looks for two pages; B unmaps, and the table goes",
+        load_and_unmap,
+        by FREED
+    ),
+    row!(
+        "S41:late-flush",
+        "S41, and the table is handed to RCU before the flush",
+        load_and_unmap,
+        by FREED,
+        on Flaw::LateFlush
+    ),
+    row!("S41/exit", "A looks for two pages; B exits", load_and_exit, by FREED),
+    row!(
+        "S51",
+        "A loads; B moves a part of a mapping whose table is shared; C, who shares it, stores",
+        move_a_part
+    ),
+    row!("S51:no-flush", "S51, and B does not flush", move_a_part, on Flaw::NoFlush),
+    row!("S51/private", "a part of a private mapping moves; A stores at both places", move_private),
+    row!("S51/private:no-flush", "S51/private, and B does not flush", move_private, on Flaw::NoFlush),
+    row!(
+        "S51/punch",
+        "a part of a mapping moves; its page is punched out; A loads at both places",
+        move_and_punch
+    ),
 ];
+
+/// Tables, and pages, that are used after their end.
+const FREED: &[Property] = &[Property::I1];
 
 fn full_batch(bench: &mut Bench<'_>) {
     bench.hugetlb().resize_pool(HugeSize::Size2M, 9);
@@ -129,6 +178,114 @@ fn read_and_punch(bench: &mut Bench<'_>) {
         file.punch_hole(task, 0, PMD_SIZE).expect("aligned");
         let _ = other.fault(task, page(0), Access::Write);
     });
+}
+
+fn write_and_punch(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    let same = file.clone();
+    bench.cpu("write", move |task| same.write_at(task, 0, &[1; 8]).expect("a page"));
+    bench.cpu("fallocate", move |task| file.punch_hole(task, 0, PMD_SIZE).expect("aligned"));
+    bench.cpu("load, load", move |task| {
+        let mut cpu = Cpu::new(&process);
+        cpu.load(page(0));
+        fault(task, &process, 0);
+        cpu.load(page(0));
+    });
+}
+
+fn copy_and_punch(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let _process = bench.process(&file, &[0]);
+    let private = bench.private(&file, 1);
+    let other_file = bench.file();
+    let other = bench.process(&other_file, &[]);
+    bench.hugetlb().resize_pool(HugeSize::Size2M, 2);
+    bench.cpu("store", move |task| fault(task, &private, 0));
+    bench.cpu("fallocate, fault", move |task| {
+        file.punch_hole(task, 0, PMD_SIZE).expect("aligned");
+        let _ = other.fault(task, page(0), Access::Write);
+    });
+}
+
+fn allocate_and_punch(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[]);
+    let same = file.clone();
+    bench.cpu("fallocate", move |task| same.allocate(task, 0, PMD_SIZE, false).expect("a page"));
+    bench.cpu("punch", move |task| file.punch_hole(task, 0, PMD_SIZE).expect("aligned"));
+    bench.cpu("fault", move |task| fault(task, &process, 0));
+}
+
+/// A processor that knows the table of page 0 comes to page 1. The table has no pages.
+fn load_two(bench: &mut Bench<'_>) -> Process {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    process.madvise(bench.task(), BASE, PMD_SIZE, Advice::DontNeed).expect("mapped");
+    let same = process.clone();
+    bench.cpu("load, load", move |_| {
+        let mut cpu = Cpu::new(&process);
+        cpu.load(page(0));
+        cpu.load(page(1));
+    });
+    same
+}
+
+fn load_and_unmap(bench: &mut Bench<'_>) {
+    let process = load_two(bench);
+    bench.cpu("munmap", move |task| process.munmap(task, BASE, PUD_SIZE).expect("aligned"));
+}
+
+fn load_and_exit(bench: &mut Bench<'_>) {
+    let process = load_two(bench);
+    bench.cpu("exit", move |task| process.exit(task).expect("its own task"));
+}
+
+const ELSEWHERE: VirtAddr = VirtAddr::new(8 * PUD_SIZE);
+
+/// Moves page 0 elsewhere.
+fn move_page(task: &mut LabTask, process: &Process) {
+    process.mremap(task, BASE, PMD_SIZE, PMD_SIZE, RemapTo::Fixed(ELSEWHERE)).expect("room");
+}
+
+fn move_a_part(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let other = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let same = process.clone();
+    bench.cpu("load, load", move |_| {
+        let mut cpu = Cpu::new(&process);
+        cpu.load(page(0));
+        cpu.load(page(0));
+    });
+    bench.cpu("mremap", move |task| move_page(task, &same));
+    bench.cpu("store", move |_| _ = Cpu::new(&other).store(page(0)));
+}
+
+fn move_private(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.private_written(&file, 2);
+    let same = process.clone();
+    bench.cpu("store, store", move |_| {
+        let mut cpu = Cpu::new(&process);
+        cpu.store(page(0));
+        cpu.store(ELSEWHERE);
+        cpu.store(page(0));
+    });
+    bench.cpu("mremap", move |task| move_page(task, &same));
+}
+
+fn move_and_punch(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    let same = process.clone();
+    bench.cpu("load, load", move |_| {
+        let mut cpu = Cpu::new(&process);
+        cpu.load(page(0));
+        cpu.load(ELSEWHERE);
+    });
+    bench.cpu("mremap", move |task| move_page(task, &same));
+    bench.cpu("fallocate", move |task| file.punch_hole(task, 0, PMD_SIZE).expect("aligned"));
 }
 
 fn cut_twice(bench: &mut Bench<'_>) {

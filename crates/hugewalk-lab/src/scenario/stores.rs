@@ -14,23 +14,43 @@ use crate::lab::{Cpu, Flaw, Property};
 pub(super) const PAGES: &[Property] =
     &[Property::I1, Property::I3, Property::I6, Property::I11, Property::I12, Property::I13, Property::I14];
 
-/// A row of this room, and rows with mistakes: the machine that shows each.
+/// A row judged by [`PAGES`], or by others; and rows with mistakes: the machine that shows each, or the step that is left out.
 macro_rules! row {
-    ($id:literal, $what:literal, $build:expr) => {
-        Row { scenario: Scenario { id: $id, what: $what, judged: PAGES, build: $build }, verdicts: NONE }
+    ($id:literal, $what:expr, $build:expr) => { row!($id, $what, $build, by PAGES) };
+    ($id:literal, $what:expr, $build:expr, on $flaw:expr) => { row!($id, $what, $build, by PAGES, on $flaw) };
+    ($id:literal, $what:expr, $build:expr, without $step:literal) => {
+        row!($id, $what, $build, by PAGES, without $step)
     };
-    ($id:literal, $what:literal, $build:expr, on $flaw:expr) => {
+    ($id:literal, $what:expr, $build:expr, by $judged:expr) => { row!($id, $what, $build, by $judged, is NONE) };
+    ($id:literal, $what:expr, $build:expr, by $judged:expr, is $verdicts:expr) => {
+        Row { scenario: Scenario { id: $id, what: $what, judged: $judged, build: $build }, verdicts: $verdicts }
+    };
+    ($id:literal, $what:expr, $build:expr, by $judged:expr, on $flaw:expr) => {
         Row {
             scenario: Scenario {
                 id: $id,
                 what: $what,
-                judged: PAGES,
+                judged: $judged,
                 build: |bench| {
                     bench.flawed($flaw);
                     $build(bench);
                 },
             },
             verdicts: EVERY_MISTAKE,
+        }
+    };
+    ($id:literal, $what:expr, $build:expr, by $judged:expr, without $step:literal) => {
+        Row {
+            scenario: Scenario {
+                id: $id,
+                what: $what,
+                judged: $judged,
+                build: |bench| {
+                    bench.without($step);
+                    $build(bench);
+                },
+            },
+            verdicts: MISTAKE,
         }
     };
 }

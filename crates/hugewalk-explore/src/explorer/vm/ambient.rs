@@ -117,6 +117,12 @@ pub fn is_judged() -> bool {
     with(|vm| vm.mode == Mode::Running || vm.mode == Mode::Quiet).unwrap_or(false)
 }
 
+/// Has something gone wrong in the run? Then nothing that the threads share can be relied upon.
+#[must_use]
+pub fn has_found() -> bool {
+    with(|vm| vm.found.is_some()).unwrap_or(false)
+}
+
 /// Reports that something went wrong; the first report of a run counts.
 ///
 /// # Panics

@@ -25,6 +25,13 @@ pub enum Flaw {
     LateFill,
     /// The lock of a table keeps nobody out.
     OpenTableLock,
+    /// An entry that is exchanged for another is empty in between: what a processor asks for that wants a break before a make,
+    /// done without a thought for who looks.
+    EmptyFirst,
+    /// A reference that is taken to a page under a spinning lock is counted after the lock was released.
+    LateReference,
+    /// A thread holds one spinning lock at a time, besides those of tables: it releases the first one when it takes a second.
+    OneSpinLock,
 }
 
 /// What fills a page.
@@ -58,9 +65,21 @@ pub(in crate::lab) struct Flush {
 /// The flaws that the machine has in a run, and what threads have put off because of them.
 #[derive(Debug, Default)]
 pub(in crate::lab) struct Flaws {
-    has: Cell<u8>,
+    has: Cell<u16>,
     fills: Cell<[Option<(HugeFrame, Fill)>; MAX_THREADS]>,
     flushes: Cell<[Option<Flush>; MAX_THREADS]>,
+    references: Cell<[Option<HugeFrame>; MAX_THREADS]>,
+    spinning: Cell<[u32; MAX_THREADS]>,
+    outer: Cell<[Outer; MAX_THREADS]>,
+}
+
+/// The spinning lock that a thread has taken first: its address, and whether it was released early.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::lab) enum Outer {
+    #[default]
+    None,
+    Held(usize),
+    Released(usize),
 }
 
 impl Flaws {
@@ -68,6 +87,47 @@ impl Flaws {
         self.has.set(0);
         self.fills.set(Default::default());
         self.flushes.set(Default::default());
+        self.references.set(Default::default());
+        self.spinning.set(Default::default());
+        self.outer.set(Default::default());
+    }
+
+    /// The thread has taken a spinning lock, or released one. Returns how many it holds.
+    pub(in crate::lab) fn spins(&self, thread: usize, change: i32) -> u32 {
+        let mut spinning = self.spinning.get();
+        spinning[thread] = spinning[thread].saturating_add_signed(change);
+        self.spinning.set(spinning);
+        spinning[thread]
+    }
+
+    /// The thread will count a reference later, if it holds a spinning lock.
+    pub(in crate::lab) fn put_off_reference(&self, thread: usize, page: HugeFrame) -> bool {
+        let mut references = self.references.get();
+        let puts_off = self.spinning.get()[thread] > 0 && references[thread].is_none();
+        if puts_off {
+            references[thread] = Some(page);
+            self.references.set(references);
+        }
+        puts_off
+    }
+
+    /// The reference that the thread was to count, which is not put off any more.
+    pub(in crate::lab) fn reference_put_off(&self, thread: usize) -> Option<HugeFrame> {
+        let mut references = self.references.get();
+        let page = references[thread].take();
+        self.references.set(references);
+        page
+    }
+
+    /// The lock that the thread has taken first.
+    pub(in crate::lab) fn outer(&self, thread: usize) -> Outer {
+        self.outer.get()[thread]
+    }
+
+    pub(in crate::lab) fn set_outer(&self, thread: usize, lock: Outer) {
+        let mut outer = self.outer.get();
+        outer[thread] = lock;
+        self.outer.set(outer);
     }
 
     /// The thread will fill a page later.
@@ -104,12 +164,12 @@ impl Flaws {
 
     /// From now on the machine has this one.
     pub(in crate::lab) fn add(&self, flaw: Flaw) {
-        self.has.set(self.has.get() | 1 << flaw as u8);
+        self.has.set(self.has.get() | 1 << flaw as u16);
     }
 
     /// Does the machine have it?
     #[inline]
     pub(in crate::lab) fn has(&self, flaw: Flaw) -> bool {
-        self.has.get() & 1 << flaw as u8 != 0
+        self.has.get() & 1 << flaw as u16 != 0
     }
 }

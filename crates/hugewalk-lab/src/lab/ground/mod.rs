@@ -27,8 +27,10 @@ use hugewalk::platform::ENTRIES;
 pub(super) use self::caches::{Cached, Kept, To, Translation};
 pub(super) use self::contents::Origin;
 pub use self::flaws::Flaw;
-pub(super) use self::flaws::{Fill, Flaws, Flush};
-pub(super) use self::places::{ANON, FLAGS, FREE, GENERATION, MAPPINGS, Place, REFERENCES, USERS};
+pub(super) use self::flaws::{Fill, Flaws, Flush, Outer};
+pub(super) use self::places::{
+    ANON, DISSOLVED, FLAGS, FREE, GENERATION, IN_USE, MAPPINGS, POISONED, Place, REFERENCES, SUBPOOL, USERS,
+};
 
 use super::property::Property;
 use super::settings::Settings;
@@ -402,7 +404,7 @@ impl World {
     /// A word of a page's record: no access, no scheduling point.
     pub(super) fn peek_page(&self, page: HugeFrame, word: usize) -> u64 {
         let word = self.page_record(page).cast::<AtomicU64>().as_ptr().wrapping_add(word);
-        // SAFETY: the record is there as long as the world, and the words that are asked for are atomics.
+        // SAFETY: the record is there as long as the world, and one thread moves at a time: no word of it is being written.
         unsafe { (*word).load(Ordering::Relaxed) }
     }
 

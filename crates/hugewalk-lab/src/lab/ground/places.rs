@@ -13,10 +13,18 @@ pub(in crate::lab) const USERS: usize = 4;
 pub(in crate::lab) const REFERENCES: usize = 0;
 pub(in crate::lab) const MAPPINGS: usize = 1;
 pub(in crate::lab) const FLAGS: usize = 2;
+/// The mount that a page counts against, if there is one.
+pub(in crate::lab) const SUBPOOL: usize = 3;
 /// The flag of a page that belongs to private mappings.
 pub(in crate::lab) const ANON: u64 = 1 << 1;
+/// The flag of a page that has reached the entry or the file that it was taken for.
+pub(in crate::lab) const IN_USE: u64 = 1 << 3;
 /// The flag of a page that its pool may hand out.
 pub(in crate::lab) const FREE: u64 = 1 << 7;
+/// The flag of a free page that memory failure has hit, and that its pool counts.
+pub(in crate::lab) const POISONED: u64 = 1 << 8;
+/// The flag of one that its pool does not count any more.
+pub(in crate::lab) const DISSOLVED: u64 = 1 << 9;
 
 /// Where a word lies.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -63,6 +63,12 @@ pub(super) trait Judge {
     /// Nobody holds the reader/writer lock at this address any more.
     #[inline]
     fn is_free(_lock: usize) {}
+    /// A thread has the spinning lock at this place and address.
+    #[inline]
+    fn took_spin(_place: Place, _lock: usize) {}
+    /// A thread has let the spinning lock at this place and address go.
+    #[inline]
+    fn let_spin_go(_place: Place, _lock: usize) {}
     /// A gather has flushed.
     #[inline]
     fn flushed() {}
@@ -89,6 +95,8 @@ macro_rules! tell {
         stale::Stale::$hook($($what),*);
         contents::Contents::$hook($($what),*);
         pages::Pages::$hook($($what),*);
+        reserved::Reserved::$hook($($what),*);
+        reports::Reports::$hook($($what),*);
     }};
 }
 
@@ -100,6 +108,8 @@ mod dirty;
 pub(super) mod pages;
 mod patience;
 pub(super) mod quarantine;
+pub(super) mod reports;
+pub(super) mod reserved;
 mod sleep;
 mod stale;
 mod tables;
@@ -163,6 +173,16 @@ pub(super) fn let_go(lock: usize) {
 #[inline]
 pub(super) fn is_free(lock: usize) {
     tell!(is_free(lock));
+}
+
+#[inline]
+pub(super) fn took_spin(place: Place, lock: usize) {
+    tell!(took_spin(place, lock));
+}
+
+#[inline]
+pub(super) fn let_spin_go(place: Place, lock: usize) {
+    tell!(let_spin_go(place, lock));
 }
 
 #[inline]

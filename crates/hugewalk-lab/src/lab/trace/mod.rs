@@ -19,7 +19,7 @@ use hugewalk::addr::{TableFrame, VirtAddr};
 use hugewalk::platform::ENTRIES;
 
 use self::names::Locks;
-pub(super) use self::names::Mode;
+pub(super) use self::names::{Mode, entry as entry_in_words};
 pub use self::stack::has_line_tables;
 pub(crate) use self::tell::tell;
 

@@ -8,7 +8,7 @@ use crate::lab::ground::{GENERATION, Place, USERS, world};
 use crate::story::Source;
 
 /// The value of an entry.
-pub(super) fn entry(bits: u64) -> String {
+pub(in crate::lab) fn entry(bits: u64) -> String {
     match RawEntry::from_bits(bits).decode() {
         Entry::None => "none".to_owned(),
         Entry::Table(frame) => format!("T{}", frame.0),
