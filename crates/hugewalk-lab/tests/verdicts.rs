@@ -1,7 +1,7 @@
 //! The verdicts that the scenarios must have.
 
 use hugewalk_lab::explore::{Coverage, Options};
-use hugewalk_lab::lab::{Cpu, Flaw, Property, Settings, Speculator};
+use hugewalk_lab::lab::{Cpu, Flaw, Property, Settings, Speculator, Walker};
 use hugewalk_lab::scenario::Expected;
 use hugewalk_lab::{Verdict, check, replay, scenario};
 
@@ -277,4 +277,37 @@ fn sleeping_in_a_read_section_is_seen() {
     let found =
         check(&sleeps, Settings::HUGEWALK, &Options::default()).report.counterexample.expect("a sleep");
     assert!(found.text.starts_with("I10"), "{}", found.text);
+}
+
+/// Mappings do not merge, so one that was replaced in part covers its gigabyte no more, and nobody shares with it again. If it
+/// did, GUP-fast that looks at its parent entry alone would be given the other file's page.
+#[test]
+fn a_table_that_has_held_another_files_page_does_not_come_back() {
+    use hugewalk::fault::Access;
+    let scenario = scenario::Scenario {
+        id: "comes back",
+        what: "A is in GUP-fast; B unshares, maps another file where the table is now the other's, and back, and shares again",
+        judged: &[Property::I1, Property::I3],
+        build: |bench| {
+            let file = bench.file();
+            let other = bench.process(&file, &[0]);
+            let process = bench.process(&file, &[0]);
+            let foreign = bench.foreign_file();
+            let same = process.clone();
+            bench.cpu("GUP-fast", move |task| _ = Walker::new(&process, scenario::page(0)).gup_fast(task));
+            bench.cpu("madvise, mmap, mmap, fault", move |task| {
+                scenario::dont_need(task, &same);
+                scenario::map(task, &other, &foreign, 0, 1);
+                other.fault(task, scenario::page(0), Access::Read).expect("a page");
+                scenario::map(task, &other, &file, 0, 1);
+                same.fault(task, scenario::page(0), Access::Read).expect("a page");
+            });
+        },
+    };
+    let parent_only = Settings::HUGEWALK.without("confirm-generation").expect("a step");
+    for settings in [parent_only, Settings::HUGEWALK] {
+        let verdict = check(&scenario, settings, &Options::default());
+        assert!(verdict.is_safe() && verdict.report.coverage == Coverage::Everything, "{verdict}");
+        assert!(verdict.report.executions > 100, "{verdict}");
+    }
 }
