@@ -172,44 +172,55 @@ fn what_cannot_be_booted_is_named_before_anything_is_started() {
     assert!(text(&output.stderr).contains("--kernel"), "named twice, or not there");
 }
 
-/// The program of examples/guest, in the kernel of this checkout, booted in QEMU.
-#[test]
-fn two_processes_share_a_table_of_the_engines_under_a_real_mmu() {
+/// Compiles a program of the checkout, and runs it in the checkout's kernel with these options. None, and one line, if there
+/// is no QEMU or no compiler.
+fn in_guest(stage: &Stage, source: &str, options: &[&str]) -> Option<Output> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let stage = Stage::new();
-    let program = stage.path("sharing");
+    let program = stage.path(Path::new(source).file_stem().expect("a name").to_str().expect("text"));
     let mut gcc = Command::new("gcc");
-    gcc.args(["-static", "-O2", "-w", "-o"]).arg(&program).arg(root.join("examples/guest/sharing.c"));
+    gcc.args(["-static", "-O2", "-w", "-o"]).arg(&program).arg(root.join(source));
     for (tool, mut probe) in [("gcc with a static libc", gcc), ("QEMU", qemu_version())] {
         if !probe.output().is_ok_and(|output| output.status.success()) {
             eprintln!("skipped: there is no {tool}");
-            return;
+            return None;
         }
     }
-    let run = |options: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hugewalk"));
-        // The kernel is found from the checkout, whatever the working directory is.
-        command.current_dir(&root).arg("run").args(options).arg(&program);
-        command.stdin(Stdio::null()).output().expect("it ran")
-    };
-    let output = run(&["--pool", "8", "--report", "json"]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hugewalk"));
+    // The kernel is found from the checkout, whatever the working directory is.
+    command.current_dir(&root).arg("run").args(options).arg(&program);
+    Some(command.stdin(Stdio::null()).output().expect("it ran"))
+}
+
+/// The program of examples/guest, in the kernel of this checkout, booted in QEMU.
+#[test]
+fn two_processes_share_a_table_of_the_engines_under_a_real_mmu() {
+    let stage = Stage::new();
+    let source = "examples/guest/sharing.c";
+    let Some(output) = in_guest(&stage, source, &["--pool", "8", "--report", "json"]) else { return };
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{error}");
-    let counts: Vec<&str> = text(&output.stdout)
-        .lines()
-        .filter_map(|line| line.split_once(": "))
-        .map(|(_, count)| count)
-        .collect();
-    let counts: Vec<&str> = counts.iter().filter_map(|count| count.split(' ').next()).collect();
+    let counts: Vec<&str> =
+        text(&output.stdout).lines().filter_map(|line| line.split_once(": ")?.1.split(' ').next()).collect();
     assert_eq!(counts, ["8", "0", "8", "0", "8"]);
     let report: Value = serde_json::from_str(error.lines().last().expect("a line")).expect("JSON");
     assert_eq!(report["shared"], serde_json::json!([{ "tables": 1, "users": 2 }]));
     assert_eq!((&report["counts"]["shares"], &report["counts"]["unshares"]), (&1.into(), &1.into()));
 
-    let refused = run(&["--without", "breakfast"]);
+    let refused = in_guest(&stage, source, &["--without", "breakfast"]).expect("as before");
     let (code, line) = complaint(&refused);
     assert_eq!(code, Some(125));
     assert!(line.contains("breakfast"), "{line}");
+}
+
+/// What tests/guest/files.c checks holds on Linux; it names each check that fails.
+#[test]
+fn the_kernels_files_are_as_a_program_expects() {
+    let stage = Stage::new();
+    let Some(output) = in_guest(&stage, "crates/hugewalk-cli/tests/guest/files.c", &["--pool", "16"]) else {
+        return;
+    };
+    assert_eq!(text(&output.stdout), "0 checks failed\n", "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
 
 fn qemu_version() -> Command {

@@ -88,9 +88,13 @@ impl Filesystem {
     ///
     /// # Errors
     ///
-    /// `EPERM`.
+    /// `EPERM`; in /proc `ENOENT`, as a name that no process has cannot be looked up there.
     pub fn may_change(&self) -> Result<()> {
-        if matches!(self.contents, Contents::Fixed) { Err(Errno::EPERM) } else { Ok(()) }
+        match self.contents {
+            Contents::Fixed if self.name == "proc" => Err(Errno::ENOENT),
+            Contents::Fixed => Err(Errno::EPERM),
+            Contents::Base | Contents::Huge { .. } => Ok(()),
+        }
     }
 }
 

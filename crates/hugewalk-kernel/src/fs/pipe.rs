@@ -98,11 +98,6 @@ impl Pipe {
         }
         Ok(Arc::new(end))
     }
-
-    /// Bytes that can be written now.
-    pub fn room(&self) -> usize {
-        CAPACITY - self.state.lock().bytes.len()
-    }
 }
 
 impl End {

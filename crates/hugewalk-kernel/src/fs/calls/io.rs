@@ -189,25 +189,6 @@ pub(super) fn vectors_at(
     })
 }
 
-/// `vmsplice`, which copies here: what is in the pipe does not change when the memory does.
-pub(super) fn splice_memory(descriptor: u64, address: u64, count: u64) -> Result<u64> {
-    let opened = opened(descriptor)?;
-    let Kind::Pipe(pipe) = &opened.inode.kind else { return Err(Errno::EBADF) };
-    if opened.writable().is_err() {
-        return vectors(descriptor, address, count, read);
-    }
-    // Only as much as fits; a full pipe is waited for.
-    let mut done = 0;
-    for [start, length] in pieces(address, count)? {
-        let length = length.min(pipe.room() as u64);
-        if length == 0 && done > 0 {
-            break;
-        }
-        done += write(descriptor, start, length.max(1))?;
-    }
-    Ok(done)
-}
-
 /// `lseek`.
 pub(super) fn seek(descriptor: u64, by: i64, from: u32) -> Result<u64> {
     let opened = opened(descriptor)?;

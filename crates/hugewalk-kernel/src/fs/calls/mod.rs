@@ -66,7 +66,6 @@ pub fn call(number: u32, arguments: &[u64; 6]) -> Option<Result<u64>> {
         __NR_vmsplice => io::vmsplice(a, b, c),
         __NR_preadv => io::vectors_at(a, b, c, d, io::pread),
         __NR_pwritev => io::vectors_at(a, b, c, d, io::pwrite),
-        __NR_vmsplice => io::splice_memory(a, b, c),
         __NR_lseek => io::seek(a, b as i64, c as u32),
         __NR_sendfile => io::sendfile(a, b, c, d),
         __NR_ioctl => io::ioctl(a, b as u32, c),
