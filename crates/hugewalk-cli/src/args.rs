@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::check::args::CheckArgs;
+use crate::compare::args::CompareArgs;
 use crate::explain::ExplainArgs;
 use crate::inspect::args::InspectArgs;
 use crate::record::args::RecordArgs;
@@ -81,6 +82,12 @@ pub enum Command {
     ///
     /// What happens in it, under which protocols it has a race, what it is judged by, and which command shows it.
     Explain(ExplainArgs),
+    /// Say what changed between two reports of check, replay or bench
+    ///
+    /// Of two checks, which verdicts changed; of two replays, which figures of tables, faults, unsharing and pools; of two
+    /// benches, which cases became slower or faster in proportion to the baseline of their group.
+    #[command(after_help = COMPARING, after_long_help = COMPARING)]
+    Compare(CompareArgs),
     /// Measure what walks, walkers, faults, fork and unshare cost on this machine
     ///
     /// What is to be compared is measured in turn, sample by sample, and printed as ratios too: a machine whose speed
@@ -171,6 +178,16 @@ Exit status:
     )
 }
 
+const COMPARING: &str = "\
+Examples:
+  hugewalk check --format json > now.json; hugewalk compare before.json now.json
+  hugewalk compare --tolerance 10 bench-main.json bench-branch.json
+
+Exit status:
+  0  nothing changed that counts
+  1  something did; the report says what
+  2  the two cannot be compared; one line on standard error says why";
+
 const RECORDING: &str = "\
 Examples:
   hugewalk record -o db.recording -- postgres -D data     then: hugewalk replay db.recording
@@ -231,6 +248,10 @@ pub struct BenchArgs {
     /// How often to do it
     #[arg(long, value_name = "N", requires = "only")]
     pub iterations: Option<u64>,
+
+    /// A report that was printed before, with --format json: what changed since is printed too
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["only", "format"])]
+    pub baseline: Option<PathBuf>,
 
     /// How to print the figures
     #[arg(long, value_enum, default_value_t)]

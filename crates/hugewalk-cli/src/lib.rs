@@ -3,6 +3,7 @@
 pub mod args;
 pub mod bench;
 pub mod check;
+pub mod compare;
 pub mod conform;
 pub mod explain;
 mod gigabyte;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use args::{BenchArgs, Cli, Command, ConformArgs, Format, ReplayArgs};
 use check::CheckError;
 use check::args::CheckArgs;
+use compare::args::CompareArgs;
 use inspect::args::InspectArgs;
 use record::args::RecordArgs;
 use recording::Recorded;
@@ -43,6 +45,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Conform(args) => conform(args),
         Command::Inspect(args) => inspect(args),
         Command::Record(args) => record(args),
+        Command::Compare(args) => compare(args),
         Command::Run(args) => run_program(args),
     };
     done.unwrap_or_else(|failure| {
@@ -75,6 +78,8 @@ enum Failure {
     Inspect(#[from] inspect::InspectError),
     #[error(transparent)]
     Record(#[from] record::RecordError),
+    #[error(transparent)]
+    Compare(#[from] compare::CompareError),
     #[error(transparent)]
     Recording(#[from] recording::RecordingError),
     #[error(transparent)]
@@ -120,6 +125,13 @@ fn inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
 
 fn run_program(args: &RunArgs) -> Result<ExitCode, Failure> {
     Ok(run::run(args)?)
+}
+
+fn compare(args: &CompareArgs) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    let equal = compare::run(args, &mut text)?;
+    print(&text)?;
+    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn record(args: &RecordArgs) -> Result<ExitCode, Failure> {

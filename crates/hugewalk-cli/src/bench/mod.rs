@@ -6,11 +6,13 @@
 mod chase;
 mod crowd;
 mod faults;
+mod machine;
 mod sample;
 mod walkers;
 pub mod walks;
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
@@ -27,6 +29,7 @@ use serde::Serialize;
 pub use self::sample::{Effort, Measured};
 
 use crate::args::{BenchArgs, BenchWhat, Format};
+use crate::compare::{self, CompareError};
 
 /// Why a benchmark could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,9 @@ pub enum BenchError {
     /// A page could not be touched.
     #[error(transparent)]
     Fault(#[from] FaultError),
+    /// The baseline is none.
+    #[error(transparent)]
+    Baseline(#[from] CompareError),
     /// The figures could not be written.
     #[error("the figures cannot be written: {0}")]
     Output(#[from] io::Error),
@@ -83,6 +89,12 @@ pub struct Report {
     pub membarrier: bool,
     /// Processors of the machine.
     pub processors: usize,
+    /// What they are, as `/proc/cpuinfo` says.
+    pub processor: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// Programs that ran or wanted to, on average over the minute before: `/proc/loadavg`. Other work makes figures larger.
+    pub load: f64,
     /// The groups, in the order they were measured.
     pub groups: Vec<Group>,
 }
@@ -113,6 +125,8 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
             BenchWhat::Walkers => walkers::count(named(only)?, iterations, out),
         };
     }
+    // Read first: nothing is measured for the sake of a file that is not there.
+    let before = args.baseline.as_deref().map(compare::load).transpose()?;
     let groups = match args.what {
         BenchWhat::Walk => WALK_GROUPS,
         BenchWhat::Walkers => walkers::GROUPS,
@@ -124,6 +138,9 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
         schema: "hugewalk-bench/1",
         membarrier: walks::has_membarrier()?,
         processors: std::thread::available_parallelism().map_or(1, usize::from),
+        processor: machine::processor(),
+        kernel: machine::kernel(),
+        load: machine::load(),
         groups: Vec::new(),
     };
     match args.what {
@@ -134,6 +151,13 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
         BenchWhat::Walkers => report.groups.extend(walkers::groups(&effort)?),
     }
     effort.bar.finish_and_clear();
+    if let Some(baseline) = &before {
+        print(&report, out)?;
+        let now = serde_json::to_value(&report).map_err(io::Error::from)?;
+        writeln!(out, "\nBeside {}", args.baseline.as_deref().unwrap_or(Path::new("")).display())?;
+        compare::since(baseline, now, out)?;
+        return Ok(());
+    }
     match args.format {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &report).map_err(io::Error::from)?;
@@ -157,18 +181,27 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let barrier = if report.membarrier { "membarrier(2)" } else { "full fences" };
     writeln!(
         out,
-        "{} processors; read sections by {barrier}; medians of samples taken in turn",
-        report.processors
+        "{} processors, {}; Linux {}; load {:.2} before",
+        report.processors, report.processor, report.kernel, report.load
+    )?;
+    writeln!(
+        out,
+        "read sections by {barrier}; medians of samples taken in turn, and half of the samples lie within the spread"
     )?;
     for group in &report.groups {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        let mut header =
-            vec![String::new(), "median".into(), "least".into(), format!("of {}", group.baseline)];
+        let mut header = vec![
+            String::new(),
+            "median".into(),
+            "spread".into(),
+            "least".into(),
+            format!("of {}", group.baseline),
+        ];
         let unshared = group.cases.iter().any(|case| case.unshares_per_second.is_some());
         header.extend(unshared.then(|| "unshared".to_owned()));
         table.set_header(header);
-        for index in 1..5 {
+        for index in 1..6 {
             if let Some(column) = table.column_mut(index) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -176,7 +209,10 @@ fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let base = group.cases.iter().find(|case| case.name == group.baseline).map(|case| case.median_ns);
         for case in &group.cases {
             let ratio = base.map_or(String::new(), |base| format!("{:.2}", case.median_ns / base));
-            let mut row = vec![case.name.clone(), duration(case.median_ns), duration(case.least_ns), ratio];
+            let half = (case.upper_ns - case.lower_ns) / 2.0 / case.median_ns * 100.0;
+            let spread = format!("±{half:.0} %");
+            let mut row =
+                vec![case.name.clone(), duration(case.median_ns), spread, duration(case.least_ns), ratio];
             row.extend(case.unshares_per_second.map(|rate| format!("{:.0}/ms", rate / 1e3)));
             table.add_row(row);
         }

@@ -61,6 +61,10 @@ pub struct Measured {
     pub name: String,
     /// The median of the samples, in nanoseconds.
     pub median_ns: f64,
+    /// The middle half of the samples lies between this
+    pub lower_ns: f64,
+    /// and this.
+    pub upper_ns: f64,
     /// The least.
     pub least_ns: f64,
     /// The greatest.
@@ -108,6 +112,8 @@ fn summarise(name: &str, samples: &[(u64, Sample)]) -> Measured {
     Measured {
         name: name.to_owned(),
         median_ns: at(each.len() / 2),
+        lower_ns: at(each.len() / 4),
+        upper_ns: at(each.len() * 3 / 4),
         least_ns: at(0),
         greatest_ns: at(each.len().saturating_sub(1)),
         unshares_per_second: unshared.map(|(times, took)| times as f64 / took.as_secs_f64()),
