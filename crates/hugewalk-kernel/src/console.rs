@@ -13,7 +13,29 @@ pub static OUTPUT: Mutex<Port> = Mutex::new(Port(0x3f8));
 /// What the program writes on its descriptor 2.
 pub static ERRORS: Mutex<Port> = Mutex::new(Port(0x2f8));
 /// The report.
-pub static REPORT: Mutex<Port> = Mutex::new(Port(REPORT_PORT));
+pub static REPORT: Mutex<Report> = Mutex::new(Report { port: Port(REPORT_PORT), partial: 0 });
+
+/// The channel of the report.
+pub struct Report {
+    port: Port,
+    /// The thread whose line of the trace is not ended yet, or 0.
+    pub partial: u32,
+}
+
+impl Report {
+    /// Ends a line that is not ended: another one comes.
+    pub fn interrupt(&mut self) {
+        if core::mem::take(&mut self.partial) != 0 {
+            self.port.write(b" <unfinished ...>\n");
+        }
+    }
+}
+
+impl Write for Report {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.port.write_str(text)
+    }
+}
 
 const REPORT_PORT: u16 = 0xe9;
 
@@ -58,8 +80,10 @@ impl Write for Port {
 
 /// Writes one line of the report.
 pub fn report(line: fmt::Arguments<'_>) {
+    let mut report = REPORT.lock();
+    report.interrupt();
     // Ports take every byte.
-    let _ = writeln!(REPORT.lock(), "{line}");
+    let _ = writeln!(report, "{line}");
 }
 
 /// As [`report`], from a panic: the lock may be held by a processor that will never let it go.

@@ -15,6 +15,8 @@ macro_rules! numbers {
         impl Errno {
             $(pub const $name: Self = Self(errno::$name);)*
         }
+
+        const NAMES: &[(Errno, &str)] = &[$((Errno::$name, stringify!($name))),*];
     };
 }
 numbers!(EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT EBUSY EEXIST EXDEV ENODEV
@@ -22,6 +24,11 @@ numbers!(EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN EN
     ENOSYS ENOTEMPTY ELOOP EIDRM EOVERFLOW EOPNOTSUPP ETIMEDOUT ECANCELED EHWPOISON);
 
 impl Errno {
+    /// Its name.
+    pub fn name(self) -> Option<&'static str> {
+        NAMES.iter().find(|known| known.0 == self).map(|known| known.1)
+    }
+
     /// What a system call returns for it.
     pub const fn as_result(self) -> u64 {
         (self.0 as u64).wrapping_neg()

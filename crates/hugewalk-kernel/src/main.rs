@@ -15,6 +15,7 @@
 //! | [`fs`] | files |
 //! | [`uffd`] | userfaultfd, over the engine's |
 //! | [`syscall`] | the table of system calls |
+//! | [`trace`] | system calls as strace prints them |
 //! | [`report`], [`console`], [`mod@panic`] | what comes out |
 #![no_std]
 #![no_main]
@@ -36,4 +37,5 @@ mod report;
 mod space;
 mod syscall;
 mod task;
+mod trace;
 mod uffd;

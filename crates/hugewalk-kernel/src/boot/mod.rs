@@ -150,6 +150,9 @@ fn begin(settings: &Settings) -> Result<(), String> {
     let program = settings.program.clone();
     let image =
         fs::program(program.as_bytes()).map_err(|_| alloc::format!("{program}: not in the archive"))?;
+    if settings.trace {
+        crate::trace::start();
+    }
     let process = Process::first(files, place).map_err(|_| no_memory)?;
     FIRST.lock().0 = process.pid;
     let start = Start {

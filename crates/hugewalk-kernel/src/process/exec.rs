@@ -127,6 +127,7 @@ pub fn start_first(process: &Arc<Process>, image: &[u8], start: &Start) -> Resul
     let thread = Thread::user(process.pid, process.clone(), space, frame, Fpu::new())?;
     *thread.name.lock() = thread::short_name(&start.path);
     process.state.lock().threads.push(thread.clone());
+    crate::trace::first(process.pid, start);
     begin(&thread);
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::cpu::frame::Frame;
 use crate::errno::{Errno, Result};
 use crate::space::fault::Refused;
 use crate::task::{Thread, current};
+use crate::trace;
 
 /// A set of signals: bit 0 is signal 1.
 pub type Set = u64;
@@ -369,6 +370,7 @@ pub fn handle(registers: &mut Frame) {
         }
         return;
     };
+    trace::signal(&info);
     let handlers = process.handlers();
     let action = {
         let mut handlers = handlers.lock();

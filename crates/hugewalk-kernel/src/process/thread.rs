@@ -162,7 +162,7 @@ pub fn started() {
 }
 
 /// Ends the running thread (`exit`); with the last one, the process.
-pub fn exit(status: u8) -> ! {
+pub fn exit(own_status: u8) -> ! {
     let me = current();
     let process = me.process().clone();
     let clear = me.clear_tid.swap(0, Ordering::Relaxed);
@@ -176,7 +176,7 @@ pub fn exit(status: u8) -> ! {
         let thread = at.map(|at| state.threads.swap_remove(at));
         let last = state.threads.is_empty();
         if last && state.ending.is_none() {
-            state.ending = Some(exit::Status::Exited(status));
+            state.ending = Some(exit::Status::Exited(own_status));
         }
         let ending = state.ending;
         drop(state);
@@ -184,8 +184,9 @@ pub fn exit(status: u8) -> ! {
         (last, ending)
     };
     process.waiters.wake_all();
+    crate::trace::ended(status.unwrap_or(exit::Status::Exited(own_status)));
     if last {
-        exit::finish(&process, status.unwrap_or(exit::Status::Exited(0)));
+        exit::finish(&process, status.unwrap_or(exit::Status::Exited(own_status)));
     } else {
         me.space().leave();
     }

@@ -12,15 +12,15 @@ mod time;
 use alloc::string::ToString;
 
 use linux_raw_sys::general::{
-    __NR_futex, __NR_ioctl, __NR_pread64, __NR_pwrite64, __NR_read, __NR_readv, __NR_wait4, __NR_waitid,
-    __NR_write, __NR_writev,
+    __NR_exit_group, __NR_futex, __NR_ioctl, __NR_pread64, __NR_pwrite64, __NR_read, __NR_readv,
+    __NR_rt_sigreturn, __NR_wait4, __NR_waitid, __NR_write, __NR_writev,
 };
 
 pub use self::names::name;
 use crate::cpu::frame::Frame;
 use crate::errno::{Errno, Result};
 use crate::task::current;
-use crate::{fs, report};
+use crate::{fs, report, trace};
 
 /// The arguments of a system call.
 pub type Arguments = [u64; 6];
@@ -33,6 +33,7 @@ pub fn dispatch(frame: &mut Frame) {
     let number = frame.rax;
     let arguments = frame.arguments();
     report::called(number);
+    trace::enter(number, &arguments);
     let outcome = u32::try_from(number).ok().and_then(|number| {
         memory::call(number, &arguments)
             .or_else(|| fs::call(number, &arguments))
@@ -46,7 +47,7 @@ pub fn dispatch(frame: &mut Frame) {
         report::missing(name.map_or_else(|| alloc::format!("syscall_{number}"), ToString::to_string));
         Err(Errno::ENOSYS)
     });
-    frame.rax = match outcome {
+    let result = match outcome {
         Ok(value) => value,
         Err(error) => {
             if error == Errno::EINTR {
@@ -55,6 +56,11 @@ pub fn dispatch(frame: &mut Frame) {
             error.as_result()
         }
     };
+    // The two have no result.
+    if ![__NR_rt_sigreturn, __NR_exit_group].map(u64::from).contains(&number) {
+        trace::leave(number, &arguments, result);
+    }
+    frame.rax = result;
 }
 
 /// Is the system call made again after a handler with `SA_RESTART`?
