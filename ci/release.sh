@@ -8,7 +8,6 @@ cd "$(dirname "$0")/.."
 
 cargo test --quiet --release -p hugewalk --lib --test scenarios --test against_model
 cargo test --quiet --release -p hugewalk-host --tests
-cargo test --quiet --release -p hugewalk-explore --lib
+cargo test --quiet --release -p hugewalk-explore --lib --test against_shuttle
 cargo test --quiet --release -p hugewalk-lab --lib tests::
-cargo test --quiet --release -p hugewalk-lab --test against_shuttle
 cargo test --quiet --release -p hugewalk-cli --test growth a_million_lines

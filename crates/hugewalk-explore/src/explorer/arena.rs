@@ -207,6 +207,8 @@ pub(super) fn areas() -> [(*mut u8, usize); AREAS] {
 struct Restore(usize, Option<fn() -> bool>);
 
 impl Drop for Restore {
+    // Inlined into other crates, like all that it is used for: it happens at every access.
+    #[inline]
     fn drop(&mut self) {
         ARENA.with(|arena| {
             arena.owner.set(self.0);
@@ -216,6 +218,7 @@ impl Drop for Restore {
 }
 
 /// Does something whose allocations belong to this area, and ask nobody.
+#[inline]
 pub(super) fn within<R>(area: usize, work: impl FnOnce() -> R) -> R {
     let _restore = ARENA.with(|arena| Restore(arena.owner.replace(area), arena.asks.take()));
     work()
@@ -225,6 +228,7 @@ pub(super) fn within<R>(area: usize, work: impl FnOnce() -> R) -> R {
 pub struct Asks(Option<fn() -> bool>);
 
 impl Drop for Asks {
+    #[inline]
     fn drop(&mut self) {
         ARENA.with(|arena| arena.asks.set(self.0));
     }
@@ -232,17 +236,20 @@ impl Drop for Asks {
 
 /// Does something whose allocations ask first, and fail if there is no memory. They do so in programs that have
 /// [`Allocator`].
+#[inline]
 pub fn asking<R>(whom: fn() -> bool, work: impl FnOnce() -> R) -> R {
     let _restore = Asks(ARENA.with(|arena| arena.asks.replace(Some(whom))));
     work()
 }
 
 /// What allocates does not ask until this is dropped.
+#[inline]
 pub fn not_asking() -> Asks {
     Asks(ARENA.with(|arena| arena.asks.take()))
 }
 
 /// Does something whose allocations may outlive the run.
+#[inline]
 pub(super) fn outside<R>(work: impl FnOnce() -> R) -> R {
     within(NOBODY, work)
 }

@@ -40,6 +40,44 @@ impl Strategy for Random {
     }
 }
 
+/// Partial-order sampling (Yuan, Yang, Gu, CAV 2018): the step that each thread would take has a random priority, and the
+/// highest is taken. Those that do not commute with it get a new priority then: else a step that has lost once would lose
+/// against all that come after.
+pub(crate) struct PartialOrder {
+    dice: Dice,
+    priorities: [Option<u64>; MAX_THREADS],
+}
+
+impl PartialOrder {
+    pub(crate) fn new(dice: Dice) -> Self {
+        Self { dice, priorities: [None; MAX_THREADS] }
+    }
+}
+
+impl Strategy for PartialOrder {
+    fn choose(&mut self, view: &View<'_>) -> Choice {
+        let mut chosen = None;
+        let pending = |number: &usize| view.threads[*number].pending.is_some();
+        for number in (0..view.threads.len()).filter(pending) {
+            let priority = *self.priorities[number].get_or_insert_with(|| self.dice.throw());
+            let higher = chosen.is_none_or(|(_, highest)| priority > highest);
+            if view.enabled & 1 << number != 0 && higher {
+                chosen = Some((number, priority));
+            }
+        }
+        let (chosen, _) = chosen.expect("somebody can move");
+        let taken = view.threads[chosen].pending.map(|pending| pending.footprint);
+        self.priorities[chosen] = None;
+        for (priority, thread) in self.priorities.iter_mut().zip(view.threads) {
+            let pending = thread.pending.map(|pending| pending.footprint);
+            if taken.zip(pending).is_some_and(|(taken, pending)| pending.depends_on(&taken)) {
+                *priority = None;
+            }
+        }
+        Choice::Run(chosen)
+    }
+}
+
 /// Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): threads have random priorities, the highest that
 /// can moves, and at `changes` random places the one that moves falls behind all others. A race that takes *d* such
 /// places is found with a chance of at least 1 in *n* times *k* to the power *d* - 1, for *n* threads and *k* steps.

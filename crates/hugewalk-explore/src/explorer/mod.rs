@@ -45,12 +45,13 @@ pub use self::report::{Chance, Counterexample, Coverage, DoesNotFit, Options, Re
 pub use self::schedule::{NotASchedule, Schedule};
 pub use self::sync::{Lock, RwLock, Shared};
 pub use self::vm::{
-    Deadlock, Livelock, LockCycle, Machine, Note, Setup, access, has_found, in_thread, is_judged, is_moving,
-    is_tracing, journal, lock_released, lock_taken, lock_wanted, note, quietly, violation,
+    Deadlock, Livelock, LockCycle, Machine, Note, Setup, access, begin_thread, has_found, in_thread,
+    is_judged, is_moving, is_tracing, join_thread, journal, lock_released, lock_taken, lock_wanted, note,
+    note_at, quietly, violation,
 };
 
 use self::bounded::{Bound, Bounded};
-use self::chance::{Dice, Pct, Random};
+use self::chance::{Dice, PartialOrder, Pct, Random};
 use self::dpor::Dpor;
 use self::replay::Replay;
 use self::vm::{Strategy, Vm};
@@ -90,6 +91,25 @@ impl<'p> Explorer<'p> {
     #[must_use]
     pub fn at_every_access(mut self) -> Self {
         self.vm.objects.all = true;
+        self
+    }
+
+    /// Does not call it an error if locks are taken in two orders and nothing hangs.
+    #[must_use]
+    pub fn ignoring_lock_order(mut self) -> Self {
+        self.vm.locks.ignored = true;
+        self
+    }
+
+    /// Calls a run of more accesses than this a livelock: by default 20,000.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than 32,000: clocks do not count so far.
+    #[must_use]
+    pub fn with_most_accesses(mut self, most: u32) -> Self {
+        assert!(most <= 32_000, "more than 32,000 accesses");
+        self.vm.access_limit = most;
         self
     }
 
@@ -203,6 +223,7 @@ impl<'p> Explorer<'p> {
             loop {
                 let learned = match chance {
                     Chance::Plain => self.run(&mut Random(Dice::new(seed ^ run << 20))),
+                    Chance::PartialOrder => self.run(&mut PartialOrder::new(Dice::new(seed ^ run << 20))),
                     Chance::Pct { changes } => self.run(&mut Pct::new(&mut dice, changes, steps)),
                 };
                 if !learned {
@@ -374,13 +395,17 @@ impl<'p> Explorer<'p> {
     /// Without a switch, each thread is run alone, at every access. If that does not go wrong, nothing does before the first
     /// choice either. Then let a shortest run be given, and let each thread in it run on up to its next contended access, as in
     /// `objects.rs`: that is one of the runs below, with no more switches. It cannot go wrong earlier, or it would be shorter;
-    /// and what the others did after their last contended accesses does not count. So it is as short.
+    /// and what the others did after their last contended accesses does not count. So it is as short. That holds if each thread
+    /// that another one waits for has a turn of its own; else all is looked for at every access.
     fn shorten(&mut self, found: Counterexample, options: &Options) -> Counterexample {
         for switches in 0..=found.schedule.switches() {
             let steps = if switches == found.schedule.switches() { found.schedule.steps() } else { u32::MAX };
             let bound = Bound::Switches(switches, steps);
-            let (stage, best) = if switches == 0 {
+            let (stage, best) = if switches == 0 || self.vm.joined_early && found.what.is::<LockCycle>() {
                 self.everywhere(|this| this.bounded(bound, options.shortening, true))
+            } else if self.vm.joined_early {
+                let begin = || Bounded::new(bound).with_sleep();
+                self.everywhere(|this| this.search(begin, bound, options.shortening, true))
             } else if found.what.is::<LockCycle>() {
                 self.bounded(bound, options.shortening, true)
             } else {

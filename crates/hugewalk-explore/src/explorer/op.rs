@@ -19,6 +19,10 @@ pub enum Class {
     /// It makes conditions come true for those who wait at the same object. Who comes to wait there afterwards would have had
     /// to wait if it had come before.
     Release,
+    /// It begins a thread.
+    Begin,
+    /// It waits until the thread of this number has ended, and has seen all that it did.
+    Join(u8),
 }
 
 /// A condition to wait for: a question and what it is asked of.
@@ -33,6 +37,7 @@ pub struct Wait {
 impl Wait {
     /// Waits until `holds(of)`. The question is asked only while the thread is waiting, so `of` may point to what the
     /// thread keeps alive.
+    #[inline]
     #[must_use]
     pub fn until(holds: fn(*const ()) -> bool, of: *const ()) -> Self {
         Self { holds, of }
@@ -54,6 +59,7 @@ pub struct Object {
 
 impl Object {
     /// The object at this address.
+    #[inline]
     #[must_use]
     pub fn at<T: ?Sized>(place: *const T) -> Self {
         Self { address: place.cast::<u8>().addr(), name: None }
@@ -72,44 +78,72 @@ pub struct Op {
 
 impl Op {
     /// An operation that commutes with others of its sort on this object.
+    #[inline]
     #[must_use]
     pub fn read(object: Object) -> Self {
         Self { object, kind: Kind::Read, also: None, class: Class::Plain, wait: None }
     }
 
     /// An operation that commutes with nothing on this object.
+    #[inline]
     #[must_use]
     pub fn write(object: Object) -> Self {
         Self { kind: Kind::Write, ..Self::read(object) }
     }
 
     /// It concerns a second object too: the one that the first is part of.
+    #[inline]
     #[must_use]
     pub fn and(mut self, object: Object, kind: Kind) -> Self {
         self.also = Some((object, kind));
         self
     }
 
+    /// It begins a thread.
+    pub(crate) fn begins(mut self) -> Self {
+        self.class = Class::Begin;
+        self
+    }
+
+    /// It waits for the end of a thread, which `wait` asks for.
+    pub(crate) fn joins(mut self, thread: u8, wait: Wait) -> Self {
+        (self.wait, self.class) = (Some(wait), Class::Join(thread));
+        self
+    }
+
     /// The object.
+    #[inline]
     #[must_use]
     pub fn object(&self) -> Object {
         self.object
     }
 
     /// The second object, if there is one.
+    #[inline]
     #[must_use]
     pub fn second(&self) -> Option<(Object, Kind)> {
         self.also
     }
 
     /// It waits until a condition holds.
+    #[inline]
     #[must_use]
     pub fn waits(mut self, wait: Wait) -> Self {
         (self.wait, self.class) = (Some(wait), Class::Acquire);
         self
     }
 
+    /// It waits until a condition holds that any operation on the object may make true or false: unlike one that
+    /// [`waits`](Self::waits), it might have gone on before one that [`releases`](Self::releases).
+    #[inline]
+    #[must_use]
+    pub fn awaits(mut self, wait: Wait) -> Self {
+        self.wait = Some(wait);
+        self
+    }
+
     /// It lets those go on who wait at this object.
+    #[inline]
     #[must_use]
     pub fn releases(mut self) -> Self {
         self.class = Class::Release;

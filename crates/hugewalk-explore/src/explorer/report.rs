@@ -36,6 +36,9 @@ pub enum Chance {
         /// Places where the priorities change.
         changes: u32,
     },
+    /// By a priority of each step, thrown anew when a step that it does not commute with was taken: partial-order sampling,
+    /// which does not prefer the orders that many schedules are equal to.
+    PartialOrder,
 }
 
 /// What was explored.

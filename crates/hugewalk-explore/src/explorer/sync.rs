@@ -19,13 +19,40 @@ pub struct Lock {
 }
 
 impl Lock {
-    fn op(&self) -> Op {
-        Op::write(Object::at(self))
-    }
-
     fn is_free(this: *const ()) -> bool {
         // SAFETY: asked while the thread waits in `lock`, with a reference to it.
         !unsafe { (*this.cast::<Self>()).held.load(Relaxed) }
+    }
+
+    /// `lock`, of a lock that goes by this object.
+    ///
+    /// # Panics
+    ///
+    /// Outside of an exploration, if it is held.
+    #[track_caller]
+    pub(crate) fn lock_as(&self, object: Object) {
+        lock_wanted(object.address);
+        access(&Op::write(object).waits(Wait::until(Self::is_free, std::ptr::from_ref(self).cast())));
+        assert!(!self.held.swap(true, Acquire), "the lock is held, and nobody explores");
+        lock_taken(object.address);
+    }
+
+    pub(crate) fn try_lock_as(&self, object: Object) -> bool {
+        access(&Op::write(object));
+        let free = !self.held.swap(true, Acquire);
+        if free {
+            lock_taken(object.address);
+        }
+        free
+    }
+
+    /// # Safety
+    ///
+    /// The caller holds the lock.
+    pub(crate) unsafe fn unlock_as(&self, object: Object) {
+        access(&Op::write(object).releases());
+        self.held.store(false, Release);
+        lock_released(object.address);
     }
 }
 
@@ -37,31 +64,16 @@ unsafe impl RawMutex for Lock {
 
     #[track_caller]
     fn lock(&self) {
-        lock_wanted(self.address());
-        access(&self.op().waits(Wait::until(Self::is_free, std::ptr::from_ref(self).cast())));
-        assert!(!self.held.swap(true, Acquire), "the lock is held, and nobody explores");
-        lock_taken(self.address());
+        self.lock_as(Object::at(self));
     }
 
     fn try_lock(&self) -> bool {
-        access(&self.op());
-        let free = !self.held.swap(true, Acquire);
-        if free {
-            lock_taken(self.address());
-        }
-        free
+        self.try_lock_as(Object::at(self))
     }
 
     unsafe fn unlock(&self) {
-        access(&self.op().releases());
-        self.held.store(false, Release);
-        lock_released(self.address());
-    }
-}
-
-impl Lock {
-    fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+        // SAFETY: by this function's contract.
+        unsafe { self.unlock_as(Object::at(self)) }
     }
 }
 
@@ -111,12 +123,62 @@ impl RwLock {
         std::ptr::from_ref(self).cast()
     }
 
-    fn address(&self) -> usize {
-        self.pointer().addr()
+    /// `lock_shared`, of a lock that goes by this object.
+    pub(crate) fn lock_shared_as(&self, object: Object) {
+        lock_wanted(object.address);
+        // Two readers commute. With one who leaves they do too: a reader cannot come while a writer is queued.
+        access(&Op::read(object).waits(Wait::until(Self::may_read, self.pointer())));
+        assert!(self.take_shared(), "the lock is held, and nobody explores");
+        lock_taken(object.address);
     }
 
-    fn object(&self) -> Object {
-        Object::at(self)
+    pub(crate) fn try_lock_shared_as(&self, object: Object) -> bool {
+        access(&Op::read(object));
+        let free = self.take_shared();
+        if free {
+            lock_taken(object.address);
+        }
+        free
+    }
+
+    /// # Safety
+    ///
+    /// The caller holds the lock in read.
+    pub(crate) unsafe fn unlock_shared_as(&self, object: Object) {
+        access(&Op::read(object).releases());
+        self.state.fetch_sub(1, Release);
+        lock_released(object.address);
+    }
+
+    pub(crate) fn lock_exclusive_as(&self, object: Object) {
+        lock_wanted(object.address);
+        access(&Op::write(object));
+        if !Self::may_write(self.pointer()) {
+            // In the queue: from here on no reader comes in.
+            self.queued.fetch_add(1, Relaxed);
+            access(&Op::write(object).waits(Wait::until(Self::may_write, self.pointer())));
+            self.queued.fetch_sub(1, Relaxed);
+        }
+        assert!(self.take_exclusive(), "the lock is held, and nobody explores");
+        lock_taken(object.address);
+    }
+
+    pub(crate) fn try_lock_exclusive_as(&self, object: Object) -> bool {
+        access(&Op::write(object));
+        let free = self.take_exclusive();
+        if free {
+            lock_taken(object.address);
+        }
+        free
+    }
+
+    /// # Safety
+    ///
+    /// The caller holds the lock in write.
+    pub(crate) unsafe fn unlock_exclusive_as(&self, object: Object) {
+        access(&Op::write(object).releases());
+        self.state.store(0, Release);
+        lock_released(object.address);
     }
 }
 
@@ -127,54 +189,29 @@ unsafe impl RawRwLock for RwLock {
     type GuardMarker = GuardNoSend;
 
     fn lock_shared(&self) {
-        lock_wanted(self.address());
-        // Two readers commute. With one who leaves they do too: a reader cannot come while a writer is queued.
-        access(&Op::read(self.object()).waits(Wait::until(Self::may_read, self.pointer())));
-        assert!(self.take_shared(), "the lock is held, and nobody explores");
-        lock_taken(self.address());
+        self.lock_shared_as(Object::at(self));
     }
 
     fn try_lock_shared(&self) -> bool {
-        access(&Op::read(self.object()));
-        let free = self.take_shared();
-        if free {
-            lock_taken(self.address());
-        }
-        free
+        self.try_lock_shared_as(Object::at(self))
     }
 
     unsafe fn unlock_shared(&self) {
-        access(&Op::read(self.object()).releases());
-        self.state.fetch_sub(1, Release);
-        lock_released(self.address());
+        // SAFETY: by this function's contract.
+        unsafe { self.unlock_shared_as(Object::at(self)) }
     }
 
     fn lock_exclusive(&self) {
-        lock_wanted(self.address());
-        access(&Op::write(self.object()));
-        if !Self::may_write(self.pointer()) {
-            // In the queue: from here on no reader comes in.
-            self.queued.fetch_add(1, Relaxed);
-            access(&Op::write(self.object()).waits(Wait::until(Self::may_write, self.pointer())));
-            self.queued.fetch_sub(1, Relaxed);
-        }
-        assert!(self.take_exclusive(), "the lock is held, and nobody explores");
-        lock_taken(self.address());
+        self.lock_exclusive_as(Object::at(self));
     }
 
     fn try_lock_exclusive(&self) -> bool {
-        access(&Op::write(self.object()));
-        let free = self.take_exclusive();
-        if free {
-            lock_taken(self.address());
-        }
-        free
+        self.try_lock_exclusive_as(Object::at(self))
     }
 
     unsafe fn unlock_exclusive(&self) {
-        access(&Op::write(self.object()).releases());
-        self.state.store(0, Release);
-        lock_released(self.address());
+        // SAFETY: by this function's contract.
+        unsafe { self.unlock_exclusive_as(Object::at(self)) }
     }
 }
 

@@ -23,8 +23,9 @@ use std::ptr::null_mut;
 use std::sync::atomic::AtomicU64;
 
 pub use self::ambient::{
-    Deadlock, Livelock, LockCycle, Note, access, has_found, in_thread, is_judged, is_moving, is_tracing,
-    journal, lock_released, lock_taken, lock_wanted, note, quietly, violation,
+    Deadlock, Livelock, LockCycle, Note, access, begin_thread, has_found, in_thread, is_judged, is_moving,
+    is_tracing, join_thread, journal, lock_released, lock_taken, lock_wanted, note, note_at, quietly,
+    violation,
 };
 pub use self::rewind::Machine;
 pub use self::setup::Setup;
@@ -39,7 +40,7 @@ use super::arena;
 use super::clock::{Clock, MAX_THREADS};
 use super::lockorder::LockOrder;
 use super::objects::Objects;
-use super::op::{Footprint, Op};
+use super::op::{Class, Footprint, Op};
 use super::schedule::Schedule;
 
 /// A step that was taken at a scheduling point.
@@ -74,6 +75,10 @@ pub(crate) struct Thread {
     early: u32,
     /// Accesses since the last scheduling point that was its own.
     tail: u32,
+    /// Accesses that are in the schedule.
+    total: u32,
+    /// The thread that began it, if one did, and how many accesses that had made then.
+    begun: Option<(u8, u32)>,
     /// While it is suspended: all of its stack that is in use lies above.
     low: usize,
     /// The end of its stack.
@@ -128,6 +133,9 @@ pub(crate) struct Vm {
     pub(crate) locks: LockOrder,
     pub(crate) accesses: u32,
     pub(crate) access_limit: u32,
+    /// A thread was waited for that had not taken a step of its own: what it did has no turn but that which it was given then,
+    /// and may have had a better one. True for good.
+    pub(crate) joined_early: bool,
     /// Runs whose threads had to be abandoned.
     pub(crate) abandoned: u64,
     pub(crate) notes: Vec<Note>,
@@ -165,6 +173,7 @@ impl Vm {
             accesses: 0,
             access_limit: 20_000,
             abandoned: 0,
+            joined_early: false,
             notes: Vec::new(),
             tracing: false,
             at_end: None,
@@ -246,30 +255,8 @@ impl Vm {
         let this = unsafe { &mut *vm };
         assert!(threads.len() <= MAX_THREADS, "more than {MAX_THREADS} threads");
         for (name, body) in threads {
-            let number = this.threads.len();
-            let stack = this.stacks.pop().unwrap_or_else(|| DefaultStack::new(128 << 10).expect("a stack"));
-            let base = stack.base().get();
-            let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
-                with(|vm| vm.threads[number].yielder = yielder);
-                let ended = catch_unwind(AssertUnwindSafe(body));
-                if let Err(panic) = ended {
-                    violation(format!("a panic: {}", panic_text(&*panic)), ());
-                }
-            });
-            let mut clock = Clock::default();
-            clock.tick(number);
-            this.threads.push(Thread {
-                name: arena::outside(|| name.as_str().to_owned()),
-                coroutine: Some(coroutine),
-                yielder: std::ptr::null(),
-                pending: None,
-                clock,
-                done: false,
-                early: 0,
-                tail: 0,
-                low: base,
-                base,
-            });
+            let name = arena::outside(|| name.as_str().to_owned());
+            this.add_thread(name, body, Clock::default());
         }
         (this.mode, this.starting) = (Mode::Running, true);
         MOVING.set(true);
@@ -281,6 +268,85 @@ impl Vm {
         }
         // SAFETY: as above.
         unsafe { (*vm).starting = false };
+    }
+
+    /// Makes a thread, which has seen what `clock` says, and does not run it yet.
+    fn add_thread(&mut self, name: String, body: Box<dyn FnOnce()>, mut clock: Clock) -> usize {
+        let number = self.threads.len();
+        let stack = self.stacks.pop().unwrap_or_else(|| DefaultStack::new(128 << 10).expect("a stack"));
+        let base = stack.base().get();
+        let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
+            with(|vm| vm.threads[number].yielder = yielder);
+            let ended = catch_unwind(AssertUnwindSafe(body));
+            if let Err(panic) = ended {
+                violation(format!("a panic: {}", panic_text(&*panic)), ());
+            }
+        });
+        clock.tick(number);
+        self.threads.push(Thread {
+            name,
+            coroutine: Some(coroutine),
+            yielder: std::ptr::null(),
+            pending: None,
+            clock,
+            done: false,
+            early: 0,
+            tail: 0,
+            total: 0,
+            begun: None,
+            low: base,
+            base,
+        });
+        number
+    }
+
+    /// A thread begins another one, which runs up to its first scheduling point at once: what it does before touches nothing
+    /// that others race for.
+    ///
+    /// # Safety
+    ///
+    /// `vm` is valid; the caller is a thread of it, and nobody holds a reference to it.
+    unsafe fn begin_thread(vm: *mut Self, name: String, body: Box<dyn FnOnce()>) -> usize {
+        // SAFETY: by the contract; the borrow ends before a coroutine runs.
+        let this = unsafe { &mut *vm };
+        let parent = this.current;
+        let clock = this.threads[parent].clock;
+        // What the parent does from here on the child has not seen.
+        this.threads[parent].clock.tick(parent);
+        let begun = Some((parent as u8, this.threads[parent].total));
+        let child = arena::outside(|| this.add_thread(name, body, clock));
+        this.threads[child].begun = begun;
+        let starting = std::mem::replace(&mut this.starting, true);
+        // SAFETY: as above. The parent's coroutine runs it, and is come back to where the child suspends itself.
+        unsafe { Self::resume(vm, child) };
+        // SAFETY: as above.
+        let this = unsafe { &mut *vm };
+        (this.starting, this.current) = (starting, parent);
+        child
+    }
+
+    /// A thread has waited for the end of another one, and goes on.
+    fn join_thread(&mut self, ended: u8, clock: &mut Clock) {
+        let number = usize::from(ended);
+        let ended = &mut self.threads[number];
+        clock.join(&ended.clock);
+        // What it did was needed for this.
+        ended.tail = 0;
+        let early = std::mem::take(&mut ended.early);
+        ended.total += early;
+        self.schedule.add(number, early);
+        if early > 0 {
+            self.joined_early = true;
+            self.keep_beginning(number);
+        }
+    }
+
+    /// What a thread did is needed, so it has to begin: what its parent did up to there stays in the schedule.
+    fn keep_beginning(&mut self, child: usize) {
+        if let Some((parent, at)) = self.threads[child].begun {
+            let parent = &mut self.threads[usize::from(parent)];
+            parent.tail = parent.tail.min(parent.total - at);
+        }
     }
 
     /// Lets the threads move until none can, or the run is decided and what is left of it does not matter.
@@ -373,17 +439,33 @@ impl Vm {
             return None;
         }
         let (footprint, contended) = self.objects.footprint(op, thread);
-        if !contended && !blocked {
+        let in_turn = match op.class {
+            // Numbers are given in the order of the schedule.
+            Class::Begin => self.starting,
+            // What the other thread did last is needed from here on.
+            Class::Join(ended) => {
+                let ended = &self.threads[usize::from(ended)];
+                ended.early + ended.tail > 0
+            }
+            _ => false,
+        };
+        if !contended && !blocked && !in_turn {
+            if let Class::Join(ended) = op.class {
+                let mut clock = self.threads[thread].clock;
+                self.join_thread(ended, &mut clock);
+                self.threads[thread].clock = clock;
+            }
             if self.starting {
                 self.threads[thread].early += 1;
             } else {
                 self.schedule.add(thread, 1);
                 self.threads[thread].tail += 1;
+                self.threads[thread].total += 1;
             }
             self.objects.carry_out(&footprint, thread, &mut self.threads[thread].clock);
             return None;
         }
-        if !contended && self.mode == Mode::Running {
+        if !contended && self.mode == Mode::Running && !in_turn && !matches!(op.class, Class::Join(_)) {
             self.objects.learn(&footprint);
         }
         self.threads[thread].pending =
@@ -451,6 +533,10 @@ impl Vm {
         let pending = this.pending.take().expect("enabled");
         let before = this.clock;
         let mut clock = before;
+        if let Class::Join(ended) = pending.footprint.class {
+            self.join_thread(ended, &mut clock);
+        }
+        let this = &mut self.threads[turn];
         if self.mode == Mode::Running {
             self.objects.carry_out(&pending.footprint, turn, &mut clock);
         }
@@ -459,6 +545,10 @@ impl Vm {
         this.clock = clock;
         let early = std::mem::take(&mut this.early);
         this.tail = 0;
+        this.total += 1 + early;
+        if this.begun.is_some() && before.of(turn) == 1 {
+            self.keep_beginning(turn);
+        }
         self.schedule.add(turn, 1 + early);
         if self.mode == Mode::Running {
             self.steps.push(Step {
@@ -517,6 +607,9 @@ impl Vm {
             // In a deadlock all have a part, as far as each has come. Else, what those did before their first contended
             // accesses who have not come to them has nothing to do with it; nor what the others did after their last ones, but
             // for the order in which they took locks.
+            if self.threads.get(self.current).is_some_and(|thread| thread.clock.of(self.current) == 1) {
+                self.keep_beginning(self.current);
+            }
             for (number, thread) in self.threads.iter().enumerate() {
                 if is_deadlock || number == self.current {
                     schedule.add(number, thread.early);

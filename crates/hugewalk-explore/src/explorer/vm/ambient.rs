@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::panic::Location;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +10,8 @@ use corosensei::Yielder;
 
 use super::{Mode, Vm};
 use crate::explorer::arena;
-use crate::explorer::op::{Object, Op};
+use crate::explorer::clock::MAX_THREADS;
+use crate::explorer::op::{Object, Op, Wait};
 
 thread_local! {
     pub(super) static VM: Cell<*mut Vm> = const { Cell::new(null_mut()) };
@@ -65,12 +67,14 @@ pub fn journal(word: &'static AtomicU64) {
 }
 
 /// Is this code run by a thread of a program that is being explored?
+#[inline]
 #[must_use]
 pub fn in_thread() -> Option<usize> {
     with(|vm| (vm.mode != Mode::Quiet).then_some(vm.current)).flatten()
 }
 
 /// Is the run that is set up, or under way, one that is traced?
+#[inline]
 pub fn is_tracing() -> bool {
     with(|vm| vm.tracing).unwrap_or(false)
 }
@@ -85,6 +89,30 @@ pub fn quietly<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Begins a thread, and returns its number. It runs up to its first scheduling point before this returns. Without a name it goes
+/// by its letter.
+///
+/// # Panics
+///
+/// If the caller is not a thread of a program that is explored, or if there are [`MAX_THREADS`] already.
+pub fn begin_thread(name: &str, body: Box<dyn FnOnce()>) -> usize {
+    let vm = VM.get();
+    let moving = with(|vm| (vm.mode != Mode::Quiet).then_some(vm.threads.len())).flatten();
+    let count = moving.expect("a thread is begun outside of an exploration");
+    assert!(count < MAX_THREADS, "a run has more than {MAX_THREADS} threads");
+    // Threads are numbered in this order, so two beginnings do not commute.
+    access(&Op::write(Object::at(vm.cast_const())).begins());
+    let letter = char::from(b'A' + with(|vm| vm.threads.len()).unwrap_or_default() as u8);
+    let name = arena::outside(|| if name.is_empty() { letter.to_string() } else { name.to_owned() });
+    // SAFETY: the pointer was set by `Vm::execute`, whose loop has no reference while this thread runs.
+    unsafe { Vm::begin_thread(vm, name, body) }
+}
+
+/// Waits until a thread has ended, and has seen all that it did. `wait` asks whether it has.
+pub fn join_thread(thread: usize, object: Object, wait: Wait) {
+    access(&Op::read(object).joins(thread as u8, wait));
+}
+
 /// Something that a thread did, for who reads the trace.
 #[derive(Clone, Debug)]
 pub struct Note {
@@ -92,6 +120,10 @@ pub struct Note {
     pub thread: usize,
     /// What was done.
     pub text: String,
+    /// The object that it was done to: its address.
+    pub object: Option<usize>,
+    /// Where in the program.
+    pub place: Option<&'static Location<'static>>,
     /// Whether it concerns an object that threads race on, or the reader must know of it anyway.
     pub contended: bool,
 }
@@ -99,19 +131,31 @@ pub struct Note {
 /// Notes what the thread does now to an object, or what the reader must know whatever it is done to, if somebody wants to read it, and the run is not decided yet.
 #[inline]
 pub fn note(object: Option<Object>, text: impl FnOnce() -> String) {
+    note_at(None, object, text);
+}
+
+/// The same, with the place in the program where it is done.
+#[inline]
+pub fn note_at(
+    place: Option<&'static Location<'static>>,
+    object: Option<Object>,
+    text: impl FnOnce() -> String,
+) {
     if TRACING.get() {
         let wanted = with(|vm| vm.mode == Mode::Running && !vm.starting).unwrap_or(false);
         if wanted {
             let text = text();
             with(|vm| {
                 let contended = object.is_none_or(|object| vm.objects.is_contended(object));
-                vm.notes.push(Note { thread: vm.current, text, contended });
+                let object = object.map(|object| object.address);
+                vm.notes.push(Note { thread: vm.current, text, object, place, contended });
             });
         }
     }
 }
 
 /// Is the run still being judged? Not while it is set up, nor once something was found.
+#[inline]
 #[must_use]
 pub fn is_judged() -> bool {
     with(|vm| vm.mode == Mode::Running || vm.mode == Mode::Quiet).unwrap_or(false)
@@ -134,6 +178,7 @@ pub fn violation<V: Any>(text: impl Into<String>, what: V) {
 }
 
 /// Notes that the thread is about to wait for a lock.
+#[inline]
 pub fn lock_wanted(address: usize) {
     let cycle = with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.wanted(vm.current, address))).flatten();
     if let Some(Some(cycle)) = cycle {
@@ -142,11 +187,13 @@ pub fn lock_wanted(address: usize) {
 }
 
 /// Notes that the thread holds a lock from now on.
+#[inline]
 pub fn lock_taken(address: usize) {
     with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.taken(vm.current, address)));
 }
 
 /// Notes that the thread has let a lock go.
+#[inline]
 pub fn lock_released(address: usize) {
     with(|vm| (vm.mode == Mode::Running).then(|| vm.locks.released(vm.current, address)));
 }

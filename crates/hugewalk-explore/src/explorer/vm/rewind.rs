@@ -51,6 +51,7 @@ struct Standing {
     done: bool,
     early: u32,
     tail: u32,
+    total: u32,
     low: usize,
 }
 
@@ -284,6 +285,7 @@ impl Vm {
                 done: thread.done,
                 early: thread.early,
                 tail: thread.tail,
+                total: thread.total,
                 low: thread.low,
             });
         }
@@ -309,6 +311,14 @@ impl Vm {
         self.undo_to(checkpoint.journal);
         checkpoint.copy_back();
         arena::set_back(&checkpoint.marks);
+        while self.threads.len() > checkpoint.threads.len() {
+            // It had not begun then.
+            if let Some(mut coroutine) = self.threads.pop().and_then(|thread| thread.coroutine) {
+                // SAFETY: what lies on the stack belongs to what is forgotten.
+                unsafe { coroutine.force_reset() };
+                self.stacks.push(coroutine.into_stack());
+            }
+        }
         for (thread, standing) in self.threads.iter_mut().zip(&checkpoint.threads) {
             let to = &raw mut thread.coroutine;
             // SAFETY: the bytes are those of this very coroutine, whose stack is as it was then.
@@ -316,7 +326,7 @@ impl Vm {
             thread.pending = standing.pending;
             thread.clock = standing.clock;
             (thread.done, thread.early, thread.tail) = (standing.done, standing.early, standing.tail);
-            thread.low = standing.low;
+            (thread.total, thread.low) = (standing.total, standing.low);
         }
         self.objects.restore(&checkpoint.objects);
         self.locks.clone_from(&checkpoint.locks);

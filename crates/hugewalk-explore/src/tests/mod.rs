@@ -1,0 +1,3 @@
+//! Programs of this crate's own types.
+
+mod programs;
