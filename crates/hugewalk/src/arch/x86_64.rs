@@ -222,6 +222,12 @@ impl Entry {
         matches!(self, Self::None)
     }
 
+    /// Is there no page, so that one may be mapped? A write protection may be remembered.
+    #[must_use]
+    pub const fn is_free(self) -> bool {
+        matches!(self, Self::None | Self::Marker)
+    }
+
     /// The page it stands for: one that is mapped here, or that will be mapped here after its migration.
     #[must_use]
     pub const fn page(self) -> Option<HugeFrame> {

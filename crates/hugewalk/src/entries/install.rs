@@ -2,9 +2,13 @@
 
 use super::At;
 use super::at::{leaf_flags, used};
+use crate::addr::VirtAddr;
 use crate::arch::{Entry, Leaf, LeafFlags};
 use crate::page::PageRef;
 use crate::platform::Platform;
+use crate::table::{Slot, Stable};
+use crate::task::Task;
+use crate::vma::Vma;
 
 /// How a page is mapped.
 #[derive(Clone, Copy, Debug)]
@@ -31,4 +35,26 @@ impl<P: Platform> At<'_, '_, P> {
         self.mm().add_resident(self.size());
         self.replace(seen, |_| Entry::Leaf(Leaf { frame, flags }));
     }
+}
+
+/// Maps a page at `address` of `vma` if the entry, that of `slot`, is empty, and if `still` says so with the table locked.
+/// Only then `page` is asked for the reference, and `how` for what an entry that said this is to become. Returns what the
+/// entry said, or `None` if nothing was mapped.
+///
+/// What `page` has captured is otherwise dropped with the table unlocked: parameters are dropped after the guard in here.
+pub(crate) fn install_if<'p, P: Platform + 'p>(
+    slot: &Slot<'_, P, Stable>,
+    (vma, address): (&Vma<P>, VirtAddr),
+    still: impl FnOnce() -> bool,
+    page: impl FnOnce() -> PageRef<'p, P>,
+    how: impl FnOnce(Entry) -> Install,
+    task: &Task<P>,
+) -> Option<Entry> {
+    let locked = slot.lock(task);
+    let seen = locked.read();
+    if !seen.is_free() || !still() {
+        return None;
+    }
+    At::new(&locked, vma, address).install(seen, page(), how(seen));
+    Some(seen)
 }

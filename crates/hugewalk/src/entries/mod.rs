@@ -12,6 +12,7 @@
 //! | [`copy_to`](At::copy_to): a second time, in another address space | fork |
 //! | [`exchange`](At::exchange): another page takes its place | copy-on-write |
 //! | [`displace`](At::displace), [`arrive`](At::arrive): a page leaves, and comes back | migration, memory failure |
+//! | [`FreshPage`]: a page is taken and filled, and its owner noted | faults, userfaultfd, fork |
 //! | [`each_own_entry`]: a visit to each entry of a range | all that work on ranges |
 //!
 //! # Protocol
@@ -34,6 +35,7 @@ mod accessed;
 mod at;
 mod copy;
 mod displace;
+mod fresh;
 mod install;
 mod moved;
 mod protect;
@@ -42,6 +44,7 @@ mod zap;
 
 pub(crate) use self::at::At;
 pub(crate) use self::displace::{Instead, Pinned};
-pub(crate) use self::install::Install;
+pub(crate) use self::fresh::{Contents, FreshPage};
+pub(crate) use self::install::{Install, install_if};
 pub(crate) use self::visit::{by_table, each_own_entry};
 pub(crate) use self::zap::{Zap, zap_range};

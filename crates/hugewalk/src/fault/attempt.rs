@@ -3,13 +3,13 @@
 use super::{Access, Fault, FaultError};
 use crate::addr::{HugeFrame, VirtAddr};
 use crate::arch::{Entry, Leaf};
-use crate::entries::{At, Install, Zap, zap_range};
+use crate::entries::{At, Contents, FreshPage, Install, Zap, install_if, zap_range};
 use crate::error::OutOfMemory;
 use crate::file::NotInserted;
 use crate::gather::Gather;
 use crate::page::PageRef;
 use crate::platform::Platform;
-use crate::reserve::{NewPage, NoPage};
+use crate::reserve::NoPage;
 use crate::root::Mm;
 use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
@@ -109,11 +109,9 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         }
     }
 
-    /// Takes a fresh page for this entry.
-    fn new_page(&self, avoid_reserve: bool) -> Result<NewPage<'v, P>, NoPage> {
-        let vma = self.vma();
-        let (file, reservations) = (vma.file(), vma.reservations());
-        NewPage::take(file.hugetlb(), vma.size(), &reservations, file.subpool(), self.index, avoid_reserve)
+    /// Takes a fresh page for this entry, with these contents.
+    fn new_page(&self, contents: Contents<'_, P>, avoid_reserve: bool) -> Result<FreshPage<'v, P>, NoPage> {
+        FreshPage::new(self.vma(), self.index, contents, avoid_reserve)
     }
 
     /// Linux: `hugetlb_no_page()`.
@@ -165,20 +163,14 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             // Also if the pool has no page, as in Linux.
             vma.set_anon();
         }
-        let page = self.new_page(false)?;
-        // SAFETY: taken above, with this size.
-        unsafe { self.mm().hugetlb().platform().zero_huge(page.frame(), vma.size()) };
+        let page = self.new_page(Contents::Zeroes, false)?;
         if vma.is_shared() {
-            match vma.file().insert_page(self.index, page.frame()) {
-                Ok(()) => {}
-                Err(NotInserted::BeyondEof) => return Err(FaultError::BeyondEof { index: self.index }),
-                Err(NotInserted::OutOfMemory) => return Err(OutOfMemory.into()),
-            }
-            // The page belongs to the file now, whether it can be mapped or not.
-            let installed = self.install(slot, page.commit(), true, task);
-            return Ok(installed.or_raced(Fault::Fresh));
+            let page = page.into_file().map_err(|error| match error {
+                NotInserted::BeyondEof => FaultError::BeyondEof { index: self.index },
+                NotInserted::OutOfMemory => OutOfMemory.into(),
+            })?;
+            return Ok(self.install(slot, page, true, task).or_raced(Fault::Fresh));
         }
-        page.set_private(vma.file());
         // It was within the file. If it no longer is, the next attempt reports that.
         let within = || vma.file().still_has_index(self.index);
         let installed = self.install_if(within, slot, || page.commit(), self.is_write(), task);
@@ -202,7 +194,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             let installed = self.install(slot, page, self.vma().is_shared(), task);
             return Ok(installed.or_raced(Fault::Mapped));
         }
-        let copy = match self.new_page(false) {
+        let copy = match self.new_page(Contents::Of(&page), false) {
             Ok(copy) => copy,
             Err(NoPage::OutOfMemory(error)) => return Err(error.into()),
             Err(error) => {
@@ -213,9 +205,6 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             }
         };
         self.vma().set_anon();
-        copy.set_private(self.vma().file());
-        // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
-        unsafe { self.mm().hugetlb().platform().copy_huge(page.frame(), copy.frame(), self.vma().size()) };
         let installed = self.install_if(|| true, slot, || copy.commit(), true, task);
         Ok(installed.or_raced(Fault::Copied))
     }
@@ -233,8 +222,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     }
 
     /// As [`install`](Self::install), if `still` says so with the table locked. Only then `page` is asked for
-    /// the reference. What it has captured is otherwise dropped with the table unlocked: parameters are
-    /// dropped after the guard in here.
+    /// the reference.
     fn install_if<'p>(
         &self,
         still: impl FnOnce() -> bool,
@@ -246,16 +234,16 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     where
         P: 'p,
     {
-        let locked = slot.lock(task);
-        let empty = locked.read();
-        if !matches!(empty, Entry::None | Entry::Marker) || !still() {
-            return Installed::Not;
+        let how = |empty| {
+            // The store is tried again, and then meets the handler's write protection.
+            let protected = empty == Entry::Marker;
+            Install { writable, protected, written: self.is_write() && writable && !protected }
+        };
+        match install_if(slot, (self.vma(), self.address), still, page, how, task) {
+            None => Installed::Not,
+            Some(Entry::Marker) => Installed::Protected,
+            Some(_) => Installed::Usable,
         }
-        // The store is tried again, and then meets the handler's write protection.
-        let protected = empty == Entry::Marker;
-        let how = Install { writable, protected, written: self.is_write() && writable && !protected };
-        self.at(&locked).install(empty, page(), how);
-        if protected { Installed::Protected } else { Installed::Usable }
     }
 
     /// The entry has a page; does it allow the access?
@@ -306,7 +294,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         // The page belongs to the owner of the reservation, which has used it up; children share the page
         // since a fork.
         let owner_of_shared = vma.reserve().is_some() && old.page().is_anon();
-        let copy = match self.new_page(owner_of_shared) {
+        let copy = match self.new_page(Contents::Of(&old), owner_of_shared) {
             Ok(copy) => copy,
             Err(NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_)) if owner_of_shared && self.may_rob => {
                 return Ok(Attempt::RobChildren(old));
@@ -314,9 +302,6 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             Err(error) => return Err(error.into()),
         };
         vma.set_anon();
-        copy.set_private(vma.file());
-        // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
-        unsafe { hugetlb.platform().copy_huge(old.frame(), copy.frame(), vma.size()) };
         let locked = slot.lock(task);
         let now = locked.read();
         if !matches!(now, Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable()) {

@@ -4,11 +4,11 @@ use core::ops::Range;
 
 use crate::addr::VirtAddr;
 use crate::arch::{Entry, Level};
-use crate::entries::{At, Install, by_table};
+use crate::entries::{At, Contents, FreshPage, Install, by_table};
 use crate::error::MapError;
 use crate::page::PageRef;
 use crate::platform::Platform;
-use crate::reserve::{NewPage, NoPage};
+use crate::reserve::NoPage;
 use crate::share::huge_pte_alloc;
 use crate::space::{AddressSpace, MmapWriteGuard};
 use crate::sync::Arc;
@@ -156,19 +156,13 @@ fn copy_range<P: Platform>(
 struct PinnedCopy<'a, P: Platform> {
     /// Held, so that an entry with the same frame still means the same page.
     of: PageRef<'a, P>,
-    copy: NewPage<'a, P>,
+    copy: FreshPage<'a, P>,
 }
 
 impl<'a, P: Platform> PinnedCopy<'a, P> {
     fn new(of: PageRef<'a, P>, vma: &'a Vma<P>, address: VirtAddr) -> Result<Self, NoPage> {
-        let file = vma.file();
-        let (hugetlb, size) = (file.hugetlb(), vma.size());
-        let index = vma.offset_of(address);
         // The parent's reservation is not used for the copy.
-        let copy = NewPage::take(hugetlb, size, &vma.reservations(), file.subpool(), index, true)?;
-        copy.set_private(file);
-        // SAFETY: both are held, and of the file's size; the copy was taken above, so they are two.
-        unsafe { hugetlb.platform().copy_huge(of.frame(), copy.frame(), size) };
+        let copy = FreshPage::new(vma, vma.offset_of(address), Contents::Of(&of), true)?;
         Ok(Self { of, copy })
     }
 

@@ -4,13 +4,11 @@ use core::ops::Range;
 
 use super::{ContinueMode, CopyMode, Stopped, Userfault, UserfaultError, check_aligned};
 use crate::addr::VirtAddr;
-use crate::arch::Entry;
-use crate::entries::{At, Install};
+use crate::entries::{Contents, FreshPage, Install, install_if};
 use crate::error::OutOfMemory;
 use crate::file::NotInserted;
 use crate::page::PageRef;
 use crate::platform::Platform;
-use crate::reserve::NewPage;
 use crate::share::huge_pte_alloc;
 use crate::space::MmapReadGuard;
 use crate::table::{Slot, Stable};
@@ -185,34 +183,28 @@ impl<P: Platform> Place<'_, '_, P> {
         let (vma, address) = (self.guard.vma(), self.address);
         let (file, index) = (vma.file(), vma.offset_of(address));
         let exists = UserfaultError::Exists { address };
-        if !is_free(self.slot.read()) || (vma.is_shared() && file.find_page(index).is_some()) {
+        if !self.slot.read().is_free() || (vma.is_shared() && file.find_page(index).is_some()) {
             return Err(exists);
         }
         // A private mapping may go on past the end of the file. But what truncation cuts off, it cuts off here too.
         let was_within = file.has_index(index);
-        let hugetlb = file.hugetlb();
-        let page = NewPage::take(hugetlb, vma.size(), &vma.reservations(), file.subpool(), index, false)?;
-        // SAFETY: taken above; `page_of` made the bytes one page at most.
-        unsafe { hugetlb.platform().write_huge(page.frame(), 0, bytes) };
-        if !vma.is_shared() {
-            page.set_private(file);
-            let (mut cut_off, cut) = (false, UserfaultError::NotInFile { address });
-            let still = || {
-                cut_off = was_within && !file.still_has_index(index);
-                !cut_off
-            };
-            if !self.install_if(still, || page.commit(), true, protect, task) {
-                return Err(if cut_off { cut } else { exists });
-            }
+        let page = FreshPage::new(vma, index, Contents::Bytes(bytes), false)?;
+        if vma.is_shared() {
+            let page = page.into_file().map_err(|error| match error {
+                NotInserted::BeyondEof => UserfaultError::NotInFile { address },
+                NotInserted::OutOfMemory => OutOfMemory.into(),
+            })?;
+            return if self.install(page, true, protect, task) { Ok(()) } else { Err(exists) };
+        }
+        let (mut cut_off, cut) = (false, UserfaultError::NotInFile { address });
+        let still = || {
+            cut_off = was_within && !file.still_has_index(index);
+            !cut_off
+        };
+        if self.install_if(still, || page.commit(), true, protect, task) {
             return Ok(());
         }
-        match file.insert_page(index, page.frame()) {
-            Ok(()) => {}
-            Err(NotInserted::BeyondEof) => return Err(UserfaultError::NotInFile { address }),
-            Err(NotInserted::OutOfMemory) => return Err(OutOfMemory.into()),
-        }
-        let page = page.commit();
-        if self.install(page, true, protect, task) { Ok(()) } else { Err(exists) }
+        Err(if cut_off { cut } else { exists })
     }
 
     /// Maps the page that the file has.
@@ -235,8 +227,7 @@ impl<P: Platform> Place<'_, '_, P> {
     }
 
     /// As [`install`](Self::install), if `still` says so with the table locked. Only then `page` is asked for
-    /// the reference. What it has captured is otherwise dropped with the table unlocked: parameters are
-    /// dropped after the guard in here.
+    /// the reference.
     fn install_if<'p>(
         &self,
         still: impl FnOnce() -> bool,
@@ -248,19 +239,8 @@ impl<P: Platform> Place<'_, '_, P> {
     where
         P: 'p,
     {
-        let vma = self.guard.vma();
-        let locked = self.slot.lock(task);
-        let seen = locked.read();
-        if !is_free(seen) || !still() {
-            return false;
-        }
         // Written from the start: the contents exist nowhere else.
-        let how = Install { writable, protected: protect, written: true };
-        At::new(&locked, vma, self.address).install(seen, page(), how);
-        true
+        let how = |_| Install { writable, protected: protect, written: true };
+        install_if(&self.slot, (self.guard.vma(), self.address), still, page, how, task).is_some()
     }
-}
-
-const fn is_free(entry: Entry) -> bool {
-    matches!(entry, Entry::None | Entry::Marker)
 }

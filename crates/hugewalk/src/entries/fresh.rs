@@ -1,0 +1,66 @@
+//! Fresh pages for a mapping: taken, filled, and noted as its own.
+
+use crate::file::NotInserted;
+use crate::page::PageRef;
+use crate::platform::Platform;
+use crate::reserve::{NewPage, NoPage};
+use crate::vma::Vma;
+
+/// What a fresh page holds.
+#[derive(Clone, Copy)]
+pub(crate) enum Contents<'c, P: Platform> {
+    Zeroes,
+    /// The same as a page of the same size.
+    Of(&'c PageRef<'c, P>),
+    /// These bytes, one page at most.
+    Bytes(&'c [u8]),
+}
+
+/// A page with its contents, for one offset of a mapping. Neither an entry nor the file has it yet. Dropping it gives it
+/// back, and the reservation that it used.
+pub(crate) struct FreshPage<'v, P: Platform> {
+    page: NewPage<'v, P>,
+    vma: &'v Vma<P>,
+    index: u64,
+}
+
+impl<'v, P: Platform> FreshPage<'v, P> {
+    /// Takes a page for offset `index` of the file of `vma`, fills it, and notes the file as its owner if the mapping is
+    /// private. Does not sleep. No table is locked meanwhile.
+    ///
+    /// `avoid_reserve` is as for [`NewPage::take`].
+    pub(crate) fn new(
+        vma: &'v Vma<P>,
+        index: u64,
+        contents: Contents<'_, P>,
+        avoid_reserve: bool,
+    ) -> Result<Self, NoPage> {
+        let (file, size) = (vma.file(), vma.size());
+        let hugetlb = file.hugetlb();
+        let page = NewPage::take(hugetlb, size, &vma.reservations(), file.subpool(), index, avoid_reserve)?;
+        let (platform, frame) = (hugetlb.platform(), page.frame());
+        match contents {
+            // SAFETY: taken above, with this size.
+            Contents::Zeroes => unsafe { platform.zero_huge(frame, size) },
+            // SAFETY: both are held, and of the file's size; this one was taken above, so they are two.
+            Contents::Of(other) => unsafe { platform.copy_huge(other.frame(), frame, size) },
+            // SAFETY: taken above; the bytes are one page at most.
+            Contents::Bytes(bytes) => unsafe { platform.write_huge(frame, 0, bytes) },
+        }
+        if !vma.is_shared() {
+            page.set_private(file);
+        }
+        Ok(Self { page, vma, index })
+    }
+
+    /// Puts the page into the file of a shared mapping. It belongs to the file then, whether it can be mapped or not.
+    pub(crate) fn into_file(self) -> Result<PageRef<'v, P>, NotInserted> {
+        self.vma.file().insert_page(self.index, self.page.frame())?;
+        Ok(self.page.commit())
+    }
+
+    /// The page is about to be mapped, in a table that the caller has locked. The reference is for the entry.
+    pub(crate) fn commit(self) -> PageRef<'v, P> {
+        self.page.commit()
+    }
+}
