@@ -9,6 +9,7 @@ pub mod file;
 mod date;
 mod page;
 mod run;
+mod snippet;
 
 use std::io::{self, Write};
 
@@ -33,10 +34,11 @@ const STYLE: [&str; 5] = [
 ];
 
 /// In this order: `main.js` starts what the others define.
-const SCRIPT: [&str; 10] = [
+const SCRIPT: [&str; 11] = [
     include_str!("script/document.js"),
     include_str!("script/element.js"),
     include_str!("script/signs.js"),
+    include_str!("script/copy.js"),
     include_str!("script/matrix.js"),
     include_str!("script/lanes.js"),
     include_str!("script/layout.js"),

@@ -1,10 +1,13 @@
 //! What the page is told: the report, arranged as the page shows it.
 
+use std::collections::BTreeMap;
+
 use hugewalk_lab::Fault;
 use hugewalk_lab::lab::Settings;
 use hugewalk_lab::story::Story;
 use serde::Serialize;
 
+use super::snippet::{Snippet, snippets};
 use crate::check::campaign::Missing;
 use crate::check::glossary;
 use crate::check::outcome::{self, Coverage, Document, Explored, Kind, Race};
@@ -32,6 +35,8 @@ pub(super) struct Page<'d> {
     rows: Vec<Row<'d>>,
     /// Steps of our protocol that were left out in turn.
     steps: Vec<Step<'d>>,
+    /// The lines of our source that steps refer to: `file:line` and what is there.
+    snippets: BTreeMap<String, Snippet>,
     /// The runs that verdicts refer to, each in an element of its own.
     #[serde(skip)]
     pub(super) stories: Vec<&'d Story>,
@@ -137,6 +142,7 @@ impl<'d> Page<'d> {
             protocols: document.options.protocols.iter().map(|line| protocol(line, document)).collect(),
             steps: steps.collect(),
             rows,
+            snippets: snippets(&stories),
             stories,
         }
     }

@@ -2,6 +2,7 @@
 
 use hugewalk_lab::fold::{Again, Row, fold};
 use hugewalk_lab::story::{Cpu, Report, Stack, State, Step, Story};
+use hugewalk_lab::text::{Drawing, draw};
 use serde::Serialize;
 
 /// A story without the turns of a loop after its first one, and without the states of these.
@@ -15,6 +16,8 @@ pub(super) struct Run<'s> {
     states: Vec<&'s State>,
     stacks: &'s [Stack],
     report: Option<&'s Report>,
+    /// The run for a commit message.
+    diagram: String,
 }
 
 #[derive(Serialize)]
@@ -49,6 +52,7 @@ impl<'s> Run<'s> {
             states: kept.iter().filter_map(|&state| story.states.get(state)).collect(),
             stacks: &story.stacks,
             report: story.report.as_ref(),
+            diagram: draw(story, &Drawing::DIAGRAM),
         }
     }
 }

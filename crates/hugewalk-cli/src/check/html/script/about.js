@@ -19,7 +19,7 @@ function aboutStep(story, lanes, at, state) {
   about.append(make("dl", {},
     at >= 0 && [
       step.kernel && [make("dt", {}, "Linux"), make("dd", { class: "mono" }, `${step.kernel}()`)],
-      step.source && [make("dt", {}, "Here"), make("dd", { class: "mono" }, `${step.source.function}  ${step.source.file}:${step.source.line}`)],
+      step.source && [make("dt", {}, "Here"), make("dd", { class: "mono" }, `${step.source.function}  ${step.source.file}:${step.source.line}`, snippet(step.source))],
       make("dt", {}, "Changed"), make("dd", {}, changes(story, before, at)),
       step.again && [make("dt", {}, "Then"), make("dd", {}, inTurns(step.again))],
     ],
@@ -30,6 +30,14 @@ function aboutStep(story, lanes, at, state) {
       make("summary", {}, "Called by"), frames(stack.slice(1))));
   }
   return about;
+}
+
+/** The lines around a place in our source, if the page has them. */
+function snippet({ file, line }) {
+  const found = said.snippets[`${file}:${line}`];
+  if (!found) return null;
+  return make("pre", { class: "snippet", tabindex: 0, "aria-label": `${file}, around line ${line}` },
+    found.lines.map((text, at) => make("span", { class: found.from + at === line ? "at" : null }, `${String(found.from + at).padStart(4)} ${text}\n`)));
 }
 
 const stackOf = (story, step) => (Number.isInteger(step.stack) ? story.stacks?.[step.stack] : step.stack) ?? [];

@@ -182,7 +182,7 @@ function legend(shown) {
 function footer() {
   return make("footer", {},
     make("p", {}, [`hugewalk ${said.version}`, said.date, plural(said.executions, "execution"), `${number(Math.round(said.seconds))} s`, said.parts > 1 && plural(said.parts, "part"), said.schema].filter(Boolean).join(" · ")),
-    make("p", {}, make("code", {}, said.command)));
+    make("p", {}, make("code", {}, said.command), " ", copyButton("Copy", "Copy the command that does the same", () => said.command)));
 }
 
 /** Arrow keys go from cell to cell, as in a table of figures. */

@@ -16,6 +16,7 @@ async function showStory(place, verdict, step) {
   }
   const story = await storyOf(verdict);
   story.named = namedIn(story);
+  mine.story = story;
   // Somebody may have gone on meanwhile.
   if (open !== mine) return;
   const layout = arrange(story, isNarrow.matches);
@@ -55,7 +56,8 @@ function storyHead(verdict) {
     row.history && make("p", { class: "history" }, prose(row.history)),
     verdict.race && make("p", { class: "wrong" }, sentence(verdict.race.text),
       make("button", { type: "button", title: "w", onclick: () => open?.lanes?.moveToWrong() }, "Show")),
-    make("p", { class: "command" }, verdict.replay && make("code", {}, verdict.replay),
+    make("p", { class: "command" }, verdict.replay && [make("code", {}, verdict.replay), copyButton("Copy", "Copy the command that runs it again", () => verdict.replay)],
+      verdict.story !== null && copyButton("Diagram", "Copy a diagram for a commit message: 72 columns", () => open?.story?.diagram ?? ""),
       make("button", { type: "button", title: "Keys and signs", "aria-label": "Keys and signs", onclick: () => showHelp(document.getElementById("help")) }, "?")),
     make("nav", { class: "row", "aria-label": "The same scenario under other protocols" },
       others.map((other) => make("a", {
