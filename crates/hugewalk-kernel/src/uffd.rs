@@ -2,6 +2,8 @@
 //!
 //! Source of facts: include/uapi/linux/userfaultfd.h, fs/userfaultfd.c.
 
+mod base;
+
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
@@ -15,12 +17,14 @@ use linux_raw_sys::ioctl::{
     UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE,
     UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
 };
-use spin::Mutex;
+use spin::{Mutex, Once};
+
+pub use self::base::Handler;
 
 use crate::errno::{Errno, Result};
 use crate::fs::file::Events;
 use crate::fs::{File, Opened};
-use crate::memory::user;
+use crate::memory::{PAGE, user};
 use crate::platform::Kernel;
 use crate::process;
 use crate::space::Space;
@@ -34,9 +38,14 @@ const USER_MODE_ONLY: u32 = 1;
 /// `UFFDIO_API`, `UFFDIO_REGISTER` and `UFFDIO_UNREGISTER`, as bits of `ioctls`.
 const API_IOCTLS: u64 = 1 << 63 | 1 | 1 << 1;
 
-/// `UFFD_FEATURE_MISSING_SHMEM` and `UFFD_FEATURE_MINOR_SHMEM`: a handler that asks for everything Linux has gets the rest. They are
-/// not among the features that are offered, and base pages cannot be registered.
-const OF_BASE_PAGES: u64 = 1 << 5 | 1 << 10;
+/// `UFFD_FEATURE_MISSING_SHMEM`, which the engine knows nothing of.
+const MISSING_SHMEM: u64 = 1 << 5;
+/// And `UFFD_FEATURE_MINOR_SHMEM`: a handler that asks for everything Linux has gets the rest. It is not among the features that are
+/// offered.
+const OF_BASE_PAGES: u64 = MISSING_SHMEM | 1 << 10;
+
+/// `UFFDIO_COPY_MODE_DONTWAKE`, and the same of zeroes.
+const DONT_WAKE: u64 = 1;
 
 /// All that are open, so that the end of an address space can wake those that wait for their handlers.
 static OPEN: Mutex<Vec<Weak<Uffd>>> = Mutex::new(Vec::new());
@@ -45,6 +54,8 @@ static OPEN: Mutex<Vec<Weak<Uffd>>> = Mutex::new(Vec::new());
 pub struct Uffd {
     space: hugewalk::Arc<AddressSpace<Kernel>>,
     state: Mutex<State>,
+    /// Its other half, for base pages; there is one as soon as they are registered.
+    base: Once<Arc<Handler>>,
 }
 
 #[derive(Clone)]
@@ -81,7 +92,7 @@ fn open(
     flags: u32,
 ) -> Result<u32> {
     let state = handle.map_or(State::New, |handle| State::Open(Arc::new(handle)));
-    let uffd = Arc::new(Uffd { space, state: Mutex::new(state) });
+    let uffd = Arc::new(Uffd { space, state: Mutex::new(state), base: Once::new() });
     {
         let mut open = OPEN.lock();
         open.retain(|other| other.strong_count() > 0);
@@ -101,6 +112,9 @@ pub fn release(space: &Arc<Space>) {
     for uffd in open.iter().filter(|uffd| hugewalk::Arc::ptr_eq(&uffd.space, space.engine())) {
         let handle = core::mem::replace(&mut *uffd.state.lock(), State::Ended);
         drop(handle);
+        if let Some(base) = uffd.base.get() {
+            base.close();
+        }
         uffd.space.mm().context().handlers().wake_all();
     }
 }
@@ -125,7 +139,7 @@ impl Uffd {
         match made {
             Ok(handle) => {
                 *self.state.lock() = State::Open(Arc::new(handle));
-                user::put(at, &[0xaa, Features::all().bits(), API_IOCTLS])?;
+                user::put(at, &[0xaa, Features::all().bits() | MISSING_SHMEM, API_IOCTLS])?;
                 Ok(0)
             }
             Err(error) => {
@@ -140,6 +154,16 @@ impl Uffd {
         let [start, length, modes]: [u64; 3] = user::get(at)?;
         let modes = Modes::from_bits(modes).filter(|modes| !modes.is_empty()).ok_or(Errno::EINVAL)?;
         let handle = self.handle()?;
+        if let Some(space) = self.base_space(start, length) {
+            // Base pages alone, and nothing but missing ones.
+            if modes != Modes::MISSING {
+                return Err(Errno::EINVAL);
+            }
+            let base = self.base.call_once(|| Handler::new(&self.space, handle.features()));
+            space.set_handler(start, length, Some(base))?;
+            user::put(at + 24, &base::OPERATIONS)?;
+            return Ok(0);
+        }
         let operations = {
             let mut task = current().task()?;
             handle.register(&mut task, VirtAddr::new(start), length, modes)?
@@ -148,9 +172,44 @@ impl Uffd {
         Ok(0)
     }
 
+    /// The address space, if there are base pages in the range, and if it is the caller's.
+    fn base_space(&self, start: u64, length: u64) -> Option<Arc<Space>> {
+        let space = current().process().space().ok()?;
+        (hugewalk::Arc::ptr_eq(&self.space, space.engine()) && space.has_base(start, length)).then_some(space)
+    }
+
+    /// Fills base pages, with the bytes at an address of the caller's or with zeroes.
+    fn fill_base(&self, space: &Space, to: u64, from: Option<u64>, length: u64) -> (u64, Result<()>) {
+        let Some(base) = self.base.get() else { return (0, Err(Errno::ENOENT)) };
+        let mut bytes = [0; PAGE as usize];
+        for at in (0..length).step_by(PAGE as usize) {
+            let filled = match from {
+                Some(from) => user::read(from + at, &mut bytes)
+                    .and_then(|()| space.fill_missing(to + at, base, Some(&bytes))),
+                None => space.fill_missing(to + at, base, None),
+            };
+            if filled.is_err() {
+                return (at, filled);
+            }
+        }
+        (length, Ok(()))
+    }
+
+    /// Wakes the faults on base pages in a range, unless told not to.
+    fn wake_base(&self, start: u64, length: u64, sleep_on: bool) {
+        if let Some(base) = self.base.get().filter(|_| !sleep_on) {
+            base.wake(start, length);
+        }
+    }
+
     fn unregister(&self, at: u64) -> Result<u64> {
         let [start, length]: [u64; 2] = user::get(at)?;
         let handle = self.handle()?;
+        if let Some(space) = self.base_space(start, length) {
+            space.set_handler(start, length, None)?;
+            self.wake_base(start, length, false);
+            return Ok(0);
+        }
         let mut task = current().task()?;
         handle.unregister(&mut task, VirtAddr::new(start), length)?;
         Ok(0)
@@ -159,6 +218,7 @@ impl Uffd {
     fn wake(&self, at: u64) -> Result<u64> {
         let [start, length]: [u64; 2] = user::get(at)?;
         self.handle()?.wake(VirtAddr::new(start), length)?;
+        self.wake_base(start, length, false);
         Ok(0)
     }
 
@@ -168,6 +228,14 @@ impl Uffd {
         let mode = CopyMode::from_bits(mode).ok_or(Errno::EINVAL)?;
         if length == 0 || to.checked_add(length).is_none() || from.checked_add(length).is_none() {
             return Err(Errno::EINVAL);
+        }
+        if let Some(space) = self.base_space(to, length) {
+            if !(to | length).is_multiple_of(PAGE) || mode.bits() & !DONT_WAKE != 0 {
+                return Err(Errno::EINVAL);
+            }
+            let (done, outcome) = self.fill_base(&space, to, Some(from), length);
+            self.wake_base(to, done, mode.bits() & DONT_WAKE != 0);
+            return answer(at + 32, done, outcome);
         }
         // A huge page at a time: its bytes are read before the engine takes any lock.
         let size = HugeSize::Size2M.bytes();
@@ -195,8 +263,16 @@ impl Uffd {
     }
 
     fn zero(&self, at: u64) -> Result<u64> {
-        let [start, length, _]: [u64; 3] = user::get(at)?;
+        let [start, length, mode]: [u64; 3] = user::get(at)?;
         let handle = self.handle()?;
+        if let Some(space) = self.base_space(start, length) {
+            if length == 0 || !(start | length).is_multiple_of(PAGE) || mode & !DONT_WAKE != 0 {
+                return Err(Errno::EINVAL);
+            }
+            let (done, outcome) = self.fill_base(&space, start, None, length);
+            self.wake_base(start, done, mode & DONT_WAKE != 0);
+            return answer(at + 24, done, outcome);
+        }
         let outcome = {
             let mut task = current().task()?;
             handle.zero(&mut task, VirtAddr::new(start), length)
@@ -232,10 +308,21 @@ impl Uffd {
     /// A message, if there is one.
     fn next(&self) -> Result<Option<[u8; MESSAGE]>> {
         match self.handle() {
-            Ok(handle) => handle.try_read_event().map(encode).transpose(),
+            Ok(handle) => match handle.try_read_event() {
+                Some(message) => encode(message).map(Some),
+                None => Ok(self.base.get().and_then(|base| base.next())),
+            },
             // Nothing will ever come.
             Err(Errno::ESRCH) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Uffd {
+    fn drop(&mut self) {
+        if let Some(base) = self.base.get() {
+            base.close();
         }
     }
 }
@@ -319,7 +406,9 @@ impl File for Uffd {
         match &*self.state.lock() {
             // It cannot be used yet.
             State::New => Events::ERR,
-            State::Open(handle) if handle.poll() => Events::IN | Events::RDNORM,
+            State::Open(handle) if handle.poll() || self.base.get().is_some_and(|base| base.poll()) => {
+                Events::IN | Events::RDNORM
+            }
             State::Open(_) | State::Ended => Events::empty(),
         }
     }

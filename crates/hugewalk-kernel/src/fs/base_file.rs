@@ -205,6 +205,18 @@ impl PageSource for BaseFile {
         self.obtain(index)
     }
 
+    fn install(&self, index: u64, page: BasePage) -> Result<()> {
+        let mut contents = self.contents.lock();
+        if index >= contents.size.div_ceil(PAGE) {
+            return Err(Errno::ENXIO);
+        }
+        if contents.pages.contains_key(&index) {
+            return Err(Errno::EEXIST);
+        }
+        contents.pages.insert(index, page);
+        Ok(())
+    }
+
     fn has_page(&self, index: u64) -> bool {
         self.contents.lock().pages.contains_key(&index)
     }

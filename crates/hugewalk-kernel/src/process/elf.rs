@@ -35,6 +35,7 @@ pub fn anonymous(start: u64, end: u64, rights: Rights) -> Area {
         may_write: true,
         stack: false,
         dont_fork: false,
+        handler: None,
         backing: Backing::Anonymous,
     }
 }

@@ -9,6 +9,7 @@ use bitflags::bitflags;
 use super::root::bits;
 use crate::errno::Result;
 use crate::memory::page::BasePage;
+use crate::uffd::Handler;
 
 bitflags! {
     /// What a mapping allows.
@@ -48,6 +49,13 @@ pub trait PageSource: Send + Sync {
     ///
     /// `ENOMEM`; `ENXIO` beyond the end, which a program feels as `SIGBUS`.
     fn page(&self, index: u64, write: bool) -> Result<BasePage>;
+
+    /// Puts a page where there is none.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST`; `ENXIO` beyond the end.
+    fn install(&self, index: u64, page: BasePage) -> Result<()>;
 
     /// Is there a page at this index? For mincore and pagemap.
     fn has_page(&self, index: u64) -> bool;
@@ -92,6 +100,8 @@ pub struct Area {
     pub stack: bool,
     /// Not copied by fork.
     pub dont_fork: bool,
+    /// Who handles faults on pages that are missing.
+    pub handler: Option<Arc<Handler>>,
     /// What is behind it.
     pub backing: Backing,
 }
@@ -106,6 +116,16 @@ impl Area {
         part.start = start;
         part.end = end;
         part
+    }
+
+    /// Is there neither a page here nor one in the source, so that a handler of faults is asked for it?
+    pub fn is_missing(&self, at: u64) -> bool {
+        match &self.backing {
+            Backing::Anonymous => true,
+            Backing::Source { source, index } => {
+                !source.has_page(index + (at - self.start) / crate::memory::PAGE)
+            }
+        }
     }
 
     /// Do stores reach the source?
@@ -194,4 +214,9 @@ fn alike(one: &Area, other: &Area) -> bool {
         && one.stack == other.stack
         && one.may_write == other.may_write
         && one.dont_fork == other.dont_fork
+        && match (&one.handler, &other.handler) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
 }

@@ -13,6 +13,7 @@ use crate::memory::page::BasePage;
 use crate::memory::{PAGE, USER_END};
 use crate::report::{self, COUNTERS};
 use crate::task::current;
+use crate::uffd::Handler;
 
 /// Why an access cannot go on: the signal that the program gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,13 @@ impl From<FaultError> for Refused {
             _ => Self::NoPage,
         }
     }
+}
+
+/// What a fault on a base page came to.
+enum Tried {
+    Done(Result<(), Refused>),
+    /// A page is missing, and somebody handles that.
+    Missing(Arc<Handler>),
 }
 
 impl Space {
@@ -107,8 +115,53 @@ impl Space {
 
     /// As [`fault`](Self::fault), if the address lies in an area of base pages.
     fn base_fault(&self, address: u64, access: Access) -> Option<Result<(), Refused>> {
+        loop {
+            match self.try_base_fault(address, access)? {
+                Tried::Done(done) => return Some(done),
+                Tried::Missing(handler) => {
+                    if let Err(refused) = handler.missing(address, access) {
+                        return Some(Err(refused));
+                    }
+                }
+            }
+        }
+    }
+
+    fn try_base_fault(&self, address: u64, access: Access) -> Option<Tried> {
         let areas = self.areas().read();
         let area = areas.find(address)?;
+        let page_at = address & !(PAGE - 1);
+        if let Some(handler) = area.handler.as_ref().filter(|handler| handler.is_open())
+            && self.root().base(page_at) & (bits::PRESENT | bits::KEPT) == 0
+            && area.is_missing(page_at)
+        {
+            return Some(Tried::Missing(handler.clone()));
+        }
+        self.fault_in_area(area, address, access).map(Tried::Done)
+    }
+
+    /// Puts a page where one is missing in an area, for a handler of faults.
+    pub fn install_missing(&self, area: &Area, at: u64, page: BasePage) -> crate::errno::Result<()> {
+        if self.root().base(at) & (bits::PRESENT | bits::KEPT) != 0 || !area.is_missing(at) {
+            return Err(Errno::EEXIST);
+        }
+        if area.shared
+            && let Backing::Source { source, index } = &area.backing
+        {
+            // The fault that waits finds it there.
+            return source.install(index + (at - area.start) / PAGE, page);
+        }
+        let entry = page.address() | area.rights.entry(true) | bits::ACCESSED;
+        if self.root().replace(at, 0, entry) {
+            // INVARIANT: the entry keeps the reference.
+            page.into_address();
+            return Ok(());
+        }
+        Err(if self.root().base(at) == 0 { Errno::ENOMEM } else { Errno::EEXIST })
+    }
+
+    /// A fault in an area, whose lock the caller holds.
+    fn fault_in_area(&self, area: &Area, address: u64, access: Access) -> Option<Result<(), Refused>> {
         let allowed = match access {
             Access::Read => !area.rights.is_empty(),
             Access::Write => area.rights.contains(Rights::WRITE),

@@ -36,7 +36,9 @@ impl Space {
         let areas = self.areas.write();
         let mut copies = child.areas.write();
         for area in areas.iter().filter(|area| !area.dont_fork) {
-            let copy = area.clone();
+            let mut copy = area.clone();
+            // The child's faults are nobody's, unless a handler asks for events of base pages, which it cannot.
+            copy.handler = None;
             if let Backing::Source { source, .. } = &copy.backing
                 && copy.writes_source()
             {

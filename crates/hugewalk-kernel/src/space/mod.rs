@@ -150,6 +150,7 @@ impl Space {
                 may_write: true,
                 stack: false,
                 dont_fork: false,
+                handler: None,
                 backing: Backing::Anonymous,
             };
             if self.map_area(area, false).is_err() {

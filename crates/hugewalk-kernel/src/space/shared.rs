@@ -6,7 +6,7 @@ use alloc::string::String;
 use spin::Mutex;
 
 use super::area::PageSource;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::memory::page::BasePage;
 
 /// Pages that several mappings have in common; made when they are first touched.
@@ -26,6 +26,15 @@ impl PageSource for SharedPages {
         }
         let fresh = BasePage::zeroed()?;
         Ok(self.0.lock().entry(index).or_insert(fresh).clone())
+    }
+
+    fn install(&self, index: u64, page: BasePage) -> Result<()> {
+        let mut pages = self.0.lock();
+        if pages.contains_key(&index) {
+            return Err(Errno::EEXIST);
+        }
+        pages.insert(index, page);
+        Ok(())
     }
 
     fn has_page(&self, index: u64) -> bool {

@@ -124,7 +124,17 @@ fn map_base(
         None if shared => (Backing::Source { source: Arc::new(SharedPages::new()), index: 0 }, true),
         None => (Backing::Anonymous, true),
     };
-    let area = Area { start: 0, end: 0, rights, shared, may_write, stack: false, dont_fork: false, backing };
+    let area = Area {
+        start: 0,
+        end: 0,
+        rights,
+        shared,
+        may_write,
+        stack: false,
+        dont_fork: false,
+        handler: None,
+        backing,
+    };
     space.map_base(place, length, area)
 }
 

@@ -85,6 +85,7 @@ fn map(segment: &Segment, space: &crate::space::Space, place: Place, rights: Rig
                 may_write,
                 stack: false,
                 dont_fork: false,
+                handler: None,
                 backing,
             };
             space.map_base(place, file.size(), area)
