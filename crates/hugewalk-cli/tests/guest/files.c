@@ -125,6 +125,16 @@ static void contents(void)
 	private[5000] = 'p';
 	CHECK(at[5000] == 'm' && private[5001] == 'w');
 	munmap(private, 8192);
+	CHECK(madvise(at + 4096, 4096, MADV_REMOVE) == 0 && at[5000] == 0);
+	at[5000] = 'n';
+	CHECK(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 4096) == 0 && at[5000] == 0);
+	at[5000] = 'n';
+	CHECK(ftruncate(file, 4096) == 0);
+	int state;
+	if (fork() == 0)
+		_exit(at[5000]); /* beyond the end of the file */
+	CHECK(wait(&state) > 0 && WIFSIGNALED(state) && WTERMSIG(state) == SIGBUS);
+	CHECK(ftruncate(file, 8192) == 0 && at[5000] == 0 && at[4094] == 'a');
 	munmap(at, 8192);
 	close(file);
 

@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Mutex;
@@ -64,7 +65,7 @@ impl BaseFile {
         self.writable.load(Ordering::SeqCst)
     }
 
-    /// Sets the size. What lies beyond it is gone. The caller has asked the seals.
+    /// Sets the size. What lies beyond it is gone. The caller has asked the seals, and unmaps what is gone.
     ///
     /// # Errors
     ///
@@ -104,7 +105,7 @@ impl BaseFile {
         Ok(())
     }
 
-    /// Takes whole pages out of a range, and clears the rest of it.
+    /// Takes whole pages out of a range, and clears the rest of it. The caller unmaps them.
     pub fn punch_hole(&self, offset: u64, length: u64) {
         let end = offset.saturating_add(length);
         let (first, last) = (offset.div_ceil(PAGE), end / PAGE);
@@ -214,6 +215,12 @@ impl PageSource for BaseFile {
             return Err(Errno::EEXIST);
         }
         contents.pages.insert(index, page);
+        Ok(())
+    }
+
+    fn remove(&self, pages: Range<u64>) -> Result<()> {
+        self.seals.may_write()?;
+        self.punch_hole(pages.start * PAGE, (pages.end - pages.start) * PAGE);
         Ok(())
     }
 

@@ -57,6 +57,13 @@ pub trait PageSource: Send + Sync {
     /// `EEXIST`; `ENXIO` beyond the end.
     fn install(&self, index: u64, page: BasePage) -> Result<()>;
 
+    /// Takes pages out; the caller unmaps them.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` for a seal.
+    fn remove(&self, pages: core::ops::Range<u64>) -> Result<()>;
+
     /// Is there a page at this index? For mincore and pagemap.
     fn has_page(&self, index: u64) -> bool;
 

@@ -350,6 +350,7 @@ impl Space {
                 }
                 Ok(())
             }
+            Advice::Remove => self.remove(start, end),
             _ => Err(Errno::EINVAL),
         }
     }

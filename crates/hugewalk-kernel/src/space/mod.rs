@@ -10,6 +10,7 @@
 pub mod area;
 mod attached;
 pub mod fault;
+pub mod forget;
 pub mod fork;
 pub mod map;
 pub mod observe;

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use core::ops::Range;
 
 use spin::Mutex;
 
@@ -34,6 +35,18 @@ impl PageSource for SharedPages {
             return Err(Errno::EEXIST);
         }
         pages.insert(index, page);
+        Ok(())
+    }
+
+    fn remove(&self, pages: Range<u64>) -> Result<()> {
+        let gone = {
+            let mut all = self.0.lock();
+            let mut gone = all.split_off(&pages.start);
+            all.append(&mut gone.split_off(&pages.end));
+            gone
+        };
+        // With the lock released: the last reference frees a page.
+        drop(gone);
         Ok(())
     }
 

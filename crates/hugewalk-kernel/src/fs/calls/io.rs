@@ -8,7 +8,6 @@ use linux_raw_sys::general::{O_APPEND, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE,
 use super::opened;
 use crate::errno::{Errno, Result};
 use crate::fs::Opened;
-use crate::fs::inode::Kind;
 use crate::memory::user;
 use crate::process::signal;
 use crate::task::current;

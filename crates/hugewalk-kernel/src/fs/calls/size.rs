@@ -7,13 +7,21 @@ use linux_raw_sys::general::{AT_FDCWD, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
 use super::{lookup, opened};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Inode, Kind};
+use crate::memory::PAGE;
+use crate::space::area::PageSource;
+use crate::space::forget::forget;
 
 /// Sets the size, if the seals allow it.
 fn set(inode: &Arc<Inode>, size: u64) -> Result<()> {
     match &inode.kind {
         Kind::Base(file) => {
             file.seals.may_resize(file.size(), size)?;
+            let shrinks = size < file.size();
             file.truncate(size)?;
+            if shrinks {
+                let source: Arc<dyn PageSource> = file.clone();
+                forget(&source, size.div_ceil(PAGE)..u64::MAX, true);
+            }
         }
         Kind::Huge(node) => {
             // The size is looked at first: an odd one is EINVAL whatever the seals say.
@@ -72,6 +80,8 @@ pub(super) fn allocate(descriptor: u64, mode: u32, offset: i64, length: i64) -> 
         Kind::Base(file) if punch => {
             file.seals.may_write()?;
             file.punch_hole(offset, length);
+            let source: Arc<dyn PageSource> = file.clone();
+            forget(&source, offset.div_ceil(PAGE)..end / PAGE, false);
         }
         Kind::Base(file) => {
             if end > file.size() {
