@@ -8,7 +8,8 @@
 //! # What there is
 //!
 //! - x86-64 tables of 4 and 5 levels, with leaves of 2 MiB and 1 GiB; the hardware can walk them. It is the stage-1 format,
-//!   also valid as AMD nested tables; not EPT.
+//!   also valid as AMD nested tables; not EPT. The formats of arm64 and riscv64 are described as data and pure functions
+//!   ([`arch::Paging`]); the engine makes no tables of them yet.
 //! - mmap (shared, private, of files and anonymous), munmap, mprotect, mremap, madvise, mlock, mbind, fork, exit: [`mm`].
 //! - Faults with copy-on-write and reservations: [`mod@fault`]. Files that can be truncated, punched, preallocated, read and
 //!   written: [`mod@file`]. Pools that are resized at run time, overcommit, mounts with limits: [`pool`], [`reserve`].
@@ -122,6 +123,11 @@
 //! From the top down: [`walk`] is the rule, [`table`] what it protects, [`share`] and [`gather`] what threatens it;
 //! [`vma`], [`mod@file`] and [`mm`] hold the locks; [`mod@fault`] is the first user of it all.
 #![no_std]
+
+#[cfg(all(target_os = "none", not(target_arch = "x86_64"), not(feature = "soft-tables")))]
+compile_error!(
+    "hugewalk makes page tables of x86-64, which the processors of this target cannot walk; if software walks them instead, enable the feature `soft-tables`"
+);
 
 extern crate alloc;
 

@@ -22,21 +22,21 @@ use bitflags::bitflags;
 
 use crate::addr::{HugeFrame, HugeSize, TableFrame};
 
-const PRESENT: u64 = 1 << 0;
+pub(super) const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
+pub(super) const LARGE: u64 = 1 << 7;
 /// In an entry with P = 0, the global bit marks a leaf without access.
-const NO_ACCESS: u64 = 1 << 8;
+pub(super) const NO_ACCESS: u64 = 1 << 8;
 const UFFD_WP: u64 = 1 << 10;
 const SOFT_DIRTY: u64 = 1 << 11;
 /// Dirty, in a leaf without the right to write.
 const SAVED_DIRTY: u64 = DIRTY << SAVED_DIRTY_SHIFT;
 const SAVED_DIRTY_SHIFT: u32 = 52;
 const NO_EXECUTE: u64 = 1 << 63;
-const FRAME: u64 = ((1 << 52) - 1) & !0xfff;
+pub(super) const FRAME: u64 = ((1 << 52) - 1) & !0xfff;
 
 const SPECIAL_UFFD_WP: u64 = 1 << 2;
 const SPECIAL_SOFT_DIRTY: u64 = 1 << 3;
