@@ -216,7 +216,9 @@ fn two_processes_share_a_table_of_the_engines_under_a_real_mmu() {
 #[test]
 fn the_kernels_files_are_as_a_program_expects() {
     let stage = Stage::new();
-    let Some(output) = in_guest(&stage, &source, &["--pool", "16"]) else { return };
+    let Some(output) = in_guest(&stage, "crates/hugewalk-cli/tests/guest/files.c", &["--pool", "16"]) else {
+        return;
+    };
     assert_eq!(text(&output.stdout), "0 checks failed\n", "{}", text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
