@@ -3,6 +3,7 @@
 use hugewalk::addr::{PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, RemapTo};
+use hugewalk::uffd::{Features, Modes, ProtectMode, Userfault};
 use hugewalk::vma::Protection;
 
 use super::Scenario;
@@ -84,9 +85,49 @@ pub(super) const ROWS: &[Row] = &[
     row!("S34/fork", "A stores to a private page; B forks", store_and_fork),
     row!("S34/fork:no-flush", "S34/fork, and B does not flush", store_and_fork, on Flaw::NoFlush),
     row!("S34/migrate", "A stores to a page, and loads; B moves the page elsewhere", store_and_migrate),
+    row!(
+        "S34/migrate:read-then-write",
+        "S34/migrate, and B reads the entry and writes it later",
+        store_and_migrate,
+        on Flaw::TornExchange
+    ),
     row!("S34/migrate:no-flush", "S34/migrate, and B does not flush", store_and_migrate, on Flaw::NoFlush),
     row!("S34/mremap", "A stores to a page; B moves that part of the mapping", store_and_move),
     row!("S34/mremap:no-flush", "S34/mremap, and B does not flush", store_and_move, on Flaw::NoFlush),
+    row!(
+        "S34/uffd-wp",
+        "A stores to a page for the first time; B, the handler of its faults, write-protects it",
+        store_and_handle
+    ),
+    row!(
+        "S34/uffd-wp:read-then-write",
+        "S34/uffd-wp, and B reads the entry and writes it later",
+        store_and_handle,
+        on Flaw::TornExchange
+    ),
+    row!("S34/uffd-wp:no-flush", "S34/uffd-wp, and B does not flush", store_and_handle, on Flaw::NoFlush),
+    row!(
+        "S34/referenced",
+        "A stores to a page for the first time; B asks whether it was accessed, and clears that",
+        store_and_ask
+    ),
+    row!(
+        "S34/referenced:read-then-write",
+        "S34/referenced, and B reads the entry and writes it later",
+        store_and_ask,
+        on Flaw::TornExchange
+    ),
+    row!(
+        "S34/present",
+        "A stores to a page for the first time; a load of B faults, and finds that the page is mapped",
+        store_and_fault
+    ),
+    row!(
+        "S34/present:read-then-write",
+        "S34/present, and B reads the entry and writes it later",
+        store_and_fault,
+        on Flaw::TornExchange
+    ),
     row!(
         "S35",
         "a page is shared since a fork: A loads from it, B stores in the same process and gets a copy, C in the child and may keep it",
@@ -184,6 +225,37 @@ fn store_and_move(bench: &mut Bench<'_>) {
         let to = RemapTo::Fixed(VirtAddr::new(8 * PUD_SIZE));
         same.mremap(task, BASE, PMD_SIZE, PMD_SIZE, to).expect("room");
     });
+}
+
+fn store_and_handle(bench: &mut Bench<'_>) {
+    let process = clean(bench);
+    let handler = Userfault::new(&process, Features::empty()).expect("memory");
+    handler.register(bench.task(), BASE, PUD_SIZE, Modes::WP).expect("mapped");
+    // The first store after that gives the right to write back, and leaves the page dirty. So it is taken out and brought
+    // in once more.
+    process.madvise(bench.task(), BASE, PUD_SIZE, Advice::DontNeed).expect("mapped");
+    process.fault(bench.task(), BASE, Access::Read).expect("a page");
+    bench.cpu("store", move |_| _ = Cpu::new(&process).store(page(0)));
+    bench.cpu("UFFDIO_WRITEPROTECT", move |task| {
+        handler.write_protect(task, page(0), PMD_SIZE, ProtectMode::WP).expect("registered");
+    });
+}
+
+fn store_and_ask(bench: &mut Bench<'_>) {
+    let process = clean(bench);
+    let frame = bench.frame(&process, 0);
+    bench.cpu("store", move |_| _ = Cpu::new(&process).store(page(0)));
+    bench.cpu("referenced", move |task| {
+        let hugetlb = task.hugetlb().clone();
+        hugetlb.referenced(task, frame).expect("in use");
+    });
+}
+
+fn store_and_fault(bench: &mut Bench<'_>) {
+    let process = clean(bench);
+    let same = process.clone();
+    bench.cpu("store", move |_| _ = Cpu::new(&process).store(page(0)));
+    bench.cpu("fault", move |task| _ = same.fault(task, page(0), Access::Read).expect("mapped"));
 }
 
 fn drop_and_reuse(bench: &mut Bench<'_>) {

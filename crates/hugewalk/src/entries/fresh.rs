@@ -7,7 +7,6 @@ use crate::reserve::{NewPage, NoPage};
 use crate::vma::Vma;
 
 /// What a fresh page holds.
-#[derive(Clone, Copy)]
 pub(crate) enum Contents<'c, P: Platform> {
     Zeroes,
     /// The same as a page of the same size.
@@ -15,6 +14,13 @@ pub(crate) enum Contents<'c, P: Platform> {
     /// These bytes, one page at most.
     Bytes(&'c [u8]),
 }
+
+impl<P: Platform> Clone for Contents<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<P: Platform> Copy for Contents<'_, P> {}
 
 /// A page with its contents, for one offset of a mapping. Neither an entry nor the file has it yet. Dropping it gives it
 /// back, and the reservation that it used.
