@@ -202,10 +202,8 @@ mod tests {
         for &frame in &frames {
             entries(&arena, frame)[511].store(frame.0, Ordering::Relaxed);
             // SAFETY: allocated above.
-            assert!(core::ptr::eq(
-                &raw const entries(&arena, frame)[511],
-                unsafe { arena.entry(frame, 511) }.as_ptr()
-            ));
+            let last = unsafe { arena.entry(frame, 511) };
+            assert!(core::ptr::eq(&raw const entries(&arena, frame)[511], last.as_ptr()));
             // SAFETY: allocated above.
             let record = unsafe { arena.record(frame) };
             // SAFETY: the record of an allocated frame.

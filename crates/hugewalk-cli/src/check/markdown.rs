@@ -12,7 +12,7 @@ use super::text::cell;
 pub(super) fn report(document: &Document, out: &mut dyn Write) -> io::Result<()> {
     match document.only_story() {
         Some((verdict, story)) => {
-            run(verdict.scenario, verdict.protocol, what(document, verdict), story, out)?
+            run(verdict.scenario, verdict.protocol, what(document, verdict), story, out)?;
         }
         None => table(document, out)?,
     }

@@ -1,7 +1,7 @@
 //! `hugewalk run`: an unmodified static Linux program in a kernel that embeds the engine.
 //!
-//! The program and its files go into an archive ([`pack`]), the kernel boots with it in QEMU ([`qemu`]), and says on a channel
-//! of its own what became of the program ([`wire`]). `docs/kernel.md` has both tables.
+//! The program and its files go into an archive (`pack`), the kernel boots with it in QEMU (`qemu`), and says on a channel
+//! of its own what became of the program (`wire`). `docs/kernel.md` has both tables.
 
 mod archive;
 pub mod args;

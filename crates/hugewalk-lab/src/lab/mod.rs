@@ -286,7 +286,7 @@ unsafe impl Platform for Lab {
                     Broadcast::Last if last > 0 => self.with_rcu(LabRcu::broadcast),
                     Broadcast::GracePeriod if last > 0 => self.with_rcu(LabRcu::wait_for_sections),
                     Broadcast::Targeted if last > 0 => {
-                        self.with_rcu(|rcu| rcu.interrupt_walkers(world().flushed()))
+                        self.with_rcu(|rcu| rcu.interrupt_walkers(world().flushed()));
                     }
                     _ => {}
                 }

@@ -38,14 +38,14 @@ impl<'v, P: Platform> FreshPage<'v, P> {
     pub(crate) fn new(
         vma: &'v Vma<P>,
         index: u64,
-        contents: Contents<'_, P>,
+        contents: &Contents<'_, P>,
         avoid_reserve: bool,
     ) -> Result<Self, NoPage> {
         let (file, size) = (vma.file(), vma.size());
         let hugetlb = file.hugetlb();
         let page = NewPage::take(hugetlb, size, &vma.reservations(), file.subpool(), index, avoid_reserve)?;
         let (platform, frame) = (hugetlb.platform(), page.frame());
-        match contents {
+        match *contents {
             // SAFETY: taken above, with this size.
             Contents::Zeroes => unsafe { platform.zero_huge(frame, size) },
             // SAFETY: both are held, and of the file's size; this one was taken above, so they are two.

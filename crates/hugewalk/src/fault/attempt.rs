@@ -110,7 +110,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     }
 
     /// Takes a fresh page for this entry, with these contents.
-    fn new_page(&self, contents: Contents<'_, P>, avoid_reserve: bool) -> Result<FreshPage<'v, P>, NoPage> {
+    fn new_page(&self, contents: &Contents<'_, P>, avoid_reserve: bool) -> Result<FreshPage<'v, P>, NoPage> {
         FreshPage::new(self.vma(), self.index, contents, avoid_reserve)
     }
 
@@ -163,7 +163,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             // Also if the pool has no page, as in Linux.
             vma.set_anon();
         }
-        let page = self.new_page(Contents::Zeroes, false)?;
+        let page = self.new_page(&Contents::Zeroes, false)?;
         if vma.is_shared() {
             let page = page.into_file().map_err(|error| match error {
                 NotInserted::BeyondEof => FaultError::BeyondEof { index: self.index },
@@ -194,7 +194,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             let installed = self.install(slot, page, self.vma().is_shared(), task);
             return Ok(installed.or_raced(Fault::Mapped));
         }
-        let copy = match self.new_page(Contents::Of(&page), false) {
+        let copy = match self.new_page(&Contents::Of(&page), false) {
             Ok(copy) => copy,
             Err(NoPage::OutOfMemory(error)) => return Err(error.into()),
             Err(error) => {
@@ -294,7 +294,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         // The page belongs to the owner of the reservation, which has used it up; children share the page
         // since a fork.
         let owner_of_shared = vma.reserve().is_some() && old.page().is_anon();
-        let copy = match self.new_page(Contents::Of(&old), owner_of_shared) {
+        let copy = match self.new_page(&Contents::Of(&old), owner_of_shared) {
             Ok(copy) => copy,
             Err(NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_)) if owner_of_shared && self.may_rob => {
                 return Ok(Attempt::RobChildren(old));

@@ -162,7 +162,7 @@ struct PinnedCopy<'a, P: Platform> {
 impl<'a, P: Platform> PinnedCopy<'a, P> {
     fn new(of: PageRef<'a, P>, vma: &'a Vma<P>, address: VirtAddr) -> Result<Self, NoPage> {
         // The parent's reservation is not used for the copy.
-        let copy = FreshPage::new(vma, vma.offset_of(address), Contents::Of(&of), true)?;
+        let copy = FreshPage::new(vma, vma.offset_of(address), &Contents::Of(&of), true)?;
         Ok(Self { of, copy })
     }
 

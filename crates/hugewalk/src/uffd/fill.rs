@@ -188,7 +188,7 @@ impl<P: Platform> Place<'_, '_, P> {
         }
         // A private mapping may go on past the end of the file. But what truncation cuts off, it cuts off here too.
         let was_within = file.has_index(index);
-        let page = FreshPage::new(vma, index, Contents::Bytes(bytes), false)?;
+        let page = FreshPage::new(vma, index, &Contents::Bytes(bytes), false)?;
         if vma.is_shared() {
             let page = page.into_file().map_err(|error| match error {
                 NotInserted::BeyondEof => UserfaultError::NotInFile { address },

@@ -154,7 +154,7 @@ fn is_on_its_way(page: HugeFrame) -> bool {
     }
 }
 
-fn report(text: String) {
+fn report(text: &str) {
     violation(format!("I15: {text}"), Property::I15);
 }
 
@@ -186,7 +186,7 @@ impl Reserved {
         let PoolCounters { total, free, reserved, surplus } = self.counters();
         let listed = world().pages().filter(|&page| record(page).0 & (FREE | POISONED) != 0).count() as u64;
         if reserved > free || free > total || surplus > total || listed != free {
-            report(format!(
+            report(&format!(
                 "the pool counts {total} pages, {free} of them free, {reserved} reserved, {surplus} surplus; {listed} are free"
             ));
         }
@@ -200,7 +200,7 @@ impl Reserved {
         let own: u64 = quietly(|| free.map(|mount| mount.usage().1).sum());
         let reserved = self.counters().reserved;
         if own > reserved {
-            report(format!("mounts have {own} reservations of their own, and the pool has {reserved}"));
+            report(&format!("mounts have {own} reservations of their own, and the pool has {reserved}"));
         }
     }
 
@@ -221,7 +221,7 @@ impl Reserved {
         let in_use = world().pages().filter(|&page| record(page).1 != 0);
         let of_mounts = in_use.filter(|&page| world().peek_page(page, SUBPOOL) != 0).count() as u64;
         if used + own < of_mounts || ours + (used + own - of_mounts) != counters.reserved {
-            report(format!(
+            report(&format!(
                 "{ours} pages are reserved for files and mappings, mounts count {used} used and {own} of their own, {of_mounts} pages are theirs, and the pool has {} reservations",
                 counters.reserved
             ));
@@ -229,7 +229,7 @@ impl Reserved {
         let counted = |page: HugeFrame| record(page).0 != 0 && record(page).0 & DISSOLVED == 0;
         let pages = world().pages().filter(|&page| counted(page)).count() as u64;
         if pages != counters.total {
-            report(format!("the pool counts {} pages, and has {pages}", counters.total));
+            report(&format!("the pool counts {} pages, and has {pages}", counters.total));
         }
     }
 
