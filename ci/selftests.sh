@@ -70,9 +70,9 @@ fi
 
 wanted() {
     local word
-    [ "${#only[@]}" -eq 0 ] && return
+    if [ "${#only[@]}" -eq 0 ]; then return 0; fi
     for word in "${only[@]}"; do
-        case $1 in *"$word"*) return ;; esac
+        case $1 in *"$word"*) return 0 ;; esac
     done
     return 1
 }

@@ -212,13 +212,21 @@ fn two_processes_share_a_table_of_the_engines_under_a_real_mmu() {
     assert!(line.contains("breakfast"), "{line}");
 }
 
-/// What tests/guest/files.c checks holds on Linux; it names each check that fails.
+/// What the programs of tests/guest check holds on Linux; they name each check that fails.
 #[test]
 fn the_kernels_files_are_as_a_program_expects() {
+    passes("files.c");
+}
+
+#[test]
+fn missing_base_pages_are_handled_by_a_userfaultfd() {
+    passes("faults.c");
+}
+
+fn passes(program: &str) {
     let stage = Stage::new();
-    let Some(output) = in_guest(&stage, "crates/hugewalk-cli/tests/guest/files.c", &["--pool", "16"]) else {
-        return;
-    };
+    let source = format!("crates/hugewalk-cli/tests/guest/{program}");
+    let Some(output) = in_guest(&stage, &source, &["--pool", "16"]) else { return };
     assert_eq!(text(&output.stdout), "0 checks failed\n", "{}", text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }

@@ -223,7 +223,7 @@ fn capget(header: u64, data: u64) -> Result<u64> {
 fn uname(into: u64) -> Result<u64> {
     let mut bytes = [0; 6 * 65];
     for (index, text) in
-        ["Linux", "hugewalk", "6.12.0-hugewalk", "#1 SMP", "x86_64", "(none)"].iter().enumerate()
+        ["Linux", "hugewalk", fs::proc::RELEASE, "#1 SMP", "x86_64", "(none)"].iter().enumerate()
     {
         bytes[65 * index..][..text.len()].copy_from_slice(text.as_bytes());
     }

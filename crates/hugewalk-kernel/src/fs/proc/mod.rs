@@ -16,7 +16,7 @@ use super::mounts::{self, Contents, Filesystem};
 use super::text::{Text, folder};
 use crate::cpu::{self, clock};
 
-pub use self::sysctl::soft_offline_allowed;
+pub use self::sysctl::{RELEASE, soft_offline_allowed};
 
 /// A new `/proc`.
 pub fn root() -> Arc<Inode> {

@@ -14,8 +14,8 @@ use crate::errno::Errno;
 use crate::ipc::shm::{SHMALL, SHMMAX, SHMMNI};
 use crate::platform::hugetlb;
 
-/// What `uname` calls the release: that of the kernel whose behaviour the engine follows.
-pub const RELEASE: &str = "6.1.0-hugewalk";
+/// The release, for `uname` and here. Programs ask for features by it; those of 6.12 are here.
+pub const RELEASE: &str = "6.12.0-hugewalk";
 
 static SOFT_OFFLINE: AtomicU32 = AtomicU32::new(1);
 static UNPRIVILEGED_USERFAULTFD: AtomicU32 = AtomicU32::new(1);
