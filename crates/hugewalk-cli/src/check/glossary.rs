@@ -3,7 +3,7 @@
 use hugewalk_lab::lab::{Broadcast, Settings, Walkers};
 
 /// The properties that runs are judged by, each with its sentence: as docs/lab.md has them.
-pub(crate) const PROPERTIES: [(&str, &str); 14] = [
+pub(crate) const PROPERTIES: [(&str, &str); 16] = [
     ("I1", "no access to a table, or its lock, after its death; nor to the lock in a VMA"),
     ("I2", "what a walker writes goes to a table that its own parent entry points to at that moment"),
     (
@@ -29,6 +29,14 @@ pub(crate) const PROPERTIES: [(&str, &str); 14] = [
     (
         "I14",
         "nobody takes a reference to a page that nobody holds; a page is given back without references and mappings, and once; at the end its references are its mappings and that of the page cache",
+    ),
+    (
+        "I15",
+        "what pool and mounts count is right whenever the lock of the count is released, and their sum with what files and private mappings have reserved when no operation is between its steps; a fault that has a reservation gets a page, memory failure aside",
+    ),
+    (
+        "I16",
+        "what a report tells of an entry (page walk, smaps, pagemap) was its settled value at some moment of the call: one that stayed when its table was unlocked; counts may be of another moment",
     ),
 ];
 
