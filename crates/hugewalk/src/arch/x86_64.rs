@@ -278,9 +278,10 @@ impl Entry {
         }
     }
 
-    /// The same, but of no use to processors. It is not empty, and still names its page.
+    /// What stands in for it while it is *busy*: on its way to another page. It is of no use to processors, but it is not
+    /// empty, and still names its page.
     #[must_use]
-    pub const fn broken(self) -> Self {
+    pub const fn busy(self) -> Self {
         self.without(LeafFlags::ACCESS)
     }
 
@@ -440,6 +441,7 @@ impl fmt::Debug for RawEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::{Paging, X86_64};
     use proptest::prelude::*;
 
     fn huge_frame() -> impl Strategy<Value = HugeFrame> {
@@ -485,6 +487,29 @@ mod tests {
         fn nothing_is_encoded_as_a_page_of_a_shadow_stack(entry in entry()) {
             let bits = RawEntry::from(entry).bits();
             prop_assert!(bits & (PRESENT | LARGE | WRITE | DIRTY) != PRESENT | LARGE | DIRTY);
+        }
+
+        #[test]
+        fn no_two_pages_are_in_use_when_one_entry_becomes_another(
+            old in entry(),
+            other in entry(),
+            flags in prop::option::of(any::<u64>()),
+        ) {
+            // The same page with other flags, now and then.
+            let new = match (old, flags) {
+                (Entry::Leaf(leaf), Some(bits)) => {
+                    Entry::Leaf(Leaf { flags: LeafFlags::from_bits_truncate(bits), ..leaf })
+                }
+                _ => other,
+            };
+            prop_assume!(![old, new].into_iter().any(|entry| matches!(entry, Entry::Table(_))));
+            let bits = |entry| RawEntry::from(entry).bits();
+            let needs_break = X86_64::FOUR_LEVELS.needs_break(bits(old), bits(new), 1);
+            prop_assert_eq!(old.may_become(new), !needs_break);
+            let busy = old.busy();
+            prop_assert!(old.may_become(busy) && busy.may_become(new));
+            prop_assert!(!RawEntry::from(busy).is_present());
+            prop_assert_eq!((busy.is_none(), busy.page()), (old.is_none(), old.page()));
         }
 
         #[test]

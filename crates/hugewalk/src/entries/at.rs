@@ -55,8 +55,8 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
     /// `seen` is what the caller has read under this lock. If a processor has set a bit since, `next` is called again, with
     /// the value that is there.
     ///
-    /// If the entry goes over to another page, it is broken first: it allows no access, and the TLB of its address space is
-    /// flushed here. In any other case the caller owes a flush if the new entry allows less than the old one.
+    /// If the entry goes over to another page, it is made *busy* first: it allows no access, is not empty, and the TLB of its
+    /// address space is flushed here. In any other case the caller owes a flush if the new entry allows less than the old one.
     ///
     /// If the flush unwinds, the entry becomes what it was. Otherwise every access would fault, and the fault would find it
     /// mapped.
@@ -65,28 +65,31 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
         if seen.may_become(next(seen)) {
             return self.slot.replace_entry(seen, next);
         }
-        let before = self.break_up(seen);
+        let before = self.make_busy(seen);
         self.make(before, next(before));
         before
     }
 
-    /// The first half of an exchange of pages: breaks the entry, and flushes. Returns what it was.
-    pub(super) fn break_up(&self, seen: Entry) -> Entry {
-        let before = self.slot.replace_entry(seen, Entry::broken);
+    /// The first half of an exchange of pages: makes the entry busy, and flushes. Returns what it was.
+    ///
+    /// A lockless reader that meets a busy entry finds that it allows no access, and takes the table lock: a fault waits there
+    /// until the new page is in, and GUP-fast leaves it to the slow path.
+    pub(super) fn make_busy(&self, seen: Entry) -> Entry {
+        let before = self.slot.replace_entry(seen, Entry::busy);
         let undo = Undo { at: self, before };
         self.hugetlb().platform().flush_tlb(self.mm().context(), self.range());
         core::mem::forget(undo);
         before
     }
 
-    /// The second half: stores the new entry. No processor writes to a broken entry, so the bits it had are those that
-    /// `before` has, which [`break_up`](Self::break_up) returned.
+    /// The second half: stores the new entry. No processor writes to a busy entry, so the bits it had are those that
+    /// `before` has, which [`make_busy`](Self::make_busy) returned.
     pub(super) fn make(&self, before: Entry, new: Entry) {
-        self.slot.replace_entry(before.broken(), |_| new);
+        self.slot.replace_entry(before.busy(), |_| new);
     }
 }
 
-/// An entry that is broken until the TLB is flushed.
+/// An entry that is busy until the TLB is flushed.
 struct Undo<'u, 's, 'v, P: Platform> {
     at: &'u At<'s, 'v, P>,
     before: Entry,

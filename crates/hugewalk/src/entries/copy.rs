@@ -94,7 +94,7 @@ impl<'v, P: Platform> At<'_, 'v, P> {
     pub(crate) fn exchange(&self, seen: Entry, copy: impl FnOnce() -> PageRef<'v, P>, keep: bool) {
         // Otherwise one processor could store to the new page while another still reads the old one through its TLB, and
         // misses the store.
-        let before = self.break_up(seen);
+        let before = self.make_busy(seen);
         let Entry::Leaf(old) = before else { return };
         let flags = if keep { old.flags | used(false) } else { leaf_flags(self.vma, true) | used(true) };
         let copy = copy();

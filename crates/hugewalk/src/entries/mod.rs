@@ -23,8 +23,8 @@
 //! - **No entry is empty on its way from one page to another.** Truncation looks without the table lock whether anything is
 //!   mapped, a fault takes an empty entry for a page that was never touched: neither must be misled.
 //! - **One page, then another: break before make.** Processors must not use two pages for one address at the same time. So
-//!   the entry first allows no access, the TLB is flushed on the spot, and then the new page is stored. All of that
-//!   happens under the table lock.
+//!   the entry is first made *busy*, so that it allows no access, the TLB is flushed on the spot, and then the new page is
+//!   stored. All of that happens under the table lock, for which lockless readers of a busy entry wait.
 //! - **Every other flush is owed**: to the gather, or to the caller where there is none, as in a fault or a fork.
 //! - **Counts are never too small.** A page's mapping is counted before the entry is stored. It is uncounted after the entry
 //!   was cleared, and flushed.
