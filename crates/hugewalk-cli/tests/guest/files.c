@@ -16,6 +16,7 @@
 #include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/shm.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
@@ -202,6 +203,16 @@ static void pipes(void)
 	CHECK(select(ends[0] + 1, &set, NULL, NULL, &limit) == 1 && FD_ISSET(ends[0], &set));
 	close(ends[0]);
 	CHECK(poll(NULL, 0, 20) == 0);
+
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+	if (fork() == 0)
+		_exit(read(ends[1], buffer, 10) != 4 || write(ends[1], "pong!", 5) != 5);
+	CHECK(write(ends[0], "ping", 4) == 4 && read(ends[0], buffer, 10) == 5 && !memcmp(buffer, "pong!", 5));
+	CHECK(wait(&state) > 0 && state == 0);
+	close(ends[1]);
+	CHECK(read(ends[0], buffer, 1) == 0);
+	FAILS(write(ends[0], buffer, 1), EPIPE);
+	close(ends[0]);
 
 	CHECK(mkfifo("/tmp/fifo", 0600) == 0);
 	FAILS(open("/tmp/fifo", O_WRONLY | O_NONBLOCK), ENXIO);

@@ -9,7 +9,7 @@
 //! | [`base_file`] | files of base pages: tmpfs, the archive's files, shared anonymous memory |
 //! | [`huge_file`] | files of huge pages, over the engine's |
 //! | [`seals`], [`memfd`] | memory files and what may not be done with them any more |
-//! | [`pipe`], [`poll`] | pipes, and waiting for several descriptors |
+//! | [`pipe`], `socket`, [`poll`] | pipes, pairs of sockets, and waiting for several descriptors |
 //! | [`device`], [`console`] | `/dev` |
 //! | [`text`], [`proc`], [`sys`] | files whose contents are made when they are read |
 //! | [`gup_test`] | the kernel's door to its own page pinning |
@@ -42,6 +42,7 @@ pub mod pipe;
 pub mod poll;
 pub mod proc;
 pub mod seals;
+mod socket;
 pub mod sys;
 pub mod text;
 

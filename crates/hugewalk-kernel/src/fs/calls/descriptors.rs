@@ -1,5 +1,7 @@
 //! Descriptors: made, duplicated, closed.
 
+use alloc::sync::Arc;
+
 use linux_raw_sys::general::{
     F_ADD_SEALS, F_DUPFD, F_DUPFD_CLOEXEC, F_GET_SEALS, F_GETFD, F_GETFL, F_GETLK, F_GETPIPE_SZ, F_SETFD,
     F_SETFL, F_SETLK, F_SETLKW, F_SETPIPE_SZ, FD_CLOEXEC, O_CLOEXEC, O_DIRECT, O_NONBLOCK,
@@ -9,7 +11,7 @@ use super::opened;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Kind;
 use crate::fs::pipe::Pipe;
-use crate::fs::{descriptors, memfd};
+use crate::fs::{Opened, descriptors, memfd, socket};
 use crate::memory::user;
 use crate::task::current;
 
@@ -113,15 +115,35 @@ pub(super) fn pipe(address: u64, flags: u32) -> Result<u64> {
     if flags & !(O_CLOEXEC | O_NONBLOCK | O_DIRECT) != 0 {
         return Err(Errno::EINVAL);
     }
+    install_pair(Pipe::pair(flags), flags, address)
+}
+
+const AF_UNIX: u32 = 1;
+const SOCK_STREAM: u32 = 1;
+
+/// `socketpair`, of streams.
+pub(super) fn socket_pair(family: u32, kind: u32, address: u64) -> Result<u64> {
+    if family != AF_UNIX {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    // The flags of the type are those of open.
+    let flags = kind & (O_CLOEXEC | O_NONBLOCK);
+    if kind & !flags != SOCK_STREAM {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    install_pair(socket::pair(flags)?, flags, address)
+}
+
+/// Gives two open files descriptors, and writes their numbers.
+fn install_pair([one, other]: [Arc<Opened>; 2], flags: u32, address: u64) -> Result<u64> {
     let files = current().process().files();
-    let [reader, writer] = Pipe::pair(flags);
     let close_on_exec = flags & O_CLOEXEC != 0;
-    let first = files.insert(reader, close_on_exec, 0)?;
+    let first = files.insert(one, close_on_exec, 0)?;
     let undo = |error| {
         let _ = files.remove(first as i32);
         error
     };
-    let second = files.insert(writer, close_on_exec, 0).map_err(undo)?;
+    let second = files.insert(other, close_on_exec, 0).map_err(undo)?;
     if let Err(error) = user::put(address, &[first, second]) {
         let _ = files.remove(second as i32);
         return Err(undo(error));

@@ -79,6 +79,7 @@ pub fn call(number: u32, arguments: &[u64; 6]) -> Option<Result<u64>> {
         __NR_fcntl => descriptors::control(a, b as u32, c),
         __NR_pipe => descriptors::pipe(a, 0),
         __NR_pipe2 => descriptors::pipe(a, b as u32),
+        __NR_socketpair => descriptors::socket_pair(a as u32, b as u32, d),
         __NR_memfd_create => descriptors::memory_file(a, b as u32),
 
         __NR_open => names::open(here, a, b as u32, c as u32),

@@ -67,6 +67,7 @@ pub(super) fn place(sys: &Arc<Inode>) {
     switch(&UNPRIVILEGED_USERFAULTFD, 1).place(&vm, "unprivileged_userfaultfd");
     switch(&OVERCOMMIT_MEMORY, 2).place(&vm, "overcommit_memory");
     constant("65530").place(&vm, "max_map_count");
+    constant("65536").place(&vm, "mmap_min_addr");
     constant("0").place(&vm, "hugetlb_shm_group");
     // Nothing is cached that could be dropped.
     Text::new(|| Ok("0\n".into())).settable(|_| Ok(())).place(&vm, "drop_caches");
@@ -85,6 +86,7 @@ pub(super) fn place(sys: &Arc<Inode>) {
         ("threads-max", "32768"),
         ("core_pattern", "core"),
         ("randomize_va_space", "0"),
+        ("tainted", "0"),
         ("yama/ptrace_scope", "0"),
     ];
     for (path, text) in constants {
