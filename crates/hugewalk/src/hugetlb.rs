@@ -142,6 +142,15 @@ impl<P: Platform> Hugetlb<P> {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Waits until every fault has ended that holds a fault mutex now. Sleeps.
+    ///
+    /// The caller holds none.
+    pub(crate) fn wait_for_faults(&self, task: &mut Task<P>) {
+        for mutex in &self.fault_mutexes {
+            drop(mutex.lock(task));
+        }
+    }
+
     /// Takes the fault mutex of page `index` of file `file`. It lets one task at a time instantiate
     /// the page. Sleeps.
     ///

@@ -22,7 +22,8 @@
 //! A fault that found its page inside the file, but not in the cache, rechecks the size before it
 //! maps a page, under both the table lock and the cache's lock. If the fault takes the cache's lock
 //! first, truncation waits for the table lock and finds the entry. Otherwise the fault sees the new
-//! size. So truncation does not wait for faults to finish.
+//! size. So truncation does not wait for faults to finish, with one exception: it counts reservations
+//! that are left beyond the new end when no fault is about to use one.
 //!
 //! Pages go into the cache only below the size. Truncation takes each one out under its fault
 //! mutex. So does a hole punch, whose range stays part of the file.
@@ -152,7 +153,7 @@ impl<P: Platform> HugeFile<P> {
             // mm/truncate.c.
             self.unmap_offsets(gone.clone(), Zap::All, task);
         }
-        let reserved = self.reservations().lock().del_to_end(gone.start);
+        let reserved = self.forget_reservations(gone.start, freed, task);
         release_range(self.hugetlb(), self.size_class(), self.subpool(), reserved - freed.min(reserved));
         drop(inode_lock);
         Ok(())
@@ -204,6 +205,23 @@ impl<P: Platform> HugeFile<P> {
         }
         drop(inode_lock);
         Ok(())
+    }
+
+    /// Takes the offsets from `from` on, where the file ends now, out of the map of reservations, and returns how many were in
+    /// it. `freed` of them were those of pages. Sleeps.
+    ///
+    /// A fault that found its place within the file may have taken a page, and be about to find that there is no place for it
+    /// any more. Its offset is in the map meanwhile, and holds no reservation: the page has used it, or never had one. So if any
+    /// offset is left without a page, the faults under way are waited for; later ones see the size before they take a page. If
+    /// none is left, a fault that is still to take its page takes its own offset out again.
+    fn forget_reservations(&self, from: u64, freed: u64, task: &mut Task<P>) -> u64 {
+        let mut map = self.reservations().lock();
+        if map.count(from, u64::MAX) > freed {
+            drop(map);
+            self.hugetlb().wait_for_faults(task);
+            map = self.reservations().lock();
+        }
+        map.del_to_end(from)
     }
 
     /// Removes one page from the file and from every mapping. True if there was one.

@@ -188,7 +188,13 @@ impl<P: Platform> Place<'_, '_, P> {
         }
         // A private mapping may go on past the end of the file. But what truncation cuts off, it cuts off here too.
         let was_within = file.has_index(index);
-        let page = FreshPage::new(vma, index, &Contents::Bytes(bytes), false)?;
+        // A shared mapping has no place for it there. No reservation is used or noted meanwhile, since truncation may be
+        // counting them. As in Linux, there has to be a page all the same.
+        let no_place = vma.is_shared() && !was_within;
+        let page = FreshPage::new(vma, index, &Contents::Bytes(bytes), no_place)?;
+        if no_place {
+            return Err(UserfaultError::NotInFile { address });
+        }
         if vma.is_shared() {
             let page = page.into_file().map_err(|error| match error {
                 NotInserted::BeyondEof => UserfaultError::NotInFile { address },
