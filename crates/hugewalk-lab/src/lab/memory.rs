@@ -2,7 +2,7 @@
 
 use hugewalk::addr::{HugeFrame, TableFrame};
 
-use super::ground::{Fill, Flaw, Life, Origin, access, world};
+use super::ground::{FLAGS, Fill, Flaw, IN_USE, Life, Origin, access, world};
 use super::judge::contents::Contents;
 use super::trace;
 use crate::explore::{Kind, Op, in_thread};
@@ -84,7 +84,11 @@ fn fill_now(page: HugeFrame, fill: Fill) {
     match fill {
         Fill::Zero => world().contents.fill(page, Origin::Zeroes),
         Fill::Copy(from) => world().contents.copy(from, page),
-        Fill::Write => world().contents.write(page),
+        Fill::Write => {
+            // A page that is on its way to its first use may never get there.
+            let is_there = world().peek_page(page, FLAGS) & IN_USE != 0;
+            world().contents.write(page, in_thread().filter(|_| is_there));
+        }
     }
 }
 

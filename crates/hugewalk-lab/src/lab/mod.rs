@@ -156,6 +156,11 @@ impl Lab {
         judge::contents::Contents::check(space.mm().root_frame(), fault);
     }
 
+    /// Nothing is under way: what was written to files is in a page (I13).
+    pub(crate) fn check_written() {
+        judge::contents::Contents::check_written();
+    }
+
     /// Tables and huge pages in use.
     #[must_use]
     pub(crate) fn in_use() -> (usize, usize) {

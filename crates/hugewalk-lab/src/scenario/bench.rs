@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::arch::Entry;
-use hugewalk::fault::Access;
+use hugewalk::fault::{Access, FaultError};
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
 use hugewalk::reserve::SubPool;
@@ -351,7 +351,9 @@ impl<'s> Bench<'s> {
                 let mut fault = |address| process.fault(&mut task, address, Access::Read).is_ok();
                 Lab::check_stores(process, &mut fault);
             }
+            Lab::check_written();
             check_sizes(&files, &processes, &mut task);
+            check_holes(&processes, &mut task);
             for process in &processes {
                 process.exit(&mut task).expect("its own task");
             }
@@ -413,6 +415,18 @@ fn check_sizes(files: &[File], processes: &[Process], task: &mut LabTask) {
         let (pages, size) = (file.pages(), file.size());
         if pages * PMD_SIZE > size {
             violation(format!("I9: a file of {size} bytes has {pages} pages"), Property::I9);
+        }
+    }
+}
+
+/// I9: where a file has no page, no mapping remembers that there was one which failed.
+fn check_holes(processes: &[Process], task: &mut LabTask) {
+    for process in processes {
+        let mmap = process.mmap_read(task);
+        let is_hole = mmap.find(BASE).is_some_and(|vma| vma.is_shared() && vma.file().pages() == 0);
+        drop(mmap);
+        if is_hole && let Err(error @ FaultError::Hwpoison { .. }) = process.fault(task, BASE, Access::Read) {
+            violation(format!("I9: a mapping of a file without pages says: {error}"), Property::I9);
         }
     }
 }

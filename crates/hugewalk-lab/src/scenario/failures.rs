@@ -296,7 +296,14 @@ fn store_to(task: &mut LabTask, process: &Process) -> Option<HugeFrame> {
 fn pin_and_fork(bench: &mut Bench<'_>) {
     let file = bench.file();
     let process = bench.private_written(&file, 1);
-    let (same, nursery) = (process.clone(), bench.nursery());
+    pin_and_store(bench, &process);
+    let nursery = bench.nursery();
+    bench.cpu("fork", move |task| nursery.keep(process.fork(task).expect("memory")));
+}
+
+/// A pin, and a store that must be in the page that is pinned.
+fn pin_and_store(bench: &mut Bench<'_>, process: &Process) {
+    let process = process.clone();
     bench.cpu("GUP-fast, store", move |task| {
         let flags = GupFlags::PIN | GupFlags::WRITE;
         let Some(pin) = process.pin_page_fast(task, page(0), flags).map(|pin| pin.into_owned()) else {
@@ -307,7 +314,6 @@ fn pin_and_fork(bench: &mut Bench<'_>) {
             violation(text, Property::I13);
         }
     });
-    bench.cpu("fork", move |task| nursery.keep(same.fork(task).expect("memory")));
 }
 
 /// A page is pinned, stored to, and moved.

@@ -72,7 +72,7 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 /// What the handler brings. Nobody looks at the bytes.
-static PAGE: [u8; PMD_SIZE as usize] = [0; PMD_SIZE as usize];
+pub(super) static PAGE: [u8; PMD_SIZE as usize] = [0; PMD_SIZE as usize];
 
 /// A fault, as a thread takes it that loads: until it can, or is not allowed to.
 fn load(task: &mut LabTask, process: &Process, index: u64) {

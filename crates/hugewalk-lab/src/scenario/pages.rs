@@ -48,7 +48,8 @@ pub(super) const ROWS: &[Row] = &[
         read_and_punch,
         on Flaw::LateReference
     ),
-    row!("S39/write", "A writes to a file; B punches a hole meanwhile; a processor loads", write_and_punch),
+    row!("S39/write", "A writes to a file; B punches a hole meanwhile; a processor loads", write_and_punch,
+        by super::reservations::RESERVED),
     row!(
         "S39/fault",
         "a private mapping copies the file's page at its first store; B punches a hole, and another file gets the page",

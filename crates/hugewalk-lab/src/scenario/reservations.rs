@@ -4,6 +4,7 @@
 use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
 use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement, RemapTo};
+use hugewalk::uffd::{CopyMode, Features, Modes, Userfault};
 use hugewalk::vma::Protection;
 
 use super::Scenario;
@@ -120,8 +121,26 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row!(
         "S44/punch",
-        "a hole is punched, with the reservation; two faults want the page again, one of them of another file",
+        "a hole is punched, with the reservation; a fault wants the page again, and another file has a reservation",
         punch_reserved,
+        by RESERVED
+    ),
+    row!(
+        "S44/truncate",
+        "a fault takes a page without a reservation, and finds the file too short for it",
+        truncate_and_fault,
+        by RESERVED
+    ),
+    row!(
+        "S44/truncate-reserved",
+        "a fault uses a reservation, and finds the file too short for the page; others come for what is left",
+        truncate_and_reserved_fault,
+        by RESERVED
+    ),
+    row!(
+        "S44/truncate-handler",
+        "a handler brings a page without a reservation, and finds the file too short for it",
+        truncate_and_bring,
         by RESERVED
     ),
     row!(
@@ -189,12 +208,20 @@ fn pool_of(bench: &Bench<'_>, pages: u64) {
     bench.hugetlb().resize_pool(HugeSize::Size2M, pages);
 }
 
+/// A pool of so many pages, and of one more, which somebody has reserved who never comes: whoever takes what is not its own
+/// takes that.
+fn pool_and_one(bench: &mut Bench<'_>, pages: u64) {
+    pool_of(bench, pages + 1);
+    let (file, bystander) = (bench.file(), bench.empty());
+    assert!(reserve(bench.task(), &bystander, &file, 1, true), "there is one more");
+}
+
 /// A parent with a reservation for each page, which has used that of page 0, and a child that shares page 0. No page is left that
 /// is not reserved.
 fn family(bench: &mut Bench<'_>, pages: u64) -> (Process, Process) {
     let file = bench.file();
     let parent = bench.private(&file, pages);
-    pool_of(bench, pages);
+    pool_and_one(bench, pages);
     let child = bench.fork(&parent);
     (parent, child)
 }
@@ -303,7 +330,7 @@ fn mount_takes_back(bench: &mut Bench<'_>) {
 }
 
 fn mount_has_its_minimum(bench: &mut Bench<'_>) {
-    pool_of(bench, 2);
+    pool_and_one(bench, 2);
     let mount = bench.mount(None, Some(1));
     let file = bench.file_on(&mount);
     let process = bench.process(&file, &[]);
@@ -362,7 +389,7 @@ fn mount_without_memory(bench: &mut Bench<'_>) {
 }
 
 fn reserved_fault(bench: &mut Bench<'_>) {
-    pool_of(bench, 1);
+    pool_and_one(bench, 1);
     let (file, outside) = (bench.file(), bench.file());
     let owner = bench.empty();
     reserve(bench.task(), &owner, &file, 1, true);
@@ -375,7 +402,7 @@ fn drop_and_come_back(bench: &mut Bench<'_>) {
     let (file, outside) = (bench.file(), bench.file());
     let owner = bench.private(&file, 1);
     let stranger = bench.process(&outside, &[]);
-    pool_of(bench, 1);
+    pool_and_one(bench, 1);
     bench.cpu("madvise, fault", move |task| {
         owner.madvise(task, BASE, PMD_SIZE, Advice::DontNeed).expect("mapped");
         must_get(task, &owner, 0);
@@ -384,7 +411,7 @@ fn drop_and_come_back(bench: &mut Bench<'_>) {
 }
 
 fn drop_a_batch(bench: &mut Bench<'_>) {
-    pool_of(bench, 9);
+    pool_and_one(bench, 9);
     let (file, outside) = (bench.file(), bench.file());
     let owner = bench.private(&file, 9);
     for index in 1..9 {
@@ -402,8 +429,10 @@ fn drop_a_batch(bench: &mut Bench<'_>) {
 fn unmap_reserved(bench: &mut Bench<'_>) {
     let (file, outside) = (bench.file(), bench.file());
     let owner = bench.private(&file, 3);
+    // It shares page 0, whose reservation does not come back with the mapping.
+    bench.fork(&owner);
     let stranger = bench.empty();
-    pool_of(bench, 3);
+    pool_and_one(bench, 3);
     let same = owner.clone();
     bench.cpu("munmap", move |task| owner.munmap(task, BASE, 2 * PMD_SIZE).expect("aligned"));
     bench.cpu("fault", move |task| must_get(task, &same, 2));
@@ -411,7 +440,7 @@ fn unmap_reserved(bench: &mut Bench<'_>) {
 }
 
 fn unreserve(bench: &mut Bench<'_>) {
-    pool_of(bench, 2);
+    pool_and_one(bench, 2);
     let file = bench.file();
     let owner = bench.empty();
     reserve(bench.task(), &owner, &file, 2, true);
@@ -420,15 +449,53 @@ fn unreserve(bench: &mut Bench<'_>) {
 }
 
 fn punch_reserved(bench: &mut Bench<'_>) {
-    pool_of(bench, 1);
+    pool_of(bench, 2);
     let (file, outside) = (bench.file(), bench.file());
-    let owner = bench.empty();
+    let (owner, other) = (bench.empty(), bench.empty());
     reserve(bench.task(), &owner, &file, 1, true);
+    reserve(bench.task(), &other, &outside, 1, true);
     owner.fault(bench.task(), BASE, Access::Write).expect("reserved");
-    let stranger = bench.process(&outside, &[]);
     bench.cpu("fallocate", move |task| file.punch_hole(task, 0, PMD_SIZE).expect("aligned"));
     bench.cpu("fault", move |task| _ = may_get(task, &owner, 0));
-    bench.cpu("fault elsewhere", move |task| _ = may_get(task, &stranger, 0));
+    bench.cpu("fault elsewhere", move |task| must_get(task, &other, 0));
+}
+
+fn truncate_and_fault(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[]);
+    pool_and_one(bench, 1);
+    bench.cpu("fault", move |task| _ = may_get(task, &process, 0));
+    bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
+}
+
+fn truncate_and_reserved_fault(bench: &mut Bench<'_>) {
+    pool_of(bench, 2);
+    let (file, outside) = (bench.file(), bench.file());
+    let (owner, other) = (bench.empty(), bench.empty());
+    reserve(bench.task(), &owner, &file, 1, true);
+    reserve(bench.task(), &other, &outside, 1, true);
+    let elsewhere = bench.file();
+    let stranger = bench.process(&elsewhere, &[]);
+    bench.cpu("fault", move |task| _ = may_get(task, &owner, 0));
+    bench.cpu("truncate, fault elsewhere", move |task| {
+        file.truncate(task, 0).expect("aligned");
+        may_get(task, &stranger, 0);
+        // What it has reserved is still there.
+        must_get(task, &other, 0);
+    });
+}
+
+fn truncate_and_bring(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[]);
+    let handler = Userfault::new(&process, Features::empty()).expect("memory");
+    handler.register(bench.task(), BASE, PUD_SIZE, Modes::MISSING).expect("mapped");
+    pool_and_one(bench, 1);
+    bench.cpu("handler", move |task| {
+        // The file may be too short.
+        let _ = handler.copy(task, page(0), &super::handlers::PAGE, CopyMode::empty());
+    });
+    bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
 }
 
 fn resize(bench: &mut Bench<'_>) {
@@ -448,7 +515,7 @@ fn resize(bench: &mut Bench<'_>) {
 }
 
 fn move_reserved(bench: &mut Bench<'_>) {
-    pool_of(bench, 3);
+    pool_and_one(bench, 3);
     let (file, outside) = (bench.file(), bench.file());
     let owner = bench.empty();
     reserve(bench.task(), &owner, &file, 2, true);

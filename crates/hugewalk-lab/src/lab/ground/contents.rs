@@ -36,6 +36,9 @@ pub(in crate::lab) struct Contents {
     pub(in crate::lab) life: u32,
 }
 
+/// In place of an address space: a file, or a handler, was written by.
+const NO_ROOT: TableFrame = TableFrame(0);
+
 /// Something that a processor has stored.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::lab) struct Store {
@@ -63,6 +66,13 @@ impl Default for AllContents {
     }
 }
 
+impl Store {
+    /// Was it written by a file, or by a handler?
+    pub(in crate::lab) fn is_of_file(&self) -> bool {
+        self.root == NO_ROOT
+    }
+}
+
 impl AllContents {
     pub(super) fn begin_run(&self) {
         self.pages.borrow_mut().fill(Contents::default());
@@ -87,12 +97,15 @@ impl AllContents {
     }
 
     /// A part of a page is written from the file's side.
-    pub(in crate::lab) fn write(&self, page: HugeFrame) {
+    pub(in crate::lab) fn write(&self, page: HugeFrame, cpu: Option<usize>) {
         self.change(page, |contents| {
             if contents.origin == Origin::Nobody {
                 contents.origin = Origin::Written;
             }
         });
+        if cpu.is_some() {
+            self.store(page, cpu, NO_ROOT, 0);
+        }
     }
 
     pub(in crate::lab) fn copy(&self, from: HugeFrame, to: HugeFrame) {
@@ -132,9 +145,18 @@ impl AllContents {
     /// A store of another address space that is in the page, and was made after these.
     pub(in crate::lab) fn foreign(&self, page: HugeFrame, root: TableFrame, after: u32) -> Option<Store> {
         let stores = self.of(page).stores;
-        let is_foreign =
-            |store: &&Store| store.root != root && store.number >= after && stores & 1 << store.number != 0;
+        let is_foreign = |store: &&Store| {
+            !store.is_of_file()
+                && store.root != root
+                && store.number >= after
+                && stores & 1 << store.number != 0
+        };
         self.stores.borrow().iter().flatten().find(is_foreign).copied()
+    }
+
+    /// Is it in the page?
+    pub(in crate::lab) fn has(&self, page: HugeFrame, store: &Store) -> bool {
+        self.of(page).stores & 1 << store.number != 0
     }
 
     /// Everything that was stored.

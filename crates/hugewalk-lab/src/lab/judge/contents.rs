@@ -9,7 +9,7 @@ use hugewalk::arch::{Entry, RawEntry};
 
 use super::{Access, Judge, PageUse};
 use crate::explore::{in_thread, violation};
-use crate::lab::ground::{Origin, Place, world};
+use crate::lab::ground::{Origin, Place, REFERENCES, world};
 use crate::lab::property::{Property, in_words};
 
 pub(in crate::lab) struct Contents;
@@ -54,6 +54,22 @@ impl Contents {
             let text =
                 format!("{} reads page {}, which has not been filled", in_words(in_thread()), page.0 >> 9);
             world().violated(Property::I12, &text);
+        }
+    }
+
+    /// Nothing is under way: what was written to files is in a page that somebody has.
+    pub(in crate::lab) fn check_written() {
+        if !world().judges(Property::I13) {
+            return;
+        }
+        for write in world().contents.stores().into_iter().filter(|store| store.is_of_file()) {
+            let has = |page: HugeFrame| {
+                world().peek_page(page, REFERENCES) != 0 && world().contents.has(page, &write)
+            };
+            if !world().pages().any(has) {
+                let text = format!("I13: no page has what {} has written to a file", in_words(write.cpu));
+                return violation(text, Property::I13);
+            }
         }
     }
 

@@ -88,10 +88,17 @@ impl Judge for Stale {
         if state.held[thread] > 0 {
             return;
         }
-        for place in &mut state.narrowed {
-            if let Some(entry) = place.take_if(|entry| entry.thread == thread) {
-                check(&entry);
-            }
+        let mut own = [None; NARROWED];
+        for (own, place) in own.iter_mut().zip(&mut state.narrowed) {
+            *own = place.take_if(|entry| entry.thread == thread);
+        }
+        // What another call has narrowed too is that call's to flush, and is looked at when that is over.
+        let is_others = |entry: &Narrowed| {
+            let at = (entry.table, entry.index);
+            state.narrowed.iter().flatten().any(|other| (other.table, other.index) == at)
+        };
+        for entry in own.iter().flatten().filter(|&entry| !is_others(entry)) {
+            check(entry);
         }
     }
 
