@@ -175,6 +175,11 @@ fn what_cannot_be_booted_is_named_before_anything_is_started() {
 /// Compiles a program of the checkout, and runs it in the checkout's kernel with these options. None, and one line, if there
 /// is no QEMU or no compiler.
 fn in_guest(stage: &Stage, source: &str, options: &[&str]) -> Option<Output> {
+    in_guest_with(stage, source, options, &[])
+}
+
+/// As [`in_guest`], with arguments for the program.
+fn in_guest_with(stage: &Stage, source: &str, options: &[&str], arguments: &[&str]) -> Option<Output> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let program = stage.path(Path::new(source).file_stem().expect("a name").to_str().expect("text"));
     let mut gcc = Command::new("gcc");
@@ -187,7 +192,7 @@ fn in_guest(stage: &Stage, source: &str, options: &[&str]) -> Option<Output> {
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_hugewalk"));
     // The kernel is found from the checkout, whatever the working directory is.
-    command.current_dir(&root).arg("run").args(options).arg(&program);
+    command.current_dir(&root).arg("run").args(options).arg(&program).args(arguments);
     Some(command.stdin(Stdio::null()).output().expect("it ran"))
 }
 
@@ -210,6 +215,34 @@ fn two_processes_share_a_table_of_the_engines_under_a_real_mmu() {
     let (code, line) = complaint(&refused);
     assert_eq!(code, Some(125));
     assert!(line.contains("breakfast"), "{line}");
+}
+
+#[test]
+fn a_flush_that_is_left_out_is_named_and_counted() {
+    let stage = Stage::new();
+    let source = "examples/guest/stale.c";
+    let Some(output) = in_guest(&stage, source, &["--pool", "4", "--report", "json"]) else { return };
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "dropped; the other processor reads 0: as it should\n");
+
+    // Whether the other processor keeps its translation is its own business; that it was not told is not.
+    let arguments = ["--pool", "4", "--report", "json", "--without", "flush"];
+    let output = in_guest(&stage, source, &arguments).expect("as before");
+    let report: Value = serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON");
+    assert!(report["counts"]["not_told"].as_u64() >= Some(1), "{report}");
+    let stale = report["stale"][0].as_str().unwrap_or_default();
+    assert!(stale.contains("the step `flush` is missing"), "{report}");
+}
+
+#[test]
+fn processes_that_share_unshare_fork_and_exit_at_once_read_nothing_wrong() {
+    let stage = Stage::new();
+    let source = "examples/guest/stress.c";
+    let arguments = ["--cpus", "4", "--report", "json"];
+    let Some(output) = in_guest_with(&stage, source, &arguments, &["3", "3"]) else { return };
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    let report: Value = serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON");
+    assert_eq!(report["counts"]["shares"], report["counts"]["unshares"], "{report}");
 }
 
 /// What the programs of tests/guest check holds on Linux; they name each check that fails.

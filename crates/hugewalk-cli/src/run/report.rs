@@ -22,6 +22,8 @@ pub(super) struct Report<'a> {
     missing: Vec<Missing<'a>>,
     /// What was not given back.
     leaks: &'a [String],
+    /// What a step that was left out has led to.
+    stale: &'a [String],
 }
 
 #[derive(Debug, Serialize)]
@@ -51,6 +53,7 @@ pub(super) fn json(heard: &Heard, ended: Ended, seconds: f64) -> serde_json::Res
         shared: heard.shared.iter().map(|&(tables, users)| Shared { tables, users }).collect(),
         missing: heard.missing.iter().map(|(name, times)| Missing { name, times: *times }).collect(),
         leaks: &heard.leaks,
+        stale: &heard.stale,
     })
 }
 
@@ -98,6 +101,10 @@ pub(super) fn text(heard: &Heard, ended: Ended, seconds: f64) -> String {
     }
     if !processors.is_empty() {
         lines.push(format!("TLB: {}", processors.join(", ")));
+    }
+    if let Some(left_out) = heard.count("left_out") {
+        let flushes = counted(left_out, "flush was", "flushes were");
+        lines.push(said(&format!("without flush: {flushes} left out"), &heard.stale));
     }
     if !heard.missing.is_empty() {
         let each = heard.missing.iter().map(|(name, times)| match times {

@@ -20,6 +20,8 @@ pub(super) enum Line {
     At(String),
     /// Something was not given back.
     Leak(String),
+    /// What a step that was left out has led to.
+    Stale(String),
     /// How the program ended.
     Ended(Ended),
     /// A system call that the kernel lacks.
@@ -54,6 +56,7 @@ pub(super) fn parse(line: &str) -> Option<Line> {
         "panic" => Line::Panic(text()),
         "at" => Line::At(text()),
         "leak" => Line::Leak(text()),
+        "stale" => Line::Stale(text()),
         "exit" => Line::Ended(Ended::Exit(value.parse().ok()?)),
         "signal" => Line::Ended(Ended::Signal(value.parse().ok()?)),
         "missing" => {
@@ -82,6 +85,7 @@ pub(super) struct Heard {
     pub(super) panic: Option<String>,
     pub(super) frames: Vec<String>,
     pub(super) leaks: Vec<String>,
+    pub(super) stale: Vec<String>,
     pub(super) ended: Option<Ended>,
     pub(super) missing: Vec<(String, u64)>,
     pub(super) counts: Vec<(String, u64)>,
@@ -103,6 +107,7 @@ impl Heard {
             Some(Line::Panic(text)) => drop(self.panic.get_or_insert(text)),
             Some(Line::At(text)) => self.frames.push(text),
             Some(Line::Leak(text)) => self.leaks.push(text),
+            Some(Line::Stale(text)) => self.stale.push(text),
             Some(Line::Ended(ended)) => self.ended = Some(ended),
             Some(Line::Missing(count, name)) => self.missing.push((name, count)),
             Some(Line::Count(name, number)) => self.counts.push((name, number)),
@@ -129,6 +134,7 @@ mod tests {
             ("hugewalk-kernel 1", Line::Kernel(1)),
             ("user", Line::User),
             ("trace 1 0.000001 getpid() = 1", Line::Trace("1 0.000001 getpid() = 1".to_owned())),
+            ("stale processor 1", Line::Stale("processor 1".to_owned())),
             ("exit 3", Line::Ended(Ended::Exit(3))),
             ("signal 11", Line::Ended(Ended::Signal(11))),
             ("missing 2 ioctl 0x5401", Line::Missing(2, "ioctl 0x5401".to_owned())),

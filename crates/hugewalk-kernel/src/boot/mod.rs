@@ -150,6 +150,9 @@ fn begin(settings: &Settings) -> Result<(), String> {
     let program = settings.program.clone();
     let image =
         fs::program(program.as_bytes()).map_err(|_| alloc::format!("{program}: not in the archive"))?;
+    if settings.without_flush {
+        platform::left_out::leave_out_flush();
+    }
     if settings.trace {
         crate::trace::start();
     }

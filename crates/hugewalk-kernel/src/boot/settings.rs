@@ -25,6 +25,8 @@ pub struct Settings {
     pub overcommit: u64,
     /// Print each system call.
     pub trace: bool,
+    /// Leave translations in the processors that should be dropped.
+    pub without_flush: bool,
 }
 
 impl Settings {
@@ -44,6 +46,7 @@ impl Settings {
             pool: 256,
             overcommit: 0,
             trace: false,
+            without_flush: false,
         };
         let mut strings = text.split(|byte| *byte == 0).filter(|string| !string.is_empty());
         if strings.next() != Some(b"format=1") {
@@ -77,7 +80,10 @@ impl Settings {
             b"trace" => self.trace = value == b"1",
             b"protocol" if value == b"hugewalk" => {}
             b"protocol" => return Err(format!("this kernel is not built with the protocol {}", text())),
-            b"without" => return Err(format!("this kernel is not built to leave out the step {}", text())),
+            b"without" if value == b"flush" => self.without_flush = true,
+            b"without" => {
+                return Err(format!("the kernel can leave out the step flush only, not {}", text()));
+            }
             _ => return Err(format!("unknown setting {}", String::from_utf8_lossy(key))),
         }
         Ok(())
