@@ -228,7 +228,8 @@ fn a_flush_that_is_left_out_is_named_and_counted() {
     // Whether the other processor keeps its translation is its own business; that it was not told is not.
     let arguments = ["--pool", "4", "--report", "json", "--without", "flush"];
     let output = in_guest(&stage, source, &arguments).expect("as before");
-    let report: Value = serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON");
+    let report: Value =
+        serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON");
     assert!(report["counts"]["not_told"].as_u64() >= Some(1), "{report}");
     let stale = report["stale"][0].as_str().unwrap_or_default();
     assert!(stale.contains("the step `flush` is missing"), "{report}");
@@ -241,7 +242,8 @@ fn processes_that_share_unshare_fork_and_exit_at_once_read_nothing_wrong() {
     let arguments = ["--cpus", "4", "--report", "json"];
     let Some(output) = in_guest_with(&stage, source, &arguments, &["3", "3"]) else { return };
     assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
-    let report: Value = serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON");
+    let report: Value =
+        serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON");
     assert_eq!(report["counts"]["shares"], report["counts"]["unshares"], "{report}");
 }
 
