@@ -19,11 +19,13 @@ pub(crate) struct At<'s, 'v, P: Platform> {
 
 impl<'s, 'v, P: Platform> At<'s, 'v, P> {
     /// The entry of `slot`, which maps the page of `vma` that starts at `address`.
+    #[inline]
     pub(crate) fn new(slot: &'s LockedSlot<'s, P>, vma: &'v Vma<P>, address: VirtAddr) -> Self {
         Self { slot, vma, address }
     }
 
     /// The entry. Processors may set accessed and dirty bits in it at any moment; nothing else changes.
+    #[inline]
     pub(crate) fn read(&self) -> Entry {
         self.slot.read()
     }
@@ -33,14 +35,17 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
         self.address
     }
 
+    #[inline]
     pub(super) fn mm(&self) -> &'v Mm<P> {
         self.vma.mm()
     }
 
+    #[inline]
     pub(super) fn hugetlb(&self) -> &'v Hugetlb<P> {
         self.mm().hugetlb()
     }
 
+    #[inline]
     pub(super) fn size(&self) -> HugeSize {
         self.vma.size()
     }
@@ -60,6 +65,7 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
     ///
     /// If the flush unwinds, the entry becomes what it was. Otherwise every access would fault, and the fault would find it
     /// mapped.
+    #[inline]
     pub(super) fn replace(&self, seen: Entry, next: impl Fn(Entry) -> Entry) -> Entry {
         // Under the lock only accessed and dirty bits change, and the answer does not depend on them.
         if seen.may_become(next(seen)) {
@@ -116,6 +122,7 @@ pub(super) const fn used(write: bool) -> LeafFlags {
 ///
 /// A leaf that can be written counts as written since soft-dirty was cleared: the processor knows nothing
 /// of that bit, and the next store may need no fault. Linux: `pte_mkdirty()` sets `_PAGE_SOFT_DIRTY` too.
+#[inline]
 pub(super) fn leaf_flags<P: Platform>(vma: &Vma<P>, writable: bool) -> LeafFlags {
     let rights = vma.protection();
     let mut flags = LeafFlags::empty();

@@ -35,6 +35,7 @@ impl<'v, P: Platform> FreshPage<'v, P> {
     /// private. Does not sleep. No table is locked meanwhile.
     ///
     /// `avoid_reserve` is as for [`NewPage::take`].
+    #[inline]
     pub(crate) fn new(
         vma: &'v Vma<P>,
         index: u64,
@@ -60,12 +61,14 @@ impl<'v, P: Platform> FreshPage<'v, P> {
     }
 
     /// Puts the page into the file of a shared mapping. It belongs to the file then, whether it can be mapped or not.
+    #[inline]
     pub(crate) fn into_file(self) -> Result<PageRef<'v, P>, NotInserted> {
         self.vma.file().insert_page(self.index, self.page.frame())?;
         Ok(self.page.commit())
     }
 
     /// The page is about to be mapped, in a table that the caller has locked. The reference is for the entry.
+    #[inline]
     pub(crate) fn commit(self) -> PageRef<'v, P> {
         self.page.commit()
     }

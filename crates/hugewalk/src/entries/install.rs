@@ -26,6 +26,7 @@ impl<P: Platform> At<'_, '_, P> {
     /// reference becomes the mapping's. No flush is owed.
     ///
     /// Linux: `set_huge_pte_at()`, and what comes before it in `hugetlb_no_page()` and `hugetlb_mfill_atomic_pte()`.
+    #[inline]
     pub(crate) fn install(&self, seen: Entry, page: PageRef<'_, P>, how: Install) {
         let mut flags = leaf_flags(self.vma, how.writable && !how.protected) | used(how.written);
         flags.set(LeafFlags::UFFD_WP, how.protected);
@@ -42,6 +43,7 @@ impl<P: Platform> At<'_, '_, P> {
 /// entry said, or `None` if nothing was mapped.
 ///
 /// What `page` has captured is otherwise dropped with the table unlocked: parameters are dropped after the guard in here.
+#[inline]
 pub(crate) fn install_if<'p, P: Platform + 'p>(
     slot: &Slot<'_, P, Stable>,
     (vma, address): (&Vma<P>, VirtAddr),

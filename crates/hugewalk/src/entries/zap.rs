@@ -69,6 +69,7 @@ impl<P: Platform> At<'_, '_, P> {
     /// Clears the entry if `zap` wants it, and gives up what it stood for. True if that was a page.
     ///
     /// The flush, and putting the page, are left to `gather`.
+    #[inline]
     pub(crate) fn zap(&self, zap: Zap, gather: &mut Gather<'_, P>) -> bool {
         if self.slot.raw().is_none() {
             return false;
@@ -115,6 +116,7 @@ impl<P: Platform> At<'_, '_, P> {
 /// which are freed first of all.
 ///
 /// Linux: `__unmap_hugepage_range()` in mm/hugetlb.c, from 6.12 on.
+#[inline]
 fn reservation_of<P: Platform>(vma: &Vma<P>, entry: Entry) -> Option<&Arc<PrivateReserve<P>>> {
     let hugetlb = vma.mm().hugetlb();
     let reserve = vma.reserve()?;

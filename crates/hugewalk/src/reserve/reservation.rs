@@ -203,6 +203,7 @@ impl<'a, P: Platform> NewPage<'a, P> {
     /// Marks the page as in use: its reservation is used. It belongs to its file already, or is
     /// about to be mapped in a table that the caller has locked. The reference of this value passes
     /// to the caller.
+    #[inline]
     pub(crate) fn commit(self) -> PageRef<'a, P> {
         let Self { mut taken, page } = self;
         taken.undo = Undo::Nothing;

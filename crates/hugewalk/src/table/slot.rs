@@ -358,11 +358,12 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
     ///
     /// `seen` is what the caller has read while it held this lock. If a processor has set a bit since, `next` is called
     /// again, with the value that is there.
-    pub(crate) fn replace_entry(&self, seen: Entry, next: impl Fn(Entry) -> Entry) -> Entry {
+    #[inline]
+    pub(crate) fn replace_entry(&self, mut seen: Entry, next: impl Fn(Entry) -> Entry) -> Entry {
         let word = self.place.word;
         let mut now = RawEntry::from(seen);
         loop {
-            let wanted = RawEntry::from(next(now.decode()));
+            let wanted = RawEntry::from(next(seen));
             if !now.is_present() {
                 // Processors never write to an entry that they cannot use, and this guard keeps tasks out. So nothing
                 // can be lost, and a plain store is enough.
@@ -375,7 +376,7 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
                     // page or table behind it as it was made.
                     word.store(wanted.bits(), Ordering::Release);
                 }
-                return now.decode();
+                return seen;
             }
             // On success: Release for the page or table behind the new entry, which pairs with the Acquire
             // of its readers (`TableRef::read`); Acquire for what the maker of the old entry did; SeqCst
@@ -383,9 +384,10 @@ impl<'s, P: Platform> LockedSlot<'s, P> {
             //
             // On failure: Acquire, as for any read, since the caller may go on to use what the entry says.
             match word.compare_exchange(now.bits(), wanted.bits(), Ordering::SeqCst, Ordering::Acquire) {
-                Ok(_) => return now.decode(),
+                Ok(_) => return seen,
                 Err(other) => now = RawEntry::from_bits(other),
             }
+            seen = now.decode();
         }
     }
 
