@@ -5,4 +5,5 @@ cd "$(dirname "$0")/.."
 
 # In its own directory: the flag reaches every crate, and would have everything else compiled anew each time.
 export CARGO_TARGET_DIR=${LOOM_TARGET_DIR:-target/loom}
-RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" cargo test --release --package hugewalk --test loom_rcu --test loom_table
+RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" cargo test --release --package hugewalk-rcu --test loom
+RUSTFLAGS="${RUSTFLAGS:-} --cfg loom" cargo test --release --package hugewalk --test loom_table

@@ -4,7 +4,7 @@
     plant.py LISTS SOURCES [--list]
 
 LISTS is a folder of TOML files, one for each room; SOURCES the `src` folder of a *copy* of the crate `hugewalk`, which is
-changed. Each mutant names a file, a piece of text in it, and what a mistake would make of that piece. In the copy the piece
+changed, as is `hugewalk-rcu` beside it. Each mutant names a file, a piece of text in it, and what a mistake would make of that piece. In the copy the piece
 becomes
 
     if crate::mutants::is(NUMBER) { MISTAKE } else { PIECE }
@@ -217,10 +217,12 @@ def main():
         of_file = [mutant for mutant in all_of_them if mutant["file"] == name]
         path.write_text(plant(path.read_text(), name, of_file))
     names = [mutant["name"] for mutant in all_of_them]
-    (sources / "mutants.rs").write_text(SWITCH % (len(names), json.dumps(names)))
-    top = sources / "lib.rs"
-    text = top.read_text()
-    top.write_text(text.replace("pub mod platform;", "pub mod platform;\nmod mutants;", 1))
+    # The read-copy-update is a crate of its own.
+    for folder, beside in [(sources, "pub mod platform;"), (sources / "../../hugewalk-rcu/src", "mod epoch;")]:
+        (folder / "mutants.rs").write_text(SWITCH % (len(names), json.dumps(names)))
+        top = folder / "lib.rs"
+        text = top.read_text()
+        top.write_text(text.replace(beside, beside + "\nmod mutants;", 1))
     print(f"{len(all_of_them)} mutants planted")
 
 

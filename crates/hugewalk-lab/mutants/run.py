@@ -29,8 +29,8 @@ HERE = pathlib.Path(__file__).parent
 FOUND = HERE / "found.json"
 CONCURRENT = ("two threads", "TLB")
 # The tests of these packages; those that never run the planted code are left out.
-PACKAGES = ["-p", "hugewalk", "-p", "hugewalk-host"]
-LEFT_OUT = {"compile_fail", "loom_rcu", "loom_table"}
+PACKAGES = ["-p", "hugewalk-rcu", "-p", "hugewalk", "-p", "hugewalk-host"]
+LEFT_OUT = {"compile_fail", "loom", "loom_table"}
 # Seconds after which a test counts as hanging: many times what it takes.
 HANGS = 300
 
@@ -78,7 +78,7 @@ class Checks:
             self.tests = self.executables(["test", *PACKAGES, "--lib", "--tests"], {"CARGO_PROFILE_DEV_OPT_LEVEL": "1"})
         if "loom" in kinds:
             flags = {"RUSTFLAGS": "--cfg loom --cap-lints allow", "CARGO_TARGET_DIR": str(self.target.parent / "loom")}
-            arguments = ["test", "--release", "-p", "hugewalk", "--test", "loom_rcu", "--test", "loom_table"]
+            arguments = ["test", "--release", "-p", "hugewalk-rcu", "-p", "hugewalk", "--test", "loom", "--test", "loom_table"]
             self.loom = self.executables(arguments, flags)
 
     def cargo(self, arguments, env=None):

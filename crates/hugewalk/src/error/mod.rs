@@ -10,6 +10,7 @@ mod map;
 mod no_page;
 mod page;
 
+pub use hugewalk_rcu::OutOfMemory;
 use thiserror::Error;
 
 pub use self::fault::FaultError;
@@ -18,19 +19,6 @@ pub use self::gup::{GupError, NotPinnedForWriting, TransferError};
 pub use self::map::MapError;
 pub use self::no_page::{NoPage, PoolEmpty, SubPoolFull};
 pub use self::page::PageError;
-
-/// There was no memory for the engine's own records or for a page table. Nothing was changed.
-///
-/// Linux: `-ENOMEM`, `VM_FAULT_OOM`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
-#[error("out of memory for page tables or bookkeeping")]
-pub struct OutOfMemory;
-
-impl From<alloc::collections::TryReserveError> for OutOfMemory {
-    fn from(_: alloc::collections::TryReserveError) -> Self {
-        Self
-    }
-}
 
 /// An argument (a task, a file, a mount) belongs to another [`Hugetlb`](crate::Hugetlb). Nothing was
 /// changed.

@@ -27,28 +27,6 @@ impl<R> HandleRcu<R> {
 
 macro_rules! handle {
     ($handle:ty) => {
-        // SAFETY: the barriers are those of the platform behind the handle.
-        unsafe impl<P: Barriers> Barriers for $handle {
-            type Word = P::Word;
-            type SpinLock = P::SpinLock;
-
-            #[inline(always)]
-            fn light(&self) {
-                P::light(self);
-            }
-            #[inline]
-            #[track_caller]
-            fn heavy(&self) {
-                P::heavy(self);
-            }
-            #[inline]
-            #[track_caller]
-            unsafe fn pause(&self) {
-                // SAFETY: passed on to the caller.
-                unsafe { P::pause(self) };
-            }
-        }
-
         // SAFETY: everything is passed on to the RCU of the platform behind the handle, with that platform.
         unsafe impl<P: Barriers, R: Rcu<P>> Rcu<$handle> for HandleRcu<R> {
             type Reader = R::Reader;
@@ -218,3 +196,26 @@ macro_rules! handle {
 handle!(&'static P);
 handle!(alloc::sync::Arc<P>);
 handle!(crate::sync::Arc<P>);
+
+// Those of the other two handles are in `hugewalk-rcu`.
+// SAFETY: the barriers are those of the platform behind the handle.
+unsafe impl<P: Barriers> Barriers for crate::sync::Arc<P> {
+    type Word = P::Word;
+    type SpinLock = P::SpinLock;
+
+    #[inline(always)]
+    fn light(&self) {
+        P::light(self);
+    }
+    #[inline]
+    #[track_caller]
+    fn heavy(&self) {
+        P::heavy(self);
+    }
+    #[inline]
+    #[track_caller]
+    unsafe fn pause(&self) {
+        // SAFETY: passed on to the caller.
+        unsafe { P::pause(self) };
+    }
+}

@@ -1,4 +1,4 @@
-//! The engine's own RCU. A read section writes nothing that other threads write, a grace period
+//! RCU by epochs. A read section writes nothing that other threads write, a grace period
 //! costs one heavy barrier, and `call` bounds the memory that waits by itself.
 //!
 //! # Protocol
@@ -79,10 +79,7 @@ use lock_api::Mutex;
 
 use self::queue::{Batch, Queue};
 use self::slots::{NewSlot, Scan, Slot, Slots};
-use crate::error::OutOfMemory;
-use crate::rcu::{Rcu, RcuHead};
-use crate::sync::Barriers;
-use crate::sync::Word;
+use crate::{Barriers, OutOfMemory, Rcu, RcuHead, Word};
 
 /// One in so many calls runs callbacks.
 const RUN_EVERY: u64 = 8;
@@ -95,7 +92,7 @@ const BATCH: u64 = 4 * RUN_EVERY;
 /// One in so many calls advances the grace period. A heavy barrier costs some microseconds.
 const GRACE_EVERY: u64 = 64;
 
-/// An RCU domain: the engine's own [`Rcu`].
+/// An RCU domain.
 ///
 /// A reader notes the current epoch in a slot of its own. A grace period increments the epoch,
 /// passes one heavy barrier, and waits until no slot has an older epoch. The source of this type

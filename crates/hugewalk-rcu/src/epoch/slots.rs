@@ -6,8 +6,7 @@ use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
-use crate::error::OutOfMemory;
-use crate::sync::Word;
+use crate::{OutOfMemory, Word};
 
 /// The word that one reader writes and every grace period reads. It takes two cache lines, since
 /// processors fetch them in pairs.

@@ -13,18 +13,16 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{self, Acquire, Release, SeqCst};
 use std::sync::{Arc, OnceLock};
 
-use hugewalk::platform::Barriers;
-use hugewalk::rcu::{EpochRcu, Rcu, RcuHead};
-use hugewalk::sync::Word;
+use hugewalk_rcu::{Barriers, EpochRcu, Rcu, RcuHead, Word};
 use lock_api::{GuardNoSend, RawMutex};
 use loom::sync::atomic::{AtomicPtr, AtomicU64, fence};
 use loom::sync::{Mutex, MutexGuard};
 use loom::thread;
 
-/// Loom's atomic, as the engine wants it.
+/// Loom's atomic, as a word.
 struct LoomWord(AtomicU64);
 
-// SAFETY: loom's atomics are atomic; page tables, which would need the layout of a `u64`, are not made of it.
+// SAFETY: loom's atomics are atomic; nothing here needs the layout of a `u64`.
 unsafe impl Word for LoomWord {
     fn new(value: u64) -> Self {
         Self(AtomicU64::new(value))

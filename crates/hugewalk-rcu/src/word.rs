@@ -1,4 +1,4 @@
-//! The one atomic the engine uses for everything shared, as a trait.
+//! The one atomic in use, as a trait.
 //!
 //! A host supplies it so that a checker can put a scheduling point before each access, and so that a model checker of
 //! memory orderings can bring its own atomics. On real machines it is [`core::sync::atomic::AtomicU64`] and costs
@@ -6,13 +6,13 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// A 64-bit atomic: a page-table entry, a count, a generation.
+/// A 64-bit atomic.
 ///
 /// # Safety
 ///
 /// - The operations must be atomic and give the orderings that are asked for, as those of [`AtomicU64`] do.
-/// - A [`Platform`](crate::platform::Platform) hands out table pages as arrays of this type. So it must
-///   have the size, alignment and representation of a `u64` there, and all-zero bytes must be the value 0.
+/// - Whoever makes words of memory that was filled by others may ask for more: the size, alignment and representation of a
+///   `u64`, with all-zero bytes as the value 0. What a `Platform` of the crate `hugewalk` uses for page tables has them.
 pub unsafe trait Word: Send + Sync + 'static {
     /// A word of this value.
     fn new(value: u64) -> Self;

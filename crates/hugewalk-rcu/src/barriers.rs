@@ -1,8 +1,8 @@
-//! What the lowest rooms need of a host: atomics, a spinning lock, and barriers.
+//! What is needed of a host: atomics, a spinning lock, and barriers.
 
 use lock_api::RawMutex;
 
-use super::Word;
+use crate::Word;
 
 /// The barriers of an asymmetric pair, and a pause for waiting tasks.
 ///
@@ -16,7 +16,7 @@ pub unsafe trait Barriers: Send + Sync + 'static {
     /// The atomics in use.
     type Word: Word;
     /// A spinning lock. In user space it may be a sleeping one, such as `parking_lot::RawMutex`,
-    /// since nothing of the engine runs in an interrupt there. At most 64 bytes.
+    /// if no callback is queued in an interrupt there. At most 64 bytes.
     type SpinLock: RawMutex + Send + Sync + 'static;
 
     /// The frequent side: at the start of each read section. A compiler fence where the other side
@@ -27,11 +27,39 @@ pub unsafe trait Barriers: Send + Sync + 'static {
     /// The rare side: before a grace period looks for readers. Does not sleep.
     fn heavy(&self);
 
-    /// Called in a loop that waits for other threads. May sleep. Safe code calls
-    /// [`Task::pause`](crate::Task::pause).
+    /// Called in a loop that waits for other threads. May sleep.
     ///
     /// # Safety
     ///
     /// The calling thread is in no read section and holds no spinning lock.
     unsafe fn pause(&self);
 }
+
+macro_rules! handle {
+    ($handle:ty) => {
+        // SAFETY: the barriers are those of the host behind the handle.
+        unsafe impl<B: Barriers> Barriers for $handle {
+            type Word = B::Word;
+            type SpinLock = B::SpinLock;
+
+            #[inline(always)]
+            fn light(&self) {
+                B::light(self);
+            }
+            #[inline]
+            #[track_caller]
+            fn heavy(&self) {
+                B::heavy(self);
+            }
+            #[inline]
+            #[track_caller]
+            unsafe fn pause(&self) {
+                // SAFETY: passed on to the caller.
+                unsafe { B::pause(self) };
+            }
+        }
+    };
+}
+
+handle!(&'static B);
+handle!(alloc::sync::Arc<B>);

@@ -2,7 +2,7 @@
 
 use core::ptr::{self, NonNull};
 
-use crate::rcu::RcuHead;
+use crate::RcuHead;
 
 /// So many batches run at the same time, whether on different threads or nested, because callbacks
 /// call. Nesting is bounded because kernel stacks are small.

@@ -1,20 +1,103 @@
 //! Read-copy-update: read sections that cost almost nothing, and grace periods that wait for them.
 //!
-//! A walker may still use a table that was taken out of the address space a moment before. So the
-//! table is not freed but given to [`Rcu::call`], which runs its callback after a *grace period*:
-//! once every read section that was open at the call has been left (P1 in [`walk`](crate::walk)).
+//! A reader may still use what a writer has just unlinked. So the writer does not free it but gives it to [`Rcu::call`], which
+//! runs a callback after a *grace period*: once every read section that was open at the call has been left.
 //!
-//! The engine comes with [`EpochRcu`]. An embedder with an RCU of its own implements [`Rcu`] on
-//! that.
+//! # What it costs
+//!
+//! | | |
+//! |---|---|
+//! | enter a section | load the epoch, store it in a line of the reader's own, pass the light barrier |
+//! | leave it | store 0 in that line |
+//! | enter or leave an inner one | count it |
+//! | [`call`](Rcu::call) | take the lock of the domain, append to a list; one in eight runs callbacks that may run |
+//! | a grace period | one heavy barrier, which all callbacks queued before it share, and a look at each reader |
+//!
+//! Memory is allocated when a reader [registers](Rcu::register) and there were never so many at one time, and nowhere else. The
+//! link of a callback lies in the object that waits ([`RcuHead`]). How much waits is bounded by [`call`](Rcu::call) itself, as
+//! long as readers leave their sections.
+//!
+//! # What it needs
+//!
+//! A host implements [`Barriers`]: the atomics, a spinning lock, a pause, and an asymmetric pair of barriers. In a kernel the heavy
+//! one is an interrupt to all processors, and the light one a compiler fence. In user space they are `membarrier(2)` and a
+//! compiler fence; or both are full fences, which is always right:
+//!
+//! ```
+//! use core::sync::atomic::{AtomicU64, Ordering, fence};
+//! use hugewalk_rcu::{Barriers, EpochRcu, Rcu};
+//!
+//! struct Threads;
+//!
+//! // SAFETY: full fences are sequentially consistent.
+//! unsafe impl Barriers for Threads {
+//!     type Word = AtomicU64;
+//!     type SpinLock = parking_lot::RawMutex;
+//!     fn light(&self) {
+//!         fence(Ordering::SeqCst);
+//!     }
+//!     fn heavy(&self) {
+//!         fence(Ordering::SeqCst);
+//!     }
+//!     unsafe fn pause(&self) {
+//!         std::thread::yield_now();
+//!     }
+//! }
+//!
+//! let domain = EpochRcu::new(&Threads)?;
+//! let reader = domain.register(&Threads)?;
+//! // SAFETY: the reader is one of this domain, and is not in a section.
+//! unsafe { domain.read_lock(&Threads, &reader) };
+//! // What is found here stays until the section is left.
+//! // SAFETY: the reader is in the section entered above.
+//! unsafe { domain.read_unlock(&Threads, &reader) };
+//! // SAFETY: the reader is one of this domain, and not used afterwards.
+//! unsafe { domain.unregister(&Threads, reader) };
+//! # Ok::<(), hugewalk_rcu::OutOfMemory>(())
+//! ```
+//!
+//! The functions are `unsafe`, since what makes them safe is a matter of the host: which thread a reader belongs to, and where it
+//! may sleep. A host puts guards of its own around them; the crate `hugewalk` does so by its tasks.
+//!
+//! # What it does not do
+//!
+//! There is no thread of its own: callbacks run in [`call`](Rcu::call), [`synchronize`](Rcu::synchronize) and
+//! [`barrier`](Rcu::barrier). A reader that stays in its section holds up all callbacks queued since. Sections may not sleep,
+//! if the host takes a context switch for their end.
+//!
+//! # Examples
+//!
+//! `examples/list.rs` is a list that readers walk while a writer takes elements out.
 
+#![no_std]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+extern crate alloc;
+
+mod barriers;
 mod epoch;
+mod word;
 
 use core::ptr::{self, NonNull};
 
-pub use self::epoch::{EpochRcu, EpochReader};
+use thiserror::Error;
 
-use crate::error::OutOfMemory;
-use crate::sync::Barriers;
+pub use self::barriers::Barriers;
+pub use self::epoch::{EpochRcu, EpochReader};
+pub use self::word::Word;
+
+/// There was no memory for a record. Nothing was changed.
+///
+/// Linux: `-ENOMEM`, `VM_FAULT_OOM`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
+#[error("out of memory for tables or records")]
+pub struct OutOfMemory;
+
+impl From<alloc::collections::TryReserveError> for OutOfMemory {
+    fn from(_: alloc::collections::TryReserveError) -> Self {
+        Self
+    }
+}
 
 /// The link of an object that waits for a grace period. It lies inside the object, so that freeing
 /// needs no memory. Linux: `struct rcu_head`.
@@ -55,16 +138,12 @@ impl RcuHead {
 
 /// Read sections and grace periods.
 ///
-/// # What the engine guarantees
+/// # What the user guarantees
 ///
-/// An implementation may rely on the following. [`Task`](crate::Task) enforces it by types, so safe
-/// code cannot break it.
+/// An implementation may rely on the following.
 ///
-/// - **Inside a section the engine neither sleeps nor causes a context switch.** Every function
-///   that may sleep takes `&mut Task`, and a section borrows the task. A thread has one task (the
-///   contract of [`Task::new`](crate::Task::new)), and dropping a value never sleeps. So the RCU
-///   may take a context switch for the end of all sections of a thread, on two conditions: the
-///   embedder's own code does not sleep in a section either, and preemption is off in sections or
+/// - **Inside a section a thread neither sleeps nor causes a context switch.** So the RCU
+///   may take a context switch for the end of all sections of a thread, if preemption is off in sections or
 ///   is known not to end them.
 /// - A reader is registered, used and unregistered on one thread. Its sections are left in the
 ///   order of their nesting, on that thread. A section may be left late, or never: a guard that is
@@ -73,9 +152,8 @@ impl RcuHead {
 /// - [`synchronize`](Self::synchronize) and [`barrier`](Self::barrier) are never called in a
 ///   section. [`call`](Self::call) may be called anywhere, with table locks held and inside
 ///   sections.
-/// - The one exception is the end of a system: dropping the last handle calls `barrier`, and the
-///   dropping thread may be in a section of *another* system. If the embedder's systems share one
-///   RCU, the embedder keeps a handle to each system until it is in no section.
+/// - The one exception is the end of a system that has a domain of its own: it may call `barrier` while the thread is in a
+///   section of *another* domain.
 ///
 /// # Safety
 ///
@@ -138,15 +216,14 @@ pub unsafe trait Rcu<B: Barriers>: Send + Sync + Sized + 'static {
     /// `head` stays valid and untouched until its callback runs, and the callback may be called from any thread then.
     unsafe fn call(&self, host: &B, head: NonNull<RcuHead>);
 
-    /// Waits for a grace period. Sleeps. Safe code calls [`Task::synchronize`](crate::Task::synchronize).
+    /// Waits for a grace period. Sleeps.
     ///
     /// # Safety
     ///
     /// The calling thread may sleep: it is in no section and holds no spinning lock.
     unsafe fn synchronize(&self, host: &B);
 
-    /// Waits until every callback queued so far has run. Sleeps. Safe code calls
-    /// [`Task::rcu_barrier`](crate::Task::rcu_barrier).
+    /// Waits until every callback queued so far has run. Sleeps.
     ///
     /// # Safety
     ///
