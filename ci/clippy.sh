@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 
 cargo clippy --workspace --all-targets -- -D warnings
 # In their own directories, because the flags they need are in the configurations there. Flags from outside would replace them.
-for workspace in ci/bare crates/hugewalk-kernel; do
+for workspace in ci/bare crates/hugewalk-kernel crates/hugewalk-rcu/peers; do
     (cd "$workspace" && env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS cargo clippy --release -- -D warnings)
 done
