@@ -121,7 +121,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row!(
         "S44/punch",
-        "a hole is punched, with the reservation; a fault wants the page again, and another file has a reservation",
+        "a hole is punched, with the reservation; a fault wants the page again, and all that is left is reserved",
         punch_reserved,
         by RESERVED
     ),
@@ -449,15 +449,13 @@ fn unreserve(bench: &mut Bench<'_>) {
 }
 
 fn punch_reserved(bench: &mut Bench<'_>) {
-    pool_of(bench, 2);
-    let (file, outside) = (bench.file(), bench.file());
-    let (owner, other) = (bench.empty(), bench.empty());
+    pool_and_one(bench, 1);
+    let file = bench.file();
+    let owner = bench.empty();
     reserve(bench.task(), &owner, &file, 1, true);
-    reserve(bench.task(), &other, &outside, 1, true);
     owner.fault(bench.task(), BASE, Access::Write).expect("reserved");
     bench.cpu("fallocate", move |task| file.punch_hole(task, 0, PMD_SIZE).expect("aligned"));
     bench.cpu("fault", move |task| _ = may_get(task, &owner, 0));
-    bench.cpu("fault elsewhere", move |task| must_get(task, &other, 0));
 }
 
 fn truncate_and_fault(bench: &mut Bench<'_>) {
