@@ -15,13 +15,6 @@ pub(crate) enum Contents<'c, P: Platform> {
     Bytes(&'c [u8]),
 }
 
-impl<P: Platform> Clone for Contents<'_, P> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<P: Platform> Copy for Contents<'_, P> {}
-
 /// A page with its contents, for one offset of a mapping. Neither an entry nor the file has it yet. Dropping it gives it
 /// back, and the reservation that it used.
 pub(crate) struct FreshPage<'v, P: Platform> {
