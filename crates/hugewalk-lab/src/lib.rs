@@ -17,7 +17,7 @@
 //! ```
 //!
 //! What the lab cannot see: memory orderings weaker than sequential consistency, which `loom` covers where the engine
-//! relies on them (`loom_rcu.rs` and `loom_table.rs` in the engine's tests).
+//! relies on them (the tests of `hugewalk-rcu`, and `loom_table.rs` in those of the engine).
 
 pub mod check;
 pub mod fault;

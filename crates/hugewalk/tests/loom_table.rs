@@ -4,7 +4,7 @@
 //! Each model lets one operation of the engine run beside a walk under RCU. The tests after it weaken one ordering, by the
 //! place of the word it is asked for, or leave a step of the protocol out, and expect the checker to notice.
 //!
-//! Preemptions are not bounded. What is not modelled: RCU, which `loom_rcu.rs` is about (nothing is freed before the model
+//! Preemptions are not bounded. What is not modelled: RCU, which the tests of `hugewalk-rcu` are about (nothing is freed before the model
 //! ends), and readers that share a sleeping lock (they exclude each other here; walks under RCU take none).
 
 #![cfg(loom)]
