@@ -101,6 +101,14 @@ fn every_mapping_of_a_file_page_gets_the_error_and_the_file_keeps_the_page() {
     assert_eq!(hugetlb.unpoison(bad), Err(PageError::Held { references: 1 }));
     assert_eq!(hugetlb.migrate(&mut task, bad), Err(PageError::Hwpoison));
 
+    // A mapping that is made later, and shares no table, finds the page in the file.
+    let late = space(&hugetlb);
+    map(&mut task, &late, &file, MapFlags::NORESERVE);
+    assert_eq!(cpu(&late).load(&mut task, page(0)), Err(hwpoison(page(0))));
+    assert_eq!(cpu(&late).store(&mut task, page(0), 1), Err(hwpoison(page(0))));
+    late.exit(&mut task).unwrap();
+    drop(late);
+
     // Punched out, it leaves the pool, and a fresh page takes its place in the file and in the mappings.
     file.punch_hole(&mut task, 0, PMD_SIZE).unwrap();
     assert_eq!(counters(&hugetlb), less(before, 1, 0));

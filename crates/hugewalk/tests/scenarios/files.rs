@@ -1,7 +1,7 @@
 //! Files: truncation, holes, preallocation, the end of the file.
 
 use super::World;
-use super::common::{GIB, M2, at, cpu};
+use super::common::{GIB, M2, at, cpu, map};
 use hugewalk::fault::FaultError;
 use hugewalk::mm::{Advice, MapFlags};
 use hugewalk::vma::Protection;
@@ -133,4 +133,20 @@ fn a_page_that_the_file_ends_in_the_middle_of_cannot_be_touched_unless_it_is_the
     assert_eq!(world.load(&space, HERE), 0);
     let beyond = cpu::load(&space, &mut world.task, at(HERE + M2));
     assert_eq!(beyond, Err(FaultError::BeyondEof { index: 1 }));
+}
+
+#[test]
+fn a_hole_punched_by_address_lies_where_that_address_is_in_the_file() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    // The second, third and fourth page of the file.
+    map(&space, &mut world.task, &file, M2, HERE, 3 * M2, SHARED).unwrap();
+    for (page, value) in (0..).zip([1, 2, 3]) {
+        world.store(&space, HERE + page * M2, value);
+    }
+    space.madvise(&mut world.task, at(HERE + M2), M2, Advice::Remove).unwrap();
+    assert_eq!([0, 1, 2].map(|page| world.load(&space, HERE + page * M2)), [1, 0, 3]);
+    drop((space, file));
+    world.task.finish_drops();
+    world.finish();
 }

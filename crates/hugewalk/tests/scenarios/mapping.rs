@@ -355,3 +355,14 @@ fn what_is_replaced_keeps_the_reservations_of_its_file_until_the_new_mapping_is_
     space.mmap(&mut world.task, &again).unwrap();
     assert_eq!(space.mm().resident(), 1);
 }
+
+#[test]
+fn the_last_addresses_there_are_can_be_unmapped_and_none_behind_them() {
+    let mut world = World::new(1);
+    let space = world.process();
+    let last = at(space.mm().levels().task_size().as_u64() - 4096);
+    assert_eq!(space.munmap(&mut world.task, last, 4096), Ok(()));
+    assert_eq!(space.munmap(&mut world.task, last, 2 * 4096), Err(MapError::Overflow));
+    drop(space);
+    world.finish();
+}

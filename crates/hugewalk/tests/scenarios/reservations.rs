@@ -356,3 +356,21 @@ fn a_mount_whose_minimum_cannot_be_reserved_is_refused() {
     assert!(matches!(refused, Err(SubPoolError::MinAboveMax { min: 2, max: 1 })));
     world.finish();
 }
+
+#[test]
+fn a_file_that_is_dropped_gives_back_its_own_reservations_and_no_others() {
+    let mut world = World::new(6);
+    let (file, other) = (world.file(), world.file());
+    file.reserve(&mut world.task, 0, 3 * M2).unwrap();
+    other.reserve(&mut world.task, 0, 3 * M2).unwrap();
+    let space = world.process();
+    world.map(&space, &file, HERE, 3 * M2, SHARED);
+    world.store(&space, HERE, 1);
+    assert_eq!(world.counters(), (6, 5, 5, 0));
+    space.exit(&mut world.task).unwrap();
+    // One of its three was used by a page, which goes with it.
+    drop((space, file));
+    assert_eq!(world.counters(), (6, 6, 3, 0));
+    drop(other);
+    world.finish();
+}

@@ -33,6 +33,22 @@ fn ranges_that_touch_become_one() {
 }
 
 #[test]
+fn only_a_hole_in_the_middle_needs_room() {
+    let mut map = map_of([0..4, 8..12]);
+    starve(&mut map);
+    let no_room = map.ranges.len() == map.ranges.capacity();
+    assert!(no_room, "there is room to spare");
+    // At an end of a range, on both sides of a gap, and over a whole range.
+    assert_eq!(map.del_in_place(3, 4), Ok(1));
+    assert_eq!(map.del_in_place(8, 9), Ok(1));
+    assert_eq!(map.del_in_place(2, 10), Ok(2));
+    assert_eq!(ranges(&map), [0..2, 10..12]);
+    assert_eq!(map.add(2, 3), Ok(1));
+    assert_eq!(map.del_in_place(1, 2), Err(OutOfMemory));
+    assert_eq!(ranges(&map), [0..3, 10..12]);
+}
+
+#[test]
 fn a_range_added_over_others_counts_only_the_holes() {
     let mut map = map_of([2..4, 6..7, 9..20]);
     assert_eq!(map.missing(0, 10), 6);
