@@ -15,7 +15,10 @@ pub(crate) const PROPERTIES: [(&str, &str); 16] = [
     ("I6", "after unsharing no TLB and no paging-structure cache reaches the table"),
     ("I7", "locks have an order, and nobody waits for what it holds"),
     ("I8", "no deadlock, no livelock; and nobody who has waited for a lock makes way for others without end"),
-    ("I9", "nothing is left at the end: tables, pages, reservations"),
+    (
+        "I9",
+        "nothing is left at the end: tables, pages, reservations; nor does a mapping remember that a page failed where its file has none",
+    ),
     ("I10", "no sleep in an atomic section"),
     (
         "I11",
@@ -24,7 +27,7 @@ pub(crate) const PROPERTIES: [(&str, &str); 16] = [
     ("I12", "nobody can come to a page, by an entry or from the file's side, before it is filled"),
     (
         "I13",
-        "what a processor has stored is there whenever its address space loads, and at the end; whenever the lock of a table is released, a page that was stored to through an entry which is still there is dirty in it",
+        "what a processor has stored is there whenever its address space loads, and at the end, and what was written to a file is in a page at the end; whenever the lock of a table is released, a page that was stored to through an entry which is still there is dirty in it",
     ),
     (
         "I14",

@@ -3,6 +3,7 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
@@ -42,6 +43,13 @@ pub(crate) enum Fault {
     PanicsInFlush,
 }
 
+/// Whose record.
+#[derive(PartialEq, Eq, Hash)]
+enum Record {
+    Table(u64),
+    Page(u64),
+}
+
 pub(crate) struct Broken {
     host: Host,
     pub(crate) fault: Mutex<Fault>,
@@ -49,7 +57,7 @@ pub(crate) struct Broken {
     no_barriers: bool,
     last_page: AtomicU64,
     last_table: AtomicU64,
-    turn: AtomicU64,
+    asked: Mutex<HashSet<Record>>,
     /// What `flush_tlb` does, if it calls back.
     pub(crate) flush_calls: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -62,7 +70,7 @@ impl Broken {
             no_barriers: fault == Fault::NoBarriers,
             last_page: AtomicU64::new(0),
             last_table: AtomicU64::new(0),
-            turn: AtomicU64::new(0),
+            asked: Mutex::default(),
             flush_calls: Mutex::new(None),
         }
     }
@@ -71,8 +79,10 @@ impl Broken {
         *self.fault.lock().unwrap() == fault
     }
 
-    fn every_second_time(&self) -> bool {
-        self.turn.fetch_add(1, Ordering::Relaxed) % 2 == 1
+    /// Has the record of this table or page been asked for since it was allocated? What moves has to be in its place first: what lies where it moves to
+    /// is nobody's, or somebody else's.
+    fn is_asked_again(&self, of: Record) -> bool {
+        !self.asked.lock().unwrap().insert(of)
     }
 }
 
@@ -117,6 +127,7 @@ unsafe impl Platform for Broken {
             return Some(TableFrame(last));
         }
         let frame = self.host.alloc_table()?;
+        self.asked.lock().unwrap().remove(&Record::Table(frame.0));
         self.last_table.store(frame.0, Ordering::Relaxed);
         if self.is(Fault::TableNotZero) {
             // SAFETY: allocated just now.
@@ -155,7 +166,7 @@ unsafe impl Platform for Broken {
         let record = unsafe { self.host.table_record(frame) };
         let moves = |bytes: usize| record.map_addr(|at| at.saturating_add(bytes));
         match *self.fault.lock().unwrap() {
-            Fault::TableRecordMoves if self.every_second_time() => moves(1 << 14),
+            Fault::TableRecordMoves if self.is_asked_again(Record::Table(frame.0)) => moves(1 << 14),
             // On the record of the frame after it.
             Fault::RecordsOverlap if frame.0 % 2 == 1 => moves(size_of::<TableRecord>()),
             Fault::RecordNotAligned => moves(32),
@@ -168,6 +179,7 @@ unsafe impl Platform for Broken {
             return Some(HugeFrame(last));
         }
         let frame = self.host.alloc_huge(size)?;
+        self.asked.lock().unwrap().remove(&Record::Page(frame.0));
         self.last_page.store(frame.0, Ordering::Relaxed);
         if self.is(Fault::RecordNotZero) {
             // SAFETY: allocated just now.
@@ -188,7 +200,7 @@ unsafe impl Platform for Broken {
     unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
         // SAFETY: passed on.
         let record = unsafe { self.host.page_record(frame) };
-        let moves = self.is(Fault::PageRecordMoves) && self.every_second_time();
+        let moves = self.is(Fault::PageRecordMoves) && self.is_asked_again(Record::Page(frame.0));
         if moves { record.map_addr(|at| at.saturating_add(64)) } else { record }
     }
     fn has_page_record(&self, frame: HugeFrame) -> bool {

@@ -132,7 +132,7 @@ fn a_root_whose_lower_half_is_written_is_found() {
         programs::maps_and_exits,
         Finding::TableNotZero { index: 255, entry: 0xbad, .. },
         "init_root",
-        "mm/mod.rs"
+        "src/root.rs"
     );
 }
 
@@ -160,14 +160,14 @@ fn contents_that_are_not_what_was_asked_for_are_found() {
         programs::maps_and_exits,
         Finding::WrongContents { .. },
         "zero_huge",
-        "fault/attempt.rs"
+        "entries/fresh.rs"
     );
     assert_found!(
         CopyDoesNothing,
         programs::copies_on_write,
         Finding::WrongContents { .. },
         "copy_huge",
-        "fault/attempt.rs"
+        "entries/fresh.rs"
     );
 }
 

@@ -160,7 +160,7 @@ fn locks_taken_in_both_orders_are_found() {
     });
     let first = found.first().expect("nothing was found");
     assert!(matches!(first.finding, Finding::BothOrders { .. }), "{first}");
-    assert!(first.caller.file().ends_with("mm/mod.rs"), "{first}");
+    assert!(first.caller.file().ends_with("space/mod.rs"), "{first}");
     let text = first.to_string();
     assert!(text.contains("file/i_mmap.rs") && text.contains("locks are taken in both orders"), "{text}");
 }
