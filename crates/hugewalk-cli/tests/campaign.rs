@@ -421,38 +421,38 @@ fn parts_that_are_no_whole_show_what_there_is_and_what_is_missing() {
     };
     let merged = text("merge one", 3);
     assert!(merged.contains("shard 2/2 is unfinished: nothing of it is in these files"), "{merged}");
-    assert!(merged.contains("4 verdicts, all as expected so far;"), "{merged}");
+    assert!(merged.contains("6 verdicts, all as expected so far;"), "{merged}");
     let report: Value = serde_json::from_str(&text("merge two --format json", 3)).expect("JSON");
-    assert_eq!(report["missing"], serde_json::json!([{"shard": "1/2", "done": 0, "of": 4}]));
-    assert_eq!(report["verdicts"].as_array().map(Vec::len), Some(3));
+    assert_eq!(report["missing"], serde_json::json!([{"shard": "1/2", "done": 0, "of": 6}]));
+    assert_eq!(report["verdicts"].as_array().map(Vec::len), Some(5));
 
     let kept = fs::read_to_string(directory.path().join("two")).expect("a checkpoint");
     let mut half: Value = serde_json::from_str(&kept).expect("JSON");
     half["done"].as_object_mut().expect("units").retain(|number, _| number == "1");
     fs::write(directory.path().join("half"), half.to_string()).expect("written");
     let merged = text("merge one half --html page.html", 3);
-    assert!(merged.contains("shard 2/2 is unfinished: 1 of 3 units is in these files"), "{merged}");
+    assert!(merged.contains("shard 2/2 is unfinished: 1 of 5 units is in these files"), "{merged}");
     let page = fs::read_to_string(directory.path().join("page.html")).expect("a page");
-    assert!(page.contains(r#""missing":[{"shard":"2/2","done":1,"of":3}]"#), "the page says it, too");
+    assert!(page.contains(r#""missing":[{"shard":"2/2","done":1,"of":5}]"#), "the page says it, too");
     assert!(!text("merge one two", 0).contains("unfinished"));
 
     let status = text("status one half", 3);
     assert!(status.starts_with("hugewalk check S8\n"), "{status}");
     assert!(
-        status.contains("one   shard 1/2  4 of 4 units, 100 %\nhalf  shard 2/2  1 of 3 units, 33 %\n"),
+        status.contains("one   shard 1/2  6 of 6 units, 100 %\nhalf  shard 2/2  1 of 5 units, 20 %\n"),
         "{status}"
     );
     assert!(
-        status.contains("\n5 of 7 units, 71 %, in ") && status.contains(" left if all parts run at once"),
+        status.contains("\n7 of 11 units, 63 %, in ") && status.contains(" left if all parts run at once"),
         "{status}"
     );
     let status = text("status one", 3);
     assert!(status.contains("no file of shard 2/2\n"), "{status}");
-    assert!(text("status two one", 0).contains("7 of 7 units, 100 %"));
+    assert!(text("status two one", 0).contains("11 of 11 units, 100 %"));
     let status: Value = serde_json::from_str(&text("status one --format json", 3)).expect("JSON");
     assert_eq!(
         (&status["done"], &status["units"], &status["missing"][0]),
-        (&4.into(), &7.into(), &"2/2".into())
+        (&6.into(), &11.into(), &"2/2".into())
     );
 
     assert_eq!(complaint("merge one two two"), "hugewalk: two: is shard 2/2 again; name each once");
@@ -468,11 +468,11 @@ fn parts_that_are_no_whole_show_what_there_is_and_what_is_missing() {
 #[test]
 fn a_part_with_nothing_to_do_says_so() {
     let directory = TempDir::new().expect("a directory");
-    let output = run(directory.path(), "S8 --shard 9/9 --checkpoint kept");
+    let output = run(directory.path(), "S8 --shard 12/12 --checkpoint kept");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "nothing to do in part 9 of 9 (7 cases)\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "nothing to do in part 12 of 12 (11 cases)\n");
     assert!(
-        json(&run(directory.path(), "S8 --shard 9/9 --format json"))["verdicts"]
+        json(&run(directory.path(), "S8 --shard 12/12 --format json"))["verdicts"]
             .as_array()
             .is_some_and(Vec::is_empty)
     );
