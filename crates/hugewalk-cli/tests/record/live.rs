@@ -42,11 +42,26 @@ fn program(name: &str) -> Option<PathBuf> {
     directories.map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
-/// What is missing of it, if anything.
+/// What is missing of it, if anything; or what may not be done here.
 fn missing(programs: &[&str]) -> Option<String> {
     let all = ["strace", "perf"].iter().chain(programs);
     let missing: Vec<&str> = all.copied().filter(|name| program(name).is_none()).collect();
-    (!missing.is_empty()).then(|| missing.join(", "))
+    if !missing.is_empty() {
+        return Some(missing.join(", "));
+    }
+    let works = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let output = Command::new(words[0]).args(&words[1..]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let probes = [
+        "strace -f -o /dev/null true",
+        "perf record -q -k CLOCK_REALTIME -e page-faults -o /dev/null -- true",
+    ];
+    probes
+        .into_iter()
+        .find(|probe| !works(probe))
+        .map(|probe| format!("a machine on which this works: {probe}"))
 }
 
 /// A shell that runs a script for at most three minutes, in a directory that other users may enter.
