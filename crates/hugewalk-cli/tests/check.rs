@@ -87,7 +87,7 @@ fn a_verdict_whose_limit_came_first_is_incomplete_and_not_as_expected() {
     assert_eq!((&report["incomplete"], &report["unexpected"]), (&1.into(), &1.into()));
     // A bound that was asked for, and kept to, is no limit that came first.
     assert_eq!(json("S1 --protocol hugewalk --preemptions 1")["verdicts"][0]["verdict"], "safe");
-    // Of a protocol that was changed nobody has said what to expect.
+    // No verdict is expected of a protocol that was changed.
     let ran = check("S1 --protocol hugewalk --without flush --executions 10");
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     assert!(ran.text.contains("1 verdict is incomplete"), "{}", ran.text);

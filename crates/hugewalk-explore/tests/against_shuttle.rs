@@ -22,7 +22,7 @@ enum Do {
     TryWrite(u64),
     /// Takes one of what there is, and waits while there is nothing.
     Take,
-    /// Puts one there, and wakes one who waits.
+    /// Puts one there, and wakes one thread that waits.
     Put,
     /// Puts so many there, and wakes all.
     PutMany(u64),
@@ -64,7 +64,7 @@ fn programs() -> Vec<Vec<Vec<Do>>> {
 #[cfg(not(debug_assertions))]
 fn large_programs() -> Vec<Vec<Vec<Do>>> {
     use Do::{Put, PutMany, Take};
-    // Two who wait, and are woken at once, or one after the other: each wakeup may be taken by either, or by who comes late.
+    // Two threads wait, and are woken at once or in turn: either may take a wakeup, and so may a thread that comes late.
     vec![vec![vec![Take], vec![Take], vec![PutMany(2)]], vec![vec![Take], vec![Take], vec![Put, Put]]]
 }
 

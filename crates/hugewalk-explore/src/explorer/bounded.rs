@@ -177,7 +177,7 @@ impl Strategy for Bounded {
         if awake == 0 {
             return Choice::GiveUp;
         }
-        // Who has moved last is awake.
+        // The thread that moved last is awake.
         let chosen = if goes_on { current } else { awake.trailing_zeros() as u8 };
         let mut left = awake & !(1 << chosen);
         if let Bound::Preemptions(most) = self.bound

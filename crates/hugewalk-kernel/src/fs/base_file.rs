@@ -1,6 +1,6 @@
 //! Files of base pages: on tmpfs, in the archive, and memory without a name.
 //!
-//! A page that nobody has written yet is not there, and reads as zeroes. A mapping gets pages by [`PageSource`], and keeps a
+//! A page that was never written is not there, and reads as zeroes. A mapping gets pages by [`PageSource`], and keeps a
 //! reference to each: truncation takes pages out of the file and then asks the mappings to forget them.
 
 use alloc::collections::BTreeMap;

@@ -42,7 +42,7 @@ pub fn fresh_number() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The process with this number, also if it has ended and nobody has waited for it.
+/// The process with this number, also if it has ended and was not waited for.
 pub fn find(pid: u32) -> Option<Arc<Process>> {
     PROCESSES.lock().get(&pid).cloned()
 }
