@@ -26,6 +26,8 @@ if [ -z "$deny" ]; then
 fi
 
 "$deny" check licenses bans sources
+# The peers are a workspace of their own, to the same rules.
+"$deny" --manifest-path crates/hugewalk-bench/Cargo.toml --config deny.toml check licenses bans sources
 
 # The database is a repository of its own, which machines without a way out cannot fetch.
 log=$(mktemp)

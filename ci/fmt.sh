@@ -4,6 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo fmt --all --check
-for workspace in ci/bare crates/hugewalk-kernel crates/hugewalk-rcu/peers; do
+for workspace in ci/bare crates/hugewalk-kernel crates/hugewalk-bench; do
     (cd "$workspace" && cargo fmt --check)
 done

@@ -8,14 +8,17 @@
 #
 # The mistakes are listed in crates/hugewalk-lab/mutants, a file for each room of the engine. All of them are planted in a
 # copy of the workspace, each behind a switch, and the copy is built once. Then each is switched on in turn, and the checks
-# are asked: `hugewalk check`, the tests, loom (run.py, beside the lists, says in which order). --room, --only, --kind and
-# --ask (check, tests or loom; all of them if none is named) may be repeated. --missing asks only of those that nothing is
-# known to find, --unasked of those that were not asked of. --check-only asks `hugewalk check` alone, --protocols asks it for
-# all protocols and not only for the engine's own, and --all asks each check, whatever another has found. --record keeps the
-# answers in found.json beside the lists, and --table makes the table in docs/lab.md of that.
+# are asked: `hugewalk check`, the tests that reach the mistake, loom (run.py, beside the lists, says in which order). --room,
+# --only, --kind and --ask (check, tests or loom; all of them if none is named) may be repeated. --missing asks only of those
+# that nothing is known to find, --unasked of those that were not asked of. --check-only asks `hugewalk check` alone,
+# --protocols asks it for all protocols and not only for the engine's own, and --all asks each check, whatever another has
+# found. --record keeps the answers in found.json beside the lists, and --table makes the table in docs/lab.md of that.
 #
-# --sample takes N of the mistakes that `hugewalk check` is known to find, chosen by a seed, the commit if none is given, and
-# fails if one is not found any more. --plant-only sees that each mistake fits the sources as they are, and builds nothing.
+# --sample takes N of the mistakes that `hugewalk check` is known to find, chosen by a seed, the commit if none is given: the
+# scenario that found one has to find it again. --plant-only sees that each mistake fits the sources as they are, and builds
+# nothing.
+#
+# Nothing depends on how busy the machine is: what hangs is told by processor time, or by sleeping for good.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds the kernel's own selftests of huge pages: bash ci/selftests/build.sh VERSION DIRECTORY
+# Builds the kernel's own selftests of huge pages: bash ci/selftests/build.sh VERSION DIRECTORY [ARCH]
 #
-# VERSION is 6.1 or 6.12. Debian's package linux-source-VERSION is fetched (about 150 MB), and the few folders that the
-# programs need are unpacked below DIRECTORY/source; the static programs end up in DIRECTORY/VERSION. What is there already
+# VERSION is 6.1 or 6.12, ARCH x86-64 or arm64 (Debian: gcc-aarch64-linux-gnu). Debian's package linux-source-VERSION is fetched (about 150 MB), and the few folders that the
+# programs need are unpacked below DIRECTORY/source; the static programs end up in DIRECTORY/VERSION, or
+# DIRECTORY/VERSION-arm64. What is there already
 # is not built again. Nothing of the kernel's source enters the repository: it is built and run, never copied.
 #
 # Ends with 3, and one line, if the package cannot be had.
@@ -10,11 +11,21 @@ set -euo pipefail
 
 version=$1
 directory=$2
+arch=${3:-x86-64}
 package=linux-source-$version
 programs=$directory/$version
 sources=$directory/source
 tree=$sources/$package
 selftests=$tree/tools/testing/selftests
+
+case $arch in
+x86-64) compiler=gcc strip=strip ;;
+arm64) compiler=aarch64-linux-gnu-gcc strip=aarch64-linux-gnu-strip programs=$programs-arm64 ;;
+*)
+    echo "ci/selftests/build.sh: no architecture $arch: x86-64 or arm64" >&2
+    exit 2
+    ;;
+esac
 
 case $version in
 # The folder was renamed between the two. 6.12 brings the headers of its interface; those of Debian 12 are 6.1's.
@@ -54,8 +65,8 @@ compile() {
     local name=$1
     shift
     [ -x "$programs/$name" ] && return
-    gcc -static -O2 -w -U_FORTIFY_SOURCE "$@" -o "$programs/$name.new" -lpthread -lrt -lm
-    strip "$programs/$name.new"
+    "$compiler" -static -O2 -w -U_FORTIFY_SOURCE "$@" -o "$programs/$name.new" -lpthread -lrt -lm
+    "$strip" "$programs/$name.new"
     mv "$programs/$name.new" "$programs/$name"
 }
 

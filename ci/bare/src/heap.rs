@@ -10,7 +10,7 @@ use core::ptr::{self, NonNull};
 use crate::Mutex;
 
 /// Bytes of memory the heap hands out.
-pub const SIZE: usize = 16 << 20;
+pub(crate) const SIZE: usize = 16 << 20;
 
 #[repr(C, align(4096))]
 struct Memory(UnsafeCell<[u8; SIZE]>);
@@ -24,12 +24,12 @@ static MEMORY: Memory = Memory(UnsafeCell::new([0; SIZE]));
 static HEAP: Heap = Heap(Mutex::new(Free { first: ptr::null_mut(), started: false, in_use: 0 }));
 
 /// The first byte of that memory, which starts at a page.
-pub fn start() -> NonNull<u8> {
+pub(crate) fn start() -> NonNull<u8> {
     NonNull::from(&MEMORY).cast()
 }
 
 /// Bytes handed out and not given back.
-pub fn in_use() -> usize {
+pub(crate) fn in_use() -> usize {
     HEAP.0.lock().in_use
 }
 

@@ -1,59 +1,37 @@
 //! Proof that `hugewalk` needs no operating system, no C library and no `std`.
 //!
-//! Two programs run the same [`proof`]: `linux` is a process with its own `_start` that speaks to the kernel by
-//! `syscall` alone; `pvh` boots on a bare x86-64 machine, in long mode, and prints over the serial port. Neither links
-//! anything but what cargo compiled, and both must print what `expected.txt` says.
+//! Two programs run the same [`proof`]: `linux` is a process with its own `_start` that speaks to the kernel by `syscall`
+//! alone; `machine` boots on a bare x86-64, arm64 or riscv64 machine and prints over the serial port. Neither links anything
+//! but what cargo compiled, and each must print what its file in `expected/` says.
 //!
 //! What an embedder has to bring is here, each in its own file: a heap, huge frames, the handful of symbols the compiler
-//! expects of every program, and the [`platform`] that `hugewalk` sits on. What it gets is in `sharing.rs`.
+//! expects of every program, and the [`platform`] that `hugewalk` sits on. What it gets is in `engine.rs`, and
+//! how it has base pages of its own beside that, in `base_pages.rs`. Where there is a
+//! processor to be had, `formats.rs` shows it each entry of each format.
 
 #![no_std]
 
 extern crate alloc;
 
-pub mod frames;
-pub mod heap;
-pub mod platform;
-pub mod proof;
+#[cfg(target_arch = "x86_64")]
+mod base_pages;
+mod engine;
+mod formats;
+mod frames;
+mod heap;
+pub mod machine;
+mod platform;
+mod proof;
+#[cfg(target_arch = "x86_64")]
 mod runtime;
-mod sharing;
 
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 
-use hugewalk::addr::{TableFrame, VirtAddr};
+pub use machine::{Access, Flush, Machine, Mmu, Outcome, Trap};
 
 /// A sleeping or spinning lock: one processor and one thread, so nobody ever waits.
 pub type Mutex<T> = lock_api::Mutex<spin::Mutex<()>, T>;
-
-/// What the two programs do differently.
-pub trait Machine {
-    /// Prints `bytes` where the person who runs the proof sees them.
-    fn print(bytes: &[u8]);
-
-    /// Loads the `u64` at `address` as a program would that runs in the address space whose root table is in `root`;
-    /// `None` where there is no processor to be had for that, as in a process.
-    ///
-    /// # Safety
-    ///
-    /// `root` is the root of an address space that stays as it is meanwhile and maps `address`.
-    unsafe fn load(root: TableFrame, address: VirtAddr) -> Option<u64> {
-        let _ = (root, address);
-        None
-    }
-
-    /// Ends the program.
-    fn exit(outcome: Outcome) -> !;
-}
-
-/// How the proof ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Every step did what it should.
-    Proved,
-    /// A step failed, and said so in a panic.
-    Failed,
-}
 
 /// Runs the proof on machine `M` and ends the program.
 ///

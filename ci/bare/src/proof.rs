@@ -4,21 +4,21 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use crate::{Machine, frames, heap, sharing};
+use crate::{Machine, engine, formats, heap};
 
 /// Runs every step and says what it showed; a step that fails panics.
 ///
 /// To be called once: the huge frames are zero once, and there is one kernel.
-pub fn run<M: Machine>(console: &mut dyn Write) {
+pub(crate) fn run<M: Machine>(console: &mut dyn Write) {
     let mut say = |step: core::fmt::Arguments<'_>| {
         writeln!(console, "{step}").expect("the console takes every line");
     };
     say(format_args!("hugewalk, without std, libc or an operating system's help"));
     heap_gives_back_what_it_took();
     say(format_args!("heap: blocks of every size and alignment, all given back"));
-    frames_are_aligned_and_zero();
-    say(format_args!("frames: {} of {} MiB, aligned and zero", frames::FRAMES, frames::FRAME_SIZE >> 20));
-    sharing::prove::<M>(&mut say);
+    formats::prove::<M>(&mut say);
+    engine::prove::<M>(&mut say);
+    engine::make_mistakes::<M>(&mut say);
 }
 
 fn heap_gives_back_what_it_took() {
@@ -46,14 +46,4 @@ fn heap_gives_back_what_it_took() {
     }
     drop((lists, pages));
     assert_eq!(heap::in_use(), before, "every block is back");
-}
-
-fn frames_are_aligned_and_zero() {
-    let base = frames::base();
-    assert!(base.addr().get().is_multiple_of(frames::FRAME_SIZE), "frames are aligned");
-    for index in 0..frames::FRAMES {
-        // SAFETY: the first byte of a frame, which nobody was given yet.
-        let first = unsafe { base.as_ptr().wrapping_add(index * frames::FRAME_SIZE).read_volatile() };
-        assert_eq!(first, 0, "frames are zero");
-    }
 }

@@ -1,11 +1,14 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::check::args::CheckArgs;
 use crate::compare::args::CompareArgs;
+use crate::estimate::args::EstimateArgs;
 use crate::explain::ExplainArgs;
 use crate::inspect::args::InspectArgs;
 use crate::record::args::RecordArgs;
@@ -17,24 +20,68 @@ use crate::trace::calls::recipe;
 
 /// Huge-page tables that processes share, and what becomes of them.
 #[derive(Debug, Parser)]
-#[command(name = "hugewalk", version, about, max_term_width = 100)]
+#[command(name = "hugewalk", version = env!("HUGEWALK_VERSION"), about, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+
+    /// When to print in colour
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        ignore_case = true,
+        value_name = "WHEN",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub color: When,
+
+    /// Print what was asked for, and errors: no progress, no notes
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
 }
 
-/// What is wrong with a command line, and what would be right, without the usage.
+/// When to print in colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Into files and pipes too
+    Always,
+    /// Never
+    Never,
+}
+
+impl When {
+    /// Sees to it that everything is printed so from now on.
+    pub fn set(self) {
+        match self {
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+/// What the command line says of colour, before the rest of it is read: what is wrong with it is printed in colour, too.
 #[must_use]
-pub fn in_one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let ends = |line: &&str| line.starts_with("Usage:") || line.starts_with("For more");
-    let said = text.lines().map(str::trim).take_while(|line| !ends(line)).filter(|line| !line.is_empty());
-    let plain = said.map(|line| {
-        let line = line.strip_prefix("error: ").unwrap_or(line);
-        line.strip_prefix("tip: ").unwrap_or(line)
-    });
-    plain.collect::<Vec<_>>().join("; ").replace(":; ", ": ")
+pub fn color_of(mut words: impl Iterator<Item = OsString>) -> When {
+    let mut when = When::Auto;
+    while let Some(word) = words.next() {
+        let value = match word.to_str() {
+            Some("--") => break,
+            Some("--color") => words.next(),
+            Some(word) => word.strip_prefix("--color=").map(OsString::from),
+            None => None,
+        };
+        let named = value.and_then(|value| When::from_str(value.to_str()?, true).ok());
+        when = named.unwrap_or(when);
+    }
+    when
 }
 
 /// What `hugewalk` can do.
@@ -44,7 +91,7 @@ pub enum Command {
     ///
     /// Reads what strace and perf recorded of a real program, repeats each call and each page fault on huge pages at the
     /// recorded address, and compares every result with the recorded one. The report says which mappings share their page
-    /// tables, which cannot and why, what the tables cost, what broke the sharing, what that costs under three protocols,
+    /// tables, which cannot and why, what the tables cost, what broke the sharing, what that costs under each protocol,
     /// and what could be gained.
     ///
     /// Calls that asked for huge pages and got none are listed with what they lacked. What the recording does not tell, or
@@ -70,6 +117,12 @@ pub enum Command {
     /// tables are shared, so that what they cost is given as a least and a most.
     #[command(after_help = INSPECTING, after_long_help = INSPECTING)]
     Inspect(InspectArgs),
+    /// Estimate page tables, faults, forks and exits for so much memory shared by so many processes
+    ///
+    /// The engine runs a program that maps the memory and forks, and counts; a large one is extrapolated from smaller ones, and
+    /// the report says so. What forks and exits cost is given under each protocol of docs/upstream.md.
+    #[command(after_help = ESTIMATING, after_long_help = ESTIMATING)]
+    Estimate(EstimateArgs),
     /// Run the engine under every interleaving of each scenario, by each locking protocol, and say which of them race
     ///
     /// A scenario is a few processors that walk, share, unshare and free at the same time; a protocol is what the walkers
@@ -110,6 +163,43 @@ pub enum Command {
     /// The program reads the end of the file on its standard input.
     #[command(after_help = RUNNING, after_long_help = RUNNING)]
     Run(RunArgs),
+    /// Print what a shell needs to complete this command, with the names of scenarios and protocols
+    #[command(after_help = COMPLETING)]
+    Completions(CompletionsArgs),
+    /// Print the manual page of a command, or write all of them
+    #[command(after_help = READING)]
+    Man(ManArgs),
+}
+
+const COMPLETING: &str = "\
+Examples:
+  hugewalk completions bash > /usr/share/bash-completion/completions/hugewalk
+  hugewalk completions zsh > /usr/share/zsh/site-functions/_hugewalk
+  hugewalk completions fish > /usr/share/fish/vendor_completions.d/hugewalk.fish";
+
+const READING: &str = "\
+Examples:
+  hugewalk man check | man -l -
+  hugewalk man --to /usr/share/man/man1";
+
+/// `hugewalk completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum, ignore_case = true)]
+    pub shell: Shell,
+}
+
+/// `hugewalk man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Whose page: check, or check merge [default: that of hugewalk itself]
+    #[arg(value_name = "COMMAND", conflicts_with = "to")]
+    pub command: Vec<String>,
+
+    /// Write the pages of all commands to this directory
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
 }
 
 const RUNNING: &str = "\
@@ -123,17 +213,17 @@ Exit status:
   the program's own, or 128 and the number of the signal that ended it; else
   2    the command line is wrong
   124  the program was still running at the end of --timeout
-  125  it could not be run: no QEMU, no static x86-64 program, something the kernel refuses, a fault in the kernel; one line
+  125  it could not be run: no QEMU, no static program for the processors, something the kernel refuses, a fault in the kernel; one line
        on standard error says which";
 
 const CONFORM_STATUS: &str = "\
 Exit status:
-  0  both sides agree
-  1  they do not; the program is printed
+  0  both sides agree, and what a table says holds
+  1  they do not; the program, or the table as it is here, is printed
   2  nothing was run, or the run had to stop; one line on standard error says why";
 
 /// `hugewalk conform`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ConformArgs {
     /// Programs to run
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -151,13 +241,33 @@ pub struct ConformArgs {
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["programs", "seconds", "seed"])]
     pub replay: Option<String>,
 
+    /// List the steps that a program can have
+    #[arg(long, conflicts_with_all = ["programs", "seconds", "seed", "replay", "table"])]
+    pub list: bool,
+
+    /// Run the programs of a table of docs/, and print the table as it is on this kernel (Markdown)
+    #[arg(long, value_enum, ignore_case = true, value_name = "TABLE", conflicts_with_all = ["programs", "seconds", "seed", "replay"])]
+    pub table: Option<ConformTable>,
+
+    /// Run the programs in the kernel of `hugewalk run` too, as real processes, and compare that with the engine exactly. Needs a
+    /// checkout and QEMU
+    #[arg(long, conflicts_with_all = ["list", "table"])]
+    pub guest: bool,
+
     /// How long the kernel may take for a step; then the run stops
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: u64,
 
     /// How to print the report
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub format: Format,
+}
+
+/// A table that `hugewalk conform` makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConformTable {
+    /// What userfaultfd does on huge pages: docs/uffd-hugetlb.md
+    Uffd,
 }
 
 /// What stands behind the options of `hugewalk replay`.
@@ -210,6 +320,16 @@ Exit status:
   0  looked, whether or not there was anything to see
   2  there is no such process, it is another user's, or there is no /proc; one line says which";
 
+const ESTIMATING: &str = "\
+Examples:
+  hugewalk estimate --shared 512G --processes 500
+  hugewalk estimate --shared 512G --processes 500 --size 1G
+  hugewalk estimate --shared 512G --processes 500 --recording db.recording --cpus 64
+
+Exit status:
+  0  estimated
+  2  something that was given cannot be used; one line on standard error says what";
+
 const CHECKING: &str = "\
 Examples:
   hugewalk check                                     all scenarios under all protocols
@@ -222,7 +342,7 @@ Examples:
   hugewalk check merge part-*.json
 
 Exit status:
-  0  all verdicts are as expected, as far as anybody has said what to expect
+  0  all verdicts are as expected; a protocol of your own has no expected verdicts
   1  some are not; the report says which
   2  there is something wrong with what was asked for; one line on standard error says what";
 
@@ -230,7 +350,7 @@ Exit status:
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// What to measure
-    #[arg(value_enum)]
+    #[arg(value_enum, ignore_case = true)]
     pub what: BenchWhat,
 
     /// Samples of each figure
@@ -254,7 +374,7 @@ pub struct BenchArgs {
     pub baseline: Option<PathBuf>,
 
     /// How to print the figures
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub format: Format,
 }
 
@@ -265,6 +385,13 @@ pub enum BenchWhat {
     Walk,
     /// Each walker of the engine, with 1 and 2 threads, alone and while another thread unshares the tables
     Walkers,
+    /// What the design aims for, each figure beside its goal
+    Goals,
+    /// How costs grow: with the mappings of a file, the processes that share a table, the pages of a file, and threads
+    Growth,
+    /// The running kernel: a fault of a huge page, an interrupt of all processors, a grace period; for --costs of replay
+    /// and estimate
+    Kernel,
 }
 
 /// A time to spend: more than nothing, and less than a day.
@@ -295,12 +422,20 @@ pub struct ReplayArgs {
     pub truth: Option<PathBuf>,
 
     /// How to print the report
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub format: Format,
 
     /// Processors of the machine whose costs are counted
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub cpus: u32,
+
+    /// What faults cost: a report of hugewalk bench kernel --format json [default: figures in docs/performance.md]
+    #[arg(long, value_name = "FILE.json")]
+    pub costs: Option<PathBuf>,
+
+    /// Also write an HTML report, with a time line, a map of addresses, and what other places and page sizes would give
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 
     /// Run the recorded program's processes N times over, all on the same files
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -325,6 +460,25 @@ pub struct ReplayArgs {
 }
 
 impl ReplayArgs {
+    /// What it takes to replay a recording, and nothing more.
+    #[must_use]
+    pub fn of(strace: PathBuf, faults: Option<PathBuf>) -> Self {
+        Self {
+            strace,
+            faults,
+            until: None,
+            truth: None,
+            format: Format::Text,
+            cpus: 8,
+            clones: 1,
+            pool: Vec::new(),
+            default_size: None,
+            hugetlbfs: Vec::new(),
+            costs: None,
+            html: None,
+        }
+    }
+
     /// The same for the files of a directory of `hugewalk record`. What the command line says goes before what is written there.
     #[must_use]
     pub fn in_directory(&self, recorded: &Recorded) -> Self {
@@ -398,7 +552,7 @@ impl Until {
     }
 }
 
-fn page_size(text: &str) -> Result<PageShift, String> {
+pub(crate) fn page_size(text: &str) -> Result<PageShift, String> {
     match text.to_ascii_uppercase().as_str() {
         "1G" | "1GB" | "1GIB" | "1048576K" | "1048576" => Ok(PageShift(30)),
         "2M" | "2MB" | "2MIB" | "2048K" | "2048" => Ok(PageShift(21)),
@@ -449,17 +603,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_command_line_is_said_in_one_line() {
-        let said = |line: &str| in_one_line(&Cli::try_parse_from(line.split(' ')).expect_err("wrong"));
-        assert_eq!(
-            said("hugewalk check --protocl rfc"),
-            "unexpected argument '--protocl' found; a similar argument exists: '--protocol'"
-        );
-        assert_eq!(
-            said("hugewalk chek"),
-            "unrecognized subcommand 'chek'; a similar subcommand exists: 'check'"
-        );
-        assert!(said("hugewalk check --jobs 0").starts_with("invalid value '0' for '--jobs <N>'"));
+    fn colour_is_known_before_the_rest_is_read() {
+        let of = |line: &str| color_of(line.split(' ').map(OsString::from));
+        assert_eq!(of("hugewalk check --color never"), When::Never);
+        assert_eq!(of("hugewalk --color=Always check --wrong"), When::Always);
+        assert_eq!(of("hugewalk record -- ls --color=always"), When::Auto);
+        assert_eq!(of("hugewalk --color sometimes"), When::Auto);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct ExplainArgs {
     pub names: Vec<String>,
 
     /// How to print it
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub format: Format,
 }
 
@@ -36,7 +36,7 @@ pub struct ExplainArgs {
 pub enum ExplainError {
     /// Nothing has the name.
     #[error(
-        "nothing is called `{name}`{hint}; `hugewalk check --list` names scenarios, protocols and steps, and properties are I1 to I{last}"
+        "nothing is called `{name}`{hint} (`hugewalk check --list` names scenarios, protocols and steps; properties are I1 to I{last})"
     )]
     Unknown {
         /// What was asked for.
@@ -254,7 +254,14 @@ mod tests {
             ),
             ("S6", ["S6:sleeping-visitor: ", "It is judged by I10: ", "hugewalk check S6:sleeping-visitor"]),
             ("I3", ["I3: an entry that a walker is told of", "Judged in: ", "hugewalk explain S7"]),
-            ("VMA-lock", ["vma-lock: Linux 6.3: ", "Races in: S9, S10", "Steps that it lacks: revalidate"]),
+            (
+                "VMA-lock",
+                [
+                    "vma-lock: Linux 6.3: ",
+                    "Races in: S9, S9/gup-fast, S10",
+                    "Steps that it lacks: revalidate",
+                ],
+            ),
             (
                 "revalidate",
                 ["revalidate: after locking", "Protocols that have it: hugewalk", "--without revalidate"],

@@ -4,30 +4,44 @@ pub mod args;
 pub mod bench;
 pub mod check;
 pub mod compare;
+pub mod completions;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod conform;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[path = "conform/elsewhere.rs"]
+pub mod conform;
+pub mod costs;
+pub mod estimate;
 pub mod explain;
 mod gigabyte;
+mod html;
 pub mod inspect;
+pub mod manual;
+mod notes;
 pub mod proc;
+pub mod programs;
 pub mod record;
 pub mod recording;
 pub mod replay;
 pub mod report;
 pub mod run;
 pub mod trace;
+pub mod usage;
 mod width;
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use args::{BenchArgs, Cli, Command, ConformArgs, Format, ReplayArgs};
+use args::{BenchArgs, Cli, Command, ConformArgs, Format, ManArgs, ReplayArgs};
 use check::CheckError;
 use check::args::CheckArgs;
 use compare::args::CompareArgs;
+use costs::{Costs, CostsError};
 use inspect::args::InspectArgs;
 use record::args::RecordArgs;
 use recording::Recorded;
-use replay::MachineError;
+use replay::{MachineError, Replayed};
 use report::truth::{Truth, TruthError};
 use run::RunError;
 use run::args::RunArgs;
@@ -37,8 +51,13 @@ use trace::{Trace, TraceError};
 /// it can be, but for `inspect --watch`.
 #[must_use]
 pub fn run(cli: &Cli) -> ExitCode {
+    cli.color.set();
+    if cli.quiet {
+        notes::keep_quiet();
+    }
     let done = match &cli.command {
         Command::Replay(args) => replay(args),
+        Command::Estimate(args) => estimate(args),
         Command::Check(args) => check(args),
         Command::Explain(args) => explain(args),
         Command::Bench(args) => bench(args),
@@ -47,6 +66,10 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Record(args) => record(args),
         Command::Compare(args) => compare(args),
         Command::Run(args) => run_program(args),
+        Command::Completions(args) => {
+            print(&completions::script(args.shell)).map(|()| ExitCode::SUCCESS).map_err(Failure::from)
+        }
+        Command::Man(args) => man(args),
     };
     done.unwrap_or_else(|failure| {
         anstream::eprintln!("hugewalk: {failure}");
@@ -67,6 +90,8 @@ enum Failure {
     #[error(transparent)]
     Truth(#[from] TruthError),
     #[error(transparent)]
+    Costs(#[from] CostsError),
+    #[error(transparent)]
     Machine(#[from] MachineError),
     #[error(transparent)]
     Check(#[from] CheckError),
@@ -83,18 +108,41 @@ enum Failure {
     #[error(transparent)]
     Recording(#[from] recording::RecordingError),
     #[error(transparent)]
+    Estimate(#[from] estimate::EstimateError),
+    #[error(transparent)]
     Explain(#[from] explain::ExplainError),
     #[error(transparent)]
+    Man(#[from] manual::ManError),
+    #[error(transparent)]
     Run(#[from] RunError),
+    #[error("{}: cannot be written: {error}", file.display())]
+    Unwritable { file: PathBuf, error: io::Error },
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
 }
 
 fn check(args: &CheckArgs) -> Result<ExitCode, Failure> {
     let mut text = Vec::new();
-    let code = check::run(args, &mut text)?;
+    let code = check::run(args, &mut text);
+    // Of a check that was stopped, too: what it has found by then.
+    if matches!(code, Ok(_) | Err(CheckError::Interrupted { .. })) {
+        print(&text)?;
+    }
+    Ok(code?)
+}
+
+fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    manual::run(args, &mut text)?;
     print(&text)?;
-    Ok(code)
+    Ok(ExitCode::SUCCESS)
+}
+
+fn estimate(args: &estimate::args::EstimateArgs) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    estimate::run(args, &mut text)?;
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn explain(args: &explain::ExplainArgs) -> Result<ExitCode, Failure> {
@@ -155,7 +203,17 @@ fn replay_files(args: &ReplayArgs, mut notes: Vec<String>) -> Result<ExitCode, F
     trace.notes.append(&mut notes);
     let truth = args.truth.as_deref().map(Truth::load).transpose()?;
     trace.has_moment(&args.strace, args.until)?;
-    let report = replay::replay(args, &args.hugetlbfs, &trace, truth.as_ref())?;
+    let costs = Costs::load(args.costs.as_deref())?;
+    let unwritable = |file: &Path, error| Failure::Unwritable { file: file.to_owned(), error };
+    if let Some(file) = &args.html {
+        // Before all the work.
+        html::file::try_at(file).map_err(|error| unwritable(file, error))?;
+    }
+    let Replayed { report, picture } = replay::replay(args, &args.hugetlbfs, &trace, truth.as_ref(), &costs)?;
+    if let (Some(file), Some(picture)) = (&args.html, &picture) {
+        let page = replay::page(args, &report, picture)?;
+        html::file::write(file, &page).map_err(|error| unwritable(file, error))?;
+    }
     let mut text = Vec::new();
     match args.format {
         Format::Text => report::text::write(&report, &mut text)?,
@@ -167,6 +225,18 @@ fn replay_files(args: &ReplayArgs, mut notes: Vec<String>) -> Result<ExitCode, F
     print(&text)?;
     let differs = report.truth.is_some_and(|comparison| !comparison.equal);
     Ok(if differs { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// Prints help, or the version.
+#[must_use]
+pub fn print_help(help: &clap::Error) -> ExitCode {
+    match print(help.render().ansi().to_string().as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("hugewalk: the help cannot be written: {error}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn print(text: &[u8]) -> io::Result<()> {

@@ -4,13 +4,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use hugewalk_cli::args::{Cli, in_one_line};
+use hugewalk_cli::args::{Cli, color_of};
+use hugewalk_cli::usage::in_one_line;
 
 // SAFETY: scenarios keep to themselves: they are all the lab's own.
 #[global_allocator]
 static ALLOCATOR: hugewalk_lab::Allocator = unsafe { hugewalk_lab::Allocator::new() };
 
 fn main() -> ExitCode {
+    color_of(std::env::args_os()).set();
     match Cli::try_parse() {
         Ok(cli) => hugewalk_cli::run(&cli),
         Err(error)
@@ -19,6 +21,8 @@ fn main() -> ExitCode {
             anstream::eprintln!("hugewalk: {}", in_one_line(&error));
             ExitCode::from(2)
         }
-        Err(error) => error.exit(),
+        Err(error) if error.use_stderr() => error.exit(),
+        // Help, and the version: a report like any other.
+        Err(error) => hugewalk_cli::print_help(&error),
     }
 }

@@ -354,11 +354,11 @@ fn every_wish_that_cannot_be_fulfilled_gets_one_line_and_exit_code_2() {
         ("S1/gup-fats", "no scenario is called `S1/gup-fats`"),
         (
             "S1 --protocol hugewlak",
-            "no protocol is called `hugewlak`, did you mean hugewalk?; there are legacy,",
+            "no protocol is called `hugewlak`, did you mean hugewalk? (there are legacy,",
         ),
         (
             "S1 --without revaldate",
-            "no step is called `revaldate`, did you mean revalidate?; there are rcu-free,",
+            "no step is called `revaldate`, did you mean revalidate? (there are rcu-free,",
         ),
         (
             "S1 --protocol legacy --without revalidate",
@@ -378,9 +378,9 @@ fn every_wish_that_cannot_be_fulfilled_gets_one_line_and_exit_code_2() {
         ("merge no-such-file", "no-such-file: cannot be read: "),
         ("--random 5 --pct 5", "the argument '--random <N>' cannot be used with '--pct <N>'"),
         ("--protocl rfc", "unexpected argument '--protocl' found; a similar argument exists: '--protocol'"),
-        ("S1*", "no scenario is called `S1*`, did you mean 'S1/*'?"),
+        ("S1*x", "no scenario is called `S1*x`, did you mean "),
         ("S6", "no scenario is called `S6`, did you mean 'S6/*'?"),
-        ("--seed 4", "the following required arguments were not provided: <--random <N>|--pct <N>>"),
+        ("--seed 4", "--seed goes with --random N or --pct N"),
         ("--random 5 --changes 3", "the argument '--random <N>' cannot be used with '--changes <N>'"),
         ("--seconds 3", "unexpected argument '--seconds' found"),
         ("--pct 5 --executions 3", "the argument '--pct <N>' cannot be used with '--executions <N>'"),
@@ -408,9 +408,9 @@ fn every_wish_that_cannot_be_fulfilled_gets_one_line_and_exit_code_2() {
             "S8 --protocol m=rfc --protocol m=rfc-ptl",
             "--protocol m=...: is defined twice; give each its own name",
         ),
-        ("--preemptions -1", "invalid value '-1' for '--preemptions <N>': -1 is not in 0..=1000"),
+        ("--preemptions -1", "invalid value '-1' for '--preemptions <N>': give 0 to 1000"),
         ("--jobs none", "invalid value 'none' for '--jobs <N>'"),
-        ("merge", "the following required arguments were not provided: <FILE>..."),
+        ("merge", "this is missing: <FILE>..."),
     ];
     for (arguments, expected) in cases {
         let ran = check(arguments);

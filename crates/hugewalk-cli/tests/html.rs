@@ -1,6 +1,8 @@
 //! The page of `hugewalk check --html`, opened from disk in a real browser.
 
 mod browser;
+#[path = "browser/layout.rs"]
+mod layout;
 
 use assert_cmd::Command;
 use browser::opened::{CHECKED, Opened, checked};
@@ -469,7 +471,7 @@ fn a_page_that_cannot_be_written_is_refused_before_the_work_with_exit_code_2() {
     let output = command
         .current_dir(&directory)
         .args(["check", "--html", "no/page.html"])
-        .timeout(std::time::Duration::from_secs(20))
+        .timeout(std::time::Duration::from_secs(60))
         .output()
         .expect("it ran");
     let error = String::from_utf8(output.stderr).expect("text");

@@ -110,6 +110,67 @@ fn pools_say_what_is_free_and_not_reserved() {
     assert!(text.contains("4 GiB in pages of 1 GiB are free and not reserved"), "{text}");
 }
 
+/// Ten processes of a database that have touched all of 30 GiB, each at another place in the gigabyte.
+fn large_database() -> Fake {
+    let mut fake = Fake::new();
+    for number in 0..10 {
+        let start = 7 * GIB + (u64::from(number) + 1) * 2 * MIB;
+        fake.process(10 + number, "postgres").shared(start, 30 * GIB, 30 << 20).faulted(30 << 20).done();
+    }
+    fake
+}
+
+#[test]
+fn advice_is_in_the_words_of_the_program_and_says_what_is_gained_in_per_cent_and_milliseconds() {
+    let fake = large_database();
+    let said = report(&fake, &[]);
+    let advice = said["advice"][0].as_str().expect("a sentence");
+    assert_eq!(
+        advice,
+        "For the author of PostgreSQL: map /anon_hugepage (deleted) (inode 77) from a 1 GiB boundary on in all processes. \
+         That spares 280 tables (1,120 KiB, 90 % of them), and would have spared these processes up to 138,240 faults (about \
+         105 ms)."
+    );
+    assert!(said["notes"].to_string().contains("A fault counts as 760 ns"), "{}", said["notes"]);
+    // With the figures of another machine.
+    let room = tempfile::TempDir::new().expect("a directory");
+    let costs = room.path().join("costs.json");
+    let case = serde_json::json!({"name": "fault of a huge page that is there", "median_ns": 1520.0});
+    let costs_text = serde_json::json!({"schema": "hugewalk-bench/1", "groups": [{"cases": [case]}]});
+    fs::write(&costs, costs_text.to_string()).expect("written");
+    let costs = costs.to_str().expect("text");
+    let said = text(&fake, &["--costs", costs]);
+    assert!(said.split_whitespace().collect::<Vec<_>>().join(" ").contains("(about 210 ms)"), "{said}");
+    let said = complaint(&["--costs", "/nonexistent/costs.json"]);
+    assert!(said.starts_with("hugewalk: /nonexistent/costs.json: cannot be read"), "{said}");
+}
+
+#[test]
+fn pages_that_were_faulted_in_once_were_spared_nobody() {
+    let mut fake = Fake::new();
+    for number in 0..10 {
+        let start = 7 * GIB + (u64::from(number) + 1) * 2 * MIB;
+        // The first has all of it, and the others came to what it had.
+        let faulted_kb = if number == 0 { 30 << 20 } else { 0 };
+        fake.process(10 + number, "postgres").shared(start, 30 * GIB, 30 << 20).faulted(faulted_kb).done();
+    }
+    let said = report(&fake, &[]);
+    assert_eq!(
+        (&said["files"][0]["faulted_pages"], &said["files"][0]["refaulted_pages"]),
+        (&15_360.into(), &0.into())
+    );
+    let advice = said["advice"][0].as_str().expect("a sentence");
+    assert!(advice.ends_with("90 % of them)."), "{advice}");
+    assert!(!said["notes"].to_string().contains("A fault counts"), "{}", said["notes"]);
+}
+
+#[test]
+fn a_counter_that_fell_below_zero_is_none() {
+    let mut fake = Fake::new();
+    fake.process(10, "postgres").shared(GIB, GIB, 2048).present(GIB).faulted(2048u64.wrapping_neg()).done();
+    assert_eq!(report(&fake, &[])["processes"][0]["hugetlb_kb"], 0);
+}
+
 #[test]
 fn the_page_map_tells_which_gigabytes_have_pages() {
     let mut fake = Fake::new();

@@ -193,6 +193,44 @@ fn advice_is_about_mappings_that_were_there_together_and_worth_it() {
 }
 
 #[test]
+fn a_program_that_went_on_without_huge_pages_is_advised_in_its_own_words() {
+    let advice = |program: &str| {
+        let strace = format!(
+            "7 1.000001 execve(\"/opt/bin/{program}\", [\"x\"], 0x7f /* 3 vars */) = 0\n\
+             7 1.000002 mmap(NULL, 2147483648, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0) = -1 ENOMEM (Cannot allocate memory)\n\
+             7 1.000003 mmap(NULL, 2147483648, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000\n"
+        );
+        let report = report(&strace, "", &["--pool", "24"]);
+        assert_eq!(report["advice"].as_array().map(Vec::len), Some(1), "{report:#}");
+        report["advice"][0].as_str().expect("a sentence").to_owned()
+    };
+    let java = advice("java");
+    let expected = "For the operator: Java went on without the 1,024 pages of 2 MiB (line 2). Raise vm.nr_hugepages by 1,000, or make \
+                    -Xms and -Xmx smaller. A process that touches all of that in normal pages needs 4 MiB of page tables, and 8 KiB in \
+                    huge pages.";
+    assert_eq!(java, expected);
+    let postgres = advice("postgres");
+    for words in
+        ["PostgreSQL went on", "shared_buffers", "shared_memory_size_in_huge_pages", "huge_pages = on"]
+    {
+        assert!(postgres.contains(words), "{words}: {postgres}");
+    }
+    assert!(advice("server").contains("the program went on without"));
+}
+
+#[test]
+fn an_operator_of_a_virtual_machine_is_told_the_option_of_its_memory_backend() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+    let file = |ending: &str| directory.join(format!("qemu.{ending}")).display().to_string();
+    let (strace, faults) = (file("strace.gz"), file("faults.gz"));
+    let report = common::json(&run(&["replay", &strace, "--faults", &faults, "--format", "json"]));
+    let advice = report["advice"][0].as_str().expect("a sentence");
+    let expected = "For the operator: with hugetlbsize=1G in -object memory-backend-memfd, and 2 pages of 1 GiB in the pool";
+    assert!(advice.starts_with(expected), "{advice}");
+    assert!(advice.contains("QEMU needs no table of entries of 2 MiB: that spares 5 tables"), "{advice}");
+}
+
+#[test]
 fn an_empty_report_says_why_it_may_be_empty() {
     let nothing = "7 1.000001 execve(\"/bin/x\", [\"x\"], 0x7f /* 3 vars */) = 0\n\
          7 1.000002 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000\n";

@@ -96,9 +96,9 @@ fn a_signal_and_the_report_for_programs() {
 fn each_way_to_come_to_nothing_has_its_line_and_its_status() {
     let cases = [
         (
-            "say 'hugewalk-kernel 1' 'refused without: there is no step flsh'; exit 1",
+            "say 'hugewalk-kernel 1' 'refused unknown setting speed'; exit 1",
             125,
-            "hugewalk: without: there is no step flsh",
+            "hugewalk: unknown setting speed",
         ),
         (
             "say 'hugewalk-kernel 1' user 'panic a lock is held twice'; exit 1",
@@ -147,7 +147,7 @@ fn what_cannot_be_booted_is_named_before_anything_is_started() {
     stage.qemu("exit 3");
     fs::write(stage.path("script"), "#!/bin/sh\n").expect("written");
     fs::copy("/proc/self/exe", stage.path("dynamic")).expect("copied");
-    let cases: [(&[&str], i32, &str); 9] = [
+    let cases: [(&[&str], i32, &str); 13] = [
         (&["missing"], 125, "hugewalk: missing: cannot be read: "),
         (&["script"], 125, "hugewalk: script: is a script; "),
         (&["kernel"], 125, "hugewalk: kernel: is not an ELF executable; "),
@@ -156,6 +156,14 @@ fn what_cannot_be_booted_is_named_before_anything_is_started() {
         (&["--file", "kernel=../x", "program"], 125, "hugewalk: ../x: a path in the guest has no `..`"),
         (&["--memory", "512M", "program"], 2, "hugewalk: --memory 512M does not hold a pool of 256 pages"),
         (&["--env", "x", "program"], 2, "hugewalk: invalid value 'x' for '--env"),
+        (&["--protocol", "ipi", "program"], 2, "hugewalk: no protocol is called `ipi`"),
+        (&["--protocol", "rfc", "program"], 2, "hugewalk: this kernel cannot follow rfc: "),
+        (&["--without", "hold-vma", "program"], 2, "hugewalk: --without hold-vma: "),
+        (
+            &["--protocol", "vma-lock", "--without", "revalidate", "program"],
+            2,
+            "hugewalk: vma-lock has no step",
+        ),
         (&["--cpus", "0", "program"], 2, "hugewalk: invalid value '0' for '--cpus"),
     ];
     for (options, status, begin) in cases {
@@ -213,7 +221,7 @@ fn two_processes_share_a_table_of_the_engines_under_a_real_mmu() {
 
     let refused = in_guest(&stage, source, &["--without", "breakfast"]).expect("as before");
     let (code, line) = complaint(&refused);
-    assert_eq!(code, Some(125));
+    assert_eq!(code, Some(2));
     assert!(line.contains("breakfast"), "{line}");
 }
 
@@ -233,6 +241,34 @@ fn a_flush_that_is_left_out_is_named_and_counted() {
     assert!(report["counts"]["not_told"].as_u64() >= Some(1), "{report}");
     let stale = report["stale"][0].as_str().unwrap_or_default();
     assert!(stale.contains("the step `flush` is missing"), "{report}");
+}
+
+#[test]
+fn the_broadcasts_of_a_protocol_are_sent_and_counted() {
+    let stage = Stage::new();
+    let source = "examples/guest/forks.c";
+    let broadcasts = |protocol: &str| {
+        let options = ["--cpus", "3", "--pool", "8", "--report", "json", "--protocol", protocol];
+        let output = in_guest_with(&stage, source, &options, &["5", "together"])?;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let report: Value =
+            serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON");
+        assert_eq!(report["protocol"]["name"], protocol);
+        assert_eq!(
+            (&report["protocol"]["ipi_each"], &report["protocol"]["ipi_last"]),
+            (&5.into(), &1.into())
+        );
+        // Each goes to the two other processors.
+        let sent = &report["protocol"]["broadcasts"];
+        assert_eq!(
+            report["counts"]["interrupts_broadcast"],
+            2 * sent.as_u64().expect("a number"),
+            "{report}"
+        );
+        sent.as_u64()
+    };
+    let Some(own) = broadcasts("hugewalk") else { return };
+    assert_eq!((own, broadcasts("ipi-each"), broadcasts("ipi-last")), (0, Some(5), Some(1)));
 }
 
 #[test]
@@ -264,6 +300,58 @@ fn passes(program: &str) {
     let Some(output) = in_guest(&stage, &source, &["--pool", "16"]) else { return };
     assert_eq!(text(&output.stdout), "0 checks failed\n", "{}", text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+/// As [`in_guest`], for arm64. None, and one line, also where the kernel cannot be built for it.
+fn on_arm64(source: &str, options: &[&str]) -> Option<Output> {
+    let stage = Stage::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Named as its source is: it looks at its command line.
+    let program = stage.path(Path::new(source).file_stem().and_then(|name| name.to_str()).expect("a name"));
+    let mut gcc = Command::new("aarch64-linux-gnu-gcc");
+    gcc.args(["-static", "-O2", "-w", "-o"]).arg(&program).arg(root.join(source));
+    let mut qemu = Command::new("qemu-system-aarch64");
+    qemu.arg("--version");
+    for (tool, mut probe) in [("aarch64-linux-gnu-gcc", gcc), ("QEMU for arm64", qemu)] {
+        if !probe.output().is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: there is no {tool}");
+            return None;
+        }
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hugewalk"));
+    command.current_dir(&root).args(["run", "--arch", "arm64"]).args(options).arg(&program);
+    let output = command.stdin(Stdio::null()).output().expect("it ran");
+    if text(&output.stderr).contains("cannot be built for arm64") {
+        eprintln!("skipped: {}", text(&output.stderr).trim_end());
+        return None;
+    }
+    Some(output)
+}
+
+/// Its flushes reach all processors by themselves, so none is interrupted for one.
+#[test]
+fn on_arm64_too_two_processes_share_a_table() {
+    let Some(output) = on_arm64("examples/guest/sharing.c", &["--pool", "8", "--report", "json"]) else {
+        return;
+    };
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let counts: Vec<&str> =
+        text(&output.stdout).lines().filter_map(|line| line.split_once(": ")?.1.split(' ').next()).collect();
+    assert_eq!(counts, ["8", "0", "8", "0", "8"]);
+    let report: Value = serde_json::from_str(error.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(report["shared"], serde_json::json!([{ "tables": 1, "users": 2 }]));
+    assert_eq!(report["counts"]["interrupts_flush"], 0);
+}
+
+#[test]
+fn on_arm64_registers_pages_of_groups_and_files_are_as_a_program_expects() {
+    for program in ["registers", "contiguous", "files"] {
+        let source = format!("crates/hugewalk-cli/tests/guest/{program}.c");
+        let Some(output) = on_arm64(&source, &["--pool", "16"]) else { return };
+        assert_eq!(text(&output.stdout), "0 checks failed\n", "{program}: {}", text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{program}: {}", text(&output.stderr));
+    }
 }
 
 fn qemu_version() -> Command {
@@ -319,6 +407,12 @@ fn the_settings_say_what_was_asked_for() {
         "overcommit=5",
         "trace=1",
         "protocol=ipi-each",
+        "walkers=vma",
+        "broadcast=each",
+        "without=revalidate",
+        "without=confirm-parent",
+        "without=confirm-generation",
+        "without=bump-generation",
         "without=flush",
     ];
     assert_eq!(lines[..settings.len()], settings);

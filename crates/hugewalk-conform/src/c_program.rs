@@ -45,6 +45,12 @@ pub fn printed(outcome: &Outcome, faults: Option<u64>, pool: Pool) -> String {
             format!("{all} {word}")
         }),
         Outcome::Nodes(nodes) => nodes_line(nodes),
+        Outcome::Scanned { regions, end } => {
+            let line = regions.iter().fold("scanned".to_owned(), |all, region| {
+                format!("{all} +{:#x} +{:#x} {:#x}", region.start.0, region.end.0, region.categories)
+            });
+            end.map_or(line.clone(), |end| format!("{line} ended +{:#x}", end.0))
+        }
         Outcome::Error(name) => (*name).to_owned(),
         Outcome::Stopped { error, after } => format!("{error} after {}", after.0),
         Outcome::Signal { signal, code, at, after } => {
@@ -236,6 +242,10 @@ fn in_process(call: &Call) -> String {
         Call::Nodes { at, length, moved } => {
             format!("nodes({:#x}, {:#x}, {});", at.0, length.0, u8::from(moved))
         }
+        Call::Scan { at, length, written, protect, check } => {
+            let flags = u8::from(protect) | u8::from(check) << 1;
+            format!("scan({:#x}, {:#x}, {}, {flags});", at.0, length.0, u8::from(written) << 1)
+        }
         Call::Lock { at, length, on_fault: false } => {
             format!("done(mlock(AT({:#x}), {:#x}));", at.0, length.0)
         }
@@ -260,7 +270,9 @@ fn in_process(call: &Call) -> String {
 fn handled(handler: usize, handling: &Handling) -> String {
     let fd = format!("HANDLER({handler})");
     match *handling {
-        Handling::Open => format!("done(moved(handler(), {fd}));"),
+        Handling::Open { asynchronous } => {
+            format!("done(moved(handler({}), {fd}));", if asynchronous { "1 << 15" } else { "0" })
+        }
         Handling::Close => format!("done(close({fd}));"),
         Handling::Register { at, length, modes } => {
             format!("registered({fd}, {:#x}, {:#x}, {:#x});", at.0, length.0, modes.bits())
@@ -285,7 +297,9 @@ fn handled(handler: usize, handling: &Handling) -> String {
                         "done(ioctl({fd}, UFFDIO_WRITEPROTECT, &(struct uffdio_writeprotect){{{range}, {mode}}}));"
                     )
                 }
-                OnRange::Continue => format!("continued({fd}, {at:#x}, {length:#x});"),
+                OnRange::Continue => format!("continued({fd}, {at:#x}, {length:#x}, 0);"),
+                OnRange::ContinueProtected => format!("continued({fd}, {at:#x}, {length:#x}, 2);"),
+                OnRange::Poison => format!("poisoned({fd}, {at:#x}, {length:#x});"),
                 OnRange::Zero => format!("zeroed({fd}, {at:#x}, {length:#x});"),
             }
         }
@@ -339,7 +353,7 @@ mod tests {
         let step: Program = "pool 3".parse().unwrap();
         let ran = Ran::Done { kernel: Outcome::Number(3), engine: Outcome::Number(2) };
         let steps = vec![(step.steps[0].clone(), ran), (step.steps[0].clone(), Ran::Idle)];
-        let text = of_report(&Report { steps, differences: Vec::new(), known: None });
+        let text = of_report(&Report { steps, differences: Vec::new(), known: None, unsure: None });
         assert!(text.contains("case 0: // pool 3") && text.contains("// the engine: 2"));
         assert!(!text.contains("case 1:"));
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::observe::{Observation, PageMap, PageState, ProcessState};
+use crate::observe::{Observation, Outcome, PageMap, PageState, ProcessState};
 
 /// One thing that is not the same on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -20,6 +20,21 @@ pub struct Difference {
 pub struct Comparison {
     /// Does the kernel keep track of what was written? Not all are built to.
     pub soft_dirty: bool,
+    /// Does the kernel tell a failure of memory from other reasons for `SIGBUS`? Not all are built to.
+    pub memory_failures: bool,
+}
+
+impl Comparison {
+    /// What a step came to on the engine, as this kernel says it.
+    pub(crate) fn as_said(&self, mut outcome: Outcome) -> Outcome {
+        if let Outcome::Signal { code, .. } = &mut outcome
+            && *code == "BUS_MCEERR_AR"
+            && !self.memory_failures
+        {
+            *code = "BUS_ADRERR";
+        }
+        outcome
+    }
 }
 
 struct Differences(Vec<Difference>);

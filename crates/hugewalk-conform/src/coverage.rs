@@ -105,11 +105,15 @@ fn flags_of_call(call: &Call) -> Vec<String> {
         Call::Lock { on_fault, .. } | Call::LockNew { on_fault } => flag(*on_fault, "onfault"),
         Call::Bind { policy, .. } => vec![policy.to_string()],
         Call::Nodes { moved, .. } => flag(*moved, "moved"),
+        Call::Scan { written, protect, check, .. } => {
+            [flag(*written, "written"), flag(*protect, "protect"), flag(*check, "check")].concat()
+        }
         Call::Userfault { handler, handling } => {
             let mut flags = flag(*handler > 0, "second handler");
             match handling {
                 Handling::Register { modes, .. } => flags.push(modes.to_string()),
                 Handling::Copy { protected, .. } => flags.extend(flag(*protected, "wp")),
+                Handling::Open { asynchronous } => flags.extend(flag(*asynchronous, "async")),
                 _ => {}
             }
             flags

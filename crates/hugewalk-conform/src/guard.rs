@@ -11,9 +11,10 @@ use hugewalk::vma::VmaFlags;
 use hugewalk_host::Host;
 
 use crate::engine::Engine;
+use crate::known::Kernels;
 use crate::observe::Pool;
 use crate::program::{
-    Advice, Bytes, Call, GIB, Handling, Map, MapFlags, Modes, PAGE, PROCESSES, Step, To, WINDOW,
+    Advice, Bytes, Call, GIB, Handling, Map, MapFlags, Modes, OnRange, PAGE, PROCESSES, Step, To, WINDOW,
 };
 
 /// The largest pool a program may ask for, surplus pages included.
@@ -37,6 +38,10 @@ pub enum Guard {
     /// A range that is registered for write protection by userfaultfd stops being so and keeps its protections: it is
     /// registered anew, for other modes only, or moved.
     ProtectionStays,
+    /// A scan that protects whatever it finds: where there is no table, it waits for ever for a lock that it holds.
+    ScanProtects,
+    /// What the running kernel does not know yet.
+    NotYet,
     /// An allocation that ends in the last page that a file can have, and fits.
     LastPage,
     /// More pages than the machine shall give.
@@ -45,7 +50,7 @@ pub enum Guard {
 
 impl Guard {
     /// All there are.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::RemapAtGigabyte,
         Self::RemapOfPart,
         Self::OwnerDrops,
@@ -53,6 +58,8 @@ impl Guard {
         Self::Minimum,
         Self::LimitedAndEmpty,
         Self::ProtectionStays,
+        Self::ScanProtects,
+        Self::NotYet,
         Self::LastPage,
         Self::TooMany,
     ];
@@ -68,6 +75,8 @@ impl Guard {
             Self::Minimum => "minimum",
             Self::LimitedAndEmpty => "limited-and-empty",
             Self::ProtectionStays => "protection-stays",
+            Self::ScanProtects => "scan-protects",
+            Self::NotYet => "not-yet",
             Self::LastPage => "last-page",
             Self::TooMany => "too-many",
         }
@@ -116,6 +125,12 @@ impl Guards {
             }
             Step::Pool { .. } | Step::Overcommit { .. } | Step::Mount { .. } => return None,
             _ => {}
+        }
+        if !known_since(step).is_running() {
+            return Some(Guard::NotYet);
+        }
+        if matches!(step, Step::In { call: Call::Scan { written: false, protect: true, .. }, .. }) {
+            return Some(Guard::ScanProtects);
         }
         let seen = see(engine);
         if let Step::In { process, call: Call::Remap { at, length, kept, to: To::Fixed(to) } } = *step {
@@ -214,6 +229,21 @@ impl Guards {
             }
             _ => 0,
         }
+    }
+}
+
+/// The kernels that know what a step asks for, beside those that programs need anyway.
+fn known_since(step: &Step) -> Kernels {
+    let Step::In { call, .. } = step else { return Kernels::ALL };
+    match call {
+        Call::Scan { .. } | Call::Userfault { handling: Handling::Open { asynchronous: true }, .. } => {
+            Kernels::since(6, 7)
+        }
+        Call::Userfault { handling: Handling::On { what: OnRange::Poison, .. }, .. } => Kernels::since(6, 6),
+        Call::Userfault { handling: Handling::On { what: OnRange::ContinueProtected, .. }, .. } => {
+            Kernels::since(6, 4)
+        }
+        _ => Kernels::ALL,
     }
 }
 

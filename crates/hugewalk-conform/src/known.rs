@@ -37,9 +37,9 @@ pub struct Kernels {
 type Version = (u32, u32);
 
 impl Kernels {
-    const ALL: Self = Self { first: (0, 0), last: None };
+    pub(crate) const ALL: Self = Self { first: (0, 0), last: None };
 
-    const fn since(major: u32, minor: u32) -> Self {
+    pub(crate) const fn since(major: u32, minor: u32) -> Self {
         Self { first: (major, minor), last: None }
     }
 

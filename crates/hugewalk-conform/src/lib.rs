@@ -27,3 +27,4 @@ pub mod known;
 pub mod observe;
 pub mod program;
 pub mod run;
+pub mod table;

@@ -19,6 +19,13 @@ pub enum Outcome {
     Resident(Vec<Residency>),
     /// For each address, the node that its page is on, or an error.
     Nodes(Vec<Result<u64, &'static str>>),
+    /// What a scan found, and where it ended if that was not the end of its range.
+    Scanned {
+        /// Pages side by side that are the same.
+        regions: Vec<Region>,
+        /// Where it ended early.
+        end: Option<Bytes>,
+    },
     /// An error, by its name.
     Error(&'static str),
     /// An error that came when a part was done.
@@ -50,7 +57,12 @@ impl Outcome {
             Self::Stopped { .. } => "stopped",
             Self::Signal { code, .. } => code,
             Self::Elsewhere => "elsewhere",
-            Self::Done | Self::Number(_) | Self::Bytes(_) | Self::Resident(_) | Self::Nodes(_) => "ok",
+            Self::Done
+            | Self::Number(_)
+            | Self::Bytes(_)
+            | Self::Resident(_)
+            | Self::Nodes(_)
+            | Self::Scanned { .. } => "ok",
         }
     }
 }
@@ -64,6 +76,15 @@ impl fmt::Display for Outcome {
             Self::Elsewhere => f.write_str("mapped elsewhere"),
             Self::Resident(pages) => write!(f, "{pages:?}"),
             Self::Nodes(nodes) => write!(f, "{}", nodes_line(nodes)),
+            Self::Scanned { regions, end } => {
+                f.write_str(if regions.is_empty() { "nothing" } else { "" })?;
+                let mut comma = "";
+                for region in regions {
+                    write!(f, "{comma}{region}")?;
+                    comma = ", ";
+                }
+                end.map_or(Ok(()), |end| write!(f, "; ended at {end}"))
+            }
             Self::Error(name) => f.write_str(name),
             Self::Stopped { error, after } => write!(f, "{error} after {after}"),
             Self::Signal { signal, code, at, after } => {
@@ -72,6 +93,32 @@ impl fmt::Display for Outcome {
                 if *after > 0 { write!(f, " after {after} pages") } else { Ok(()) }
             }
         }
+    }
+}
+
+/// Pages that a scan found, side by side and of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Region {
+    /// From where on.
+    pub start: Bytes,
+    /// To where.
+    pub end: Bytes,
+    /// What they are: `PAGE_IS_*`, without `PAGE_IS_SOFT_DIRTY`, which not all kernels know.
+    pub categories: u64,
+}
+
+/// `PAGE_IS_*`, by number of the bit.
+const CATEGORIES: [&str; 7] = ["allowed", "written", "file", "present", "swapped", "zero", "huge"];
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}:", self.start, self.end)?;
+        let set = CATEGORIES.iter().enumerate().filter(|(bit, _)| self.categories >> bit & 1 != 0);
+        let mut names = set.map(|(_, name)| *name).peekable();
+        if names.peek().is_none() {
+            return f.write_str(" of no kind");
+        }
+        names.try_for_each(|name| write!(f, " {name}"))
     }
 }
 

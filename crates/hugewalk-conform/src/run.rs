@@ -1,7 +1,8 @@
 //! Running programs on both sides.
 
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::compare::{Comparison, Difference};
 use crate::coverage::Coverage;
@@ -15,11 +16,22 @@ use crate::program::{
     Places, Program, Step, WINDOW_SIZE,
 };
 
+/// How long a difference may be there before it counts. Whoever looks at a process in `/proc` holds on to its memory meanwhile, so
+/// the pages of one that exits may come back a little later than it ends.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The same while a program is made shorter, which takes many runs.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(20);
+/// How long the pool may take to come back at the end.
+const COMING_BACK: Duration = Duration::from_secs(5);
+/// How often a program that differs is run again, at most, before that is taken for chance.
+const AGAIN: u32 = 3;
+
 /// Both sides.
 pub struct Sides {
     kernel: Kernel,
     engine: OneEngine,
     comparison: Comparison,
+    patience: Duration,
     /// What has been seen so far.
     pub coverage: Coverage,
 }
@@ -100,6 +112,26 @@ pub enum Ran {
     Guarded(Guard),
 }
 
+/// Why nothing follows from a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsure {
+    /// The kernel found no memory for a huge page in one piece; the engine always has some.
+    NoMemory,
+    /// The same program did not differ when it was run again: what differed came from outside.
+    NotAgain,
+}
+
+impl Unsure {
+    /// A word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoMemory => "no memory for a huge page",
+            Self::NotAgain => "not there again",
+        }
+    }
+}
+
 /// What became of a program.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -109,13 +141,15 @@ pub struct Report {
     pub differences: Vec<Difference>,
     /// What differs is meant to: the program ended there.
     pub known: Option<&'static Known>,
+    /// What differs says nothing: the program ended there.
+    pub unsure: Option<Unsure>,
 }
 
 impl Report {
-    /// Do both sides agree, or differ where they are meant to?
+    /// Does something differ that is not meant to, as far as that can be told?
     #[must_use]
-    pub fn is_equal(&self) -> bool {
-        self.differences.is_empty() || self.known.is_some()
+    pub fn differs(&self) -> bool {
+        !self.differences.is_empty() && self.known.is_none() && self.unsure.is_none()
     }
 
     /// What differs first: what stays the same while a program is made shorter.
@@ -146,8 +180,11 @@ impl Sides {
         let engine = OneEngine(Some(Engine::new()?));
         kernel.step(&Step::Overcommit { pages: 0 })?;
         kernel.step(&Step::Pool { pages: 0 })?;
-        let comparison = Comparison { soft_dirty: kernel.tracks_soft_dirty() };
-        Ok(Self { kernel, engine, comparison, coverage: Coverage::default() })
+        let comparison = Comparison {
+            soft_dirty: kernel.tracks_soft_dirty(),
+            memory_failures: kernel.tells_memory_failures(),
+        };
+        Ok(Self { kernel, engine, comparison, patience: PATIENCE, coverage: Coverage::default() })
     }
 
     /// What a run that was killed had left behind for this one.
@@ -156,13 +193,40 @@ impl Sides {
         self.kernel.left_behind()
     }
 
-    /// Runs a program on both sides, up to the first difference.
+    /// Runs a program on both sides, up to the first difference; again, if there is one, to see whether it is the program's.
     ///
     /// # Errors
     ///
     /// [`RunError`]: nothing more can be run then.
     pub fn run(&mut self, program: &Program) -> Result<Report, RunError> {
-        let mut report = Report { steps: Vec::new(), differences: Vec::new(), known: None };
+        let mut first = self.run_once(program)?;
+        if !first.differs() {
+            return Ok(first);
+        }
+        for _ in 0..AGAIN {
+            let again = self.run_once(program)?;
+            if again.differs() || again.unsure.is_some() {
+                return Ok(again);
+            }
+        }
+        first.unsure = Some(Unsure::NotAgain);
+        Ok(first)
+    }
+
+    /// Runs a program once, and does not wait long for a difference to go away: for those that are known to differ.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    pub fn run_briefly(&mut self, program: &Program) -> Result<Report, RunError> {
+        self.patience = LITTLE_PATIENCE;
+        let report = self.run_once(program);
+        self.patience = PATIENCE;
+        report
+    }
+
+    fn run_once(&mut self, program: &Program) -> Result<Report, RunError> {
+        let mut report = Report { steps: Vec::new(), differences: Vec::new(), known: None, unsure: None };
         let places = program.places();
         let mut guards = Guards::default();
         // Every program starts with an empty pool, unless it sets the size at once.
@@ -214,7 +278,8 @@ impl Sides {
                 Ok(example) => self.run(&example)?,
                 Err(_) => continue,
             };
-            if report.known.is_none_or(|found| found.name != known.name) {
+            let is_there = report.known.is_some_and(|found| found.name == known.name);
+            if !is_there && report.unsure.is_none() {
                 outdated.push(known);
             }
         }
@@ -240,19 +305,35 @@ impl Sides {
         guards.note(step);
         let (kernel, kernel_faults) = self.kernel.step(step)?;
         let (engine, engine_faults) = self.engine.step(step);
-        let seen_on_kernel = self.kernel.observe(places, kernel.clone(), kernel_faults)?;
-        let seen_on_engine = self.engine.observe(places, engine.clone(), engine_faults);
-        report.differences = self.comparison.compare(&seen_on_kernel, &seen_on_engine);
-        if !report.differences.is_empty() {
+        let engine = self.comparison.as_said(engine);
+        let engine_seen = self.engine.observe(places, engine.clone(), engine_faults);
+        let answers_agree = kernel == engine && kernel_faults == engine_faults;
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let kernel_seen = self.kernel.observe(places, kernel.clone(), kernel_faults)?;
+            report.differences = self.comparison.compare(&kernel_seen, &engine_seen);
+            if report.differences.is_empty() {
+                break;
+            }
             report.known = known::find(Met {
                 step,
                 minimum: guards.minimum(),
-                kernel: &seen_on_kernel,
-                engine: &seen_on_engine,
+                kernel: &kernel_seen,
+                engine: &engine_seen,
                 differences: &report.differences,
             });
-            self.coverage.known(report.known);
+            // What a step has answered does not change any more, and what there is may have to settle.
+            if report.known.is_some() || !answers_agree || begun.elapsed() >= self.patience {
+                break;
+            }
+            sleep(pause);
+            pause *= 2;
         }
+        if !report.differences.is_empty() && report.known.is_none() && self.kernel.lacked_memory() {
+            report.unsure = Some(Unsure::NoMemory);
+        }
+        self.coverage.known(report.known);
         self.coverage.step(step, &kernel, &engine);
         Ok(Ran::Done { kernel, engine })
     }
@@ -299,7 +380,7 @@ impl Sides {
                     processes[process].as_ref().is_some_and(|process| process.handlers[handler].is_some())
                 };
                 let handled = match *call {
-                    Call::Userfault { handler, handling: Handling::Open } => !is_open(handler),
+                    Call::Userfault { handler, handling: Handling::Open { .. } } => !is_open(handler),
                     Call::Userfault { handling: Handling::Copy { length, .. }, .. }
                         if length.0 > LONGEST_COPY =>
                     {
@@ -337,10 +418,17 @@ impl Sides {
             self.kernel.close(&step).map_err(in_program)?;
         }
         self.kernel.end().map_err(in_program)?;
-        let pool = self.kernel.pool().map_err(in_program)?;
-        if pool.free != pool.total || pool.reserved != 0 || pool.surplus != 0 {
-            return Err(RunError::NotBack { pool, program: program.clone() });
-        }
+        let begun = Instant::now();
+        let pool = loop {
+            let pool = self.kernel.pool().map_err(in_program)?;
+            if pool.free == pool.total && pool.reserved == 0 && pool.surplus == 0 {
+                break pool;
+            }
+            if begun.elapsed() > COMING_BACK {
+                return Err(RunError::NotBack { pool, program: program.clone() });
+            }
+            sleep(Duration::from_millis(10));
+        };
         // A size that was set below what was in use is reached on both sides by now; or else one of them is wrong.
         let engine = self.engine.pool();
         if engine != pool {

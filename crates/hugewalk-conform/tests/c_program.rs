@@ -30,6 +30,10 @@ const PROGRAMS: &[&str] = &[
      p0 uffd wake 1g 1p; p0 uffd wake 1g 0; p0 uffd unregister 1g 2p; p0 uffd register 1g+4096 1p wp; p0 uffd2 open; \
      p0 uffd2 register 1g+3p 1p missing; p0 uffd2 unregister 1g+3p 1p; p0 uffd2 copy 1g+4p 1p 2; p0 uffd close; \
      p0 load 1g+4p; p0 exit; close f0",
+    "pool 6; open f0 memory; truncate f0 4p; allocate f0 3p 1p; p0 map f0 at=1g length=4p rights=rw shared fixed; \
+     p0 uffd open async; p0 uffd register 1g 4p wp+minor; p0 scan 1g 4p; p0 store 1g 1; p0 store 1g+1p 1; \
+     p0 scan 1g 4p written protect; p0 store 1g 2; p0 scan 1g 4p written; p0 uffd poison 1g+2p 1p; p0 load 1g+2p; \
+     p0 uffd poison 1g+1p 2p; p0 uffd continue-wp 1g+3p 1p; p0 scan 1g 4p; p0 uffd close; p0 scan 1g 4p check; p0 exit; close f0",
     "pool 6; open f0 memory; truncate f0 4p; p0 map f0 at=1g length=4p rights=rw shared fixed; p0 mlock 1g+4095 1p; \
      p0 mlock 1g+2p 1p onfault; p0 munlock 1g 4p; p0 mlock 1g+3p 2p; p0 mbind 1g+1p 2p bind:0; p0 mbind 1g 8p bind:0; \
      p0 mbind 1g 1p preferred:1; p0 mbind 1g 4p local; p0 mlockall; p0 map f0 at=3g length=4p rights=rw fixed; \
@@ -37,7 +41,7 @@ const PROGRAMS: &[&str] = &[
 ];
 
 fn on_the_kernel(program: &Program) -> Result<String, KernelError> {
-    let mut kernel = Kernel::take(Duration::from_secs(10))?;
+    let mut kernel = Kernel::take(Duration::from_secs(60))?;
     kernel.step(&Step::Overcommit { pages: 0 })?;
     kernel.step(&Step::Pool { pages: 0 })?;
     kernel.begin()?;
@@ -70,19 +74,29 @@ fn it_compiles_without_a_warning_and_prints_what_the_kernels_side_has_seen() {
     for (number, text) in PROGRAMS.iter().enumerate() {
         let program: Program = text.parse().unwrap();
         let binary = compiled(&program, &format!("program{number}"));
-        let expected = match on_the_kernel(&program) {
-            Ok(expected) => expected,
-            Err(error) => {
-                let _ = writeln!(std::io::stderr(), "compiled, but not run on the kernel: {error}");
-                continue;
+        // What a fault costs, and when pages of a process that has ended come back, is also up to what else the machine does.
+        let mut differing = Vec::new();
+        while differing.len() < 3 {
+            let expected = match on_the_kernel(&program) {
+                Ok(expected) => expected,
+                Err(error) => {
+                    let _ = writeln!(std::io::stderr(), "compiled, but not run on the kernel: {error}");
+                    break;
+                }
+            };
+            // The program in C asks nobody whether it may.
+            let Ok(_only) = only_run() else { break };
+            let ran = Command::new(&binary).output().unwrap();
+            let printed = String::from_utf8(ran.stdout).unwrap();
+            // After the last step it shows all there is; that is more than is asked for here.
+            let lines: Vec<_> = printed.lines().take(expected.lines().count()).map(str::to_owned).collect();
+            let expected: Vec<_> = expected.lines().map(str::to_owned).collect();
+            if lines == expected {
+                differing.clear();
+                break;
             }
-        };
-        // The program in C asks nobody whether it may.
-        let Ok(_only) = only_run() else { continue };
-        let ran = Command::new(binary).output().unwrap();
-        let printed = String::from_utf8(ran.stdout).unwrap();
-        // After the last step it shows all there is; that is more than is asked for here.
-        let lines: Vec<_> = printed.lines().take(expected.lines().count()).collect();
-        assert_eq!(lines, expected.lines().collect::<Vec<_>>(), "{text}");
+            differing.push((lines, expected));
+        }
+        assert!(differing.is_empty(), "{text}: {differing:#?}");
     }
 }

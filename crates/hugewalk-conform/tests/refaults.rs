@@ -93,29 +93,41 @@ const MOVES: &[Row] = &[
     },
 ];
 
+/// Why a table was not carried out.
+#[derive(Debug)]
+enum Failure<E> {
+    /// A side says so.
+    Side(E),
+    /// It answers otherwise than the table.
+    Otherwise(String),
+}
+
 /// Carries a table out on one side. `step` gives the faults of accesses.
 fn carry_out<E>(
     table: &[Row],
     mut step: impl FnMut(&Step) -> Result<(Outcome, Option<u64>), E>,
-) -> Result<(), E> {
-    let mut run = |text: &str| -> Result<Option<u64>, E> {
+) -> Result<(), Failure<E>> {
+    let mut run = |text: &str| -> Result<Option<u64>, Failure<E>> {
         let mut faults = None;
         for one in &text.parse::<Program>().unwrap().steps {
-            let (outcome, taken) = step(one)?;
-            assert!(
-                !matches!(outcome, Outcome::Error(_) | Outcome::Signal { .. } | Outcome::Elsewhere),
-                "{one}: {outcome}"
-            );
+            let (outcome, taken) = step(one).map_err(Failure::Side)?;
+            if matches!(outcome, Outcome::Error(_) | Outcome::Signal { .. } | Outcome::Elsewhere) {
+                return Err(Failure::Otherwise(format!("{one}: {outcome}")));
+            }
             faults = taken;
         }
         Ok(faults)
     };
+    let equal = |taken: Option<u64>, expected: u64, when: String| match taken {
+        Some(taken) if taken == expected => Ok(()),
+        _ => Err(Failure::Otherwise(format!("{taken:?} faults, not {expected}: {when}"))),
+    };
     run(PARENT)?;
     for Row { operation, touched, end } in table {
-        assert_eq!(run(CHILD)?, Some(2), "one for each GiB, before: {operation}");
+        equal(run(CHILD)?, 2, format!("one for each GiB, before: {operation}"))?;
         run(operation)?;
         for (touch, expected) in *touched {
-            assert_eq!(run(touch)?, Some(*expected), "{touch}, after: {operation}");
+            equal(run(touch)?, *expected, format!("{touch}, after: {operation}"))?;
         }
         end.map(&mut run).transpose()?;
         // Whole again, for the next row.
@@ -134,17 +146,41 @@ fn the_engine_takes_as_many_faults_as_were_measured() {
     }
 }
 
-fn on_the_kernel() -> Result<(), KernelError> {
-    let mut kernel = Kernel::take(Duration::from_secs(20))?;
-    kernel.begin()?;
-    carry_out(TABLE, |step| kernel.step(step))?;
-    kernel.end()
+/// None if the kernel finds no memory for so many pages.
+fn on_the_kernel() -> Option<Result<(), Failure<KernelError>>> {
+    let carried_out = || {
+        let mut kernel = Kernel::take(Duration::from_secs(60)).map_err(Failure::Side)?;
+        kernel.begin().map_err(Failure::Side)?;
+        let done = carry_out(TABLE, |step| kernel.step(step));
+        if done.is_err() && kernel.lacked_memory() {
+            return Ok(false);
+        }
+        done?;
+        kernel.end().map_err(Failure::Side)?;
+        Ok(true)
+    };
+    match carried_out() {
+        Ok(true) => Some(Ok(())),
+        Ok(false) => None,
+        Err(failure) => Some(Err(failure)),
+    }
 }
 
 #[test]
 fn the_running_kernel_takes_as_many_faults_as_were_measured() {
-    if let Err(error) = on_the_kernel() {
-        // Not on a terminal that is captured: who runs the tests shall see that this one did nothing.
-        let _ = writeln!(std::io::stderr(), "not measured on the kernel: {error}");
+    // Not on a terminal that is captured: who runs the tests shall see that this one did nothing.
+    let not_measured = |why: &dyn std::fmt::Display| {
+        let _ = writeln!(std::io::stderr(), "not measured on the kernel: {why}");
+    };
+    // A fault may be the machine's: whatever it is busy with can take a page of code away that the measuring needs.
+    let mut otherwise = Vec::new();
+    for _ in 0..3 {
+        match on_the_kernel() {
+            Some(Ok(())) => return,
+            None => return not_measured(&"it finds no memory for so many huge pages"),
+            Some(Err(Failure::Side(error))) => return not_measured(&error),
+            Some(Err(Failure::Otherwise(what))) => otherwise.push(what),
+        }
     }
+    panic!("{otherwise:#?}");
 }

@@ -8,7 +8,8 @@
 use std::error::Error;
 use std::time::Instant;
 
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PUD_SIZE, X86_64};
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
 use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb};
@@ -21,7 +22,7 @@ const ROUNDS: u32 = 20;
 fn main() -> Result<(), Box<dyn Error>> {
     let hugetlb =
         Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE).contents(Contents::Nothing))?)?;
-    hugetlb.resize_pool(HugeSize::Size2M, PAGES);
+    hugetlb.resize_pool(X86_64::SIZE_2M, PAGES);
     let mut task = task(&hugetlb)?;
     let space = AddressSpace::new(&hugetlb)?;
     let mut round = |flags| -> Result<(), Box<dyn Error>> {
@@ -30,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             length: PUD_SIZE,
             protection: Protection::READ | Protection::WRITE,
             flags: flags | MapFlags::POPULATE,
-            backing: Backing::Anonymous(HugeSize::Size2M),
+            backing: Backing::Anonymous(X86_64::SIZE_2M),
         };
         let start = space.mmap(&mut task, &request)?;
         Ok(space.munmap(&mut task, start, PUD_SIZE)?)

@@ -8,8 +8,8 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::Instant;
 
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, PUD_SIZE, X86_64};
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
 use hugewalk::vma::Protection;
 use hugewalk::walk::huge_pte_offset;
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = HostConfig::new().huge_bytes(GIGABYTES * PUD_SIZE).contents(Contents::Nothing);
     let hugetlb = Hugetlb::new(Host::new(&config)?)?;
     let pages = GIGABYTES * 512;
-    hugetlb.resize_pool(HugeSize::Size2M, pages);
+    hugetlb.resize_pool(X86_64::SIZE_2M, pages);
     let mut task = task(&hugetlb)?;
     let space = AddressSpace::new(&hugetlb)?;
     let request = MapRequest {
@@ -34,18 +34,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         length: GIGABYTES * PUD_SIZE,
         protection: Protection::READ | Protection::WRITE,
         flags: MapFlags::SHARED | MapFlags::POPULATE,
-        backing: Backing::Anonymous(HugeSize::Size2M),
+        backing: Backing::Anonymous(X86_64::SIZE_2M),
     };
     let start = space.mmap(&mut task, &request)?.as_u64();
     // The multiplier is odd, so every page comes once before one comes again, in an order no prefetcher guesses.
-    let address = |n: u64| VirtAddr::new(start + ((n * 40_503) % pages) * HugeSize::Size2M.bytes());
+    let address = |n: u64| VirtAddr::new(start + ((n * 40_503) % pages) * X86_64::SIZE_2M.bytes());
     let addresses: Vec<VirtAddr> = (0..ADDRESSES).map(address).collect();
     let at = |n: u64| addresses[(n % ADDRESSES) as usize];
 
     let mm = space.mm();
     let walk = |address| {
         let section = task.rcu_read_lock();
-        let slot = huge_pte_offset(&section, mm, address, HugeSize::Size2M);
+        let slot = huge_pte_offset(&section, mm, address, X86_64::SIZE_2M);
         match slot.ok().flatten().and_then(|slot| slot.read().ok()) {
             Some(Entry::Leaf(leaf)) => leaf.frame.0,
             _ => 0,

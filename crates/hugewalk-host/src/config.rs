@@ -1,7 +1,6 @@
 //! The configuration of a host.
 
-use hugewalk::addr::{HugeSize, PAGE_SIZE};
-use hugewalk::platform::Levels;
+use hugewalk::arch::{Paging, X86_64};
 
 /// Do huge pages have contents?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -30,26 +29,28 @@ pub enum Tracing {
 /// How to build a [`Host`](crate::Host). The defaults make a machine of 64 GiB of huge pages with room for a million
 /// tables; both are address space, not memory, until they are used.
 #[derive(Clone, Debug)]
-pub struct HostConfig {
-    pub(crate) levels: Levels,
+pub struct HostConfig<F: Paging = X86_64> {
+    pub(crate) paging: F,
     pub(crate) mmap_min_addr: u64,
     pub(crate) huge_bytes: u64,
     pub(crate) max_tables: u64,
     pub(crate) contents: Contents,
     pub(crate) tracing: Tracing,
     pub(crate) membarrier: bool,
+    pub(crate) notes_use: bool,
 }
 
 impl Default for HostConfig {
     fn default() -> Self {
         Self {
-            levels: Levels::Four,
+            paging: X86_64::FOUR_LEVELS,
             mmap_min_addr: 64 << 10,
-            huge_bytes: 64 * HugeSize::Size1G.bytes(),
+            huge_bytes: 64 * X86_64::SIZE_1G.bytes(),
             max_tables: 1 << 20,
             contents: Contents::Memory,
             tracing: Tracing::Off,
             membarrier: true,
+            notes_use: true,
         }
     }
 }
@@ -60,11 +61,30 @@ impl HostConfig {
     pub fn new() -> Self {
         Self::default()
     }
+}
 
-    /// Depth of the page tables. [`Levels::Four`] by default.
+impl<F: Paging> HostConfig<F> {
+    /// The format of the page tables. [`X86_64::FOUR_LEVELS`] by default.
     #[must_use]
-    pub fn levels(mut self, levels: Levels) -> Self {
-        self.levels = levels;
+    pub fn paging<G: Paging>(self, paging: G) -> HostConfig<G> {
+        let Self {
+            paging: _,
+            mmap_min_addr,
+            huge_bytes,
+            max_tables,
+            contents,
+            tracing,
+            membarrier,
+            notes_use,
+        } = self;
+        HostConfig { paging, mmap_min_addr, huge_bytes, max_tables, contents, tracing, membarrier, notes_use }
+    }
+
+    /// Do the processors note accesses and stores in the entries by themselves? They do by default. Otherwise an access that
+    /// would have to be noted faults: arm64 without FEAT_HAFDBS, riscv64 with Svade.
+    #[must_use]
+    pub fn notes_use(mut self, notes_use: bool) -> Self {
+        self.notes_use = notes_use;
         self
     }
 
@@ -75,10 +95,10 @@ impl HostConfig {
         self
     }
 
-    /// Bytes of huge pages for all pools together, rounded down to 2 MiB.
+    /// Bytes of huge pages for all pools together, rounded down to the smallest size.
     #[must_use]
     pub fn huge_bytes(mut self, bytes: u64) -> Self {
-        self.huge_bytes = HugeSize::Size2M.round_down(bytes);
+        self.huge_bytes = bytes;
         self
     }
 
@@ -109,11 +129,5 @@ impl HostConfig {
     pub fn membarrier(mut self, allowed: bool) -> Self {
         self.membarrier = allowed;
         self
-    }
-
-    /// Bytes of the range that holds the table pages. Frame 0 is never allocated, but has its
-    /// place.
-    pub(crate) fn table_bytes(&self) -> Option<u64> {
-        self.max_tables.checked_add(1)?.checked_mul(PAGE_SIZE)
     }
 }

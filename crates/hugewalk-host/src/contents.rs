@@ -11,9 +11,6 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use crate::reserve::Reservation;
 use crate::{arena, bulk};
 
-/// The host notes for units of so many bytes whether they are known to be zero.
-const UNIT: u64 = HugeSize::Size2M.bytes();
-
 /// The contents of all huge pages.
 #[derive(Debug)]
 pub(crate) enum Memory {
@@ -31,20 +28,24 @@ pub(crate) struct MemoryFile {
     fresh: Fresh,
 }
 
-/// One bit for each 2 MiB. It is set while the memory is known to be all zero, because nothing has
+/// One bit for each *unit*, a page of the smallest size. It is set while the memory is known to be all zero, because nothing has
 /// written to it since the file was made. It is cleared before the first write, and before a
 /// processor can write, and is never set again.
 #[derive(Debug)]
-struct Fresh(Box<[AtomicU64]>);
+struct Fresh {
+    unit: HugeSize,
+    bits: Box<[AtomicU64]>,
+}
 
 impl MemoryFile {
-    pub(crate) fn new(bytes: u64) -> io::Result<Self> {
+    /// A file of so many bytes. `unit` is the smallest size of page.
+    pub(crate) fn new(bytes: u64, unit: HugeSize) -> io::Result<Self> {
         let file = memfd_create("hugewalk", MemfdFlags::CLOEXEC)?;
         // The kernel maps no empty file.
-        let bytes = bytes.max(UNIT);
+        let bytes = bytes.max(unit.bytes());
         ftruncate(&file, bytes)?;
         let map = Reservation::of_file(file.as_fd(), bytes)?;
-        Ok(Self { file, map, fresh: Fresh::new(bytes / UNIT)? })
+        Ok(Self { file, map, fresh: Fresh::new(bytes, unit)? })
     }
 
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
@@ -53,10 +54,10 @@ impl MemoryFile {
 
     /// Fills a whole page with zeroes, sparing the parts that are known to be zero.
     pub(crate) fn zero(&self, frame: HugeFrame, size: HugeSize) {
-        let start = arena::offset(frame);
-        for at in (start..start + size.bytes()).step_by(UNIT as usize) {
-            if !self.fresh.take(at / UNIT) {
-                self.clear_bytes(at, UNIT);
+        let (start, unit) = (arena::offset(frame), self.fresh.unit);
+        for at in (start..start + size.bytes()).step_by(unit.bytes() as usize) {
+            if !self.fresh.take(at >> unit.shift()) {
+                self.clear_bytes(at, unit.bytes());
             }
         }
     }
@@ -123,12 +124,12 @@ impl MemoryFile {
 }
 
 impl Fresh {
-    fn new(units: u64) -> io::Result<Self> {
-        let count = units.div_ceil(64) as usize;
+    fn new(bytes: u64, unit: HugeSize) -> io::Result<Self> {
+        let count = (bytes >> unit.shift()).div_ceil(64) as usize;
         let mut words = Vec::new();
         words.try_reserve_exact(count)?;
         words.resize_with(count, || AtomicU64::new(u64::MAX));
-        Ok(Self(words.into_boxed_slice()))
+        Ok(Self { unit, bits: words.into_boxed_slice() })
     }
 
     /// Was the unit known to be zero? It no longer is.
@@ -139,7 +140,7 @@ impl Fresh {
     /// The same for all units that these bytes touch.
     #[inline]
     fn take_all(&self, at: u64, length: u64) {
-        let (mut unit, end) = (at / UNIT, (at + length).div_ceil(UNIT));
+        let (mut unit, end) = (at >> self.unit.shift(), (at + length).div_ceil(self.unit.bytes()));
         while unit < end {
             let count = (64 - unit % 64).min(end - unit);
             self.take_bits(unit / 64, (u64::MAX >> (64 - count)) << (unit % 64));
@@ -150,7 +151,7 @@ impl Fresh {
     /// Clears bits and returns which of them were set.
     #[inline]
     fn take_bits(&self, word: u64, bits: u64) -> u64 {
-        let word = &self.0[word as usize];
+        let word = &self.bits[word as usize];
         // Relaxed: the page belongs to the caller, which publishes it by other means. Only the word
         // is shared, with the owners of other pages. The load keeps its cache line shared once all
         // units were written to.
@@ -165,8 +166,17 @@ impl Fresh {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::HugeArena;
-    use HugeSize::{Size1G, Size2M};
+    use hugewalk::arch::X86_64;
+
+    const UNIT: u64 = X86_64::SIZE_2M.bytes();
+
+    fn memory(bytes: u64) -> MemoryFile {
+        MemoryFile::new(bytes, X86_64::SIZE_2M).unwrap()
+    }
+
+    fn arena(bytes: u64) -> arena::HugeArena {
+        arena::HugeArena::new(bytes, &X86_64::SIZES).unwrap()
+    }
 
     fn page_of(memory: &MemoryFile, frame: HugeFrame) -> Vec<u8> {
         let mut bytes = vec![1; UNIT as usize];
@@ -176,14 +186,14 @@ mod tests {
 
     #[test]
     fn pages_do_not_share_contents() {
-        let memory = MemoryFile::new(8 * UNIT).unwrap();
-        let arena = HugeArena::new(8 * UNIT).unwrap();
-        let frames: Vec<_> = std::iter::from_fn(|| arena.alloc(Size2M)).collect();
+        let memory = memory(8 * UNIT);
+        let arena = arena(8 * UNIT);
+        let frames: Vec<_> = std::iter::from_fn(|| arena.alloc(X86_64::SIZE_2M)).collect();
         for (value, &frame) in frames.iter().enumerate() {
             memory.write(frame, 0, &vec![value as u8; UNIT as usize]);
         }
-        memory.copy(frames[3], frames[5], Size2M);
-        memory.zero(frames[6], Size2M);
+        memory.copy(frames[3], frames[5], X86_64::SIZE_2M);
+        memory.zero(frames[6], X86_64::SIZE_2M);
         memory.clear(frames[7], 4096, 4096);
         for (value, &frame) in frames.iter().enumerate() {
             let mut expected = vec![[0, 1, 2, 3, 4, 3, 0, 7][value]; UNIT as usize];
@@ -196,8 +206,8 @@ mod tests {
 
     #[test]
     fn words_and_bytes_are_where_bulk_copies_see_them() {
-        let memory = MemoryFile::new(UNIT).unwrap();
-        let frame = HugeArena::new(UNIT).unwrap().alloc(Size2M).unwrap();
+        let memory = memory(UNIT);
+        let frame = arena(UNIT).alloc(X86_64::SIZE_2M).unwrap();
         memory.write(frame, 8, &0x0102_0304_0506_0708_u64.to_ne_bytes());
         assert_eq!(memory.word(frame, 8).load(Ordering::Relaxed), 0x0102_0304_0506_0708);
         memory.byte(frame, UNIT - 1).store(9, Ordering::Relaxed);
@@ -206,41 +216,41 @@ mod tests {
 
     #[test]
     fn zeroing_skips_only_what_was_never_writable() {
-        let memory = MemoryFile::new(4 * UNIT).unwrap();
-        let arena = HugeArena::new(4 * UNIT).unwrap();
-        let [a, b, c, d] = [(); 4].map(|()| arena.alloc(Size2M).unwrap());
-        memory.zero(a, Size2M);
+        let memory = memory(4 * UNIT);
+        let arena = arena(4 * UNIT);
+        let [a, b, c, d] = [(); 4].map(|()| arena.alloc(X86_64::SIZE_2M).unwrap());
+        memory.zero(a, X86_64::SIZE_2M);
         memory.byte(a, 5).store(1, Ordering::Relaxed);
-        memory.expose(b, Size2M);
+        memory.expose(b, X86_64::SIZE_2M);
         memory.byte(b, 5).store(1, Ordering::Relaxed);
         memory.write(c, UNIT - 1, &[1]);
-        memory.copy(a, d, Size2M);
+        memory.copy(a, d, X86_64::SIZE_2M);
         for frame in [a, b, c, d] {
-            memory.zero(frame, Size2M);
+            memory.zero(frame, X86_64::SIZE_2M);
             assert!(page_of(&memory, frame).iter().all(|&byte| byte == 0), "{frame:?}");
         }
     }
 
     #[test]
     fn a_large_page_is_zeroed_where_it_was_written() {
-        let memory = MemoryFile::new(Size1G.bytes()).unwrap();
-        let frame = HugeArena::new(Size1G.bytes()).unwrap().alloc(Size1G).unwrap();
-        for offset in [0, UNIT * 63 - 1, UNIT * 200, Size1G.bytes() - 2] {
+        let memory = memory(X86_64::SIZE_1G.bytes());
+        let frame = arena(X86_64::SIZE_1G.bytes()).alloc(X86_64::SIZE_1G).unwrap();
+        for offset in [0, UNIT * 63 - 1, UNIT * 200, X86_64::SIZE_1G.bytes() - 2] {
             memory.write(frame, offset, &[1, 2]);
         }
-        memory.zero(frame, Size1G);
-        for offset in [0, UNIT * 63 - 1, UNIT * 200, Size1G.bytes() - 2] {
+        memory.zero(frame, X86_64::SIZE_1G);
+        for offset in [0, UNIT * 63 - 1, UNIT * 200, X86_64::SIZE_1G.bytes() - 2] {
             assert_eq!(memory.byte(frame, offset).load(Ordering::Relaxed), 0);
             assert_eq!(memory.byte(frame, offset + 1).load(Ordering::Relaxed), 0);
         }
-        memory.expose(frame, Size1G);
-        assert!(memory.fresh.0.iter().all(|word| word.load(Ordering::Relaxed) == 0));
+        memory.expose(frame, X86_64::SIZE_1G);
+        assert!(memory.fresh.bits.iter().all(|word| word.load(Ordering::Relaxed) == 0));
     }
 
     #[test]
     #[should_panic = "leave the arena"]
     fn a_page_outside_the_arena_has_no_contents() {
-        let memory = MemoryFile::new(UNIT).unwrap();
+        let memory = memory(UNIT);
         memory.read(HugeFrame(1 << 30), 0, &mut [0]);
     }
 }

@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Paging, X86_64};
 use hugewalk::error::OutOfMemory;
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::mm::AddressSpace;
@@ -18,7 +19,7 @@ const CHUNK: u64 = 4096;
 
 /// A processor that runs one address space, on the thread that made it.
 ///
-/// Every thread may have one. They see each other's stores as the threads of an x86-64 process do.
+/// Every thread may have one. They see each other's stores as the threads of a process do.
 /// Functions that may fault take a `&mut Task`, because a fault may sleep.
 ///
 /// It stays on its thread, because a TLB flush skips the processors of the thread that flushes:
@@ -32,8 +33,8 @@ const CHUNK: u64 = 4096;
 ///
 /// Accesses panic if the task belongs to another system than the address space.
 #[derive(Debug)]
-pub struct Cpu {
-    mmu: Mmu,
+pub struct Cpu<F: Paging = X86_64> {
+    mmu: Mmu<F>,
 }
 
 /// Statistics of a processor's accesses.
@@ -49,19 +50,19 @@ pub struct CpuStats {
     pub retries: u64,
 }
 
-impl Cpu {
+impl<F: Paging> Cpu<F> {
     /// Attaches a processor to an address space. It is detached when it is dropped.
     ///
     /// # Errors
     ///
     /// [`OutOfMemory`].
-    pub fn new(space: &Arc<AddressSpace<Host>>) -> Result<Self, OutOfMemory> {
+    pub fn new(space: &Arc<AddressSpace<Host<F>>>) -> Result<Self, OutOfMemory> {
         Ok(Self { mmu: Mmu::attach(space)? })
     }
 
     /// The address space it runs.
     #[must_use]
-    pub fn address_space(&self) -> &Arc<AddressSpace<Host>> {
+    pub fn address_space(&self) -> &Arc<AddressSpace<Host<F>>> {
         self.mmu.address_space()
     }
 
@@ -77,7 +78,7 @@ impl Cpu {
     ///
     /// The fault that could not be resolved.
     #[inline]
-    pub fn load(&mut self, task: &mut Task<Host>, address: VirtAddr) -> Result<u8, FaultError> {
+    pub fn load(&mut self, task: &mut Task<Host<F>>, address: VirtAddr) -> Result<u8, FaultError> {
         self.mmu.access(task, address, Access::Read, |memory, place| match memory {
             Memory::File(file) => file.byte(place.frame, place.offset).load(Ordering::Acquire),
             Memory::Nothing => 0,
@@ -90,7 +91,12 @@ impl Cpu {
     ///
     /// The fault that could not be resolved; nothing was stored then.
     #[inline]
-    pub fn store(&mut self, task: &mut Task<Host>, address: VirtAddr, value: u8) -> Result<(), FaultError> {
+    pub fn store(
+        &mut self,
+        task: &mut Task<Host<F>>,
+        address: VirtAddr,
+        value: u8,
+    ) -> Result<(), FaultError> {
         self.mmu.access(task, address, Access::Write, |memory, place| {
             if let Memory::File(file) = memory {
                 file.byte(place.frame, place.offset).store(value, Ordering::Release);
@@ -108,7 +114,7 @@ impl Cpu {
     ///
     /// If the address is not a multiple of 8.
     #[inline]
-    pub fn load_u64(&mut self, task: &mut Task<Host>, address: VirtAddr) -> Result<u64, FaultError> {
+    pub fn load_u64(&mut self, task: &mut Task<Host<F>>, address: VirtAddr) -> Result<u64, FaultError> {
         assert_aligned(address);
         self.mmu.access(task, address, Access::Read, |memory, place| match memory {
             Memory::File(file) => file.word(place.frame, place.offset).load(Ordering::Acquire),
@@ -128,7 +134,7 @@ impl Cpu {
     #[inline]
     pub fn store_u64(
         &mut self,
-        task: &mut Task<Host>,
+        task: &mut Task<Host<F>>,
         address: VirtAddr,
         value: u64,
     ) -> Result<(), FaultError> {
@@ -147,7 +153,7 @@ impl Cpu {
     /// The first fault that could not be resolved; the bytes before it have been loaded.
     pub fn read_bytes(
         &mut self,
-        task: &mut Task<Host>,
+        task: &mut Task<Host<F>>,
         address: VirtAddr,
         into: &mut [u8],
     ) -> Result<(), FaultError> {
@@ -171,7 +177,7 @@ impl Cpu {
     /// The first fault that could not be resolved; the bytes before it have been stored.
     pub fn write_bytes(
         &mut self,
-        task: &mut Task<Host>,
+        task: &mut Task<Host<F>>,
         address: VirtAddr,
         from: &[u8],
     ) -> Result<(), FaultError> {
@@ -197,7 +203,7 @@ impl Cpu {
     #[inline]
     pub fn touch(
         &mut self,
-        task: &mut Task<Host>,
+        task: &mut Task<Host<F>>,
         address: VirtAddr,
         access: Access,
     ) -> Result<(), FaultError> {

@@ -19,7 +19,8 @@
 //! Two processes map the same file, share the table of its gigabyte, and see each other's stores.
 //!
 //! ```
-//! use hugewalk::addr::{HugeSize, VirtAddr};
+//! use hugewalk::addr::VirtAddr;
+//! use hugewalk::arch::X86_64;
 //! use hugewalk::file::HugeFile;
 //! use hugewalk::mm::MapRequest;
 //! use hugewalk::{AddressSpace, Hugetlb};
@@ -28,10 +29,10 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let host = Host::new(&HostConfig::new().huge_bytes(1 << 30).tracing(Tracing::Count))?;
 //! let hugetlb = Hugetlb::new(host)?;
-//! hugetlb.resize_pool(HugeSize::Size2M, 512);
+//! hugetlb.resize_pool(X86_64::SIZE_2M, 512);
 //! let mut task = hugewalk_host::task(&hugetlb)?;
 //!
-//! let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None)?;
+//! let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None)?;
 //! file.truncate(&mut task, 1 << 30)?;
 //! let parent = AddressSpace::new(&hugetlb)?;
 //! let request = MapRequest::file(&file, 0, 1 << 30).shared().at(VirtAddr::new(4 << 30));

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
-use hugewalk::arch::{Entry, RawEntry};
-use hugewalk::platform::{ENTRIES, Levels, Platform};
+use hugewalk::arch::{Entry, Paging};
+use hugewalk::platform::{Contents as _, Tables as _};
 
 use crate::checked::Loads;
+use crate::host::smallest;
 use crate::{Host, MmContext};
 
 thread_local! {
@@ -20,9 +21,9 @@ thread_local! {
     static TLB: RefCell<HashMap<(u64, u64), (HugeFrame, HugeSize)>> = RefCell::default();
 }
 
-impl Loads for Host {
+impl<F: Paging> Loads for Host<F> {
     unsafe fn load(&self, context: &MmContext, root: TableFrame, address: VirtAddr) -> Option<u8> {
-        let key = (context.generation(), address.as_u64() >> HugeSize::Size2M.shift());
+        let key = (context.generation(), address.as_u64() >> smallest(&self.paging()).shift());
         let cached = TLB.with_borrow(|tlb| tlb.get(&key).copied());
         // SAFETY: passed on to the caller.
         let (frame, size) = cached.or_else(|| unsafe { self.translate(root, address) })?;
@@ -31,34 +32,30 @@ impl Loads for Host {
         let offset = address.as_u64() & (size.bytes() - 1);
         // SAFETY: the page was mapped when the entry was read. By the contract nothing has changed
         // it since, or a flush was forgotten; the host's memory stays mapped in either case.
-        unsafe { self.read_huge(frame, offset, &mut byte) };
+        unsafe { self.read_huge(frame, offset, &mut byte) }.ok()?;
         Some(byte[0])
     }
 }
 
-impl Host {
+impl<F: Paging> Host<F> {
     /// The page that the tables lead to.
     ///
     /// # Safety
     ///
     /// `root` is a root table of this host, and nothing changes the tables meanwhile.
     unsafe fn translate(&self, root: TableFrame, address: VirtAddr) -> Option<(HugeFrame, HugeSize)> {
-        let shifts: &[u32] = match self.levels() {
-            Levels::Four => &[39, 30, 21],
-            Levels::Five => &[48, 39, 30, 21],
-        };
+        let paging = self.paging();
+        let geometry = paging.geometry();
         let mut frame = root;
-        for &shift in shifts {
-            // SAFETY: the frame is the root's, or that of a table that an entry points to.
-            let entries = unsafe { self.table_entries(frame) };
+        for level in (0..geometry.levels).rev() {
+            // SAFETY: the frame is the root's, or that of a table that an entry points to; the index is one of a table.
+            let entry = unsafe { self.table_entry(frame, geometry.index(address.as_u64(), level)) };
             // SAFETY: likewise; entries are atomics.
-            let entries = unsafe { entries.as_ref() };
-            let index = (address.as_u64() >> shift) as usize % ENTRIES;
-            match RawEntry::from_bits(entries[index].load(Ordering::Acquire)).decode() {
+            let bits = unsafe { entry.as_ref() }.load(Ordering::Acquire);
+            match paging.decode(bits, level) {
                 Entry::Table(next) => frame = next,
                 Entry::Leaf(leaf) if leaf.is_accessible() => {
-                    let size = if shift == 30 { HugeSize::Size1G } else { HugeSize::Size2M };
-                    return Some((leaf.frame, size));
+                    return Some((leaf.frame, paging.leaf_size(bits, level)?));
                 }
                 _ => return None,
             }

@@ -28,11 +28,11 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
-use hugewalk::arch::{Entry, Leaf, LeafFlags, Level, RawEntry};
+use hugewalk::arch::{Entry, Leaf, LeafFlags, Paging};
 use hugewalk::error::OutOfMemory;
 use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::mm::{AddressSpace, Mm};
-use hugewalk::platform::{ENTRIES, Levels, Platform};
+use hugewalk::platform::Tables as _;
 use hugewalk::sync::Arc;
 use hugewalk::task::Task;
 use hugewalk::walk::leaf_offset;
@@ -45,8 +45,8 @@ use crate::tlb::{Rights, Tlb, Translation};
 
 /// Gives a processor access to the memory of one address space. The processor is attached until
 /// this is dropped.
-pub(crate) struct Mmu {
-    space: Arc<AddressSpace<Host>>,
+pub(crate) struct Mmu<F: Paging> {
+    space: Arc<AddressSpace<Host<F>>>,
     attachment: Attachment,
     tlb: Tlb,
     stats: CpuStats,
@@ -77,13 +77,13 @@ enum Walk<R> {
     Retry,
 }
 
-impl Mmu {
-    pub(crate) fn attach(space: &Arc<AddressSpace<Host>>) -> Result<Self, OutOfMemory> {
+impl<F: Paging> Mmu<F> {
+    pub(crate) fn attach(space: &Arc<AddressSpace<Host<F>>>) -> Result<Self, OutOfMemory> {
         let attachment = space.mm().context().attach()?;
         Ok(Self { space: space.clone(), attachment, tlb: Tlb::new(), stats: CpuStats::default() })
     }
 
-    pub(crate) fn address_space(&self) -> &Arc<AddressSpace<Host>> {
+    pub(crate) fn address_space(&self) -> &Arc<AddressSpace<Host<F>>> {
         &self.space
     }
 
@@ -96,7 +96,7 @@ impl Mmu {
     #[inline]
     pub(crate) fn access<R>(
         &mut self,
-        task: &mut Task<Host>,
+        task: &mut Task<Host<F>>,
         address: VirtAddr,
         access: Access,
         mut work: impl FnMut(&Memory, Place) -> R,
@@ -104,7 +104,8 @@ impl Mmu {
         let mm = self.space.mm();
         let host = mm.hugetlb().platform();
         let inside = self.attachment.enter(mm.context(), host);
-        if let Some(translation) = self.tlb.lookup(address, inside.generation(), access) {
+        if let Some(translation) = self.tlb.lookup(mm.paging().leaves(), address, inside.generation(), access)
+        {
             self.stats.hits += 1;
             return Ok(work(host.memory(), Place::new(address, translation)));
         }
@@ -115,7 +116,7 @@ impl Mmu {
     #[cold]
     fn miss<R>(
         &mut self,
-        task: &mut Task<Host>,
+        task: &mut Task<Host<F>>,
         address: VirtAddr,
         access: Access,
         work: &mut dyn FnMut(&Memory, Place) -> R,
@@ -139,7 +140,7 @@ impl Mmu {
     /// Walks, remembers the translation, and makes the access.
     fn walk<R>(
         &mut self,
-        task: &Task<Host>,
+        task: &Task<Host<F>>,
         address: VirtAddr,
         access: Access,
         work: &mut dyn FnMut(&Memory, Place) -> R,
@@ -154,19 +155,37 @@ impl Mmu {
         let Some((slot, size)) = found else {
             return Walk::Fault;
         };
-        let leaf = match slot.read() {
+        // Where sizes share a level, the entry says which of them it is.
+        let Ok(seen) = slot.peek() else { return Walk::Retry };
+        let size = seen.leaf_size().unwrap_or(size);
+        let leaf = match seen.confirm() {
             Ok(Entry::Leaf(leaf)) => leaf,
             // A table replaced a leaf, or an empty entry, since the walk.
             Ok(Entry::Table(_)) | Err(_) => return Walk::Retry,
-            Ok(Entry::None | Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Marker) => return Walk::Fault,
+            // There is no memory behind a table of the host's here: the fault finds nothing mapped.
+            Ok(
+                Entry::None
+                | Entry::HostTable(_)
+                | Entry::Migration(_)
+                | Entry::Hwpoison(_)
+                | Entry::Marker
+                | Entry::Poison,
+            ) => {
+                return Walk::Fault;
+            }
         };
         if !leaf.is_accessible() || !rights(leaf).allow(access) {
             return Walk::Fault;
         }
         let mut seen = LeafFlags::ACCESSED;
         seen.set(LeafFlags::DIRTY, access == Access::Write);
-        if !leaf.flags.contains(seen) && !set_bits(mm, address, size, leaf, seen) {
-            return Walk::Changed;
+        if !leaf.flags.contains(seen) {
+            if !host.notes_use() {
+                return Walk::Fault;
+            }
+            if !set_bits(mm, address, size, leaf, seen) {
+                return Walk::Changed;
+            }
         }
         let leaf = leaf.with(seen);
         // A translation may be used for stores only if the dirty bit is already set.
@@ -183,13 +202,13 @@ impl Mmu {
     }
 }
 
-impl Drop for Mmu {
+impl<F: Paging> Drop for Mmu<F> {
     fn drop(&mut self) {
         self.space.mm().context().detach(&self.attachment);
     }
 }
 
-impl fmt::Debug for Mmu {
+impl<F: Paging> fmt::Debug for Mmu<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mmu").field("space", &self.space).field("stats", &self.stats).finish_non_exhaustive()
     }
@@ -201,33 +220,40 @@ fn rights(leaf: Leaf) -> Rights {
 
 /// Sets bits of the entry, if the entry has not changed since it was read. Does not wait. The
 /// caller is inside an access, and in a read section, which keeps the tables on the way.
-fn set_bits(mm: &Mm<Host>, address: VirtAddr, size: HugeSize, leaf: Leaf, bits: LeafFlags) -> bool {
-    let (read, wanted) = (RawEntry::from(Entry::Leaf(leaf)), RawEntry::from(Entry::Leaf(leaf.with(bits))));
-    // Release: a reader of the bits comes after this processor's earlier uses of the page.
-    word(mm, address, size).is_some_and(|word| {
-        word.compare_exchange(read.bits(), wanted.bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+fn set_bits<F: Paging>(
+    mm: &Mm<Host<F>>,
+    address: VirtAddr,
+    size: HugeSize,
+    leaf: Leaf,
+    bits: LeafFlags,
+) -> bool {
+    let (paging, level) = (mm.paging(), size.level());
+    let index = paging.geometry().index(address.as_u64(), level);
+    word(mm, address, level).is_some_and(|word| {
+        let now = word.load(Ordering::Relaxed);
+        let unchanged =
+            paging.decode(now, level) == Entry::Leaf(leaf) && paging.leaf_size(now, level) == Some(size);
+        let wanted = paging.change_flags(now, level, index, |flags| flags | bits);
+        // Release: a reader of the bits comes after this processor's earlier uses of the page.
+        unchanged && word.compare_exchange(now, wanted, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     })
 }
 
-/// The word of the entry for an address, found by loads alone, from the root on.
-fn word(mm: &Mm<Host>, address: VirtAddr, size: HugeSize) -> Option<&AtomicU64> {
-    let host = mm.hugetlb().platform();
-    let above: &[Level] = match mm.levels() {
-        Levels::Four => &[Level::P4d, Level::Pud, Level::Pmd],
-        Levels::Five => &[Level::Pgd, Level::P4d, Level::Pud, Level::Pmd],
-    };
+/// The word of the entry for an address, in its table of `level`, found by loads alone, from the root on.
+fn word<F: Paging>(mm: &Mm<Host<F>>, address: VirtAddr, level: u8) -> Option<&AtomicU64> {
+    let (host, paging) = (mm.hugetlb().platform(), mm.paging());
+    let geometry = paging.geometry();
     let mut frame = mm.root_frame();
-    for &level in above {
+    for at in (level..geometry.levels).rev() {
         // SAFETY: the frame is that of a root, or of a table that an entry pointed to in the
-        // caller's read section, so it is allocated.
-        let table = unsafe { host.table_entries(frame) };
-        // SAFETY: as above, and it stays allocated as long as the section. Its entries are atomics.
-        let table: &[AtomicU64; ENTRIES] = unsafe { table.as_ref() };
-        let word = &table[(address.as_u64() >> level.shift()) as usize % ENTRIES];
-        if level == Level::of_leaf(size) {
+        // caller's read section, so it is allocated. The index is one of a table.
+        let entry = unsafe { host.table_entry(frame, geometry.index(address.as_u64(), at)) };
+        // SAFETY: as above, and it stays allocated as long as the section. Entries are atomics.
+        let word: &AtomicU64 = unsafe { entry.as_ref() };
+        if at == level {
             return Some(word);
         }
-        frame = RawEntry::from_bits(word.load(Ordering::Acquire)).table()?;
+        frame = paging.next_table(word.load(Ordering::Acquire), at)?;
     }
     None
 }

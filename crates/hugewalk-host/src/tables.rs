@@ -1,15 +1,15 @@
 //! The frames of page tables: pages of one reserved range, and a record for each in another.
 //!
-//! Frame `n` lies `n` pages into the range, so a walk gets from an entry to the next table by one
-//! addition. Frame 0 is never allocated: an entry that points there is a mistake that shows.
+//! Frame `n` lies `n` frames into the range, so a walk gets from an entry to the next table by one
+//! addition. Tables are as large as base pages; where that is more than a frame, their frames are multiples. Frame 0 is never allocated: an entry that points there is a mistake that shows.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 
-use hugewalk::addr::{PAGE_SIZE, TableFrame};
-use hugewalk::platform::ENTRIES;
+use hugewalk::addr::{FRAME_BYTES, TableFrame};
+use hugewalk::arch::Paging;
 use lock_api::Mutex;
 
 use crate::SpinLock;
@@ -18,7 +18,7 @@ use crate::reserve::Reservation;
 /// Frames have 32 bits: 16 TiB of tables, for 4 EiB of huge pages.
 const MAX_TABLES: u64 = u32::MAX as u64;
 
-/// Table pages, each with a record of type `R`.
+/// Table pages of a format, each with a record of type `R`.
 ///
 /// # Invariants
 ///
@@ -26,7 +26,8 @@ const MAX_TABLES: u64 = u32::MAX as u64;
 ///
 /// - allocated: its page and its record belong to the caller of `alloc`;
 /// - in the free list or beyond `fresh`: its page belongs to the arena.
-pub(crate) struct TableArena<R> {
+pub(crate) struct TableArena<R, F> {
+    paging: F,
     pages: Reservation,
     records: Reservation,
     max_tables: u64,
@@ -46,13 +47,17 @@ struct Frames {
     peak: u64,
 }
 
-impl<R> TableArena<R> {
-    pub(crate) fn new(table_bytes: u64, max_tables: u64) -> io::Result<Self> {
-        const { assert!(align_of::<R>() <= PAGE_SIZE as usize) };
+impl<R, F: Paging> TableArena<R, F> {
+    pub(crate) fn new(paging: F, max_tables: u64) -> io::Result<Self> {
+        const { assert!(align_of::<R>() <= FRAME_BYTES as usize) };
+        // Frame 0 is never allocated, but has its place.
+        let all = max_tables.checked_add(1).and_then(|all| all.checked_mul(paging.geometry().base_bytes()));
+        let table_bytes = all.ok_or(io::ErrorKind::OutOfMemory)?;
         let max_tables = max_tables.min(MAX_TABLES);
         let record_bytes = (max_tables + 1).checked_mul(size_of::<R>() as u64);
         let frames = Frames { free: 0, fresh: 1, in_use: 0, peak: 0 };
         Ok(Self {
+            paging,
             pages: Reservation::anonymous(table_bytes)?,
             records: Reservation::anonymous(record_bytes.ok_or(io::ErrorKind::OutOfMemory)?)?,
             max_tables,
@@ -71,7 +76,7 @@ impl<R> TableArena<R> {
             frame
         } else if frames.fresh <= self.max_tables {
             frames.fresh += 1;
-            TableFrame(frames.fresh - 1)
+            TableFrame((frames.fresh - 1) << self.frames_shift())
         } else {
             return None;
         };
@@ -84,7 +89,7 @@ impl<R> TableArena<R> {
             // it yet, so nothing else reaches it.
             let entries = unsafe { self.entries(frame) }.cast::<u64>();
             // SAFETY: as above.
-            unsafe { entries.write_bytes(0, ENTRIES) };
+            unsafe { entries.write_bytes(0, 1 << self.paging.geometry().index_bits) };
         }
         Some(frame)
     }
@@ -96,37 +101,37 @@ impl<R> TableArena<R> {
     /// `frame` came from [`alloc`](Self::alloc), and nothing reaches it any more.
     pub(crate) unsafe fn free(&self, frame: TableFrame) {
         let mut frames = self.frames.lock();
-        debug_assert!(frame.0 != 0 && frame.0 < frames.fresh, "{frame:?} was never allocated");
+        debug_assert!(frame.0 != 0 && self.number(frame) < frames.fresh, "{frame:?} was never allocated");
         // INVARIANT: the caller gives up the page, which enters the list under the lock.
         self.link(frame).store(frames.free, Ordering::Relaxed);
         frames.free = frame.0;
         frames.in_use -= 1;
     }
 
-    /// The entries of a table page.
+    /// The first entry of a table page.
     ///
     /// # Safety
     ///
     /// `frame` came from [`alloc`](Self::alloc).
     #[inline]
-    pub(crate) unsafe fn entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
+    pub(crate) unsafe fn entries(&self, frame: TableFrame) -> NonNull<AtomicU64> {
         // SAFETY: frames are handed out up to `max_tables`, for which the range was made.
-        unsafe { self.pages.at((frame.0 as usize).wrapping_mul(PAGE_SIZE as usize)) }.cast()
+        unsafe { self.pages.at((frame.0 as usize).wrapping_mul(FRAME_BYTES as usize)) }.cast()
     }
 
     /// One entry of a table page.
     ///
     /// # Safety
     ///
-    /// `frame` came from [`alloc`](Self::alloc). `index` is below [`ENTRIES`].
+    /// `frame` came from [`alloc`](Self::alloc). `index` is below the number of entries.
     #[inline]
     pub(crate) unsafe fn entry(&self, frame: TableFrame, index: usize) -> NonNull<AtomicU64> {
         // The index first: a walk knows it before the frame, and waits for one addition less.
         //
-        // SAFETY: an index is below `ENTRIES`, and the range has at least one page.
+        // SAFETY: an index lies in a page, and the range has at least one page.
         let in_first = unsafe { self.pages.at(index.wrapping_mul(size_of::<AtomicU64>())) };
         // SAFETY: frames are handed out up to `max_tables`, for which the range was made.
-        unsafe { in_first.add((frame.0 as usize).wrapping_mul(PAGE_SIZE as usize)) }.cast()
+        unsafe { in_first.add((frame.0 as usize).wrapping_mul(FRAME_BYTES as usize)) }.cast()
     }
 
     /// The record of a table page.
@@ -139,9 +144,21 @@ impl<R> TableArena<R> {
         // Frames have 32 bits. The compiler computes this place and that of the entries from the
         // table's entry independently, so a walk waits for one instruction between two loads
         // instead of three.
-        let number = frame.0 as u32 as usize;
+        let number = self.number(frame) as u32 as usize;
         // SAFETY: frames are handed out up to `max_tables`, for which the range was made.
         unsafe { self.records.at(number.wrapping_mul(size_of::<R>())) }.cast()
+    }
+
+    /// Base-2 logarithm of the frames of a table.
+    #[inline]
+    fn frames_shift(&self) -> u32 {
+        self.paging.geometry().base_shift - FRAME_BYTES.trailing_zeros()
+    }
+
+    /// The place of a table among the tables.
+    #[inline]
+    fn number(&self, frame: TableFrame) -> u64 {
+        frame.0 >> self.frames_shift()
     }
 
     /// Tables in use now, and the most there ever were.
@@ -155,23 +172,24 @@ impl<R> TableArena<R> {
         // aligned, and is zero or was written as an atomic.
         let entries = unsafe { self.entries(frame) };
         // SAFETY: as above.
-        unsafe { entries.cast().as_ref() }
+        unsafe { entries.as_ref() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hugewalk::arch::{Aarch64, Granule, X86_64};
 
-    fn arena(tables: u64) -> TableArena<u64> {
-        TableArena::new((tables + 1) * PAGE_SIZE, tables).unwrap()
+    fn arena(tables: u64) -> TableArena<u64, X86_64> {
+        TableArena::new(X86_64::FOUR_LEVELS, tables).unwrap()
     }
 
-    fn entries(arena: &TableArena<u64>, frame: TableFrame) -> &[AtomicU64; ENTRIES] {
+    fn entries(arena: &TableArena<u64, X86_64>, frame: TableFrame) -> &[AtomicU64; X86_64::ENTRIES] {
         // SAFETY: the tests ask for allocated frames only.
         let entries = unsafe { arena.entries(frame) };
         // SAFETY: likewise.
-        unsafe { entries.as_ref() }
+        unsafe { entries.cast().as_ref() }
     }
 
     #[test]
@@ -241,5 +259,26 @@ mod tests {
             }
         });
         assert_eq!(arena.usage().0, 0);
+    }
+
+    #[test]
+    fn larger_tables_lie_side_by_side() {
+        let paging = Aarch64::new(Granule::K64, 48).unwrap();
+        let arena = TableArena::<u64, _>::new(paging, 2).unwrap();
+        let [one, two] = [(); 2].map(|()| arena.alloc().unwrap());
+        assert_eq!((one, two), (TableFrame(16), TableFrame(32)));
+        assert_eq!(arena.alloc(), None);
+        // SAFETY: allocated above; a table has 8192 entries.
+        let last = unsafe { arena.entry(one, 8191) };
+        // SAFETY: allocated above.
+        let next = unsafe { arena.entries(two) };
+        assert_eq!(last.addr().get() + 8, next.addr().get());
+        // SAFETY: allocated above; nothing else reaches the entry.
+        unsafe { last.as_ref() }.store(9, Ordering::Relaxed);
+        // SAFETY: allocated above, not used afterwards.
+        unsafe { arena.free(one) };
+        assert_eq!(arena.alloc(), Some(one));
+        // SAFETY: as before.
+        assert_eq!(unsafe { last.as_ref() }.load(Ordering::Relaxed), 0);
     }
 }

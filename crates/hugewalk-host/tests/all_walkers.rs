@@ -9,13 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hugewalk::Task;
-use hugewalk::addr::{HugeFrame, PMD_SIZE, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::gup::{GupError, GupFlags};
 use hugewalk::mm::{Advice, MapFlags, RemapTo};
 use hugewalk::pagewalk::{Found, Visitor};
-use hugewalk::platform::Levels;
 use hugewalk::rmap::PageError;
 use hugewalk::uffd::{Features, Modes, Userfault};
 use hugewalk::vma::Protection;
@@ -145,10 +144,10 @@ impl World {
             };
             if round % 4 < 2 {
                 let pins = self.spaces[0].pin_pages_fast(task, hot(number), 8, flags).unwrap();
-                look(&|offset, into| pins.page(0).unwrap().read(offset, into));
+                look(&|offset, into| pins.page(0).unwrap().read(offset, into).unwrap());
             } else {
                 let pins = self.spaces[0].pin_pages(task, hot(number), 8, flags).unwrap();
-                look(&|offset, into| pins.page(0).unwrap().read(offset, into));
+                look(&|offset, into| pins.page(0).unwrap().read(offset, into).unwrap());
                 if flags.contains(GupFlags::PIN | GupFlags::WRITE) {
                     // However often others fork meanwhile, the process goes on using the page that is pinned.
                     let device = VirtAddr::new(hot(number).as_u64() + 2 * MARKER);
@@ -157,7 +156,7 @@ impl World {
                     assert_eq!(cpu.load_u64(task, device), Ok(round));
                     cpu.store_u64(task, device, !round).unwrap();
                     let mut bytes = [0; 8];
-                    pins.page(0).unwrap().read(2 * MARKER, &mut bytes);
+                    pins.page(0).unwrap().read(2 * MARKER, &mut bytes).unwrap();
                     assert_eq!(
                         u64::from_le_bytes(bytes),
                         !round,
@@ -279,15 +278,15 @@ impl World {
 
 #[test]
 fn all_walkers_at_once_lose_nothing() {
-    all_at_once(Levels::Four);
+    all_at_once(X86_64::FOUR_LEVELS);
 }
 
 #[test]
 fn nor_on_tables_of_five_levels() {
-    all_at_once(Levels::Five);
+    all_at_once(X86_64::FIVE_LEVELS);
 }
 
-fn all_at_once(levels: Levels) {
+fn all_at_once(levels: X86_64) {
     let (hugetlb, mut task) = system_with(levels, POOL);
     let file = file(&mut task, 512);
     let (spaces, restless) = ([space(&hugetlb), space(&hugetlb)], space(&hugetlb));

@@ -6,8 +6,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use hugewalk::addr::{HugeSize, VirtAddr};
-use hugewalk::arch::{Entry, LeafFlags};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, LeafFlags, X86_64};
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
@@ -17,13 +17,13 @@ use hugewalk::walk::leaf_offset;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Contents, Cpu, Host, HostConfig, Tracing};
 
-const MIB2: u64 = HugeSize::Size2M.bytes();
-const GIB: u64 = HugeSize::Size1G.bytes();
+const MIB2: u64 = X86_64::SIZE_2M.bytes();
+const GIB: u64 = X86_64::SIZE_1G.bytes();
 const BASE: VirtAddr = VirtAddr::new(8 << 30);
 
 fn system(config: &HostConfig) -> Arc<Hugetlb<Host>> {
     let hugetlb = Hugetlb::new(Host::new(config).unwrap()).unwrap();
-    hugetlb.resize_pool(HugeSize::Size2M, 256);
+    hugetlb.resize_pool(X86_64::SIZE_2M, 256);
     hugetlb
 }
 
@@ -32,7 +32,7 @@ fn small() -> HostConfig {
 }
 
 fn file_of(task: &mut Task<Host>, pages: u64) -> Arc<HugeFile<Host>> {
-    let file = HugeFile::new(task.hugetlb(), HugeSize::Size2M, None).unwrap();
+    let file = HugeFile::new(task.hugetlb(), X86_64::SIZE_2M, None).unwrap();
     file.truncate(task, pages * MIB2).unwrap();
     file
 }
@@ -158,7 +158,7 @@ fn a_load_marks_a_page_accessed_and_the_first_store_marks_it_dirty() {
     let flags = |task: &Task<Host>| {
         let section = task.rcu_read_lock();
         let (slot, size) = leaf_offset(&section, space.mm(), BASE).unwrap().unwrap();
-        assert_eq!(size, HugeSize::Size2M);
+        assert_eq!(size, X86_64::SIZE_2M);
         let Entry::Leaf(leaf) = slot.read().unwrap() else { panic!("no leaf") };
         leaf.flags & (LeafFlags::ACCESSED | LeafFlags::DIRTY)
     };
@@ -177,7 +177,7 @@ fn foreign_bytes(config: &HostConfig) -> usize {
     const PAGES: u64 = 4;
     let hugetlb = system(config);
     let mut task = hugewalk_host::task(&hugetlb).unwrap();
-    hugetlb.resize_pool(HugeSize::Size2M, 2 * PAGES);
+    hugetlb.resize_pool(X86_64::SIZE_2M, 2 * PAGES);
     let file = file_of(&mut task, PAGES);
     let (writers, reader) = (AddressSpace::new(&hugetlb).unwrap(), AddressSpace::new(&hugetlb).unwrap());
     map(&writers, &mut task, &file, MapFlags::empty()).unwrap();

@@ -5,7 +5,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::arch::{PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::{GupFlags, PinnedPage};
@@ -16,7 +17,7 @@ use hugewalk::walk::huge_pte_offset;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Contents, Host, HostConfig};
 
-const SMALL: HugeSize = HugeSize::Size2M;
+const SMALL: HugeSize = X86_64::SIZE_2M;
 const START: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
 const THREADS: usize = 4;
 const ROUNDS: u64 = 300;
@@ -244,7 +245,7 @@ fn the_last_handle_may_go_on_any_thread() {
                 scope.spawn(move || drop(file));
             });
             let usage = host.usage();
-            assert_eq!((usage.tables, usage.huge_2m), (0, 0));
+            assert_eq!((usage.tables, usage.huge(X86_64::SIZE_2M)), (0, 0));
         }
     });
 }

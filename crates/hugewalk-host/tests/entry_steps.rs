@@ -8,11 +8,11 @@ mod stepped;
 
 use std::sync::atomic::Ordering;
 
-use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
-use hugewalk::arch::{Entry, LeafFlags, RawEntry};
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::{Entry, LeafFlags, RawEntry, X86_64};
 use hugewalk::fault::{Access, Fault};
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement, RemapTo};
-use hugewalk::platform::Platform;
+use hugewalk::platform::Tables as _;
 use hugewalk::sync::{Arc, Word};
 use hugewalk::uffd::{Features, Modes, ProtectMode, Userfault};
 use hugewalk::vma::Protection;
@@ -24,7 +24,7 @@ type Hugetlb = hugewalk::Hugetlb<Stepped>;
 type AddressSpace = hugewalk::AddressSpace<Stepped>;
 type Task = hugewalk::Task<Stepped>;
 
-const MIB2: u64 = HugeSize::Size2M.bytes();
+const MIB2: u64 = X86_64::SIZE_2M.bytes();
 const BASE: VirtAddr = VirtAddr::new(8 << 30);
 const ELSEWHERE: VirtAddr = VirtAddr::new(32 << 30);
 const RW: Protection = Protection::READ.union(Protection::WRITE);
@@ -51,7 +51,7 @@ impl World {
     fn untouched(kind: MapFlags, pool: u64) -> Self {
         let config = HostConfig::new().huge_bytes(16 * MIB2).max_tables(100).contents(Contents::Nothing);
         let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
-        assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, pool), pool);
+        assert_eq!(hugetlb.resize_pool(X86_64::SIZE_2M, pool), pool);
         let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let space = AddressSpace::new(&hugetlb).unwrap();
         let request = MapRequest {
@@ -59,7 +59,7 @@ impl World {
             length: MIB2,
             protection: RW,
             flags: kind | MapFlags::NORESERVE,
-            backing: Backing::Anonymous(HugeSize::Size2M),
+            backing: Backing::Anonymous(X86_64::SIZE_2M),
         };
         space.mmap(&mut task, &request).unwrap();
         Self { hugetlb, space, task }
@@ -86,10 +86,9 @@ fn word(space: &AddressSpace, address: VirtAddr) -> Option<&SteppedWord> {
             frame = RawEntry::from_bits(above.load(Ordering::SeqCst)).table()?;
         }
         // SAFETY: a root, or a table that an entry points to; these tests free none while they look.
-        let table = unsafe { platform.table_entries(frame) };
+        let place = unsafe { platform.table_entry(frame, (address.as_u64() >> shift & 511) as usize) };
         // SAFETY: as above.
-        let table = unsafe { table.as_ref() };
-        entry = Some(&table[(address.as_u64() >> shift & 511) as usize]);
+        entry = Some(unsafe { place.as_ref() });
     }
     entry
 }

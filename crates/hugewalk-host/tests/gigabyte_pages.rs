@@ -2,8 +2,8 @@
 
 mod pages;
 
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::arch::{Entry, PUD_SIZE, X86_64};
 use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::file::HugeFile;
 use hugewalk::gup::GupFlags;
@@ -17,7 +17,7 @@ use hugewalk_host::{Contents, Host, HostConfig};
 
 use pages::{File, RW, Space, System, Worker, entry, frame};
 
-const LARGE: HugeSize = HugeSize::Size1G;
+const LARGE: HugeSize = X86_64::SIZE_1G;
 /// The last page of one table, and the first of the next.
 const BASE: VirtAddr = VirtAddr::new(511 * PUD_SIZE);
 const POOL: u64 = 6;

@@ -4,12 +4,13 @@
 
 mod stepped;
 
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::{GupFlags, PinnedPage, SystemRef};
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
-use hugewalk::platform::Platform;
+use hugewalk::platform::Pages as _;
 use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
 use hugewalk_host::{Host, HostConfig};
@@ -21,7 +22,7 @@ type AddressSpace = hugewalk::AddressSpace<Stepped>;
 type Task = hugewalk::Task<Stepped>;
 type File = HugeFile<Stepped>;
 
-const MIB2: u64 = HugeSize::Size2M.bytes();
+const MIB2: u64 = X86_64::SIZE_2M.bytes();
 const BASE: VirtAddr = VirtAddr::new(8 << 30);
 const POOL: u64 = 16;
 /// The page that is looked at.
@@ -38,12 +39,12 @@ fn at(page: u64) -> VirtAddr {
 fn system() -> Arc<Hugetlb> {
     let config = HostConfig::new().huge_bytes(64 * MIB2).max_tables(1000);
     let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
-    hugetlb.resize_pool(HugeSize::Size2M, POOL);
+    hugetlb.resize_pool(X86_64::SIZE_2M, POOL);
     hugetlb
 }
 
 fn all_is_free(hugetlb: &Hugetlb) -> bool {
-    let counters = hugetlb.pool(HugeSize::Size2M).counters();
+    let counters = hugetlb.pool(X86_64::SIZE_2M).counters();
     (counters.free, counters.reserved) == (POOL, 0)
 }
 
@@ -65,7 +66,7 @@ fn map_private(space: &AddressSpace, task: &mut Task, byte: u8) {
         length: MIB2,
         protection: Protection::READ | Protection::WRITE,
         flags: MapFlags::empty(),
-        backing: Backing::Anonymous(HugeSize::Size2M),
+        backing: Backing::Anonymous(X86_64::SIZE_2M),
     };
     space.mmap(task, &request).unwrap();
     space.write_bytes(task, at(HERE), &[byte]).unwrap();
@@ -83,7 +84,7 @@ fn look(space: &AddressSpace, task: &Task, flags: GupFlags) -> Look {
         None => Look::Refused,
         Some(page) => {
             let mut byte = [0];
-            page.read(0, &mut byte);
+            page.read(0, &mut byte).unwrap();
             Look::Byte(byte[0])
         }
     }
@@ -130,7 +131,7 @@ fn a_look_never_gives_a_page_of_the_process_that_the_table_went_to() {
     for number in 0.. {
         let hugetlb = system();
         let mut task = hugewalk_host::task(&hugetlb).unwrap();
-        let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+        let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
         file.truncate(&mut task, PUD_SIZE).unwrap();
         file.write_at(&mut task, HERE * MIB2, &[OWN]).unwrap();
         let (space, other) = (AddressSpace::new(&hugetlb).unwrap(), AddressSpace::new(&hugetlb).unwrap());
@@ -259,7 +260,7 @@ fn check(
     match pinned {
         Some(pinned) => {
             space.write_bytes(task, at(HERE), &[1]).unwrap();
-            pinned.read(0, &mut byte);
+            pinned.read(0, &mut byte).unwrap();
             assert_eq!(byte, [1]);
             *found += 1;
         }
@@ -335,7 +336,7 @@ fn looks_at_one_page_contend_for_its_count_alone() {
 fn two_looks(first: u64, second: u64) -> [(usize, Footprint); 2] {
     let hugetlb = system();
     let mut task = hugewalk_host::task(&hugetlb).unwrap();
-    let file = File::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let file = File::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
     file.truncate(&mut task, PUD_SIZE).unwrap();
     let space = AddressSpace::new(&hugetlb).unwrap();
     map(&space, &mut task, &file);

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, PUD_SIZE, X86_64};
 use hugewalk::fault::{Access, Fault};
 use hugewalk::gup::GupFlags;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
@@ -12,7 +12,7 @@ use hugewalk::rmap::PageError;
 use hugewalk::vma::Protection;
 use hugewalk::walk::{Unshared, huge_pte_offset};
 use hugewalk::{AddressSpace, Hugetlb, Task};
-use hugewalk_host::{Host, HostConfig, KnowsThreads, TaskError, Usage};
+use hugewalk_host::{Host, HostConfig, KnowsThreads, TaskError};
 
 fn host() -> Host {
     Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()
@@ -27,7 +27,7 @@ fn another<P: Platform>(hugetlb: &hugewalk::sync::Arc<Hugetlb<P>>) -> Task<P> {
 /// Shares a table, copies a page, moves one, unshares under a walk.
 fn use_all_of_it<P: Platform<Rcu: KnowsThreads>>(platform: P) {
     let hugetlb = Hugetlb::new(platform).unwrap();
-    assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, 512), 512);
+    assert_eq!(hugetlb.resize_pool(X86_64::SIZE_2M, 512), 512);
     let mut task = hugewalk_host::task(&hugetlb).unwrap();
     assert_eq!(hugewalk_host::task(&hugetlb).err(), Some(TaskError::HasOne));
     let parent = AddressSpace::new(&hugetlb).unwrap();
@@ -37,7 +37,7 @@ fn use_all_of_it<P: Platform<Rcu: KnowsThreads>>(platform: P) {
             length: PUD_SIZE,
             protection: Protection::READ | Protection::WRITE,
             flags: flags | MapFlags::NORESERVE,
-            backing: Backing::Anonymous(HugeSize::Size2M),
+            backing: Backing::Anonymous(X86_64::SIZE_2M),
         };
         parent.mmap(task, &request).unwrap()
     };
@@ -52,7 +52,7 @@ fn use_all_of_it<P: Platform<Rcu: KnowsThreads>>(platform: P) {
     assert_eq!(child.fault(&mut task, shared, Access::Read), Ok(Fault::Present));
     assert_eq!(child.fault(&mut task, private, Access::Write), Ok(Fault::Copied));
     let section = task.rcu_read_lock();
-    let slot = huge_pte_offset(&section, child.mm(), shared, HugeSize::Size2M).unwrap().unwrap();
+    let slot = huge_pte_offset(&section, child.mm(), shared, X86_64::SIZE_2M).unwrap().unwrap();
     let Entry::Leaf(leaf) = slot.read().unwrap() else { panic!("no leaf") };
     drop(section);
     hugetlb.migrate(&mut task, leaf.frame).unwrap();
@@ -66,7 +66,7 @@ fn use_all_of_it<P: Platform<Rcu: KnowsThreads>>(platform: P) {
 
     let walker = another(&hugetlb);
     let section = walker.rcu_read_lock();
-    let slot = huge_pte_offset(&section, child.mm(), shared, HugeSize::Size2M).unwrap().unwrap();
+    let slot = huge_pte_offset(&section, child.mm(), shared, X86_64::SIZE_2M).unwrap().unwrap();
     child.madvise(&mut task, shared, PUD_SIZE, Advice::DontNeed).unwrap();
     assert_eq!(slot.read(), Err(Unshared));
     drop(section);
@@ -76,8 +76,8 @@ fn use_all_of_it<P: Platform<Rcu: KnowsThreads>>(platform: P) {
 
 #[track_caller]
 fn assert_nothing_left(host: &Host) {
-    let Usage { tables, huge_2m, huge_1g, .. } = host.usage();
-    assert_eq!((tables, huge_2m, huge_1g), (0, 0, 0));
+    let usage = host.usage();
+    assert_eq!((usage.tables, usage.all_huge()), (0, 0));
 }
 
 #[test]
@@ -121,11 +121,11 @@ fn two_systems_on_one_platform_leave_each_others_pages_alone() {
     let host: &'static Host = Box::leak(Box::new(host()));
     let systems = [(), ()].map(|()| Hugetlb::new(host).unwrap());
     for system in &systems {
-        assert_eq!(system.resize_pool(HugeSize::Size2M, 16), 16);
+        assert_eq!(system.resize_pool(X86_64::SIZE_2M, 16), 16);
     }
     let mut task = hugewalk_host::task(&systems[0]).unwrap();
     let space = AddressSpace::new(&systems[0]).unwrap();
-    let request = MapRequest::anonymous(HugeSize::Size2M, 8 << 21).shared();
+    let request = MapRequest::anonymous(X86_64::SIZE_2M, 8 << 21).shared();
     let start = space.mmap(&mut task, &request).unwrap();
     space.write_bytes(&mut task, start, b"the first system's").unwrap();
     let page = space.pin_page_fast(&task, start, GupFlags::empty()).unwrap();

@@ -5,7 +5,8 @@ mod pages;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hugewalk::addr::{PMD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::PMD_SIZE;
 use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
 use hugewalk::gup::{GupError, GupFlags};

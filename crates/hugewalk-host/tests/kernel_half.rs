@@ -4,36 +4,37 @@ mod stepped;
 
 use core::sync::atomic::Ordering;
 
-use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::gup::GupFlags;
 use hugewalk::mm::{Advice, MapFlags, MapRequest, Placement};
-use hugewalk::platform::{ENTRIES, Levels, Platform};
+use hugewalk::platform::Tables as _;
 use hugewalk::sync::Word;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Host, HostConfig};
 
 use stepped::{Footprint, KERNELS, Stepped, SteppedWord, footprint};
 
-fn root(space: &AddressSpace<Stepped>) -> &[SteppedWord; ENTRIES] {
+fn root(space: &AddressSpace<Stepped>) -> &[SteppedWord; X86_64::ENTRIES] {
     // SAFETY: the root lives as long as the address space.
     let entries = unsafe { space.mm().hugetlb().platform().table_entries(space.mm().root_frame()) };
     // SAFETY: likewise; entries are atomics.
-    unsafe { entries.as_ref() }
+    unsafe { entries.cast().as_ref() }
 }
 
 /// Whatever walks the whole of an address space, or its ends.
 fn live(parent: &AddressSpace<Stepped>, task: &mut Task<Stepped>) {
-    let top = parent.mm().levels().task_size().as_u64() & !(PUD_SIZE - 1);
+    let top = parent.mm().task_size().as_u64() & !(PUD_SIZE - 1);
     for start in [PUD_SIZE, top - PUD_SIZE] {
         let start = VirtAddr::new(start);
-        let request = MapRequest::anonymous(HugeSize::Size2M, PUD_SIZE).with(MapFlags::NORESERVE);
+        let request = MapRequest::anonymous(X86_64::SIZE_2M, PUD_SIZE).with(MapFlags::NORESERVE);
         let shared = parent.mmap(task, &request.shared().at(start)).unwrap();
         parent.fault(task, shared, Access::Write).unwrap();
         drop(parent.pin_page_fast(task, shared, GupFlags::PIN).unwrap());
     }
     let beyond = VirtAddr::new(top);
-    let request = MapRequest::anonymous(HugeSize::Size2M, PUD_SIZE);
+    let request = MapRequest::anonymous(X86_64::SIZE_2M, PUD_SIZE);
     assert!(parent.mmap(task, &request.placed(Placement::FixedNoReplace(beyond))).is_err());
     for address in [beyond, VirtAddr::new(1 << 63), VirtAddr::new(u64::MAX - 4095)] {
         assert!(parent.fault(task, address, Access::Read).is_err());
@@ -55,13 +56,13 @@ fn live(parent: &AddressSpace<Stepped>, task: &mut Task<Stepped>) {
 
 #[track_caller]
 fn assert_untouched(space: &AddressSpace<Stepped>) {
-    assert!(root(space)[ENTRIES / 2..].iter().all(|entry| entry.load(Ordering::Relaxed) == KERNELS));
+    assert!(root(space)[X86_64::ENTRIES / 2..].iter().all(|entry| entry.load(Ordering::Relaxed) == KERNELS));
 }
 
-fn assert_kernels_half_is_left_alone(levels: Levels) {
-    let host = Host::new(&HostConfig::new().huge_bytes(PUD_SIZE).levels(levels)).unwrap();
+fn assert_kernels_half_is_left_alone(levels: X86_64) {
+    let host = Host::new(&HostConfig::new().huge_bytes(PUD_SIZE).paging(levels)).unwrap();
     let hugetlb = Hugetlb::new(Stepped(host)).unwrap();
-    hugetlb.resize_pool(HugeSize::Size2M, 16);
+    hugetlb.resize_pool(X86_64::SIZE_2M, 16);
     let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let space = AddressSpace::new(&hugetlb).unwrap();
     assert_untouched(&space);
@@ -70,8 +71,8 @@ fn assert_kernels_half_is_left_alone(levels: Levels) {
         let word = |entry: &SteppedWord| core::ptr::from_ref(entry).addr();
         root(&space)[range].iter().map(word).collect::<Vec<_>>()
     };
-    assert!(half(0..ENTRIES / 2).iter().any(|word| written.contains(word)), "nothing was looked at");
-    for word in half(ENTRIES / 2..ENTRIES) {
+    assert!(half(0..X86_64::ENTRIES / 2).iter().any(|word| written.contains(word)), "nothing was looked at");
+    for word in half(X86_64::ENTRIES / 2..X86_64::ENTRIES) {
         assert!(!read.contains(&word) && !written.contains(&word));
     }
     assert_untouched(&space);
@@ -79,10 +80,10 @@ fn assert_kernels_half_is_left_alone(levels: Levels) {
 
 #[test]
 fn the_kernels_half_of_a_root_is_left_alone_with_four_levels() {
-    assert_kernels_half_is_left_alone(Levels::Four);
+    assert_kernels_half_is_left_alone(X86_64::FOUR_LEVELS);
 }
 
 #[test]
 fn the_kernels_half_of_a_root_is_left_alone_with_five_levels() {
-    assert_kernels_half_is_left_alone(Levels::Five);
+    assert_kernels_half_is_left_alone(X86_64::FIVE_LEVELS);
 }

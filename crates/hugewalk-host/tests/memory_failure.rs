@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use hugewalk::Task;
-use hugewalk::addr::{HugeFrame, PMD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::{Entry, PMD_SIZE, X86_64};
 use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
 use hugewalk::file::FileError;
@@ -37,7 +37,7 @@ fn a_free_page_leaves_the_pool_and_comes_back() {
     assert_eq!(PageError::Hwpoison.errno(), Errno::EHWPOISON);
     // It is never handed out, nor given to the host.
     assert_eq!(hugetlb.resize_pool(SMALL, 0), 0);
-    assert_eq!(hugetlb.platform().usage().huge_2m, 1);
+    assert_eq!(hugetlb.platform().usage().huge(X86_64::SIZE_2M), 1);
     assert_eq!(hugetlb.resize_pool(SMALL, 3), 3);
     hugetlb.unpoison(free).unwrap();
     assert_eq!(counters(&hugetlb), before);
@@ -227,6 +227,22 @@ fn a_free_page_that_is_reserved_leaves_when_a_reservation_is_given_back() {
 }
 
 #[test]
+fn a_free_page_that_is_reserved_leaves_with_a_reservation_that_nobody_used() {
+    let (hugetlb, mut task) = system(2);
+    let free = free_frame(&hugetlb, &mut task);
+    let file = file(&mut task, 2);
+    file.reserve(&mut task, 0, 2 * PMD_SIZE).unwrap();
+    assert_eq!(hugetlb.memory_failure(&mut task, free), Err(PageError::Reserved));
+    file.unreserve(&mut task, 0, PMD_SIZE).unwrap();
+    assert_eq!(counters(&hugetlb), PoolCounters { total: 1, free: 1, reserved: 1, surplus: 0 });
+    drop(file);
+    assert_eq!(counters(&hugetlb), PoolCounters { total: 1, free: 1, reserved: 0, surplus: 0 });
+    hugetlb.unpoison(free).unwrap();
+    assert_eq!(counters(&hugetlb), PoolCounters { total: 2, free: 2, reserved: 0, surplus: 0 });
+    assert_unused(&hugetlb, &mut task);
+}
+
+#[test]
 fn a_reserved_page_that_is_unpoisoned_keeps_the_reservations() {
     let (hugetlb, mut task) = system(1);
     let free = free_frame(&hugetlb, &mut task);
@@ -257,9 +273,9 @@ fn a_surplus_page_that_fails_is_the_hosts_loss() {
     space.exit(&mut task).unwrap();
     drop((space, file));
     assert_eq!(counters(&hugetlb), PoolCounters { total: 1, free: 1, reserved: 0, surplus: 0 });
-    assert_eq!(hugetlb.platform().usage().huge_2m, 2);
+    assert_eq!(hugetlb.platform().usage().huge(X86_64::SIZE_2M), 2);
     hugetlb.unpoison(bad).unwrap();
-    assert_eq!(hugetlb.platform().usage().huge_2m, 1);
+    assert_eq!(hugetlb.platform().usage().huge(X86_64::SIZE_2M), 1);
     assert_eq!(counters(&hugetlb).total, 1);
 }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
-use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
-use hugewalk::arch::{Entry, LeafFlags};
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::{Entry, LeafFlags, PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::error::Errno;
 use hugewalk::gup::{GupError, GupFlags};
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement, RemapTo, Residency};
@@ -263,7 +263,7 @@ fn a_page_in_a_file_that_nobody_maps_moves_too() {
 fn a_gigabyte_page_moves_and_any_frame_in_it_is_its_name() {
     let config = HostConfig::new().huge_bytes(3 * PUD_SIZE).contents(Contents::Nothing);
     let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
-    hugetlb.resize_pool(HugeSize::Size1G, 2);
+    hugetlb.resize_pool(X86_64::SIZE_1G, 2);
     let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let space = AddressSpace::new(&hugetlb).unwrap();
     let request = MapRequest {
@@ -271,14 +271,14 @@ fn a_gigabyte_page_moves_and_any_frame_in_it_is_its_name() {
         length: PUD_SIZE,
         protection: RW,
         flags: MapFlags::empty(),
-        backing: Backing::Anonymous(HugeSize::Size1G),
+        backing: Backing::Anonymous(X86_64::SIZE_1G),
     };
     space.mmap(&mut task, &request).unwrap();
     cpu(&space).store(&mut task, page(3), 1).unwrap();
     let old = frame(&task, &space, page(0));
     let moved = hugetlb.migrate(&mut task, HugeFrame(old.0 + 7 * 512)).unwrap();
     assert_eq!(frame(&task, &space, page(3)), moved);
-    assert_eq!(hugetlb.pool(HugeSize::Size1G).counters().free, 1);
+    assert_eq!(hugetlb.pool(X86_64::SIZE_1G).counters().free, 1);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement, Residency};
@@ -24,7 +24,7 @@ fn page(n: u64) -> VirtAddr {
 fn system(pages: u64) -> (Arc<Hugetlb<Host>>, Task<Host>) {
     let config = HostConfig::new().huge_bytes(4 * PUD_SIZE).contents(Contents::Nothing);
     let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
-    assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, pages), pages);
+    assert_eq!(hugetlb.resize_pool(X86_64::SIZE_2M, pages), pages);
     let task = hugewalk_host::task(&hugetlb).unwrap();
     (hugetlb, task)
 }
@@ -35,7 +35,7 @@ fn map(task: &mut Task<Host>, space: &AddressSpace<Host>, at: VirtAddr, pages: u
         length: pages * PMD_SIZE,
         protection: READ_WRITE,
         flags,
-        backing: Backing::Anonymous(HugeSize::Size2M),
+        backing: Backing::Anonymous(X86_64::SIZE_2M),
     };
     space.mmap(task, &request).unwrap();
 }
@@ -321,7 +321,7 @@ fn mincore_finds_mapped_pages_and_those_in_the_page_cache() {
 #[test]
 fn mincore_finds_pages_of_the_file_that_a_private_mapping_has_not_touched() {
     let (hugetlb, mut task) = system(16);
-    let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
     file.write_at(&mut task, PMD_SIZE, &[1]).unwrap();
     let space = AddressSpace::new(&hugetlb).unwrap();
     let request = MapRequest {

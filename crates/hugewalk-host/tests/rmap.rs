@@ -3,8 +3,8 @@
 mod pages;
 
 use hugewalk::Task;
-use hugewalk::addr::{PMD_SIZE, PUD_SIZE, VirtAddr};
-use hugewalk::arch::{Entry, LeafFlags};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, LeafFlags, PMD_SIZE, PUD_SIZE};
 use hugewalk::error::Errno;
 use hugewalk::fault::{Access, Fault};
 use hugewalk::gup::GupFlags;

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::fault::FaultError;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
@@ -204,9 +204,9 @@ fn gigabyte_pages_are_truncated_as_small_ones_are() {
     let config =
         hugewalk_host::HostConfig::new().huge_bytes(4 * PUD_SIZE).contents(hugewalk_host::Contents::Nothing);
     let hugetlb = hugewalk::Hugetlb::new(hugewalk_host::Host::new(&config).unwrap()).unwrap();
-    hugetlb.resize_pool(HugeSize::Size1G, 3);
+    hugetlb.resize_pool(X86_64::SIZE_1G, 3);
     let mut task = hugewalk_host::task(&hugetlb).unwrap();
-    let file = HugeFile::new(&hugetlb, HugeSize::Size1G, None).unwrap();
+    let file = HugeFile::new(&hugetlb, X86_64::SIZE_1G, None).unwrap();
     file.truncate(&mut task, 3 * PUD_SIZE).unwrap();
     let space = space(&hugetlb);
     map(&mut task, &space, &file, MapFlags::SHARED);
@@ -216,7 +216,7 @@ fn gigabyte_pages_are_truncated_as_small_ones_are() {
     file.truncate(&mut task, PUD_SIZE).unwrap();
     assert_eq!(entry(&task, &space, page(512)), Entry::None);
     let expected = PoolCounters { total: 3, free: 2, reserved: 0, surplus: 0 };
-    assert_eq!(hugetlb.pool(HugeSize::Size1G).counters(), expected);
+    assert_eq!(hugetlb.pool(X86_64::SIZE_1G).counters(), expected);
 }
 
 /// Faults that share tables, faults that fill them, and private ones, against truncation and hole punch of the same

@@ -8,7 +8,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::X86_64;
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
@@ -19,7 +20,7 @@ use hugewalk_host::{Contents, Host, HostConfig};
 
 use stepped::{HANDLER_CALLED, Stepped, Steps, interrupt};
 
-const MIB2: u64 = HugeSize::Size2M.bytes();
+const MIB2: u64 = X86_64::SIZE_2M.bytes();
 const BASE: VirtAddr = VirtAddr::new(8 << 30);
 /// A fault that has come to no end by then sleeps.
 const SLEEPS: Duration = Duration::from_millis(200);
@@ -40,9 +41,9 @@ fn resolved_at_each_step(
     for number in 0.. {
         let config = HostConfig::new().huge_bytes(16 * MIB2).max_tables(100).contents(Contents::Nothing);
         let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
-        hugetlb.resize_pool(HugeSize::Size2M, 4);
+        hugetlb.resize_pool(X86_64::SIZE_2M, 4);
         let mut task = hugewalk_host::task(&hugetlb).unwrap();
-        let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+        let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
         file.truncate(&mut task, MIB2).unwrap();
         let space = AddressSpace::new(&hugetlb).unwrap();
         let request = MapRequest {
@@ -168,10 +169,10 @@ fn the_range_may_be_unregistered_at_any_step() {
 fn the_host_is_told_that_a_handler_has_a_message() {
     let config = HostConfig::new().huge_bytes(16 * MIB2).max_tables(100).contents(Contents::Nothing);
     let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
-    hugetlb.resize_pool(HugeSize::Size2M, 4);
+    hugetlb.resize_pool(X86_64::SIZE_2M, 4);
     let mut task = hugewalk_host::task(&hugetlb).unwrap();
     let space = AddressSpace::new(&hugetlb).unwrap();
-    space.mmap(&mut task, &MapRequest::anonymous(HugeSize::Size2M, MIB2).at(BASE)).unwrap();
+    space.mmap(&mut task, &MapRequest::anonymous(X86_64::SIZE_2M, MIB2).at(BASE)).unwrap();
     let uffd = Userfault::new(&space, Features::empty()).unwrap();
     uffd.register(&mut task, BASE, MIB2, Modes::MISSING).unwrap();
     let (tell, told) = channel();

@@ -5,8 +5,9 @@
 //!
 //! | room | subject |
 //! |---|---|
-//! | [`boot`] | the start code, the other processors, the first program, the end |
-//! | [`cpu`] | segments, vectors, ways in and out, interrupts to other processors, time |
+//! | [`arch`] | **what is one processor's own**: start code, ways in and out, entries and roots, interrupts, frames |
+//! | [`boot`] | the start and the end of a run: settings, the first program, the report |
+//! | [`cpu`] | what each processor has, ways in from programs, interrupts to other processors, time |
 //! | [`memory`] | frames, the heap, kernel stacks, copies to and from programs |
 //! | [`platform`] | **all that the engine asks of a kernel** |
 //! | [`space`] | address spaces: base pages beside the engine's, and the hardware's tables |
@@ -22,6 +23,7 @@
 
 extern crate alloc;
 
+mod arch;
 mod boot;
 mod console;
 mod cpu;

@@ -4,6 +4,7 @@ use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use crate::arch::{self, interrupts};
 use crate::console::{end, report_unlocked};
 
 unsafe extern "C" {
@@ -15,28 +16,26 @@ static DYING: AtomicBool = AtomicBool::new(false);
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let frame: u64;
-    // SAFETY: reads a register.
-    unsafe { core::arch::asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags)) };
+    let frame = arch::frame_pointer();
     match info.location() {
         Some(at) => die(format_args!("{} at {}:{}", OneLine(info.message()), at.file(), at.line()), 0, frame),
         None => die(format_args!("{}", OneLine(info.message())), 0, frame),
     }
 }
 
-/// Says what went wrong, and the way there: `rip`, then the chain of frame pointers from `frame` on.
-pub fn die(what: fmt::Arguments<'_>, rip: u64, frame: u64) -> ! {
-    x86_64::instructions::interrupts::disable();
+/// Says what went wrong, and the way there: `at`, then the chain of frame pointers from `frame` on.
+pub fn die(what: fmt::Arguments<'_>, at: u64, frame: u64) -> ! {
+    interrupts::disable();
     if DYING.swap(true, Ordering::SeqCst) {
         // Another processor is at it; or this one failed while it was.
         loop {
-            x86_64::instructions::hlt();
+            interrupts::wait();
         }
     }
     report_unlocked(format_args!("panic {what}"));
     let text = (&raw const kernel_text).addr() as u64..(&raw const kernel_text_end).addr() as u64;
-    if rip != 0 {
-        report_unlocked(format_args!("at {rip:#x}"));
+    if at != 0 {
+        report_unlocked(format_args!("at {at:#x}"));
     }
     let mut frame = frame;
     for _ in 0..40 {

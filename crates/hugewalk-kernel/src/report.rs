@@ -5,11 +5,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use hugewalk::addr::HugeSize;
 use spin::Mutex;
 
+use crate::arch::SIZE_2M;
 use crate::console::report;
-use crate::cpu::shootdown;
+use crate::cpu::{self, clock, shootdown};
 use crate::memory::frames::{self, Kind};
 use crate::memory::{heap, stack};
 use crate::platform::hugetlb;
@@ -49,6 +49,8 @@ pub struct Counters {
     pub shares: Counter,
     /// Address spaces that stopped.
     pub unshares: Counter,
+    /// Flushes after which a table had one user left.
+    pub last_flushes: Counter,
     /// Most huge pages in use.
     pub pages_peak: Counter,
     /// Huge pages in the pool at the start.
@@ -61,6 +63,7 @@ pub static COUNTERS: Counters = Counters {
     flushes: Counter::new(),
     shares: Counter::new(),
     unshares: Counter::new(),
+    last_flushes: Counter::new(),
     pages_peak: Counter::new(),
     pages: Counter::new(),
 };
@@ -91,7 +94,7 @@ pub fn missing(name: String) {
 
 /// Looks at the pool, for the most that were in use.
 pub fn sample() {
-    let counters = hugetlb().pool(HugeSize::Size2M).counters();
+    let counters = hugetlb().pool(SIZE_2M).counters();
     COUNTERS.pages_peak.at_least(counters.total - counters.free);
 }
 
@@ -105,7 +108,7 @@ pub fn sample_tables() {
     let mut users: BTreeMap<u64, usize> = BTreeMap::new();
     for process in process::all() {
         if let Ok(space) = process.space() {
-            space.root().leaf_tables(|frame| *users.entry(frame).or_insert(0) += 1);
+            space.middle_tables(|frame| *users.entry(frame).or_insert(0) += 1);
         }
     }
     let mut shared = SHARED.lock();
@@ -135,7 +138,7 @@ pub fn finish(end: End) -> ! {
         report(format_args!("missing {count} {name}"));
     }
     let kinds = CALLS.iter().filter(|count| count.load(Ordering::Relaxed) > 0).count() as u64;
-    let (sent, disturbed) = shootdown::counts();
+    let sent = shootdown::counts();
     for (name, value) in [
         ("calls", kinds),
         ("faults", COUNTERS.faults.value()),
@@ -145,15 +148,22 @@ pub fn finish(end: End) -> ! {
         ("shares", COUNTERS.shares.value()),
         ("unshares", COUNTERS.unshares.value()),
         ("flushes", COUNTERS.flushes.value()),
-        ("interrupts", sent),
-        ("disturbed", disturbed),
+        ("last_flushes", COUNTERS.last_flushes.value()),
+        ("interrupts", sent.flush + sent.barrier + sent.broadcast),
+        ("interrupts_flush", sent.flush),
+        ("interrupts_barrier", sent.barrier),
+        ("interrupts_broadcast", sent.broadcast),
+        ("broadcasts", sent.broadcasts),
+        ("disturbed", sent.disturbed),
+        ("wakeups", (0..cpu::count()).map(cpu::wakeups).sum()),
+        ("nanoseconds", clock::now()),
         ("base_pages_peak", frames::most(Kind::Base) as u64),
         ("heap", heap::live() as u64),
         ("stacks", stack::in_use()),
     ] {
         report(format_args!("count {name} {value}"));
     }
-    crate::platform::left_out::say();
+    crate::platform::protocol::say();
     let mut by_users: BTreeMap<usize, u64> = BTreeMap::new();
     for users in SHARED.lock().values() {
         *by_users.entry(*users).or_insert(0) += 1;
@@ -167,16 +177,13 @@ pub fn finish(end: End) -> ! {
 
 /// Everything that programs had is given back by now, or it leaked.
 fn leaks() {
-    let pool = hugetlb().pool(HugeSize::Size2M).counters();
+    let pool = hugetlb().pool(SIZE_2M).counters();
     let found: Vec<(&str, u64)> = Vec::from([
         ("huge pages are still in use", pool.total - pool.free),
         ("huge pages are still reserved", pool.reserved),
         ("base pages", frames::in_use(Kind::Base) as u64),
         ("tables of base pages, or roots", frames::in_use(Kind::Table) as u64),
-        (
-            "tables of the engine",
-            (frames::in_use(Kind::Engine) as u64).saturating_sub(crate::platform::left_out::kept_tables()),
-        ),
+        ("tables of the engine", frames::in_use(Kind::Engine) as u64),
         ("threads", u64::from(task::tasks())),
     ]);
     for (what, count) in found.into_iter().filter(|(_, count)| *count > 0) {

@@ -3,15 +3,15 @@
 //! Source of facts: include/uapi/linux/userfaultfd.h, fs/userfaultfd.c.
 
 mod base;
+mod calls;
+mod event;
+mod fill;
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use hugewalk::AddressSpace;
-use hugewalk::addr::{HugeSize, VirtAddr};
-use hugewalk::uffd::{
-    ContinueMode, CopyMode, Features, Message, Modes, ProtectMode, Stopped, Userfault, UserfaultError,
-};
+use hugewalk::uffd::{Features, Message, Userfault, UserfaultError};
 use linux_raw_sys::general::{O_CLOEXEC, O_NONBLOCK};
 use linux_raw_sys::ioctl::{
     UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE,
@@ -19,12 +19,14 @@ use linux_raw_sys::ioctl::{
 };
 use spin::{Mutex, Once};
 
-pub use self::base::Handler;
+use self::base::Next;
+pub use self::base::{Handler, Reason, Registration};
+pub use self::event::{Children, Moving, Unmapped};
 
 use crate::errno::{Errno, Result};
 use crate::fs::file::Events;
 use crate::fs::{File, Opened};
-use crate::memory::{PAGE, user};
+use crate::memory::user;
 use crate::platform::Kernel;
 use crate::process;
 use crate::space::Space;
@@ -38,14 +40,13 @@ const USER_MODE_ONLY: u32 = 1;
 /// `UFFDIO_API`, `UFFDIO_REGISTER` and `UFFDIO_UNREGISTER`, as bits of `ioctls`.
 const API_IOCTLS: u64 = 1 << 63 | 1 | 1 << 1;
 
-/// `UFFD_FEATURE_MISSING_SHMEM`, which the engine knows nothing of.
-const MISSING_SHMEM: u64 = 1 << 5;
-/// And `UFFD_FEATURE_MINOR_SHMEM`: a handler that asks for everything Linux has gets the rest. It is not among the features that are
-/// offered.
-const OF_BASE_PAGES: u64 = MISSING_SHMEM | 1 << 10;
+/// `UFFD_FEATURE_MISSING_SHMEM`, `UFFD_FEATURE_MINOR_SHMEM` and `UFFD_FEATURE_MOVE`, which the engine knows nothing of.
+const OF_BASE_PAGES: u64 = 1 << 5 | 1 << 10 | 1 << 16;
 
-/// `UFFDIO_COPY_MODE_DONTWAKE`, and the same of zeroes.
-const DONT_WAKE: u64 = 1;
+/// `UFFDIO_MOVE`. Linux 6.8.
+const UFFDIO_MOVE: u32 = 0xc028_aa05;
+/// `UFFDIO_POISON`. Linux 6.6.
+const UFFDIO_POISON: u32 = 0xc020_aa08;
 
 /// All that are open, so that the end of an address space can wake those that wait for their handlers.
 static OPEN: Mutex<Vec<Weak<Uffd>>> = Mutex::new(Vec::new());
@@ -56,6 +57,8 @@ pub struct Uffd {
     state: Mutex<State>,
     /// Its other half, for base pages; there is one as soon as they are registered.
     base: Once<Arc<Handler>>,
+    /// Of a child's: the handler of the parent's base pages, if there was one.
+    parent: Weak<Handler>,
 }
 
 #[derive(Clone)]
@@ -70,6 +73,10 @@ enum State {
 
 impl From<UserfaultError> for Errno {
     fn from(error: UserfaultError) -> Self {
+        // The engine sees nothing above a range if only base pages are: but the stack always is, and Linux looks no further.
+        if matches!(error, UserfaultError::NothingAbove { .. }) {
+            return Self::EINVAL;
+        }
         error.errno().into()
     }
 }
@@ -83,21 +90,12 @@ pub fn create(flags: u32) -> Result<u64> {
     if flags & !(O_CLOEXEC | O_NONBLOCK | USER_MODE_ONLY) != 0 {
         return Err(Errno::EINVAL);
     }
-    open(current().space().engine().clone(), None, flags).map(u64::from)
+    let uffd = Uffd::open(current().space().engine().clone(), State::New, Weak::new());
+    install(uffd, flags).map(u64::from)
 }
 
-fn open(
-    space: hugewalk::Arc<AddressSpace<Kernel>>,
-    handle: Option<Userfault<Kernel>>,
-    flags: u32,
-) -> Result<u32> {
-    let state = handle.map_or(State::New, |handle| State::Open(Arc::new(handle)));
-    let uffd = Arc::new(Uffd { space, state: Mutex::new(state), base: Once::new() });
-    {
-        let mut open = OPEN.lock();
-        open.retain(|other| other.strong_count() > 0);
-        open.push(Arc::downgrade(&uffd));
-    }
+/// Makes a descriptor.
+fn install(uffd: Arc<Uffd>, flags: u32) -> Result<u32> {
     let opened = Opened::anonymous(
         uffd,
         "anon_inode:[userfaultfd]",
@@ -120,6 +118,34 @@ pub fn release(space: &Arc<Space>) {
 }
 
 impl Uffd {
+    fn open(space: hugewalk::Arc<AddressSpace<Kernel>>, state: State, parent: Weak<Handler>) -> Arc<Self> {
+        let uffd = Arc::new(Self { space, state: Mutex::new(state), base: Once::new(), parent });
+        let mut open = OPEN.lock();
+        open.retain(|other| other.strong_count() > 0);
+        open.push(Arc::downgrade(&uffd));
+        uffd
+    }
+
+    /// What the engine has made for a child's faults on huge pages, from what has this handler of base pages.
+    fn of_child(parent: &Arc<Handler>, child: &hugewalk::Arc<AddressSpace<Kernel>>) -> Option<Arc<Self>> {
+        let open: Vec<Arc<Self>> = OPEN.lock().iter().filter_map(Weak::upgrade).collect();
+        let is_it = |uffd: &Arc<Self>| {
+            hugewalk::Arc::ptr_eq(&uffd.space, child) && Weak::as_ptr(&uffd.parent) == Arc::as_ptr(parent)
+        };
+        open.into_iter().find(is_it)
+    }
+
+    /// A new one, for a child's faults.
+    fn for_child(parent: &Arc<Handler>, child: &hugewalk::Arc<AddressSpace<Kernel>>) -> Result<Arc<Self>> {
+        let handle = Userfault::new(child, parent.features)?;
+        Ok(Self::open(child.clone(), State::Open(Arc::new(handle)), Arc::downgrade(parent)))
+    }
+
+    /// Its half for base pages, made if there is none. The features are those of the other half.
+    fn base_handler(&self, features: Features) -> Arc<Handler> {
+        self.base.call_once(|| Handler::new(&self.space, features)).clone()
+    }
+
     fn handle(&self) -> Result<Arc<Userfault<Kernel>>> {
         match self.state.lock().clone() {
             State::New => Err(Errno::EINVAL),
@@ -139,7 +165,7 @@ impl Uffd {
         match made {
             Ok(handle) => {
                 *self.state.lock() = State::Open(Arc::new(handle));
-                user::put(at, &[0xaa, Features::all().bits() | MISSING_SHMEM, API_IOCTLS])?;
+                user::put(at, &[0xaa, Features::all().bits() | OF_BASE_PAGES, API_IOCTLS])?;
                 Ok(0)
             }
             Err(error) => {
@@ -150,167 +176,12 @@ impl Uffd {
         }
     }
 
-    fn register(&self, at: u64) -> Result<u64> {
-        let [start, length, modes]: [u64; 3] = user::get(at)?;
-        let modes = Modes::from_bits(modes).filter(|modes| !modes.is_empty()).ok_or(Errno::EINVAL)?;
-        let handle = self.handle()?;
-        if let Some(space) = self.base_space(start, length) {
-            // Base pages alone, and nothing but missing ones.
-            if modes != Modes::MISSING {
-                return Err(Errno::EINVAL);
-            }
-            let base = self.base.call_once(|| Handler::new(&self.space, handle.features()));
-            space.set_handler(start, length, Some(base))?;
-            user::put(at + 24, &base::OPERATIONS)?;
-            return Ok(0);
-        }
-        let operations = {
-            let mut task = current().task()?;
-            handle.register(&mut task, VirtAddr::new(start), length, modes)?
-        };
-        user::put(at + 24, &operations.bits())?;
-        Ok(0)
-    }
-
-    /// The address space, if there are base pages in the range, and if it is the caller's.
-    fn base_space(&self, start: u64, length: u64) -> Option<Arc<Space>> {
-        let space = current().process().space().ok()?;
-        (hugewalk::Arc::ptr_eq(&self.space, space.engine()) && space.has_base(start, length)).then_some(space)
-    }
-
-    /// Fills base pages, with the bytes at an address of the caller's or with zeroes.
-    fn fill_base(&self, space: &Space, to: u64, from: Option<u64>, length: u64) -> (u64, Result<()>) {
-        let Some(base) = self.base.get() else { return (0, Err(Errno::ENOENT)) };
-        let mut bytes = [0; PAGE as usize];
-        for at in (0..length).step_by(PAGE as usize) {
-            let filled = match from {
-                Some(from) => user::read(from + at, &mut bytes)
-                    .and_then(|()| space.fill_missing(to + at, base, Some(&bytes))),
-                None => space.fill_missing(to + at, base, None),
-            };
-            if filled.is_err() {
-                return (at, filled);
-            }
-        }
-        (length, Ok(()))
-    }
-
-    /// Wakes the faults on base pages in a range, unless told not to.
-    fn wake_base(&self, start: u64, length: u64, sleep_on: bool) {
-        if let Some(base) = self.base.get().filter(|_| !sleep_on) {
-            base.wake(start, length);
-        }
-    }
-
-    fn unregister(&self, at: u64) -> Result<u64> {
-        let [start, length]: [u64; 2] = user::get(at)?;
-        let handle = self.handle()?;
-        if let Some(space) = self.base_space(start, length) {
-            space.set_handler(start, length, None)?;
-            self.wake_base(start, length, false);
-            return Ok(0);
-        }
-        let mut task = current().task()?;
-        handle.unregister(&mut task, VirtAddr::new(start), length)?;
-        Ok(0)
-    }
-
-    fn wake(&self, at: u64) -> Result<u64> {
-        let [start, length]: [u64; 2] = user::get(at)?;
-        self.handle()?.wake(VirtAddr::new(start), length)?;
-        self.wake_base(start, length, false);
-        Ok(0)
-    }
-
-    fn copy(&self, at: u64) -> Result<u64> {
-        let [to, from, length, mode]: [u64; 4] = user::get(at)?;
-        let handle = self.handle()?;
-        let mode = CopyMode::from_bits(mode).ok_or(Errno::EINVAL)?;
-        if length == 0 || to.checked_add(length).is_none() || from.checked_add(length).is_none() {
-            return Err(Errno::EINVAL);
-        }
-        if let Some(space) = self.base_space(to, length) {
-            if !(to | length).is_multiple_of(PAGE) || mode.bits() & !DONT_WAKE != 0 {
-                return Err(Errno::EINVAL);
-            }
-            let (done, outcome) = self.fill_base(&space, to, Some(from), length);
-            self.wake_base(to, done, mode.bits() & DONT_WAKE != 0);
-            return answer(at + 32, done, outcome);
-        }
-        // A huge page at a time: its bytes are read before the engine takes any lock.
-        let size = HugeSize::Size2M.bytes();
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(length.min(size) as usize).map_err(|_| Errno::ENOMEM)?;
-        let mut done = 0;
-        let outcome = loop {
-            if done == length {
-                break Ok(());
-            }
-            bytes.resize((length - done).min(size) as usize, 0);
-            if let Err(error) = user::read(from + done, &mut bytes) {
-                break Err(error);
-            }
-            let mut task = current().task()?;
-            match handle.copy(&mut task, VirtAddr::new(to + done), &bytes, mode) {
-                Ok(()) => done += bytes.len() as u64,
-                Err(stopped) => {
-                    done += stopped.done;
-                    break Err(stopped.error.into());
-                }
-            }
-        };
-        answer(at + 32, done, outcome)
-    }
-
-    fn zero(&self, at: u64) -> Result<u64> {
-        let [start, length, mode]: [u64; 3] = user::get(at)?;
-        let handle = self.handle()?;
-        if let Some(space) = self.base_space(start, length) {
-            if length == 0 || !(start | length).is_multiple_of(PAGE) || mode & !DONT_WAKE != 0 {
-                return Err(Errno::EINVAL);
-            }
-            let (done, outcome) = self.fill_base(&space, start, None, length);
-            self.wake_base(start, done, mode & DONT_WAKE != 0);
-            return answer(at + 24, done, outcome);
-        }
-        let outcome = {
-            let mut task = current().task()?;
-            handle.zero(&mut task, VirtAddr::new(start), length)
-        };
-        stopped(at + 24, length, outcome)
-    }
-
-    fn continue_range(&self, at: u64) -> Result<u64> {
-        let [start, length, mode]: [u64; 3] = user::get(at)?;
-        let handle = self.handle()?;
-        let mode = ContinueMode::from_bits(mode).ok_or(Errno::EINVAL)?;
-        let outcome = {
-            let mut task = current().task()?;
-            handle.continue_range(&mut task, VirtAddr::new(start), length, mode)
-        };
-        stopped(at + 24, length, outcome)
-    }
-
-    fn write_protect(&self, at: u64) -> Result<u64> {
-        let [start, length, mode]: [u64; 3] = user::get(at)?;
-        let handle = self.handle()?;
-        let mode = ProtectMode::from_bits(mode).ok_or(Errno::EINVAL)?;
-        let mut task = current().task()?;
-        handle.write_protect(&mut task, VirtAddr::new(start), length, mode)?;
-        drop(task);
-        // What was protected is flushed by the engine; what was unprotected, or marked, may be copied beside base pages.
-        if let Ok(space) = current().process().space() {
-            space.root().follow(start, start.saturating_add(length));
-        }
-        Ok(0)
-    }
-
     /// A message, if there is one.
     fn next(&self) -> Result<Option<[u8; MESSAGE]>> {
         match self.handle() {
             Ok(handle) => match handle.try_read_event() {
-                Some(message) => encode(message).map(Some),
-                None => Ok(self.base.get().and_then(|base| base.next())),
+                Some(message) => self.encode(message).map(Some),
+                None => self.base.get().map_or(Ok(None), |base| next_of_base(base)),
             },
             // Nothing will ever come.
             Err(Errno::ESRCH) => Ok(None),
@@ -321,55 +192,72 @@ impl Uffd {
 
 impl Drop for Uffd {
     fn drop(&mut self) {
+        // Descriptors are closed with nothing held, so there is a task to unregister with. If not, faults ignore what is left.
+        let state = core::mem::replace(self.state.get_mut(), State::Ended);
+        if let State::Open(handle) = state
+            && let Some(handle) = Arc::into_inner(handle)
+            && let Some(mut task) = current().spare_task()
+        {
+            let _ = handle.close(&mut task);
+        }
         if let Some(base) = self.base.get() {
             base.close();
         }
     }
 }
 
-fn stopped(at: u64, length: u64, outcome: core::result::Result<(), Stopped>) -> Result<u64> {
-    match outcome {
-        Ok(()) => answer(at, length, Ok(())),
-        Err(stopped) => answer(at, stopped.done, Err(stopped.error.into())),
-    }
-}
-
-/// Says how much was done, or the error if nothing was. What is done in part is `EAGAIN`.
-fn answer(at: u64, done: u64, outcome: Result<()>) -> Result<u64> {
-    match outcome {
-        Ok(()) => user::put(at, &done).map(|()| 0),
-        Err(error) if done == 0 => {
-            user::put(at, &error.as_result())?;
-            Err(error)
-        }
-        Err(_) => {
-            user::put(at, &done)?;
-            Err(Errno::EAGAIN)
-        }
-    }
-}
-
-/// `struct uffd_msg`. For a fork, makes the descriptor of the child's faults.
-fn encode(message: Message<Kernel>) -> Result<[u8; MESSAGE]> {
-    let mut bytes = [0; MESSAGE];
-    let (event, words) = match message {
-        Message::Pagefault(fault) => {
-            let thread = fault.thread.map_or(0, thread_of);
-            (0x12, [fault.flags.bits(), fault.address.as_u64(), u64::from(thread)])
-        }
-        Message::Fork(handle) => {
-            let space = handle.address_space().clone();
-            (0x13, [u64::from(open(space, Some(handle), O_CLOEXEC | O_NONBLOCK)?), 0, 0])
-        }
-        Message::Remap { from, to, length } => (0x14, [from.as_u64(), to.as_u64(), length]),
-        Message::Remove { start, end } => (0x15, [start.as_u64(), end.as_u64(), 0]),
-        Message::Unmap { start, end } => (0x16, [start.as_u64(), end.as_u64(), 0]),
+/// A message about base pages, if there is one.
+fn next_of_base(base: &Handler) -> Result<Option<[u8; MESSAGE]>> {
+    let event = match base.next() {
+        None => return Ok(None),
+        Some(Next::Fault(message)) => return Ok(Some(message)),
+        Some(Next::Event(event)) => event,
     };
+    let descriptor = match &event.what {
+        event::What::Fork(child) => match install(child.clone(), O_CLOEXEC | O_NONBLOCK) {
+            Ok(descriptor) => Some(descriptor),
+            Err(error) => {
+                base.put_back(event);
+                return Err(error);
+            }
+        },
+        _ => None,
+    };
+    let message = event::encode(&event.what, descriptor);
+    base.was_read();
+    Ok(Some(message))
+}
+
+impl Uffd {
+    /// What the engine says. For a fork, makes the descriptor of the child's faults.
+    fn encode(&self, message: Message<Kernel>) -> Result<[u8; MESSAGE]> {
+        let (event, words) = match message {
+            Message::Pagefault(fault) => {
+                let thread = fault.thread.map_or(0, thread_of);
+                (0x12, [fault.flags.bits(), fault.address.as_u64(), u64::from(thread)])
+            }
+            Message::Fork(handle) => {
+                let space = handle.address_space().clone();
+                let parent = self.base.get().map_or(Weak::new(), Arc::downgrade);
+                let child = Self::open(space, State::Open(Arc::new(handle)), parent);
+                (0x13, [u64::from(install(child, O_CLOEXEC | O_NONBLOCK)?), 0, 0])
+            }
+            Message::Remap { from, to, length } => (0x14, [from.as_u64(), to.as_u64(), length]),
+            Message::Remove { start, end } => (0x15, [start.as_u64(), end.as_u64(), 0]),
+            Message::Unmap { start, end } => (0x16, [start.as_u64(), end.as_u64(), 0]),
+        };
+        Ok(self::message(event, words))
+    }
+}
+
+/// `struct uffd_msg`.
+fn message(event: u8, words: [u64; 3]) -> [u8; MESSAGE] {
+    let mut bytes = [0; MESSAGE];
     bytes[0] = event;
     for (index, word) in words.iter().enumerate() {
         bytes[8 + 8 * index..][..8].copy_from_slice(&word.to_ne_bytes());
     }
-    Ok(bytes)
+    bytes
 }
 
 /// The number of the thread that has this task of the engine.
@@ -425,8 +313,10 @@ impl File for Uffd {
             UFFDIO_WAKE => self.wake(at),
             UFFDIO_COPY => self.copy(at),
             UFFDIO_ZEROPAGE => self.zero(at),
+            UFFDIO_MOVE => self.move_range(at),
             UFFDIO_CONTINUE => self.continue_range(at),
             UFFDIO_WRITEPROTECT => self.write_protect(at),
+            UFFDIO_POISON => self.poison(at),
             _ => Err(Errno::EINVAL),
         }
     }

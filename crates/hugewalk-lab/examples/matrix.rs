@@ -2,7 +2,7 @@
 //! `cargo run --release -p hugewalk-lab --example matrix [SCENARIO|all [PROTOCOL|all [STEP TO LEAVE OUT]]]`. A name that ends
 //! in `*` stands for all that begin so.
 
-use hugewalk_lab::explore::Options;
+use hugewalk_lab::explore::{Options, catch_crashes};
 use hugewalk_lab::lab::Settings;
 use hugewalk_lab::{check, replay, scenario, text};
 
@@ -19,6 +19,7 @@ fn fits(wanted: &str, name: &str) -> bool {
 }
 
 fn main() {
+    catch_crashes();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let is_wanted = |at: usize, name: &str| wanted.get(at).is_none_or(|wanted| fits(wanted, name));
     let draws = wanted.len() > 1 && wanted.iter().take(2).all(|name| name != "all" && !name.ends_with('*'));

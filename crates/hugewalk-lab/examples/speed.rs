@@ -1,4 +1,5 @@
-//! Executions per second: the engine under the lab, and one small program under the lab, `shuttle` and `loom`.
+//! Executions per second, and the time to a full verdict: the engine under the lab, and one small program under the lab, `shuttle` and
+//! `loom`. Those two are stopped before they have seen all of it, and say so.
 //! `cargo run --release -p hugewalk-lab --example speed`.
 
 use std::rc::Rc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as Count, Ordering::Relaxed};
 use std::time::Instant;
 
-use hugewalk_lab::explore::{Explorer, Options, Setup, Shared};
+use hugewalk_lab::explore::{Coverage, Explorer, Options, Setup, Shared};
 use hugewalk_lab::lab::Settings;
 use hugewalk_lab::{check, scenario};
 
@@ -60,10 +61,25 @@ fn report(what: &str, runs: u64, clock: &Clock) {
     println!("{what:44} {runs:>9} executions {rate:>12.0} a second");
 }
 
+/// How many executions it took, and how long, until there is nothing left to see.
+fn verdict(what: &str, runs: u64, is_complete: bool, clock: &Clock) {
+    let complete = if is_complete { "complete" } else { "stopped before it is complete" };
+    println!("{what:44} {runs:>9} executions {:>9.1} ms, {complete}", clock.seconds() * 1e3);
+}
+
+/// `shuttle` runs so many at the most.
+const SHUTTLE: u64 = 200_000;
+/// `loom` likewise.
+const LOOM: u64 = 20_000;
+
 fn main() {
     println!("{THREADS} threads, {ROUNDS} times load and store:");
     let clock = Clock::start();
     report("  lab, all interleavings", Explorer::new(&small).count_all(), &clock);
+    let clock = Clock::start();
+    let checked = Explorer::new(&small).check(&Options::default());
+    let is_complete = checked.coverage == Coverage::Everything;
+    verdict("  lab, a verdict", checked.executions, is_complete, &clock);
 
     let clock = Clock::start();
     let runs = Arc::new(Count::new(0));
@@ -85,15 +101,16 @@ fn main() {
                 .collect();
             threads.into_iter().for_each(|thread| thread.join().unwrap());
         },
-        Some(200_000),
+        Some(SHUTTLE as usize),
     );
     report("  shuttle, depth first", runs.load(Relaxed), &clock);
+    verdict("  shuttle, a verdict", runs.load(Relaxed), runs.load(Relaxed) < SHUTTLE, &clock);
 
     let clock = Clock::start();
     let runs = Arc::new(Count::new(0));
     let counted = runs.clone();
     let mut loom = loom::model::Builder::new();
-    loom.max_permutations = Some(20_000);
+    loom.max_permutations = Some(LOOM as usize);
     loom.check(move || {
         counted.fetch_add(1, Relaxed);
         let cell = loom::sync::Arc::new(loom::sync::atomic::AtomicU64::new(0));
@@ -111,6 +128,7 @@ fn main() {
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
     report("  loom", runs.load(Relaxed), &clock);
+    verdict("  loom, a verdict", runs.load(Relaxed), runs.load(Relaxed) < LOOM, &clock);
 
     println!("the engine, three threads, hugewalk:");
     for id in ["S1", "S9", "S10"] {

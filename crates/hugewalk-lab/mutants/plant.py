@@ -11,7 +11,10 @@ becomes
 
 so the piece has to be an expression, or whole statements that bind nothing that is used later. Several mutants may share a
 piece. Where that does not do, `function = true` makes the choice one between two bodies of the function around the piece; then
-`piece` and `mistake` may be lists, for several places in that function. The switch is the environment variable HUGEWALK_MUTANT, read once: the name of a mutant.
+`piece` and `mistake` may be lists, for several places in that function.
+
+The switch is the environment variable HUGEWALK_MUTANT, read once: the name of a mutant. Without it, HUGEWALK_REACHED may be the
+number of an open file: the number of each mutant whose switch is reached is written there, in two bytes.
 
 What a mutant `needs` says who must find it:
 
@@ -36,39 +39,58 @@ NEEDS = {"one thread", "two threads", "TLB", "heap", "orderings"}
 
 SWITCH = '''//! Which mutant is switched on. This file is in no real source tree.
 
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 const NAMES: [&str; %d] = %s;
 const UNKNOWN: usize = usize::MAX;
+/// None is, and whoever asks wants to know which could have been: which switches are reached.
+const LISTENING: usize = usize::MAX - 1;
 static ON: AtomicUsize = AtomicUsize::new(UNKNOWN);
+static REACHED: [AtomicBool; NAMES.len()] = [const { AtomicBool::new(false) }; NAMES.len()];
 
 /// Is it the one of this number?
 #[inline]
 pub(crate) fn is(number: usize) -> bool {
     match ON.load(Relaxed) {
-        UNKNOWN => read() == number,
+        UNKNOWN | LISTENING => asked(number),
         on => on == number,
     }
 }
 
 unsafe extern "C" {
     fn getenv(name: *const core::ffi::c_char) -> *const core::ffi::c_char;
+    fn atoi(text: *const core::ffi::c_char) -> core::ffi::c_int;
+    fn write(to: core::ffi::c_int, from: *const core::ffi::c_void, length: usize) -> isize;
 }
 
 /// Allocates nothing: some tests count what is allocated, or refuse it.
 #[cold]
+fn asked(number: usize) -> bool {
+    let mut on = ON.load(Relaxed);
+    if on == UNKNOWN {
+        on = read();
+        ON.store(on, Relaxed);
+    }
+    if on == LISTENING && !REACHED[number].swap(true, Relaxed) {
+        let bytes = (number as u16).to_le_bytes();
+        // SAFETY: a number is a string of the environment, and whoever set it has the file open.
+        unsafe { write(atoi(getenv(c"HUGEWALK_REACHED".as_ptr())), bytes.as_ptr().cast(), 2) };
+    }
+    on == number
+}
+
 fn read() -> usize {
     // SAFETY: nothing in the process changes its environment.
-    let name = unsafe { getenv(c"HUGEWALK_MUTANT".as_ptr()) };
-    let number = if name.is_null() {
-        NAMES.len()
-    } else {
+    let (name, file) = unsafe { (getenv(c"HUGEWALK_MUTANT".as_ptr()), getenv(c"HUGEWALK_REACHED".as_ptr())) };
+    if !name.is_null() {
         // SAFETY: it is a string of the environment, which stays.
         let name = unsafe { core::ffi::CStr::from_ptr(name) };
         NAMES.iter().position(|known| known.as_bytes() == name.to_bytes()).expect("HUGEWALK_MUTANT names a mutant")
-    };
-    ON.store(number, Relaxed);
-    number
+    } else if file.is_null() {
+        NAMES.len()
+    } else {
+        LISTENING
+    }
 }
 '''
 

@@ -87,7 +87,8 @@ pub fn sample(scenario: &Scenario, settings: Settings, chance: Chance, runs: u64
 ///
 /// [`DoesNotFit`] if the schedule is not one of this scenario's.
 pub fn replay(scenario: &Scenario, settings: Settings, schedule: &Schedule) -> Result<Story, DoesNotFit> {
-    let run = Explorer::new(&program(scenario, settings)).replay(schedule, lab::end_run)?;
+    let program = program(scenario, settings);
+    let run = Explorer::new(&program).rewinding(MACHINE).replay(schedule, lab::end_run)?;
     Ok(lab::tell(&run))
 }
 
@@ -98,7 +99,7 @@ pub fn show(scenario: &Scenario, settings: Settings) -> (Schedule, Story) {
     let program = program(scenario, settings);
     let run = |turns: &str| {
         let schedule = turns.parse().expect("a schedule");
-        let run = Explorer::new(&program).replay(&schedule, lab::end_run)?;
+        let run = Explorer::new(&program).rewinding(MACHINE).replay(&schedule, lab::end_run)?;
         Ok::<_, DoesNotFit>((run.schedule.clone(), lab::tell(&run)))
     };
     let mut best: Option<(usize, Schedule, Story)> = None;
@@ -151,7 +152,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::collections::HashMap;
 
-    use hugewalk::addr::{HugeSize, PUD_SIZE};
+    use hugewalk::arch::{PUD_SIZE, X86_64};
     use hugewalk::file::HugeFile;
 
     use super::*;
@@ -282,7 +283,7 @@ mod tests {
         // It would be noticed.
         let drops = |setup: &mut Setup| {
             let mut bench = Bench::new(setup, Settings::HUGEWALK, &[]);
-            let file = HugeFile::new(bench.hugetlb(), HugeSize::Size2M, None).expect("memory");
+            let file = HugeFile::new(bench.hugetlb(), X86_64::SIZE_2M, None).expect("memory");
             file.truncate(bench.task(), PUD_SIZE).expect("aligned");
             let space = bench.process(&file, &[0]);
             bench.cpu("exit and close", move |task| {

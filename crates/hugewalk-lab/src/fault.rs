@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::explore::{Counterexample, Deadlock, Livelock, LockCycle};
+use crate::explore::{Counterexample, Crash, Deadlock, Livelock, LockCycle};
 use crate::lab::Property;
 
 /// What sort of fault a run shows.
@@ -41,10 +41,16 @@ pub enum Fault {
     LostStore,
     /// A report tells of an entry what it never was during the call (I16).
     UntrueReport,
+    /// A lock is held in write, and somebody else holds it too (I17).
+    NotExclusive,
+    /// A processor has two translations of one address that differ (I18).
+    TlbConflict,
     /// A call fails that must not.
     FailedCall,
     /// A panic.
     Panic,
+    /// What is explored uses memory that is not there, and would be ended by a signal.
+    Crash,
 }
 
 impl Fault {
@@ -58,6 +64,7 @@ impl Fault {
             (_, Some(LockCycle::Orders)) => Self::LockOrder,
             _ if what.is::<Deadlock>() => Self::Deadlock,
             _ if what.is::<Livelock>() => Self::Livelock,
+            _ if what.is::<Crash>() => Self::Crash,
             // A panic comes without anything: `explore` knows no more of it than its text.
             _ if what.is::<()>() => Self::Panic,
             _ => Self::FailedCall,
@@ -83,8 +90,11 @@ impl Fault {
             Self::UnfilledPage => "unfilled page",
             Self::LostStore => "lost store",
             Self::UntrueReport => "untrue report",
+            Self::NotExclusive => "lock not exclusive",
+            Self::TlbConflict => "TLB conflict",
             Self::FailedCall => "failed call",
             Self::Panic => "panic",
+            Self::Crash => "crash",
         }
     }
 }
@@ -113,6 +123,8 @@ impl From<Property> for Fault {
             Property::I13 => Self::LostStore,
             Property::I14 | Property::I15 => Self::WrongCount,
             Property::I16 => Self::UntrueReport,
+            Property::I17 => Self::NotExclusive,
+            Property::I18 => Self::TlbConflict,
         }
     }
 }

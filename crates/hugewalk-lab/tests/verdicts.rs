@@ -1,5 +1,7 @@
 //! The verdicts that the scenarios must have.
 
+use hugewalk::arch::PMD_SIZE;
+use hugewalk::uffd::{Features, Modes, Userfault};
 use hugewalk_lab::explore::{Coverage, Options};
 use hugewalk_lab::lab::{Cpu, Flaw, Property, Settings, Speculator, Walker};
 use hugewalk_lab::scenario::Expected;
@@ -34,6 +36,14 @@ fn each_scenario_has_the_verdicts_of_the_table() {
             }
         }
     }
+}
+
+#[test]
+fn the_matrix_has_one_line_after_the_other() {
+    let number = |line: &str| line.strip_prefix('S').and_then(|number| number.parse::<u32>().ok());
+    let numbers: Vec<_> =
+        scenario::all().map(|scenario| number(scenario.line()).expect("a number")).collect();
+    assert!(numbers.is_sorted(), "{numbers:?}");
 }
 
 #[test]
@@ -122,6 +132,7 @@ fn each_judge_can_say_no() {
         ("I5", "S14:unshare-early", Settings::HUGEWALK, "has no mapping that may"),
         ("I6", "S11:late-flush", Settings::HUGEWALK, "a paging-structure cache still reaches"),
         ("I6", "S11:narrow-flush", Settings::HUGEWALK, "a TLB still reaches"),
+        ("I6", "S74/reuse:leaves-only", Settings::HUGEWALK, "a paging-structure cache still reaches"),
         ("I7", "S25:no-trylock", Settings::HUGEWALK, "lock order"),
         ("I7", "S26:write-lock", Settings::HUGEWALK, "waits for a lock that it holds itself"),
         ("I8", "S19:look-first", Settings::HUGEWALK, "deadlock"),
@@ -143,6 +154,8 @@ fn each_judge_can_say_no() {
         ),
         ("I16", "S46/protect:empty-first", Settings::HUGEWALK, "reports none"),
         ("I16", "S46/reuse:parent-not-confirmed", Settings::HUGEWALK, "where all the time was"),
+        ("I17", "S80:no-barrier-of-entry", Settings::HUGEWALK, "a reader and a writer hold the lock at once"),
+        ("I18", "S90:no-break", Settings::HUGEWALK, "has two translations of"),
         ("I13", "S34:read-then-write", Settings::HUGEWALK, "and a processor has stored to its page"),
         ("I10", "S6:sleeping-visitor", Settings::RFC, "sleeping in an atomic section"),
     ];
@@ -151,6 +164,43 @@ fn each_judge_can_say_no() {
         let found = verdict.report.counterexample.as_ref().map_or("nothing", |found| &found.text);
         assert!(found.contains(words), "{property}: {verdict}");
     }
+}
+
+/// The text of what is found in a scenario of the test's own, which is judged by nothing but what is judged always.
+fn found_in(build: fn(&mut scenario::Bench<'_>)) -> String {
+    let scenario = scenario::Scenario { id: "mine", what: "the test's own", judged: &[], build };
+    let verdict = check(&scenario, Settings::HUGEWALK, &Options::default());
+    verdict.report.counterexample.map_or_else(|| "nothing".to_owned(), |found| found.text)
+}
+
+#[test]
+fn a_page_that_is_free_twice_is_a_verdict_and_not_a_list_that_never_ends() {
+    let text = found_in(|bench| {
+        bench.flawed(Flaw::LateReference);
+        let file = bench.file();
+        let process = bench.process(&file, &[0]);
+        let same = file.clone();
+        bench.cpu("read", move |_| _ = same.read_at(0, &mut [0; 8]).expect("no failure"));
+        bench.cpu("fallocate", move |task| {
+            file.punch_hole(task, 0, PMD_SIZE).expect("aligned");
+            drop(process);
+        });
+    });
+    assert_eq!(text, "I9: left at the end: the pool has 5 free pages in its list, and 4 are free");
+}
+
+#[test]
+fn who_sleeps_when_all_threads_have_ended_is_a_verdict_and_not_a_sleep_that_never_ends() {
+    let text = found_in(|bench| {
+        let file = bench.file();
+        let process = bench.process(&file, &[]);
+        let handler = Userfault::new(&process, Features::empty()).expect("memory");
+        handler.register(bench.task(), scenario::BASE, PMD_SIZE, Modes::MISSING).expect("mapped");
+        // It never leaves, and nobody asks it: whoever looks at the mapping at the end faults, and waits for it.
+        std::mem::forget(handler);
+        bench.cpu("nothing", |_| {});
+    });
+    assert_eq!(text, "deadlock: somebody sleeps when all threads have ended");
 }
 
 #[test]

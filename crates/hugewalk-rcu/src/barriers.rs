@@ -15,8 +15,10 @@ use crate::Word;
 pub unsafe trait Barriers: Send + Sync + 'static {
     /// The atomics in use.
     type Word: Word;
-    /// A spinning lock. In user space it may be a sleeping one, such as `parking_lot::RawMutex`,
-    /// if no callback is queued in an interrupt there. At most 64 bytes.
+    /// A spinning lock. It is held for moments, and neither [`heavy`](Self::heavy) nor
+    /// [`pause`](Self::pause) is called meanwhile. Where callbacks are queued in interrupts, its
+    /// holder has interrupts off. In user space it may be a sleeping one, such as
+    /// `parking_lot::RawMutex`.
     type SpinLock: RawMutex + Send + Sync + 'static;
 
     /// The frequent side: at the start of each read section. A compiler fence where the other side

@@ -19,18 +19,18 @@
 //!
 //! # Beside its peers
 //!
-//! Processor time, in nanoseconds, in one run of `cargo run --release --manifest-path crates/hugewalk-rcu/peers/Cargo.toml` on a virtual
-//! machine with two processors. Sections come one after the other and do not wait for each other, so this is how many there
-//! can be, not how long one takes.
+//! Processor time, in nanoseconds, in one run of `cargo bench --manifest-path crates/hugewalk-bench/Cargo.toml` on a virtual
+//! machine with two processors, which was busy with other work. Sections come one after the other and do not wait for each other, so
+//! this is how many there can be, not how long one takes.
 //!
 //! | | a section: 1 thread | 2 threads | replace a node of the heap, and have the old one freed |
 //! |---|---|---|---|
-//! | the load in the section alone | 0.23 | 0.23 | |
-//! | this crate, `membarrier(2)` | 0.29 | 0.29 | 36.7 |
-//! | this crate, full fences | 4.92 | 4.94 | 32.7 |
-//! | the same by hand, as in liburcu (membarrier) | 0.35 | 0.35 | |
-//! | `crossbeam-epoch`, pin of a handle | 5.69 | 5.69 | 43.9 |
-//! | `seize` | 5.86 | 5.88 | 31.5 |
+//! | the load in the section alone | 0.36 | 0.35 | |
+//! | this crate, `membarrier(2)` | 0.77 | 0.82 | 47 |
+//! | this crate, full fences | 2.77 | 2.77 | 38 |
+//! | the same by hand, as in liburcu (membarrier) | 1.32 | 1.48 | |
+//! | `crossbeam-epoch`, pin of a handle | 3.34 | 8.16 | 65 |
+//! | `seize` | 6.83 | 7.67 | 60 |
 //!
 //! The peers find out by themselves which thread they run on and are safe to use; here that is the host's task.
 //!

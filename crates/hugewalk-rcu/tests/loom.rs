@@ -2,15 +2,15 @@
 //! preemptions, and every value that a load may return. Run by `ci/loom.sh`.
 //!
 //! The last tests take a part out of the protocol and expect the checker to notice: what cannot fail proves nothing.
-//! Both barriers are full fences here. So one thing is not checked, the Acquire of R1, which only matters where the
-//! light barrier is less.
+//! Both barriers are full fences, but for two tests. A full fence also does what the Acquire of R1 is for; so one of the two, with a
+//! reader that was registered before, shows that this Acquire and the Release of G1 are needed.
 
 #![cfg(loom)]
 
 use std::cell::UnsafeCell;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{self, Acquire, Release, SeqCst};
+use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Release, SeqCst};
 use std::sync::{Arc, OnceLock};
 
 use hugewalk_rcu::{Barriers, EpochRcu, Rcu, RcuHead, Word};
@@ -113,22 +113,39 @@ unsafe impl RawMutex for LoomLock {
 struct Loom {
     light: bool,
     heavy: bool,
+    /// Do the barriers order what is before one with what is behind a later one, and nothing else?
+    meet: bool,
 }
 
-const WHOLE: Loom = Loom { light: true, heavy: true };
+const WHOLE: Loom = Loom { light: true, heavy: true, meet: false };
 
-// SAFETY: full fences, in `WHOLE`. The weaker hosts are what the checker is to notice; loom keeps the memory.
+loom::lazy_static! {
+    /// Where barriers meet that are no fences: of two, the later one sees what came before the earlier one.
+    static ref MEETING: AtomicU64 = AtomicU64::new(0);
+}
+
+impl Loom {
+    fn barrier(self) {
+        if self.meet {
+            MEETING.fetch_add(1, AcqRel);
+        } else {
+            fence(SeqCst);
+        }
+    }
+}
+
+// SAFETY: full fences, in `WHOLE`, or what the protocol asks of a light and a heavy one if they meet. The weaker hosts are what the checker is to notice; loom keeps the memory.
 unsafe impl Barriers for Loom {
     type Word = LoomWord;
     type SpinLock = LoomLock;
     fn light(&self) {
         if self.light {
-            fence(SeqCst);
+            self.barrier();
         }
     }
     fn heavy(&self) {
         if self.heavy {
-            fence(SeqCst);
+            self.barrier();
         }
     }
     unsafe fn pause(&self) {
@@ -203,20 +220,41 @@ impl World {
         for _ in 0..sections {
             // SAFETY: registered with this domain.
             unsafe { self.rcu.read_lock(&self.host, &reader) };
-            for &place in places {
-                if let Some(object) = NonNull::new(self.places[place].load(Acquire)) {
-                    // SAFETY: stays until the model ends.
-                    let object = unsafe { object.as_ref() };
-                    // SAFETY: loom checks that nobody writes it meanwhile.
-                    let freed = object.freed.with(|freed| unsafe { *freed });
-                    assert!(!freed, "seen after it was freed");
-                }
-            }
+            self.look(places);
             // SAFETY: registered with this domain, and in the section entered above.
             unsafe { self.rcu.read_unlock(&self.host, &reader) };
         }
         // SAFETY: registered with this domain.
         unsafe { self.rcu.unregister(&self.host, reader) };
+    }
+
+    /// A reader that looks once more in its section after a section inside it has ended.
+    fn read_around_a_section(&self, place: usize) {
+        let reader = self.rcu.register(&self.host).unwrap();
+        for _ in 0..2 {
+            // SAFETY: registered with this domain.
+            unsafe { self.rcu.read_lock(&self.host, &reader) };
+        }
+        // SAFETY: registered with this domain, and in two sections.
+        unsafe { self.rcu.read_unlock(&self.host, &reader) };
+        self.look(&[place]);
+        // SAFETY: registered with this domain, and in the outer section still.
+        unsafe { self.rcu.read_unlock(&self.host, &reader) };
+        // SAFETY: registered with this domain.
+        unsafe { self.rcu.unregister(&self.host, reader) };
+    }
+
+    /// Looks, in a section, whether what is there was freed.
+    fn look(&self, places: &[usize]) {
+        for &place in places {
+            if let Some(object) = NonNull::new(self.places[place].load(Acquire)) {
+                // SAFETY: stays until the model ends.
+                let object = unsafe { object.as_ref() };
+                // SAFETY: loom checks that nobody writes it meanwhile.
+                let freed = object.freed.with(|freed| unsafe { *freed });
+                assert!(!freed, "seen after it was freed");
+            }
+        }
     }
 
     /// A call with nothing in it.
@@ -288,6 +326,48 @@ fn a_section_never_sees_what_was_freed() {
 #[test]
 fn nor_does_the_section_after_it() {
     model(WHOLE, Some(5), [|world| world.read(2, &[0])], unlink_and_wait);
+}
+
+#[test]
+fn nor_does_a_section_around_another() {
+    model(WHOLE, Some(5), [|world| world.read_around_a_section(0)], unlink_and_wait);
+}
+
+/// Where the heavy barrier reaches every processor, the light one is for the compiler alone. The model comes near to that: its
+/// barriers order nothing alone, as fences do with each other's loads and stores. But two light ones order something too, which such
+/// a host does not promise: of any two, the later one sees what came before the earlier one.
+#[test]
+fn nor_where_barriers_order_only_what_lies_around_two_of_them() {
+    model(Loom { meet: true, ..WHOLE }, Some(5), [|world| world.read(1, &[0])], unlink_and_wait);
+}
+
+/// The same with a reader that has not taken the lock since the unlinking: all that it knows of that, it knows by the epoch.
+#[test]
+fn nor_where_the_epoch_alone_tells_of_the_unlinking() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = None;
+    builder.check(|| {
+        let world = World::new(Loom { meet: true, ..WHOLE });
+        let reader = world.rcu.register(&world.host).unwrap();
+        let same = world.clone();
+        let thread = thread::spawn(move || {
+            // SAFETY: registered with this domain.
+            unsafe { same.rcu.read_lock(&same.host, &reader) };
+            same.look(&[0]);
+            // SAFETY: registered with this domain, and in the section entered above.
+            unsafe { same.rcu.read_unlock(&same.host, &reader) };
+            // SAFETY: registered with this domain.
+            unsafe { same.rcu.unregister(&same.host, reader) };
+        });
+        world.unlink(0);
+        world.synchronize();
+        // SAFETY: stays until the model ends.
+        let object = unsafe { &*world.objects[0] };
+        // SAFETY: loom checks that nobody reads it meanwhile.
+        object.freed.with_mut(|freed| unsafe { *freed = true });
+        thread.join().unwrap();
+        world.end();
+    });
 }
 
 #[test]

@@ -28,7 +28,8 @@ use core::ptr;
 use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::file::{FileProof, HugeFile, IMmapWriteGuard};
 use crate::page::PutBatch;
-use crate::platform::{Event, Platform, Protocol, Step};
+use crate::platform::{Event, Flush, Platform};
+use crate::protocol::{Step, keeps};
 use crate::reserve::{PrivateReserve, Room};
 use crate::root::Mm;
 use crate::sync::Arc;
@@ -59,6 +60,10 @@ pub struct Gather<'g, P: Platform> {
     size: HugeSize,
     /// What has to be flushed. Empty only after a flush that has returned.
     range: Option<Range<VirtAddr>>,
+    /// Did a table go since the last flush?
+    tables: bool,
+    /// Are there base pages of the host's in it?
+    base_pages: bool,
     /// A flush is under way, or has unwound.
     unflushed: bool,
     inline: [Unmapped; INLINE],
@@ -132,6 +137,8 @@ impl<'g, P: Platform> Gather<'g, P> {
             i_mmap: None,
             size,
             range: None,
+            tables: false,
+            base_pages: false,
             unflushed: false,
             inline: [Unmapped { frame: HugeFrame(0), reserved: false }; INLINE],
             inline_len: 0,
@@ -142,6 +149,11 @@ impl<'g, P: Platform> Gather<'g, P> {
             unshared: 0,
             last: 0,
         }
+    }
+
+    /// The address space that it flushes.
+    pub(crate) fn mm(&self) -> &'g Mm<P> {
+        self.mm
     }
 
     /// Does it flush the address space of `vma`, and keep `i_mmap` of the file of `vma` until then?
@@ -158,6 +170,12 @@ impl<'g, P: Platform> Gather<'g, P> {
             None => range,
             Some(so_far) => so_far.start.min(range.start)..so_far.end.max(range.end),
         });
+    }
+
+    /// A table of the host's, for `block`, was taken away, or the host has changed entries of one.
+    pub(crate) fn changed_by_host(&mut self, block: Range<VirtAddr>) {
+        self.changed(block);
+        (self.tables, self.base_pages) = (true, true);
     }
 
     /// The leaf at `address` was cleared. It held a mapping of the page and a reference, which are given up
@@ -222,18 +240,17 @@ impl<'g, P: Platform> Gather<'g, P> {
     /// A table was unshared, so the whole of its range has to be flushed. `users` address spaces still use
     /// it.
     pub(crate) fn unshared(&mut self, address: VirtAddr, users: u64) {
-        if P::Protocol::keeps(Step::FlushWholeTable) {
-            self.changed(address.pud_floor()..address.pud_end());
+        let table = self.mm.geometry().table_range(address, self.size.level());
+        let start = table.start;
+        self.tables = true;
+        if keeps::<P>(Step::FlushWholeTable) {
+            self.changed(table);
         } else {
             self.changed(address..address.plus(self.size.bytes()));
         }
         self.unshared += 1;
         self.last += u64::from(users == 1);
-        self.mm.hugetlb().platform().trace(Event::Unshared {
-            mm: self.mm.id(),
-            address: address.pud_floor(),
-            users,
-        });
+        self.mm.hugetlb().platform().trace(Event::Unshared { mm: self.mm.id(), address: start, users });
     }
 
     /// A table that covered `range` was detached by its last user.
@@ -243,6 +260,7 @@ impl<'g, P: Platform> Gather<'g, P> {
     /// As for [`Retired::push`].
     pub(crate) unsafe fn retire(&mut self, range: Range<VirtAddr>, table: TableRef<'_, P>) {
         self.changed(range);
+        self.tables = true;
         // SAFETY: passed on to the caller.
         unsafe { self.retired.push(self.mm.hugetlb(), table) };
     }
@@ -270,17 +288,21 @@ impl<'g, P: Platform> Gather<'g, P> {
         if let Some(range) = self.range.clone() {
             self.unflushed = true;
             let flush = || {
-                if P::Protocol::keeps(Step::Flush) {
-                    hugetlb.platform().flush_tlb(self.mm.context(), range);
+                if keeps::<P>(Step::Flush) {
+                    let tables = self.tables && keeps::<P>(Step::FlushTables);
+                    let stride = if self.base_pages { self.mm.base_page() } else { self.size.member_bytes() };
+                    let flush = Flush { range, stride, tables };
+                    hugetlb.platform().flush_tlb(self.mm.context(), flush);
                 }
                 let (mm, unshared, last) = (self.mm.id(), self.unshared, self.last);
                 hugetlb.platform().trace(Event::Flushed { mm, unshared, last });
             };
-            match self.i_mmap.filter(|_| !P::Protocol::keeps(Step::FlushUnderIMmap)) {
+            match self.i_mmap {
+                Some(i_mmap) => i_mmap.flush(flush),
                 None => flush(),
-                Some(i_mmap) => i_mmap.released(flush),
             }
-            (self.range, self.unflushed) = (None, false);
+            (self.range, self.tables, self.unflushed) = (None, false, false);
+            self.base_pages = false;
         }
         (self.unshared, self.last) = (0, 0);
         // Taken out of the list before it is put: a platform that unwinds while it takes a page back must

@@ -1,20 +1,23 @@
 //! The system: a platform, its RCU, the pools and the fault mutexes. There is no global state; a host may run several.
 
 mod inside;
+mod mutexes;
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 
 pub(crate) use self::inside::{Inside, leave};
+pub(crate) use self::mutexes::{FaultMutexes, RUN};
 use crate::addr::{HugeFrame, HugeSize};
+use crate::arch::Paging;
 use crate::error::OutOfMemory;
 use crate::platform::{Barriers, Platform};
 use crate::pool::HugePool;
 use crate::rcu::Rcu;
-use crate::sleep::{SleepLock, SleepLockGuard, WaitQueue};
+use crate::sleep::{Lines, SleepLock, SleepLockGuard, WaitQueue};
 use crate::space::AddressSpace;
-use crate::sync::{Arc, Orphan, Orphans, Parker, SpinLock, Word};
+use crate::sync::{Apart, Arc, Orphan, Orphans, Parker, SpinLock, Word};
 use crate::task::Task;
 
 /// How many mutexes stand for the fault mutexes of all pages of all files. A power of two. Linux
@@ -37,19 +40,26 @@ const MIGRATION_QUEUES: usize = 32;
 /// Files, mounts and `Mm`s may outlive the last handle. They keep the memory of the system, and its
 /// huge pages go back to the platform with the last of them.
 pub struct Hugetlb<P: Platform> {
-    platform: P,
+    /// Read by every walk, so apart from the count of handles, which lies before this value.
+    platform: Apart<P>,
     rcu: P::Rcu,
-    pools: [HugePool<P>; HugeSize::ALL.len()],
-    fault_mutexes: Vec<SleepLock<P>>,
+    paging: P::Paging,
+    /// One for each size of the format, and one for all sizes that it lacks, which stays empty.
+    pools: Vec<HugePool<P>>,
+    fault_mutexes: Vec<Apart<SleepLock<P>>>,
     /// Guard the owners of pages. Frames are hashed to them: see [`rmap`](crate::rmap).
-    owner_locks: [SpinLock<P, ()>; OWNER_LOCKS],
+    owner_locks: [Apart<SpinLock<P, ()>>; OWNER_LOCKS],
     /// Faults that wait for a page that is being moved. Frames are hashed to them.
     migrations: [WaitQueue<P>; MIGRATION_QUEUES],
-    next_id: P::Word,
+    next_id: Apart<P::Word>,
+    /// Where tasks mark the locks that they hold in read.
+    lines: Lines<P>,
+    /// How often a writer took the bias of a lock away.
+    revocations: P::Word,
     /// Address spaces that were dropped and still have mappings: see [`end`](crate::end).
-    dropped: Orphans<AddressSpace<P>>,
+    dropped: Orphans<AddressSpace<P>, P::Word>,
     /// The number of [`Inside`] references, plus one for all handles together.
-    inside: AtomicUsize,
+    inside: P::Word,
     /// For the task that unmaps what is left at the end, when there may be no memory for a new one.
     parker: Arc<P::Parker>,
 }
@@ -58,24 +68,32 @@ impl<P: Platform> Hugetlb<P> {
     /// A system on this platform, with empty pools. `last` is called when its last handle is gone.
     pub(crate) fn with_last(platform: P, last: fn(Orphan<Self>)) -> Result<Arc<Self>, OutOfMemory> {
         let rcu = P::Rcu::new(&platform)?;
+        let paging = platform.paging();
+        let sizes = paging.leaves();
+        let mut pools = Vec::new();
+        pools.try_reserve_exact(sizes.len() + 1)?;
+        pools.extend(sizes.iter().copied().chain([HugeSize::NONE]).map(HugePool::new));
         let mut fault_mutexes = Vec::new();
         fault_mutexes.try_reserve_exact(FAULT_MUTEXES)?;
-        fault_mutexes.extend((0..FAULT_MUTEXES).map(|_| SleepLock::new()));
+        fault_mutexes.extend((0..FAULT_MUTEXES).map(|_| Apart(SleepLock::new())));
         // Registering a reader makes room for the one that the end needs.
         let reader = rcu.register(&platform)?;
         // SAFETY: the reader came from this domain and was never used.
         unsafe { rcu.unregister(&platform, reader) };
         let parker = Arc::try_new(<P::Parker as Parker>::new())?;
         let system = Self {
-            platform,
+            platform: Apart(platform),
             rcu,
-            pools: HugeSize::ALL.map(HugePool::new),
+            paging,
+            pools,
             fault_mutexes,
-            owner_locks: core::array::from_fn(|_| SpinLock::<P, ()>::new(())),
+            owner_locks: core::array::from_fn(|_| Apart(SpinLock::<P, ()>::new(()))),
             migrations: core::array::from_fn(|_| WaitQueue::new()),
-            next_id: <P as Barriers>::Word::new(1),
+            next_id: Apart(<P as Barriers>::Word::new(1)),
+            lines: Lines::new(),
+            revocations: <P as Barriers>::Word::new(0),
             dropped: Orphans::new(),
-            inside: AtomicUsize::new(1),
+            inside: <P as Barriers>::Word::new(1),
             parker,
         };
         Arc::try_new_with_last(system, last)
@@ -85,7 +103,7 @@ impl<P: Platform> Hugetlb<P> {
     #[must_use]
     #[inline]
     pub fn platform(&self) -> &P {
-        &self.platform
+        &self.platform.0
     }
 
     /// The RCU domain.
@@ -95,13 +113,28 @@ impl<P: Platform> Hugetlb<P> {
         &self.rcu
     }
 
-    /// The pool of the huge pages of this size.
+    /// The format of its tables.
     #[must_use]
-    pub fn pool(&self, size: HugeSize) -> &HugePool<P> {
-        &self.pools[size.index()]
+    #[inline]
+    pub fn paging(&self) -> &P::Paging {
+        &self.paging
     }
 
-    /// Makes a pool `pages` large, surplus pages not counted, and returns the size reached. Does not sleep.
+    /// The sizes of huge page that its processors map, smallest first.
+    pub fn sizes(&self) -> impl DoubleEndedIterator<Item = HugeSize> + ExactSizeIterator + use<P> {
+        self.paging.leaves().iter().copied()
+    }
+
+    /// The pool of the huge pages of this size. Of a size that the processors do not have there is a pool too, which is empty
+    /// and stays so.
+    #[must_use]
+    #[inline]
+    pub fn pool(&self, size: HugeSize) -> &HugePool<P> {
+        let place = if self.paging.has(size) { size.index() } else { self.pools.len() - 1 };
+        &self.pools[place]
+    }
+
+    /// Makes a pool `pages` large, surplus pages not counted, and returns the size reached. Sleeps where the host does to get a page.
     ///
     /// It grows as long as the host has pages. When it shrinks, pages that are free and not
     /// reserved go back to the host at once. The others stay and become surplus pages, which go
@@ -122,13 +155,32 @@ impl<P: Platform> Hugetlb<P> {
 
     /// The lock that guards the owner of this frame's page. No lock is taken under it.
     pub(crate) fn owner_lock(&self, frame: HugeFrame) -> &SpinLock<P, ()> {
-        &self.owner_locks[spread(frame, OWNER_LOCKS)]
+        &self.owner_locks[spread(frame, OWNER_LOCKS)].0
     }
 
     /// Address spaces that were dropped and still have mappings.
     #[inline]
-    pub(crate) fn dropped(&self) -> &Orphans<AddressSpace<P>> {
+    pub(crate) fn dropped(&self) -> &Orphans<AddressSpace<P>, P::Word> {
         &self.dropped
+    }
+
+    /// Where tasks mark the locks that they hold in read.
+    #[inline]
+    pub(crate) fn lines(&self) -> &Lines<P> {
+        &self.lines
+    }
+
+    /// How often a writer has taken the bias of an mmap lock, a VMA lock or a [`BiasedRwLock`](crate::sleep::BiasedRwLock) away.
+    /// Each time costs a [heavy barrier](Barriers::heavy).
+    #[must_use]
+    pub fn revocations(&self) -> u64 {
+        // Relaxed: a statistic.
+        self.revocations.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_revocation(&self) {
+        // Relaxed: a statistic.
+        self.revocations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The parker of the task that unmaps what is left at the end.
@@ -147,7 +199,7 @@ impl<P: Platform> Hugetlb<P> {
     /// The caller holds none.
     pub(crate) fn wait_for_faults(&self, task: &mut Task<P>) {
         for mutex in &self.fault_mutexes {
-            drop(mutex.lock(task));
+            drop(mutex.0.lock(task));
         }
     }
 
@@ -156,11 +208,15 @@ impl<P: Platform> Hugetlb<P> {
     ///
     /// Linux: `hugetlb_fault_mutex_table` in mm/hugetlb.c.
     pub(crate) fn fault_mutex(&self, task: &mut Task<P>, file: u64, index: u64) -> SleepLockGuard<'_, P> {
-        // Fibonacci hashing: neighbouring pages of a file land far apart.
-        let mixed = (file.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let slot = (mixed >> 32) as usize & (FAULT_MUTEXES - 1);
-        self.fault_mutexes[slot].lock(task)
+        self.fault_mutexes[mutex_of(file, index)].0.lock(task)
     }
+}
+
+/// Which fault mutex is that of page `index` of file `file`.
+fn mutex_of(file: u64, index: u64) -> usize {
+    // Fibonacci hashing: neighbouring pages of a file land far apart.
+    let mixed = (file.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as usize & (FAULT_MUTEXES - 1)
 }
 
 /// Maps a frame to one of `places`, a power of two. Fibonacci hashing: neighbouring frames land far

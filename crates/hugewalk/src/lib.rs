@@ -7,9 +7,8 @@
 //!
 //! # What there is
 //!
-//! - x86-64 tables of 4 and 5 levels, with leaves of 2 MiB and 1 GiB; the hardware can walk them. It is the stage-1 format,
-//!   also valid as AMD nested tables; not EPT. The formats of arm64 and riscv64 are described as data and pure functions
-//!   ([`arch::Paging`]); the engine makes no tables of them yet.
+//! - Tables that the hardware can walk, of the format that the platform chooses ([`arch::Paging`]): x86-64 with 4 and 5
+//!   levels, arm64 with each granule, riscv64 Sv39 to Sv57, with all their sizes of huge page, contiguous groups among them.
 //! - mmap (shared, private, of files and anonymous), munmap, mprotect, mremap, madvise, mlock, mbind, fork, exit: [`mm`].
 //! - Faults with copy-on-write and reservations: [`mod@fault`]. Files that can be truncated, punched, preallocated, read and
 //!   written: [`mod@file`]. Pools that are resized at run time, overcommit, mounts with limits: [`pool`], [`reserve`].
@@ -19,6 +18,7 @@
 //! - From a page to the entries that map it: a page in use is unmapped, moved, lost to memory failure, or taken out of
 //!   use before it is: [`rmap`].
 //! - Walks over ranges, with visitors that sleep or do not: [`pagewalk`].
+//! - Base pages of the host's in the same tree, also in the same gigabyte: [`base`].
 //! - `no_std` with `alloc`; no global state; every allocation may fail, and then the operation returns an error.
 //!
 //! # The rule in one page
@@ -46,8 +46,8 @@
 //! [`Platform`](platform::Platform).
 //!
 //! ```
-//! use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
-//! use hugewalk::arch::Entry;
+//! use hugewalk::addr::VirtAddr;
+//! use hugewalk::arch::{Entry, PUD_SIZE, X86_64};
 //! use hugewalk::fault::{Access, Fault};
 //! use hugewalk::mm::{Advice, MapRequest};
 //! use hugewalk::walk::{Unshared, huge_pte_offset};
@@ -57,12 +57,12 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // A system with 512 huge pages of 2 MiB, and this thread as a task of it.
 //! let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE))?)?;
-//! hugetlb.resize_pool(HugeSize::Size2M, 512);
+//! hugetlb.resize_pool(X86_64::SIZE_2M, 512);
 //! let mut task = hugewalk_host::task(&hugetlb)?;
 //!
 //! // Map a gigabyte of shared memory where one table covers it, and touch its first page.
 //! let parent = AddressSpace::new(&hugetlb)?;
-//! let request = MapRequest::anonymous(HugeSize::Size2M, PUD_SIZE).shared().at(VirtAddr::new(4 * PUD_SIZE));
+//! let request = MapRequest::anonymous(X86_64::SIZE_2M, PUD_SIZE).shared().at(VirtAddr::new(4 * PUD_SIZE));
 //! let start = parent.mmap(&mut task, &request)?;
 //! assert_eq!(parent.fault(&mut task, start, Access::Write)?, Fault::Fresh);
 //!
@@ -73,7 +73,7 @@
 //!
 //! // Walk without a lock: the slot is alive, and what is read from it is confirmed.
 //! let section = task.rcu_read_lock();
-//! let slot = huge_pte_offset(&section, child.mm(), start, HugeSize::Size2M)?.ok_or("no table")?;
+//! let slot = huge_pte_offset(&section, child.mm(), start, X86_64::SIZE_2M)?.ok_or("no table")?;
 //! assert!(matches!(slot.read()?, Entry::Leaf(_)));
 //! drop(section);
 //!
@@ -81,7 +81,7 @@
 //! let mmap = child.mmap_read(&mut task);
 //! let vma = mmap.find(start).ok_or("not mapped")?;
 //! let locked = mmap.lock_vma(vma, &mut task).ok_or("another's")?;
-//! let slot = huge_pte_offset(&locked, child.mm(), start, HugeSize::Size2M)?.ok_or("no table")?;
+//! let slot = huge_pte_offset(&locked, child.mm(), start, X86_64::SIZE_2M)?.ok_or("no table")?;
 //! assert!(matches!(slot.read(), Entry::Leaf(_)));
 //! assert_eq!(slot.sharers(), 1);
 //! drop(locked);
@@ -89,7 +89,7 @@
 //!
 //! // Another thread of the child drops its pages, which unshares the table. A walker that found it before is told so.
 //! let section = task.rcu_read_lock();
-//! let slot = huge_pte_offset(&section, child.mm(), start, HugeSize::Size2M)?.ok_or("no table")?;
+//! let slot = huge_pte_offset(&section, child.mm(), start, X86_64::SIZE_2M)?.ok_or("no table")?;
 //! std::thread::scope(|scope| {
 //!     let other = scope.spawn(|| {
 //!         let mut task = hugewalk_host::task(&hugetlb).expect("its first");
@@ -114,7 +114,8 @@
 //! documentation of [`platform`] has one whole, in 200 lines that run, and a leak check with it. If yours can run in user
 //! space, `hugewalk_host::checked` tests it.
 //!
-//! - Locks come by way of [`lock_api`], version 0.4, which this crate re-exports: `parking_lot` 0.12 and `spin` have it.
+//! - Locks come by way of [`lock_api`], version 0.4, which this crate re-exports: `parking_lot` 0.12 and `spin` have it. Sleeping
+//!   locks that know the task, so that its waits can be killed, implement the traits of [`sleep`] instead.
 //! - [`Arc`] is the engine's own, since making one may fail. `&'static P` and `alloc`'s `Arc<P>` are platforms if `P` is one.
 //! - `# Invariants` in this documentation are for readers of the source: they name private fields.
 //!
@@ -123,11 +124,6 @@
 //! From the top down: [`walk`] is the rule, [`table`] what it protects, [`share`] and [`gather`] what threatens it;
 //! [`vma`], [`mod@file`] and [`mm`] hold the locks; [`mod@fault`] is the first user of it all.
 #![no_std]
-
-#[cfg(all(target_os = "none", not(target_arch = "x86_64"), not(feature = "soft-tables")))]
-compile_error!(
-    "hugewalk makes page tables of x86-64, which the processors of this target cannot walk; if software walks them instead, enable the feature `soft-tables`"
-);
 
 extern crate alloc;
 
@@ -138,7 +134,10 @@ pub mod addr;
 pub mod error;
 pub mod arch;
 pub mod sync;
+mod avl;
 pub mod rcu;
+#[doc(hidden)]
+pub mod protocol;
 pub mod platform;
 
 pub mod sleep;
@@ -155,10 +154,13 @@ pub mod file;
 pub mod vma;
 
 pub mod gather;
+mod tree;
 pub mod share;
 mod entries;
 mod truncate;
+pub mod vm_ops;
 mod space;
+pub mod base;
 
 pub mod uffd;
 pub mod fault;

@@ -6,6 +6,7 @@
 mod links;
 mod put;
 mod refs;
+mod run;
 
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
@@ -15,6 +16,7 @@ pub(crate) use self::links::{Link, Links};
 pub(crate) use self::put::{Freed, PutBatch};
 use self::put::{Stripped, take_home};
 pub(crate) use self::refs::{NotHeld, PageRef, Speculative};
+pub(crate) use self::run::PageRun;
 
 use crate::addr::{HugeFrame, HugeSize};
 use crate::file::HugeFile;
@@ -33,10 +35,6 @@ const HWPOISON: u64 = 1 << 2;
 /// The page has reached the entry or the file that it was allocated for. A page without this flag
 /// is still on its way there. Linux: `HPageMigratable`.
 const IN_USE: u64 = 1 << 3;
-/// The page belongs to the pool of 2 MiB pages, or to that of 1 GiB pages. If neither flag is set,
-/// the record says nothing.
-const POOLED_2M: u64 = 1 << 4;
-const POOLED_1G: u64 = 1 << 5;
 /// The page was dissolved, and the pool counted it as one of its surplus pages before.
 const DISSOLVED_SURPLUS: u64 = 1 << 6;
 /// Which list of its pool the page is in: see [`Listed`].
@@ -44,8 +42,12 @@ const FREE: u64 = 1 << 7;
 const POISONED: u64 = 1 << 8;
 const DISSOLVED: u64 = 1 << 9;
 const LISTED: u64 = FREE | POISONED | DISSOLVED;
+/// The page belongs to the pool of this [`HugeSize`]. If these bits are zero, it belongs to none, and the record says
+/// nothing.
+const POOLED: u64 = (u32::MAX as u64) << POOLED_SHIFT;
+const POOLED_SHIFT: u32 = 32;
 /// Flags that stay when the page is freed.
-const KEPT: u64 = HWPOISON | POOLED_2M | POOLED_1G;
+const KEPT: u64 = HWPOISON | POOLED;
 
 /// The lists of a pool. Memory failure takes a free page out of use in two steps: see
 /// [`pool`](crate::pool).
@@ -146,13 +148,9 @@ impl<P: Platform> Page<P> {
         // the next user. Both counts are zero already, or were left so by the last use.
         self.refs.store(0, Ordering::Relaxed);
         self.mappings.store(0, Ordering::Relaxed);
-        let pooled = match size {
-            HugeSize::Size2M => POOLED_2M,
-            HugeSize::Size1G => POOLED_1G,
-        };
         // Release: pairs with the Acquire in `pooled`, for callers that know only the frame and do
         // not hold the pool's lock.
-        self.flags.store(pooled, Ordering::Release);
+        self.flags.store(size.bits() << POOLED_SHIFT, Ordering::Release);
     }
 
     /// The page goes back to the platform.
@@ -164,11 +162,7 @@ impl<P: Platform> Page<P> {
 
     /// The size of the pool that the page belongs to, if it belongs to one.
     pub(crate) fn pooled(&self) -> Option<HugeSize> {
-        match self.flags.load(Ordering::Acquire) {
-            flags if flags & POOLED_2M != 0 => Some(HugeSize::Size2M),
-            flags if flags & POOLED_1G != 0 => Some(HugeSize::Size1G),
-            _ => None,
-        }
+        HugeSize::from_bits(self.flags.load(Ordering::Acquire) >> POOLED_SHIFT)
     }
 
     /// The page's links in a list of its pool; the invariants say who may touch them.
@@ -198,12 +192,8 @@ impl<P: Platform> Page<P> {
         // no list of this one. Acquire: if another system's pool wrote the flags, `is_of` sees
         // that.
         let flags = self.flags.load(Ordering::Acquire);
-        let pooled = match size {
-            HugeSize::Size2M => POOLED_2M,
-            HugeSize::Size1G => POOLED_1G,
-        };
         match flags & LISTED {
-            _ if flags & pooled == 0 || !self.is_of(system) => Listed::None,
+            _ if flags & POOLED != size.bits() << POOLED_SHIFT || !self.is_of(system) => Listed::None,
             FREE => Listed::Free,
             POISONED => Listed::Poisoned,
             DISSOLVED => Listed::Dissolved,
@@ -498,8 +488,9 @@ impl<P: Platform> Page<P> {
 /// The size that the flags of a held page name. By the invariants of [`Page`] a held page belongs
 /// to one pool.
 fn size_of_pool(flags: u64) -> HugeSize {
-    debug_assert!(flags & (POOLED_2M | POOLED_1G) != 0, "a held page belongs to no pool");
-    if flags & POOLED_1G == 0 { HugeSize::Size2M } else { HugeSize::Size1G }
+    let size = HugeSize::from_bits(flags >> POOLED_SHIFT);
+    debug_assert!(size.is_some(), "a held page belongs to no pool");
+    size.unwrap_or(HugeSize::NONE)
 }
 
 impl<P: Platform> Hugetlb<P> {

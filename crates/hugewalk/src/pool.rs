@@ -4,7 +4,8 @@
 //! # Protocol
 //!
 //! One spinning lock guards the counters and the lists. No other lock is taken under it, and the
-//! platform is neither asked for pages nor given any while it is held.
+//! platform is neither asked for pages nor given any while it is held. Callers may hold spinning locks of their own, so a pool
+//! that needs a page of the host's says so, and its caller gets one without them (`Supply`).
 //!
 //! The counters always satisfy `reserved <= free <= total` and `surplus <= total`. So a page is
 //! always left for each reservation.
@@ -26,11 +27,14 @@
 //! `dissolve_free_huge_page()` in mm/hugetlb.c.
 
 mod list;
+mod supply;
 
 pub use crate::error::PoolEmpty;
 
 use self::list::PageList;
+pub(crate) use self::supply::{Short, Supply};
 use crate::addr::{HugeFrame, HugeSize};
+use crate::arch::Paging;
 use crate::hugetlb::Hugetlb;
 use crate::page::{Freed, Listed};
 use crate::platform::Platform;
@@ -242,7 +246,9 @@ impl<P: Platform> HugePool<P> {
 
     /// Returns the pages of a list to the platform.
     fn give_all_back(&self, hugetlb: &Hugetlb<P>, mut pages: PageList) {
-        while let Some(frame) = pages.pop(hugetlb) {
+        // As many as it counts: a list that had a page twice would lead round in circles.
+        for _ in 0..pages.len() {
+            let Some(frame) = pages.pop(hugetlb) else { return };
             // SAFETY: by the invariants of `PageList` this list has exclusive access to the page.
             // Lists here hold pages of this pool's size only.
             unsafe { self.give_back(hugetlb, frame) };
@@ -280,13 +286,16 @@ impl<P: Platform> HugePool<P> {
     }
 
     /// Makes the pool `pages` large, surplus pages not counted, as far as that is possible. Returns
-    /// the size reached. Does not sleep.
+    /// the size reached. Sleeps where the host does to get a page.
     ///
     /// It grows while the host has huge pages. It never shrinks below what is in use or reserved:
     /// pages in use beyond the new size become surplus.
     ///
     /// Linux: `set_max_huge_pages()` in mm/hugetlb.c; writing `nr_hugepages`.
     pub(crate) fn resize(&self, hugetlb: &Hugetlb<P>, pages: u64) -> u64 {
+        if !hugetlb.paging().has(self.size) {
+            return 0;
+        }
         let mut fresh = None;
         // As many attempts as pages are missing now: a caller that shrinks the pool meanwhile
         // cannot keep this loop going for ever.
@@ -336,45 +345,29 @@ impl<P: Platform> HugePool<P> {
         }
     }
 
-    /// Reserves `pages` more. Takes surplus pages from the host if the pool has too few, as far as
+    /// Reserves `pages` more. If the pool has too few, it takes surplus pages out of `supply`, as far as
     /// `overcommit` allows.
     ///
     /// Linux: `gather_surplus_pages()` in mm/hugetlb.c.
-    pub(crate) fn reserve(&self, hugetlb: &Hugetlb<P>, pages: u64) -> Result<(), PoolEmpty> {
-        let mut fresh = PageList::new(Listed::None);
-        let reserved = loop {
-            let mut state = self.state.lock();
-            let available = state.available();
-            let needed = pages.saturating_sub(available);
-            let refused = PoolEmpty { asked: pages, available };
-            if needed > state.overcommit.saturating_sub(state.surplus) {
-                break Err(refused);
-            }
-            if needed <= fresh.len() {
-                for frame in (0..needed).map_while(|_| fresh.pop(hugetlb)) {
-                    // SAFETY: taken from the platform below.
-                    unsafe { state.add(hugetlb, frame) };
-                }
-                state.surplus += needed;
-                state.reserved += pages;
-                break Ok(());
-            }
-            // The platform is asked with the lock released; then the loop counts again.
-            drop(state);
-            while fresh.len() < needed
-                && let Some(frame) = self.take_from_platform(hugetlb)
-            {
-                // SAFETY: taken from the platform just now, so this caller has exclusive access to
-                // it.
-                unsafe { fresh.push(hugetlb, frame) };
-            }
-            if fresh.len() < needed {
-                break Err(refused);
-            }
-        };
-        // Pages that turned out not to be needed.
-        self.give_all_back(hugetlb, fresh);
-        reserved
+    pub(crate) fn reserve(&self, supply: &mut Supply<'_, P>, pages: u64) -> Result<(), Short<PoolEmpty>> {
+        let mut state = self.state.lock();
+        let available = state.available();
+        let needed = pages.saturating_sub(available);
+        let refused = PoolEmpty { asked: pages, available };
+        if needed > state.overcommit.saturating_sub(state.surplus) {
+            return Err(Short::Refused(refused));
+        }
+        if needed > supply.len() {
+            return Err(Short::Lacks(needed, refused));
+        }
+        let hugetlb = supply.hugetlb();
+        for frame in (0..needed).map_while(|_| supply.pop()) {
+            // SAFETY: by the invariants of `Supply`.
+            unsafe { state.add(hugetlb, frame) };
+        }
+        state.surplus += needed;
+        state.reserved += pages;
+        Ok(())
     }
 
     /// Takes reservations back, and returns to the host the surplus pages that were taken for them.
@@ -408,40 +401,47 @@ impl<P: Platform> HugePool<P> {
     /// Takes a page that has no reference yet.
     ///
     /// With `reserved` the caller has a reservation, which this uses. Otherwise it takes a free
-    /// page that is not reserved, or a surplus page.
+    /// page that is not reserved, or a surplus page out of `supply`.
     ///
     /// Linux: `dequeue_huge_page_vma()` and `alloc_surplus_huge_page()` in mm/hugetlb.c.
-    pub(crate) fn take(&self, hugetlb: &Hugetlb<P>, reserved: bool) -> Result<HugeFrame, PoolEmpty> {
-        let mut fresh = None;
-        let taken = loop {
-            let mut state = self.state.lock();
-            let available = state.available();
-            let refused = PoolEmpty { asked: 1, available };
-            if reserved || available > 0 {
-                let taken = state.free.pop(hugetlb);
-                if reserved && taken.is_some() {
-                    state.reserved = state.reserved.saturating_sub(1);
-                }
-                break taken.ok_or(refused);
+    #[inline]
+    pub(crate) fn take(
+        &self,
+        supply: &mut Supply<'_, P>,
+        reserved: bool,
+    ) -> Result<HugeFrame, Short<PoolEmpty>> {
+        let mut state = self.state.lock();
+        let available = state.available();
+        let refused = PoolEmpty { asked: 1, available };
+        if reserved || available > 0 {
+            let taken = state.free.pop(supply.hugetlb());
+            if reserved && taken.is_some() {
+                state.reserved = state.reserved.saturating_sub(1);
             }
-            if state.surplus >= state.overcommit {
-                break Err(refused);
+            return taken.ok_or(Short::Refused(refused));
+        }
+        if state.surplus >= state.overcommit {
+            return Err(Short::Refused(refused));
+        }
+        let frame = supply.pop().ok_or(Short::Lacks(1, refused))?;
+        state.total += 1;
+        state.surplus += 1;
+        Ok(frame)
+    }
+
+    /// As [`take`](Self::take), for as many pages as there are places, in one visit. Returns how many it took: fewer if the
+    /// pool has no more. Does not ask the host for pages.
+    pub(crate) fn take_run(&self, hugetlb: &Hugetlb<P>, reserved: bool, places: &mut [HugeFrame]) -> usize {
+        let mut state = self.state.lock();
+        let mut taken = 0;
+        for place in places {
+            if !reserved && state.available() == 0 {
+                break;
             }
-            if let Some(frame) = fresh.take() {
-                state.total += 1;
-                state.surplus += 1;
-                break Ok(frame);
-            }
-            // The platform is asked with the lock released; then the loop looks again.
-            drop(state);
-            fresh = self.take_from_platform(hugetlb);
-            if fresh.is_none() {
-                break Err(refused);
-            }
-        };
-        if let Some(frame) = fresh {
-            // SAFETY: taken from the platform, and not added.
-            unsafe { self.give_back(hugetlb, frame) };
+            let Some(frame) = state.free.pop(hugetlb) else { break };
+            state.reserved = state.reserved.saturating_sub(u64::from(reserved));
+            *place = frame;
+            taken += 1;
         }
         taken
     }

@@ -1,4 +1,5 @@
-//! Sharing and unsharing of the tables that hold 2 MiB entries.
+//! Sharing and unsharing of tables: of those that hold leaves of a size that [shares them](crate::addr::HugeSize::shares_tables), such as
+//! 2 MiB on x86-64.
 //!
 //! # Protocol
 //!
@@ -18,16 +19,17 @@
 //! cleared. So it is never too small. It is separate from the page's reference count, which anybody may
 //! raise for a moment and so make a table look shared (CVE-2024-57883).
 
-use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
-use crate::arch::Level;
+use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
 use crate::gather::Gather;
-use crate::platform::{Event, Platform, Protocol, Step};
+use crate::platform::{Event, Platform};
+use crate::protocol::{Step, keeps};
 use crate::root::Mm;
-use crate::table::{LockedSlot, OwnedTable, Place, Slot, Stable, TableRef, index_of};
+use crate::table::{LockedSlot, Place, Slot, Stable, TableRef};
 use crate::task::Task;
+use crate::tree::{alloc_down_to, detach, populate};
 use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
-use crate::walk::{Proof, WrongProof, descend, huge_pte_offset, root_place, step_down};
+use crate::walk::{Proof, WrongProof, descend, huge_pte_offset};
 
 mod sealed {
     pub trait Sealed {}
@@ -54,7 +56,7 @@ impl<P: Platform> VmaLockedForWrite<P> for VmaWriteGuard<'_, P> {
 /// What [`huge_pmd_unshare`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsharing {
-    /// The table was shared, and no longer belongs to this address space. Skip to the end of its 1 GiB
+    /// The table was shared, and no longer belongs to this address space. Skip to the end of its
     /// range.
     Unshared,
     /// No other address space uses the table, or there is no table. Work on it in place.
@@ -72,10 +74,10 @@ pub enum Unsharing {
 /// call.
 ///
 /// ```compile_fail,E0502
-/// # use hugewalk::{Task, addr::{HugeSize, VirtAddr}, gather::Gather, platform::Platform, vma::VmaWriteGuard};
+/// # use hugewalk::{Task, addr::VirtAddr, arch::X86_64, gather::Gather, platform::Platform, vma::VmaWriteGuard};
 /// # use hugewalk::{share::huge_pmd_unshare, walk::huge_pte_offset};
 /// # fn f<P: Platform>(vma: &mut VmaWriteGuard<'_, P>, at: VirtAddr, gather: &mut Gather<'_, P>, task: &Task<P>) {
-/// let slot = huge_pte_offset(vma, vma.vma().mm(), at, HugeSize::Size2M);
+/// let slot = huge_pte_offset(vma, vma.vma().mm(), at, X86_64::SIZE_2M);
 /// let _ = huge_pmd_unshare(vma, at, gather, task);
 /// drop(slot);
 /// # }
@@ -98,7 +100,7 @@ where
     V: VmaLockedForWrite<P>,
 {
     let is_own = task.check(vma.vma().mm().hugetlb()).is_ok();
-    if !is_own || !gather.is_for(vma.vma()) || vma.vma().size() != HugeSize::Size2M {
+    if !is_own || !gather.is_for(vma.vma()) || !vma.vma().size().shares_tables() {
         return Err(WrongProof);
     }
     Ok(match lock_own_table(vma, address, gather, task)? {
@@ -166,9 +168,10 @@ pub(crate) fn unshare_locked<'s, P: Platform>(
     let place = *locked.place();
     // Held until the end: a walker that has revalidated its lock may rely on the table as long as it holds
     // the lock.
-    let _locked = P::Protocol::keeps(Step::DetachLocked).then_some(locked);
-    let too_early = (!P::Protocol::keeps(Step::CountThenTell)).then(|| place.table.users() + 1);
-    place.detach();
+    let _locked = keeps::<P>(Step::DetachLocked).then_some(locked);
+    let too_early = (!keeps::<P>(Step::CountThenTell)).then(|| place.table.users() + 1);
+    // SAFETY: the VMA lock, held in write, keeps the tables on the way.
+    unsafe { detach(gather.mm(), &place, address) };
     let users = place.table.remove_user();
     gather.unshared(address, too_early.unwrap_or(users));
     Ok(())
@@ -176,7 +179,7 @@ pub(crate) fn unshare_locked<'s, P: Platform>(
 
 /// Walks to the slot for `address`, and makes the tables that are missing on the way.
 ///
-/// A table for 2 MiB entries is shared with another mapping of the same file where that is possible, if the
+/// A table is shared with another mapping of the same file where that is possible, if the
 /// caller gives `share_under`: the VMA lock in read, with `i_mmap` not held, since the search for a partner
 /// takes it.
 ///
@@ -192,114 +195,72 @@ pub(crate) fn huge_pte_alloc<'p, P: Platform, W: Proof<P, Kind = Stable>>(
 ) -> Result<Slot<'p, P, Stable>, OutOfMemory> {
     let mm: &'p Mm<P> = vma.mm();
     debug_assert!(proof.covers(mm, address), "the proof is for another VMA");
+    let size = vma.size();
     if let Some(guard) = share_under
-        && vma.size() == HugeSize::Size2M
+        && size.shares_tables()
     {
-        let pud = alloc_down_to(proof, mm, address, Level::Pud, task)?;
-        if pud.read().is_none() {
-            share(guard, address, pud, task);
+        let above = alloc_down_to(proof, mm, address, size.level() + 1, task)?;
+        if above.is_none() {
+            share(guard, address, above, task);
         }
-        return Ok(Slot::new(populate(proof, mm, pud, address, Level::Pmd, task)?));
+        return Ok(Slot::new(populate(proof, mm, above, address, task)?, size));
     }
-    Ok(Slot::new(alloc_down_to(proof, mm, address, Level::of_leaf(vma.size()), task)?))
+    Ok(Slot::new(alloc_down_to(proof, mm, address, size.level(), task)?, size))
 }
 
-/// The place of the entry for `address` at `level`. Makes the tables on the way that are missing.
-///
-/// Linux: `p4d_alloc()`, `pud_alloc()` and `pmd_alloc()`, one after the other.
-///
-/// Holds: what `proof` stands for. `proof` covers the VMA at `address`.
-fn alloc_down_to<'p, P: Platform, W: Proof<P, Kind = Stable>>(
-    proof: &'p W,
-    mm: &'p Mm<P>,
-    address: VirtAddr,
-    level: Level,
-    task: &Task<P>,
-) -> Result<Place<'p, P>, OutOfMemory> {
-    // SAFETY: the proof keeps the tables at `address` where they are.
-    if let Some(place) = unsafe { descend(mm, address, level) } {
-        return Ok(place);
-    }
-    let (root, mut at) = (mm.root(), mm.levels().top());
-    let mut place = root_place(root, root.entry(index_of(address, at.shift())));
-    while let Some(below) = at.below().filter(|_| at > level) {
-        place = populate(proof, mm, place, address, below, task)?;
-        at = below;
-    }
-    Ok(place)
-}
-
-/// Goes from an entry to the table behind it, which is made if the entry is empty.
-///
-/// Linux: `pmd_alloc()`, and its like for the upper levels.
-///
-/// Holds: what `_proof` stands for. `_proof` covers the VMA at `address`.
-fn populate<'p, P: Platform, W: Proof<P, Kind = Stable>>(
-    _proof: &'p W,
-    mm: &'p Mm<P>,
-    above: Place<'p, P>,
-    address: VirtAddr,
-    level: Level,
-    task: &Task<P>,
-) -> Result<Place<'p, P>, OutOfMemory> {
-    let platform = mm.hugetlb().platform();
-    // SAFETY: the proof keeps the tables at `address` where they are.
-    if let Some(place) = unsafe { step_down(platform, above.word, address, level) } {
-        return Ok(place);
-    }
-    // Made before the lock is taken. If the entry turns out to be filled, the fresh table is dropped.
-    let fresh = OwnedTable::new(mm.hugetlb())?;
-    let locked = above.lock(task);
-    if locked.raw().is_none() {
-        above.attach(fresh.into_frame());
-    }
-    drop(locked);
-    // SAFETY: as above. The entry is a table now, and is not cleared while the caller's proof holds.
-    unsafe { step_down(platform, above.word, address, level) }.ok_or(OutOfMemory)
-}
-
-/// Looks for another mapping of the same file whose table fits. Stores that table in the PUD entry if the
+/// Looks for another mapping of the same file whose table fits. Stores that table in the entry above, `parent`, if the
 /// entry is still empty.
 ///
 /// Holds: the VMA lock in read. Takes `i_mmap` in read. Sleeps.
 ///
 /// Linux: `huge_pmd_share()` and `page_table_shareable()` in mm/hugetlb.c.
-fn share<P: Platform>(guard: &VmaReadGuard<'_, P>, address: VirtAddr, pud: Place<'_, P>, task: &mut Task<P>) {
+fn share<P: Platform>(
+    guard: &VmaReadGuard<'_, P>,
+    address: VirtAddr,
+    parent: Place<'_, P>,
+    task: &mut Task<P>,
+) {
     let vma = guard.vma();
     if !vma.may_share_at(address) {
         return;
     }
     let offset = vma.offset_of(address);
-    let i_mmap = vma.file().i_mmap_read(task);
+    let i_mmap = vma.file().i_mmap_read_within(task);
     let table = i_mmap.vmas(offset..offset + 1).find_map(|partner| {
         let other: &Vma<P> = partner.vma();
         let there = other.addresses_of(&(offset..offset + 1))?.start;
         let fits = !core::ptr::eq(other, vma)
-            && same_place_in_table(there, address)
+            && same_place_in_table(vma, there, address)
             && other.agrees_with(vma)
             && other.may_share_at(there);
         if !fits {
             return None;
         }
-        let parent = partner_table(&partner, there)?;
+        let table = partner_table(&partner, there)?;
         // Counted while `i_mmap` is held: the partner cannot unshare before it can see this count.
-        let users = parent.add_user() + 1;
-        Some((parent.frame(), users))
+        let users = table.add_user() + 1;
+        // Nothing of the host's is mapped where the partner maps all that the table covers. If the host has put a table
+        // there all the same, it is the partner's alone.
+        if table.below() > 0 {
+            table.remove_user();
+            return None;
+        }
+        Some((table.frame(), users))
     });
     let Some((frame, users)) = table else { return };
     let mm = vma.mm();
     // SAFETY: its count includes the user taken above, and `i_mmap` has been held since.
     let table = unsafe { TableRef::from_frame(mm.hugetlb().platform(), frame) };
     // The lock that `populate` takes as well.
-    let locked = if P::Protocol::keeps(Step::PopulateLock) { pud } else { Place { table, ..pud } };
+    let locked = if keeps::<P>(Step::PopulateLock) { parent } else { Place { table, ..parent } };
     let locked = locked.lock(task);
-    let empty = pud.read().is_none();
+    let empty = parent.is_none();
     if empty {
-        pud.attach(frame);
+        parent.attach(frame);
     }
     drop(locked);
     if empty {
-        let event = Event::Shared { mm: mm.id(), address: address.pud_floor(), users };
+        let event = Event::Shared { mm: mm.id(), address: vma.table_range(address).start, users };
         mm.hugetlb().platform().trace(event);
     } else {
         table.remove_user();
@@ -315,10 +276,11 @@ fn partner_table<'p, P: Platform>(
 ) -> Option<TableRef<'p, P>> {
     let mm: &'p Mm<P> = partner.vma().mm();
     // SAFETY: `i_mmap` is held and the VMA is in its tree: its tables are neither unshared nor freed.
-    unsafe { descend(mm, address, Level::Pmd) }.map(|place| place.table)
+    unsafe { descend(mm, address, partner.vma().size().level()) }.map(|place| place.table)
 }
 
 /// Would the two addresses have the same index in a shared table?
-fn same_place_in_table(one: VirtAddr, other: VirtAddr) -> bool {
-    one.as_u64() & (PUD_SIZE - 1) == other.as_u64() & (PUD_SIZE - 1)
+fn same_place_in_table<P: Platform>(vma: &Vma<P>, one: VirtAddr, other: VirtAddr) -> bool {
+    let covers = vma.mm().geometry().table_bytes(vma.size().level());
+    (one.as_u64() ^ other.as_u64()) & (covers - 1) == 0
 }

@@ -48,11 +48,13 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
 
 use crate::error::{OutOfMemory, WrongSystem};
 use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
 use crate::rcu::Rcu;
+use crate::sleep::Line;
 use crate::sync::{Arc, Parker};
 
 /// One thread of execution that uses the engine. Linux: `current`.
@@ -65,11 +67,13 @@ use crate::sync::{Arc, Parker};
 ///
 /// # Invariants
 ///
-/// `reader` came from the RCU domain of `hugetlb`, and is unregistered once, when the task is
+/// `reader` came from the RCU domain of `hugetlb`, and `line` from its lines. Both are given back once, when the task is
 /// dropped.
 pub struct Task<P: Platform> {
     hugetlb: Arc<Hugetlb<P>>,
     reader: ManuallyDrop<<P::Rcu as Rcu<P>>::Reader>,
+    /// Where it marks the locks that it holds in read. None if the platform wants no marks, or there was no memory at the end.
+    line: Option<NonNull<Line<P::Word>>>,
     /// Shared with the queues the task waits in.
     parker: Arc<P::Parker>,
     id: u64,
@@ -96,14 +100,19 @@ impl<P: Platform> Task<P> {
     pub unsafe fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Self, OutOfMemory> {
         let parker = Arc::try_new(<P::Parker as Parker>::new())?;
         let reader = hugetlb.rcu().register(hugetlb.platform())?;
-        // INVARIANT: registered with the domain of this system.
-        Ok(Self {
+        // INVARIANT: registered with the domain of this system. If the line cannot be had, the drop unregisters the reader.
+        let mut task = Self {
             hugetlb: hugetlb.clone(),
             reader: ManuallyDrop::new(reader),
+            line: None,
             parker,
             id: hugetlb.fresh_id(),
             _stays: TaskStaysOnItsThread::MARK,
-        })
+        };
+        if P::reader_bias() {
+            task.line = Some(hugetlb.lines().take()?);
+        }
+        Ok(task)
     }
 
     /// The task that unmaps what is left when `hugetlb` is the last handle. Allocates nothing, as
@@ -114,6 +123,7 @@ impl<P: Platform> Task<P> {
         Ok(Self {
             hugetlb: hugetlb.clone(),
             reader: ManuallyDrop::new(reader),
+            line: hugetlb.lines().reuse(),
             parker: hugetlb.last_parker().clone(),
             id: hugetlb.fresh_id(),
             _stays: TaskStaysOnItsThread::MARK,
@@ -149,7 +159,19 @@ impl<P: Platform> Task<P> {
         Ok(())
     }
 
-    pub(crate) fn parker(&self) -> &Arc<P::Parker> {
+    /// A place in its line for the mark of a lock of this system. None if the task is of another system, or all are taken.
+    #[inline]
+    pub(crate) fn place_for(&self, hugetlb: &Hugetlb<P>) -> Option<&P::Word> {
+        if !core::ptr::eq(&raw const *self.hugetlb, hugetlb) {
+            return None;
+        }
+        // SAFETY: by the type invariants it is a line of this system, which has its lines as long as it is.
+        unsafe { self.line?.as_ref() }.place()
+    }
+
+    /// Where it sleeps: what the host keeps for the task. A host that kills the task has a clone of it.
+    #[must_use]
+    pub fn parker(&self) -> &Arc<P::Parker> {
         &self.parker
     }
 
@@ -197,6 +219,10 @@ impl<P: Platform> Drop for Task<P> {
         // SAFETY: by the type invariants the reader belongs to this domain; guards borrow the task,
         // so none is left.
         unsafe { self.hugetlb.rcu().unregister(self.hugetlb.platform(), reader) };
+        if let Some(line) = self.line.take() {
+            // SAFETY: by the type invariants it came from there, and it is given back once, here.
+            unsafe { self.hugetlb.lines().give_back(line) };
+        }
     }
 }
 

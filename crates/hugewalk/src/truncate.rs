@@ -35,10 +35,10 @@ use crate::entries::{Zap, by_table, zap_range};
 use crate::error::FileError;
 use crate::file::{FileProof, HugeFile, IMmapWriteGuard, LARGEST, range_end};
 use crate::gather::Gather;
-use crate::platform::{ENTRIES, Event, Platform, Protocol, ROUNDS, Step};
-use crate::reserve::{RegionMap, release_range, unlist};
-use crate::sleep::WriteSem;
-use crate::sync::lock_with_room;
+use crate::platform::Platform;
+use crate::protocol::{Step, keeps};
+use crate::reserve::{lock_regions, release_range, unlist};
+use crate::sleep::BiasedWriteSem;
 use crate::task::Task;
 use crate::vma::{Awaited, Vma, VmaWriteGuard};
 use crate::walk::huge_pte_offset;
@@ -53,20 +53,21 @@ const KEPT_LOCKS: usize = 32;
 /// `semaphore` is a guard of the lock of `vma`, which keeps the lock alive. The guard is dropped
 /// before `vma`: fields are dropped in the order of their declaration.
 struct KeptLock<P: Platform + 'static> {
-    semaphore: WriteSem<'static, P, ()>,
+    semaphore: BiasedWriteSem<'static, P, ()>,
     vma: Awaited<P>,
 }
 
 impl<P: Platform + 'static> KeptLock<P> {
     /// Waits for the lock of a VMA, if it has one. Sleeps.
     fn wait(vma: Awaited<P>, task: &mut Task<P>) -> Option<Self> {
-        let lock = if P::Protocol::keeps(Step::ReserveLock) { vma.semaphore() } else { vma.own_lock() };
+        let lock = if keeps::<P>(Step::ReserveLock) { vma.semaphore() } else { vma.own_lock() };
         let semaphore = lock?.write(task);
         // SAFETY: the lock lies in the VMA, or in a part that the VMA never replaces, and `vma`
         // keeps both alive. By the type invariants the guard does not outlive `vma`, and it is lent
         // out only for the lifetime of this value.
-        let semaphore =
-            unsafe { core::mem::transmute::<WriteSem<'_, P, ()>, WriteSem<'static, P, ()>>(semaphore) };
+        let semaphore = unsafe {
+            core::mem::transmute::<BiasedWriteSem<'_, P, ()>, BiasedWriteSem<'static, P, ()>>(semaphore)
+        };
         // INVARIANT: taken just now.
         Some(Self { semaphore, vma })
     }
@@ -85,7 +86,7 @@ impl<P: Platform> KeptLocks<P> {
     }
 
     /// The lock of `vma`, if it is kept.
-    fn find(&self, vma: &Vma<P>) -> Option<&WriteSem<'_, P, ()>> {
+    fn find(&self, vma: &Vma<P>) -> Option<&BiasedWriteSem<'_, P, ()>> {
         let lock = vma.semaphore()?;
         let is_it =
             |kept: &&KeptLock<P>| kept.vma.semaphore().is_some_and(|other| core::ptr::eq(other, lock));
@@ -192,7 +193,7 @@ impl<P: Platform> HugeFile<P> {
         // Neighbouring pages that leave a reserved range in ascending order leave at most one more
         // range. So room for one is enough for most holes, and it is made before anything is
         // changed.
-        drop(lock_with_room::<P, _, _>(self.reservations(), RegionMap::ranges_mut, |_| 1)?);
+        drop(lock_regions::<P>(self.reservations(), |_| true)?);
         self.zero_bytes(offset..inner.start, task);
         self.zero_bytes(inner.end..end, task);
         // The range stays part of the file, so the write protections of a userfaultfd handler stay
@@ -226,7 +227,7 @@ impl<P: Platform> HugeFile<P> {
 
     /// Removes one page from the file and from every mapping. True if there was one.
     fn remove_page(&self, index: u64, task: &mut Task<P>) -> bool {
-        let early = (!P::Protocol::keeps(Step::MutexFirst)).then(|| self.i_mmap_write(task));
+        let early = (!keeps::<P>(Step::MutexFirst)).then(|| self.i_mmap_write_within(task));
         let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
         drop(early);
         self.unmap_page(index, Zap::All, task);
@@ -251,22 +252,13 @@ impl<P: Platform> HugeFile<P> {
 
     /// Removes the page at `index` from every mapping. The caller holds its fault mutex.
     fn unmap_page(&self, index: u64, zap: Zap, task: &mut Task<P>) {
-        // With the fault mutex held no fault maps the page again, but sharing a table that contains
-        // it does.
-        for round in 0.. {
-            let Some(page) = self.find_page(index).filter(|page| page.page().mapcount() > 0) else {
-                break;
-            };
-            if round == ROUNDS {
-                // Each entry holds a reference to its page, so the page is not freed while it is
-                // mapped.
-                self.hugetlb().platform().trace(Event::StillMapped { frame: page.frame() });
-                break;
-            }
-            drop(page);
-            if round > 0 {
-                task.pause();
-            }
+        // Once is enough. The last walk over the file's mappings happens under one hold of `i_mmap` in
+        // write, and after it none has an entry of the page. None gets one later: the fault mutex keeps
+        // faults, fills and migration away, a table that is shared has no such entry, and a move holds
+        // `i_mmap` in write. What fork copies lies right behind its original in the tree, so the walk
+        // comes to the copy later, or nothing is copied. The page may still count as mapped: whoever
+        // took an entry out lowers the count after the flush, and drops the reference only then.
+        if self.find_page(index).is_some_and(|page| page.page().mapcount() > 0) {
             self.unmap_offsets(index..index + 1, zap, task);
         }
         // A page that memory failure hit since the range was unmapped is not mapped, but has left
@@ -303,7 +295,7 @@ impl<P: Platform> HugeFile<P> {
         let mut kept = KeptLocks::new();
         loop {
             let busy = {
-                let i_mmap = self.i_mmap_write(task);
+                let i_mmap = self.i_mmap_write_within(task);
                 self.unmap_what_is_free(&i_mmap, &offsets, zap, &kept, task)
             };
             let Some(vma) = busy else { return };
@@ -314,12 +306,12 @@ impl<P: Platform> HugeFile<P> {
             let Some(lock) = KeptLock::wait(vma, task) else {
                 continue;
             };
-            if !P::Protocol::keeps(Step::KeepLock) {
+            if !keeps::<P>(Step::KeepLock) {
                 continue;
             }
             kept.push(lock);
             if kept.is_full() {
-                let i_mmap = self.i_mmap_write(task);
+                let i_mmap = self.i_mmap_write_within(task);
                 self.unmap_what_is_free(&i_mmap, &offsets, zap, &kept, task);
                 drop(i_mmap);
                 kept.let_last_go();
@@ -346,7 +338,7 @@ impl<P: Platform> HugeFile<P> {
             };
             match locked {
                 Some(mut locked) => self.unmap_from(&mut locked, i_mmap, offsets, zap, task),
-                None if maps_any(&proof, offsets, task) => busy = Some(Awaited::new(vma)),
+                None if maps_any(&proof, offsets, task) => busy = Some(Awaited::new::<P>(vma)),
                 None => {}
             }
         }
@@ -388,13 +380,12 @@ fn maps_any<P: Platform>(proof: &FileProof<'_, P>, offsets: &Range<u64>, task: &
         let Ok(Some(slot)) = huge_pte_offset(proof, vma.mm(), part.start, size) else {
             return false;
         };
-        let first = (part.start.as_u64() >> size.shift()) as usize;
-        let count = (part.end.offset_from(part.start) >> size.shift()) as usize;
+        let count = part.end.offset_from(part.start) >> size.shift();
         let mut locked = slot.lock(task);
-        (first..first + count).any(|index| {
-            locked.move_to(index & (ENTRIES - 1));
-            !locked.read().is_none()
+        (0..count).any(|page| {
+            locked.move_to(part.start.plus(page << size.shift()));
+            !locked.is_none()
         })
     };
-    by_table(range, size).any(any_in_table)
+    by_table(vma.mm().geometry(), range, size).any(any_in_table)
 }

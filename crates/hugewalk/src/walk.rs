@@ -48,19 +48,20 @@
 //! A walk without a proof:
 //!
 //! ```compile_fail,E0277
-//! # use hugewalk::{platform::Platform, mm::Mm, addr::{HugeSize, VirtAddr}};
+//! # use hugewalk::{platform::Platform, mm::Mm, addr::VirtAddr, arch::X86_64};
 //! # fn f<P: Platform>(mm: &Mm<P>, address: VirtAddr) {
-//! hugewalk::walk::huge_pte_offset(&(), mm, address, HugeSize::Size2M);
+//! hugewalk::walk::huge_pte_offset(&(), mm, address, X86_64::SIZE_2M);
 //! # }
 //! ```
 
 use thiserror::Error;
 
-use crate::addr::{HugeSize, TableFrame, VirtAddr};
-use crate::arch::{Entry, Level};
-use crate::platform::{Platform, Protocol, Step};
+use crate::addr::{HugeSize, VirtAddr};
+use crate::arch::{Paging, for_each_level};
+use crate::platform::Platform;
+use crate::protocol::loaded_once;
 use crate::root::Mm;
-use crate::table::{Place, TableRef, index_of, read};
+use crate::table::{Place, TableRef, read};
 use crate::task::RcuReadGuard;
 
 pub use crate::table::{Alive, Kind, LockedSlot, Slot, Stable, Unconfirmed, Unshared};
@@ -105,7 +106,8 @@ impl<P: Platform> Proof<P> for RcuReadGuard<'_, P> {
 #[error("the lock or read section held does not cover this address of this address space")]
 pub struct WrongProof;
 
-/// Walks to the entry that maps `address` with pages of `size`: `None` if there is no table for it.
+/// Walks to the entry that maps `address` with pages of `size`: `None` if there is no table for it, or the processors have
+/// no such size. Where a group of entries stands for a page, it is the entry for this address.
 ///
 /// Holds: what `proof` stands for. Takes nothing, does not sleep.
 ///
@@ -124,8 +126,12 @@ pub fn huge_pte_offset<'p, P: Platform, W: Proof<P>>(
     if !proof.covers(mm, address) {
         return Err(WrongProof);
     }
+    if !mm.paging().has(size) {
+        return Ok(None);
+    }
     // SAFETY: the proof holds off the freeing of this address space's tables at `address`, for `'p`.
-    Ok(unsafe { descend(mm, address, Level::of_leaf(size)) }.map(Slot::new))
+    let place = unsafe { descend(mm, address, size.level()) };
+    Ok(place.map(|place| Slot::new(place, size)))
 }
 
 /// As [`huge_pte_offset`], for a caller that does not know which size of page is mapped. Returns the slot
@@ -147,30 +153,15 @@ pub fn leaf_offset<'p, P: Platform, W: Proof<P>>(
         return Err(WrongProof);
     }
     // SAFETY: as above.
-    let Some(pud) = (unsafe { descend(mm, address, Level::Pud) }) else {
-        return Ok(None);
-    };
-    if matches!(pud.read().decode(), Entry::Table(_)) {
-        // SAFETY: as above.
-        let pmd = unsafe { step_down(mm.hugetlb().platform(), pud.word, address, Level::Pmd) };
-        return Ok(pmd.map(|place| (Slot::new(place), HugeSize::Size2M)));
-    }
-    Ok(Some((Slot::new(pud), HugeSize::Size1G)))
+    Ok(unsafe { descend_to_leaf(mm, address) }.map(|(place, size)| (Slot::new(place, size), size)))
 }
 
-/// Repeats a block for each level, that of the root first. It is a loop that is unrolled here, because a walk's shifts are
-/// to be constants.
-macro_rules! for_each_level {
-    ($at:ident $block:block) => {
-        for_each_level!($at $block 0 1 2 3);
-    };
-    ($at:ident $block:block $($place:literal)*) => {
-        const { assert!(Level::FROM_THE_TOP.len() == [$($place),*].len()) };
-        $({
-            let $at = const { Level::FROM_THE_TOP[$place] };
-            $block
-        })*
-    };
+/// Has the tree tables of this level? The compiler knows it of all levels but those that some trees of the format have and
+/// others have not.
+#[inline(always)]
+fn has_level<P: Platform>(mm: &Mm<P>, level: u8) -> bool {
+    let (fewest, most) = const { (*P::Paging::LEVELS.start(), *P::Paging::LEVELS.end()) };
+    level < fewest || level < most && level < mm.geometry().levels
 }
 
 /// Walks from the root to the entry for `address` in its table of `level`.
@@ -184,67 +175,133 @@ macro_rules! for_each_level {
 pub(crate) unsafe fn descend<'p, P: Platform>(
     mm: &'p Mm<P>,
     address: VirtAddr,
-    level: Level,
+    level: u8,
 ) -> Option<Place<'p, P>> {
     if address >= mm.task_size() {
         return None;
     }
-    let (platform, root, top) = (mm.hugetlb().platform(), mm.root(), mm.levels().top());
+    let (platform, paging, format) = (mm.hugetlb().platform(), mm.paging(), *mm.paging());
     // All that is kept of a table on the way is the entry in it: `step_down` loads each one once.
     let mut above: Option<&'p P::Word> = None;
     for_each_level!(at {
-        if at <= top {
-            let word = match above {
-                None => {
-                    let word = root.entry(index_of(address, at.shift()));
-                    if at == level {
-                        return Some(root_place(root, word));
-                    }
-                    word
-                }
+        if has_level(mm, at) {
+            above = Some(match above {
+                None if at == level => return Some(root_place(mm, address, at)),
+                None => root_word(mm, address, at),
                 Some(word) => {
                     // SAFETY: passed on to the caller.
-                    let place = unsafe { step_down(platform, word, address, at) }?;
+                    let place = unsafe { step_in(platform, paging, format, word, address, at) }?;
                     if at == level {
                         return Some(place);
                     }
                     place.word
                 }
-            };
-            above = Some(word);
+            });
         }
     });
-    // Nothing lies below the last level.
+    // No tree has a table of that level.
     let _ = above;
     None
 }
 
-/// An entry of the root. The root is never detached, so an entry of it stands for its own parent.
-pub(crate) fn root_place<'p, P: Platform>(root: TableRef<'p, P>, word: &'p P::Word) -> Place<'p, P> {
-    Place { table: root, word, parent: word, parent_entry: read(word) }
+/// Walks from the root to the leaf for `address`, or to the entry at which the walk ends. Returns the size of the leaf; that
+/// of one that could be there, if the entry is none. `None` if the walk ends above all leaves.
+///
+/// # Safety
+///
+/// As for [`descend`].
+#[inline(always)]
+unsafe fn descend_to_leaf<'p, P: Platform>(
+    mm: &'p Mm<P>,
+    address: VirtAddr,
+) -> Option<(Place<'p, P>, HugeSize)> {
+    if address >= mm.task_size() {
+        return None;
+    }
+    let lowest = mm.paging().leaves().first()?.level();
+    let (platform, paging, format) = (mm.hugetlb().platform(), mm.paging(), *mm.paging());
+    let mut above: Option<&'p P::Word> = None;
+    let mut found: Option<Place<'p, P>> = None;
+    for_each_level!(at {
+        if has_level(mm, at) && at >= lowest {
+            above = Some(match above {
+                None => root_word(mm, address, at),
+                Some(word) => {
+                    // SAFETY: passed on to the caller.
+                    let Some(place) = (unsafe { step_in(platform, paging, format, word, address, at) }) else {
+                        // The entry points to no table.
+                        return size_at(found.unwrap_or_else(|| root_place(mm, address, at + 1)));
+                    };
+                    found = Some(place);
+                    place.word
+                }
+            });
+        }
+    });
+    let _ = above;
+    size_at(found.unwrap_or_else(|| root_place(mm, address, lowest)))
 }
 
-/// Goes from an entry to the table behind it, if there is one.
+/// The size of the leaf that an entry is, or could be. `None` where no leaf can be.
+#[inline(always)]
+fn size_at<P: Platform>(place: Place<'_, P>) -> Option<(Place<'_, P>, HugeSize)> {
+    let mapped = if P::Paging::GROUPS { place.paging.leaf_size(read(place.word), place.level) } else { None };
+    let of_level = || place.paging.leaves().iter().copied().find(|size| size.level() == place.level);
+    mapped.or_else(of_level).map(|size| (place, size))
+}
+
+/// The entry of the root, whose level this is, for an address.
+#[inline(always)]
+fn root_word<P: Platform>(mm: &Mm<P>, address: VirtAddr, level: u8) -> &P::Word {
+    mm.root().entry(mm.paging(), mm.geometry().index_below(address, level))
+}
+
+/// The place of that entry. The root is never detached, so an entry of it stands for its own parent.
+#[inline(always)]
+pub(crate) fn root_place<P: Platform>(mm: &Mm<P>, address: VirtAddr, level: u8) -> Place<'_, P> {
+    let word = root_word(mm, address, level);
+    Place { paging: mm.paging(), table: mm.root(), level, word, parent: word, parent_entry: read(word) }
+}
+
+/// Goes from an entry to the table behind it, of `level`, if there is one.
 ///
 /// # Safety
 ///
 /// As for [`descend`].
 #[inline(always)]
 pub(crate) unsafe fn step_down<'p, P: Platform>(
-    platform: &'p P,
+    mm: &'p Mm<P>,
     parent: &'p P::Word,
     address: VirtAddr,
-    level: Level,
+    level: u8,
+) -> Option<Place<'p, P>> {
+    let (platform, paging) = (mm.hugetlb().platform(), mm.paging());
+    // SAFETY: passed on to the caller.
+    unsafe { step_in(platform, paging, *paging, parent, address, level) }
+}
+
+/// As [`step_down`], where the caller has found platform and format already. `format` is a copy of `paging`: a walk that
+/// keeps it in registers need not look at the address space again at each level.
+///
+/// # Safety
+///
+/// As for [`descend`].
+#[inline(always)]
+unsafe fn step_in<'p, P: Platform>(
+    platform: &'p P,
+    paging: &'p P::Paging,
+    format: P::Paging,
+    parent: &'p P::Word,
+    address: VirtAddr,
+    level: u8,
 ) -> Option<Place<'p, P>> {
     let parent_entry = read(parent);
-    let mut frame = parent_entry.table()?;
-    if !P::Protocol::keeps(Step::LoadOnce) {
-        frame = read(parent).table().unwrap_or(TableFrame(0));
-    }
+    let frame = format.next_table(parent_entry, level + 1)?;
+    let frame = loaded_once::<P>(frame, || format.next_table(read(parent), level + 1));
     // SAFETY: the entry points to a table, which the caller keeps.
     let table = unsafe { TableRef::from_frame(platform, frame) };
-    // SAFETY: likewise; an index is below `ENTRIES`.
-    let word = unsafe { platform.table_entry(frame, index_of(address, level.shift())) };
+    // SAFETY: likewise; the index was masked.
+    let word = unsafe { platform.table_entry(frame, format.geometry().index_below(address, level)) };
     // SAFETY: by the contract of `Platform` it lies in the table page; entries are atomics.
-    Some(Place { table, word: unsafe { word.as_ref() }, parent, parent_entry })
+    Some(Place { paging, table, level, word: unsafe { word.as_ref() }, parent, parent_entry })
 }

@@ -3,6 +3,7 @@
 mod common;
 mod model;
 
+use model::format::Format;
 use model::program::{Program, program};
 use model::{Call, Engine, Model};
 use proptest::prelude::*;
@@ -17,7 +18,7 @@ fn both(engine: &mut Engine, model: &mut Model, call: &Call) {
 }
 
 fn run(program: &Program) {
-    let (mut engine, mut model) = (Engine::new(program.levels), Model::new(program.levels));
+    let (mut engine, mut model) = (Engine::new(program.format), Model::new(program.format));
     for call in program.opening() {
         both(&mut engine, &mut model, &call);
     }
@@ -47,7 +48,16 @@ proptest! {
     #![proptest_config(config(500))]
 
     #[test]
-    fn every_program_does_what_the_model_says(program in program(80)) {
+    fn every_program_does_what_the_model_says(program in program(Format::x86(), 80)) {
+        run(&program);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(150))]
+
+    #[test]
+    fn so_it_does_on_the_tables_of_other_processors(program in program(Format::others(), 60)) {
         run(&program);
     }
 }

@@ -7,7 +7,8 @@ use std::mem;
 use std::sync::Arc as StdArc;
 
 use common::{Bench, M2, SMALL, at, heap, inject};
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::{GupFlags, PinnedPage};
@@ -335,13 +336,13 @@ fn a_guard_that_is_forgotten_leaks_or_blocks_and_nothing_worse() {
 fn a_gigabyte_page_goes_the_same_way() {
     let machine = StdArc::new(Bench::new());
     let hugetlb = Hugetlb::new(machine.clone()).unwrap();
-    assert_eq!(hugetlb.resize_pool(HugeSize::Size1G, 1), 1);
+    assert_eq!(hugetlb.resize_pool(X86_64::SIZE_1G, 1), 1);
     let mut task = task_of(&hugetlb);
     let space = AddressSpace::new(&hugetlb).unwrap();
-    space.mmap(&mut task, &MapRequest::anonymous(HugeSize::Size1G, PUD_SIZE).at(at(PUD_SIZE))).unwrap();
+    space.mmap(&mut task, &MapRequest::anonymous(X86_64::SIZE_1G, PUD_SIZE).at(at(PUD_SIZE))).unwrap();
     space.fault(&mut task, at(PUD_SIZE), Access::Write).unwrap();
     drop(space);
-    assert_eq!(hugetlb.pool(HugeSize::Size1G).counters().free, 0);
+    assert_eq!(hugetlb.pool(X86_64::SIZE_1G).counters().free, 0);
     drop((task, hugetlb));
-    assert_eq!((machine.tables_in_use(), machine.huge_in_use(HugeSize::Size1G)), (0, 0));
+    assert_eq!((machine.tables_in_use(), machine.huge_in_use(X86_64::SIZE_1G)), (0, 0));
 }

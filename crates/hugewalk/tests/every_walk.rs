@@ -8,8 +8,16 @@ use std::fs;
 use std::path::Path;
 
 /// The calls that walk.
-const WALKS: [&str; 6] =
-    ["huge_pte_offset", "leaf_offset", "huge_pte_alloc", "descend", "step_down", "from_frame"];
+const WALKS: [&str; 8] = [
+    "huge_pte_offset",
+    "leaf_offset",
+    "huge_pte_alloc",
+    "descend",
+    "descend_to_leaf",
+    "step_down",
+    "step_in",
+    "from_frame",
+];
 
 /// Where the proof of a walk is to be read.
 enum Proof {
@@ -23,10 +31,11 @@ use Proof::{Signature, Taken};
 /// Where, in which function, by which call, with which proof, and why that one.
 const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
     ("walk.rs", "huge_pte_offset", "descend", Signature("W: Proof<P>"), "what the caller gives"),
-    ("walk.rs", "leaf_offset", "descend", Signature("W: Proof<P>"), "what the caller gives"),
-    ("walk.rs", "leaf_offset", "step_down", Signature("W: Proof<P>"), "what the caller gives"),
-    ("walk.rs", "descend", "step_down", Signature("unsafe fn"), "the caller's"),
-    ("walk.rs", "step_down", "from_frame", Signature("unsafe fn"), "the caller's"),
+    ("walk.rs", "leaf_offset", "descend_to_leaf", Signature("W: Proof<P>"), "what the caller gives"),
+    ("walk.rs", "descend_to_leaf", "step_in", Signature("unsafe fn"), "the caller's"),
+    ("walk.rs", "descend", "step_in", Signature("unsafe fn"), "the caller's"),
+    ("walk.rs", "step_down", "step_in", Signature("unsafe fn"), "the caller's"),
+    ("walk.rs", "step_in", "from_frame", Signature("unsafe fn"), "the caller's"),
     ("root.rs", "root", "from_frame", Signature("&self"), "the root lives as long as the address space"),
     (
         "share.rs",
@@ -35,9 +44,45 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
         Signature("V: VmaLockedForWrite<P>"),
         "VMA lock in write, and i_mmap in write",
     ),
-    ("share.rs", "alloc_down_to", "descend", STABLE, "the proof of huge_pte_alloc"),
-    ("share.rs", "populate", "step_down", STABLE, "the proof of huge_pte_alloc"),
-    ("share.rs", "share", "from_frame", Taken("i_mmap_read("), "counted as a user under i_mmap, still held"),
+    ("tree.rs", "alloc_down_to", "descend", STABLE, "the proof of huge_pte_alloc"),
+    ("tree.rs", "populate", "step_down", STABLE, "the proof of huge_pte_alloc"),
+    ("tree.rs", "reach", "step_down", Signature("unsafe fn"), "a read section; locked and revalidated"),
+    ("tree.rs", "table_above", "descend", Signature("unsafe fn"), "the caller's, whose table is below"),
+    (
+        "tree.rs",
+        "free_unneeded",
+        "descend",
+        Signature("unsafe fn"),
+        "the caller's; looks whether there is one",
+    ),
+    (
+        "tree.rs",
+        "free_if_empty",
+        "descend",
+        Signature("unsafe fn"),
+        "a read section, or the mmap lock in write; locked and revalidated",
+    ),
+    (
+        "base/mod.rs",
+        "host_table",
+        "huge_pte_offset",
+        Signature("RcuReadGuard<'_, P>"),
+        "looks once, confirmed",
+    ),
+    (
+        "root.rs",
+        "free_below",
+        "from_frame",
+        Signature("Mm<P>"),
+        "nobody else reaches the tables of an address space that is dropped",
+    ),
+    (
+        "share.rs",
+        "share",
+        "from_frame",
+        Taken("i_mmap_read_within("),
+        "counted as a user under i_mmap, still held",
+    ),
     (
         "share.rs",
         "partner_table",
@@ -46,8 +91,23 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
         "i_mmap in read, the VMA found in its tree: walks another address space",
     ),
     ("fault/mod.rs", "first_look", "leaf_offset", RCU, "looks once, keeps nothing"),
-    ("fault/mod.rs", "wait_for_migration", "leaf_offset", RCU, "looks between queueing and sleeping"),
+    ("fault/mod.rs", "wait", "leaf_offset", RCU, "looks between queueing and sleeping"),
     ("fault/attempt.rs", "attempt", "huge_pte_alloc", Taken("self.guard"), "VMA lock in read; shares"),
+    (
+        "fault/run.rs",
+        "look",
+        "huge_pte_offset",
+        RCU,
+        "looks ahead; the entries are read again under the lock",
+    ),
+    (
+        "fault/run.rs",
+        "make_tables",
+        "huge_pte_alloc",
+        Taken("mmap.lock_vma("),
+        "VMA lock in read; shares, and keeps nothing",
+    ),
+    ("fault/run.rs", "install", "huge_pte_alloc", Taken("mmap.lock_vma("), "VMA lock in read; shares"),
     ("gup/follow.rs", "follow", "leaf_offset", RCU, "locked and revalidated"),
     ("gup/follow.rs", "follow_fast", "leaf_offset", RCU, "re-read and confirmed, no lock"),
     (
@@ -58,6 +118,20 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
         "VMA lock in read: the visitor sleeps",
     ),
     ("pagewalk/mod.rs", "walk_table", "huge_pte_offset", RCU, "the visitor does not sleep"),
+    (
+        "pagewalk/scan.rs",
+        "protect",
+        "huge_pte_offset",
+        Taken("mmap.lock_vma_write("),
+        "VMA lock in write: is there a table?",
+    ),
+    (
+        "pagewalk/scan.rs",
+        "protect",
+        "huge_pte_alloc",
+        Taken("mmap.lock_vma_write("),
+        "VMA lock in write; does not share",
+    ),
     ("rmap/walk.rs", "place", "huge_pte_offset", Signature("FileProof<'_, P>"), "i_mmap, found in its tree"),
     (
         "truncate.rs",
@@ -67,49 +141,42 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
         "i_mmap in write, the VMA found in its tree",
     ),
     (
-        "mm/unmap.rs",
-        "free_table",
-        "descend",
-        Signature("MmapWriteGuard<'_, P>"),
-        "mmap lock in write, no VMA left in the range",
-    ),
-    (
-        "mm/remap.rs",
+        "vm_ops/remap.rs",
         "make_tables",
         "huge_pte_offset",
         Taken("VmaReadGuard::lock("),
         "VMA lock in read, of the old place",
     ),
     (
-        "mm/remap.rs",
+        "vm_ops/remap.rs",
         "make_tables",
         "huge_pte_alloc",
         Taken("Unlisted::new("),
         "mmap lock in write, the new VMA unlisted; does not share (S23)",
     ),
     (
-        "mm/remap.rs",
-        "move_vma",
+        "vm_ops/remap.rs",
+        "take_place",
         "huge_pte_alloc",
         Taken("VmaReadGuard::lock("),
         "for a protocol that shares where it must not (S23)",
     ),
     (
-        "mm/remap.rs",
+        "vm_ops/remap.rs",
         "move_entries",
         "huge_pte_offset",
         Taken("Unlisted::new("),
         "the new place: mmap lock in write, the new VMA unlisted",
     ),
     (
-        "mm/fork.rs",
+        "vm_ops/copy.rs",
         "copy_entries",
         "huge_pte_offset",
         Taken("VmaReadGuard::lock(parent, "),
         "the parent's: VMA lock in read, or the mmap lock where there is none",
     ),
     (
-        "mm/fork.rs",
+        "vm_ops/copy.rs",
         "copy_entries",
         "huge_pte_alloc",
         Taken("VmaReadGuard::lock(child, "),
@@ -133,16 +200,18 @@ const STABLE: Proof = Signature("W: Proof<P, Kind = Stable>");
 /// The callers at rest, which work on entries with locks held: what the signature of each says that it holds.
 const AT_REST: &[(&str, &str, &[&str])] = &[
     // fork
-    ("mm/fork.rs", "copy_entries", &["MmapWriteGuard<'_, P>"]),
-    ("mm/fork.rs", "copy_range", &["source: &Slot<'_, P, Stable>", "target: &Slot<'_, P, Stable>"]),
+    ("vm_ops/copy.rs", "copy_entries", &[MMAP_WRITE]),
+    ("vm_ops/copy.rs", "copy_range", &["source: &Slot<'_, P, Stable>", "target: &Slot<'_, P, Stable>"]),
     // mremap
-    ("mm/remap.rs", "make_tables", &["MmapWriteGuard<'_, P>"]),
-    ("mm/remap.rs", "move_entries", &["MmapWriteGuard<'_, P>", VMA_WRITE, GATHER]),
+    ("vm_ops/remap.rs", "make_tables", &[MMAP_WRITE]),
+    ("vm_ops/remap.rs", "move_entries", &[MMAP_WRITE, VMA_WRITE, GATHER]),
     // munmap, MADV_DONTNEED, truncation, hole punch
     ("entries/zap.rs", "zap_range", &[VMA_WRITE, GATHER]),
     ("mm/unmap.rs", "free_tables", &["MmapWriteGuard<'_, P>"]),
+    ("vm_ops/unmap.rs", "free_tables", &["&mut MmapLockedForWrite<'_, P>"]),
+    ("vm_ops/unmap.rs", "free_tables_unless", &[MMAP_WRITE]),
     // mprotect, and clearing of soft-dirty
-    ("mm/protect.rs", "change_entries", &[VMA_WRITE, GATHER]),
+    ("vm_ops/exchange.rs", "change_entries", &[VMA_WRITE, GATHER]),
     ("mm/soft_dirty.rs", "clear_vma", &[VMA_WRITE, GATHER]),
     // Copy-on-write: the slot is that of the fault, found under the VMA lock in read.
     ("fault/attempt.rs", "copy", &["slot: &Slot<'_, P, Stable>"]),
@@ -153,12 +222,14 @@ const AT_REST: &[(&str, &str, &[&str])] = &[
     ("entries/visit.rs", "each_own_entry", &[VMA_WRITE, GATHER]),
     // Unsharing for userfaultfd and splits
     ("uffd/register.rs", "unshare_all", &[VMA_WRITE, GATHER]),
-    ("space/split.rs", "unshare_at_cuts", &[VMA_WRITE, "i_mmap: &mut IMmapWriteGuard<'_, P>"]),
+    ("vm_ops/split.rs", "unshare_at_cuts", &[VMA_WRITE, "i_mmap: &mut IMmapWriteGuard<'_, P>"]),
     // UFFDIO_COPY and UFFDIO_CONTINUE: the VMA lock in read, taken under this.
-    ("uffd/fill.rs", "fill_page", &["MmapReadGuard<'_, P>"]),
+    ("uffd/fill.rs", "fill_page", &["MmapLocked<'_, P>"]),
     ("uffd/protect.rs", "protect_entries", &[VMA_WRITE, GATHER]),
 ];
 
+/// The mmap lock in write, whether it is the engine's or a host's.
+const MMAP_WRITE: &str = "MmapLockedForWrite<'_, P>";
 /// Mutably: the holder's own slots are gone, too, before it unshares.
 const VMA_WRITE: &str = "&mut VmaWriteGuard<'_, P>";
 /// Borrows `i_mmap` in write until what was unshared is flushed.

@@ -6,7 +6,7 @@ mod common;
 use common::interrupt::{At, before_next, before_next_flush, is_pending};
 use common::{AddressSpace, Bench, File, GIB, Hugetlb, M2, SMALL, Task, at, map, system};
 use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::arch::{Entry, X86_64};
 use hugewalk::fault::{Access, Fault};
 use hugewalk::file::HugeFile;
 use hugewalk::gup::GupFlags;
@@ -94,7 +94,7 @@ fn a_child_is_visited_right_after_its_parent_while_fork_copies() {
 
 /// The counters of both pools, small pages first.
 fn counters(hugetlb: &Hugetlb) -> [PoolCounters; 2] {
-    [SMALL, HugeSize::Size1G].map(|size| hugetlb.pool(size).counters())
+    [SMALL, X86_64::SIZE_1G].map(|size| hugetlb.pool(size).counters())
 }
 
 fn free_pages(pages: u64) -> PoolCounters {
@@ -130,7 +130,7 @@ fn a_guess_outlives_the_page(before: HugeSize, after: HugeSize, flags: GupFlags)
     assert!(!is_pending());
 
     let mut expected = [free_pages(0); 2];
-    expected[usize::from(after == HugeSize::Size1G)] = free_pages(1);
+    expected[usize::from(after == X86_64::SIZE_1G)] = free_pages(1);
     assert_eq!(counters(&hugetlb), expected);
 }
 
@@ -170,8 +170,8 @@ fn a_page_that_went_to_another_system_meanwhile_goes_back_to_the_host() {
     assert_eq!(one.pool(SMALL).counters(), free_pages(0));
     assert_eq!(bench.huge_in_use(SMALL), 0, "nobody has it, and nobody will");
     // Neither system takes it for its own.
-    let named = other.unpoison(HugeFrame(1 << 20));
-    assert_eq!(named, Err(PageError::NoHugePage { frame: HugeFrame(1 << 20) }));
+    let named = other.unpoison(HugeFrame(1 << 32));
+    assert_eq!(named, Err(PageError::NoHugePage { frame: HugeFrame(1 << 32) }));
 }
 
 /// The same, and the other system is of another type, made of another kind of handle to the platform. What its page keeps, a
@@ -252,8 +252,8 @@ fn a_private_page_of_a_system_of_another_type_goes_back_to_that_system() {
 #[test]
 fn a_reference_taken_on_a_guess_is_given_back_to_the_pool_that_the_page_is_of_by_then() {
     for flags in [GupFlags::empty(), GupFlags::PIN] {
-        a_guess_outlives_the_page(HugeSize::Size1G, SMALL, flags);
-        a_guess_outlives_the_page(SMALL, HugeSize::Size1G, flags);
+        a_guess_outlives_the_page(X86_64::SIZE_1G, SMALL, flags);
+        a_guess_outlives_the_page(SMALL, X86_64::SIZE_1G, flags);
     }
 }
 
@@ -261,11 +261,11 @@ fn a_reference_taken_on_a_guess_is_given_back_to_the_pool_that_the_page_is_of_by
 fn a_frame_never_stands_for_a_page_that_does_not_have_it() {
     let hugetlb = Hugetlb::new(Bench::with_one_memory()).unwrap();
     let mut task = common::task(&hugetlb);
-    assert_eq!(hugetlb.resize_pool(HugeSize::Size1G, 1), 1);
-    let file = File::new(&hugetlb, HugeSize::Size1G, None).unwrap();
+    assert_eq!(hugetlb.resize_pool(X86_64::SIZE_1G, 1), 1);
+    let file = File::new(&hugetlb, X86_64::SIZE_1G, None).unwrap();
     file.allocate(&mut task, 0, GIB, false).unwrap();
     let small = File::new(&hugetlb, SMALL, None).unwrap();
-    let head = HugeFrame(1 << 20);
+    let head = HugeFrame(1 << 32);
 
     // The second look at the record is for the reference; the frame's page has been taken to pieces by then.
     before_next(At::Record, || {});
@@ -274,7 +274,7 @@ fn a_frame_never_stands_for_a_page_that_does_not_have_it() {
     before_next(At::Record, move || {
         let mut task = common::task(&system);
         file.truncate(&mut task, 0).unwrap();
-        assert_eq!(system.resize_pool(HugeSize::Size1G, 0), 0);
+        assert_eq!(system.resize_pool(X86_64::SIZE_1G, 0), 0);
         assert_eq!(system.resize_pool(SMALL, 2), 2);
         owner.allocate(&mut task, 0, 2 * M2, false).unwrap();
     });

@@ -12,19 +12,22 @@
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 
-use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, TableFrame, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
+use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::error::OutOfMemory;
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
-use hugewalk::platform::{Barriers, ENTRIES, Levels, PageRecord, Platform, Protocol, Step, TableRecord};
+use hugewalk::platform::{
+    Barriers, Contents, Flush, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord, Tables, Tlb,
+    Trace,
+};
+use hugewalk::protocol::Step;
 use hugewalk::rcu::{Rcu, RcuHead};
 use hugewalk::sync::{Arc, Parker, Word};
 use hugewalk::vma::Protection;
@@ -71,7 +74,7 @@ enum Broken {
 
 #[repr(C, align(64))]
 struct Memory {
-    entries: [[u64; ENTRIES]; TABLES],
+    entries: [[u64; X86_64::ENTRIES]; TABLES],
     records: [MaybeUninit<TableRecord>; TABLES],
     pages: [MaybeUninit<PageRecord>; PAGES],
 }
@@ -92,7 +95,7 @@ struct World {
 thread_local! {
     // Loom runs all its threads on one.
     static MEMORY: *mut Memory = Box::into_raw(Box::new(Memory {
-        entries: [[0; ENTRIES]; TABLES],
+        entries: [[0; X86_64::ENTRIES]; TABLES],
         records: [const { MaybeUninit::uninit() }; TABLES],
         pages: [const { MaybeUninit::uninit() }; PAGES],
     }));
@@ -112,7 +115,7 @@ impl LoomWord {
     /// Which entry of a table this is, if it is one.
     fn index(&self) -> Option<usize> {
         let at = std::ptr::from_ref(self).addr().wrapping_sub(memory().addr());
-        (at < TABLES * ENTRIES * 8).then_some(at / 8 % ENTRIES)
+        (at < TABLES * X86_64::ENTRIES * 8).then_some(at / 8 % X86_64::ENTRIES)
     }
 
     /// Is this the generation of a table?
@@ -343,16 +346,6 @@ unsafe impl Rcu<Loom> for ToTheEnd {
     }
 }
 
-/// The protocol, or what is left of it.
-struct Chosen;
-
-// SAFETY: `Loom` never uses memory of tables or pages for anything else within a model.
-unsafe impl Protocol for Chosen {
-    fn keeps(step: Step) -> bool {
-        BROKEN.get() != Broken::Without(step)
-    }
-}
-
 struct Loom;
 
 // SAFETY: full fences.
@@ -370,20 +363,12 @@ unsafe impl Barriers for Loom {
     }
 }
 
-// SAFETY: frames are handed out once in a model; there are no processors.
-unsafe impl Platform for Loom {
-    type Protocol = Chosen;
-    type SleepMutex = LoomLock;
-    type SleepRwLock = LoomLock;
-    type Parker = Nowhere;
-    type Rcu = ToTheEnd;
-    type MmContext = ();
-
-    fn levels(&self) -> Levels {
-        Levels::Four
-    }
-    fn new_context(&self) -> Result<(), OutOfMemory> {
-        Ok(())
+// SAFETY: frames are handed out once in a model; there are no processors. Memory of tables or pages is never used for anything
+// else within a model, whatever step is left out.
+unsafe impl Tables for Loom {
+    type Paging = X86_64;
+    fn paging(&self) -> X86_64 {
+        X86_64::FOUR_LEVELS
     }
     fn alloc_table(&self) -> Option<TableFrame> {
         WORLD.with_borrow_mut(|world| {
@@ -393,13 +378,13 @@ unsafe impl Platform for Loom {
             table.with_mut(|_| ());
             world.tables.push(table);
             for index in [IN_PGD, IN_LEAVES, IN_PUD] {
-                make_zero(world, memory().addr() + (number * ENTRIES + index) * 8);
+                make_zero(world, memory().addr() + (number * X86_64::ENTRIES + index) * 8);
             }
             Some(TableFrame(number as u64))
         })
     }
     unsafe fn free_table(&self, _: TableFrame) {}
-    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[LoomWord; ENTRIES]> {
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<LoomWord> {
         // Loom tells who comes too early.
         let table = WORLD.with_borrow(|world| world.tables[frame.0 as usize].clone());
         table.with(|_| ());
@@ -412,6 +397,10 @@ unsafe impl Platform for Loom {
         let record = unsafe { &raw mut (*memory()).records[frame.0 as usize] };
         NonNull::new(record).unwrap().cast()
     }
+}
+
+// SAFETY: a huge page is handed out once until it is given back, and its record stays.
+unsafe impl Pages for Loom {
     fn alloc_huge(&self, _: HugeSize) -> Option<HugeFrame> {
         let number = WORLD.with_borrow_mut(|world| {
             world.pages += 1;
@@ -433,10 +422,48 @@ unsafe impl Platform for Loom {
     fn has_page_record(&self, _: HugeFrame) -> bool {
         false
     }
+}
+
+// SAFETY: the address is that of the page.
+unsafe impl Contents for Loom {
     unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
         None
     }
-    fn flush_tlb(&self, (): &(), _: Range<VirtAddr>) {}
+}
+
+// SAFETY: the locks exclude as locks do.
+unsafe impl Locks for Loom {
+    type TableLock = LoomLock;
+    type SleepMutex = LoomLock;
+    type SleepRwLock = LoomLock;
+    type Parker = Nowhere;
+    type Rcu = ToTheEnd;
+    // `loom_biased.rs` has the lock whose readers mark it.
+    fn reader_bias() -> bool {
+        false
+    }
+}
+
+// SAFETY: a flush returns when no processor uses what it names any more.
+unsafe impl Tlb for Loom {
+    type MmContext = ();
+    fn new_context(&self) -> Result<(), OutOfMemory> {
+        Ok(())
+    }
+    fn flush_tlb(&self, (): &(), _: Flush) {}
+}
+
+impl Notify for Loom {}
+
+impl Trace for Loom {}
+
+impl Limits for Loom {}
+
+// SAFETY: the parts above are those of one platform.
+unsafe impl Platform for Loom {
+    fn keeps(step: Step) -> bool {
+        BROKEN.get() != Broken::Without(step)
+    }
 }
 
 type File = Arc<HugeFile<Loom>>;
@@ -458,13 +485,13 @@ impl System {
     fn new() -> Self {
         WORLD.take();
         let hugetlb = Hugetlb::new(Loom).unwrap();
-        hugetlb.resize_pool(HugeSize::Size2M, 3);
+        hugetlb.resize_pool(X86_64::SIZE_2M, 3);
         let task = task(&hugetlb);
         Self { hugetlb, task }
     }
 
     fn file(&mut self) -> File {
-        let file = HugeFile::new(&self.hugetlb, HugeSize::Size2M, None).unwrap();
+        let file = HugeFile::new(&self.hugetlb, X86_64::SIZE_2M, None).unwrap();
         file.truncate(&mut self.task, PUD_SIZE).unwrap();
         file
     }
@@ -512,7 +539,7 @@ fn map(task: &mut Task<Loom>, space: &Space, file: &File, at: VirtAddr, length: 
 /// A walk under RCU: the entry, confirmed; `None` if there is no table, or it was unshared meanwhile.
 fn walk(task: &Task<Loom>, space: &Space) -> Option<Entry> {
     let section = task.rcu_read_lock();
-    let slot = huge_pte_offset(&section, space.mm(), PAGE, HugeSize::Size2M).unwrap()?;
+    let slot = huge_pte_offset(&section, space.mm(), PAGE, X86_64::SIZE_2M).unwrap()?;
     slot.read().ok()
 }
 
@@ -565,7 +592,7 @@ fn sharing() {
     space.madvise(&mut system.task, START, PUD_SIZE, Advice::DontNeed).unwrap();
     let check = |task: &Task<Loom>, space: &Space| {
         let section = task.rcu_read_lock();
-        let slot = huge_pte_offset(&section, space.mm(), PAGE, HugeSize::Size2M).unwrap();
+        let slot = huge_pte_offset(&section, space.mm(), PAGE, X86_64::SIZE_2M).unwrap();
         if let Some(locked) = slot.as_ref().and_then(|slot| slot.lock().ok()) {
             assert_eq!(locked.sharers(), 1, "the user that the entry stands for is not counted");
         }
@@ -621,8 +648,8 @@ fn coming_back() {
         for round in 0..2 {
             file.punch_hole(task, page, PMD_SIZE).unwrap();
             // A page that nobody has had.
-            hugetlb.resize_pool(HugeSize::Size2M, 0);
-            hugetlb.resize_pool(HugeSize::Size2M, 1);
+            hugetlb.resize_pool(X86_64::SIZE_2M, 0);
+            hugetlb.resize_pool(X86_64::SIZE_2M, 1);
             other.fault(task, PAGE, Access::Write).unwrap();
             if round == 0 {
                 let Some(Entry::Leaf(leaf)) = walk(task, &other) else { panic!("no page") };

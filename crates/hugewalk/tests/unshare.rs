@@ -1,7 +1,7 @@
 //! Unsharing by hand: the types prove which kinds of lock are held, the call checks whose they are.
 
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gather::Gather;
@@ -40,10 +40,10 @@ fn two_users(
 #[test]
 fn unshare_refuses_a_gather_of_another_address_space_or_file() {
     let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()).unwrap();
-    hugetlb.resize_pool(HugeSize::Size2M, 4);
+    hugetlb.resize_pool(X86_64::SIZE_2M, 4);
     let mut task = hugewalk_host::task(&hugetlb).unwrap();
-    let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
-    let other_file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
+    let other_file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
     let [parent, child] = two_users(&hugetlb, &mut task, &file);
     {
         let mmap = child.mmap_read(&mut task);
@@ -78,14 +78,14 @@ fn unshare_refuses_a_gather_of_another_address_space_or_file() {
 #[test]
 fn after_an_unshare_its_holder_walks_anew_and_finds_no_table() {
     let hugetlb = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()).unwrap();
-    hugetlb.resize_pool(HugeSize::Size2M, 4);
+    hugetlb.resize_pool(X86_64::SIZE_2M, 4);
     let mut task = hugewalk_host::task(&hugetlb).unwrap();
-    let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
     let [parent, child] = two_users(&hugetlb, &mut task, &file);
     let mmap = parent.mmap_read(&mut task);
     let mut vma_lock = mmap.lock_vma_write(mmap.find(START).unwrap(), &mut task).unwrap();
     let slot = |proof: &VmaWriteGuard<'_, Host>| {
-        let slot = huge_pte_offset(proof, parent.mm(), START, HugeSize::Size2M).unwrap();
+        let slot = huge_pte_offset(proof, parent.mm(), START, X86_64::SIZE_2M).unwrap();
         slot.map(|slot| slot.read())
     };
     assert!(matches!(slot(&vma_lock), Some(Entry::Leaf(_))));

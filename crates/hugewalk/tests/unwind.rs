@@ -121,6 +121,17 @@ fn tables_whose_flush_unwinds_are_never_freed() {
 }
 
 #[test]
+fn dropped_processes_whose_turn_had_not_come_are_taken_down_later() {
+    let (hugetlb, mut task) = system(3);
+    drop([(); 3].map(|()| mapped(&hugetlb, &mut task, 1, MapFlags::empty())));
+    unwind_at(At::Flush, 0);
+    unwinds(|| task.finish_drops());
+    assert_eq!(free(&hugetlb), 0);
+    task.finish_drops();
+    assert_eq!(free(&hugetlb), 2, "all but the page whose flush unwound");
+}
+
+#[test]
 fn truncation_does_not_wait_for_pages_that_were_leaked() {
     let (hugetlb, mut task) = system(4);
     let (space, file) = mapped(&hugetlb, &mut task, 4, MapFlags::SHARED);

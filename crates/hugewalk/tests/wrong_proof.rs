@@ -1,6 +1,7 @@
 //! A proof is for the VMAs of one address space: the types prove the kind of lock, the walk checks whose it is.
 
-use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
 use hugewalk::sync::Arc;
@@ -40,7 +41,7 @@ fn space(
 }
 
 fn is_refused<W: Proof<Host>>(proof: &W, space: &AddressSpace<Host>, address: VirtAddr) -> bool {
-    let refused = matches!(huge_pte_offset(proof, space.mm(), address, HugeSize::Size2M), Err(WrongProof));
+    let refused = matches!(huge_pte_offset(proof, space.mm(), address, X86_64::SIZE_2M), Err(WrongProof));
     assert_eq!(refused, matches!(leaf_offset(proof, space.mm(), address), Err(WrongProof)));
     refused
 }
@@ -48,7 +49,7 @@ fn is_refused<W: Proof<Host>>(proof: &W, space: &AddressSpace<Host>, address: Vi
 #[test]
 fn a_lock_of_another_address_space_or_of_another_vma_is_no_proof() {
     let (hugetlb, mut task) = system();
-    let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
     let (space, other) = (space(&hugetlb, &mut task, &file), space(&hugetlb, &mut task, &file));
     let mmap = space.mmap_read(&mut task);
     let vma = mmap.find(START).unwrap();
@@ -82,7 +83,7 @@ fn a_read_section_of_another_system_is_no_proof() {
     let other = Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(PUD_SIZE)).unwrap()).unwrap();
     // SAFETY: nothing sleeps while it is in its section.
     let stranger = unsafe { Task::new(&other) }.unwrap();
-    let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+    let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
     let space = space(&hugetlb, &mut task, &file);
     assert!(!is_refused(&task.rcu_read_lock(), &space, START));
     assert!(is_refused(&stranger.rcu_read_lock(), &space, START));

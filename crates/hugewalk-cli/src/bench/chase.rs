@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use hugewalk::addr::{TableFrame, VirtAddr};
 use hugewalk::mm::Mm;
-use hugewalk::platform::Platform;
+use hugewalk::platform::Tables as _;
 use hugewalk_host::Host;
 
 const FRAME: u64 = ((1 << 52) - 1) & !0xfff;

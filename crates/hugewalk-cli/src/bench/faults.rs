@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement};
 use hugewalk::sync::Arc;
@@ -25,7 +26,7 @@ impl Setting {
     fn new(contents: Contents) -> Result<Self, BenchError> {
         let config = HostConfig::new().huge_bytes(3 * PUD_SIZE).contents(contents);
         let hugetlb = Hugetlb::new(Host::new(&config)?)?;
-        hugetlb.resize_pool(HugeSize::Size2M, PAGES + 16);
+        hugetlb.resize_pool(X86_64::SIZE_2M, PAGES + 16);
         Ok(Self { hugetlb })
     }
 
@@ -41,7 +42,7 @@ impl Setting {
             length: pages * PMD_SIZE,
             protection: Protection::READ | Protection::WRITE,
             flags,
-            backing: Backing::Anonymous(HugeSize::Size2M),
+            backing: Backing::Anonymous(X86_64::SIZE_2M),
         };
         space.mmap(&mut self.task()?, &request)?;
         Ok(space)
@@ -173,32 +174,51 @@ fn map_in_halves(setting: &Setting, start: u64) -> Result<Arc<AddressSpace<Host>
             length: half * PMD_SIZE,
             protection: Protection::READ | Protection::WRITE,
             flags: MapFlags::SHARED | MapFlags::POPULATE,
-            backing: Backing::Anonymous(HugeSize::Size2M),
+            backing: Backing::Anonymous(X86_64::SIZE_2M),
         };
         space.mmap(&mut setting.task()?, &request)?;
     }
     Ok(space)
 }
 
-fn unshares(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
-    let setting = Setting::new(Contents::Nothing)?;
-    let flags = MapFlags::SHARED | MapFlags::POPULATE;
-    let parent = setting.map(4 * PUD_SIZE, 512, flags)?;
-    let (mut children, mut alone) = (Vec::new(), Vec::new());
-    for _ in 0..threads {
-        children.push(parent.fork(&mut setting.task()?)?);
-        alone.push(setting.map(4 * PUD_SIZE, 1, flags)?);
+/// A page dropped, by processes that share a table and by others that have tables of their own.
+pub(super) struct GivingUp {
+    setting: Setting,
+    _parent: Arc<AddressSpace<Host>>,
+    children: Vec<Arc<AddressSpace<Host>>>,
+    alone: Vec<Arc<AddressSpace<Host>>>,
+}
+
+const DROP: &str = "drop one page of an unshared table";
+
+impl GivingUp {
+    /// For so many threads.
+    pub(super) fn new(threads: usize) -> Result<Self, BenchError> {
+        let setting = Setting::new(Contents::Nothing)?;
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        let parent = setting.map(4 * PUD_SIZE, 512, flags)?;
+        let (mut children, mut alone) = (Vec::new(), Vec::new());
+        for _ in 0..threads {
+            children.push(parent.fork(&mut setting.task()?)?);
+            alone.push(setting.map(4 * PUD_SIZE, 1, flags)?);
+        }
+        Ok(Self { setting, _parent: parent, children, alone })
     }
-    let baseline = "drop one page of an unshared table";
-    let hugetlb = &setting.hugetlb;
-    let cases = vec![
-        Case::timed("unshare a table (MADV_DONTNEED)", |n| {
-            together(hugetlb, threads, |task, thread| unshare(task, &children[thread], n))
-        }),
-        Case::timed(baseline, |n| {
-            together(hugetlb, threads, |task, thread| unshare(task, &alone[thread], n))
-        }),
-    ];
-    let cases = measure(effort, cases);
-    Ok(Group { title: title("Giving up", threads), note: None, baseline: baseline.into(), cases })
+
+    pub(super) fn cases<'a>(&'a self) -> [Case<'a>; 2] {
+        let case = |name, spaces: &'a [Arc<AddressSpace<Host>>]| {
+            Case::timed(name, move |n| {
+                together(&self.setting.hugetlb, spaces.len(), |task, thread| {
+                    unshare(task, &spaces[thread], n)
+                })
+            })
+        };
+        [case("unshare a table (MADV_DONTNEED)", &self.children), case(DROP, &self.alone)]
+    }
+}
+
+fn unshares(effort: &Effort, threads: usize) -> Result<Group, BenchError> {
+    let giving_up = GivingUp::new(threads)?;
+    let cases = measure(effort, giving_up.cases().into());
+    Ok(Group { title: title("Giving up", threads), note: None, baseline: DROP.into(), cases })
 }

@@ -1,4 +1,4 @@
-//! `hugewalk bench`: what walks, walkers, faults, fork and unshare cost.
+//! `hugewalk bench`: what walks, walkers, faults, fork and unshare cost, which goals that reaches, and how it grows.
 //!
 //! The figures of one run are to be compared with each other: everything in a group is measured in turn, sample by
 //! sample, so that a machine whose speed drifts slows all of them alike.
@@ -6,8 +6,12 @@
 mod chase;
 mod crowd;
 mod faults;
+mod goals;
+mod growth;
+pub(crate) mod kernel;
 mod machine;
 mod sample;
+mod text;
 mod walkers;
 pub mod walks;
 
@@ -15,7 +19,6 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::ValueEnum;
-use comfy_table::{CellAlignment, Table, presets};
 use hugewalk::error::OutOfMemory;
 use hugewalk::fault::FaultError;
 use hugewalk::file::FileError;
@@ -23,10 +26,11 @@ use hugewalk::mm::MapError;
 use hugewalk::rmap::PageError;
 use hugewalk::uffd::UserfaultError;
 use hugewalk_host::{HostError, TaskError};
-use indicatif::ProgressBar;
 use serde::Serialize;
 
-pub use self::sample::{Effort, Measured};
+pub use self::sample::{Effort, Goal, Measured};
+
+use self::text::print;
 
 use crate::args::{BenchArgs, BenchWhat, Format};
 use crate::compare::{self, CompareError};
@@ -97,6 +101,9 @@ pub struct Report {
     pub load: f64,
     /// The groups, in the order they were measured.
     pub groups: Vec<Group>,
+    /// What could not be measured here: a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
 }
 
 /// Measurements that were taken in turn and can be compared.
@@ -123,6 +130,9 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
         return match args.what {
             BenchWhat::Walk => walks::count(named(only)?, iterations, out),
             BenchWhat::Walkers => walkers::count(named(only)?, iterations, out),
+            BenchWhat::Goals | BenchWhat::Growth | BenchWhat::Kernel => {
+                Err(BenchError::NoCase { name: only.clone(), known: "none".to_owned() })
+            }
         };
     }
     // Read first: nothing is measured for the sake of a file that is not there.
@@ -130,9 +140,12 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
     let groups = match args.what {
         BenchWhat::Walk => WALK_GROUPS,
         BenchWhat::Walkers => walkers::GROUPS,
+        BenchWhat::Goals => goals::GROUPS,
+        BenchWhat::Growth => growth::GROUPS,
+        BenchWhat::Kernel => kernel::GROUPS,
     };
     // Shown on a terminal only.
-    let bar = ProgressBar::new(u64::from(args.samples) * groups);
+    let bar = crate::notes::bar(u64::from(args.samples) * groups);
     let effort = Effort { samples: args.samples, seconds: args.seconds, bar };
     let mut report = Report {
         schema: "hugewalk-bench/1",
@@ -142,6 +155,7 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
         kernel: machine::kernel(),
         load: machine::load(),
         groups: Vec::new(),
+        lacking: Vec::new(),
     };
     match args.what {
         BenchWhat::Walk => {
@@ -149,6 +163,9 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
             report.groups.extend(faults::groups(&effort)?);
         }
         BenchWhat::Walkers => report.groups.extend(walkers::groups(&effort)?),
+        BenchWhat::Goals => report.groups.extend(goals::groups(&effort)?),
+        BenchWhat::Growth => report.groups.extend(growth::groups(&effort, &growth::Sizes::ALL)?),
+        BenchWhat::Kernel => (report.groups, report.lacking) = kernel::groups(&effort),
     }
     effort.bar.finish_and_clear();
     if let Some(baseline) = &before {
@@ -175,61 +192,4 @@ fn named<W: ValueEnum>(name: &str) -> Result<W, BenchError> {
         let known: Vec<_> = known.map(|value| value.get_name().to_owned()).collect();
         BenchError::NoCase { name: name.to_owned(), known: known.join(", ") }
     })
-}
-
-fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    let barrier = if report.membarrier { "membarrier(2)" } else { "full fences" };
-    writeln!(
-        out,
-        "{} processors, {}; Linux {}; load {:.2} before",
-        report.processors, report.processor, report.kernel, report.load
-    )?;
-    writeln!(
-        out,
-        "read sections by {barrier}; medians of samples taken in turn, and half of the samples lie within the spread"
-    )?;
-    for group in &report.groups {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        let mut header = vec![
-            String::new(),
-            "median".into(),
-            "spread".into(),
-            "least".into(),
-            format!("of {}", group.baseline),
-        ];
-        let unshared = group.cases.iter().any(|case| case.unshares_per_second.is_some());
-        header.extend(unshared.then(|| "unshared".to_owned()));
-        table.set_header(header);
-        for index in 1..6 {
-            if let Some(column) = table.column_mut(index) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        let base = group.cases.iter().find(|case| case.name == group.baseline).map(|case| case.median_ns);
-        for case in &group.cases {
-            let ratio = base.map_or(String::new(), |base| format!("{:.2}", case.median_ns / base));
-            let half = (case.upper_ns - case.lower_ns) / 2.0 / case.median_ns * 100.0;
-            let spread = format!("±{half:.0} %");
-            let mut row =
-                vec![case.name.clone(), duration(case.median_ns), spread, duration(case.least_ns), ratio];
-            row.extend(case.unshares_per_second.map(|rate| format!("{:.0}/ms", rate / 1e3)));
-            table.add_row(row);
-        }
-        writeln!(out, "\n{}", group.title)?;
-        if let Some(note) = &group.note {
-            writeln!(out, "({note})")?;
-        }
-        writeln!(out, "{table}")?;
-    }
-    Ok(())
-}
-
-/// Nanoseconds in a unit that reads well.
-fn duration(ns: f64) -> String {
-    match ns {
-        ns if ns < 1e3 => format!("{ns:.2} ns"),
-        ns if ns < 1e6 => format!("{:.2} µs", ns / 1e3),
-        ns => format!("{:.2} ms", ns / 1e6),
-    }
 }

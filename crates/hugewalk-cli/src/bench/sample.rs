@@ -30,10 +30,33 @@ impl From<Duration> for Sample {
     }
 }
 
+/// What a case is to cost at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// So many times what the baseline of its group costs.
+    Ratio(f64),
+    /// So many nanoseconds.
+    Nanoseconds(f64),
+}
+
+impl Goal {
+    /// Does a case that costs so many nanoseconds, in a group whose baseline costs so many, reach it?
+    #[must_use]
+    pub fn is_met(self, median: f64, baseline: f64) -> bool {
+        match self {
+            Self::Ratio(most) => median <= most * baseline,
+            Self::Nanoseconds(most) => median <= most,
+        }
+    }
+}
+
 /// One thing to measure.
 pub(super) struct Case<'a> {
     /// Its name.
     name: String,
+    /// What it is to cost.
+    goal: Option<Goal>,
     /// Does it so many times, and says how long that took.
     work: Box<dyn FnMut(u64) -> Sample + 'a>,
 }
@@ -50,7 +73,12 @@ impl<'a> Case<'a> {
 
     /// A case that times itself, leaving out what it prepares.
     pub(super) fn timed<S: Into<Sample>>(name: &str, mut work: impl FnMut(u64) -> S + 'a) -> Self {
-        Self { name: name.to_owned(), work: Box::new(move |iterations| work(iterations).into()) }
+        Self { name: name.to_owned(), goal: None, work: Box::new(move |iterations| work(iterations).into()) }
+    }
+
+    /// The same, which is to cost no more than this.
+    pub(super) fn goal(self, goal: Goal) -> Self {
+        Self { goal: Some(goal), ..self }
     }
 }
 
@@ -72,6 +100,9 @@ pub struct Measured {
     /// How often somebody gave a table up and took it up again meanwhile, if there was somebody who did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unshares_per_second: Option<f64>,
+    /// What it is to cost at the most, if anything was said about that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Goal>,
 }
 
 /// Measures the cases in turn: one sample of each, then the next of each.
@@ -85,7 +116,7 @@ pub(super) fn measure(effort: &Effort, mut cases: Vec<Case<'_>>) -> Vec<Measured
             samples.push((iterations, (case.work)(iterations)));
         }
     }
-    cases.iter().zip(samples).map(|(case, samples)| summarise(&case.name, &samples)).collect()
+    cases.iter().zip(samples).map(|(case, samples)| summarise(case, &samples)).collect()
 }
 
 /// How many iterations take about `seconds`.
@@ -100,7 +131,7 @@ fn calibrate(case: &mut Case<'_>, seconds: f64) -> u64 {
     }
 }
 
-fn summarise(name: &str, samples: &[(u64, Sample)]) -> Measured {
+fn summarise(case: &Case<'_>, samples: &[(u64, Sample)]) -> Measured {
     let each =
         samples.iter().map(|(iterations, sample)| sample.took.as_secs_f64() * 1e9 / *iterations as f64);
     let mut each: Vec<f64> = each.collect();
@@ -110,7 +141,8 @@ fn summarise(name: &str, samples: &[(u64, Sample)]) -> Measured {
     let unshared =
         unshared.reduce(|(times, seconds), (more, longer)| (times + more, seconds.saturating_add(longer)));
     Measured {
-        name: name.to_owned(),
+        name: case.name.clone(),
+        goal: case.goal,
         median_ns: at(each.len() / 2),
         lower_ns: at(each.len() / 4),
         upper_ns: at(each.len() * 3 / 4),
@@ -140,9 +172,18 @@ mod tests {
             took: Duration::from_millis(1),
             unshared: Some((times, Duration::from_millis(10))),
         };
-        let measured = summarise("one", &[(1, sample(10)), (1, sample(30))]);
+        let case = |name| Case::new(name, |_| {});
+        let measured = summarise(&case("one"), &[(1, sample(10)), (1, sample(30))]);
         assert!(measured.unshares_per_second.is_some_and(|rate| (rate - 2000.0).abs() < 1e-6));
-        let undisturbed = summarise("other", &[(1, Duration::from_millis(1).into())]);
+        let undisturbed = summarise(&case("other"), &[(1, Duration::from_millis(1).into())]);
         assert_eq!(undisturbed.unshares_per_second, None);
+    }
+
+    #[test]
+    fn a_goal_is_a_time_or_a_part_of_the_baseline() {
+        assert!(Goal::Ratio(1.3).is_met(13.0, 10.0) && !Goal::Ratio(1.3).is_met(13.1, 10.0));
+        assert!(Goal::Nanoseconds(100.0).is_met(99.0, 1.0) && !Goal::Nanoseconds(100.0).is_met(101.0, 1e9));
+        let case = Case::timed("one", Duration::from_nanos).goal(Goal::Ratio(1.3));
+        assert_eq!(summarise(&case, &[(1, Duration::from_nanos(1).into())]).goal, Some(Goal::Ratio(1.3)));
     }
 }

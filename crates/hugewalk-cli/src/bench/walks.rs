@@ -6,8 +6,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
 use hugewalk::sync::Arc;
@@ -22,9 +22,7 @@ use super::sample::{Case, Effort, measure};
 use super::{BenchError, Group};
 
 /// Gigabytes mapped: as many PMD tables, 64 KiB of them, more than the first-level cache holds.
-const GIGABYTES: u64 = 16;
-/// Addresses walked, in an order no prefetcher guesses.
-const ADDRESSES: u64 = 8192;
+pub(super) const GIGABYTES: u64 = 16;
 
 /// A way to walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,7 +36,7 @@ pub enum Way {
 }
 
 impl Way {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare pointer chase",
             Self::Rcu => "RCU, read confirmed",
@@ -47,29 +45,39 @@ impl Way {
     }
 }
 
+/// What a walk waits for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order {
+    /// The walk before it, as far as the processor can tell: what is measured is how long a walk takes.
+    Dependent,
+    /// Nothing, for all addresses are known ahead: what is measured is how many walks there can be.
+    Ahead,
+}
+
 /// A mapping whose tables all exist, and a second process that shares them.
-struct Setting {
-    hugetlb: Arc<Hugetlb<Host>>,
+pub(super) struct Setting {
+    pub(super) hugetlb: Arc<Hugetlb<Host>>,
     space: Arc<AddressSpace<Host>>,
     _sharer: Arc<AddressSpace<Host>>,
+    /// All pages, in an order no prefetcher guesses; a power of two of them.
     addresses: Vec<VirtAddr>,
 }
 
-fn host() -> Result<Host, BenchError> {
-    let config = HostConfig::new().huge_bytes(GIGABYTES * PUD_SIZE).contents(Contents::Nothing);
+fn host(gigabytes: u64) -> Result<Host, BenchError> {
+    let config = HostConfig::new().huge_bytes(gigabytes * PUD_SIZE).contents(Contents::Nothing);
     Ok(Host::new(&config)?)
 }
 
 /// Does the host have the barrier that makes read sections cheap?
 pub(super) fn has_membarrier() -> Result<bool, BenchError> {
-    Ok(host()?.uses_membarrier())
+    Ok(host(1)?.uses_membarrier())
 }
 
 impl Setting {
-    fn new() -> Result<Self, BenchError> {
-        let hugetlb = Hugetlb::new(host()?)?;
-        let pages = GIGABYTES * 512;
-        if hugetlb.resize_pool(HugeSize::Size2M, pages) < pages {
+    pub(super) fn new(gigabytes: u64) -> Result<Self, BenchError> {
+        let hugetlb = Hugetlb::new(host(gigabytes)?)?;
+        let pages = gigabytes * 512;
+        if hugetlb.resize_pool(X86_64::SIZE_2M, pages) < pages {
             return Err(BenchError::Pages(pages));
         }
         let mut task = hugewalk_host::task(&hugetlb)?;
@@ -78,75 +86,87 @@ impl Setting {
             &mut task,
             &MapRequest {
                 placement: Placement::Fixed(VirtAddr::new(64 * PUD_SIZE)),
-                length: GIGABYTES * PUD_SIZE,
+                length: gigabytes * PUD_SIZE,
                 protection: Protection::READ | Protection::WRITE,
                 flags: MapFlags::SHARED | MapFlags::POPULATE,
-                backing: Backing::Anonymous(HugeSize::Size2M),
+                backing: Backing::Anonymous(X86_64::SIZE_2M),
             },
         )?;
         let sharer = space.fork(&mut task)?;
-        for gigabyte in 0..GIGABYTES {
+        for gigabyte in 0..gigabytes {
             let address = VirtAddr::new(start.as_u64() + gigabyte * PUD_SIZE);
             sharer.fault(&mut task, address, Access::Read)?;
         }
         // The multiplier is odd, so every page comes once before one comes again.
         let address =
-            |n: u64| VirtAddr::new(start.as_u64() + ((n * 40_503) % pages) * HugeSize::Size2M.bytes());
-        let addresses = (0..ADDRESSES).map(address).collect();
+            |n: u64| VirtAddr::new(start.as_u64() + ((n * 40_503) % pages) * X86_64::SIZE_2M.bytes());
+        let addresses = (0..pages).map(address).collect();
         Ok(Self { hugetlb, space, _sharer: sharer, addresses })
     }
 
-    /// Calls `walk` for one address after the other. The next address depends on the entry before, as far as the
-    /// processor can tell: what is measured is how long a walk takes, not how many can overlap.
+    /// Calls `walk` for one address after the other.
     #[inline]
-    fn each(&self, iterations: u64, mut walk: impl FnMut(VirtAddr) -> u64) {
+    fn each(&self, order: Order, iterations: u64, mut walk: impl FnMut(VirtAddr) -> u64) {
         let nothing = black_box(0u64);
-        let mask = ADDRESSES - 1;
-        let mut depends = 0;
-        for n in 0..iterations {
-            let address = self.addresses[((n ^ depends) & mask) as usize];
-            depends = walk(address) & nothing;
+        let mask = self.addresses.len() as u64 - 1;
+        let mut sum = 0_u64;
+        match order {
+            Order::Dependent => {
+                for n in 0..iterations {
+                    sum = walk(self.addresses[((n ^ sum) & mask) as usize]) & nothing;
+                }
+            }
+            Order::Ahead => {
+                for n in 0..iterations {
+                    sum = sum.wrapping_add(walk(self.addresses[(n & mask) as usize]));
+                }
+            }
         }
-        black_box(depends);
+        black_box(sum);
     }
 
-    fn bare(&self, iterations: u64) {
+    fn bare(&self, order: Order, iterations: u64) {
         let (platform, mm) = (self.hugetlb.platform(), self.space.mm());
-        self.each(iterations, |address| chase(platform, mm, address));
+        self.each(order, iterations, |address| chase(platform, mm, address));
     }
 
-    fn under_rcu(&self, task: &Task<Host>, iterations: u64) {
+    fn under_rcu(&self, order: Order, task: &Task<Host>, iterations: u64) {
         let mm = self.space.mm();
-        self.each(iterations, |address| {
+        self.each(order, iterations, |address| {
             let section = task.rcu_read_lock();
-            let slot = huge_pte_offset(&section, mm, address, HugeSize::Size2M);
-            slot.ok().flatten().and_then(|slot| slot.read().ok()).map_or(0, number)
+            // No closure, which would be a function of its own where there are two orders.
+            match huge_pte_offset(&section, mm, address, X86_64::SIZE_2M) {
+                Ok(Some(slot)) => slot.read().map_or(0, number),
+                _ => 0,
+            }
         });
     }
 
-    fn under_vma_lock(&self, task: &mut Task<Host>, iterations: u64) {
+    fn under_vma_lock(&self, order: Order, task: &mut Task<Host>, iterations: u64) {
         let mm = self.space.mm();
         let mmap = self.space.mmap_read(task);
         let Some(vma) = self.addresses.first().and_then(|&address| mmap.find(address)) else { return };
-        self.each(iterations, |address| {
+        self.each(order, iterations, |address| {
             let Some(locked) = mmap.lock_vma(vma, task) else { return 0 };
-            let slot = huge_pte_offset(&locked, mm, address, HugeSize::Size2M);
-            slot.ok().flatten().map_or(0, |slot| number(slot.read()))
+            match huge_pte_offset(&locked, mm, address, X86_64::SIZE_2M) {
+                Ok(Some(slot)) => number(slot.read()),
+                _ => 0,
+            }
         });
     }
 
-    fn run(&self, way: Way, task: &mut Task<Host>, iterations: u64) {
+    pub(super) fn run(&self, way: Way, order: Order, task: &mut Task<Host>, iterations: u64) {
         match way {
-            Way::Bare => self.bare(iterations),
-            Way::Rcu => self.under_rcu(task, iterations),
-            Way::VmaLock => self.under_vma_lock(task, iterations),
+            Way::Bare => self.bare(order, iterations),
+            Way::Rcu => self.under_rcu(order, task, iterations),
+            Way::VmaLock => self.under_vma_lock(order, task, iterations),
         }
     }
 
     /// So often on a thread of its own beside others; how long that took.
-    fn timed(&self, way: Way, task: &mut Task<Host>, iterations: u64) -> Duration {
+    pub(super) fn timed(&self, way: Way, task: &mut Task<Host>, iterations: u64) -> Duration {
         let began = Instant::now();
-        self.run(way, task, iterations);
+        self.run(way, Order::Dependent, task, iterations);
         began.elapsed()
     }
 }
@@ -159,10 +179,11 @@ fn number(entry: Entry) -> u64 {
 }
 
 pub(super) fn groups(effort: &Effort) -> Result<Vec<Group>, BenchError> {
-    let setting = Setting::new()?;
+    let setting = Setting::new(GIGABYTES)?;
     let task = RefCell::new(hugewalk_host::task(&setting.hugetlb)?);
     let alone = Way::value_variants().iter();
-    let alone = alone.map(|way| Case::new(way.name(), |n| setting.run(*way, &mut task.borrow_mut(), n)));
+    let alone = alone
+        .map(|way| Case::new(way.name(), |n| setting.run(*way, Order::Dependent, &mut task.borrow_mut(), n)));
     let alone = measure(effort, alone.collect());
     let both = Way::value_variants().iter();
     let setting = &setting;
@@ -182,9 +203,9 @@ pub(super) fn groups(effort: &Effort) -> Result<Vec<Group>, BenchError> {
 
 /// Does one case so many times and nothing else, for a tool that counts instructions.
 pub(super) fn count(way: Way, iterations: u64, out: &mut dyn Write) -> Result<(), BenchError> {
-    let setting = Setting::new()?;
+    let setting = Setting::new(GIGABYTES)?;
     let mut task = hugewalk_host::task(&setting.hugetlb)?;
-    setting.run(way, &mut task, iterations);
+    setting.run(way, Order::Dependent, &mut task, iterations);
     writeln!(out, "{}: {iterations} times", way.name())?;
     Ok(())
 }

@@ -34,7 +34,7 @@ pub struct CheckArgs {
     #[command(subcommand)]
     pub action: Option<CheckAction>,
 
-    /// Scenarios by name; S1/* is all of line S1 [default: all]
+    /// Scenarios by name or pattern: S1/* is all of line S1, */gup-fast each with that walker [default: all]
     #[arg(value_name = "SCENARIO")]
     pub scenarios: Vec<String>,
 
@@ -87,12 +87,13 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
 
-    /// Also write an HTML report: the matrix, and each race with the page tables beside its steps
+    /// Also write an HTML report: the matrix, and each race with the page tables beside its steps; - for standard output, in place
+    /// of the text
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 
     /// How to print the report
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub format: CheckFormat,
 }
 
@@ -161,27 +162,27 @@ pub enum CheckAction {
 /// `hugewalk check status`
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// A checkpoint of each part
+    /// A checkpoint of each part; - for standard input
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
     /// How to print it
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub format: Format,
 }
 
 /// `hugewalk check merge`
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// A checkpoint of each part
+    /// A checkpoint of each part; - for standard input
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
-    /// Also write an HTML report
+    /// Also write an HTML report; - for standard output, in place of the text
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 
     /// How to print the report
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub format: CheckFormat,
 }

@@ -6,6 +6,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::error::CheckError;
 use super::outcome::{Effort, Options, Outcome};
@@ -14,6 +15,9 @@ use super::select::Selection;
 
 /// The name of the schema of [`Campaign`].
 const SCHEMA: &str = "hugewalk-check-campaign/2";
+
+/// How the name begins in every version of it.
+const ANY_CAMPAIGN: &str = "hugewalk-check-campaign/";
 
 /// What a check has taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -62,19 +66,29 @@ impl Campaign {
     /// Reads a checkpoint.
     fn read(file: &Path) -> Result<Self, CheckError> {
         let unreadable = |error| CheckError::Unreadable { file: file.to_owned(), error };
+        if file.as_os_str() == "-" {
+            return Self::read_from(io::stdin().lock(), file);
+        }
         Self::read_from(BufReader::new(File::open(file).map_err(unreadable)?), file)
     }
 
     /// Reads a checkpoint from where it is open. Not as a whole at first: who names a device gets an error, not all its bytes.
     pub(super) fn read_from(open: impl Read, file: &Path) -> Result<Self, CheckError> {
         let damaged = |why: String| CheckError::NotACheckpoint { file: file.to_owned(), why };
-        let read: Self = serde_json::from_reader(open).map_err(|error| match error.io_error_kind() {
+        let read: Value = serde_json::from_reader(open).map_err(|error| match error.io_error_kind() {
             Some(_) => CheckError::Unreadable { file: file.to_owned(), error: io::Error::from(error) },
             None => damaged(error.to_string()),
         })?;
-        if read.schema != SCHEMA {
-            return Err(damaged(format!("its schema is `{}`, not `{SCHEMA}`", read.schema)));
+        // What it is comes first: of another document nobody wants to know which field it lacks.
+        match read.get("schema").and_then(Value::as_str) {
+            Some(SCHEMA) => {}
+            Some(other) if other.starts_with("hugewalk-") && !other.starts_with(ANY_CAMPAIGN) => {
+                return Err(CheckError::AnotherDocument { file: file.to_owned(), schema: other.to_owned() });
+            }
+            Some(other) => return Err(damaged(format!("its schema is `{other}`, not `{SCHEMA}`"))),
+            None => return Err(damaged("it has no schema".to_owned())),
         }
+        let read: Self = serde_json::from_value(read).map_err(|error| damaged(error.to_string()))?;
         if !(1..=read.shard.of).contains(&read.shard.number) {
             return Err(damaged(format!("it is of shard {}", read.shard)));
         }

@@ -12,7 +12,7 @@ use super::interrupt;
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// No scenario has the name.
-    #[error("no scenario is called `{name}`{hint}; `hugewalk check --list` names all")]
+    #[error("no scenario is called `{name}`{hint} (`hugewalk check --list` names all)")]
     UnknownScenario {
         /// What was asked for.
         name: String,
@@ -20,7 +20,7 @@ pub enum CheckError {
         hint: String,
     },
     /// No protocol has the name.
-    #[error("no protocol is called `{name}`{hint}; there are {all}")]
+    #[error("no protocol is called `{name}`{hint} (there are {all})")]
     UnknownProtocol {
         /// What was asked for.
         name: String,
@@ -30,7 +30,7 @@ pub enum CheckError {
         all: String,
     },
     /// No step has the name.
-    #[error("no step is called `{name}`{hint}; there are {all}")]
+    #[error("no step is called `{name}`{hint} (there are {all})")]
     UnknownStep {
         /// What was asked for.
         name: String,
@@ -154,6 +154,14 @@ pub enum CheckError {
         file: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// A file is another document of ours.
+    #[error("{}: is a document of another kind, `{schema}`, and no checkpoint; name a file that --checkpoint made, or a new one", file.display())]
+    AnotherDocument {
+        /// The file.
+        file: PathBuf,
+        /// What it says that it is.
+        schema: String,
     },
     /// A checkpoint was made with other options.
     #[error("{}: was made with {differs}; give the same options, or another file", file.display())]

@@ -3,7 +3,7 @@
 use hugewalk_lab::lab::{Broadcast, Settings, Walkers};
 
 /// The properties that runs are judged by, each with its sentence: as docs/lab.md has them.
-pub(crate) const PROPERTIES: [(&str, &str); 16] = [
+pub(crate) const PROPERTIES: [(&str, &str); 18] = [
     ("I1", "no access to a table, or its lock, after its death; nor to the lock in a VMA"),
     ("I2", "what a walker writes goes to a table that its own parent entry points to at that moment"),
     (
@@ -17,21 +17,24 @@ pub(crate) const PROPERTIES: [(&str, &str); 16] = [
     ("I8", "no deadlock, no livelock; and nobody who has waited for a lock makes way for others without end"),
     (
         "I9",
-        "nothing is left at the end: tables, pages, reservations; nor does a mapping remember that a page failed where its file has none",
+        "nothing is left at the end: tables, pages, reservations, questions to a handler that nobody waits for; nor does a mapping remember that a page failed where its file has none",
     ),
     ("I10", "no sleep in an atomic section"),
     (
         "I11",
         "no processor uses a translation to a page that was given back or replaced, nor one that allows more than the entry, once the call that changed the entry is over or the page has a new owner",
     ),
-    ("I12", "nobody can come to a page, by an entry or from the file's side, before it is filled"),
+    (
+        "I12",
+        "nobody can come to a page, by an entry or from the file's side, before it is filled; one that has failed counts as not filled",
+    ),
     (
         "I13",
         "what a processor has stored is there whenever its address space loads, and at the end, and what was written to a file is in a page at the end; whenever the lock of a table is released, a page that was stored to through an entry which is still there is dirty in it",
     ),
     (
         "I14",
-        "nobody takes a reference to a page that nobody holds; a page is given back without references and mappings, and once; at the end its references are its mappings and that of the page cache",
+        "nobody takes a reference to a page that nobody holds; a page is given back without references and mappings, and once; at the end its references are its mappings and that of the page cache, and it knows whose it is",
     ),
     (
         "I15",
@@ -39,7 +42,12 @@ pub(crate) const PROPERTIES: [(&str, &str); 16] = [
     ),
     (
         "I16",
-        "what a report tells of an entry (page walk, smaps, pagemap) was its settled value at some moment of the call: one that stayed when its table was unlocked; counts may be of another moment",
+        "what a report tells of an entry (page walk, smaps, pagemap) was its settled value at some moment of the call: one that stayed when its table was unlocked; counts may be of another moment. A walk tells of each entry once, and an event that a handler reads of a change that has been made",
+    ),
+    ("I17", "whoever holds a lock in write holds it alone"),
+    (
+        "I18",
+        "no processor has two translations of one address that differ in page or rights: where it may keep a group of entries as one, they are broken and forgotten before others are made",
     ),
 ];
 
@@ -108,6 +116,10 @@ pub(crate) fn step(name: &str) -> &'static str {
         "confirm-entry" => "after GUP-fast has taken its reference, it rechecks the entry",
         "detach-locked" => "a parent entry is cleared under the lock of the table it points to",
         "flush-whole-table" => "the whole range of an unshared table is flushed",
+        "break-first" => {
+            "an entry, or a group, is made busy and flushed before another page or other rights take its place"
+        }
+        "flush-tables" => "a flush for tables that went says so, and is not one for leaves alone",
         "flush-under-i-mmap" => "the flush comes before i_mmap is released",
         "count-then-tell" => "whether a table has one user left is checked after the count went down",
         "vma-lock" => "a walker that may sleep while it keeps a slot holds the VMA lock in read",
@@ -131,6 +143,24 @@ pub(crate) fn step(name: &str) -> &'static str {
         }
         "keep-lock" => "truncation keeps a VMA lock that it has waited for while it goes on",
         "sleep-on-migration" => "a fault that meets a migration entry sleeps until the page has arrived",
+        "populate-attached" => {
+            "whoever locks a table without a mapping that keeps it asks whether the table is attached still"
+        }
+        "count-below" => "a table is freed only if no entry of it points to another table",
+        "mark-then-look" => {
+            "a reader of a biased lock marks itself, and then sees the lock biased still: its light barrier on the way in"
+        }
+        "revoke-then-scan" => {
+            "a writer takes the bias of a lock away, and then looks for marks: its heavy barrier"
+        }
+        "leave-then-look" => {
+            "a reader of a biased lock clears its mark, and then looks whether a writer waits: its light barrier on the way out"
+        }
+        "run-mutexes" => "a task that faults many pages in together holds the fault mutex of each",
+        "run-looks-again" => {
+            "a task that faults many pages in together looks whether one is mapped with the mutexes held"
+        }
+        "run-recheck" => "a task that faults many pages in together rereads each entry with the table locked",
         _ => "",
     }
 }

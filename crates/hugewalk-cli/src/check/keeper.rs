@@ -19,7 +19,7 @@ use tempfile::NamedTempFile;
 
 use super::campaign::{Campaign, Spent};
 use super::error::CheckError;
-use super::html::file::{beside, plainly};
+use crate::html::file::{beside, plainly};
 
 /// At most so often a checkpoint is written.
 const INTERVAL: Duration = Duration::from_millis(500);

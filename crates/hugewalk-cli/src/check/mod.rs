@@ -24,11 +24,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hugewalk_lab::explore::Schedule;
+use hugewalk_lab::explore::{Schedule, catch_crashes};
 use hugewalk_lab::story::Story;
 use hugewalk_lab::text::{Drawing, draw};
 use hugewalk_lab::{replay, show};
-use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressState, ProgressStyle};
 
 pub use self::error::CheckError;
 
@@ -41,6 +41,8 @@ use self::select::{Case, Selection, select};
 use self::status::Status;
 use self::work::News;
 use crate::args::Format;
+use crate::notes;
+use crate::report::text::counted;
 
 /// The exit code if parts of a campaign are not done, and nothing is wrong as far as they are.
 const UNFINISHED: u8 = 3;
@@ -53,6 +55,7 @@ const UNFINISHED: u8 = 3;
 /// [`CheckError`] if there is something wrong with what was asked for.
 pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError> {
     work::keep_quiet_about_panics_of_scenarios();
+    catch_crashes();
     match &args.action {
         Some(CheckAction::Merge(merge)) => return joined(merge, out),
         Some(CheckAction::Status(status)) => return progress(status, out),
@@ -98,9 +101,21 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
         return Ok(ExitCode::SUCCESS);
     }
     let units = Arc::from(units);
-    explore(&selection.cases, &units, &mine, jobs, args.fail_fast, &mut campaign, &mut keeper)?;
+    let explored = explore(&selection.cases, &units, &mine, jobs, args.fail_fast, &mut campaign, &mut keeper);
+    // What is kept nowhere is at least told.
+    if matches!(&explored, Err(CheckError::Interrupted { file: None, .. }))
+        && args.format == CheckFormat::Text
+    {
+        campaign.spent = keeper.spent();
+        let document = document(&selection, &units, &campaign, 1, Vec::new(), false);
+        if !document.verdicts.is_empty() {
+            text::report(&document, shard, io::stdout().is_terminal(), out)?;
+        }
+    }
+    explored?;
     campaign.spent = keeper.spent();
-    let document = document(&selection, &units, &campaign, 1, Vec::new());
+    let tells_all = args.format == CheckFormat::Json || args.html.is_some();
+    let document = document(&selection, &units, &campaign, 1, Vec::new(), tells_all);
     if args.diagram {
         let Some((_, story)) = document.only_story() else { return Err(CheckError::NoDiagram) };
         out.write_all(draw(story, &Drawing::DIAGRAM).as_bytes())?;
@@ -109,8 +124,16 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
     report(&document, shard, args.format, args.html.as_deref(), out)
 }
 
+/// `-`: the page goes to standard output, in place of the report.
+fn is_standard(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
 fn page_can_be_written(file: &Path) -> Result<(), CheckError> {
-    html::file::try_at(file).map_err(|error| CheckError::Unwritable { file: file.to_owned(), error })
+    if is_standard(file) {
+        return Ok(());
+    }
+    crate::html::file::try_at(file).map_err(|error| CheckError::Unwritable { file: file.to_owned(), error })
 }
 
 /// Two files of one command are not one.
@@ -158,13 +181,16 @@ fn explore(
         }
     };
     let style = style.expect("a template").with_key("left", left_in_words);
-    let bar = ProgressBar::new(mine.len() as u64).with_style(style);
+    let bar = notes::bar(mine.len() as u64).with_style(style);
+    let mut races = campaign.done.values().filter(|outcome| outcome.race.is_some()).count() as u64;
     bar.set_position((mine.len() - left.len()) as u64);
     bar.enable_steady_tick(Duration::from_millis(500));
     let done = work::perform(units, left, cases, effort, jobs, |news| match news {
         News::Done(number, outcome) => {
             let case = &cases[units[number].case];
-            bar.set_message(format!("{} under {}", case.scenario.id, case.settings.name));
+            races += u64::from(outcome.race.is_some());
+            let found = counted(races, "race", "races");
+            bar.set_message(format!("{found}; {} under {}", case.scenario.id, case.settings.name));
             bar.inc(1);
             let stop = fail_fast && is_unexpected(case, &outcome, &effort);
             campaign.done.insert(number, outcome);
@@ -186,13 +212,15 @@ fn time_left(before: (u64, Duration), done: u64, elapsed: Duration, all: u64) ->
     knows.then(|| Duration::from_secs_f64(of_each * all.saturating_sub(done) as f64))
 }
 
-/// Puts together what came of the units.
+/// Puts together what came of the units. With `tells_all` the run of each race is told; else only that of a race which is all there
+/// is to report: to tell hundreds of runs takes time and memory, and a table shows none of them.
 fn document(
     selection: &Selection,
     units: &[Unit],
     campaign: &Campaign,
     parts: u32,
     missing: Vec<Missing>,
+    tells_all: bool,
 ) -> Document {
     let mut outcomes: Vec<Option<Outcome>> = selection.cases.iter().map(|_| None).collect();
     for (&number, outcome) in &campaign.done {
@@ -202,13 +230,14 @@ fn document(
             None => outcome.clone(),
         });
     }
+    let tells = tells_all || outcomes.iter().flatten().count() == 1;
     let verdicts: Vec<Verdict> = selection
         .cases
         .iter()
         .zip(outcomes)
         // What belongs to another part of the campaign is not there.
         .filter(|(case, outcome)| outcome.is_some() || case.does_not_apply().is_some())
-        .map(|(case, outcome)| verdict(case, outcome, &campaign.options.effort))
+        .map(|(case, outcome)| verdict(case, outcome, &campaign.options.effort, tells))
         .collect();
     Document {
         schema: SCHEMA,
@@ -254,10 +283,10 @@ fn is_unexpected(case: &Case, outcome: &Outcome, effort: &Effort) -> bool {
     verdict != Kind::NotMet && expected.is_some_and(|expected| expected != verdict)
 }
 
-fn verdict(case: &Case, outcome: Option<Outcome>, effort: &Effort) -> Verdict {
+fn verdict(case: &Case, outcome: Option<Outcome>, effort: &Effort, tells: bool) -> Verdict {
     let (verdict, expected) = judged(case, outcome.as_ref(), effort);
     let race = outcome.as_ref().and_then(|outcome| outcome.race.clone());
-    let story = race.as_ref().and_then(|race| told(case, &race.schedule));
+    let story = race.as_ref().filter(|_| tells).and_then(|race| told(case, &race.schedule));
     Verdict {
         scenario: case.scenario.id,
         protocol: case.settings.name,
@@ -286,7 +315,12 @@ fn report(
 ) -> Result<ExitCode, CheckError> {
     if let Some(file) = page {
         let unwritable = |error| CheckError::Unwritable { file: file.to_owned(), error };
-        html::page(document).and_then(|text| html::file::write(file, &text)).map_err(unwritable)?;
+        let page = html::page(document).map_err(unwritable)?;
+        if is_standard(file) {
+            out.write_all(page.as_bytes())?;
+            return Ok(exit_code(document));
+        }
+        crate::html::file::write(file, &page).map_err(unwritable)?;
     }
     match format {
         CheckFormat::Json => json(document, out)?,
@@ -320,7 +354,8 @@ fn joined(args: &MergeArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError>
     let Merged { campaign, parts, missing, .. } = campaign::merge(&args.files)?;
     let selection = Selection::of(&campaign.options)?;
     let units = units(&selection.cases, &campaign.options.effort);
-    let document = document(&selection, &units, &campaign, parts, missing);
+    let tells_all = args.format == CheckFormat::Json || args.html.is_some();
+    let document = document(&selection, &units, &campaign, parts, missing, tells_all);
     report(&document, Shard::WHOLE, args.format, args.html.as_deref(), out)
 }
 
@@ -352,6 +387,11 @@ fn one_schedule(
         None => show(case.scenario, case.settings),
     };
     let (scenario, protocol) = (case.scenario, case.settings.name);
+    if args.html.as_deref().is_some_and(is_standard) {
+        let document = replayed(selection, case, args.freed_at_once, &parsed, story);
+        out.write_all(html::page(&document)?.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match args.format {
         CheckFormat::Json => json(&story, out)?,
         CheckFormat::Md => markdown::run(scenario.id, protocol, scenario.what, &story, out)?,
@@ -364,7 +404,7 @@ fn one_schedule(
     if let Some(file) = &args.html {
         let unwritable = |error| CheckError::Unwritable { file: file.clone(), error };
         let document = replayed(selection, case, args.freed_at_once, &parsed, story);
-        html::page(&document).and_then(|text| html::file::write(file, &text)).map_err(unwritable)?;
+        html::page(&document).and_then(|text| crate::html::file::write(file, &text)).map_err(unwritable)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,7 @@ use super::args::EXECUTIONS;
 use super::campaign::Missing;
 use super::error::CheckError;
 use super::glossary;
-use super::select::meant;
+use super::select::{fits, meant};
 
 /// The name of the schema of [`Document`].
 pub const SCHEMA: &str = "hugewalk-check/2";
@@ -245,13 +245,13 @@ impl Names {
         let mut all = Self::all();
         let is = |name: &str, other: &str| name.eq_ignore_ascii_case(other);
         let of_line = |name: &str, id: &str| {
-            is(name, id)
+            fits(name, id)
                 || scenario::named(id)
                     .is_some_and(|scenario| is(name.trim_end_matches("/*"), scenario.line()))
         };
         for name in names {
             let known = all.scenarios.iter().any(|line| of_line(name, line.id))
-                || all.protocols.iter().chain(&all.steps).any(|line| is(name, line.name));
+                || all.protocols.iter().chain(&all.steps).any(|line| fits(name, line.name));
             if !known {
                 return Err(CheckError::UnknownScenario { name: name.clone(), hint: meant(name) });
             }
@@ -259,7 +259,7 @@ impl Names {
         if !names.is_empty() {
             all.scenarios.retain(|line| names.iter().any(|name| of_line(name, line.id)));
             for lines in [&mut all.protocols, &mut all.steps] {
-                lines.retain(|line| names.iter().any(|name| is(name, line.name)));
+                lines.retain(|line| names.iter().any(|name| fits(name, line.name)));
             }
         }
         Ok(all)

@@ -169,19 +169,37 @@ fn proof(scenario: &str, settings: &Settings, left_out: &[String]) -> Option<Exp
 }
 
 fn scenarios(names: &[String]) -> Result<Vec<&'static Scenario>, CheckError> {
-    let fits = |name: &str, scenario: &Scenario| match name.strip_suffix("/*") {
-        Some(line) => scenario.line().eq_ignore_ascii_case(line),
-        None => scenario.id.eq_ignore_ascii_case(name),
+    let is_meant = |name: &str, scenario: &Scenario| match name.strip_suffix("/*") {
+        Some(line) if !is_pattern(line) => scenario.line().eq_ignore_ascii_case(line),
+        _ => fits(name, scenario.id),
     };
     for name in names {
-        if !scenario::all().any(|scenario| fits(name, scenario)) {
+        if !scenario::all().any(|scenario| is_meant(name, scenario)) {
             let hint = meant(name);
             return Err(CheckError::UnknownScenario { name: name.clone(), hint });
         }
     }
     // In the order of the matrix, whatever the order they were named in.
-    let chosen = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| fits(name, scenario));
+    let chosen = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| is_meant(name, scenario));
     Ok(scenario::all().filter(chosen).collect())
+}
+
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?'])
+}
+
+/// Does a name fit a pattern, in which `*` stands for anything and `?` for one character? Capital letters or not.
+pub(super) fn fits(pattern: &str, name: &str) -> bool {
+    let Some(first) = pattern.chars().next() else { return name.is_empty() };
+    let rest = &pattern[first.len_utf8()..];
+    let mut left = name.chars();
+    match first {
+        '*' => name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| fits(rest, &name[at..])),
+        '?' => left.next().is_some() && fits(rest, left.as_str()),
+        letter => {
+            left.next().is_some_and(|other| other.eq_ignore_ascii_case(&letter)) && fits(rest, left.as_str())
+        }
+    }
 }
 
 /// The protocols of these names, and the lines among them that define one.
@@ -283,6 +301,24 @@ mod tests {
         let line = names(&["S1/*"]);
         assert!(line.contains(&"S1") && line.iter().all(|id| id.starts_with("S1") && !id.starts_with("S10")));
         assert_eq!(names(&["S9", "S1", "S9"]), ["S1", "S9"], "each once, in the order of the table");
+        assert_eq!(names(&["S80", "S74"]), ["S74", "S80"]);
+    }
+
+    #[test]
+    fn a_pattern_is_all_that_it_fits() {
+        assert_eq!(
+            names(&["S*"]).len(),
+            scenario::all().filter(|scenario| scenario.id.starts_with('S')).count()
+        );
+        let walkers = names(&["*/gup-fast"]);
+        assert!(walkers.len() > 1 && walkers.iter().all(|id| id.ends_with("/gup-fast")), "{walkers:?}");
+        let tens = names(&["s1?"]);
+        assert!(
+            tens.contains(&"S10") && tens.iter().all(|id| id.len() == 3 && id.starts_with("S1")),
+            "{tens:?}"
+        );
+        assert!(names(&["S10:*"]).iter().all(|id| id.starts_with("S10:")));
+        assert!(scenarios(&["S1*x".to_owned()]).is_err());
     }
 
     fn wanted<'n>(scenarios: &'n [String], protocols: &'n [String]) -> Wanted<'n> {

@@ -15,6 +15,7 @@ use super::interrupt::Interrupts;
 use super::outcome::{Effort, Outcome};
 use super::plan::Unit;
 use super::select::Case;
+use crate::notes;
 
 /// What is told while there is work.
 pub(super) enum News {
@@ -91,9 +92,9 @@ pub(super) fn keep_quiet_about_panics_of_scenarios() {
 /// Says so where races will be told without the names of functions and locks.
 pub(super) fn say_if_there_are_no_line_tables() {
     if !hugewalk_lab::lab::has_line_tables() {
-        eprintln!(
-            "hugewalk: this binary has no line tables: races are told without functions and the names of locks; \
+        notes::note(&format_args!(
+            "this binary has no line tables: races are told without functions and the names of locks; \
              build it with CARGO_PROFILE_RELEASE_DEBUG=line-tables-only, and do not strip it"
-        );
+        ));
     }
 }

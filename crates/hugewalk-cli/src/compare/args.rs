@@ -17,12 +17,12 @@ pub struct CompareArgs {
     #[arg(value_name = "NOW.json")]
     pub now: PathBuf,
 
-    /// Of two benches: how many per cent a case may be slower before it counts
+    /// Of two benches: how many per cent a case may be slower or faster before it counts
     #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = percent)]
     pub tolerance: f64,
 
     /// How to print what changed
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub format: Format,
 }
 

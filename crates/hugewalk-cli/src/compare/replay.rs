@@ -36,7 +36,7 @@ fn figures(report: &Value) -> BTreeMap<String, u64> {
     for name in ["processes", "calls", "huge_faults"] {
         take(format!("recording: {name}"), &report["recording"][name]);
     }
-    for (when, tables) in [("at the end", &report["tables"]), ("at the fullest", &report["peak"]["tables"])] {
+    for (when, tables) in [("at the end", &report["tables"]), ("at the peak", &report["peak"]["tables"])] {
         for (name, value) in tables.as_object().into_iter().flatten() {
             take(format!("tables {when}: {name}"), value);
             for (users, tables) in value.as_object().into_iter().flatten() {

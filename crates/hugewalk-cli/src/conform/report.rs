@@ -8,11 +8,11 @@ use hugewalk_conform::c_program;
 use hugewalk_conform::compare::Difference;
 use hugewalk_conform::coverage::Coverage;
 use hugewalk_conform::kernel::LeftBehind;
-use hugewalk_conform::program::Program;
+use hugewalk_conform::program::{FORMS, Program};
 use hugewalk_conform::run::{Ran, Report};
 use serde::Serialize;
 
-use super::Run;
+use super::{CHANCE, NotTold, Run};
 
 /// Names the form of the report for programs.
 const SCHEMA: &str = "hugewalk-conform-1";
@@ -37,9 +37,19 @@ pub(super) fn text(run: &Run, out: &mut Vec<u8>) -> io::Result<()> {
         if let Some((_, report)) = &run.shown {
             writeln!(out, "\nThe same in C, for the kernel alone:\n\n{}", c_program::of_report(report))?;
         }
-    } else {
-        writeln!(out, "The sides agree.")?;
+    } else if run.agrees() || !run.outdated.is_empty() {
+        let (all, short) = (run.programs, run.without_memory());
+        if short == 0 {
+            writeln!(out, "The sides agree.")?;
+        } else {
+            writeln!(
+                out,
+                "The sides agree, but for {short} of {all} programs, of which nothing can be told: the kernel found no memory for a \
+                 huge page in one piece."
+            )?;
+        }
     }
+    not_again(run, out)?;
     for known in &run.outdated {
         writeln!(
             out,
@@ -57,6 +67,43 @@ pub(super) fn text(run: &Run, out: &mut Vec<u8>) -> io::Result<()> {
         coverage(&run.coverage, out)?;
     }
     Ok(())
+}
+
+/// What differed once. If that happens often, it is no chance.
+fn not_again(run: &Run, out: &mut Vec<u8>) -> io::Result<()> {
+    let programs: Vec<_> = run.not_again().collect();
+    if programs.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{} differed once, and not when it was run again: something else on this machine had a part in it.{}",
+        match programs.len() {
+            1 => "1 program".to_owned(),
+            more => format!("{more} programs"),
+        },
+        if programs.len() > CHANCE { " That is too often for chance: the sides may not agree." } else { "" }
+    )?;
+    for NotTold { seed, difference, .. } in programs {
+        writeln!(out, "  --seed {seed} --programs 1: {difference}")?;
+    }
+    Ok(())
+}
+
+/// The steps that a program can have.
+pub(super) fn forms(out: &mut Vec<u8>) -> io::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["step", "is"]);
+    for form in FORMS {
+        table.add_row([form.form, form.what]);
+    }
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    let more = "A program is one line of steps with semicolons between. p0 to p3 are processes, f0 to f2 files, m0 and m1 mounts. Lengths and \
+                places are sums of 2g (GiB), 3p (huge pages of 2 MiB) and bytes; what stands in brackets may be left out. docs/conform.md says more.";
+    write!(out, "\n{}", hugewalk_lab::text::paragraph(more, crate::width::columns()))
 }
 
 fn listing(program: &Program, report: &Report, out: &mut Vec<u8>) -> io::Result<()> {
@@ -139,9 +186,18 @@ pub(super) struct Json<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     c_program: Option<String>,
     outdated: Vec<&'static str>,
+    /// Programs of which nothing can be told.
+    unsure: Vec<UnsureJson<'r>>,
     /// What was there from a run that was killed.
     #[serde(skip_serializing_if = "Option::is_none")]
     left_behind: Option<LeftBehind>,
+}
+
+#[derive(Serialize)]
+struct UnsureJson<'r> {
+    seed: u64,
+    why: &'static str,
+    difference: &'r str,
 }
 
 #[derive(Serialize)]
@@ -155,7 +211,7 @@ struct StepJson {
     kept_back: Option<&'static str>,
 }
 
-pub(super) fn json(run: &Run) -> Json<'_> {
+pub(super) fn json<'r>(run: &'r Run) -> Json<'r> {
     let step = |(step, ran): &(hugewalk_conform::program::Step, Ran)| {
         let (kernel, engine, kept_back) = match ran {
             Ran::Done { kernel, engine } => (Some(kernel.to_string()), Some(engine.to_string()), None),
@@ -164,10 +220,15 @@ pub(super) fn json(run: &Run) -> Json<'_> {
         };
         StepJson { step: step.to_string(), kernel, engine, kept_back }
     };
+    let unsure = |program: &'r NotTold| UnsureJson {
+        seed: program.seed,
+        why: program.why.name(),
+        difference: &program.difference,
+    };
     let shown = run.shown.as_ref();
     Json {
         schema: SCHEMA,
-        equal: run.found.is_none() && run.outdated.is_empty(),
+        equal: run.agrees(),
         seed: run.seed,
         programs: run.programs,
         seconds: run.seconds,
@@ -179,6 +240,7 @@ pub(super) fn json(run: &Run) -> Json<'_> {
         known: shown.and_then(|(_, report)| report.known).map(|known| known.name),
         c_program: run.found.as_ref().and(shown).map(|(_, report)| c_program::of_report(report)),
         left_behind: run.left_behind,
+        unsure: run.unsure.iter().map(unsure).collect(),
         outdated: run.outdated.iter().map(|known| known.name).collect(),
         differences: shown.map(|(_, report)| &*report.differences).unwrap_or_default(),
     }

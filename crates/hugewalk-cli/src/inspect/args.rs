@@ -29,7 +29,12 @@ pub struct InspectArgs {
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
 
+    /// What faults cost, for what there is to gain: a report of hugewalk bench kernel --format json [default: figures in
+    /// docs/performance.md]
+    #[arg(long, value_name = "FILE.json")]
+    pub costs: Option<PathBuf>,
+
     /// How to print the report; with --watch, each JSON object is on one line
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub format: Format,
 }

@@ -20,6 +20,7 @@ use report::{Report, Unseen};
 use survey::{Seen, survey};
 
 use crate::args::Format;
+use crate::costs::{Costs, CostsError};
 use crate::width;
 
 /// Why there is nothing to report.
@@ -39,6 +40,9 @@ pub enum InspectError {
         /// Its name.
         command: String,
     },
+    /// The costs cannot be read.
+    #[error(transparent)]
+    Costs(#[from] CostsError),
     /// The report cannot be written.
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
@@ -50,12 +54,13 @@ pub enum InspectError {
 ///
 /// [`InspectError`].
 pub fn run(args: &InspectArgs) -> Result<(), InspectError> {
+    let costs = Costs::load(args.costs.as_deref())?;
     let root = Root::new(&args.root)?;
     let mut asked = asked(&root, &args.pids)?;
     match args.watch {
-        Some(seconds) => watch::watch(&root, asked, seconds, args.format),
+        Some(seconds) => watch::watch(&root, asked, seconds, args.format, &costs),
         None => {
-            let report = look(&root, &mut asked, true)?;
+            let report = look(&root, &mut asked, true, &costs)?;
             let mut text = Vec::new();
             if args.prometheus {
                 prometheus::write(&report, &mut text)?;
@@ -85,7 +90,12 @@ fn asked(root: &Root, pids: &[u32]) -> Result<Option<Vec<u32>>, InspectError> {
 
 /// Looks at the processes that are asked for. Takes those that have ended off the list, unless this is the `first` look: then
 /// they are an error, because nobody will see them.
-fn look(root: &Root, asked: &mut Option<Vec<u32>>, first: bool) -> Result<Report, InspectError> {
+fn look(
+    root: &Root,
+    asked: &mut Option<Vec<u32>>,
+    first: bool,
+    costs: &Costs,
+) -> Result<Report, InspectError> {
     let pids = match asked {
         Some(pids) => pids.clone(),
         None => root.pids()?,
@@ -115,7 +125,7 @@ fn look(root: &Root, asked: &mut Option<Vec<u32>>, first: bool) -> Result<Report
             }
         }
     }
-    Ok(survey(&Seen { asked: asked.clone(), processes, unseen, machine: root.machine()? }))
+    Ok(survey(&Seen { asked: asked.clone(), processes, unseen, machine: root.machine()? }, costs))
 }
 
 fn write(report: &Report, format: Format, out: &mut Vec<u8>) -> io::Result<()> {

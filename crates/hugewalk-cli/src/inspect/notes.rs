@@ -2,6 +2,8 @@
 
 use super::report::{File, Pool, Report};
 use super::text::between;
+use crate::costs::Costs;
+use crate::programs::Program;
 use crate::report::text::{counted, grouped, size};
 
 /// Tables from which on a change of a program is worth a word.
@@ -69,7 +71,7 @@ fn nothing(report: &Report) -> String {
     format!("{why} Transparent huge pages are another thing, and are not counted here.")
 }
 
-pub(super) fn advice(report: &Report) -> Vec<String> {
+pub(super) fn advice(report: &Report, costs: &Costs) -> Vec<String> {
     let mut sentences = Vec::new();
     for file in &report.files {
         let Some(aligned) = file.aligned_tables else { continue };
@@ -80,15 +82,33 @@ pub(super) fn advice(report: &Report) -> Vec<String> {
             } else {
                 "from a 1 GiB boundary on in all processes"
             };
-            sentences.push(format!(
-                "For the author of the program: map {} {how}. That spares {} ({}).",
-                named(file),
+            let program = program(report, file);
+            let name = program.name().unwrap_or("the program");
+            let faults = match file.refaulted_pages {
+                0 => String::new(),
+                pages => format!(
+                    ", and would have spared these processes up to {} (about {})",
+                    counted(pages, "fault", "faults"),
+                    costs.faults(pages)
+                ),
+            };
+            let spares = format!(
+                "That spares {} ({}, {} % of them){faults}.",
                 counted(spared, "table", "tables"),
-                size(spared * 4096)
-            ));
+                size(spared * 4096),
+                spared * 100 / file.tables.least.max(1)
+            );
+            sentences.push(match program.aligned(&file.name) {
+                Some(option) => format!(
+                    "For the operator: give {name} {option} for {}, and have the other processes that map it begin on a 1 GiB \
+                     boundary too. {spares}",
+                    named(file)
+                ),
+                None => format!("For the author of {name}: map {} {how}. {spares}", named(file)),
+            });
         }
     }
-    sentences.extend(gigantic(report));
+    sentences.extend(gigantic(report, costs));
     for pool in &report.pools {
         let bytes = pool.unreserved.saturating_mul(pool.huge_page_kb << 10);
         if bytes < WORTH_BYTES || pool.unreserved.saturating_mul(2) < pool.total {
@@ -104,15 +124,33 @@ pub(super) fn advice(report: &Report) -> Vec<String> {
     sentences
 }
 
+/// The program that maps a file, as far as the names of its processes say.
+fn program(report: &Report, file: &File) -> Program {
+    let of_file = report.processes.iter().filter(|process| file.processes.contains(&process.pid));
+    of_file.map(|process| Program::of(&process.command)).max().unwrap_or_default()
+}
+
 /// What pages of 1 GiB would do for large shared files.
-fn gigantic(report: &Report) -> Option<String> {
+fn gigantic(report: &Report, costs: &Costs) -> Option<String> {
     let pool: &Pool = report.pools.iter().find(|pool| pool.huge_page_kb == 1 << 20)?;
     let large = |file: &&File| file.aligned_tables.is_some() && file.tables.most >= WORTH_TABLES;
     let file = report.files.iter().find(large)?;
     let bytes = file.places.iter().map(|place| place.mapping.offset + place.mapping.bytes).max()?;
     let pages = bytes.div_ceil(1 << 30);
+    let option = program(report, file).gigantic(&file.name);
+    let how = option.map_or_else(|| "In pages of 1 GiB".to_owned(), |option| format!("With {option}"));
+    // Each process touches each page once.
+    let spared = file.faulted_pages.saturating_sub(pages.saturating_mul(file.processes.len() as u64));
+    let faults = match spared {
+        0 => String::new(),
+        faults => format!(
+            " It would have spared these processes {} (about {}).",
+            counted(faults, "fault", "faults"),
+            costs.faults(faults)
+        ),
+    };
     Some(format!(
-        "In pages of 1 GiB {} needs none of its {} tables, and {}; {} of those are free and not reserved.",
+        "{how} {} needs none of its {} tables (100 % of them), and {}; {} of those are free and not reserved.{faults}",
         named(file),
         between(file.tables),
         counted(pages, "page", "pages"),

@@ -136,6 +136,11 @@ pub struct File {
     /// The tables there would be if each process mapped it from a 1 GiB boundary on, with the same flags, and all tables were
     /// shared that can be; null for pages and mappings that cannot share.
     pub aligned_tables: Option<u64>,
+    /// Pages that these processes have faulted in, counted for each.
+    pub faulted_pages: u64,
+    /// Those of them that another of the processes had already, at most: had all tables been shared, they would have come
+    /// without a fault.
+    pub refaulted_pages: u64,
     /// If the addresses do not agree modulo 1 GiB: who maps it where.
     pub disagreement: Vec<Residue>,
 }

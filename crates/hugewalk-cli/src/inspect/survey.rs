@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::notes;
 use super::report::{File, Mapping, Place, Process, Report, Residue, SCHEMA, Unseen};
 use super::tables::{Census, FileId, Kind, forbidden, kind, may_share, residue};
+use crate::costs::Costs;
 use crate::gigabyte::{ANOTHER_PLACE, GIB, unsharable, whole_ranges};
 use crate::proc::{self, Filled, Machine, slots};
 use crate::report::{Unsharable, range_text};
@@ -27,7 +28,7 @@ type Held<'a> = (&'a proc::Process, &'a proc::Mapping);
 /// The first mapping of each kind that a file is mapped in, among those that may share.
 type Kinds<'a> = BTreeMap<FileId<'a>, BTreeMap<Kind<'a>, Held<'a>>>;
 
-pub(super) fn survey(seen: &Seen) -> Report {
+pub(super) fn survey(seen: &Seen, costs: &Costs) -> Report {
     let census = Census::of(&seen.processes, |_| true);
     let held: Vec<Held> = seen
         .processes
@@ -63,7 +64,10 @@ pub(super) fn survey(seen: &Seen) -> Report {
         advice: Vec::new(),
     };
     report.notes = notes::notes(&report);
-    report.advice = notes::advice(&report);
+    report.advice = notes::advice(&report, costs);
+    if report.advice.iter().any(|sentence| sentence.contains("(about ")) {
+        report.notes.push(costs.sentence());
+    }
     report
 }
 
@@ -166,6 +170,7 @@ fn of_file(held: &[Held], census: &Census, kinds: &Kinds) -> File {
     }
     let first = held[0].1;
     let pids: BTreeSet<u32> = held.iter().map(|(process, _)| process.pid).collect();
+    let (faulted_pages, refaulted_pages) = faulted(held);
     File {
         name: first.name.clone(),
         device: first.device.clone(),
@@ -175,6 +180,8 @@ fn of_file(held: &[Held], census: &Census, kinds: &Kinds) -> File {
         places: places(held, census, kinds),
         tables: tables.bounds(),
         aligned_tables: aligned(held, &tables),
+        faulted_pages,
+        refaulted_pages,
         disagreement: disagreement(held),
     }
 }
@@ -208,6 +215,22 @@ fn places(held: &[Held], census: &Census, kinds: &Kinds) -> Vec<Place> {
     let mut places: Vec<Place> = alike.values().map(place).collect();
     places.sort_by_key(|place| std::cmp::Reverse(place.processes.len()));
     places
+}
+
+/// The pages of a file that its processes have faulted in for themselves, and how many of those at most were another's already. A
+/// process cannot have faulted in more than it has, nor more than its counter says.
+fn faulted(held: &[Held]) -> (u64, u64) {
+    let mut by_process: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for (process, mapping) in held {
+        let (resident_kb, counter_kb) = by_process.entry(process.pid).or_default();
+        *resident_kb += mapping.resident_kb();
+        *counter_kb = process.hugetlb_kb;
+    }
+    let page_kb = held[0].1.page_kb.max(1);
+    let faulted = by_process.values().map(|(resident, counter)| resident.min(counter) / page_kb).sum();
+    // Each page of the file was faulted in once, and one process has so many of them.
+    let distinct = by_process.values().map(|(resident, _)| resident / page_kb).max().unwrap_or(0);
+    (faulted, faulted.saturating_sub(distinct))
 }
 
 /// The tables there would be if each process that has some mapped the file from a 1 GiB boundary on.

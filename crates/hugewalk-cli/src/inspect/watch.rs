@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::report::Report;
 use super::{InspectError, look, text};
 use crate::args::Format;
+use crate::costs::Costs;
 use crate::proc::Root;
 use crate::report::text::grouped;
 use crate::width;
@@ -17,11 +18,12 @@ pub(super) fn watch(
     mut asked: Option<Vec<u32>>,
     seconds: f64,
     format: Format,
+    costs: &Costs,
 ) -> Result<(), InspectError> {
     let on_terminal = io::stdout().is_terminal() && format == Format::Text;
     let mut first = true;
     loop {
-        let report = look(root, &mut asked, first)?;
+        let report = look(root, &mut asked, first, costs)?;
         if asked.as_ref().is_some_and(Vec::is_empty) {
             return Ok(());
         }

@@ -136,7 +136,9 @@ impl Root {
         let Ok(status) = read(&directory.join("status")) else { return Ok(Look::Gone) };
         let command = field(&status, "Name:").unwrap_or_default().to_owned();
         let kb = |name| field(&status, name).and_then(first_number).unwrap_or(0);
-        let hugetlb_kb = kb("HugetlbPages:");
+        // Whoever clears entries of a table that it came to share did not count them: the figure can fall below zero, and is
+        // printed wrapped around then.
+        let hugetlb_kb = kb("HugetlbPages:").cast_signed().max(0).cast_unsigned();
         let forbidden = || Look::Forbidden { command: command.clone(), hugetlb_kb };
         let mut mappings = Vec::new();
         // The kernel walks all tables of a process to answer for smaps, and none for maps.

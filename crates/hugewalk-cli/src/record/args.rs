@@ -32,6 +32,6 @@ pub struct RecordArgs {
     pub no_faults: bool,
 
     /// How to print what was recorded
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub format: Format,
 }

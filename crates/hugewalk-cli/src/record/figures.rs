@@ -13,7 +13,10 @@ use crate::report::truth::{Meminfo, TrueMapping, TrueProcess, Truth};
 use crate::trace::Time;
 
 /// How long processes may take to stop: one that waits for a disk cannot.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often to look whether the pools still change.
+const SETTLING: u32 = 20;
 
 /// The moment, on the clock of the recording.
 pub(super) fn now() -> Time {
@@ -112,7 +115,15 @@ pub(super) fn read(root: &Root, pids: &[u32], at: Time) -> Result<Truth, RecordE
             processes.insert(pid, TrueProcess { hugetlb_pages_kb: process.hugetlb_kb, mappings });
         }
     }
-    let machine = root.machine()?;
+    // Whoever looks at a process in /proc holds on to its memory: the pages of one that has just ended come back a little later.
+    let mut machine = root.machine()?;
+    for _ in 0..SETTLING {
+        std::thread::sleep(Duration::from_millis(10));
+        let before = std::mem::replace(&mut machine, root.machine()?);
+        if before.pools == machine.pools {
+            break;
+        }
+    }
     let pool = machine.pools.iter().find(|pool| pool.huge_page_kb == machine.default_page_kb);
     let of = |figure: fn(&crate::proc::Pool) -> u64| pool.map_or(0, figure);
     let meminfo = Meminfo {

@@ -4,6 +4,7 @@
 //! The directory is made under another name and gets its own when it is whole.
 
 pub mod args;
+mod faulted;
 mod figures;
 mod prelude;
 mod running;
@@ -80,7 +81,7 @@ pub enum RecordError {
     NoProcess(u32),
     /// A process cannot be stopped.
     #[error(
-        "process {pid} did not stop within 10 s, so its figures cannot be read; record without --truth-at"
+        "process {pid} did not stop within 30 s, so its figures cannot be read; try again when it does not wait for a disk"
     )]
     DoesNotStop {
         /// Which.
@@ -315,12 +316,29 @@ impl Session<'_> {
     }
 
     fn figures(&mut self, tracer: u32) -> Result<(), RecordError> {
-        let truth = figures::take(&self.root, tracer)?;
+        let Some(truth) = self.take(tracer)? else { return Ok(()) };
         self.truths += 1;
         let name = format!("truth-{}.json", self.truths);
         self.keep(&truth, &name)?;
-        anstream::eprintln!("hugewalk: what the kernel says at {} is in {name}", truth.at);
+        crate::notes::note(&format_args!("what the kernel says at {} is in {name}", truth.at));
         Ok(())
+    }
+
+    /// What the kernel says now; none, with a note, if a process does not stop for it. That is no reason to lose the recording.
+    fn take(&mut self, tracer: u32) -> Result<Option<crate::report::truth::Truth>, RecordError> {
+        match figures::take(&self.root, tracer) {
+            Ok(truth) => Ok(Some(truth)),
+            Err(RecordError::DoesNotStop { pid }) => {
+                let moment = figures::now();
+                let note = format!(
+                    "There are no figures of {moment}: process {pid} did not stop, as one that waits for a disk."
+                );
+                crate::notes::note(&format_args!("{note}"));
+                self.recorded.notes.push(note);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn keep(&mut self, truth: &crate::report::truth::Truth, name: &str) -> Result<(), RecordError> {

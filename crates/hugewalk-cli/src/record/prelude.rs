@@ -3,15 +3,15 @@
 //!
 //! # What cannot be told
 //!
-//! Which process faulted a page of a shared table in: each has its part of the sum that the kernel counts for it. What a fork
-//! left to both in private memory is taken for a page of each. Pages of a file that no recorded process maps stand at places
-//! that nothing tells.
+//! Which process faulted a page of a shared table in (`faulted` deals them out as the kernel's counters say). What a fork left to
+//! both in private memory is taken for a page of each. Pages of a file that no recorded process maps stand at places that nothing
+//! tells.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::state::{FileKey, HugeInode, Running, State};
-use crate::gigabyte::GIB;
+use super::faulted::{self, Faulted};
+use super::state::{FileKey, HugeInode, Running, State, Touched};
 use crate::recording::MountBefore;
 use crate::trace::Time;
 
@@ -38,6 +38,8 @@ struct Lines {
     text: String,
     /// In microseconds.
     next: u64,
+    /// Files that have been opened once, and have their size.
+    opened: BTreeSet<FileKey>,
 }
 
 impl Lines {
@@ -46,61 +48,77 @@ impl Lines {
         let _ = writeln!(self.text, "{tid} {seconds}.{micros:06} {call}");
         self.next += 1;
     }
+
+    fn run(&mut self, pid: u32, program: &str) {
+        self.call(pid, &format!("execve(\"{program}\", [\"{program}\"], 0x0 /* 0 vars */) = 0"));
+    }
+
+    fn open(&mut self, pid: u32, state: &State, key: &FileKey, descriptor: u32) {
+        let Some(file) = state.files.get(key) else { return };
+        let path = path(file, key);
+        self.call(pid, &format!("openat(AT_FDCWD, \"{path}\", O_RDWR|O_CREAT, 0600) = {descriptor}"));
+        if self.opened.insert(key.clone()) {
+            self.call(pid, &format!("ftruncate({descriptor}, {}) = 0", file.bytes));
+        }
+    }
+
+    fn map(&mut self, pid: u32, state: &State, touched: &Touched) {
+        let (mapping, key) = (&touched.mapping, touched.key());
+        let Some(file) = state.files.get(&key) else { return };
+        let (start, length) = (mapping.range.start, mapping.bytes());
+        let reserves = if mapping.has("nr") { "|MAP_NORESERVE" } else { "" };
+        if !mapping.shared {
+            let shift = file.page_kb.trailing_zeros() + 10;
+            let flags =
+                format!("MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED|MAP_HUGETLB|{shift}<<MAP_HUGE_SHIFT{reserves}");
+            return self.call(
+                pid,
+                &format!("mmap({start:#x}, {length}, PROT_READ|PROT_WRITE, {flags}, -1, 0) = {start:#x}"),
+            );
+        }
+        self.open(pid, state, &key, PASSING);
+        self.call(
+            pid,
+            &format!(
+                "mmap({start:#x}, {length}, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_FIXED{reserves}, {PASSING}, {:#x}) = {start:#x}",
+                mapping.offset
+            ),
+        );
+        self.call(pid, &format!("close({PASSING}) = 0"));
+    }
 }
 
 /// Writes what stands before a recording that began at `at`.
 pub(super) fn write(state: &State, at: Time) -> Prelude {
     let begin = at.0.saturating_sub(BEFORE);
     let mut prelude = Prelude::default();
-    let mut lines = Lines { text: String::new(), next: begin / 1000 };
+    let mut lines = Lines { text: String::new(), next: begin / 1000, opened: BTreeSet::new() };
     born(&state.processes, &mut lines);
-    let mut opened = BTreeSet::new();
     for process in &state.processes {
-        let mut name = |lines: &mut Lines, key: &FileKey, descriptor: u32| {
-            let Some(file) = state.files.get(key) else { return };
-            let path = path(file, key);
-            lines.call(
-                process.pid,
-                &format!("openat(AT_FDCWD, \"{path}\", O_RDWR|O_CREAT, 0600) = {descriptor}"),
-            );
-            if opened.insert(key.clone()) {
-                lines.call(process.pid, &format!("ftruncate({descriptor}, {}) = 0", file.bytes));
-            }
-        };
         for (descriptor, key) in &process.descriptors {
-            name(&mut lines, key, *descriptor);
+            lines.open(process.pid, state, key, *descriptor);
         }
         for touched in &process.mappings {
-            let mapping = &touched.mapping;
-            let Some(file) = state.files.get(&touched.key()) else { continue };
-            let length = mapping.bytes();
-            let start = mapping.range.start;
-            let reserves = if mapping.has("nr") { "|MAP_NORESERVE" } else { "" };
-            if mapping.shared {
-                name(&mut lines, &touched.key(), PASSING);
-                lines.call(
-                    process.pid,
-                    &format!(
-                        "mmap({start:#x}, {length}, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_FIXED{reserves}, {PASSING}, {:#x}) = {start:#x}",
-                        mapping.offset
-                    ),
-                );
-                lines.call(process.pid, &format!("close({PASSING}) = 0"));
-            } else {
-                let shift = file.page_kb.trailing_zeros() + 10;
-                lines.call(
-                    process.pid,
-                    &format!(
-                        "mmap({start:#x}, {length}, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS|MAP_FIXED|MAP_HUGETLB|{shift}<<MAP_HUGE_SHIFT{reserves}, -1, 0) = {start:#x}"
-                    ),
-                );
+            lines.map(process.pid, state, touched);
+        }
+    }
+    let faulted = faulted::deal(state);
+    for ended in &faulted.ended {
+        let like = state.processes.iter().find(|process| process.pid == ended.like);
+        lines.run(ended.pid, like.map_or("", |like| &like.program));
+        for touched in like.iter().flat_map(|process| &process.mappings) {
+            if ended.starts.contains(&touched.mapping.range.start) {
+                lines.map(ended.pid, state, touched);
             }
         }
     }
     // The faults come between the calls that map and those that take rights away.
     let faults_at = (lines.next + 1) * 1000;
-    prelude.faults = faults(state, faults_at);
+    prelude.faults = faults(&faulted.list, faults_at);
     lines.next = at.0 / 1000 - BEFORE / 4000;
+    for ended in &faulted.ended {
+        lines.call(ended.pid, "+++ exited with 0 +++");
+    }
     for process in &state.processes {
         for touched in process.mappings.iter().filter(|touched| touched.mapping.rights != "rw-") {
             let range = &touched.mapping.range;
@@ -113,13 +131,15 @@ pub(super) fn write(state: &State, at: Time) -> Prelude {
     let sizes: BTreeSet<u64> = state.files.values().map(|file| file.page_kb).collect();
     let mount = |&page_kb: &u64| MountBefore { directory: directory(page_kb), huge_page_kb: page_kb };
     prelude.mounts = sizes.iter().map(mount).collect();
-    notes(state, &mut prelude.notes);
+    notes(state, &faulted, &mut prelude.notes);
     prelude
 }
 
 /// Each process and thread begins: under its parent, where that is recorded too.
 fn born(processes: &[Running], lines: &mut Lines) {
     let all: BTreeSet<u32> = processes.iter().map(|process| process.pid).collect();
+    let program_of =
+        |pid| processes.iter().find(|process| process.pid == pid).map(|process| &process.program);
     let mut waiting: Vec<&Running> = processes.iter().collect();
     let mut alive = BTreeSet::new();
     while !waiting.is_empty() {
@@ -128,10 +148,13 @@ fn born(processes: &[Running], lines: &mut Lines) {
             if alive.contains(&process.parent) {
                 let child = process.pid;
                 lines.call(process.parent, &format!("clone(child_stack=NULL, flags=SIGCHLD) = {child}"));
+                if program_of(process.parent) != Some(&process.program) {
+                    lines.run(child, &process.program);
+                }
             } else if all.contains(&process.parent) {
                 return true;
             } else {
-                lines.call(process.pid, "execve(\"/proc/self/exe\", [\"\"], 0x0 /* 0 vars */) = 0");
+                lines.run(process.pid, &process.program);
             }
             alive.insert(process.pid);
             false
@@ -176,54 +199,8 @@ fn rights(text: &str) -> String {
     if some.is_empty() { "PROT_NONE".to_owned() } else { some.join("|") }
 }
 
-/// The faults that fill what is filled. A process faults its own pages; pages of a table that it may share, as far as its
-/// counter goes.
-fn faults(state: &State, from: u64) -> String {
-    let mut left: BTreeMap<u32, u64> =
-        state.processes.iter().map(|process| (process.pid, process.hugetlb_kb)).collect();
-    let mut list: Vec<(u32, u64)> = Vec::new();
-    // The places of a file that a table covers, and which processes reach them at which address.
-    let mut sharable: BTreeMap<(FileKey, u64), Vec<(u32, Vec<u64>)>> = BTreeMap::new();
-    for process in &state.processes {
-        for touched in &process.mappings {
-            let mapping = &touched.mapping;
-            let mut own = 0;
-            let mut by_table: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-            for &address in &touched.present {
-                let start = address / GIB * GIB;
-                let covered = start >= mapping.range.start && start + GIB <= mapping.range.end;
-                if mapping.shared && mapping.page_kb == 2048 && covered {
-                    by_table.entry(start).or_default().push(address);
-                } else {
-                    own += mapping.page_kb;
-                    list.push((process.pid, address));
-                }
-            }
-            let left = left.entry(process.pid).or_default();
-            *left = left.saturating_sub(own);
-            for (start, addresses) in by_table {
-                let place = start - mapping.range.start + mapping.offset;
-                sharable.entry((touched.key(), place)).or_default().push((process.pid, addresses));
-            }
-        }
-    }
-    for users in sharable.values() {
-        let mut given: BTreeSet<u32> = BTreeSet::new();
-        let most = users.iter().map(|(_, addresses)| addresses.len()).max().unwrap_or(0);
-        for page in 0..most {
-            let has = users.iter().filter_map(|(pid, addresses)| Some((*pid, *addresses.get(page)?)));
-            let chosen = has.max_by_key(|(pid, _)| left.get(pid).copied().unwrap_or(0));
-            let Some((pid, address)) = chosen else { continue };
-            list.push((pid, address));
-            given.insert(pid);
-            if let Some(left) = left.get_mut(&pid) {
-                *left = left.saturating_sub(2048);
-            }
-        }
-        // Whoever faulted none in has reached one that was there.
-        let others = users.iter().filter(|(pid, _)| !given.contains(pid));
-        list.extend(others.filter_map(|(pid, addresses)| Some((*pid, *addresses.first()?))));
-    }
+/// The faults that fill what is filled, as `perf script` prints them.
+fn faults(list: &[(u32, u64)], from: u64) -> String {
     let mut text = String::new();
     for (time, (pid, address)) in (from..).step_by(100).zip(list) {
         let (seconds, nanos) = (time / 1_000_000_000, time % 1_000_000_000);
@@ -232,12 +209,26 @@ fn faults(state: &State, from: u64) -> String {
     text
 }
 
-fn notes(state: &State, notes: &mut Vec<String>) {
+fn notes(state: &State, faulted: &Faulted, notes: &mut Vec<String>) {
     notes.push(format!(
         "The recording began when {} processes ran already. What they had mapped was read from /proc and stands before the \
          first call, under /mapped-before where it has no name: what became of it earlier is not known.",
         state.processes.len()
     ));
+    if !faulted.ended.is_empty() {
+        let pages: u64 = faulted.ended.iter().map(|ended| ended.pages).sum();
+        let numbers = faulted.ended.iter().map(|ended| ended.pid.to_string()).collect::<Vec<_>>().join(", ");
+        notes.push(format!(
+            "{pages} pages in shared tables were faulted in by processes that had ended before: their place is taken by {numbers}, \
+             which maps the same and ends before the recording begins."
+        ));
+    }
+    for (pid, pages) in &faulted.not_found {
+        notes.push(format!(
+            "The kernel counts {pages} pages for process {pid} that it maps no more: another process gave them up in a table \
+             that both used. HugetlbPages of {pid} is so much more than the replay says."
+        ));
+    }
     let names = |pids: Vec<u32>| pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let with = |holds: &dyn Fn(&Running) -> bool| {
         names(state.processes.iter().filter(|process| holds(process)).map(|process| process.pid).collect())
@@ -281,8 +272,8 @@ fn notes(state: &State, notes: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::Touched;
     use super::*;
+    use crate::gigabyte::GIB;
     use crate::proc::Mapping;
 
     fn mapping(start: u64, end: u64, shared: bool) -> Mapping {
@@ -306,6 +297,7 @@ mod tests {
         Running {
             pid,
             parent,
+            program: if pid == 12 { "/usr/bin/java" } else { "/usr/bin/postgres" }.to_owned(),
             threads: Vec::new(),
             hugetlb_kb,
             mappings,
@@ -332,7 +324,12 @@ mod tests {
         let count = |pid: &str| prelude.faults.lines().filter(|line| line.starts_with(pid)).count();
         // The last had none: it only reached one.
         assert_eq!((count("11/"), count("10/"), count("12/")), (2, 1, 1), "{}", prelude.faults);
-        assert!(prelude.calls.starts_with("10 8.000000 execve("), "{}", prelude.calls);
+        let begins = "10 8.000000 execve(\"/usr/bin/postgres\", ";
+        assert!(prelude.calls.starts_with(begins), "{}", prelude.calls);
+        // A child that runs something else says so.
+        let programs =
+            prelude.calls.lines().filter_map(|line| line.split_once(" execve(\"")?.1.split('"').next());
+        assert_eq!(programs.collect::<Vec<_>>(), ["/usr/bin/postgres", "/usr/bin/java"], "{}", prelude.calls);
         assert!(
             prelude.calls.contains("10 8.000001 clone(child_stack=NULL, flags=SIGCHLD) = 1"),
             "{}",

@@ -88,7 +88,9 @@ impl Session<'_> {
                 self.figures(child.id())?;
             }
             if told.end.load(Ordering::Relaxed) || told.terminal.load(Ordering::Relaxed) {
-                self.keep(&figures::take(&self.root, child.id())?, TRUTH)?;
+                if let Some(truth) = self.take(child.id())? {
+                    self.keep(&truth, TRUTH)?;
+                }
                 leave(child)?;
                 return Ok(false);
             }

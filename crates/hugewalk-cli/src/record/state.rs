@@ -21,6 +21,8 @@ pub(super) type FileKey = (String, u64);
 pub(super) struct Running {
     pub(super) pid: u32,
     pub(super) parent: u32,
+    /// The file that it runs, or its name where that cannot be read.
+    pub(super) program: String,
     /// All its threads but the one that has its number.
     pub(super) threads: Vec<u32>,
     /// `HugetlbPages` of its status.
@@ -83,6 +85,7 @@ pub(super) fn read(root: &Root, pids: &[u32]) -> Result<State, RecordError> {
         let mut running = Running {
             pid,
             parent: root.parent_of(pid).unwrap_or(0),
+            program: program(pid, &process.command),
             threads: threads(pid),
             hugetlb_kb: process.hugetlb_kb,
             mappings,
@@ -93,6 +96,16 @@ pub(super) fn read(root: &Root, pids: &[u32]) -> Result<State, RecordError> {
         state.processes.push(running);
     }
     Ok(state)
+}
+
+/// What a process runs, without letters that a line of strace escapes.
+fn program(pid: u32, command: &str) -> String {
+    let link = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let name = link.to_str().map(|name| name.strip_suffix(" (deleted)").unwrap_or(name));
+    let is_plain = |letter: char| (' '..='~').contains(&letter) && !"\"\\".contains(letter);
+    let path = name.filter(|name| name.starts_with('/') && name.chars().all(is_plain));
+    let short = || command.chars().map(|letter| if is_plain(letter) { letter } else { '?' }).collect();
+    path.map_or_else(short, str::to_owned)
 }
 
 fn threads(pid: u32) -> Vec<u32> {

@@ -25,7 +25,7 @@ use crate::trace::calls::RECORDED;
 /// How often to look whether something has happened.
 pub(super) const MOMENT: Duration = Duration::from_millis(5);
 /// How long a tool may take to begin.
-const BEGINNING: Duration = Duration::from_secs(30);
+const BEGINNING: Duration = Duration::from_secs(60);
 /// What perf is to allow for what it has not written yet: 4 MiB for each processor. Only root may have so much.
 const BUFFER: &str = "1024";
 

@@ -42,6 +42,15 @@ pub(super) fn calls(plan: &Plan, choice: &Choice, record: &Record, default_shift
     plan.failed.iter().map(report).collect()
 }
 
+/// What makes the pool of a size larger.
+pub(super) fn setting(shift: u32, default_shift: u32) -> String {
+    if shift == default_shift {
+        "vm.nr_hugepages".to_owned()
+    } else {
+        format!("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", 1u64 << (shift - 10))
+    }
+}
+
 fn want_of_memory(
     failed: &Failed,
     attempt: &Attempt,
@@ -50,11 +59,7 @@ fn want_of_memory(
     default_shift: u32,
 ) -> String {
     let limits = other_limits(failed);
-    let setting = if attempt.shift == default_shift {
-        "vm.nr_hugepages".to_owned()
-    } else {
-        format!("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", 1u64 << (attempt.shift - 10))
-    };
+    let setting = setting(attempt.shift, default_shift);
     match lacked(attempt, choice, record) {
         Some((least, most)) if least == most => {
             format!("the pool lacked {}: raise {setting} by that", counted(least, "page", "pages"))

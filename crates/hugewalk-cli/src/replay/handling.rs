@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::mpsc::channel;
 
-use hugewalk::addr::{PMD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::PMD_SIZE;
 use hugewalk::error::OutOfMemory;
 use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::gup::TransferError;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::channel;
 
 use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::arch::X86_64;
 use hugewalk::error::OutOfMemory;
 use hugewalk::fault::FaultError;
 use hugewalk::file::HugeFile;
@@ -375,7 +376,7 @@ fn tables(plan: &Plan, copies: u32) -> u64 {
 }
 
 pub(super) fn page_size(shift: u32) -> HugeSize {
-    if shift == 30 { HugeSize::Size1G } else { HugeSize::Size2M }
+    if shift == 30 { X86_64::SIZE_1G } else { X86_64::SIZE_2M }
 }
 
 fn protection(prot: Prot) -> Protection {

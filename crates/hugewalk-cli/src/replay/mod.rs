@@ -18,26 +18,48 @@ mod account;
 mod advice;
 mod attempt;
 mod doubts;
+mod elsewhere;
 mod failed;
 mod got;
 mod handlers;
 mod handling;
+mod html;
 mod machine;
 mod observe;
+mod picture;
 pub mod plan;
 mod pools;
 mod schedule;
+mod shape;
+mod whatif;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use account::unsharing;
+use advice::Seen;
+pub use html::page;
 pub use machine::{Machine, MachineError, PoolSize};
+pub(crate) use observe::Counting;
+pub use picture::Picture;
 use plan::{Known, Made, MappingId, Mount, Plan};
 use pools::Choice;
 use schedule::Record;
+pub(crate) use shape::{Shape, shape};
+use whatif::{AsAsked, Wanted};
 
 use crate::args::ReplayArgs;
+use crate::costs::Costs;
 use crate::report::{Mapping, Peak, Rate, Recording, Report, SCHEMA, Truth, range_text};
 use crate::trace::{Clock, Time, Trace};
+
+/// What came of a recording.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The report.
+    pub report: Report,
+    /// What a page shows besides, if one was asked for.
+    pub picture: Option<Picture>,
+}
 
 /// Performs a recording as the command line says, and reports.
 ///
@@ -49,7 +71,8 @@ pub fn replay(
     mounts: &[Mount],
     trace: &Trace,
     truth: Option<&Truth>,
-) -> Result<Report, MachineError> {
+    costs: &Costs,
+) -> Result<Replayed, MachineError> {
     let start = trace.start();
     let until = match (args.until, truth) {
         (Some(until), _) => until.moment(start),
@@ -66,21 +89,42 @@ pub fn replay(
     let plan = plan::plan(trace, until, &Known { mounts, default_shift, listed });
     let mut choice = Choice::first(args, &plan, truth, default_shift);
 
+    let looks = if args.html.is_some() { picture::moments(&plan, args.clones) } else { Vec::new() };
+
     let clock = Instant::now();
-    let (mut machine, mut record) = perform(&plan, &choice, args.clones)?;
+    let (mut machine, mut record) = perform(&plan, &choice, args.clones, &looks)?;
     if let Some(better) = choice.fitted(&record) {
         // The one it was tried on gives its memory back first.
         drop(machine);
         choice = better;
-        (machine, record) = perform(&plan, &choice, args.clones)?;
+        (machine, record) = perform(&plan, &choice, args.clones, &looks)?;
     }
     let taken = clock.elapsed();
 
     let end = observe::snapshot(&mut machine, args.clones);
-    let unsharing = account::unsharing(std::mem::take(&mut record.unshares), args.cpus);
-    let advice = advice::advice(&plan, record.peak.as_ref().unwrap_or(&end), &unsharing);
+    let unsharing = unsharing(std::mem::take(&mut record.unshares), args.cpus);
     let processes = observe::processes(&mut machine, &plan);
     let pools = observe::pools(&machine, &choice);
+    let mappings = mappings(&plan, &machine, args.clones);
+    // What is performed otherwise is performed on machines of its own, and a thread works on one at a time.
+    drop(machine);
+    let failed = failed::calls(&plan, &choice, &record, default_shift);
+    let wanted = if args.html.is_some() { Wanted::All } else { Wanted::ForAdvice };
+    let asked = AsAsked {
+        choice: &choice,
+        record: &record,
+        fullest: record.peak.as_ref().unwrap_or(&end),
+        unsharing: &unsharing,
+        clones: args.clones,
+        cpus: args.cpus,
+    };
+    let what_if = whatif::what_if(&plan, &asked, wanted);
+    let picture = args
+        .html
+        .is_some()
+        .then(|| picture::picture(&plan, &record.looks, &unsharing.events, asked.fullest, args.clones));
+    let seen = Seen { plan: &plan, failed: &failed, unsharing: &unsharing, what_if: &what_if, costs };
+    let advice = advice::advice(&seen);
     let mut notes: Vec<String> = trace.notes.iter().chain(&plan.notes).cloned().collect();
     if truth.is_some() && trace.clock != Clock::RealTime {
         notes.push(
@@ -94,14 +138,12 @@ pub fn replay(
         let (time, line) = (before.time, before.line);
         Some(Peak { time, line, tables: snapshot.tables })
     });
-    let failed = failed::calls(&plan, &choice, &record, default_shift);
     notes.extend(doubts::of_plan(&plan, trace.said_late(), !mounts.is_empty()));
     notes.extend(doubts::odd_counters(&processes));
     notes.extend(doubts::wrong_size(&plan, &record.differences, default_shift));
-    let mappings = mappings(&plan, &machine, args.clones);
     let rate = rate(&plan, &record, args.clones, taken);
     let (may_matter, unconcerned) = doubts::that_matter(&plan.skipped);
-    Ok(Report {
+    let report = Report {
         schema: SCHEMA,
         recording: recording(args, trace, (&plan, &record), until, choice.words(&record, default_shift)),
         mappings,
@@ -120,13 +162,21 @@ pub fn replay(
         unconcerned,
         truth,
         advice,
-    })
+        what_if,
+        costs: costs.clone(),
+    };
+    Ok(Replayed { report, picture })
 }
 
 /// Performs the plan on a machine of its own.
-fn perform(plan: &Plan, choice: &Choice, copies: u32) -> Result<(Machine, Record), MachineError> {
+fn perform(
+    plan: &Plan,
+    choice: &Choice,
+    copies: u32,
+    looks: &[usize],
+) -> Result<(Machine, Record), MachineError> {
     let mut machine = Machine::new(plan, &choice.sizes, copies)?;
-    let record = schedule::perform(plan, &mut machine, copies);
+    let record = schedule::perform(plan, &mut machine, copies, looks);
     Ok((machine, record))
 }
 

@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hugewalk::addr::HugeSize;
+use hugewalk::arch::X86_64;
+use hugewalk::sync::Arc;
+use hugewalk::{AddressSpace, Task};
+use hugewalk_host::Host;
 
 use super::machine::Machine;
 use super::plan::{Plan, Space};
@@ -14,67 +18,94 @@ const TABLE: u64 = 4096;
 
 /// The page tables of one moment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     /// As the report has them.
-    pub(super) tables: Tables,
-    /// The tables that nobody shares, by the address space and the address they begin at, over all copies.
-    pub(super) unshared_at: HashMap<(Space, u64), Alone>,
+    pub(crate) tables: Tables,
+    /// Each use of a table by the first copy.
+    pub(crate) uses: Vec<Use>,
 }
 
-/// Tables of the copies of a process that begin at one address and are not shared.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Alone {
-    /// How many there are.
-    pub(super) tables: u64,
-    /// Pages in all of them.
-    pub(super) pages: u64,
-    /// Pages in the fullest.
-    pub(super) most: u64,
+/// A table as one address space uses it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Use {
+    /// Who.
+    pub(crate) space: Space,
+    /// Where the range begins that it covers.
+    pub(crate) start: u64,
+    /// The size of its leaves.
+    pub(crate) size: HugeSize,
+    /// How many use it.
+    pub(crate) users: u64,
+    /// Leaves in it.
+    pub(crate) leaves: u64,
 }
 
 /// Looks at all address spaces of all copies.
 pub(super) fn snapshot(machine: &mut Machine, copies: u32) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    // Leaves of the shared tables, counted once.
-    let mut leaves: HashMap<u64, u64> = HashMap::new();
+    let mut counting = Counting::default();
     for copy in 0..copies {
         let (spaces, task) = machine.spaces(copy);
         for (number, space) in (0..).map(Space).zip(spaces) {
-            let Some(space) = space else { continue };
-            let counted =
-                space.tables_counting(task, |identity, users| users == 1 || !leaves.contains_key(&identity));
-            // Without memory for a list there is nothing to say.
-            let Ok(found) = counted else { continue };
-            snapshot.tables.processes += 1;
-            let mut reached = 0;
-            for table in found {
-                let shared = table.users > 1;
-                let first = !shared || !leaves.contains_key(&table.identity);
-                if first {
-                    snapshot.tables.tables += 1;
-                    *snapshot.tables.by_users.entry(table.users).or_default() += 1;
-                }
-                snapshot.tables.uses += 1;
-                if shared {
-                    reached += *leaves.entry(table.identity).or_insert(table.leaves);
-                } else {
-                    reached += table.leaves;
-                    if table.size == HugeSize::Size2M {
-                        let alone = snapshot.unshared_at.entry((number, table.start.as_u64())).or_default();
-                        alone.tables += 1;
-                        alone.pages += table.leaves;
-                        alone.most = alone.most.max(table.leaves);
-                    }
-                }
+            if let Some(space) = space {
+                counting.add(number, space, task, copy == 0);
             }
-            let own = space.mm().resident();
-            snapshot.tables.pages_faulted += own;
-            snapshot.tables.faults_saved += reached.saturating_sub(own);
         }
     }
-    snapshot.tables.bytes = snapshot.tables.tables * TABLE;
-    snapshot.tables.bytes_unshared = snapshot.tables.uses * TABLE;
-    snapshot
+    counting.finish()
+}
+
+/// Address spaces whose tables are being counted.
+#[derive(Default)]
+pub(crate) struct Counting {
+    snapshot: Snapshot,
+    /// Leaves of the shared tables, counted once.
+    leaves: HashMap<u64, u64>,
+}
+
+impl Counting {
+    /// Counts those of one address space; the uses of the first copy are listed.
+    pub(crate) fn add(
+        &mut self,
+        number: Space,
+        space: &Arc<AddressSpace<Host>>,
+        task: &mut Task<Host>,
+        listed: bool,
+    ) {
+        let Self { snapshot, leaves } = self;
+        let counted =
+            space.tables_counting(task, |identity, users| users == 1 || !leaves.contains_key(&identity));
+        // Without memory for a list there is nothing to say.
+        let Ok(found) = counted else { return };
+        snapshot.tables.processes += 1;
+        let mut reached = 0;
+        for table in found {
+            let shared = table.users > 1;
+            let first = !shared || !leaves.contains_key(&table.identity);
+            if first {
+                snapshot.tables.tables += 1;
+                *snapshot.tables.by_users.entry(table.users).or_default() += 1;
+            }
+            snapshot.tables.uses += 1;
+            let present =
+                if shared { *leaves.entry(table.identity).or_insert(table.leaves) } else { table.leaves };
+            reached += present;
+            if listed {
+                let (start, size, users) = (table.start.as_u64(), table.size, table.users);
+                snapshot.uses.push(Use { space: number, start, size, users, leaves: present });
+            }
+        }
+        let own = space.mm().resident();
+        snapshot.tables.pages_faulted += own;
+        snapshot.tables.faults_saved += reached.saturating_sub(own);
+    }
+
+    /// What came of it.
+    pub(crate) fn finish(mut self) -> Snapshot {
+        let tables = &mut self.snapshot.tables;
+        tables.bytes = tables.tables * TABLE;
+        tables.bytes_unshared = tables.uses * TABLE;
+        self.snapshot
+    }
 }
 
 /// The processes of the first copy that are alive.
@@ -116,5 +147,5 @@ pub(super) fn pools(machine: &Machine, choice: &Choice) -> Vec<Pool> {
             guessed: choice.is_guess(size.shift()),
         }
     };
-    HugeSize::ALL.map(of).into()
+    X86_64::SIZES.map(of).into()
 }

@@ -7,6 +7,7 @@
 //! left unexplained, and said to be.
 
 use hugewalk::addr::HugeSize;
+use hugewalk::arch::X86_64;
 
 use super::attempt::Attempt;
 use super::machine::PoolSize;
@@ -67,7 +68,7 @@ impl Choice {
             why.push(reason);
             PoolSize { size, pages, overcommit }
         };
-        let sizes = HugeSize::ALL.map(choose).into();
+        let sizes = X86_64::SIZES.map(choose).into();
         Self { sizes, why }
     }
 
@@ -225,7 +226,7 @@ mod tests {
         let attempts =
             attempts.iter().map(|&(asked, available)| Attempt { line: 1, shift: 21, asked, available });
         let record = Record { attempts: attempts.collect(), spare: vec![(21, spare)], ..Record::default() };
-        let pool = PoolSize { size: HugeSize::Size2M, pages, overcommit: 0 };
+        let pool = PoolSize { size: X86_64::SIZE_2M, pages, overcommit: 0 };
         Fit::of(&pool, &record).map(|fit| (pages - fit.too_many, fit.least, fit.leaves_some_unexplained))
     }
 

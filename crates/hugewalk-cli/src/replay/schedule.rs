@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use hugewalk::addr::HugeSize;
+use hugewalk::arch::X86_64;
 use hugewalk::platform::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -44,6 +44,19 @@ pub(super) struct Record {
     pub(super) spare: Vec<(u32, u64)>,
     /// The tables when as many processes as ever held huge mappings, if that was not at the end.
     pub(super) peak: Option<Snapshot>,
+    /// What there was at the moments that were asked for.
+    pub(super) looks: Vec<Look>,
+}
+
+/// What there was before an operation.
+#[derive(Debug)]
+pub(super) struct Look {
+    /// The operation.
+    pub(super) before: usize,
+    pub(super) tables: crate::report::Tables,
+    /// Pages that are not free, and pages reserved, of all sizes together in KiB.
+    pub(super) used_kb: u64,
+    pub(super) reserved_kb: u64,
 }
 
 impl Record {
@@ -53,8 +66,8 @@ impl Record {
     }
 }
 
-/// Performs the plan.
-pub(super) fn perform(plan: &Plan, machine: &mut Machine, copies: u32) -> Record {
+/// Performs the plan, and looks at everything before these operations, which are in order.
+pub(super) fn perform(plan: &Plan, machine: &mut Machine, copies: u32, looks: &[usize]) -> Record {
     let mut run = Run {
         machine,
         record: Record::default(),
@@ -64,7 +77,11 @@ pub(super) fn perform(plan: &Plan, machine: &mut Machine, copies: u32) -> Record
         since_look: 0,
         bar: progress_bar(plan.ops.len() as u64 * u64::from(copies)),
     };
-    for phase in phases(plan, copies) {
+    for phase in phases(plan, copies, looks) {
+        if looks.binary_search(&phase.start).is_ok() {
+            let look = Look::at(phase.start, run.machine, copies);
+            run.record.looks.push(look);
+        }
         if phase.start == plan.peak {
             run.record.peak = Some(snapshot(run.machine, copies));
         }
@@ -75,17 +92,34 @@ pub(super) fn perform(plan: &Plan, machine: &mut Machine, copies: u32) -> Record
         }
         run.machine.settle();
     }
+    if looks.last() == Some(&plan.ops.len()) {
+        let look = Look::at(plan.ops.len(), run.machine, copies);
+        run.record.looks.push(look);
+    }
     run.bar.finish_and_clear();
     run.record
 }
 
+impl Look {
+    fn at(before: usize, machine: &mut Machine, copies: u32) -> Self {
+        let (mut used_kb, mut reserved_kb) = (0, 0);
+        for size in X86_64::SIZES {
+            let counters = machine.hugetlb().pool(size).counters();
+            used_kb += counters.total.saturating_sub(counters.free) * (size.bytes() >> 10);
+            reserved_kb += counters.reserved * (size.bytes() >> 10);
+        }
+        Self { before, tables: snapshot(machine, copies).tables, used_kb, reserved_kb }
+    }
+}
+
 /// Runs of operations that one copy performs before the next one does.
-fn phases(plan: &Plan, copies: u32) -> Vec<Range<usize>> {
+fn phases(plan: &Plan, copies: u32, looks: &[usize]) -> Vec<Range<usize>> {
     let ends = |place: usize| copies == 1 || matches!(plan.ops[place].act, Act::End { .. });
     let mut phases = Vec::new();
     let mut start = 0;
     for place in 0..plan.ops.len() {
-        if place > start && (ends(place) || ends(place - 1) || place == plan.peak) {
+        let is_looked_at = || looks.binary_search(&place).is_ok();
+        if place > start && (ends(place) || ends(place - 1) || place == plan.peak || is_looked_at()) {
             phases.push(start..place);
             start = place;
         }
@@ -102,7 +136,7 @@ fn progress_bar(length: u64) -> ProgressBar {
     }
     let style = ProgressStyle::with_template("{bar:40} {percent}% {eta} left");
     // Standard error; hidden where that is no terminal.
-    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    crate::notes::bar(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// What to say of a fault that the kernel ended with a signal, and the engine resolved.
@@ -184,7 +218,7 @@ impl<'p> Run<'_, 'p> {
     }
 
     fn watch_pools(&mut self) {
-        for size in HugeSize::ALL {
+        for size in X86_64::SIZES {
             let left = self.machine.available(size.shift());
             match self.record.spare.iter_mut().find(|(shift, _)| *shift == size.shift()) {
                 Some((_, spare)) => *spare = left.min(*spare),
@@ -235,19 +269,7 @@ impl<'p> Run<'_, 'p> {
     fn unshared(&mut self, op: &Op, events: &[Event]) {
         let mut now =
             Unshare { time: op.time, line: op.line, pid: op.pid, call: op.call, ..Unshare::default() };
-        for event in events {
-            match event {
-                Event::Unshared { users, .. } => {
-                    now.tables += 1;
-                    now.last_sharers += u64::from(*users == 1);
-                }
-                Event::Flushed { unshared: 1.., last, .. } => {
-                    now.flushes += 1;
-                    now.last_flushes += u64::from(*last > 0);
-                }
-                _ => {}
-            }
-        }
+        now.count(events);
         if now.tables == 0 {
             return;
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::costs::Costs;
 use crate::trace::{Clock, Time};
 pub use truth::{Comparison, Truth};
 
@@ -51,8 +52,12 @@ pub struct Report {
     /// The comparison with what the kernel said, if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truth: Option<Comparison>,
-    /// What there is to gain, a sentence each.
+    /// What there is to gain, a sentence each, at most three.
     pub advice: Vec<String>,
+    /// What there would be if the program had mapped otherwise; first what there is. Empty if that was not computed.
+    pub what_if: Vec<WhatIf>,
+    /// What a fault is taken to cost in `advice`, and where that comes from.
+    pub costs: Costs,
     /// How fast it went.
     pub rate: Rate,
 }
@@ -145,7 +150,7 @@ pub struct Tables {
     pub faults_saved: u64,
 }
 
-/// The page tables at their fullest.
+/// The page tables at their peak.
 #[derive(Clone, Debug, Serialize)]
 pub struct Peak {
     /// When: before this moment.
@@ -299,6 +304,30 @@ pub struct Difference {
     pub recorded: String,
     /// What the replay got.
     pub replayed: String,
+}
+
+/// The peak of the recording, performed otherwise.
+#[derive(Clone, Debug, Serialize)]
+pub struct WhatIf {
+    /// Whether each shared mapping begins where the first byte of its file would lie on a 1 GiB boundary.
+    pub aligned: bool,
+    /// The size of the pages of what was recorded with pages of 2 MiB.
+    pub page_kb: u64,
+    /// How many times over the processes ran.
+    pub clones: u32,
+    /// The tables when as many processes as ever held huge mappings; null if it was not computed.
+    pub tables: Option<Tables>,
+    /// How many tables were unshared in all.
+    pub unshared: u64,
+    /// How often every processor was interrupted for that, by protocol.
+    pub broadcasts: BTreeMap<String, u64>,
+    /// What the pools need for all that is mapped.
+    pub reserved_kb: u64,
+    /// Calls that pages of this size do not allow, and that were left out.
+    pub left_out: u64,
+    /// Why it was not computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_computed: Option<String>,
 }
 
 /// How fast the replay went.

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::arch::Arch;
 use crate::args::seconds;
 
 /// `hugewalk run`
 #[derive(Debug, Args)]
 #[command(override_usage = "hugewalk run [OPTIONS] PROGRAM [ARGS]...")]
 pub struct RunArgs {
-    /// The program, a static x86-64 executable of Linux, and its arguments; all that follows it is the program's
+    /// The program, a static executable of Linux, and its arguments; all that follows it is the program's
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
     pub command: Vec<OsString>,
 
@@ -47,11 +48,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
     pub timeout: f64,
 
-    /// The locking protocol that the kernel's walkers follow
+    /// The locking protocol to follow, by its name in `hugewalk check --list` [default: the engine's own, hugewalk]
     #[arg(long, value_name = "NAME")]
     pub protocol: Option<String>,
 
-    /// A step of the protocol to leave out; may be repeated
+    /// A step of the protocol to leave out, as in `hugewalk check`; may be repeated
     #[arg(long, value_name = "STEP")]
     pub without: Vec<String>,
 
@@ -60,16 +61,21 @@ pub struct RunArgs {
     pub trace: bool,
 
     /// How to print the report, on standard error
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub report: ReportFormat,
 
-    /// What carries the processors: tcg shows stale TLB entries and runs anywhere; kvm is faster where it is real
-    #[arg(long, value_enum, default_value_t)]
+    /// What carries the processors: tcg shows stale TLB entries and runs anywhere; icount is tcg with processors that take
+    /// turns and a clock that counts instructions; kvm is faster where it is real
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
     pub accel: Accel,
 
-    /// The QEMU to boot
-    #[arg(long, value_name = "PATH", default_value = "qemu-system-x86_64")]
-    pub qemu: PathBuf,
+    /// The processors that the program is for
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
+    pub arch: Arch,
+
+    /// The QEMU to boot [default: qemu-system-x86_64, or qemu-system-aarch64 for arm64]
+    #[arg(long, value_name = "PATH")]
+    pub qemu: Option<PathBuf>,
 
     /// The kernel's image [default: the one beside this command, or of the checkout, which is built when it has to be]
     #[arg(long, value_name = "FILE")]
@@ -94,6 +100,8 @@ pub enum Accel {
     /// QEMU's translator
     #[default]
     Tcg,
+    /// The same, one processor at a time: a nanosecond of the guest is an instruction
+    Icount,
     /// The host's own processors
     Kvm,
 }

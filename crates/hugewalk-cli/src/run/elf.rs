@@ -1,20 +1,29 @@
 //! Whether a file is a program that the kernel can load.
 
+use super::arch::Arch;
+
 /// Why a file cannot be loaded.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotLoadable {
     /// It is no ELF file at all.
-    #[error("is not an ELF executable; give a static x86-64 program")]
-    NotElf,
+    #[error("is not an ELF executable; give a static program for {0}")]
+    NotElf(Arch),
     /// A script names its interpreter, which would have to be in the guest.
     #[error("is a script; run its interpreter, and pass the script by --file")]
     Script,
     /// It is for another processor.
-    #[error("is for {0}, not for x86-64; build it with an x86-64 compiler")]
-    Foreign(String),
+    #[error("is for {found}, not for {wanted}; {}", advice(*.known, *.wanted))]
+    Foreign {
+        /// What it is for.
+        found: String,
+        /// The same, if the kernel can be built for that.
+        known: Option<Arch>,
+        /// What the run is for.
+        wanted: Arch,
+    },
     /// It is for a 32-bit processor.
-    #[error("is a 32-bit program; build it with -m64")]
-    Narrow,
+    #[error("is a 32-bit program; build it with {}", if *.0 == Arch::X86_64 { "-m64" } else { "-mabi=lp64" })]
+    Narrow(Arch),
     /// It is an object file, a library or a core dump.
     #[error("is {0}, not an executable; link it with -static")]
     NotExecutable(&'static str),
@@ -33,21 +42,23 @@ const INTERPRETER: u32 = 3;
 /// # Errors
 ///
 /// [`NotLoadable`], if the kernel could not load it.
-pub fn check(program: &[u8]) -> Result<(), NotLoadable> {
+pub fn check(program: &[u8], wanted: Arch) -> Result<(), NotLoadable> {
     if program.starts_with(b"#!") {
         return Err(NotLoadable::Script);
     }
     if !program.starts_with(b"\x7fELF") {
-        return Err(NotLoadable::NotElf);
+        return Err(NotLoadable::NotElf(wanted));
     }
     let machine = number(program, 18, 2)?;
-    // EM_X86_64, in the byte order of that processor.
-    if program.get(5) != Some(&1) || machine != 62 {
-        return Err(NotLoadable::Foreign(machine_name(program, machine)));
+    // In the byte order of the processors that the kernel is for.
+    let little = program.get(5) == Some(&1);
+    if !little || machine != wanted.elf_machine() {
+        let known = Arch::of_elf(machine).filter(|_| little);
+        return Err(NotLoadable::Foreign { found: machine_name(program, machine), known, wanted });
     }
-    // ELFCLASS64; an x32 program has the machine, but not the class.
+    // ELFCLASS64; a program for x32 or ILP32 has the machine, but not the class.
     if program.get(4) != Some(&2) {
-        return Err(NotLoadable::Narrow);
+        return Err(NotLoadable::Narrow(wanted));
     }
     match number(program, 16, 2)? {
         // ET_EXEC, and ET_DYN: a static program may lie anywhere (-static-pie), a library has no entry.
@@ -72,6 +83,13 @@ pub fn check(program: &[u8]) -> Result<(), NotLoadable> {
     Ok(())
 }
 
+fn advice(known: Option<Arch>, wanted: Arch) -> String {
+    match known {
+        Some(known) => format!("run it with --arch {known}, or build it for {wanted}"),
+        None => format!("build it with a compiler for {wanted}"),
+    }
+}
+
 fn machine_name(program: &[u8], machine: u64) -> String {
     let machine = if program.get(5) == Some(&2) { u64::from((machine as u16).swap_bytes()) } else { machine };
     match machine {
@@ -80,6 +98,7 @@ fn machine_name(program: &[u8], machine: u64) -> String {
         20 | 21 => "POWER".to_owned(),
         22 => "S/390".to_owned(),
         40 => "32-bit ARM".to_owned(),
+        62 if program.get(5) == Some(&1) => "x86-64".to_owned(),
         183 => "arm64".to_owned(),
         243 => "RISC-V".to_owned(),
         258 => "LoongArch".to_owned(),
@@ -103,6 +122,8 @@ fn number(program: &[u8], from: u64, length: u64) -> Result<u64, NotLoadable> {
 mod tests {
     use super::*;
 
+    const X: Arch = Arch::X86_64;
+
     /// A program with one program header of this kind, whose contents are "/lib/ld\0".
     fn program(machine: u8, kind: u8, header: u8) -> Vec<u8> {
         let mut bytes = vec![0; 64 + 56];
@@ -122,22 +143,36 @@ mod tests {
 
     #[test]
     fn a_static_program_is_taken_and_all_others_are_refused_by_name() {
-        assert_eq!(check(&program(62, 2, 1)), Ok(()));
-        assert_eq!(check(&program(62, 3, 1)), Ok(()), "static-pie");
-        assert_eq!(check(&program(62, 2, 3)), Err(NotLoadable::Dynamic("/lib/ld".to_owned())));
-        assert_eq!(check(&program(183, 2, 1)), Err(NotLoadable::Foreign("arm64".to_owned())));
-        assert_eq!(check(&program(62, 1, 1)), Err(NotLoadable::NotExecutable("an object file")));
-        assert_eq!(check(b"#!/bin/sh\n"), Err(NotLoadable::Script));
-        assert_eq!(check(b"hello"), Err(NotLoadable::NotElf));
+        assert_eq!(check(&program(62, 2, 1), X), Ok(()));
+        assert_eq!(check(&program(62, 3, 1), X), Ok(()), "static-pie");
+        assert_eq!(check(&program(62, 2, 3), X), Err(NotLoadable::Dynamic("/lib/ld".to_owned())));
+        let says =
+            |machine, wanted| check(&program(machine, 2, 1), wanted).map_err(|refused| refused.to_string());
+        assert_eq!(
+            says(183, X),
+            Err("is for arm64, not for x86-64; run it with --arch arm64, or build it for x86-64".to_owned())
+        );
+        assert_eq!(
+            says(62, Arch::Arm64),
+            Err("is for x86-64, not for arm64; run it with --arch x86-64, or build it for arm64".to_owned())
+        );
+        assert_eq!(
+            says(243, Arch::Arm64),
+            Err("is for RISC-V, not for arm64; build it with a compiler for arm64".to_owned())
+        );
+        assert_eq!(says(183, Arch::Arm64), Ok(()));
+        assert_eq!(check(&program(62, 1, 1), X), Err(NotLoadable::NotExecutable("an object file")));
+        assert_eq!(check(b"#!/bin/sh\n", X), Err(NotLoadable::Script));
+        assert_eq!(check(b"hello", X), Err(NotLoadable::NotElf(X)));
         let whole = program(62, 2, 1);
         for length in 4..whole.len() {
-            assert!(check(&whole[..length]).is_err(), "cut off after {length} bytes");
+            assert!(check(&whole[..length], X).is_err(), "cut off after {length} bytes");
         }
     }
 
     #[test]
     fn the_program_that_runs_these_tests_is_known_for_a_dynamic_one() {
         let itself = std::fs::read("/proc/self/exe").expect("readable");
-        assert!(matches!(check(&itself), Err(NotLoadable::Dynamic(_))));
+        assert!(matches!(check(&itself, X), Err(NotLoadable::Dynamic(_))));
     }
 }

@@ -3,26 +3,31 @@
 //! The program and its files go into an archive (`pack`), the kernel boots with it in QEMU (`qemu`), and says on a channel
 //! of its own what became of the program (`wire`). `docs/kernel.md` has both tables.
 
+pub mod arch;
 mod archive;
 pub mod args;
 pub mod elf;
 mod image;
 mod pack;
+mod protocol;
 mod qemu;
 mod report;
 mod wire;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 pub use self::image::ImageError;
+pub(crate) use self::image::folder as kernel_folder;
 pub use self::pack::PackError;
+pub use self::protocol::ProtocolError;
 pub use self::qemu::QemuError;
 pub use self::wire::Ended;
 
 use self::args::{Accel, ReportFormat, RunArgs};
+use self::protocol::Protocol;
 use self::qemu::{Booted, Ending, Machine};
 
 /// Why there is no exit status of the program's to pass on.
@@ -40,6 +45,9 @@ pub enum RunError {
         /// MiB that are needed.
         least: u64,
     },
+    /// The kernel cannot follow the protocol.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
     /// The guest cannot be filled.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -98,7 +106,7 @@ impl RunError {
     #[must_use]
     pub fn status(&self) -> u8 {
         match self {
-            Self::Memory { .. } => 2,
+            Self::Memory { .. } | Self::Protocol(_) => 2,
             Self::TimeOut { .. } => 124,
             Self::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
             _ => 125,
@@ -119,14 +127,16 @@ const BESIDE: u64 = 64 * MIB;
 /// [`RunError`], if there is none.
 pub fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
     let memory = memory(args)?;
-    let archive = pack::pack(args)?;
-    let kernel = image::find(args.kernel.as_deref())?;
+    let protocol = Protocol::of(args)?;
+    let archive = pack::pack(args, &protocol)?;
+    let kernel = image::find(args.kernel.as_deref(), args.arch, &protocol)?;
     let mut file = tempfile::NamedTempFile::with_prefix("hugewalk-")?;
     file.write_all(&archive)?;
     file.flush()?;
 
     let machine = |accel| Machine {
-        qemu: &args.qemu,
+        arch: args.arch,
+        qemu: args.qemu.as_deref().unwrap_or(Path::new(args.arch.qemu())),
         accel,
         cpus: args.cpus,
         memory: memory + (archive.len() as u64).next_multiple_of(MIB),
@@ -136,17 +146,17 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
     let timeout = Duration::from_secs_f64(args.timeout);
     let mut booted = qemu::boot(&machine(args.accel), timeout)?;
     if let Ending::Silent = booted.ending {
-        anstream::eprintln!(
-            "hugewalk: KVM does not carry this kernel here (no system call of the program's arrived); using tcg"
-        );
+        crate::notes::note(&format_args!(
+            "KVM does not carry this kernel here (no system call of the program's arrived); using tcg"
+        ));
         booted = qemu::boot(&machine(Accel::Tcg), timeout)?;
     }
     let ended = outcome(args, &mut booted)?;
 
     let (heard, seconds) = (&booted.heard, booted.took.as_secs_f64());
     let report = match args.report {
-        ReportFormat::Text => report::text(heard, ended, seconds),
-        ReportFormat::Json => report::json(heard, ended, seconds).map_err(io::Error::from)? + "\n",
+        ReportFormat::Text => report::text(heard, ended, seconds, &protocol),
+        ReportFormat::Json => report::json(heard, ended, seconds, &protocol).map_err(io::Error::from)? + "\n",
         ReportFormat::None => String::new(),
     };
     io::stderr().write_all(report.as_bytes())?;

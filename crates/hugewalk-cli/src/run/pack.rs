@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::archive::Archive;
 use super::args::RunArgs;
 use super::elf::{self, NotLoadable};
+use super::protocol::Protocol;
 
 /// Why the guest cannot be filled.
 #[derive(Debug, thiserror::Error)]
@@ -49,15 +50,16 @@ pub enum PackError {
 /// # Errors
 ///
 /// [`PackError`].
-pub(super) fn pack(args: &RunArgs) -> Result<Vec<u8>, PackError> {
+pub(super) fn pack(args: &RunArgs, protocol: &Protocol) -> Result<Vec<u8>, PackError> {
     let named = Path::new(&args.command[0]);
     let program = read(named)?;
-    elf::check(&program).map_err(|reason| PackError::NotLoadable { path: named.to_owned(), reason })?;
+    elf::check(&program, args.arch)
+        .map_err(|reason| PackError::NotLoadable { path: named.to_owned(), reason })?;
     let cwd = in_guest(Path::new("/"), &args.cwd)?;
     let name = named.file_name().unwrap_or(OsStr::new("program"));
     let place = name.as_bytes();
 
-    let mut archive = Archive::new(&settings(args, place, &cwd)?);
+    let mut archive = Archive::new(&settings(args, protocol, place, &cwd)?);
     archive.folder(&cwd, 0o755);
     archive.file(place, 0o755, &program);
     for pair in &args.file {
@@ -69,7 +71,7 @@ pub(super) fn pack(args: &RunArgs) -> Result<Vec<u8>, PackError> {
 }
 
 /// The strings of the settings, each with its NUL.
-fn settings(args: &RunArgs, program: &[u8], cwd: &[u8]) -> Result<Vec<u8>, PackError> {
+fn settings(args: &RunArgs, protocol: &Protocol, program: &[u8], cwd: &[u8]) -> Result<Vec<u8>, PackError> {
     let mut text = Vec::new();
     let mut add = |key: &str, value: &[u8]| {
         if value.contains(&0) {
@@ -93,12 +95,8 @@ fn settings(args: &RunArgs, program: &[u8], cwd: &[u8]) -> Result<Vec<u8>, PackE
     add("pool", args.pool.to_string().as_bytes())?;
     add("overcommit", args.overcommit.to_string().as_bytes())?;
     add("trace", if args.trace { b"1" } else { b"0" })?;
-    // What is not asked for is not said: a kernel that knows no other protocol need not know this setting.
-    if let Some(protocol) = &args.protocol {
-        add("protocol", protocol.as_bytes())?;
-    }
-    for step in &args.without {
-        add("without", step.as_bytes())?;
+    for (key, value) in protocol.settings() {
+        add(key, value.as_bytes())?;
     }
     Ok(text)
 }

@@ -15,12 +15,14 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::arch::Arch;
 use super::args::Accel;
 use super::wire::Heard;
 
 /// A machine to boot.
 #[derive(Debug)]
 pub(super) struct Machine<'a> {
+    pub(super) arch: Arch,
     pub(super) qemu: &'a Path,
     pub(super) accel: Accel,
     pub(super) cpus: u32,
@@ -34,7 +36,7 @@ pub(super) struct Machine<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum QemuError {
     /// There is no such command.
-    #[error("{}: not found; install QEMU (Debian: apt-get install qemu-system-x86), or name it by --qemu", .0.display())]
+    #[error("{}: not found; install QEMU (Debian: apt-get install qemu-system-x86 qemu-system-arm), or name it by --qemu", .0.display())]
     NotFound(PathBuf),
     /// It cannot be started.
     #[error("{}: cannot be started: {source}", path.display())]
@@ -47,6 +49,9 @@ pub enum QemuError {
     /// KVM cannot be used.
     #[error("/dev/kvm: {0}; leave --accel kvm out")]
     NoKvm(io::Error),
+    /// The host's processors are others.
+    #[error("--accel kvm lends the host's own processors, which are not {0}; leave it out")]
+    ForeignKvm(Arch),
     /// Channels or threads could not be made.
     #[error("the run cannot be set up: {0}")]
     Setup(#[from] io::Error),
@@ -88,6 +93,9 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Boots, passes output through and listens, until QEMU has ended or is ended after `timeout`.
 pub(super) fn boot(machine: &Machine<'_>, timeout: Duration) -> Result<Booted, QemuError> {
     if machine.accel == Accel::Kvm {
+        if !machine.arch.is_host() {
+            return Err(QemuError::ForeignKvm(machine.arch));
+        }
         File::options().read(true).write(true).open("/dev/kvm").map_err(QemuError::NoKvm)?;
     }
     let begin = Instant::now();
@@ -161,6 +169,8 @@ fn spawn(machine: &Machine<'_>, ends: [&UnixStream; 3]) -> Result<Child, QemuErr
 fn arguments(machine: &Machine<'_>, [out, err, report]: [i32; 3]) -> Vec<OsString> {
     let accel = match machine.accel {
         Accel::Tcg => "tcg,thread=multi",
+        // One thread for all processors: only so does QEMU count.
+        Accel::Icount => "tcg,thread=single",
         Accel::Kvm => "kvm",
     };
     let (cpus, memory) = (machine.cpus.to_string(), format!("{}M", machine.memory >> 20));
@@ -168,14 +178,35 @@ fn arguments(machine: &Machine<'_>, [out, err, report]: [i32; 3]) -> Vec<OsStrin
     let [out, err, report] = [channel("out", out), channel("err", err), channel("report", report)];
     #[rustfmt::skip]
     let plain = [
-        "-accel", accel, "-machine", "q35", "-cpu", "max", "-smp", &cpus, "-m", &memory,
+        "-accel", accel, "-cpu", "max", "-smp", &cpus, "-m", &memory,
         "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
-        "-chardev", &out, "-serial", "chardev:out", "-chardev", &err, "-serial", "chardev:err",
-        "-chardev", &report, "-device", "isa-debugcon,iobase=0xe9,chardev=report",
-        "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+        "-chardev", &out, "-chardev", &err, "-chardev", &report,
     ];
-    let mut all: Vec<OsString> = plain.iter().map(OsString::from).collect();
-    all.extend(["-kernel".into(), machine.kernel.into(), "-initrd".into(), machine.archive.into()]);
+    #[rustfmt::skip]
+    let own: &[&str] = match machine.arch {
+        Arch::X86_64 => &[
+            "-machine", "q35", "-serial", "chardev:out", "-serial", "chardev:err",
+            "-device", "isa-debugcon,iobase=0xe9,chardev=report", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+        ],
+        Arch::Arm64 => &[
+            "-machine", "virt,gic-version=3", "-serial", "chardev:report",
+            "-device", "pci-serial-2x,chardev1=out,chardev2=err",
+        ],
+    };
+    let mut all: Vec<OsString> = plain.iter().chain(own).map(OsString::from).collect();
+    if machine.accel == Accel::Icount {
+        all.extend(["-icount".into(), "shift=0,sleep=off".into()]);
+    }
+    all.extend(["-kernel".into(), machine.kernel.into()]);
+    match machine.arch {
+        Arch::X86_64 => all.extend(["-initrd".into(), machine.archive.into()]),
+        // For an ELF file, this machine of QEMU's loads no archive.
+        Arch::Arm64 => {
+            let mut file = OsString::from("name=opt/hugewalk/archive,file=");
+            file.push(machine.archive);
+            all.extend(["-fw_cfg".into(), file]);
+        }
+    }
     all
 }
 

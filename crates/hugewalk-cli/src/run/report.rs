@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::protocol::Protocol;
 use super::wire::{Ended, Heard};
 
 /// The report for programs.
@@ -14,6 +15,8 @@ pub(super) struct Report<'a> {
     exit: Option<u8>,
     signal: Option<u8>,
     seconds: f64,
+    /// The locking protocol, and the broadcasts of it and of others.
+    protocol: Followed<'a>,
     /// All counters by name; `docs/kernel.md` says what they count.
     counts: BTreeMap<&'a str, u64>,
     /// Tables that several processes used at once, as read from the hardware's tables.
@@ -24,6 +27,18 @@ pub(super) struct Report<'a> {
     leaks: &'a [String],
     /// What a step that was left out has led to.
     stale: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Followed<'a> {
+    name: &'static str,
+    without: &'a [&'static str],
+    /// Broadcasts to all other processors that this run sent.
+    broadcasts: u64,
+    /// Those that the two protocols would have sent, or have: one for each table unshared, and one for each flush after which a table has
+    /// one user left.
+    ipi_each: u64,
+    ipi_last: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,7 +54,12 @@ struct Missing<'a> {
 }
 
 /// One line of JSON.
-pub(super) fn json(heard: &Heard, ended: Ended, seconds: f64) -> serde_json::Result<String> {
+pub(super) fn json(
+    heard: &Heard,
+    ended: Ended,
+    seconds: f64,
+    protocol: &Protocol,
+) -> serde_json::Result<String> {
     let (exit, signal) = match ended {
         Ended::Exit(status) => (Some(status), None),
         Ended::Signal(signal) => (None, Some(signal)),
@@ -49,6 +69,13 @@ pub(super) fn json(heard: &Heard, ended: Ended, seconds: f64) -> serde_json::Res
         exit,
         signal,
         seconds,
+        protocol: Followed {
+            name: protocol.name,
+            without: &protocol.without,
+            broadcasts: heard.count("broadcasts").unwrap_or(0),
+            ipi_each: heard.count("unshares").unwrap_or(0),
+            ipi_last: heard.count("last_flushes").unwrap_or(0),
+        },
         counts: heard.counts.iter().map(|(name, number)| (name.as_str(), *number)).collect(),
         shared: heard.shared.iter().map(|&(tables, users)| Shared { tables, users }).collect(),
         missing: heard.missing.iter().map(|(name, times)| Missing { name, times: *times }).collect(),
@@ -58,7 +85,7 @@ pub(super) fn json(heard: &Heard, ended: Ended, seconds: f64) -> serde_json::Res
 }
 
 /// Lines for people.
-pub(super) fn text(heard: &Heard, ended: Ended, seconds: f64) -> String {
+pub(super) fn text(heard: &Heard, ended: Ended, seconds: f64, protocol: &Protocol) -> String {
     let how = match ended {
         Ended::Exit(status) => format!("exit {status}"),
         Ended::Signal(signal) => format!("ended by {}", signal_name(signal)),
@@ -102,9 +129,9 @@ pub(super) fn text(heard: &Heard, ended: Ended, seconds: f64) -> String {
     if !processors.is_empty() {
         lines.push(format!("TLB: {}", processors.join(", ")));
     }
-    if let Some(left_out) = heard.count("left_out") {
-        let flushes = counted(left_out, "flush was", "flushes were");
-        lines.push(said(&format!("without flush: {flushes} left out"), &heard.stale));
+    lines.extend(broadcasts(heard, protocol));
+    if !protocol.is_own() {
+        lines.extend(weaker(heard, protocol));
     }
     if !heard.missing.is_empty() {
         let each = heard.missing.iter().map(|(name, times)| match times {
@@ -114,6 +141,46 @@ pub(super) fn text(heard: &Heard, ended: Ended, seconds: f64) -> String {
         lines.push(format!("not in this kernel: {}", each.collect::<Vec<_>>().join(", ")));
     }
     lines.iter().map(|line| format!("hugewalk: {line}\n")).collect()
+}
+
+/// The broadcasts of the run, and beside them those of the protocols that have some.
+fn broadcasts(heard: &Heard, protocol: &Protocol) -> Option<String> {
+    let unshares = heard.count("unshares").filter(|number| *number > 0)?;
+    let (sent, last) = (heard.count("broadcasts")?, heard.count("last_flushes")?);
+    let interrupts = heard.count("interrupts_broadcast").unwrap_or(0);
+    let mut own = format!("{} {sent}", protocol.name);
+    if sent > 0 {
+        own += &format!(" ({})", counted(interrupts, "interrupt", "interrupts"));
+    }
+    let others = [("ipi-each", unshares), ("ipi-last", last), ("hugewalk", 0)];
+    let others = others.iter().filter(|(name, _)| *name != protocol.name);
+    let others: Vec<_> = others.map(|(name, number)| format!("{name} {number}")).collect();
+    Some(format!("broadcasts to all processors: {own}; in the same run {}", others.join(", ")))
+}
+
+/// What came of a protocol that is weaker than the engine's own.
+fn weaker(heard: &Heard, protocol: &Protocol) -> Vec<String> {
+    let mut name = protocol.name.to_owned();
+    for step in &protocol.without {
+        name += &format!(" without {step}");
+    }
+    let mut seen = vec![];
+    if let Some(left_out) = heard.count("left_out") {
+        seen.push(format!("{} left out", counted(left_out, "flush was", "flushes were")));
+    }
+    for (counter, one, many) in [
+        ("late_walks", "walk came to a table that was freed", "walks came to tables that were freed"),
+        ("late_stores", "freed table was stored to", "freed tables were stored to"),
+    ] {
+        seen.extend(
+            heard.count(counter).filter(|number| *number > 0).map(|number| counted(number, one, many)),
+        );
+    }
+    if seen.is_empty() {
+        seen.push("nothing late was seen".to_owned());
+    }
+    seen.extend(heard.stale.iter().cloned());
+    vec![format!("{name}: {}", seen.join("; "))]
 }
 
 fn said(first: &str, more: &[String]) -> String {
@@ -152,25 +219,37 @@ mod tests {
              count flushes 2\nmissing 2 getcpu\nmissing 1 ioctl 0x5401",
         );
         assert_eq!(
-            text(&heard, Ended::Exit(0), 1.06),
+            text(&heard, Ended::Exit(0), 1.06, &Protocol::own()),
             "hugewalk: exit 0 after 1.1 s; 17 kinds of system call, 1 fault, most huge pages in use 128 of 256\n\
              hugewalk: tables: at most 2 of the engine's, 1 shared by 3\n\
              hugewalk: TLB: flushes 2\n\
              hugewalk: not in this kernel: getcpu (2 times), ioctl 0x5401\n"
         );
         assert_eq!(
-            text(&Heard::default(), Ended::Signal(11), 0.0),
+            text(&Heard::default(), Ended::Signal(11), 0.0, &Protocol::own()),
             "hugewalk: ended by SIGSEGV after 0.0 s\n"
         );
     }
 
     #[test]
     fn the_report_for_programs_holds_every_counter() {
-        let json = json(&heard("count odd 7\nshared 1 3"), Ended::Signal(9), 0.5).expect("JSON");
+        let json =
+            json(&heard("count odd 7\nshared 1 3"), Ended::Signal(9), 0.5, &Protocol::own()).expect("JSON");
         let value: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(value["schema"], "hugewalk-run/1");
         assert_eq!((&value["exit"], &value["signal"]), (&serde_json::Value::Null, &9.into()));
         assert_eq!(value["counts"]["odd"], 7);
         assert_eq!(value["shared"][0]["users"], 3);
+        assert_eq!(value["protocol"]["name"], "hugewalk");
+    }
+
+    #[test]
+    fn broadcasts_stand_beside_those_of_other_protocols() {
+        let heard =
+            heard("count unshares 4\ncount last_flushes 2\ncount broadcasts 0\ncount interrupts_broadcast 0");
+        let text = text(&heard, Ended::Exit(0), 0.0, &Protocol::own());
+        let line =
+            "hugewalk: broadcasts to all processors: hugewalk 0; in the same run ipi-each 4, ipi-last 2\n";
+        assert!(text.ends_with(line), "{text}");
     }
 }

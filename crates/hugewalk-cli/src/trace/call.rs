@@ -26,7 +26,10 @@ pub struct Descriptor {
     reason = "the fields are the arguments of the call, under their names in its manual page"
 )]
 pub enum Call {
-    Execve,
+    /// `execve` and `execveat`; `program` is empty if its path cannot be read.
+    Execve {
+        program: Box<str>,
+    },
     /// `fork`, `vfork`, `clone` and `clone3`; the result is the child.
     Clone {
         flags: CloneFlags,
@@ -222,7 +225,7 @@ impl Call {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Execve => "execve",
+            Self::Execve { .. } => "execve",
             Self::Clone { .. } => "clone",
             Self::Exit { .. } => "exit",
             Self::Open { .. } => "open",

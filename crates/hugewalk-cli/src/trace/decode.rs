@@ -42,7 +42,8 @@ pub(crate) fn decode(raw: &RawCall<'_>) -> Result<Option<Call>, Problem> {
     let of = |call: &'static str| Arguments { call, list: &raw.arguments };
     let failed = raw.result.starts_with("-1 ") || raw.result.starts_with('?');
     let call = match name_of(raw) {
-        "execve" | "execveat" => Call::Execve,
+        "execve" => Call::Execve { program: of("execve").path(0).unwrap_or_default() },
+        "execveat" => Call::Execve { program: of("execveat").path(1).unwrap_or_default() },
         "fork" => Call::Clone { flags: CloneFlags::empty() },
         "vfork" => Call::Clone { flags: CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK },
         "clone" => Call::Clone { flags: of("clone").named_flags("flags")? },

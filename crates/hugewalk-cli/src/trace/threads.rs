@@ -59,7 +59,7 @@ pub(super) fn leaders(
         by_ranges(events, &strays, &mut leaders, notes);
     }
     let begins_late = |tid: &u32| {
-        begun.get(tid).is_some_and(|event| !matches!(event.action, Action::Call(Call::Execve, _)))
+        begun.get(tid).is_some_and(|event| !matches!(event.action, Action::Call(Call::Execve { .. }, _)))
     };
     let mut late: Vec<u32> =
         strays.iter().filter(|tid| begins_late(tid)).map(|tid| *leaders.get(tid).unwrap_or(tid)).collect();

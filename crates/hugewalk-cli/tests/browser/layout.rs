@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::opened::Opened;
+use crate::browser::opened::Opened;
 
 /// Everything about the place of things that a reader would stumble over, in words: nothing if all is well.
 const FAULTS: &str = r"(() => {

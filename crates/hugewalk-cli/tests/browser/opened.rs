@@ -1,7 +1,6 @@
 //! The page of a few scenarios, opened in a browser.
 
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -47,11 +46,7 @@ impl Opened {
 
     /// Another page than the usual one.
     pub(crate) fn of(checked: &Checked, hash: &str) -> Option<Self> {
-        let Some(browser) = Browser::start() else {
-            // Past the harness, which would keep it to itself.
-            writeln!(std::io::stderr(), "no browser here, the page is not looked at").ok();
-            return None;
-        };
+        let browser = Browser::start_or_say()?;
         let directory = TempDir::new().expect("a directory");
         let mut opened = Self { browser, directory };
         fs::write(opened.file(), &checked.page).expect("written");

@@ -56,6 +56,7 @@ impl Fake {
             smaps: String::new(),
             present: Vec::new(),
             flags: String::new(),
+            faulted_kb: 12288,
         };
         process.lines(
             "55b308333000-55b308334000 r-xp 00000000 fe:00 18504    /usr/bin/x",
@@ -77,6 +78,7 @@ pub(crate) struct Process<'a> {
     smaps: String,
     present: Vec<u64>,
     flags: String,
+    faulted_kb: u64,
 }
 
 impl Process<'_> {
@@ -89,6 +91,12 @@ impl Process<'_> {
     /// Flags that the mappings from here on have besides the usual ones.
     pub(crate) fn flags(mut self, more: &str) -> Self {
         more.clone_into(&mut self.flags);
+        self
+    }
+
+    /// What it has faulted in for itself.
+    pub(crate) fn faulted(mut self, kb: u64) -> Self {
+        self.faulted_kb = kb;
         self
     }
 
@@ -117,10 +125,11 @@ impl Process<'_> {
     }
 
     pub(crate) fn done(self) {
-        let Self { fake, pid, command, maps, smaps, present, .. } = self;
+        let Self { fake, pid, command, maps, smaps, present, faulted_kb, .. } = self;
         fs::create_dir_all(fake.file(pid, "")).expect("made");
-        let status =
-            format!("Name:\t{command}\nTgid:\t{pid}\nVmPTE:\t     68 kB\nHugetlbPages:\t   12288 kB\n");
+        let status = format!(
+            "Name:\t{command}\nTgid:\t{pid}\nVmPTE:\t     68 kB\nHugetlbPages:\t   {faulted_kb} kB\n"
+        );
         for (name, text) in [("status", status), ("maps", maps), ("smaps", smaps)] {
             fs::write(fake.file(pid, name), text).expect("written");
         }

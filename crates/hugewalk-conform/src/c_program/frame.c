@@ -124,8 +124,8 @@ void nodes(unsigned long at, unsigned long length, int move) {
 }
 
 // A userfaultfd that gives SIGBUS in place of messages.
-int handler(void) {
-    struct uffdio_api api = {UFFD_API, UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_HUGETLBFS | 1 << 9 | 1 << 12};
+int handler(unsigned long features) {
+    struct uffdio_api api = {UFFD_API, features | UFFD_FEATURE_SIGBUS | UFFD_FEATURE_MISSING_HUGETLBFS | 1 << 9 | 1 << 12};
     int fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || ioctl(fd, UFFDIO_API, &api) == 0) return fd;
     close(fd);
@@ -135,8 +135,8 @@ int handler(void) {
 void registered(int fd, unsigned long at, unsigned long length, unsigned long modes) {
     struct uffdio_register with = {{WINDOW + at, length}, modes};
     if (ioctl(fd, UFFDIO_REGISTER, &with) == -1) { done(-1); return; }
-    // Wake, copy, write-protect, continue.
-    printf("%lu\n", (unsigned long)with.ioctls & (1 << 2 | 1 << 3 | 1 << 6 | 1 << 7));
+    // Wake, copy, write-protect, continue, poison.
+    printf("%lu\n", (unsigned long)with.ioctls & (1 << 2 | 1 << 3 | 1 << 6 | 1 << 7 | 1 << 8));
 }
 
 void filled(int result, long bytes) {
@@ -154,10 +154,32 @@ void copied(int fd, unsigned long at, unsigned long length, int value, unsigned 
     munmap(source, length + 1);
 }
 
-void continued(int fd, unsigned long at, unsigned long length) {
-    struct uffdio_continue with = {{WINDOW + at, length}};
+void continued(int fd, unsigned long at, unsigned long length, unsigned long mode) {
+    struct uffdio_continue with = {{WINDOW + at, length}, mode};
     int result = ioctl(fd, UFFDIO_CONTINUE, &with);
     filled(result, with.mapped);
+}
+
+// UFFDIO_POISON, which headers before 6.6 do not have.
+void poisoned(int fd, unsigned long at, unsigned long length) {
+    unsigned long with[4] = {WINDOW + at, length};
+    int result = ioctl(fd, 3ul << 30 | sizeof with << 16 | 0xaa << 8 | 8, with);
+    filled(result, with[3]);
+}
+
+// PAGEMAP_SCAN, which headers before 6.7 do not have.
+void scan(unsigned long at, unsigned long length, unsigned long mask, unsigned long flags) {
+    unsigned long found[16][3], with[12] = {sizeof with, flags, WINDOW + at, WINDOW + at + length, 0,
+                                            (unsigned long)found, 16, 0, 0, mask, 0, 127};
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    int count = ioctl(pagemap, 3ul << 30 | sizeof with << 16 | 'f' << 8 | 16, with);
+    close(pagemap);
+    if (count < 0) { done(-1); return; }
+    printf("scanned");
+    for (int region = 0; region < count; region++)
+        printf(" +%#lx +%#lx %#lx", found[region][0] - WINDOW, found[region][1] - WINDOW, found[region][2]);
+    if (with[4] < WINDOW + at + length) printf(" ended +%#lx", with[4] - WINDOW);
+    printf("\n");
 }
 
 void zeroed(int fd, unsigned long at, unsigned long length) {

@@ -3,6 +3,7 @@
 mod look;
 mod outcome;
 mod policy;
+mod scan;
 mod segment;
 mod userfault;
 
@@ -10,6 +11,7 @@ use std::array;
 use std::collections::BTreeSet;
 
 use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::arch::X86_64;
 use hugewalk::error::OutOfMemory;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::TransferError;
@@ -27,7 +29,7 @@ use crate::program::{
     Advice, Bytes, Call, FILES, FileKind, HANDLERS, MOUNTS, Map, MapFlags, PAGE, PROCESSES, Rights, Step, To,
 };
 
-const SIZE: HugeSize = HugeSize::Size2M;
+const SIZE: HugeSize = X86_64::SIZE_2M;
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
@@ -284,6 +286,7 @@ impl Engine {
             }
             Call::Mincore { at, length } => self.mincore(number, at, length),
             Call::Nodes { at, length, .. } => self.nodes(number, at, length),
+            Call::Scan { .. } => scan::scan(space, call, task),
             Call::Lock { at, length, .. } => done(space.mlock(task, at_address(at), length.0), of_map),
             Call::Unlock { at, length } => done(space.munlock(task, at_address(at), length.0), of_map),
             Call::LockNew { on_fault } => {

@@ -3,7 +3,7 @@
 use hugewalk::Task;
 use hugewalk::addr::VirtAddr;
 use hugewalk::uffd::{
-    ContinueMode, CopyMode, Features, Modes, ProtectMode, Stopped, Userfault, UserfaultError,
+    ContinueMode, CopyMode, Features, Modes, PoisonMode, ProtectMode, Stopped, Userfault, UserfaultError,
 };
 use hugewalk_host::Host;
 
@@ -23,8 +23,9 @@ pub(super) fn handle(
     handling: &Handling,
     task: &mut Task<Host>,
 ) -> Outcome {
-    if *handling == Handling::Open {
-        return match Userfault::new(&process.space, FEATURES) {
+    if let Handling::Open { asynchronous } = *handling {
+        let features = if asynchronous { FEATURES | Features::WP_ASYNC } else { FEATURES };
+        return match Userfault::new(&process.space, features) {
             Ok(handler) => {
                 process.handlers[number] = Some(handler);
                 Outcome::Done
@@ -35,7 +36,7 @@ pub(super) fn handle(
     let Some(handler) = &process.handlers[number] else { return Outcome::Done };
     let address = |at: Bytes| VirtAddr::new(at.address());
     match *handling {
-        Handling::Open => Outcome::Done,
+        Handling::Open { .. } => Outcome::Done,
         Handling::Close => {
             if let Some(handler) = process.handlers[number].take() {
                 handler.close(task).expect("its own task");
@@ -59,6 +60,10 @@ pub(super) fn handle(
                 OnRange::Continue => {
                     filled(handler.continue_range(task, start, bytes, ContinueMode::empty()), length)
                 }
+                OnRange::ContinueProtected => {
+                    filled(handler.continue_range(task, start, bytes, ContinueMode::WP), length)
+                }
+                OnRange::Poison => filled(handler.poison(task, start, bytes, PoisonMode::empty()), length),
                 OnRange::Protect => done(handler.write_protect(task, start, bytes, ProtectMode::WP), refused),
                 OnRange::Unprotect => {
                     done(handler.write_protect(task, start, bytes, ProtectMode::empty()), refused)

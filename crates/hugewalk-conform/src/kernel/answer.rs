@@ -59,7 +59,7 @@ pub(super) fn outcome(value: i64) -> Outcome {
 }
 
 /// The symbol of an error number.
-pub(super) fn error_name(number: i64) -> &'static str {
+pub(crate) fn error_name(number: i64) -> &'static str {
     let known = NAMES.iter().find(|(known, _)| i64::from(*known) == number);
     known.map_or("an error of another kind", |(_, name)| name)
 }

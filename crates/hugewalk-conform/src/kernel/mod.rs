@@ -29,6 +29,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+pub(crate) use self::answer::error_name;
 use self::answer::{Answer, outcome, receive, send, wait};
 use self::left::Kept;
 pub use self::left::LeftBehind;
@@ -127,6 +128,8 @@ pub struct Kernel {
     /// The kernel's numbers of the segments.
     segments: [Option<u64>; FILES],
     timeout: Duration,
+    /// As it was when the program began.
+    failed_allocations: Option<u64>,
     warden: Warden,
     kept: Kept,
     left_behind: Option<LeftBehind>,
@@ -172,6 +175,7 @@ impl Kernel {
             handlers: [[false; HANDLERS]; PROCESSES],
             segments: [None; FILES],
             timeout,
+            failed_allocations: None,
             warden,
             // The warden is there to take it away again.
             kept: Kept::new(saved),
@@ -192,6 +196,7 @@ impl Kernel {
     ///
     /// [`KernelError`].
     pub fn begin(&mut self) -> Result<(), KernelError> {
+        self.failed_allocations = pool::failed_allocations();
         let begun = self.ask_warden(op::BEGIN)?;
         self.runs(KEEPER, begun.value)?;
         self.fork(KEEPER, 0).map(|_| ())
@@ -218,6 +223,13 @@ impl Kernel {
     /// [`KernelError::Pool`].
     pub fn pool(&self) -> Result<Pool, KernelError> {
         self.pool.counters()
+    }
+
+    /// Has the kernel looked for memory for a huge page since the program began, and found none in one piece? Where pages lie,
+    /// and what else the machine does, no program can know: what follows says nothing of it.
+    #[must_use]
+    pub fn lacked_memory(&self) -> bool {
+        pool::failed_allocations() > self.failed_allocations
     }
 
     fn ask_warden(&self, operation: u64) -> Result<Answer, KernelError> {
@@ -271,5 +283,11 @@ impl Kernel {
     #[must_use]
     pub fn tracks_soft_dirty(&self) -> bool {
         proc::tracks_soft_dirty()
+    }
+
+    /// Is the kernel built to tell a failure of memory from other reasons for `SIGBUS` (`CONFIG_MEMORY_FAILURE`)?
+    #[must_use]
+    pub fn tells_memory_failures(&self) -> bool {
+        std::path::Path::new("/proc/sys/vm/memory_failure_recovery").exists()
     }
 }

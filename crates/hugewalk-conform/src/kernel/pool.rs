@@ -13,6 +13,8 @@ pub(super) const SIZE_PATH: &CStr = c"/sys/kernel/mm/hugepages/hugepages-2048kB/
 /// And its limit of surplus pages.
 pub(super) const OVERCOMMIT_PATH: &CStr =
     c"/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages";
+/// How often the kernel is asked for so many pages.
+const TRIES: u32 = 5;
 const DIRECTORY: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
 /// What the pool was before it was touched.
@@ -84,16 +86,31 @@ impl PoolFiles {
         })
     }
 
-    /// Sets the size; what it came to.
+    /// Sets the size; what it came to. The kernel gives up when it finds no page at once, and finds some the next time: looking
+    /// makes room.
     pub(super) fn resize(&self, pages: u64) -> Result<u64, KernelError> {
-        set(&self.counters[0], pages)?;
-        let Pool { total, surplus, .. } = self.counters()?;
-        Ok(total.saturating_sub(surplus))
+        let mut size = 0;
+        for _ in 0..TRIES {
+            set(&self.counters[0], pages)?;
+            let Pool { total, surplus, .. } = self.counters()?;
+            size = total.saturating_sub(surplus);
+            if size >= pages {
+                break;
+            }
+        }
+        Ok(size)
     }
 
     pub(super) fn set_overcommit(&self, pages: u64) -> Result<(), KernelError> {
         set(&self.overcommit, pages)
     }
+}
+
+/// How often the kernel has looked for memory for a huge page since it was started, and found none in one piece. None if it does
+/// not say.
+pub(super) fn failed_allocations() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/vmstat").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("htlb_buddy_alloc_fail "))?.trim().parse().ok()
 }
 
 fn number(file: &File) -> Result<u64, KernelError> {

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::access::{Access, Met, access, catch_signals, counted, minor_faults, touch_scratch};
 use super::wire::{ABSENT, ANSWER, LONGEST, LOOKED, MIXED, NONE, PM_PRESENT, RESIDENT, UNMAPPED, op};
-use crate::program::{LONGEST_MINCORE, LONGEST_NODES, LONGEST_READ, PAGE};
+use crate::program::{LONGEST_MINCORE, LONGEST_NODES, LONGEST_READ, MOST_REGIONS, PAGE};
+
+const PAGEMAP: &CStr = c"/proc/self/pagemap";
 
 /// Bytes of a process's stack.
 pub(super) const STACK: usize = 256 << 10;
@@ -98,7 +100,8 @@ impl Process {
             op::SEGMENT | op::REMOVE | op::ATTACH | op::DETACH => on_segment(operation, [a, b, c]),
             op::PEEK | op::POKE => transfer(talk, operation, [a, b, c, d]),
             op::LOOK => look(talk, a as usize, b as usize),
-            op::UFFD_OPEN => moved_to(super::userfault::open(), a as i32),
+            op::UFFD_OPEN => moved_to(super::userfault::open(b), a as i32),
+            op::SCAN => scan(talk, [a, b, c, d]),
             op::NODES => nodes(talk, [a, b, c]),
             op::UFFD => userfault(talk, [a, b, c, d, e, f]),
             _ => on_file(talk, operation, [a, b, c, d]),
@@ -286,6 +289,37 @@ fn nodes(talk: &mut Talk, [address, length, moved]: [u64; 3]) -> i64 {
     result(value)
 }
 
+/// `PAGEMAP_SCAN` of this process's own memory.
+fn scan(talk: &mut Talk, [start, end, mask, flags]: [u64; 4]) -> i64 {
+    // Linux: include/uapi/linux/fs.h. All categories but the last, `PAGE_IS_SOFT_DIRTY`.
+    const REQUEST: u64 = 3 << 30 | ((ARGUMENTS * 8) as u64) << 16 | (b'f' as u64) << 8 | 16;
+    const ARGUMENTS: usize = 12;
+    const ALL: u64 = (1 << 7) - 1;
+    let mut regions = [[0u64; 3]; MOST_REGIONS];
+    let found = regions.as_mut_ptr() as u64;
+    let mut words: [u64; ARGUMENTS] =
+        [(ARGUMENTS * 8) as u64, flags, start, end, 0, found, MOST_REGIONS as u64, 0, 0, mask, 0, ALL];
+    // SAFETY: a string of C.
+    let pagemap = unsafe { libc::open(PAGEMAP.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if pagemap < 0 {
+        return error();
+    }
+    // SAFETY: the argument is as large as it says, and the regions it names have room for as many as it says. What it protects
+    // is registered for that.
+    let value = result(unsafe { libc::ioctl(pagemap, REQUEST as _, words.as_mut_ptr()) });
+    // SAFETY: ours, opened above.
+    unsafe { libc::close(pagemap) };
+    if let Ok(count) = usize::try_from(value) {
+        talk.words[ANSWER] = words[4];
+        talk.more = 1 + 3 * count.min(MOST_REGIONS);
+        let answer = talk.words[ANSWER + 1..].chunks_exact_mut(3);
+        for (answer, region) in answer.zip(&regions[..count.min(MOST_REGIONS)]) {
+            answer.copy_from_slice(region);
+        }
+    }
+    value
+}
+
 fn residency(vector: &[u8]) -> u64 {
     let resident = |byte: &u8| byte & 1 != 0;
     match (vector.iter().all(resident), vector.iter().any(resident)) {
@@ -298,12 +332,11 @@ fn residency(vector: &[u8]) -> u64 {
 /// Looks at pages without touching them: what pagemap and mincore say, and the bytes of those that are there and can be
 /// read.
 fn look(talk: &mut Talk, pages: usize, offsets: usize) -> i64 {
-    const PATH: &CStr = c"/proc/self/pagemap";
     let asked = talk.words;
     let (pages, rest) = asked[3..].split_at(pages);
     let offsets = &rest[..offsets];
     // SAFETY: a string of C.
-    let pagemap = unsafe { libc::open(PATH.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    let pagemap = unsafe { libc::open(PAGEMAP.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if pagemap < 0 {
         return error();
     }

@@ -5,8 +5,8 @@ use super::look::residency;
 use super::process::KEEPER;
 use super::wire::{FILE_FD, MOUNT_FD, NONE, op};
 use super::{Kernel, KernelError};
-use crate::observe::Outcome;
-use crate::program::{Advice, Call, FileKind, Map, MapFlags, PAGE, Rights, Step, To};
+use crate::observe::{Outcome, Region};
+use crate::program::{Advice, Bytes, Call, FileKind, Map, MapFlags, PAGE, Rights, Step, To, WINDOW};
 
 impl Kernel {
     /// Carries a step out. What it came to, and the minor faults of an access.
@@ -22,6 +22,10 @@ impl Kernel {
             Step::Pool { pages } => {
                 let size = self.pool.resize(pages)?;
                 self.kept.note(size);
+                if size >= pages && pages > 0 {
+                    // It was not there at first, and was found in the end.
+                    self.failed_allocations = super::pool::failed_allocations();
+                }
                 return Ok((Outcome::Number(size), None));
             }
             Step::Overcommit { pages } => {
@@ -180,6 +184,7 @@ impl Kernel {
                 let nodes = Outcome::Nodes(asked.more.iter().map(node).collect());
                 return Ok((if asked.value < 0 { outcome(asked.value) } else { nodes }, None));
             }
+            Call::Scan { .. } => return Ok((self.scan(process, call)?, None)),
             Call::Lock { at, length, on_fault } => {
                 self.ask(process, op::LOCK, &[at.address(), length.0, u64::from(on_fault)])?
             }
@@ -216,6 +221,25 @@ impl Kernel {
             Step::In { process, .. } if self.running[process].is_none() => Ok(()),
             _ => self.step(step).map(|_| ()),
         }
+    }
+
+    fn scan(&mut self, process: usize, call: &Call) -> Result<Outcome, KernelError> {
+        let Call::Scan { at, length, written, protect, check } = *call else { return Ok(Outcome::Done) };
+        let end = Bytes(at.0.wrapping_add(length.0)).address();
+        // PAGE_IS_WRITTEN; PM_SCAN_WP_MATCHING and PM_SCAN_CHECK_WPASYNC.
+        let (mask, flags) = (u64::from(written) << 1, u64::from(protect) | u64::from(check) << 1);
+        let asked = self.ask(process, op::SCAN, &[at.address(), end, mask, flags])?;
+        if asked.value < 0 {
+            return Ok(outcome(asked.value));
+        }
+        let place = |address: u64| Bytes(address.wrapping_sub(WINDOW));
+        let (reached, regions) = asked.more.split_first().unwrap_or((&end, &[]));
+        let region = |words: &[u64]| match *words {
+            [start, end, categories] => Some(Region { start: place(start), end: place(end), categories }),
+            _ => None,
+        };
+        let regions = regions.chunks_exact(3).filter_map(region).collect();
+        Ok(Outcome::Scanned { regions, end: (*reached < end).then(|| place(*reached)) })
     }
 
     fn map(&mut self, process: usize, map: &Map) -> Result<Outcome, KernelError> {

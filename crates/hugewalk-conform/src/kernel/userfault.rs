@@ -19,6 +19,7 @@ mod number {
     pub(super) const ZEROPAGE: u64 = 4;
     pub(super) const WRITEPROTECT: u64 = 6;
     pub(super) const CONTINUE: u64 = 7;
+    pub(super) const POISON: u64 = 8;
     pub(super) const API: u64 = 0x3f;
 }
 
@@ -26,8 +27,10 @@ mod number {
 const API: u64 = 0xaa;
 /// `UFFD_FEATURE_` `SIGBUS`, `MISSING_HUGETLBFS`, `MINOR_HUGETLBFS`, `WP_HUGETLBFS_SHMEM`. Linux 5.19.
 const FEATURES: u64 = 1 << 7 | 1 << 4 | 1 << 9 | 1 << 12;
-/// `_UFFDIO_` `WAKE`, `COPY`, `WRITEPROTECT`, `CONTINUE`: what the engine knows of what a range may allow.
-const KNOWN: u64 = 1 << 2 | 1 << 3 | 1 << 6 | 1 << 7;
+/// `UFFD_FEATURE_WP_ASYNC`. Linux 6.7.
+const WP_ASYNC: u64 = 1 << 15;
+/// `_UFFDIO_` `WAKE`, `COPY`, `WRITEPROTECT`, `CONTINUE`, `POISON`: what the engine knows of what a range may allow.
+const KNOWN: u64 = 1 << 2 | 1 << 3 | 1 << 6 | 1 << 7 | 1 << 8;
 
 /// The descriptor of a process's handler.
 pub(super) fn descriptor(process: usize, handler: usize) -> u64 {
@@ -44,10 +47,10 @@ const fn request(operation: u64, words: u64) -> u64 {
 }
 
 /// Opens a userfaultfd that gives signals in place of messages. The descriptor, or -1 and `errno`.
-pub(super) fn open() -> i32 {
+pub(super) fn open(features: u64) -> i32 {
     // SAFETY: takes a number.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) } as i32;
-    let mut words = [API, FEATURES, 0];
+    let mut words = [API, features, 0];
     if fd < 0 || call(fd, number::API, &mut words) == 0 {
         return fd;
     }
@@ -105,8 +108,9 @@ impl Kernel {
     ) -> Result<Outcome, KernelError> {
         let fd = descriptor(process, handler);
         let (operation, at, length, mode, value) = match *handling {
-            Handling::Open => {
-                let opened = self.ask(process, op::UFFD_OPEN, &[fd])?;
+            Handling::Open { asynchronous } => {
+                let features = if asynchronous { FEATURES | WP_ASYNC } else { FEATURES };
+                let opened = self.ask(process, op::UFFD_OPEN, &[fd, features])?;
                 self.handlers[process][handler] = opened.value == 0;
                 return Ok(outcome(opened.value));
             }
@@ -124,6 +128,8 @@ impl Kernel {
                 let (operation, mode) = match what {
                     OnRange::Unregister => (number::UNREGISTER, 0),
                     OnRange::Continue => (number::CONTINUE, 0),
+                    OnRange::ContinueProtected => (number::CONTINUE, 2),
+                    OnRange::Poison => (number::POISON, 0),
                     OnRange::Protect => (number::WRITEPROTECT, 1),
                     OnRange::Unprotect => (number::WRITEPROTECT, 0),
                     OnRange::Zero => (number::ZEROPAGE, 0),
@@ -135,7 +141,7 @@ impl Kernel {
         let arguments = [fd, operation, at.address(), length.0, mode, u64::from(value)];
         let asked = self.ask(process, op::UFFD, &arguments)?;
         let written = asked.more.first().copied().unwrap_or(0);
-        let fills = matches!(operation, number::COPY | number::CONTINUE | number::ZEROPAGE);
+        let fills = matches!(operation, number::COPY | number::CONTINUE | number::ZEROPAGE | number::POISON);
         Ok(match (outcome(asked.value), written) {
             (Outcome::Error(error), 1..) if fills && written.cast_signed() > 0 => {
                 Outcome::Stopped { error, after: Bytes(written) }

@@ -51,7 +51,7 @@ pub(super) mod op {
     pub(in crate::kernel) const PEEK: u64 = 40;
     /// `process, address, length, byte`: `process_vm_writev(2)`
     pub(in crate::kernel) const POKE: u64 = 41;
-    /// `descriptor`: opens a userfaultfd there.
+    /// `descriptor, features`: opens a userfaultfd there.
     pub(in crate::kernel) const UFFD_OPEN: u64 = 50;
     /// `descriptor, operation, words`: an operation of a userfaultfd, see `userfault.rs`
     pub(in crate::kernel) const UFFD: u64 = 51;
@@ -71,6 +71,9 @@ pub(super) mod op {
     pub(in crate::kernel) const LOCK_ALL: u64 = 62;
     /// `address, length, mode, nodes`: `mbind(2)`
     pub(in crate::kernel) const BIND: u64 = 63;
+    /// `address, end, categories that must be there, flags`: `PAGEMAP_SCAN`; where it ended follows the answer, and three words for
+    /// each region
+    pub(in crate::kernel) const SCAN: u64 = 70;
     /// Asks the warden for the first process of a program.
     pub(in crate::kernel) const BEGIN: u64 = 21;
     /// Asks the warden to end whatever is left of a program.

@@ -161,6 +161,19 @@ pub enum Call {
         /// They go there, with `MPOL_MF_MOVE`.
         moved: bool,
     },
+    /// `PAGEMAP_SCAN` for pages of any kind; [`MOST_REGIONS`] are reported.
+    Scan {
+        /// From where on.
+        at: Bytes,
+        /// How much.
+        length: Bytes,
+        /// Only for those that were written: `PAGE_IS_WRITTEN`
+        written: bool,
+        /// `PM_SCAN_WP_MATCHING`
+        protect: bool,
+        /// `PM_SCAN_CHECK_WPASYNC`
+        check: bool,
+    },
 }
 
 /// The most that a program reads from a file at once.
@@ -171,6 +184,9 @@ pub const LONGEST_MINCORE: u64 = 4 * PAGE;
 
 /// The most that a program asks `move_pages(2)` of at once.
 pub const LONGEST_NODES: u64 = 8 * PAGE;
+
+/// Regions that a scan reports at most.
+pub const MOST_REGIONS: usize = 16;
 
 /// What is mapped, where and how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -282,6 +298,7 @@ impl Call {
             | Self::Lock { at, length, .. }
             | Self::Unlock { at, length }
             | Self::Bind { at, length, .. }
+            | Self::Scan { at, length, .. }
             | Self::Nodes { at, length, .. } => vec![(at, length)],
             Self::Remap { at, length, kept, to } => match to {
                 To::Fixed(to) => vec![(at, length), (to, kept)],
@@ -317,6 +334,7 @@ impl Call {
             Self::UnlockAll => "munlockall",
             Self::Bind { .. } => "mbind",
             Self::Nodes { .. } => "nodes",
+            Self::Scan { .. } => "scan",
             Self::Peek { .. } => "peek",
             Self::Poke { .. } => "poke",
             Self::Userfault { handling, .. } => handling.operation(),

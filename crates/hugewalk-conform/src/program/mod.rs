@@ -13,9 +13,11 @@ mod userfault;
 use std::collections::BTreeSet;
 use std::fmt;
 
-pub use self::call::{Advice, Call, LONGEST_MINCORE, LONGEST_NODES, LONGEST_READ, Map, MapFlags, Rights, To};
+pub use self::call::{
+    Advice, Call, LONGEST_MINCORE, LONGEST_NODES, LONGEST_READ, MOST_REGIONS, Map, MapFlags, Rights, To,
+};
 pub use self::policy::{Policy, PolicyMode};
-pub use self::text::SyntaxError;
+pub use self::text::{FORMS, Form, SyntaxError};
 pub use self::userfault::{HANDLERS, Handling, LONGEST_COPY, Modes, OnRange};
 
 /// Processes a program can have at a time. Process 0 is there from the start.

@@ -1,7 +1,6 @@
 //! Memory policies, as `mbind(2)` takes and `get_mempolicy(2)` gives them.
 
 use std::fmt;
-use std::str::FromStr;
 
 /// A policy of a mapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -73,26 +72,6 @@ impl fmt::Display for Policy {
         let nodes = (0..8).filter(|node| self.nodes >> node & 1 != 0).map(|node| node.to_string());
         let nodes = nodes.collect::<Vec<_>>().join("+");
         write!(f, ":{}", if nodes.is_empty() { "none" } else { &nodes })
-    }
-}
-
-impl FromStr for Policy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("{text}: a policy is expected, such as default, local, bind:0 or preferred:0+1");
-        let (name, nodes) = text.split_once(':').map_or((text, None), |(name, nodes)| (name, Some(nodes)));
-        let mode = PolicyMode::ALL.into_iter().find(|mode| mode.name() == name).ok_or_else(wrong)?;
-        if mode.is_without_nodes() != nodes.is_none() {
-            return Err(wrong());
-        }
-        let bit = |node: &str| node.parse::<u32>().ok().and_then(|node| 1u8.checked_shl(node));
-        let nodes = match nodes {
-            None | Some("none") => Some(0),
-            Some(nodes) => nodes.split('+').try_fold(0, |all, node| Some(all | bit(node)?)),
-        };
-        Ok(Self { mode, nodes: nodes.ok_or_else(wrong)? })
     }
 }
 

@@ -119,6 +119,9 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
         }
         Call::Sweep { at, length } => smaller(length).map(|length| Call::Sweep { at, length }).collect(),
         Call::Mincore { at, length } => smaller(length).map(|length| Call::Mincore { at, length }).collect(),
+        Call::Scan { at, length, written, protect, check } => {
+            smaller(length).map(|length| Call::Scan { at, length, written, protect, check }).collect()
+        }
         Call::Nodes { at, length, moved } => {
             smaller(length).map(|length| Call::Nodes { at, length, moved }).collect()
         }

@@ -4,7 +4,6 @@
 //! `UFFD_FEATURE_SIGBUS`, and an access that would wait gets the signal at once.
 
 use std::fmt;
-use std::str::FromStr;
 
 use bitflags::bitflags;
 
@@ -17,7 +16,10 @@ pub const HANDLERS: usize = 2;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Handling {
     /// `userfaultfd(2)` and `UFFDIO_API`
-    Open,
+    Open {
+        /// `UFFD_FEATURE_WP_ASYNC`
+        asynchronous: bool,
+    },
     /// It is closed.
     Close,
     /// `UFFDIO_REGISTER`
@@ -61,28 +63,42 @@ pub enum OnRange {
     Unregister,
     /// `UFFDIO_CONTINUE`
     Continue,
+    /// `UFFDIO_CONTINUE` with `UFFDIO_CONTINUE_MODE_WP`
+    ContinueProtected,
     /// `UFFDIO_WRITEPROTECT` with `UFFDIO_WRITEPROTECT_MODE_WP`
     Protect,
     /// `UFFDIO_WRITEPROTECT` without it
     Unprotect,
     /// `UFFDIO_ZEROPAGE`
     Zero,
+    /// `UFFDIO_POISON`
+    Poison,
     /// `UFFDIO_WAKE`
     Wake,
 }
 
 impl OnRange {
     /// All there are.
-    pub const ALL: [Self; 6] =
-        [Self::Unregister, Self::Continue, Self::Protect, Self::Unprotect, Self::Zero, Self::Wake];
+    pub const ALL: [Self; 8] = [
+        Self::Unregister,
+        Self::Continue,
+        Self::ContinueProtected,
+        Self::Protect,
+        Self::Unprotect,
+        Self::Zero,
+        Self::Poison,
+        Self::Wake,
+    ];
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Unregister => "unregister",
             Self::Continue => "continue",
+            Self::ContinueProtected => "continue-wp",
             Self::Protect => "protect",
             Self::Unprotect => "unprotect",
             Self::Zero => "zero",
+            Self::Poison => "poison",
             Self::Wake => "wake",
         }
     }
@@ -105,7 +121,7 @@ impl Handling {
     /// The range it names.
     pub(super) fn range(&self) -> Option<(Bytes, Bytes)> {
         match *self {
-            Self::Open | Self::Close => None,
+            Self::Open { .. } | Self::Close => None,
             Self::Register { at, length, .. }
             | Self::Copy { at, length, .. }
             | Self::On { at, length, .. } => Some((at, length)),
@@ -115,7 +131,7 @@ impl Handling {
     /// The same over another length.
     pub(super) fn with_length(&self, length: Bytes) -> Self {
         match *self {
-            Self::Open => Self::Open,
+            Self::Open { asynchronous } => Self::Open { asynchronous },
             Self::Close => Self::Close,
             Self::Register { at, modes, .. } => Self::Register { at, length, modes },
             Self::Copy { at, value, protected, .. } => Self::Copy { at, length, value, protected },
@@ -126,46 +142,20 @@ impl Handling {
     /// What it is called, for counting.
     pub(super) const fn operation(&self) -> &'static str {
         match self {
-            Self::Open => "uffd open",
+            Self::Open { .. } => "uffd open",
             Self::Close => "uffd close",
             Self::Register { .. } => "uffd register",
             Self::Copy { .. } => "uffd copy",
             Self::On { what, .. } => match what {
                 OnRange::Unregister => "uffd unregister",
                 OnRange::Continue => "uffd continue",
+                OnRange::ContinueProtected => "uffd continue-wp",
                 OnRange::Protect => "uffd protect",
                 OnRange::Unprotect => "uffd unprotect",
                 OnRange::Zero => "uffd zero",
+                OnRange::Poison => "uffd poison",
                 OnRange::Wake => "uffd wake",
             },
-        }
-    }
-
-    /// Reads what follows `uffd`. `next` gives the next word, and names what is missing.
-    pub(super) fn parse<'t>(mut next: impl FnMut(&str) -> Result<&'t str, String>) -> Result<Self, String> {
-        let verb = next("what the handler does")?;
-        match verb {
-            "open" => return Ok(Self::Open),
-            "close" => return Ok(Self::Close),
-            _ => {}
-        }
-        let (at, length) = (next("where")?.parse()?, next("the length")?.parse()?);
-        if let Some(what) = OnRange::ALL.into_iter().find(|what| what.name() == verb) {
-            return Ok(Self::On { at, length, what });
-        }
-        match verb {
-            "register" => Ok(Self::Register { at, length, modes: next("the modes")?.parse()? }),
-            "copy" => {
-                let byte = next("the byte")?;
-                let value = byte.parse().map_err(|_| format!("{byte} is no byte"))?;
-                let protected = match next("").ok() {
-                    None => false,
-                    Some("wp") => true,
-                    Some(word) => return Err(format!("{word}: only `wp` is known")),
-                };
-                Ok(Self::Copy { at, length, value, protected })
-            }
-            _ => Err(format!("{verb}: no handler does that")),
         }
     }
 }
@@ -173,7 +163,8 @@ impl Handling {
 impl fmt::Display for Handling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open => f.write_str("open"),
+            Self::Open { asynchronous: false } => f.write_str("open"),
+            Self::Open { asynchronous: true } => f.write_str("open async"),
             Self::Close => f.write_str("close"),
             Self::Register { at, length, modes } => write!(f, "register {at} {length} {modes}"),
             Self::Copy { at, length, value, protected } => {
@@ -184,20 +175,8 @@ impl fmt::Display for Handling {
     }
 }
 
-const MODES: [(&str, Modes); 3] = [("missing", Modes::MISSING), ("wp", Modes::WP), ("minor", Modes::MINOR)];
-
-impl FromStr for Modes {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self::empty());
-        }
-        let mode = |word| MODES.into_iter().find(|(name, _)| *name == word).map(|(_, mode)| mode);
-        let modes = text.split('+').map(mode).collect::<Option<Self>>();
-        modes.ok_or_else(|| format!("{text}: modes are missing, wp and minor with + between, or `none`"))
-    }
-}
+pub(super) const MODES: [(&str, Modes); 3] =
+    [("missing", Modes::MISSING), ("wp", Modes::WP), ("minor", Modes::MINOR)];
 
 impl fmt::Display for Modes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -35,7 +35,6 @@ mod sync;
 mod tests;
 mod vm;
 
-use std::any::Any;
 use std::time::Instant;
 
 pub use self::arena::{Allocator, Asks, asking, not_asking};
@@ -45,16 +44,16 @@ pub use self::report::{Chance, Counterexample, Coverage, DoesNotFit, Options, Re
 pub use self::schedule::{NotASchedule, Schedule};
 pub use self::sync::{Lock, RwLock, Shared};
 pub use self::vm::{
-    Deadlock, Livelock, LockCycle, Machine, Note, Setup, access, begin_thread, has_found, in_thread,
-    is_judged, is_moving, is_tracing, join_thread, journal, lock_released, lock_taken, lock_wanted, note,
-    note_at, quietly, violation,
+    Crash, Deadlock, Livelock, LockCycle, Machine, Note, Setup, access, begin_thread, catch_crashes,
+    has_found, in_thread, is_judged, is_moving, is_tracing, join_thread, journal, lock_released, lock_taken,
+    lock_wanted, note, note_at, quietly, violation,
 };
 
 use self::bounded::{Bound, Bounded};
 use self::chance::{Dice, PartialOrder, Pct, Random};
 use self::dpor::Dpor;
 use self::replay::Replay;
-use self::vm::{Strategy, Vm};
+use self::vm::{Found, Strategy, Vm};
 
 /// Explores one program.
 pub struct Explorer<'p> {
@@ -291,8 +290,12 @@ impl<'p> Explorer<'p> {
     fn learn(&mut self) {
         let mut since = 0;
         for seed in 0.. {
-            // Started anew each time: whatever is made once and kept is made here.
-            self.vm.execute(&mut Random(Dice::new(seed)), self.program);
+            let mut strategy = Random(Dice::new(seed));
+            // Whatever is made once and kept is made in the first run, which is not set back.
+            match self.machine.filter(|_| seed > 0) {
+                Some(machine) => self.vm.execute_rewinding(&mut strategy, self.program, machine),
+                None => self.vm.execute(&mut strategy, self.program),
+            }
             since = if self.vm.objects.learned { 0 } else { since + 1 };
             if since >= RANDOM_RUNS {
                 break;
@@ -302,21 +305,8 @@ impl<'p> Explorer<'p> {
     }
 
     fn counterexample(&mut self) -> Option<Counterexample> {
-        let found = self.vm.found.take()?;
-        let what = if self.vm.is_rewinding() {
-            self.repeat(&found.schedule).unwrap_or(found.what)
-        } else {
-            found.what
-        };
-        Some(Counterexample { text: found.text, what, schedule: found.schedule, shortest: false })
-    }
-
-    /// What goes wrong in a run that is started anew: of one that is set back, nothing is left.
-    fn repeat(&mut self, schedule: &Schedule) -> Option<Box<dyn Any>> {
-        let all = std::mem::replace(&mut self.vm.objects.all, true);
-        self.vm.execute(&mut Replay::new(schedule), self.program);
-        self.vm.objects.all = all;
-        Some(self.vm.found.take()?.what)
+        let Found { text, what, schedule } = self.vm.found.take()?;
+        Some(Counterexample { text, what, schedule, shortest: false })
     }
 
     /// All schedules within a bound, up to the first that goes wrong; or, if `shortest`, the one of least steps.

@@ -184,3 +184,67 @@ fn a_panic_is_a_counterexample() {
     let report = Explorer::new(&two(panics, |world| world.cells[0].store(3))).check(&Options::default());
     assert!(report.counterexample.expect("a panic").text.contains("three"));
 }
+
+/// Follows a pointer that lay in memory which was freed, and wiped.
+fn follow(pointer: u64) {
+    if pointer == 0 {
+        // SAFETY: nothing is there: the processor raises a signal, and nothing comes back here.
+        unsafe { std::arch::asm!("mov {0}, qword ptr [{0}]", inout(reg) pointer + 0x18 => _) };
+    }
+}
+
+#[test]
+fn a_crash_is_a_counterexample_and_the_process_lives_on() {
+    catch_crashes();
+    let frees = |world: &World| world.cells[0].store(0);
+    let follows = |world: &World| {
+        world.cells[0].store(7);
+        follow(world.cells[0].load());
+    };
+    let program = two(follows, frees);
+    for _ in 0..2 {
+        let found = Explorer::new(&program).check(&Options::default()).counterexample.expect("a crash");
+        assert!(found.what.is::<Crash>() && found.shortest);
+        assert_eq!((&*found.text, &*found.schedule.to_string()), ("a crash: SIGSEGV at 0x18", "A1B1A1"));
+    }
+    let chance = Explorer::new(&program).sample(Chance::Plain, 1_000, 7);
+    assert!(chance.counterexample.expect("a crash").what.is::<Crash>());
+    // Others go on as they did.
+    let found =
+        Explorer::new(&two(add, add)).check(&Options::default()).counterexample.expect("a lost update");
+    assert_eq!(found.text, "a lost update");
+}
+
+#[test]
+fn a_crash_at_the_end_of_a_run_is_a_counterexample() {
+    catch_crashes();
+    let program = |setup: &mut Setup| {
+        let cell = Rc::new(Shared::new(7));
+        for value in [0, 7] {
+            let cell = cell.clone();
+            setup.thread(format!("{value}"), move || cell.store(value));
+        }
+        setup.finally(move |_| follow(cell.peek()));
+    };
+    let found = Explorer::new(&program).check(&Options::default()).counterexample.expect("a crash");
+    assert!(found.what.is::<Crash>());
+    assert_eq!((&*found.text, &*found.schedule.to_string()), ("a crash: SIGSEGV at 0x18", "B1A1"));
+}
+
+/// Only in the middle of a run is a crash a finding. `a_crash_outside_of_a_run_ends_the_process` runs this by itself.
+#[test]
+#[ignore = "it ends the process"]
+fn crashes_outside_of_a_run() {
+    catch_crashes();
+    follow(0);
+}
+
+#[test]
+fn a_crash_outside_of_a_run_ends_the_process() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let this = std::env::current_exe().expect("its name");
+    let mut command = std::process::Command::new(this);
+    command.args(["--ignored", "--exact", "explorer::tests::crashes_outside_of_a_run"]);
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{output:?}");
+}

@@ -13,6 +13,8 @@
 //! (`vm/rewind.rs`) leave nothing behind, and just stop when they are decided.
 
 mod ambient;
+mod crash;
+mod ends;
 mod rewind;
 mod setup;
 mod strategy;
@@ -27,6 +29,7 @@ pub use self::ambient::{
     is_tracing, join_thread, journal, lock_released, lock_taken, lock_wanted, note, note_at, quietly,
     violation,
 };
+pub use self::crash::{Crash, catch_crashes};
 pub use self::rewind::Machine;
 pub use self::setup::Setup;
 pub(crate) use self::strategy::{Choice, Strategy, View};
@@ -42,6 +45,9 @@ use super::lockorder::LockOrder;
 use super::objects::Objects;
 use super::op::{Class, Footprint, Op};
 use super::schedule::Schedule;
+
+/// Of which the system provides what is used.
+const STACK_OF_THE_END: usize = 1 << 20;
 
 /// A step that was taken at a scheduling point.
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +153,8 @@ pub(crate) struct Vm {
     #[cfg(any(test, feature = "internals"))]
     pub(crate) at_access: Option<fn()>,
     stacks: Vec<DefaultStack>,
+    /// For what is done at the end of a run.
+    last_stack: Option<DefaultStack>,
     strategy: *mut dyn Strategy,
     /// What was in the words that were written since the machine was wiped, in this order.
     journal: Vec<(*const AtomicU64, u64)>,
@@ -180,6 +188,7 @@ impl Vm {
             #[cfg(any(test, feature = "internals"))]
             at_access: None,
             stacks: Vec::new(),
+            last_stack: None,
             strategy: std::ptr::from_mut(&mut Nobody),
             journal: Vec::new(),
             rewinding: None,
@@ -208,7 +217,8 @@ impl Vm {
         if alive {
             this.mode = Mode::Quiet;
             for work in setup.finally {
-                Self::finish(work, judged);
+                // SAFETY: no coroutine is running, and `this` is not used any more.
+                unsafe { Self::finish(vm, work, judged) };
             }
         } else {
             // What they own may be in use on a stack that was abandoned.
@@ -217,11 +227,24 @@ impl Vm {
         VM.set(null_mut());
     }
 
-    fn finish(work: Box<dyn FnOnce(bool)>, judged: bool) {
-        let ended = catch_unwind(AssertUnwindSafe(|| work(judged)));
-        if let Err(panic) = ended {
-            violation(format!("a panic at the end: {}", panic_text(&*panic)), ());
-        }
+    /// Does what is done at the end of a run: on a stack of its own, so that a crash there is a finding too.
+    ///
+    /// # Safety
+    ///
+    /// As for `start`.
+    unsafe fn finish(vm: *mut Self, work: Box<dyn FnOnce(bool)>, judged: bool) {
+        // SAFETY: by the contract.
+        let kept = unsafe { (*vm).last_stack.take() };
+        let stack = kept.unwrap_or_else(|| DefaultStack::new(STACK_OF_THE_END).expect("a stack"));
+        let mut coroutine = Coroutine::with_stack(stack, move |_: &Yielder<(), ()>, ()| {
+            let ended = catch_unwind(AssertUnwindSafe(|| work(judged)));
+            if let Err(panic) = ended {
+                violation(format!("a panic at the end: {}", panic_text(&*panic)), ());
+            }
+        });
+        crash::within(coroutine.trap_handler(), vm, || coroutine.resume(()));
+        // SAFETY: as above.
+        unsafe { (*vm).last_stack = Some(coroutine.into_stack()) };
     }
 
     fn begin_run(&mut self, strategy: &mut dyn Strategy) {
@@ -392,11 +415,12 @@ impl Vm {
         let this = unsafe { &mut *vm };
         this.current = thread;
         let mut coroutine = this.threads[thread].coroutine.take().expect("a thread that can run");
-        let result = if this.rewinding.is_some() {
-            arena::within(thread, || coroutine.resume(()))
-        } else {
-            coroutine.resume(())
+        let rewinds = this.rewinding.is_some();
+        let resume = |coroutine: &mut Coroutine<_, _, _, _>| {
+            crash::within(coroutine.trap_handler(), vm, || coroutine.resume(()))
         };
+        let result =
+            if rewinds { arena::within(thread, || resume(&mut coroutine)) } else { resume(&mut coroutine) };
         // SAFETY: as above; the coroutine is suspended or done.
         let this = unsafe { &mut *vm };
         let done = matches!(result, CoroutineResult::Return(()));
@@ -597,11 +621,9 @@ impl Vm {
             return;
         }
         self.end();
-        // What is told of a run that is set back must not lie in what is set back; `what` may.
-        let rewinds = self.rewinding.is_some();
         let (is_cycle, is_deadlock) = (what.is::<LockCycle>(), what.is::<Deadlock>());
+        // A copy: the run may be set back, with all that it has allocated. `what` was boxed outside of it.
         let text = text.to_owned();
-        let what = if rewinds { Box::new(()) } else { what };
         let mut schedule = self.schedule.clone();
         if self.mode == Mode::Running {
             // In a deadlock all have a part, as far as each has come. Else, what those did before their first contended

@@ -12,13 +12,18 @@
 //! held.
 
 use core::cell::RefCell;
+use core::convert::Infallible;
 use core::panic::Location;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
-use lock_api::{RawMutex, RawRwLock};
+use hugewalk::error::Interrupted;
+use hugewalk::sleep::{RawSleepMutex, RawSleepRwLock};
+use hugewalk::sync::Parker;
+use lock_api::RawMutex;
 
+use super::platform::WatchedParker;
 use super::report::Finding;
 use super::thread::{may_call, may_sleep_in, spins, with_ledger};
 
@@ -186,65 +191,98 @@ impl Id {
     }
 }
 
-macro_rules! mutex {
-    ($(#[$doc:meta])* $name:ident, before: $before:expr, spins: $spins:expr) => {
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub struct $name<L> {
-            lock: L,
-            id: Id,
-        }
-
-        // SAFETY: it passes everything on to the lock inside.
-        unsafe impl<L: RawMutex> RawMutex for $name<L> {
-            #[allow(clippy::declare_interior_mutable_const)]
-            const INIT: Self = Self { lock: L::INIT, id: Id::NONE };
-            type GuardMarker = L::GuardMarker;
-
-            #[track_caller]
-            fn lock(&self) {
-                let site = Location::caller();
-                $before(site);
-                self.id.waits("lock", site);
-                self.lock.lock();
-                self.id.has(site);
-                if $spins {
-                    spins(true);
-                }
-            }
-
-            #[track_caller]
-            fn try_lock(&self) -> bool {
-                may_call("try_lock", Location::caller());
-                let taken = self.lock.try_lock();
-                if taken {
-                    self.id.has(Location::caller());
-                    if $spins {
-                        spins(true);
-                    }
-                }
-                taken
-            }
-
-            unsafe fn unlock(&self) {
-                self.id.lets_go();
-                if $spins {
-                    spins(false);
-                }
-                // SAFETY: passed on.
-                unsafe { self.lock.unlock() };
-            }
-        }
-    };
+/// A spinning lock of the engine, watched.
+#[derive(Debug)]
+pub struct WatchedSpin<L> {
+    lock: L,
+    id: Id,
 }
 
-mutex! {
-    /// A spinning lock of the engine, watched.
-    WatchedSpin, before: |_: Site| (), spins: true
+// SAFETY: it passes everything on to the lock inside.
+unsafe impl<L: RawMutex> RawMutex for WatchedSpin<L> {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self { lock: L::INIT, id: Id::NONE };
+    type GuardMarker = L::GuardMarker;
+
+    #[track_caller]
+    fn lock(&self) {
+        let site = Location::caller();
+        self.id.waits("lock", site);
+        self.lock.lock();
+        self.id.has(site);
+        spins(true);
+    }
+
+    #[track_caller]
+    fn try_lock(&self) -> bool {
+        may_call("try_lock", Location::caller());
+        let taken = self.lock.try_lock();
+        if taken {
+            self.id.has(Location::caller());
+            spins(true);
+        }
+        taken
+    }
+
+    unsafe fn unlock(&self) {
+        self.id.lets_go();
+        spins(false);
+        // SAFETY: passed on.
+        unsafe { self.lock.unlock() };
+    }
 }
-mutex! {
-    /// A sleeping lock of the engine, watched.
-    WatchedMutex, before: |site| may_sleep_in("lock", site), spins: false
+
+/// A sleeping lock of the engine, watched.
+#[derive(Debug)]
+pub struct WatchedMutex<L> {
+    lock: L,
+    id: Id,
+}
+
+impl<L> WatchedMutex<L> {
+    fn take<E>(&self, site: Site, take: impl FnOnce(&L) -> Result<(), E>) -> Result<(), E> {
+        may_sleep_in("lock", site);
+        self.id.waits("lock", site);
+        take(&self.lock)?;
+        self.id.has(site);
+        Ok(())
+    }
+}
+
+// SAFETY: it passes everything on to the lock inside.
+unsafe impl<K: Parker, L: RawSleepMutex<K>> RawSleepMutex<WatchedParker<K>> for WatchedMutex<L> {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self { lock: L::INIT, id: Id::NONE };
+
+    #[track_caller]
+    fn lock(&self, task: &WatchedParker<K>) {
+        let lock = |lock: &L| {
+            lock.lock(&task.0);
+            Ok::<_, Infallible>(())
+        };
+        let Ok(()) = self.take(Location::caller(), lock);
+    }
+
+    #[track_caller]
+    fn lock_killable(&self, task: &WatchedParker<K>) -> Result<(), Interrupted> {
+        self.take(Location::caller(), |lock| lock.lock_killable(&task.0))
+    }
+
+    #[track_caller]
+    fn try_lock(&self) -> bool {
+        may_call("try_lock", Location::caller());
+        let taken = self.lock.try_lock();
+        if taken {
+            self.id.has(Location::caller());
+        }
+        taken
+    }
+
+    unsafe fn unlock(&self) {
+        self.id.lets_go();
+        // SAFETY: passed on.
+        unsafe { self.lock.unlock() };
+    }
 }
 
 /// A sleeping reader/writer lock of the engine, watched. A queued writer may hold up readers, so
@@ -256,11 +294,17 @@ pub struct WatchedRwLock<L> {
 }
 
 impl<L> WatchedRwLock<L> {
-    fn take(&self, call: &'static str, site: Site, take: impl FnOnce(&L)) {
+    fn take<E>(
+        &self,
+        call: &'static str,
+        site: Site,
+        take: impl FnOnce(&L) -> Result<(), E>,
+    ) -> Result<(), E> {
         may_sleep_in(call, site);
         self.id.waits(call, site);
-        take(&self.lock);
+        take(&self.lock)?;
         self.id.has(site);
+        Ok(())
     }
 
     fn try_take(&self, call: &'static str, site: Site, take: impl FnOnce(&L) -> bool) -> bool {
@@ -274,14 +318,21 @@ impl<L> WatchedRwLock<L> {
 }
 
 // SAFETY: it passes everything on to the lock inside.
-unsafe impl<L: RawRwLock> RawRwLock for WatchedRwLock<L> {
+unsafe impl<K: Parker, L: RawSleepRwLock<K>> RawSleepRwLock<WatchedParker<K>> for WatchedRwLock<L> {
     #[allow(clippy::declare_interior_mutable_const)]
     const INIT: Self = Self { lock: L::INIT, id: Id::NONE };
-    type GuardMarker = L::GuardMarker;
 
     #[track_caller]
-    fn lock_shared(&self) {
-        self.take("read", Location::caller(), L::lock_shared);
+    fn lock_shared(&self, task: &WatchedParker<K>) {
+        let lock = |lock: &L| {
+            lock.lock_shared(&task.0);
+            Ok::<_, Infallible>(())
+        };
+        let Ok(()) = self.take("read", Location::caller(), lock);
+    }
+    #[track_caller]
+    fn lock_shared_killable(&self, task: &WatchedParker<K>) -> Result<(), Interrupted> {
+        self.take("read", Location::caller(), |lock| lock.lock_shared_killable(&task.0))
     }
     #[track_caller]
     fn try_lock_shared(&self) -> bool {
@@ -293,8 +344,16 @@ unsafe impl<L: RawRwLock> RawRwLock for WatchedRwLock<L> {
         unsafe { self.lock.unlock_shared() };
     }
     #[track_caller]
-    fn lock_exclusive(&self) {
-        self.take("write", Location::caller(), L::lock_exclusive);
+    fn lock_exclusive(&self, task: &WatchedParker<K>) {
+        let lock = |lock: &L| {
+            lock.lock_exclusive(&task.0);
+            Ok::<_, Infallible>(())
+        };
+        let Ok(()) = self.take("write", Location::caller(), lock);
+    }
+    #[track_caller]
+    fn lock_exclusive_killable(&self, task: &WatchedParker<K>) -> Result<(), Interrupted> {
+        self.take("write", Location::caller(), |lock| lock.lock_exclusive_killable(&task.0))
     }
     #[track_caller]
     fn try_lock_exclusive(&self) -> bool {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hugewalk::addr::{HugeFrame, HugeSize, PAGE_SIZE, TableFrame};
+use hugewalk::addr::{FRAME_BYTES, HugeFrame, HugeSize, TableFrame};
+use hugewalk::arch::X86_64;
 
 use super::report::Finding;
 
@@ -90,7 +91,7 @@ impl Memory {
             });
         }
         let mut state = self.lock();
-        let count = size.bytes() / PAGE_SIZE;
+        let count = size.bytes() / FRAME_BYTES;
         if state.overlaps(frame.0, count) {
             return Err(Finding::PageTwice { frame, size });
         }
@@ -106,7 +107,7 @@ impl Memory {
 
     /// The size that a page in use was allocated with.
     pub(super) fn size_of(&self, frame: HugeFrame) -> HugeSize {
-        self.lock().known.get(&frame.0).copied().unwrap_or(HugeSize::Size2M)
+        self.lock().known.get(&frame.0).copied().unwrap_or(X86_64::SIZE_2M)
     }
 
     /// Notes that the platform placed a part of a frame at `address`. An error has the address

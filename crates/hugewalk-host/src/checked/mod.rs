@@ -44,7 +44,8 @@
 //! - A callback that calls back into the engine: into the platform, its RCU, or a lock of the
 //!   engine.
 //! - Sleeping in an atomic section or in a callback: in a sleeping lock of the engine, in `pause`,
-//!   in `park`, or while waiting for a grace period. A platform that sleeps in other ways calls
+//!   in `park`, or while waiting for a grace period. A call that may sleep (`alloc_table`, `alloc_huge`, `zero_huge`,
+//!   `copy_huge`) in an atomic section. A platform that sleeps in other ways calls
 //!   [`may_sleep`] there.
 //! - Locks that are taken in both orders, whether or not anything hung this time. This includes
 //!   locks that a program takes itself, such as [`mmap_read`](hugewalk::AddressSpace::mmap_read).

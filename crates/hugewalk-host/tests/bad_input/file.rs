@@ -1,6 +1,7 @@
 //! Files: made, truncated, punched, preallocated, written.
 
-use hugewalk::addr::{HugeSize, PMD_SIZE};
+use hugewalk::addr::HugeSize;
+use hugewalk::arch::{PMD_SIZE, X86_64};
 use hugewalk::error::Errno::{self, EFBIG, EINVAL, ENOMEM};
 use hugewalk::file::HugeFile;
 use hugewalk::reserve::SubPool;
@@ -72,6 +73,6 @@ pub(crate) const CASES: &[Case] = &[
         on_a_mount_of(world, &world.foreign.hugetlb, SMALL)
     }),
     ("a file on a mount of other pages", EINVAL, |world| {
-        on_a_mount_of(world, &world.hugetlb, HugeSize::Size1G)
+        on_a_mount_of(world, &world.hugetlb, X86_64::SIZE_1G)
     }),
 ];

@@ -14,7 +14,8 @@ mod pages;
 mod rmap;
 mod uffd;
 
-use hugewalk::addr::{HugeFrame, PMD_SIZE, VirtAddr};
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::PMD_SIZE;
 use hugewalk::error::Errno;
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
 use hugewalk::pagewalk::PageMap;

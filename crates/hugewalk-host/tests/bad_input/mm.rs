@@ -1,6 +1,7 @@
 //! Address spaces: mmap and what changes mappings, advice, faults.
 
-use hugewalk::addr::{HugeSize, PMD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PMD_SIZE, X86_64};
 use hugewalk::error::Errno::{self, EACCES, EEXIST, EFAULT, EINVAL, ENOMEM, EPERM};
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, Backing, LockAll, MapFlags, MapRequest, Placement, RemapTo};
@@ -205,7 +206,7 @@ pub(crate) const CASES: &[Case] = &[
     }),
     ("a task of another system", EINVAL, |world| {
         let (space, task) = (&world.space, &mut world.foreign.task);
-        let backing = Backing::Anonymous(HugeSize::Size2M);
+        let backing = Backing::Anonymous(X86_64::SIZE_2M);
         let flags = MapFlags::SHARED;
         let request = MapRequest { placement: ANYWHERE, length: PMD_SIZE, protection: RW, flags, backing };
         let errors = [

@@ -1,6 +1,7 @@
 //! userfaultfd.
 
-use hugewalk::addr::{PMD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::PMD_SIZE;
 use hugewalk::error::Errno::{self, EBUSY, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, ESRCH};
 use hugewalk::uffd::{ContinueMode, CopyMode, Features, Modes, ProtectMode, Userfault};
 use hugewalk::{AddressSpace, Task};

@@ -1,6 +1,5 @@
 //! Platforms with one fault each: this crate's own host but for that.
 
-use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::HashSet;
@@ -8,8 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
-use hugewalk::error::OutOfMemory;
-use hugewalk::platform::{Barriers, ENTRIES, Hugewalk, Levels, PageRecord, Platform, TableRecord};
+use hugewalk::arch::X86_64;
+use hugewalk::error::{MemoryError, OutOfMemory};
+use hugewalk::platform::{
+    Barriers, Contents, Flush, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord, Tables, Tlb,
+    Trace,
+};
 use hugewalk::rcu::EpochRcu;
 use hugewalk_host::checked::{Checked, Loads, Report, may_sleep};
 use hugewalk_host::{Host, MmContext, Park, SpinLock};
@@ -35,6 +38,8 @@ pub(crate) enum Fault {
     WritesLowHalfOfRoots,
     ForgetsFlush,
     FlushSleeps,
+    /// No fault: allocations may sleep.
+    AllocationsSleep,
     FlushCallsBack,
     ZeroDoesNothing,
     CopyDoesNothing,
@@ -107,21 +112,15 @@ unsafe impl Barriers for Broken {
 }
 
 // SAFETY: broken in one way each; `Checked` keeps it from the engine, which is what is tested.
-unsafe impl Platform for Broken {
-    type Protocol = Hugewalk;
-    type SleepMutex = <Host as Platform>::SleepMutex;
-    type SleepRwLock = <Host as Platform>::SleepRwLock;
-    type Parker = Park;
-    type Rcu = EpochRcu<Self>;
-    type MmContext = MmContext;
-
-    fn levels(&self) -> Levels {
-        self.host.levels()
-    }
-    fn new_context(&self) -> Result<MmContext, OutOfMemory> {
-        self.host.new_context()
+unsafe impl Tables for Broken {
+    type Paging = X86_64;
+    fn paging(&self) -> X86_64 {
+        self.host.paging()
     }
     fn alloc_table(&self) -> Option<TableFrame> {
+        if self.is(Fault::AllocationsSleep) {
+            may_sleep();
+        }
         let last = self.last_table.load(Ordering::Relaxed);
         if self.is(Fault::TableTwice) && last != 0 {
             return Some(TableFrame(last));
@@ -131,10 +130,9 @@ unsafe impl Platform for Broken {
         self.last_table.store(frame.0, Ordering::Relaxed);
         if self.is(Fault::TableNotZero) {
             // SAFETY: allocated just now.
-            let entries = unsafe { self.host.table_entries(frame) };
+            let entry = unsafe { self.host.table_entry(frame, 77) };
             // SAFETY: entries are atomics.
-            let entries = unsafe { entries.as_ref() };
-            entries[77].store(0xbad, Ordering::Relaxed);
+            unsafe { entry.as_ref() }.store(0xbad, Ordering::Relaxed);
         }
         if self.is(Fault::TableTooWide) { Some(TableFrame(frame.0 | 1 << 40)) } else { Some(frame) }
     }
@@ -147,12 +145,12 @@ unsafe impl Platform for Broken {
             // SAFETY: passed on.
             let entries = unsafe { self.host.table_entries(root) };
             // SAFETY: entries are atomics.
-            let entries = unsafe { entries.as_ref() };
+            let entries = unsafe { entries.cast::<[AtomicU64; X86_64::ENTRIES]>().as_ref() };
             entries[255].store(0xbad, Ordering::Relaxed);
             entries[256].store(0x600d, Ordering::Relaxed);
         }
     }
-    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<AtomicU64> {
         // SAFETY: passed on.
         unsafe { self.host.table_entries(frame) }
     }
@@ -173,7 +171,14 @@ unsafe impl Platform for Broken {
             _ => record,
         }
     }
+}
+
+// SAFETY: a huge page is handed out once until it is given back, and its record stays.
+unsafe impl Pages for Broken {
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
+        if self.is(Fault::AllocationsSleep) {
+            may_sleep();
+        }
         let last = self.last_page.load(Ordering::Relaxed);
         if self.is(Fault::PageTwice) && last != 0 {
             return Some(HugeFrame(last));
@@ -206,6 +211,10 @@ unsafe impl Platform for Broken {
     fn has_page_record(&self, frame: HugeFrame) -> bool {
         !self.is(Fault::NoRecord) && self.host.has_page_record(frame)
     }
+}
+
+// SAFETY: the address is that of the page.
+unsafe impl Contents for Broken {
     unsafe fn huge_bytes(&self, frame: HugeFrame) -> Option<NonNull<u8>> {
         if self.is(Fault::ContentsOverlap) {
             // Nothing follows: the methods below do without.
@@ -224,15 +233,16 @@ unsafe impl Platform for Broken {
             unsafe { self.host.zero_huge(frame, size) };
         }
     }
-    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) -> Result<(), MemoryError> {
         if !self.is(Fault::CopyDoesNothing) {
             // SAFETY: passed on.
-            unsafe { self.host.copy_huge(from, to, size) };
+            unsafe { self.host.copy_huge(from, to, size) }?;
         }
+        Ok(())
     }
-    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) -> Result<(), MemoryError> {
         // SAFETY: passed on.
-        unsafe { self.host.read_huge(frame, offset, into) };
+        unsafe { self.host.read_huge(frame, offset, into) }
     }
     unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
         // SAFETY: passed on.
@@ -242,7 +252,24 @@ unsafe impl Platform for Broken {
         // SAFETY: passed on.
         unsafe { self.host.clear_huge(frame, offset, length) };
     }
-    fn flush_tlb(&self, context: &MmContext, range: Range<VirtAddr>) {
+}
+
+// SAFETY: the locks exclude as locks do.
+unsafe impl Locks for Broken {
+    type TableLock = SpinLock;
+    type SleepMutex = <Host as Locks>::SleepMutex;
+    type SleepRwLock = <Host as Locks>::SleepRwLock;
+    type Parker = Park;
+    type Rcu = EpochRcu<Self>;
+}
+
+// SAFETY: a flush returns when no processor uses what it names any more.
+unsafe impl Tlb for Broken {
+    type MmContext = MmContext;
+    fn new_context(&self) -> Result<MmContext, OutOfMemory> {
+        self.host.new_context()
+    }
+    fn flush_tlb(&self, context: &MmContext, flush: Flush) {
         assert!(!self.is(Fault::PanicsInFlush), "flush_tlb panics");
         if self.is(Fault::FlushSleeps) {
             may_sleep();
@@ -253,10 +280,19 @@ unsafe impl Platform for Broken {
             call();
         }
         if !self.is(Fault::ForgetsFlush) {
-            self.host.flush_tlb(context, range);
+            self.host.flush_tlb(context, flush);
         }
     }
 }
+
+impl Notify for Broken {}
+
+impl Trace for Broken {}
+
+impl Limits for Broken {}
+
+// SAFETY: the parts above are those of one platform.
+unsafe impl Platform for Broken {}
 
 impl Loads for Broken {
     unsafe fn load(&self, context: &MmContext, root: TableFrame, address: VirtAddr) -> Option<u8> {

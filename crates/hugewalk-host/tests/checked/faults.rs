@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use hugewalk::addr::HugeSize;
-use hugewalk::platform::Platform;
+use hugewalk::arch::X86_64;
+use hugewalk::platform::Tables as _;
 use hugewalk::rcu::Rcu;
 use hugewalk::{AddressSpace, Hugetlb};
 use hugewalk_host::checked::{Finding, programs, run};
@@ -145,7 +145,7 @@ fn the_engine_refuses_frames_that_no_entry_can_hold() {
         }
         let panic = catch_unwind(|| {
             let hugetlb = Hugetlb::new(Broken::new(fault)).unwrap();
-            hugetlb.resize_pool(HugeSize::Size2M, 1);
+            hugetlb.resize_pool(X86_64::SIZE_2M, 1);
             AddressSpace::new(&hugetlb).map(drop)
         });
         let text = *panic.expect_err("it was taken").downcast::<String>().expect("a text");
@@ -180,13 +180,37 @@ fn a_callback_that_sleeps_is_found() {
 }
 
 #[test]
+fn an_allocation_may_sleep_but_in_no_read_section() {
+    let programs = [programs::maps_and_exits, programs::shares_and_unshares, programs::copies_on_write];
+    for program in programs {
+        assert!(reports(Fault::AllocationsSleep, program).is_empty());
+    }
+    let found = reports(Fault::Nothing, |platform| {
+        let hugetlb = Hugetlb::new(platform.clone()).unwrap();
+        let task = hugewalk_host::task(&hugetlb).unwrap();
+        let section = task.rcu_read_lock();
+        // As an engine would that makes a table while it walks.
+        let table = platform.alloc_table().unwrap();
+        drop(section);
+        // SAFETY: allocated above, and used by nobody.
+        unsafe { platform.free_table(table) };
+    });
+    let first = found.first().expect("nothing was found");
+    assert!(
+        matches!(&first.finding, Finding::Slept { inside } if inside == "in an RCU read section"),
+        "{first}"
+    );
+    assert_eq!(first.call, "alloc_table");
+}
+
+#[test]
 fn a_callback_that_calls_back_is_found() {
     for (number, call) in ["lock", "Rcu::register", "alloc_table"].into_iter().enumerate() {
         let found = reports(Fault::FlushCallsBack, |platform| {
             let hugetlb = Hugetlb::new(platform.clone()).unwrap();
             let back = (hugetlb.clone(), platform.clone());
             let call: Box<dyn Fn() + Send> = match number {
-                0 => Box::new(move || assert_eq!(back.0.pool(HugeSize::Size1G).counters().total, 0)),
+                0 => Box::new(move || assert_eq!(back.0.pool(X86_64::SIZE_1G).counters().total, 0)),
                 1 => Box::new(move || {
                     let reader = back.0.rcu().register(&back.1).unwrap();
                     // SAFETY: it came from there just now.
@@ -231,7 +255,7 @@ fn barriers_that_are_none_are_found() {
 fn a_report_says_what_where_and_what_was_not_checked() {
     let text = judged(Fault::Misaligned, programs::maps_and_exits);
     assert!(text.contains("the platform broke its contract"), "{text}");
-    assert!(text.contains("its frame is not a multiple of Size2M"), "{text}");
+    assert!(text.contains("its frame is not a multiple of 2 MiB"), "{text}");
     assert!(text.contains("in alloc_huge(), called at ") && text.contains("src/pool.rs:"), "{text}");
     assert!(text.contains("The program ended with: assertion"), "{text}");
     assert!(text.contains("Not checked: "), "{text}");

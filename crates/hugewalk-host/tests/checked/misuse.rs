@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::fault::{Access, Fault as Found, FaultError};
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, MapError, MapFlags, MapRequest};
@@ -17,7 +18,7 @@ use hugewalk_host::{Host, task};
 
 use super::broken::{Broken, Fault, Handle, reports};
 
-const PAGE: HugeSize = HugeSize::Size2M;
+const PAGE: HugeSize = X86_64::SIZE_2M;
 const START: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
 
 type Space<P> = hugewalk::Arc<AddressSpace<Arc<Checked<P>>>>;

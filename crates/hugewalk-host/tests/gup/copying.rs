@@ -1,6 +1,6 @@
 //! Pins and copy-on-write.
 
-use hugewalk::addr::HugeSize;
+use hugewalk::arch::X86_64;
 use hugewalk::error::Errno;
 use hugewalk::gup::GupError;
 use hugewalk::mm::{MapError, MapFlags};
@@ -106,7 +106,7 @@ fn a_fork_that_cannot_copy_a_pinned_page_leaves_nothing_behind() {
     }
     let pins = world.space.pin_pages(&mut world.task, at(1, 0), 2 * MIB2, PIN).unwrap();
     // One page is left: enough for the first of the two copies.
-    world.hugetlb.resize_pool(HugeSize::Size2M, 5);
+    world.hugetlb.resize_pool(X86_64::SIZE_2M, 5);
     let (before, tables) = (world.counters(), world.hugetlb.platform().usage().tables);
     let error = world.space.fork(&mut world.task).unwrap_err();
     assert!(matches!(error, MapError::NoPage(_)), "{error:?}");

@@ -1,6 +1,6 @@
 //! Pages that fail, or move.
 
-use hugewalk::addr::HugeSize;
+use hugewalk::arch::X86_64;
 use hugewalk::error::Errno;
 use hugewalk::gup::GupError;
 
@@ -16,7 +16,7 @@ fn a_page_with_a_hardware_error_is_an_error_of_its_own_in_every_way_to_ask() {
     let held = world.pin(1, PIN).unwrap();
     let World { hugetlb, task, space } = &mut world;
     hugetlb.memory_failure(task, held.page(0).unwrap().frame()).unwrap_err();
-    let error = GupError::Hwpoison { address: at(1, 0), size: HugeSize::Size2M };
+    let error = GupError::Hwpoison { address: at(1, 0), size: X86_64::SIZE_2M };
     assert_eq!(error.errno(), Errno::EHWPOISON);
     assert_eq!(space.pin_pages(task, at(1, 5), 1, PIN).unwrap_err(), error);
     assert_eq!(space.pin_pages(task, at(1, 5), 1, DUMP).unwrap_err(), error);

@@ -37,7 +37,7 @@ fn fast_gup_of_the_highest_addresses_finds_nothing_and_faults_nothing() {
     let mut world = World::new();
     world.map_private(1);
     let World { task, space, .. } = &mut world;
-    let top = space.mm().levels().task_size();
+    let top = space.mm().task_size();
     for address in [top.as_u64() - 1, top.as_u64(), 1 << 63, u64::MAX] {
         assert!(space.pin_page_fast(task, VirtAddr::new(address), GET).is_none());
         assert!(space.follow_page(task, VirtAddr::new(address), GET).unwrap().is_none());

@@ -1,6 +1,6 @@
 //! What a pin keeps, and for how long.
 
-use hugewalk::addr::HugeSize;
+use hugewalk::arch::X86_64;
 use hugewalk::fault::Access;
 use hugewalk::gup::NotPinnedForWriting;
 use hugewalk::mm::MapFlags;
@@ -35,7 +35,7 @@ fn a_pinned_page_survives_unmapping_truncation_fork_exit_and_the_end_of_all_who_
     drop((file, child, space, task));
     assert_eq!(byte(&pins), 7);
 
-    let free = || hugetlb.pool(HugeSize::Size2M).counters().free;
+    let free = || hugetlb.pool(X86_64::SIZE_2M).counters().free;
     assert_eq!(free(), POOL - 1);
     drop(pins);
     assert_eq!(free(), POOL);
@@ -54,7 +54,7 @@ fn a_pinned_page_keeps_its_system_alive() {
     drop((hugetlb, task, space));
     assert_eq!(pins.page(0).unwrap().write(5, &[1, 2]), Ok(2));
     let mut bytes = [0; 3];
-    assert_eq!(fast.read(5, &mut bytes), 3);
+    assert_eq!(fast.read(5, &mut bytes), Ok(3));
     assert_eq!(bytes, [1, 2, 0]);
     assert_eq!(fast.page().pins(), 2);
     drop(pins);
@@ -69,10 +69,10 @@ fn contents_are_read_and_written_up_to_the_end_of_the_page_and_no_further() {
     let page = pins.page(0).unwrap();
     assert_eq!(page.write(MIB2 - 2, &[1, 2, 3]), Ok(2));
     let mut bytes = [9; 4];
-    assert_eq!(page.read(MIB2 - 3, &mut bytes), 3);
+    assert_eq!(page.read(MIB2 - 3, &mut bytes), Ok(3));
     assert_eq!(bytes, [0, 1, 2, 9]);
     for offset in [MIB2, MIB2 + 1, u64::MAX] {
-        assert_eq!(page.read(offset, &mut bytes), 0);
+        assert_eq!(page.read(offset, &mut bytes), Ok(0));
         assert_eq!(page.write(offset, &bytes), Ok(0));
     }
     let read_only = world.pin(0, PIN).unwrap();

@@ -1,6 +1,7 @@
 //! Bad input, and no memory.
 
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::X86_64;
 use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
 use hugewalk::gup::{GupError, GupFlags};
@@ -15,7 +16,7 @@ fn what_linux_refuses_is_refused_and_nothing_changes() {
     world.map_private(2);
     let before = world.counters();
     let World { task, space, .. } = &mut world;
-    let top = space.mm().levels().task_size().as_u64();
+    let top = space.mm().task_size().as_u64();
 
     for flags in [LONGTERM, LONGTERM | WRITE, GupFlags::from_bits_retain(1 << 31) | PIN] {
         let errors = [
@@ -72,7 +73,7 @@ fn a_page_that_cannot_be_faulted_in_is_an_error_and_costs_nothing() {
     drop(pins);
     file.truncate(&mut world.task, 0).unwrap();
     file.truncate(&mut world.task, 2 * MIB2).unwrap();
-    world.hugetlb.resize_pool(HugeSize::Size2M, 0);
+    world.hugetlb.resize_pool(X86_64::SIZE_2M, 0);
     let error = world.pin(0, PIN).unwrap_err();
     assert!(matches!(error, GupError::Fault(FaultError::PoolEmpty(_))), "{error:?}");
     assert_eq!(world.counters(), PoolCounters::default());
@@ -109,7 +110,7 @@ fn a_pin_for_reading_that_cannot_copy_is_an_error_and_the_page_stays_shared() {
     world.map_private(1);
     world.cpu().store(&mut world.task, BASE, 1).unwrap();
     let child = world.space.fork(&mut world.task).unwrap();
-    world.hugetlb.resize_pool(HugeSize::Size2M, 1);
+    world.hugetlb.resize_pool(X86_64::SIZE_2M, 1);
     let before = world.counters();
     let error = child.pin_pages(&mut world.task, BASE, 1, PIN).unwrap_err();
     assert!(matches!(error, GupError::Fault(FaultError::PoolEmpty(_))), "{error:?}");

@@ -1,6 +1,6 @@
 //! Ranges: whole, in pieces, up to what cannot be had; who must not sleep, and who dumps core.
 
-use hugewalk::addr::HugeSize;
+use hugewalk::arch::X86_64;
 use hugewalk::error::Errno;
 use hugewalk::fault::Access;
 use hugewalk::gup::GupError;
@@ -66,20 +66,20 @@ fn a_range_across_mappings_stops_at_the_one_that_does_not_allow_it() {
 #[test]
 fn a_page_of_a_gigabyte_is_pinned_as_one() {
     let World { hugetlb, mut task, space } = World::new();
-    assert_eq!(hugetlb.resize_pool(HugeSize::Size1G, 1), 1);
+    assert_eq!(hugetlb.resize_pool(X86_64::SIZE_1G, 1), 1);
     let request = MapRequest {
         placement: Placement::Fixed(BASE),
         length: GIB,
         protection: BOTH,
         flags: MapFlags::SHARED,
-        backing: Backing::Anonymous(HugeSize::Size1G),
+        backing: Backing::Anonymous(X86_64::SIZE_1G),
     };
     space.mmap(&mut task, &request).unwrap();
     let pins = space.pin_pages(&mut task, at(3, 1), GIB - 3 * MIB2 - 1, PIN | WRITE).unwrap();
-    assert_eq!((pins.pages().len(), pins.page(0).unwrap().size()), (1, HugeSize::Size1G));
+    assert_eq!((pins.pages().len(), pins.page(0).unwrap().size()), (1, X86_64::SIZE_1G));
     assert!(space.pin_page_fast(&task, at(511, MIB2 - 1), PIN | WRITE).is_some());
     space.exit(&mut task).unwrap();
-    let free = || hugetlb.pool(HugeSize::Size1G).counters().free;
+    let free = || hugetlb.pool(X86_64::SIZE_1G).counters().free;
     assert_eq!(free(), 0);
     drop(pins);
     assert_eq!(free(), 1);

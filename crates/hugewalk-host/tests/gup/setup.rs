@@ -1,6 +1,7 @@
 //! A process to get pages of.
 
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::X86_64;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::{GupError, GupFlags, Pins};
 use hugewalk::mm::{Backing, MapError, MapFlags, MapRequest, Placement};
@@ -10,8 +11,8 @@ use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Cpu, Host, HostConfig};
 
-pub(crate) const MIB2: u64 = HugeSize::Size2M.bytes();
-pub(crate) const GIB: u64 = HugeSize::Size1G.bytes();
+pub(crate) const MIB2: u64 = X86_64::SIZE_2M.bytes();
+pub(crate) const GIB: u64 = X86_64::SIZE_1G.bytes();
 pub(crate) const BASE: VirtAddr = VirtAddr::new(8 << 30);
 pub(crate) const POOL: u64 = 64;
 
@@ -37,14 +38,14 @@ impl World {
 
     pub(crate) fn with(config: &HostConfig) -> Self {
         let hugetlb = Hugetlb::new(Host::new(config).unwrap()).unwrap();
-        hugetlb.resize_pool(HugeSize::Size2M, POOL);
+        hugetlb.resize_pool(X86_64::SIZE_2M, POOL);
         let task = hugewalk_host::task(&hugetlb).unwrap();
         let space = AddressSpace::new(&hugetlb).unwrap();
         Self { hugetlb, task, space }
     }
 
     pub(crate) fn counters(&self) -> PoolCounters {
-        self.hugetlb.pool(HugeSize::Size2M).counters()
+        self.hugetlb.pool(X86_64::SIZE_2M).counters()
     }
 
     /// A file of `pages` pages, mapped at `BASE`.
@@ -69,7 +70,7 @@ impl World {
 }
 
 pub(crate) fn file_of(task: &mut Task<Host>, pages: u64) -> Arc<HugeFile<Host>> {
-    let file = HugeFile::new(task.hugetlb(), HugeSize::Size2M, None).unwrap();
+    let file = HugeFile::new(task.hugetlb(), X86_64::SIZE_2M, None).unwrap();
     file.truncate(task, pages * MIB2).unwrap();
     file
 }
@@ -102,7 +103,7 @@ pub(crate) fn map_anonymous(
         length: pages * MIB2,
         protection,
         flags: MapFlags::empty(),
-        backing: Backing::Anonymous(HugeSize::Size2M),
+        backing: Backing::Anonymous(X86_64::SIZE_2M),
     };
     space.mmap(task, &request).unwrap();
 }
@@ -117,6 +118,6 @@ where
     H: core::ops::Deref<Target = Hugetlb<Host>>,
 {
     let mut byte = [0];
-    assert_eq!(pins.page(0).unwrap().read(0, &mut byte), 1);
+    assert_eq!(pins.page(0).unwrap().read(0, &mut byte), Ok(1));
     byte[0]
 }

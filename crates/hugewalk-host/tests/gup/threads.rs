@@ -1,7 +1,7 @@
 //! Many threads.
 
 use hugewalk::AddressSpace;
-use hugewalk::addr::{HugeSize, PUD_SIZE};
+use hugewalk::arch::{PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
 use hugewalk::pool::PoolCounters;
@@ -47,7 +47,7 @@ fn fast_gup_never_gives_a_page_of_the_process_that_the_table_went_to() {
             while !done.load(Ordering::Relaxed) {
                 if let Some(page) = space.pin_page_fast(&task, at(SPARSE, 0), PIN) {
                     let mut byte = [0];
-                    page.read(0, &mut byte);
+                    page.read(0, &mut byte).unwrap();
                     assert_eq!(byte, [OWN]);
                     looks.fetch_add(1, Ordering::Relaxed);
                 }
@@ -84,7 +84,7 @@ fn fast_gup_never_gives_a_page_of_the_process_that_the_table_went_to() {
                 length: MIB2,
                 protection: BOTH,
                 flags: MapFlags::empty(),
-                backing: Backing::Anonymous(HugeSize::Size2M),
+                backing: Backing::Anonymous(X86_64::SIZE_2M),
             };
             other.mmap(&mut task, &request).unwrap();
             other.write_bytes(&mut task, at(SPARSE, 0), &[FOREIGN]).unwrap();
@@ -97,7 +97,7 @@ fn fast_gup_never_gives_a_page_of_the_process_that_the_table_went_to() {
     drop(file);
     space.exit(&mut task).unwrap();
     other.exit(&mut task).unwrap();
-    assert_eq!(hugetlb.pool(HugeSize::Size2M).counters().free, POOL);
+    assert_eq!(hugetlb.pool(X86_64::SIZE_2M).counters().free, POOL);
 }
 
 /// fork write-protects and shares; a pin without a lock must either be seen by it, or see it.
@@ -127,7 +127,7 @@ fn what_is_stored_after_the_pin_is_seen_through_the_pin_however_often_others_for
                     value += 1;
                     cpu.store_u64(task, BASE, value).unwrap();
                     let mut bytes = [0; 8];
-                    pinned.page(0).unwrap().read(0, &mut bytes);
+                    pinned.page(0).unwrap().read(0, &mut bytes).unwrap();
                     assert_eq!(u64::from_ne_bytes(bytes), value);
                 }
             }
@@ -165,7 +165,7 @@ fn what_is_stored_after_the_pin_is_seen_through_the_pin_however_often_others_mov
                 value += 1;
                 cpu.store_u64(task, BASE, value).unwrap();
                 let mut bytes = [0; 8];
-                pinned.page(0).unwrap().read(0, &mut bytes);
+                pinned.page(0).unwrap().read(0, &mut bytes).unwrap();
                 assert_eq!(u64::from_ne_bytes(bytes), value);
             }
             drop(pinned);

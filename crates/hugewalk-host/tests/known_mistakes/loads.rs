@@ -1,7 +1,7 @@
 //! What a walk loads on its way: S28.
 
-use hugewalk::addr::{HugeFrame, HugeSize, PUD_SIZE};
-use hugewalk::arch::Entry;
+use hugewalk::addr::HugeFrame;
+use hugewalk::arch::{Entry, PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, Backing, MapFlags};
 use hugewalk::walk::huge_pte_offset;
@@ -15,7 +15,7 @@ const HERE: u64 = 400;
 
 fn look(space: &AddressSpace, task: &Task) -> Option<HugeFrame> {
     let section = task.rcu_read_lock();
-    let slot = huge_pte_offset(&section, space.mm(), at(HERE), HugeSize::Size2M).unwrap()?;
+    let slot = huge_pte_offset(&section, space.mm(), at(HERE), X86_64::SIZE_2M).unwrap()?;
     match slot.read() {
         Ok(Entry::Leaf(leaf)) => Some(leaf.frame),
         Ok(Entry::None) | Err(_) => None,
@@ -38,7 +38,7 @@ fn a_read_is_never_of_a_table_that_another_load_of_the_parent_led_to() {
             let mut task = hugewalk_host::task(&hugetlb).unwrap();
             one.madvise(&mut task, BASE, PUD_SIZE, Advice::DontNeed).unwrap();
             two.munmap(&mut task, at(256), 256 * MIB2).unwrap();
-            let foreign = Backing::Anonymous(HugeSize::Size2M);
+            let foreign = Backing::Anonymous(X86_64::SIZE_2M);
             map(&two, &mut task, at(HERE), MIB2, MapFlags::empty(), foreign);
             two.fault(&mut task, at(HERE), Access::Write).unwrap();
             one.fault(&mut task, at(HERE), Access::Read).unwrap();

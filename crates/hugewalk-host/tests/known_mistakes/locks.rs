@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hugewalk::Task;
-use hugewalk::addr::{HugeFrame, PMD_SIZE, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE};
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::mm::{Advice, MapFlags, RemapTo};
 use hugewalk::rmap::PageError;

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use hugewalk::addr::PUD_SIZE;
+use hugewalk::arch::PUD_SIZE;
 use hugewalk::fault::{Access, Fault};
 use hugewalk::uffd::{Features, Modes, Userfault};
 use hugewalk_host::Contents;

@@ -4,7 +4,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
@@ -19,7 +20,7 @@ pub(crate) type AddressSpace = hugewalk::AddressSpace<Stepped>;
 pub(crate) type Task = hugewalk::Task<Stepped>;
 pub(crate) type File = HugeFile<Stepped>;
 
-pub(crate) const MIB2: u64 = HugeSize::Size2M.bytes();
+pub(crate) const MIB2: u64 = X86_64::SIZE_2M.bytes();
 pub(crate) const BASE: VirtAddr = VirtAddr::new(8 << 30);
 const POOL: u64 = 8;
 
@@ -53,9 +54,9 @@ impl World {
     pub(crate) fn new(contents: Contents, shared: bool) -> Self {
         let config = HostConfig::new().huge_bytes(16 * MIB2).max_tables(200).contents(contents);
         let hugetlb = Hugetlb::new(Stepped(Host::new(&config).unwrap())).unwrap();
-        hugetlb.resize_pool(HugeSize::Size2M, POOL);
+        hugetlb.resize_pool(X86_64::SIZE_2M, POOL);
         let mut task = hugewalk_host::task(&hugetlb).unwrap();
-        let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None).unwrap();
+        let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
         file.truncate(&mut task, PUD_SIZE).unwrap();
         let (one, two) = (AddressSpace::new(&hugetlb).unwrap(), AddressSpace::new(&hugetlb).unwrap());
         for (space, touches) in [(&one, true), (&two, shared)] {
@@ -79,7 +80,7 @@ impl World {
         two.exit(&mut task).unwrap();
         drop((file, one, two));
         task.rcu_barrier();
-        let counters = hugetlb.pool(HugeSize::Size2M).counters();
+        let counters = hugetlb.pool(X86_64::SIZE_2M).counters();
         assert_eq!((counters.free, counters.reserved), (POOL, 0), "at step {number}");
         assert_eq!(hugetlb.platform().0.usage().tables, 0, "at step {number}");
     }

@@ -6,11 +6,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
-use hugewalk::arch::{Entry, Leaf};
+use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
+use hugewalk::arch::{Entry, Leaf, PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
-use hugewalk::platform::Levels;
 use hugewalk::pool::PoolCounters;
 use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
@@ -22,20 +21,20 @@ pub(crate) type System = Arc<Hugetlb<Host>>;
 pub(crate) type Space = Arc<AddressSpace<Host>>;
 pub(crate) type File = Arc<HugeFile<Host>>;
 
-pub(crate) const SMALL: HugeSize = HugeSize::Size2M;
+pub(crate) const SMALL: HugeSize = X86_64::SIZE_2M;
 pub(crate) const RW: Protection = Protection::READ.union(Protection::WRITE);
 /// Where the tests map: one table covers what they use.
 pub(crate) const START: u64 = 4 * PUD_SIZE;
 
 /// A system with so many pages of 2 MiB, and a task of it.
 pub(crate) fn system(pages: u64) -> (System, Task<Host>) {
-    system_with(Levels::Four, pages)
+    system_with(X86_64::FOUR_LEVELS, pages)
 }
 
 /// The same with tables of so many levels.
-pub(crate) fn system_with(levels: Levels, pages: u64) -> (System, Task<Host>) {
+pub(crate) fn system_with(levels: X86_64, pages: u64) -> (System, Task<Host>) {
     let config =
-        HostConfig::new().levels(levels).huge_bytes(4 * PUD_SIZE).max_tables(10_000).tracing(Tracing::Count);
+        HostConfig::new().paging(levels).huge_bytes(4 * PUD_SIZE).max_tables(10_000).tracing(Tracing::Count);
     let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
     assert_eq!(hugetlb.resize_pool(SMALL, pages), pages);
     let task = hugewalk_host::task(&hugetlb).unwrap();

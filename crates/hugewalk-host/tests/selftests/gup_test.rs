@@ -67,7 +67,7 @@ fn every_command_gets_every_page_with_its_contents_and_gives_it_back() {
                             // `DUMP_USER_PAGES_TEST`: what a dump of the pages shows.
                             for (page, number) in pages.iter().zip(from / MIB2..) {
                                 let mut head = [0; 9];
-                                assert_eq!(page.read(0, &mut head), 9);
+                                assert_eq!(page.read(0, &mut head), Ok(9));
                                 assert_eq!(head[..8], number.to_le_bytes());
                                 assert_eq!(head[8], 8);
                                 assert_eq!(page.page().pins(), u64::from(command.contains(PIN)));

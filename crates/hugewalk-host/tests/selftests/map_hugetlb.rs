@@ -1,6 +1,7 @@
 //! `map_hugetlb`: anonymous mappings of huge pages, of each size; lengths, addresses and offsets that pages do not begin at.
 
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::X86_64;
 use hugewalk::error::Errno;
 use hugewalk::mm::{Backing, Placement};
 
@@ -14,7 +15,7 @@ const LENGTH: u64 = 256 << 20;
 #[test]
 fn an_anonymous_mapping_holds_what_is_written_to_it_and_its_pages_go_with_it() {
     for (size, flags) in
-        [HugeSize::Size2M, LARGE].into_iter().flat_map(|size| [(size, PRIVATE), (size, SHARED)])
+        [X86_64::SIZE_2M, LARGE].into_iter().flat_map(|size| [(size, PRIVATE), (size, SHARED)])
     {
         let mut machine = Machine::new(LENGTH / MIB2);
         machine.hugetlb.resize_pool(LARGE, 1);
@@ -70,7 +71,7 @@ fn a_mapping_is_as_long_as_whole_pages() {
     let mut machine = Machine::new(8);
     let space = machine.process();
     for length in [1, 4096, MIB2 - 1, MIB2, MIB2 + 1] {
-        let backing = Backing::Anonymous(HugeSize::Size2M);
+        let backing = Backing::Anonymous(X86_64::SIZE_2M);
         let start = machine.mmap(&space, Placement::Anywhere, length, RW, PRIVATE, backing).unwrap();
         assert!(start.as_u64().is_multiple_of(MIB2));
         let whole = length.next_multiple_of(MIB2);
@@ -89,7 +90,7 @@ fn a_mapping_is_as_long_as_whole_pages() {
 fn mappings_lie_across_every_boundary_below_the_last_address_and_not_across_that() {
     let mut machine = Machine::new(8);
     let space = machine.process();
-    let top = space.mm().levels().task_size().as_u64();
+    let top = space.mm().task_size().as_u64();
     for boundary in [4 * GIB, 512 * GIB, 1 << 40, 1 << 46] {
         let start = VirtAddr::new(boundary - 2 * MIB2);
         machine.anonymous(&space, start, 4 * MIB2, PRIVATE);
@@ -103,7 +104,7 @@ fn mappings_lie_across_every_boundary_below_the_last_address_and_not_across_that
     let last = VirtAddr::new(end - MIB2);
     machine.anonymous(&space, last, MIB2, PRIVATE);
     cpu(&space).store(&mut machine.task, VirtAddr::new(end - 1), 9).unwrap();
-    let backing = Backing::Anonymous(HugeSize::Size2M);
+    let backing = Backing::Anonymous(X86_64::SIZE_2M);
     let over = machine.mmap(&space, Placement::Fixed(last), 2 * MIB2, RW, PRIVATE, backing).unwrap_err();
     assert_eq!(over.errno(), Errno::ENOMEM);
     assert_eq!(cpu(&space).load(&mut machine.task, VirtAddr::new(end - 1)), Ok(9));

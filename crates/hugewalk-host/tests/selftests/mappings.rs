@@ -205,7 +205,7 @@ fn what_comes_past_the_page_tables_is_seen_by_the_process_and_the_other_way_roun
         assert_eq!(&seen, b"disk");
         cpu.write_bytes(&mut machine.task, at(1), b"memory").unwrap();
         let mut out = [0; 6];
-        pins.page(1).unwrap().read(0, &mut out);
+        pins.page(1).unwrap().read(0, &mut out).unwrap();
         assert_eq!(&out, b"memory");
         drop(pins);
         // Across the boundary of two pages.

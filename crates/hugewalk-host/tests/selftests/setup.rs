@@ -1,6 +1,7 @@
 //! A machine with a pool of huge pages, and what a C program would do with it.
 
-use hugewalk::addr::{HugeSize, PMD_SIZE, VirtAddr};
+use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::arch::{PMD_SIZE, X86_64};
 use hugewalk::mm::{Backing, MapError, MapFlags, MapRequest, Placement};
 use hugewalk::pool::PoolCounters;
 use hugewalk::vma::Protection;
@@ -144,4 +145,4 @@ pub(crate) fn write_fault(cpu: &mut Cpu, task: &mut Task<Host>, start: VirtAddr,
     }
 }
 
-pub(crate) const LARGE: HugeSize = HugeSize::Size1G;
+pub(crate) const LARGE: HugeSize = X86_64::SIZE_1G;

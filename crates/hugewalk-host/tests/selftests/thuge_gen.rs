@@ -2,6 +2,7 @@
 //! `hugepage-vmemmap`: every small page of a huge one leads to its record.
 
 use hugewalk::addr::{HugeFrame, HugeSize};
+use hugewalk::arch::X86_64;
 use hugewalk::error::Errno;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Backing, Placement};
@@ -10,7 +11,7 @@ use hugewalk::rmap::PageError;
 use crate::pages::{RW, frame};
 use crate::setup::{BASE, LARGE, Machine, PRIVATE, SHARED, at, cpu};
 
-const SIZES: [HugeSize; 2] = HugeSize::ALL;
+const SIZES: [HugeSize; 2] = X86_64::SIZES;
 
 fn free(machine: &Machine) -> [u64; 2] {
     SIZES.map(|size| machine.hugetlb.pool(size).counters().free)

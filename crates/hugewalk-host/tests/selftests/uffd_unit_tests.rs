@@ -40,7 +40,7 @@ fn what_can_be_done_with_a_range_depends_on_its_modes() {
             let modes = Modes::from_bits_truncate(bits);
             let mut world = World::new(2, kind, Features::empty());
             let operations = world.uffd.register(&mut world.task, BASE, 2 * MIB2, modes).unwrap();
-            let mut expected = Operations::WAKE | Operations::COPY;
+            let mut expected = Operations::WAKE | Operations::COPY | Operations::POISON;
             expected.set(Operations::WRITEPROTECT, modes.contains(Modes::WP));
             expected.set(Operations::CONTINUE, modes.contains(Modes::MINOR));
             assert_eq!(operations, expected);
@@ -256,7 +256,7 @@ fn a_pinned_page_is_protected_in_the_child_if_the_handler_has_the_child_too() {
             let mut child_cpu = hugewalk_host::Cpu::new(&child).unwrap();
             assert_eq!(load(&mut child_cpu, &mut world.task, 0), Ok(7));
             let mut seen = [0];
-            pins.page(0).unwrap().read(5, &mut seen);
+            pins.page(0).unwrap().read(5, &mut seen).unwrap();
             assert_eq!(seen, [7]);
             if let Some(handle) = &handle {
                 handle.write_protect(&mut world.task, BASE, MIB2, OFF).unwrap();

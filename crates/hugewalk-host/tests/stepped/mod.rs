@@ -4,7 +4,6 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
-use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::cell::{Cell, RefCell};
@@ -13,9 +12,13 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
-use hugewalk::error::OutOfMemory;
-use hugewalk::platform::{Barriers, ENTRIES, Hugewalk, Levels, PageRecord, Platform, TableRecord};
+use hugewalk::addr::{HugeFrame, HugeSize, TableFrame};
+use hugewalk::arch::X86_64;
+use hugewalk::error::{MemoryError, OutOfMemory};
+use hugewalk::platform::{
+    Barriers, Contents, Flush, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord, Tables, Tlb,
+    Trace,
+};
 use hugewalk::rcu::EpochRcu;
 use hugewalk::sync::Word;
 use hugewalk_host::{Host, MmContext, Park, SpinLock};
@@ -231,19 +234,10 @@ unsafe impl Barriers for Stepped {
 }
 
 // SAFETY: everything is passed on to `Host`, whose words and records have the same layout.
-unsafe impl Platform for Stepped {
-    type Protocol = Hugewalk;
-    type SleepMutex = <Host as Platform>::SleepMutex;
-    type SleepRwLock = <Host as Platform>::SleepRwLock;
-    type Parker = Park;
-    type Rcu = hugewalk_host::OnePerThread<EpochRcu<Self>>;
-    type MmContext = MmContext;
-
-    fn levels(&self) -> Levels {
-        self.0.levels()
-    }
-    fn new_context(&self) -> Result<MmContext, OutOfMemory> {
-        self.0.new_context()
+unsafe impl Tables for Stepped {
+    type Paging = X86_64;
+    fn paging(&self) -> X86_64 {
+        self.0.paging()
     }
     fn alloc_table(&self) -> Option<TableFrame> {
         self.0.alloc_table()
@@ -255,12 +249,13 @@ unsafe impl Platform for Stepped {
     unsafe fn init_root(&self, root: TableFrame) {
         // SAFETY: passed on.
         let entries = unsafe { self.0.table_entries(root) };
+        let entries = NonNull::slice_from_raw_parts(entries, X86_64::ENTRIES);
         // SAFETY: a root that nothing reaches yet; entries are atomics.
-        for entry in &unsafe { entries.as_ref() }[ENTRIES / 2..] {
+        for entry in &unsafe { entries.as_ref() }[X86_64::ENTRIES / 2..] {
             entry.store(KERNELS, Ordering::Relaxed);
         }
     }
-    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[SteppedWord; ENTRIES]> {
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<SteppedWord> {
         // SAFETY: passed on.
         unsafe { self.0.table_entries(frame) }.cast()
     }
@@ -268,6 +263,10 @@ unsafe impl Platform for Stepped {
         // SAFETY: passed on.
         unsafe { self.0.table_record(frame) }
     }
+}
+
+// SAFETY: a huge page is handed out once until it is given back, and its record stays.
+unsafe impl Pages for Stepped {
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
         self.0.alloc_huge(size)
     }
@@ -282,6 +281,10 @@ unsafe impl Platform for Stepped {
     fn has_page_record(&self, frame: HugeFrame) -> bool {
         self.0.has_page_record(frame)
     }
+}
+
+// SAFETY: the address is that of the page.
+unsafe impl Contents for Stepped {
     unsafe fn huge_bytes(&self, frame: HugeFrame) -> Option<NonNull<u8>> {
         // SAFETY: passed on.
         unsafe { self.0.huge_bytes(frame) }
@@ -290,13 +293,13 @@ unsafe impl Platform for Stepped {
         // SAFETY: passed on.
         unsafe { self.0.zero_huge(frame, size) };
     }
-    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) -> Result<(), MemoryError> {
         // SAFETY: passed on.
-        unsafe { self.0.copy_huge(from, to, size) };
+        unsafe { self.0.copy_huge(from, to, size) }
     }
-    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) -> Result<(), MemoryError> {
         // SAFETY: passed on.
-        unsafe { self.0.read_huge(frame, offset, into) };
+        unsafe { self.0.read_huge(frame, offset, into) }
     }
     unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
         // SAFETY: passed on.
@@ -306,9 +309,33 @@ unsafe impl Platform for Stepped {
         // SAFETY: passed on.
         unsafe { self.0.clear_huge(frame, offset, length) };
     }
-    fn flush_tlb(&self, context: &MmContext, range: Range<VirtAddr>) {
-        self.0.flush_tlb(context, range);
+}
+
+// SAFETY: the locks exclude as locks do.
+unsafe impl Locks for Stepped {
+    type TableLock = SteppedLock;
+    type SleepMutex = <Host as Locks>::SleepMutex;
+    type SleepRwLock = <Host as Locks>::SleepRwLock;
+    type Parker = Park;
+    type Rcu = hugewalk_host::OnePerThread<EpochRcu<Self>>;
+    // One access more or less would move the steps that tests name.
+    fn reader_bias() -> bool {
+        false
     }
+}
+
+// SAFETY: a flush returns when no processor uses what it names any more.
+unsafe impl Tlb for Stepped {
+    type MmContext = MmContext;
+    fn new_context(&self) -> Result<MmContext, OutOfMemory> {
+        self.0.new_context()
+    }
+    fn flush_tlb(&self, context: &MmContext, flush: Flush) {
+        self.0.flush_tlb(context, flush);
+    }
+}
+
+impl Notify for Stepped {
     fn handler_called(&self, _: &MmContext) {
         HANDLER_CALLED.with_borrow(|tell| {
             if let Some(tell) = tell {
@@ -317,3 +344,10 @@ unsafe impl Platform for Stepped {
         });
     }
 }
+
+impl Trace for Stepped {}
+
+impl Limits for Stepped {}
+
+// SAFETY: the parts above are those of one platform.
+unsafe impl Platform for Stepped {}

@@ -1,13 +1,14 @@
 //! Loads and stores, and what they may find.
 
+use hugewalk::arch::AnyPaging;
 use hugewalk::fault::FaultError;
 use hugewalk::{Task, mm};
-use hugewalk_host::{Cpu, Host};
+use hugewalk_host::Cpu;
 
 use crate::ledger::{Known, Ledger};
 use crate::process::{ANONYMOUS, COPY, ON_MOUNT, Process, View, at, file_of, offset};
 use crate::tag::{PAGES, Random, Tag, WRITERS};
-use crate::world::{File, World};
+use crate::world::{File, Host, World};
 
 /// Where in a page the words lie: those of processors, and those that are written through the file.
 pub(crate) fn word_offset(writer: usize) -> u64 {
@@ -61,7 +62,7 @@ impl<'w> Place<'w> {
     }
 
     /// Loads a word and judges it.
-    pub(crate) fn load(&self, cpu: &mut Cpu, task: &mut Task<Host>, random: &mut Random) {
+    pub(crate) fn load(&self, cpu: &mut Cpu<AnyPaging>, task: &mut Task<Host>, random: &mut Random) {
         let writer = random.below(WRITERS);
         let region = &self.process.regions[self.region];
         let view = region.view();
@@ -80,7 +81,7 @@ impl<'w> Place<'w> {
     }
 
     /// Stores the thread's word.
-    pub(crate) fn store(&self, cpu: &mut Cpu, task: &mut Task<Host>, writer: &mut Writer) {
+    pub(crate) fn store(&self, cpu: &mut Cpu<AnyPaging>, task: &mut Task<Host>, writer: &mut Writer) {
         let region = &self.process.regions[self.region];
         let private = region.ledger.is_some();
         let owner = if private { self.process.id } else { self.file().map_or(0, |file| file.number) };

@@ -1,16 +1,14 @@
 //! What threads do to files and to the pool.
 
 use hugewalk::Task;
-use hugewalk::addr::HugeSize;
 use hugewalk::file::FileError;
 use hugewalk::mm::{Advice, MapError};
-use hugewalk_host::Host;
 
 use crate::access::{Writer, word_offset};
 use crate::ledger::Zapped;
 use crate::process::{Process, at, file_of, offset};
 use crate::tag::{PAGES, Random, Tag, WRITERS};
-use crate::world::{File, MIB2, POOL, World};
+use crate::world::{File, Host, MIB2, POOL, World};
 
 fn check(what: &str, result: Result<(), FileError>) -> bool {
     match result {
@@ -111,9 +109,9 @@ pub(crate) fn read(file: &File, random: &mut Random) {
 /// Makes the pool larger or smaller, mostly too small.
 pub(crate) fn resize(world: &World, random: &mut Random) {
     let pages = POOL - 60 + random.next() % 80;
-    let reached = world.hugetlb.resize_pool(HugeSize::Size2M, pages);
+    let reached = world.hugetlb.resize_pool(world.size, pages);
     assert!(reached <= pages.max(POOL + 80), "the pool has {reached} pages, {pages} were asked for");
-    let pool = world.hugetlb.pool(HugeSize::Size2M);
+    let pool = world.hugetlb.pool(world.size);
     if random.one_in(4) {
         pool.set_overcommit(random.next() % 6);
     }

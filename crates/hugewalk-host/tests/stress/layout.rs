@@ -1,10 +1,8 @@
 //! What threads do to the mappings of a process, while others use them.
 
 use hugewalk::Task;
-use hugewalk::addr::HugeSize;
 use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement, RemapTo};
 use hugewalk::vma::Protection;
-use hugewalk_host::Host;
 
 use crate::access::explained;
 use crate::ledger::Zapped;
@@ -12,7 +10,7 @@ use crate::process::{
     ANONYMOUS, COPY, Process, SHARED, State, at, end_zap, file_of, length, offset, other_place,
 };
 use crate::tag::{PAGES, Random};
-use crate::world::{MIB2, World};
+use crate::world::{Host, MIB2, World};
 
 fn check(what: &str, result: Result<(), MapError>) -> bool {
     match result {
@@ -65,7 +63,7 @@ pub(crate) fn map(
     let protection = if writable { Protection::READ | Protection::WRITE } else { Protection::READ };
     let backing = match file_of(world, region) {
         Some(file) => Backing::File { file: &file.file, offset: 0 },
-        None => Backing::Anonymous(HugeSize::Size2M),
+        None => Backing::Anonymous(world.size),
     };
     let request = MapRequest {
         placement: Placement::Fixed(at(state.base)),

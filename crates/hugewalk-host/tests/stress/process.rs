@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use hugewalk::addr::VirtAddr;
 use hugewalk::sync::Arc as EngineArc;
 use hugewalk::{AddressSpace, Task};
-use hugewalk_host::Host;
 
 use crate::ledger::{Ledger, Zap, Zapped};
 use crate::tag::PAGES;
-use crate::world::{BIG, File, GIB, MIB2, MOUNTED, SMALL, World};
+use crate::world::{BIG, File, GIB, Host, MIB2, MOUNTED, SMALL, World};
 
 /// The mappings of a process, by their number.
 pub(crate) const REGIONS: usize = 5;

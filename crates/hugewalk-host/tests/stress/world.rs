@@ -5,17 +5,22 @@ use std::sync::{Arc, Mutex};
 
 use hugewalk::Hugetlb;
 use hugewalk::addr::HugeSize;
+use hugewalk::arch::{AnyPaging, Paging, X86_64};
 use hugewalk::file::HugeFile;
 use hugewalk::reserve::SubPool;
 use hugewalk::sync::Arc as EngineArc;
-use hugewalk_host::{Host, HostConfig};
+use hugewalk_host::HostConfig;
 
 use crate::ledger::{Finished, Ledger};
 use crate::process::Process;
 use crate::tag::PAGES;
 
-pub(crate) const MIB2: u64 = HugeSize::Size2M.bytes();
-pub(crate) const GIB: u64 = HugeSize::Size1G.bytes();
+/// A host with tables of whatever format the run is for. All formats have pages of 2 MiB, and some have groups of entries for
+/// them.
+pub(crate) type Host = hugewalk_host::Host<AnyPaging>;
+
+pub(crate) const MIB2: u64 = X86_64::SIZE_2M.bytes();
+pub(crate) const GIB: u64 = X86_64::SIZE_1G.bytes();
 
 /// One file is mapped by the gibibyte with its pages reserved; the rest is for everybody else, and often too little.
 pub(crate) const POOL: u64 = 512 + 110;
@@ -33,6 +38,7 @@ pub(crate) struct File {
 }
 
 pub(crate) struct World {
+    pub(crate) size: HugeSize,
     pub(crate) hugetlb: EngineArc<Hugetlb<Host>>,
     pub(crate) files: [File; 3],
     pub(crate) mount: EngineArc<SubPool<Host>>,
@@ -48,15 +54,18 @@ pub(crate) const MOUNTED: usize = 1;
 pub(crate) const SMALL: usize = 2;
 
 impl World {
-    pub(crate) fn new(membarrier: bool) -> Self {
+    /// `notes_use`: do the processors note by themselves what they have used?
+    pub(crate) fn new(paging: AnyPaging, membarrier: bool, notes_use: bool) -> Self {
         let config = HostConfig::new().huge_bytes(2 * GIB).max_tables(20_000).membarrier(membarrier);
+        let config = config.paging(paging).notes_use(notes_use);
+        let size = paging.of_shift(MIB2.trailing_zeros()).unwrap();
         let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
-        assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, POOL), POOL);
+        assert_eq!(hugetlb.resize_pool(size, POOL), POOL);
         let (max, min) = MOUNT;
-        let mount = SubPool::new(&hugetlb, HugeSize::Size2M, Some(max), Some(min)).unwrap();
+        let mount = SubPool::new(&hugetlb, size, Some(max), Some(min)).unwrap();
         let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let mut file = |number: usize, mount, pages: u64, offsets, shrinks| {
-            let file = HugeFile::new(&hugetlb, HugeSize::Size2M, mount).unwrap();
+            let file = HugeFile::new(&hugetlb, size, mount).unwrap();
             file.truncate(&mut task, pages * MIB2).unwrap();
             File { file, number: number as u32, ledger: Arc::default(), offsets, shrinks }
         };
@@ -66,6 +75,7 @@ impl World {
             file(SMALL, None, PAGES as u64, [0, 1, 2, 3, 4, 5, 6, 7], true),
         ];
         Self {
+            size,
             files,
             mount,
             hugetlb,
@@ -87,7 +97,7 @@ impl World {
     /// Everything has been left: nothing is in use any more but what the files and the mount hold, and then nothing at
     /// all.
     pub(crate) fn end(self) {
-        let Self { hugetlb, files, mount, processes, .. } = self;
+        let Self { size, hugetlb, files, mount, processes, .. } = self;
         let mut task = hugewalk_host::task(&hugetlb).unwrap();
         for process in processes.into_inner().unwrap() {
             process.exit(&mut task);
@@ -96,23 +106,23 @@ impl World {
         assert_eq!(pending(&hugetlb), 0, "callbacks wait after a barrier");
         let usage = hugetlb.platform().usage();
         assert_eq!(usage.tables, 0, "tables leaked: {usage:?}");
-        let pool = hugetlb.pool(HugeSize::Size2M);
+        let pool = hugetlb.pool(size);
         let counters = pool.counters();
         let in_files: u64 = files.iter().map(|file| file.file.pages()).sum();
         assert_eq!(counters.total - counters.free, in_files, "pages leaked: {counters:?}");
-        assert_eq!(usage.huge_2m, counters.total);
+        assert_eq!(usage.huge(size), counters.total);
         drop(files);
         let (_, min) = MOUNT;
         assert_eq!(mount.usage(), (0, min), "the mount's account is off");
         assert_eq!(pool.counters().reserved, min, "reservations leaked: {:?}", pool.counters());
         drop(mount);
         pool.set_overcommit(0);
-        assert_eq!(hugetlb.resize_pool(HugeSize::Size2M, POOL), POOL);
+        assert_eq!(hugetlb.resize_pool(size, POOL), POOL);
         let counters = pool.counters();
         assert_eq!((counters.total, counters.free), (POOL, POOL), "{counters:?}");
         assert_eq!((counters.reserved, counters.surplus), (0, 0), "{counters:?}");
-        hugetlb.resize_pool(HugeSize::Size2M, 0);
-        assert_eq!(hugetlb.platform().usage().huge_2m, 0);
+        hugetlb.resize_pool(size, 0);
+        assert_eq!(hugetlb.platform().usage().huge(size), 0);
     }
 }
 

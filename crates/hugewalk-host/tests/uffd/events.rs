@@ -153,6 +153,22 @@ fn without_the_feature_a_moved_mapping_is_nobodys() {
     world.end();
 }
 
+#[test]
+fn a_fault_that_waits_where_a_mapping_moves_away_finds_nothing_there() {
+    let mut world = World::registered(2, MapFlags::SHARED, Modes::MISSING);
+    let space = world.space.clone();
+    let (seen, ()) = world.beside(
+        |cpu, task| cpu.load(task, BASE),
+        |task, uffd| {
+            assert_eq!(read_fault(uffd, task).address, BASE);
+            space.mremap(task, BASE, 2 * MIB2, 2 * MIB2, RemapTo::Fixed(ELSEWHERE)).unwrap();
+        },
+    );
+    assert_eq!(seen, Err(FaultError::NotMapped { address: BASE }));
+    drop(space);
+    world.end();
+}
+
 fn child_handle(message: Message<Host>) -> Userfault<Host> {
     match message {
         Message::Fork(handle) => handle,

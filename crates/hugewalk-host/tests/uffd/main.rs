@@ -5,8 +5,10 @@
 mod events;
 mod handler;
 mod memory;
+mod poison;
 mod protect;
 mod resolve;
 mod setup;
 mod sharing;
 mod stress;
+mod written;

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use hugewalk::addr::HugeSize;
+use hugewalk::arch::X86_64;
 use hugewalk::fault::FaultError;
 use hugewalk::mm::{Advice, MapError, MapFlags, RemapTo};
 use hugewalk::pagewalk::PageMap;
@@ -126,7 +126,7 @@ fn without_tables_for_all_markers_nothing_is_protected() {
     for (tables, enough) in [(2, false), (3, false), (4, true)] {
         let config = HostConfig::new().huge_bytes(GIB).max_tables(tables).contents(Contents::Nothing);
         let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
-        hugetlb.resize_pool(HugeSize::Size2M, 8);
+        hugetlb.resize_pool(X86_64::SIZE_2M, 8);
         let mut task = hugewalk_host::task(&hugetlb).unwrap();
         let (file, space) = (file_of(&mut task, 1024), AddressSpace::new(&hugetlb).unwrap());
         map_at(&space, &mut task, &file, BASE, MapFlags::SHARED | MapFlags::NORESERVE);
@@ -153,7 +153,7 @@ fn filling_says_so_and_restores_reservations() {
         each_allocation_refused(missing, |world| {
             let filled = world.uffd.copy(&mut world.task, at(1, 0), &bytes, CopyMode::empty());
             let failed = is_missing(&filled.map_err(|stopped| stopped.error));
-            let reserved = world.hugetlb.pool(HugeSize::Size2M).counters().reserved;
+            let reserved = world.hugetlb.pool(X86_64::SIZE_2M).counters().reserved;
             assert_eq!(reserved, if failed { 2 } else { 1 });
             failed
         });

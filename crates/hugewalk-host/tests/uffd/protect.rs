@@ -1,7 +1,7 @@
 //! Write protection: of pages that are there, and of pages that are not (markers).
 
-use hugewalk::addr::{HugeSize, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, X86_64};
 use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
 use hugewalk::mm::{Advice, MapFlags, RemapTo};
@@ -28,7 +28,7 @@ fn protected(world: &mut World, page: u64) {
 /// What lies at an address, read without a lock.
 fn entry(world: &World, space: &Space, address: VirtAddr) -> Entry {
     let section = world.task.rcu_read_lock();
-    let slot = huge_pte_offset(&section, space.mm(), address, HugeSize::Size2M).unwrap();
+    let slot = huge_pte_offset(&section, space.mm(), address, X86_64::SIZE_2M).unwrap();
     slot.map_or(Entry::None, |slot| slot.read().unwrap())
 }
 
@@ -364,7 +364,8 @@ fn bad_input_gives_the_error_of_linux() {
     uffd.register(task, BASE, 2 * MIB2, Modes::MISSING).unwrap();
     assert_eq!(errno(uffd.write_protect(task, BASE, MIB2, ON)), Errno::ENOENT);
     let operations = uffd.register(task, BASE, 2 * MIB2, Modes::WP | Modes::MISSING).unwrap();
-    assert_eq!(operations, Operations::WAKE | Operations::COPY | Operations::WRITEPROTECT);
+    let basic = Operations::WAKE | Operations::COPY | Operations::POISON;
+    assert_eq!(operations, basic | Operations::WRITEPROTECT);
     for (start, length, mode, expected) in [
         (BASE, 0, ON, Errno::EINVAL),
         (BASE, MIB2 + 4096, ON, Errno::EINVAL),

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::X86_64;
 use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
 use hugewalk::mm::{Advice, MapFlags};
@@ -59,7 +60,7 @@ fn a_message_says_what_was_tried_and_with_the_feature_where_and_by_whom() {
             },
             |task, uffd| {
                 let fault = read_fault(uffd, task);
-                uffd.copy(task, fault.address.huge_page(HugeSize::Size2M), &page_of(0), NONE).unwrap();
+                uffd.copy(task, fault.address.huge_page(X86_64::SIZE_2M), &page_of(0), NONE).unwrap();
                 fault
             },
         );
@@ -203,7 +204,7 @@ fn a_page_beyond_the_end_of_the_file_is_no_fault_of_the_handler() {
 fn a_copy_uses_the_reservation_as_a_fault_does_and_an_empty_pool_is_an_error() {
     for kind in KINDS {
         let mut world = World::registered(4, kind, Modes::MISSING);
-        let pool = |world: &World| world.hugetlb.pool(HugeSize::Size2M).counters();
+        let pool = |world: &World| world.hugetlb.pool(X86_64::SIZE_2M).counters();
         assert_eq!(pool(&world).reserved, 4);
         world.uffd.copy(&mut world.task, BASE, &page_of(1), NONE).unwrap();
         assert_eq!(pool(&world).reserved, 3);
@@ -215,7 +216,7 @@ fn a_copy_uses_the_reservation_as_a_fault_does_and_an_empty_pool_is_an_error() {
 
         let mut world = World::new(4, kind | MapFlags::NORESERVE, Features::empty());
         world.register(Modes::MISSING);
-        world.hugetlb.resize_pool(HugeSize::Size2M, 1);
+        world.hugetlb.resize_pool(X86_64::SIZE_2M, 1);
         world.uffd.copy(&mut world.task, BASE, &page_of(1), NONE).unwrap();
         let stopped = world.uffd.copy(&mut world.task, at(1, 0), &page_of(1), NONE).unwrap_err();
         assert!(matches!(stopped.error, UserfaultError::NoPage(_)));
@@ -333,7 +334,7 @@ fn bad_input_gives_the_error_of_linux_and_changes_nothing() {
     assert_eq!(copy(task, BASE, &page_of(1), NONE), Errno::ENOENT);
     // Holes are left out.
     let operations = uffd.register(task, VirtAddr::new(GIB), 40 * GIB, modes).unwrap();
-    assert_eq!(operations, Operations::WAKE | Operations::COPY);
+    assert_eq!(operations, Operations::WAKE | Operations::COPY | Operations::POISON);
     for (start, length, mode, expected) in [
         (BASE, 0, NONE, Errno::EINVAL),
         (BASE, 4096, NONE, Errno::EINVAL),

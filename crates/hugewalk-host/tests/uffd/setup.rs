@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::X86_64;
 use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
 use hugewalk::file::HugeFile;
@@ -13,8 +14,8 @@ use hugewalk::vma::Protection;
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Contents, Cpu, Host, HostConfig};
 
-pub(crate) const MIB2: u64 = HugeSize::Size2M.bytes();
-pub(crate) const GIB: u64 = HugeSize::Size1G.bytes();
+pub(crate) const MIB2: u64 = X86_64::SIZE_2M.bytes();
+pub(crate) const GIB: u64 = X86_64::SIZE_1G.bytes();
 pub(crate) const BASE: VirtAddr = VirtAddr::new(8 << 30);
 pub(crate) const READ_WRITE: Protection = Protection::READ.union(Protection::WRITE);
 /// How the two kinds of mapping are made.
@@ -31,12 +32,12 @@ pub(crate) fn at(page: u64, offset: u64) -> VirtAddr {
 pub(crate) fn system(contents: Contents) -> Arc<Hugetlb<Host>> {
     let config = HostConfig::new().huge_bytes(8 * GIB).max_tables(4000).contents(contents);
     let hugetlb = Hugetlb::new(Host::new(&config).unwrap()).unwrap();
-    hugetlb.resize_pool(HugeSize::Size2M, 2048);
+    hugetlb.resize_pool(X86_64::SIZE_2M, 2048);
     hugetlb
 }
 
 pub(crate) fn file_of(task: &mut Task<Host>, pages: u64) -> File {
-    let file = HugeFile::new(task.hugetlb(), HugeSize::Size2M, None).unwrap();
+    let file = HugeFile::new(task.hugetlb(), X86_64::SIZE_2M, None).unwrap();
     file.truncate(task, pages * MIB2).unwrap();
     file
 }
@@ -116,7 +117,7 @@ impl World {
         drop((uffd, space, file));
         let mut task = task;
         task.rcu_barrier();
-        let counters = hugetlb.pool(HugeSize::Size2M).counters();
+        let counters = hugetlb.pool(X86_64::SIZE_2M).counters();
         assert_eq!(
             (counters.free, counters.reserved),
             (counters.total, 0),

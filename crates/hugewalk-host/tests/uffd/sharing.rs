@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hugewalk::addr::VirtAddr;
+use hugewalk::arch::X86_64;
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, MapFlags};
 use hugewalk::uffd::{ContinueMode, CopyMode, Features, Message, Modes, ProtectMode, Userfault};
@@ -172,7 +173,11 @@ fn a_registered_child_does_not_share_either() {
     handle.close(&mut world.task).unwrap();
     let nobody: VirtAddr = at(1, 0);
     assert!(again.register(&mut world.task, nobody, MIB2, Modes::MISSING).is_ok());
+    // Each entry counts.
     child.exit(&mut world.task).unwrap();
+    space.exit(&mut world.task).unwrap();
+    let counters = world.hugetlb.pool(X86_64::SIZE_2M).counters();
+    assert_eq!(counters.total - counters.free, world.file.pages());
     drop((again, child, space));
     world.end();
 }

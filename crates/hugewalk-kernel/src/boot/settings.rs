@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::archive::members;
+use crate::platform::protocol::Protocol;
 
 /// The member's path.
 pub const PATH: &[u8] = b".hugewalk/settings";
@@ -25,8 +26,8 @@ pub struct Settings {
     pub overcommit: u64,
     /// Print each system call.
     pub trace: bool,
-    /// Leave translations in the processors that should be dropped.
-    pub without_flush: bool,
+    /// The locking protocol.
+    pub protocol: Protocol,
 }
 
 impl Settings {
@@ -46,7 +47,7 @@ impl Settings {
             pool: 256,
             overcommit: 0,
             trace: false,
-            without_flush: false,
+            protocol: Protocol::own(),
         };
         let mut strings = text.split(|byte| *byte == 0).filter(|string| !string.is_empty());
         if strings.next() != Some(b"format=1") {
@@ -78,12 +79,10 @@ impl Settings {
             b"pool" => self.pool = number()?,
             b"overcommit" => self.overcommit = number()?,
             b"trace" => self.trace = value == b"1",
-            b"protocol" if value == b"hugewalk" => {}
-            b"protocol" => return Err(format!("this kernel is not built with the protocol {}", text())),
-            b"without" if value == b"flush" => self.without_flush = true,
-            b"without" => {
-                return Err(format!("the kernel can leave out the step flush only, not {}", text()));
-            }
+            b"protocol" => self.protocol.name = text(),
+            b"walkers" => self.protocol.hold(&text())?,
+            b"broadcast" => self.protocol.wait_for(&text())?,
+            b"without" => self.protocol.leave_out(&text())?,
             _ => return Err(format!("unknown setting {}", String::from_utf8_lossy(key))),
         }
         Ok(())

@@ -1,28 +1,21 @@
-//! Processors: what each has of its own, and its tables of segments and vectors.
+//! Processors: what each has of its own, interrupts between them, and the ways in from programs.
 
-pub mod apic;
 pub mod clock;
-pub mod frame;
-pub mod port;
+pub mod irq_lock;
 pub mod shootdown;
-mod tables;
 pub mod trap;
 
-use core::arch::{asm, global_asm};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use x86_64::VirtAddr;
-use x86_64::registers::model_specific::{GsBase, KernelGsBase};
-
+use crate::arch::controller::{self, Interrupt};
+use crate::arch::{mmu, processor};
 use crate::task::Thread;
-
-global_asm!(include_str!("entry.s"));
 
 /// Processors at most.
 pub const MAX: usize = 32;
 
-/// What a processor has of its own; GS leads to it in ring 0. `entry.s` uses the first fields by their offsets.
+/// What a processor has of its own. The ways into the kernel use the first fields, up to `reschedule`, by their offsets.
 ///
 /// # Invariants
 ///
@@ -38,11 +31,19 @@ pub struct PerCpu {
     pub reschedule: AtomicBool,
     current: AtomicPtr<Thread>,
     number: AtomicUsize,
-    apic_id: AtomicU32,
+    hardware_id: AtomicU32,
     /// The processor runs its idle thread: it is in no read section, and has no program's tables loaded.
     pub idle: AtomicBool,
+    /// It runs no program, on whatever root is loaded: see [`active`](crate::space::active).
+    pub lazy: AtomicBool,
+    /// It was not told of a flush while it was lazy.
+    pub stale: AtomicBool,
     /// The root table that is loaded.
     pub root: AtomicU64,
+    /// The address space that the processor walks without locks, with interrupts off; else 0.
+    pub walks: AtomicU64,
+    /// Locks that keep interrupts off.
+    held: irq_lock::Held,
 }
 
 static PROCESSORS: [PerCpu; MAX] = [const {
@@ -54,9 +55,13 @@ static PROCESSORS: [PerCpu; MAX] = [const {
         reschedule: AtomicBool::new(false),
         current: AtomicPtr::new(ptr::null_mut()),
         number: AtomicUsize::new(0),
-        apic_id: AtomicU32::new(0),
+        hardware_id: AtomicU32::new(0),
         idle: AtomicBool::new(false),
+        lazy: AtomicBool::new(true),
+        stale: AtomicBool::new(false),
         root: AtomicU64::new(0),
+        walks: AtomicU64::new(0),
+        held: irq_lock::Held::new(),
     }
 }; MAX];
 
@@ -74,11 +79,8 @@ pub fn all() -> &'static [PerCpu] {
 
 /// The processor that runs this. It may be another one after the thread has slept.
 pub fn this() -> &'static PerCpu {
-    let own: *const PerCpu;
-    // SAFETY: GS leads to a `PerCpu`, from `set_up` on.
-    unsafe { asm!("mov {}, gs:[0]", out(reg) own, options(nostack, pure, readonly, preserves_flags)) };
-    // SAFETY: an element of `PROCESSORS`.
-    unsafe { &*own }
+    // SAFETY: an element of `PROCESSORS`, from `set_up` on.
+    unsafe { &*processor::own() }
 }
 
 impl PerCpu {
@@ -87,9 +89,9 @@ impl PerCpu {
         self.number.load(Ordering::Relaxed)
     }
 
-    /// Its APIC's id.
-    pub fn apic_id(&self) -> u32 {
-        self.apic_id.load(Ordering::Relaxed)
+    /// Its number for the interrupt controller.
+    pub fn hardware_id(&self) -> u32 {
+        self.hardware_id.load(Ordering::Relaxed)
     }
 
     /// The thread that runs on it, for the scheduler.
@@ -107,26 +109,24 @@ impl PerCpu {
     }
 }
 
-/// Notes the APIC id of a processor that is about to start.
-pub fn set_apic_id(number: usize, id: u32) {
-    PROCESSORS[number].apic_id.store(id, Ordering::Relaxed);
+/// Notes the number that the interrupt controller has for a processor that is about to start.
+pub fn set_hardware_id(number: usize, id: u32) {
+    PROCESSORS[number].hardware_id.store(id, Ordering::Relaxed);
 }
 
-/// Gives the calling processor its number, segments, vectors and way in for system calls. Called once on each.
+/// Gives the calling processor its number, and has it set up what it has for itself. Called once on each.
 pub fn set_up(number: usize) {
     let own = &PROCESSORS[number];
     own.number.store(number, Ordering::Relaxed);
     own.own.store(ptr::from_ref(own).cast_mut(), Ordering::Relaxed);
-    tables::load(number);
-    GsBase::write(VirtAddr::from_ptr(own));
-    KernelGsBase::write(VirtAddr::zero());
+    processor::set_up(number, own);
     // SeqCst: pairs with `count`, by which the first processor waits for this one.
     COUNT.store(number + 1, Ordering::SeqCst);
 }
 
-/// The calling processor has its APIC's id.
-pub fn note_apic_id() {
-    this().apic_id.store(apic::id(), Ordering::Relaxed);
+/// The calling processor has its number for the interrupt controller.
+pub fn note_hardware_id() {
+    this().hardware_id.store(controller::id(), Ordering::Relaxed);
 }
 
 /// Loads a root table, which drops all translations.
@@ -137,12 +137,24 @@ pub fn note_apic_id() {
 pub unsafe fn load_root(root: u64) {
     this().root.store(root, Ordering::Relaxed);
     // SAFETY: passed on to the caller.
-    unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) };
+    unsafe { mmu::load(root) };
 }
 
 /// Drops all translations of this processor.
 pub fn flush_own() {
-    let root = this().root.load(Ordering::Relaxed);
-    // SAFETY: the root that is loaded already.
-    unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) };
+    mmu::flush_own(this().root.load(Ordering::Relaxed));
+}
+
+/// Interrupts that said: look whether another thread should run.
+static WAKEUPS: [AtomicU64; MAX] = [const { AtomicU64::new(0) }; MAX];
+
+/// Interrupts that a processor was sent so that it looks for a thread to run.
+pub fn wakeups(processor: usize) -> u64 {
+    WAKEUPS[processor].load(Ordering::Relaxed)
+}
+
+/// Has a processor look whether another thread should run.
+pub fn wake(processor: &PerCpu) {
+    WAKEUPS[processor.number()].fetch_add(1, Ordering::Relaxed);
+    controller::send(processor.hardware_id(), Interrupt::Reschedule);
 }

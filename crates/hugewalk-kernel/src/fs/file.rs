@@ -105,6 +105,11 @@ pub trait File: Send + Sync {
         false
     }
 
+    /// The file system that is being made, if it is one.
+    fn as_mount(&self) -> Option<&super::calls::mounting::Context> {
+        None
+    }
+
     /// The end from which `lseek(SEEK_END)` counts.
     fn size(&self) -> u64 {
         0

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use hugewalk::addr::VirtAddr;
 use hugewalk::gup::{GupFlags, Pins};
+use hugewalk::pagewalk::PageMap;
 use hugewalk::vma::Protection;
 use spin::Mutex;
 
@@ -13,11 +14,11 @@ use super::file::File;
 use super::folder::Folder;
 use super::inode::{Inode, Kind, Special};
 use super::mounts::{Contents, Filesystem};
-use crate::cpu::clock;
+use crate::cpu::{clock, shootdown};
 use crate::errno::{Errno, Result};
 use crate::memory::page::BasePage;
 use crate::memory::{PAGE, user};
-use crate::platform::Kernel;
+use crate::platform::{Kernel, protocol};
 use crate::space::fault::Refused;
 use crate::task::current;
 
@@ -99,12 +100,30 @@ fn pin(address: u64, size: u64, way: Way) -> Result<Held> {
         return space.pin_base(address, write).map(Held::Base).map_err(Refused::errno);
     };
     let mut way = way;
-    if own && way.flags.contains(GupFlags::LONGTERM) {
+    // A handler of page faults is asked for stores, not for pins that only read.
+    let is_protected = || -> Result<bool> {
+        let mut task = me.task()?;
+        let range = start..VirtAddr::new(address.saturating_add(size));
+        let pages = engine.pagemap(&mut task, range)?;
+        Ok(pages.iter().any(|(_, page)| page.contains(PageMap::UFFD_WP)))
+    };
+    drop(task);
+    if own && way.flags.contains(GupFlags::LONGTERM) && !is_protected()? {
         // Since 6.2 a pin that stays makes a page of the file the mapping's own first, also if it only reads:
         // `gup_must_unshare()` in mm/internal.h. The engine leaves that to its caller, as 6.1 did.
         way.flags |= GupFlags::WRITE;
     }
-    if way.fast {
+    let mut task = me.task()?;
+    if way.fast && protocol::fast_walks_wait() {
+        // As below, with interrupts off, as far as pages are mapped: the protocol is one of Linux.
+        let mut at = address;
+        while at < address.saturating_add(size) {
+            let fast = || engine.pin_page_fast(&task, VirtAddr::new(at), way.flags);
+            // The reference is given up with interrupts on again.
+            let Some(page) = shootdown::walk_without_locks(engine.mm().id(), fast) else { break };
+            at = (at | (page.size().bytes() - 1)).saturating_add(1);
+        }
+    } else if way.fast {
         // Without a lock where that goes. These references borrow the address space; those that stay are taken next, of pages
         // that are mapped by now.
         drop(
@@ -219,7 +238,7 @@ fn copy_out(held: &[Held], to: &mut u64) -> Result<()> {
             let last = end.min((at / size + 1) * size);
             while at < last {
                 let count = (last - at).min(PAGE) as usize;
-                page.read(at % size, &mut piece[..count]);
+                page.read(at % size, &mut piece[..count]).map_err(|_| Errno::EFAULT)?;
                 put(&piece[..count])?;
                 at += count as u64;
             }

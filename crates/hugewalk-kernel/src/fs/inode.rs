@@ -205,17 +205,18 @@ impl Inode {
         let mut stat: stat = unsafe { core::mem::zeroed() };
         stat.st_dev = u64::from(self.filesystem.device);
         stat.st_ino = self.number;
-        stat.st_nlink = u64::from(meta.links);
+        // The widths of some fields differ by architecture.
+        stat.st_nlink = meta.links as _;
         stat.st_mode = self.file_type() | meta.permissions;
         stat.st_uid = meta.owner;
         stat.st_gid = meta.group;
         stat.st_rdev = device;
-        stat.st_size = self.size() as i64;
-        stat.st_blksize = block as i64;
-        stat.st_blocks = blocks as i64;
-        (stat.st_atime, stat.st_atime_nsec) = (seconds(meta.accessed), rest(meta.accessed));
-        (stat.st_mtime, stat.st_mtime_nsec) = (seconds(meta.modified), rest(meta.modified));
-        (stat.st_ctime, stat.st_ctime_nsec) = (seconds(meta.changed), rest(meta.changed));
+        stat.st_size = self.size() as _;
+        stat.st_blksize = block as _;
+        stat.st_blocks = blocks as _;
+        (stat.st_atime, stat.st_atime_nsec) = (seconds(meta.accessed) as _, rest(meta.accessed) as _);
+        (stat.st_mtime, stat.st_mtime_nsec) = (seconds(meta.modified) as _, rest(meta.modified) as _);
+        (stat.st_ctime, stat.st_ctime_nsec) = (seconds(meta.changed) as _, rest(meta.changed) as _);
         stat
     }
 }

@@ -14,7 +14,9 @@ use super::huge_file::HugeNode;
 use super::inode::{Inode, Kind};
 use super::mounts::{Contents, Filesystem, HUGETLBFS};
 use super::seals::{F_SEAL_EXEC, Seals};
+use crate::arch;
 use crate::errno::{Errno, Result};
+use crate::platform;
 
 /// `/proc/sys/vm/memfd_noexec`: 0 as ever, 1 without the right to execute unless asked for, 2 never with it.
 pub static NOEXEC: AtomicU32 = AtomicU32::new(0);
@@ -34,8 +36,8 @@ const LONGEST: usize = 249;
 /// `ENODEV` if there are no pages of that size.
 pub fn size_of_flags(flags: u32) -> Result<HugeSize> {
     match flags >> SIZE_SHIFT & SIZE_MASK {
-        0 => Ok(HugeSize::Size2M),
-        shift => HugeSize::ALL.into_iter().find(|size| size.shift() == shift).ok_or(Errno::ENODEV),
+        0 => Ok(arch::SIZE_2M),
+        shift => platform::sizes().find(|size| size.shift() == shift).ok_or(Errno::ENODEV),
     }
 }
 

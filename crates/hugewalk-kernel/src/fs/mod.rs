@@ -9,6 +9,7 @@
 //! | [`base_file`] | files of base pages: tmpfs, the archive's files, shared anonymous memory |
 //! | [`huge_file`] | files of huge pages, over the engine's |
 //! | [`seals`], [`memfd`] | memory files and what may not be done with them any more |
+//! | [`packets`] | pairs of sockets that keep messages whole |
 //! | [`pipe`], `socket`, [`poll`] | pipes, pairs of sockets, and waiting for several descriptors |
 //! | [`device`], [`console`] | `/dev` |
 //! | [`text`], [`proc`], [`sys`] | files whose contents are made when they are read |
@@ -26,7 +27,7 @@
 
 pub mod archive;
 pub mod base_file;
-mod calls;
+pub mod calls;
 pub mod console;
 pub mod descriptors;
 pub mod device;
@@ -37,6 +38,7 @@ pub mod huge_file;
 pub mod inode;
 pub mod memfd;
 pub mod mounts;
+pub mod packets;
 pub mod path;
 pub mod pipe;
 pub mod poll;

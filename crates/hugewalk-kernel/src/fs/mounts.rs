@@ -20,8 +20,9 @@ use super::inode::{Inode, Kind};
 use super::path::Found;
 use super::seals::Seals;
 use super::{device, proc, sys};
+use crate::arch;
 use crate::errno::{Errno, Result};
-use crate::platform::{Kernel, hugetlb};
+use crate::platform::{Kernel, hugetlb, sizes};
 
 /// A mount's share of a pool.
 pub type SubPoolOf = hugewalk::Arc<SubPool<Kernel>>;
@@ -163,7 +164,11 @@ pub fn mount_all() -> Result<()> {
 }
 
 /// The root of a new file system of this name, and its options as they are shown.
-fn make(name: &str, options: &str) -> Result<(Arc<Inode>, String)> {
+///
+/// # Errors
+///
+/// `ENODEV` for an unknown name, `EINVAL` for its options, `ENOMEM`.
+pub fn make(name: &str, options: &str) -> Result<(Arc<Inode>, String)> {
     let root = match name {
         "tmpfs" | "ramfs" => Folder::create(&Filesystem::new("tmpfs", TMPFS, Contents::Base), 0o1777),
         "hugetlbfs" => return huge(options),
@@ -174,6 +179,11 @@ fn make(name: &str, options: &str) -> Result<(Arc<Inode>, String)> {
         _ => return Err(Errno::ENODEV),
     };
     Ok((root, "rw".to_string()))
+}
+
+/// Is there such a file system?
+pub fn is_known(name: &str) -> bool {
+    ["tmpfs", "ramfs", "hugetlbfs", "proc", "sysfs", "devtmpfs", "debugfs"].contains(&name)
 }
 
 /// A number with a unit, as in `4M`; for a size also with `%` of the pool.
@@ -201,11 +211,11 @@ fn huge(options: &str) -> Result<(Arc<Inode>, String)> {
             .filter(|option| !option.is_empty())
             .map(|option| option.split_once('=').unwrap_or((option, "")))
     };
-    let mut size = HugeSize::Size2M;
+    let mut size = arch::SIZE_2M;
     for (key, value) in pairs() {
         if key == "pagesize" {
             let bytes = amount(value, size).ok_or(Errno::EINVAL)?;
-            let known = HugeSize::ALL.into_iter().find(|size| size.bytes() == bytes);
+            let known = sizes().find(|size| size.bytes() == bytes);
             size = known.ok_or(Errno::EINVAL)?;
         }
     }

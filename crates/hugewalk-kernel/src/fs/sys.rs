@@ -11,7 +11,7 @@ use super::inode::Inode;
 use super::mounts::{Contents, Filesystem};
 use super::text::{Text, folder};
 use crate::cpu;
-use crate::platform::hugetlb;
+use crate::platform::{hugetlb, sizes};
 
 /// A new `/sys`.
 pub fn root() -> Arc<Inode> {
@@ -43,9 +43,9 @@ fn processors(cpus: &Arc<Inode>) {
     }
 }
 
-/// The pools of all sizes. That of 1 GiB pages is empty until a program fills it.
+/// The pools of all sizes. Those of other sizes than 2 MiB are empty until a program fills them.
 fn pools(hugepages: &Arc<Inode>, whole: bool) {
-    for size in [HugeSize::Size2M, HugeSize::Size1G] {
+    for size in sizes() {
         pool(&folder(hugepages, &format!("hugepages-{}kB", size.bytes() >> 10)), size, whole);
     }
 }

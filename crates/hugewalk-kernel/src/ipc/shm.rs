@@ -2,7 +2,7 @@
 //!
 //! A segment is a memory file with a number. One that is marked to be destroyed goes away when nobody is attached any more.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +47,34 @@ pub struct Segment {
     pub permissions: u32,
     /// The process that made it.
     pub creator: u32,
+    /// The number of the namespace it is in.
+    namespace: u64,
     counts: Mutex<Counts>,
+}
+
+/// A namespace of segments: they go with the last process that sees them. Linux: `struct ipc_namespace`.
+pub struct Namespace(u64);
+
+static NAMESPACES: AtomicU64 = AtomicU64::new(1);
+
+impl Namespace {
+    /// An empty one.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(NAMESPACES.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let of_it = |segment: &Arc<Segment>| segment.namespace == self.0;
+        let gone: Vec<_> = {
+            let mut segments = SEGMENTS.lock();
+            let ids: Vec<u32> =
+                segments.values().filter(|segment| of_it(segment)).map(|segment| segment.id).collect();
+            ids.iter().filter_map(|id| segments.remove(id)).collect()
+        };
+        drop(gone);
+    }
 }
 
 /// What changes of a segment.
@@ -65,6 +92,14 @@ pub struct Counts {
 
 static SEGMENTS: Mutex<BTreeMap<u32, Arc<Segment>>> = Mutex::new(BTreeMap::new());
 static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// The numbers of the files of huge pages that are or were segments: they may still be attached.
+static FILES: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+/// Is this file one that is or was a segment's?
+pub fn is_of_segment(file: u64) -> bool {
+    FILES.lock().contains(&file)
+}
 
 fn now() -> u64 {
     crate::cpu::clock::wall() / 1_000_000_000
@@ -113,6 +148,7 @@ pub fn get(key: i32, size: u64, flags: u32) -> Result<u32> {
         backing,
         permissions: flags & 0o777,
         creator: current().process().pid,
+        namespace: current().process().ipc.lock().as_ref().map_or(0, |namespace| namespace.0),
         counts: Mutex::new(Counts { times: [0, 0, now()], ..Counts::default() }),
     };
     let mut segments = SEGMENTS.lock();
@@ -128,6 +164,7 @@ pub fn get(key: i32, size: u64, flags: u32) -> Result<u32> {
 fn huge(size: HugeSize, bytes: u64, reserves: bool) -> Result<Backing> {
     let length = size.round_up(bytes).ok_or(Errno::EINVAL)?;
     let file = hugewalk::file::HugeFile::new(hugetlb(), size, None)?;
+    FILES.lock().insert(file.id());
     let me = current();
     let mut task = me.task()?;
     file.truncate(&mut task, length)?;

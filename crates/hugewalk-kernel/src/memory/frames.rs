@@ -4,6 +4,9 @@
 //! first frames: a frame's number leads to its record, and a block without tables has none. A block whose frames are all free
 //! is whole again.
 //!
+//! In a build for weaker protocols nothing that a program or a processor can still reach is handed out again: freed tables and base pages
+//! stay as they are, and what was a huge page is never anything else.
+//!
 //! One spinning lock guards it all. Nothing is called under it.
 
 use core::cell::UnsafeCell;
@@ -14,7 +17,8 @@ use hugewalk::platform::{PageRecord, TableRecord};
 use spin::Mutex;
 
 use super::{HUGE, PAGE, direct};
-use crate::boot::info::Range;
+use crate::boot::Range;
+use crate::platform::protocol;
 
 /// Blocks of physical memory at most: 64 GiB.
 const BLOCKS: usize = 32 << 10;
@@ -77,8 +81,10 @@ fn count(kind: Kind, frames: usize) {
 
 struct Memory {
     blocks: [Block; BLOCKS],
-    /// Blocks behind this one are not memory.
+    /// Blocks behind this one are not memory, or not mapped yet.
     end: usize,
+    /// Blocks behind this one are not memory.
+    all: usize,
     /// Where the last search for a frame of each kind of block ended.
     hints: [usize; 2],
 }
@@ -86,6 +92,7 @@ struct Memory {
 static MEMORY: Mutex<Memory> = Mutex::new(Memory {
     blocks: [Block { usage: Use::Reserved, used: 0, map: [0; FRAMES / 64] }; BLOCKS],
     end: 0,
+    all: 0,
     hints: [0; 2],
 });
 
@@ -99,8 +106,8 @@ unsafe impl Sync for PageRecords {}
 
 static PAGE_RECORDS: PageRecords = PageRecords(UnsafeCell::new([const { PageRecord::new() }; BLOCKS]));
 
-/// Takes the memory of these ranges, except what lies below 2 MiB or in `taken`. Called once, at the start.
-pub fn set_up(ranges: impl Iterator<Item = Range>, taken: &[Range]) {
+/// Takes the memory of these ranges, except what lies below 2 MiB or in `taken`; the first `mapped` bytes are mapped. Called once, at the start.
+pub fn set_up(ranges: impl Iterator<Item = Range>, taken: &[Range], mapped: u64) {
     let end = {
         let mut memory = MEMORY.lock();
         for range in ranges {
@@ -112,10 +119,12 @@ pub fn set_up(ranges: impl Iterator<Item = Range>, taken: &[Range]) {
                     continue;
                 }
                 memory.blocks[block as usize].usage = Use::Free;
-                memory.end = memory.end.max(block as usize + 1);
+                memory.all = memory.all.max(block as usize + 1);
             }
         }
-        memory.end
+        // What lies above what is mapped is used once `use_all` is called.
+        memory.end = memory.all.min((mapped / HUGE) as usize);
+        memory.all
     };
     let bytes = end as u64 * FRAMES as u64 * size_of::<AtomicU32>() as u64;
     let counts = run(bytes.div_ceil(PAGE) as usize, Kind::Kernel)
@@ -127,7 +136,13 @@ pub fn set_up(ranges: impl Iterator<Item = Range>, taken: &[Range]) {
 
 /// The first address behind all memory.
 pub fn end() -> u64 {
-    MEMORY.lock().end as u64 * HUGE
+    MEMORY.lock().all as u64 * HUGE
+}
+
+/// All memory is mapped, and can be handed out.
+pub fn use_all() {
+    let mut memory = MEMORY.lock();
+    memory.end = memory.all;
 }
 
 /// Does the address lie in a huge page that the engine has?
@@ -237,9 +252,56 @@ pub unsafe fn clear(frame: u64) {
 ///
 /// It came from [`allocate`] with this kind, and nothing reaches it any more.
 pub unsafe fn free(frame: u64, kind: Kind) {
+    IN_USE[kind as usize].fetch_sub(1, Ordering::Relaxed);
+    if protocol::WEAKER && kind != Kind::Kernel {
+        return keep(frame, kind);
+    }
     let usage = if kind == Kind::Engine { Use::Tables } else { Use::Frames };
     MEMORY.lock().free(frame, usage);
-    IN_USE[kind as usize].fetch_sub(1, Ordering::Relaxed);
+}
+
+/// What the count of a frame says if a table of the engine's lay there.
+const FREED: u32 = u32::MAX;
+static KEPT: AtomicU64 = AtomicU64::new(0);
+
+/// Frames that were freed and are not handed out again.
+pub fn kept() -> u64 {
+    KEPT.load(Ordering::Relaxed)
+}
+
+/// Keeps a freed frame for ever.
+fn keep(frame: u64, kind: Kind) {
+    KEPT.fetch_add(1, Ordering::Relaxed);
+    if kind == Kind::Engine {
+        // The program's half of a root, and all of other tables; the kernel's half stays, for a processor that has it loaded.
+        for entry in entries(frame).iter().take(FRAMES / 2) {
+            entry.store(0, Ordering::Relaxed);
+        }
+        references(frame).store(FREED, Ordering::Release);
+    }
+}
+
+/// The entries of a table.
+fn entries(frame: u64) -> &'static [AtomicU64; FRAMES] {
+    // SAFETY: a frame of the direct map, which is a table for ever: in the build that asks, none is handed out twice.
+    unsafe { &*direct::<[AtomicU64; FRAMES]>(frame) }
+}
+
+/// Was this frame a table of the engine's that was freed? Only where freed frames are kept.
+pub fn is_freed_table(frame: u64) -> bool {
+    references(frame).load(Ordering::Acquire) == FREED
+}
+
+/// How many freed tables of the engine's hold entries in the half that every table has from programs.
+pub fn changed_freed_tables() -> u64 {
+    let memory = MEMORY.lock();
+    let tables =
+        memory.blocks[..memory.end].iter().enumerate().filter(|(_, block)| block.usage == Use::Tables);
+    let frames =
+        tables.flat_map(|(at, _)| (RECORDS..FRAMES).map(move |index| at as u64 * HUGE + index as u64 * PAGE));
+    let stored =
+        |frame: u64| entries(frame).iter().take(FRAMES / 2).any(|entry| entry.load(Ordering::Relaxed) != 0);
+    frames.filter(|frame| is_freed_table(*frame) && stored(*frame)).count() as u64
 }
 
 /// Allocates so many frames in a row, for ever: at most a block, or whole blocks.
@@ -319,6 +381,11 @@ pub fn allocate_huge(blocks: usize) -> Option<u64> {
 pub unsafe fn free_huge(address: u64, blocks: usize) {
     let start = (address / HUGE) as usize;
     let mut memory = MEMORY.lock();
+    // Where a late access may come, it finds the contents of huge pages and nothing else: the blocks stay huge.
+    if protocol::WEAKER {
+        KEPT.fetch_add((blocks * FRAMES) as u64, Ordering::Relaxed);
+        return;
+    }
     memory.blocks[start..start + blocks].iter_mut().for_each(|block| block.usage = Use::Free);
 }
 

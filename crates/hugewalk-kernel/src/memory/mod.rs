@@ -6,7 +6,6 @@ pub mod frames;
 pub mod heap;
 pub mod page;
 pub mod stack;
-mod symbols;
 pub mod user;
 
 use core::slice;

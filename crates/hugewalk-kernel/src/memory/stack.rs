@@ -8,6 +8,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use spin::Mutex;
 
+use crate::arch::entry::{kernel_page, kernel_table};
+use crate::arch::mmu::kernel_root;
+
 use super::frames::{self, Kind};
 use super::{PAGE, direct};
 
@@ -26,21 +29,12 @@ pub fn in_use() -> u64 {
     IN_USE.load(Ordering::Relaxed)
 }
 
-unsafe extern "C" {
-    static boot_pml4: u8;
-}
-
-/// The kernel's own root table, whose upper half all roots share.
-pub fn kernel_root() -> u64 {
-    (&raw const boot_pml4).addr() as u64
-}
-
 /// Makes the table that all roots share. Called once, before there is another root.
 pub fn set_up() {
     let entry = direct::<u64>(kernel_root() + (FIRST >> 39 & 511) * 8);
     let table = frames::allocate_zeroed(Kind::Kernel).expect("memory at the start");
     // SAFETY: the kernel's root, which nobody else changes.
-    unsafe { entry.write_volatile(table | 3) };
+    unsafe { entry.write_volatile(kernel_table(table)) };
 }
 
 /// The stack of a thread in the kernel. Dropping it keeps it for the next thread.
@@ -93,7 +87,7 @@ fn map(address: u64) -> Option<()> {
         table = if value == 0 {
             let table = frames::allocate_zeroed(Kind::Kernel)?;
             // SAFETY: as above; other processors see the entry whole.
-            unsafe { entry.write_volatile(table | 3) };
+            unsafe { entry.write_volatile(kernel_table(table)) };
             table
         } else {
             value & !0xfff
@@ -101,6 +95,6 @@ fn map(address: u64) -> Option<()> {
     }
     let frame = frames::allocate(Kind::Kernel)?;
     // SAFETY: as above; nothing is mapped there yet.
-    unsafe { direct::<u64>(table + (address >> 12 & 511) * 8).write_volatile(frame | 3) };
+    unsafe { direct::<u64>(table + (address >> 12 & 511) * 8).write_volatile(kernel_page(frame)) };
     Some(())
 }

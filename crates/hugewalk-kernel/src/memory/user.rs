@@ -1,6 +1,6 @@
 //! Copies to and from the running program's memory.
 //!
-//! The copy itself may fault: then it stops (`user_copy` in `cpu/entry.s`), the fault is resolved here, as one of the program,
+//! The copy itself may fault: then it stops (`user_copy` in the architecture's `entry.s`), the fault is resolved here, as one of the program,
 //! and the copy goes on. So a fault in ring 0 needs no stack, no lock and no state of its own.
 
 use alloc::string::String;

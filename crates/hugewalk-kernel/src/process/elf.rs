@@ -2,9 +2,9 @@
 
 use alloc::sync::Arc;
 
+use object::Endianness;
 use object::elf::{ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, PT_INTERP, PT_LOAD};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
-use object::{Endianness, elf};
 
 use crate::errno::{Errno, Result};
 use crate::memory::PAGE;
@@ -50,7 +50,7 @@ pub fn load(space: &Arc<Space>, image: &[u8]) -> Result<Loaded> {
     let endian = file.endian();
     let header = file.elf_header();
     let kind = header.e_type(endian);
-    if header.e_machine(endian) != elf::EM_X86_64 || kind != ET_EXEC && kind != ET_DYN {
+    if header.e_machine(endian) != crate::arch::ELF_MACHINE || kind != ET_EXEC && kind != ET_DYN {
         return Err(Errno::ENOEXEC);
     }
     let segments = file.elf_program_headers();

@@ -12,13 +12,13 @@ use linux_raw_sys::auxvec::{
 
 use super::elf::{self, Loaded};
 use super::{Process, exit, thread};
-use crate::cpu::frame::Frame;
+use crate::arch::{self, Fpu, Frame, auxv};
 use crate::errno::{Errno, Result};
 use crate::memory::PAGE;
 use crate::space::area::Rights;
 use crate::space::map::Place;
 use crate::space::{STACK_LIMIT, STACK_TOP, Space};
-use crate::task::{Fpu, Thread, begin, current};
+use crate::task::{Thread, begin, current};
 
 /// Bytes of arguments and environment at most.
 const LONGEST: usize = 128 << 10;
@@ -55,8 +55,13 @@ fn fill(space: &Arc<Space>, image: &[u8], start: &Start) -> Result<Frame> {
     stack.stack = true;
     debug_assert!(size < STACK_LIMIT);
     space.map_base(Place::Fixed(stack.start), size, stack)?;
-    let rsp = write_stack(space, &loaded, start)?;
-    Ok(Frame::begin(loaded.entry, rsp))
+    if let Some(code) = arch::signal::TRAMPOLINE {
+        let above = elf::anonymous(STACK_TOP, STACK_TOP + PAGE, Rights::READ | Rights::EXECUTE);
+        space.map_base(Place::Fixed(STACK_TOP), PAGE, above)?;
+        space.write_fresh(STACK_TOP, code)?;
+    }
+    let sp = write_stack(space, &loaded, start)?;
+    Ok(Frame::begin(loaded.entry, sp))
 }
 
 /// Writes arguments, environment and the auxiliary vector, as the ABI has them: argc, argv, 0, envp, 0, auxv.
@@ -82,8 +87,6 @@ fn write_stack(space: &Space, loaded: &Loaded, start: &Start) -> Result<u64> {
     words.push(0);
     words.extend(environment);
     words.push(0);
-    // SSE2 and what comes with it; CR4.OSXSAVE is clear, so there is no AVX.
-    let features = u64::from(core::arch::x86_64::__cpuid(1).edx);
     for (key, value) in [
         (AT_PHDR, loaded.headers.0),
         (AT_PHENT, 56),
@@ -96,7 +99,7 @@ fn write_stack(space: &Space, loaded: &Loaded, start: &Start) -> Result<u64> {
         (AT_EGID, 0),
         (AT_SECURE, 0),
         (AT_RANDOM, random),
-        (AT_HWCAP, features),
+        (AT_HWCAP, auxv::features()),
         (AT_CLKTCK, 100),
         (AT_EXECFN, path),
         (AT_NULL, 0),
@@ -164,10 +167,7 @@ pub fn execute(frame: &mut Frame, image: &[u8], start: &Start) -> Result<()> {
     me.signals.lock().forget_stack();
     process.state.lock().has_execed = true;
     exit::end_of_vfork(&process);
-    me.fs_base.store(0, Ordering::Relaxed);
-    me.gs_base.store(0, Ordering::Relaxed);
-    x86_64::registers::model_specific::FsBase::write(x86_64::VirtAddr::zero());
-    x86_64::registers::model_specific::KernelGsBase::write(x86_64::VirtAddr::zero());
+    me.registers.reset();
     Fpu::new().load();
     *frame = begin_with;
     Ok(())

@@ -97,10 +97,11 @@ pub(super) fn finish(process: &Arc<Process>, status: Status) {
         current().set_space(None);
     }
     end_of_vfork(process);
-    // Children go to the first process, or to nobody.
+    drop(process.ipc.lock().take());
+    // Children go to who has asked for them, to the first process, or to nobody.
     let children = core::mem::take(&mut process.state.lock().children);
     for child in children {
-        let heir = find(1).filter(|first| first.pid != process.pid);
+        let heir = heir(process);
         match heir {
             Some(first) => {
                 *child.parent.lock() = Arc::downgrade(&first);
@@ -117,6 +118,7 @@ pub(super) fn finish(process: &Arc<Process>, status: Status) {
         }
     }
     process.state.lock().status = Some(status);
+    process.gone.wake_all();
     let parent = process.parent.lock().upgrade();
     match parent {
         Some(parent) => {
@@ -133,6 +135,19 @@ pub(super) fn finish(process: &Arc<Process>, status: Status) {
         None => drop(PROCESSES.lock().remove(&process.pid)),
     }
     crate::boot::ended(process.pid, status);
+}
+
+/// Who gets the children of a process that ends.
+fn heir(process: &Arc<Process>) -> Option<Arc<Process>> {
+    let mut above = process.parent.lock().upgrade();
+    while let Some(ancestor) = above {
+        let lives = ancestor.state.lock().status.is_none();
+        if lives && ancestor.subreaper.load(core::sync::atomic::Ordering::Relaxed) {
+            return Some(ancestor);
+        }
+        above = ancestor.parent.lock().upgrade();
+    }
+    find(1).filter(|first| first.pid != process.pid)
 }
 
 /// Forgets a child that has ended.

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | [`thread`] | clone and fork, the start and the end of a thread |
 //! | [`exec`], [`elf`] | another program in the same process |
-//! | [`exit`] | the end of a process, and waiting for it |
-//! | [`signal`], [`frame`] | signals: sent, blocked, delivered, returned from |
+//! | [`exit`], [`pidfd`] | the end of a process, and waiting for it |
+//! | [`signal`] | signals: sent, blocked, delivered, returned from |
 //!
 //! Lock order: the list of all processes, a process's state, its handlers, a thread's signals. All are spinning locks, and
 //! nothing sleeps under them.
@@ -13,7 +13,7 @@
 pub mod elf;
 pub mod exec;
 pub mod exit;
-pub mod frame;
+pub mod pidfd;
 pub mod signal;
 pub mod thread;
 
@@ -104,6 +104,14 @@ pub struct Process {
     pub limits: Mutex<[[u64; 2]; 16]>,
     /// Nanoseconds since the start when it began.
     pub started: AtomicU64,
+    /// Threads that wait for its end from elsewhere.
+    pub gone: WaitQueue,
+    /// Whose segments of shared memory it sees.
+    pub ipc: Mutex<Option<Arc<crate::ipc::shm::Namespace>>>,
+    /// Children of its children come to it when their parents end (`PR_SET_CHILD_SUBREAPER`).
+    pub subreaper: core::sync::atomic::AtomicBool,
+    /// Faults of its program that were resolved.
+    pub faults: AtomicU64,
     /// How often it was made to end a `wait`; for the numbers in /proc.
     pub children_reaped: AtomicU64,
 }
@@ -136,6 +144,10 @@ impl Process {
             program: Mutex::new((String::new(), Vec::new())),
             limits: Mutex::new(limits),
             started: AtomicU64::new(crate::cpu::clock::now()),
+            gone: WaitQueue::new(),
+            ipc: Mutex::new(Some(crate::ipc::shm::Namespace::new())),
+            subreaper: core::sync::atomic::AtomicBool::new(false),
+            faults: AtomicU64::new(0),
             children_reaped: AtomicU64::new(0),
         });
         PROCESSES.lock().insert(pid, process.clone());

@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general::{
-    BUS_ADRERR, BUS_MCEERR_AR, FPE_INTDIV, ILL_ILLOPN, SA_NOCLDWAIT, SA_NODEFER, SA_RESETHAND, SA_RESTART,
-    SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL, SI_TKILL, SI_USER, SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGILL,
-    SIGKILL, SIGSEGV, SIGSTOP, SIGTRAP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH, TRAP_BRKPT,
+    BUS_ADRERR, BUS_MCEERR_AR, SA_NOCLDWAIT, SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART, SEGV_ACCERR,
+    SEGV_MAPERR, SI_KERNEL, SI_TKILL, SI_USER, SIGBUS, SIGCHLD, SIGCONT, SIGKILL, SIGSEGV, SIGSTOP, SIGTSTP,
+    SIGTTIN, SIGTTOU, SIGURG, SIGWINCH,
 };
 
 use super::exit::{Status, end_group};
-use super::{Process, frame, thread};
-use crate::cpu::frame::Frame;
+use super::{Process, thread};
+use crate::arch::Frame;
 use crate::errno::{Errno, Result};
 use crate::space::fault::Refused;
 use crate::task::{Thread, current};
@@ -84,10 +84,12 @@ pub enum Cause {
     },
     /// An exception.
     Exception {
-        /// Its number.
-        vector: u64,
-        /// The instruction.
-        rip: u64,
+        /// What the program gets.
+        signal: u32,
+        /// `si_code`.
+        code: u32,
+        /// `si_addr`.
+        address: u64,
     },
 }
 
@@ -101,13 +103,7 @@ impl Cause {
                 Refused::Hwpoison(lsb) => (SIGBUS, BUS_MCEERR_AR, address, u64::from(lsb)),
                 Refused::OutOfMemory => (SIGKILL, SI_KERNEL, address, 0),
             },
-            Self::Exception { vector, rip } => match vector {
-                0 | 16 | 19 => (SIGFPE, FPE_INTDIV, rip, 0),
-                1 | 3 => (SIGTRAP, TRAP_BRKPT, rip, 0),
-                6 => (SIGILL, ILL_ILLOPN, rip, 0),
-                17 => (SIGBUS, BUS_ADRERR, rip, 0),
-                _ => (SIGSEGV, SI_KERNEL, 0, 0),
-            },
+            Self::Exception { signal, code, address } => (signal, code, address, 0),
         };
         Info { signal, code: code as i32, fields: [address, lsb, 0] }
     }
@@ -296,7 +292,7 @@ pub fn forget(process: &Process, signal: u32) {
 
 /// Would Linux write a core file?
 fn dumps(signal: u32) -> bool {
-    use linux_raw_sys::general::{SIGABRT, SIGQUIT, SIGSYS, SIGXCPU, SIGXFSZ};
+    use linux_raw_sys::general::{SIGABRT, SIGFPE, SIGILL, SIGQUIT, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ};
     matches!(
         signal,
         SIGABRT | SIGBUS | SIGFPE | SIGILL | SIGQUIT | SIGSEGV | SIGSYS | SIGTRAP | SIGXCPU | SIGXFSZ
@@ -407,9 +403,19 @@ pub fn handle(registers: &mut Frame) {
 
 /// Makes the program make its system call again.
 fn again(registers: &mut Frame, number: u64) {
-    registers.rip -= 2;
-    registers.rax = number;
-    registers.vector = Frame::INTERRUPT;
+    registers.call_again(number);
+}
+
+/// Where the frame of a handler goes, if the program leaves so many bytes below its stack pointer alone; and what the frame says
+/// of the alternate stack (`stack_t`).
+pub fn handler_stack(pointer: u64, below: u64, action: &Action) -> (u64, [u64; 3]) {
+    /// The program runs on the alternate stack.
+    const SS_ONSTACK: u32 = 1;
+    let (start, size, flags) = current().signals.lock().stack;
+    let on_stack = pointer.wrapping_sub(start) < size;
+    let use_stack = action.flags & u64::from(SA_ONSTACK) != 0 && flags & SS_DISABLE == 0 && !on_stack;
+    let top = if use_stack { start + size } else { pointer.wrapping_sub(below) };
+    (top, [start, u64::from(if on_stack { flags | SS_ONSTACK } else { flags }), size])
 }
 
 fn deliver(registers: &mut Frame, info: &Info, action: &Action) {
@@ -423,7 +429,7 @@ fn deliver(registers: &mut Frame, info: &Info, action: &Action) {
         }
         old
     };
-    if frame::push(registers, info, action, old).is_err() {
+    if crate::arch::signal::push(registers, info, action, old).is_err() {
         end_group(me.process(), Status::Killed(SIGSEGV, true));
     }
 }

@@ -11,7 +11,7 @@ use spin::Mutex;
 
 use super::signal::Pending;
 use super::{PROCESSES, Process, State, exit, fresh_number};
-use crate::cpu::frame::Frame;
+use crate::arch::Frame;
 use crate::errno::{Errno, Result};
 use crate::memory::user;
 use crate::task::wait::WaitQueue;
@@ -28,7 +28,7 @@ pub struct Request {
     pub parent_tid: u64,
     /// Where the child finds the number, and a 0 at its end.
     pub child_tid: u64,
-    /// The base of FS.
+    /// The thread pointer.
     pub tls: u64,
     /// The signal at its end.
     pub exit_signal: u32,
@@ -51,12 +51,7 @@ pub fn clone(frame: &Frame, request: &Request) -> Result<u64> {
     let me = current();
     let process = me.process().clone();
     let tid = fresh_number();
-    let mut registers = frame.clone();
-    registers.rax = 0;
-    registers.vector = Frame::INTERRUPT;
-    if request.stack != 0 {
-        registers.rsp = request.stack;
-    }
+    let registers = frame.child((request.stack != 0).then_some(request.stack));
     let space = me.space();
     let space = if has(CLONE_VM) {
         space.enter();
@@ -81,11 +76,7 @@ pub fn clone(frame: &Frame, request: &Request) -> Result<u64> {
         }
     };
     thread.signals.lock().inherit(&me.signals.lock());
-    thread.fs_base.store(
-        if has(CLONE_SETTLS) { request.tls } else { me.fs_base.load(Ordering::Relaxed) },
-        Ordering::Relaxed,
-    );
-    thread.gs_base.store(me.gs_base.load(Ordering::Relaxed), Ordering::Relaxed);
+    thread.registers.inherit(&me.registers, has(CLONE_SETTLS).then_some(request.tls));
     *thread.name.lock() = *me.name.lock();
     if has(CLONE_CHILD_CLEARTID) {
         thread.clear_tid.store(request.child_tid, Ordering::Relaxed);
@@ -144,6 +135,10 @@ impl Process {
             program: Mutex::new(self.program.lock().clone()),
             limits: Mutex::new(*self.limits.lock()),
             started: AtomicU64::new(crate::cpu::clock::now()),
+            gone: WaitQueue::new(),
+            ipc: Mutex::new(self.ipc.lock().clone()),
+            subreaper: core::sync::atomic::AtomicBool::new(false),
+            faults: AtomicU64::new(0),
             children_reaped: AtomicU64::new(0),
         });
         self.state.lock().children.push(child.clone());

@@ -5,11 +5,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bitflags::bitflags;
+use hugewalk::uffd::Modes;
 
 use super::root::bits;
 use crate::errno::Result;
 use crate::memory::page::BasePage;
-use crate::uffd::Handler;
+use crate::uffd::Registration;
 
 bitflags! {
     /// What a mapping allows.
@@ -107,8 +108,8 @@ pub struct Area {
     pub stack: bool,
     /// Not copied by fork.
     pub dont_fork: bool,
-    /// Who handles faults on pages that are missing.
-    pub handler: Option<Arc<Handler>>,
+    /// Who handles which page faults, if somebody does: see [`registered`](Self::registered).
+    pub handler: Option<Registration>,
     /// What is behind it.
     pub backing: Backing,
 }
@@ -125,14 +126,24 @@ impl Area {
         part
     }
 
-    /// Is there neither a page here nor one in the source, so that a handler of faults is asked for it?
-    pub fn is_missing(&self, at: u64) -> bool {
+    /// The index in the source of the page at an address, with the source.
+    pub fn in_source(&self, at: u64) -> Option<(&Arc<dyn PageSource>, u64)> {
         match &self.backing {
-            Backing::Anonymous => true,
+            Backing::Anonymous => None,
             Backing::Source { source, index } => {
-                !source.has_page(index + (at - self.start) / crate::memory::PAGE)
+                Some((source, index + (at - self.start) / crate::memory::PAGE))
             }
         }
+    }
+
+    /// Who handles page faults here, if the handler has not gone.
+    pub fn registered(&self) -> Option<&Registration> {
+        self.handler.as_ref().filter(|registration| registration.handler.is_open())
+    }
+
+    /// Does a handler get the stores to pages that it has write-protected? Else protections are left over from one that did.
+    pub fn protects(&self) -> bool {
+        self.registered().is_some_and(|registration| registration.modes.contains(Modes::WP))
     }
 
     /// Do stores reach the source?
@@ -223,7 +234,7 @@ fn alike(one: &Area, other: &Area) -> bool {
         && one.dont_fork == other.dont_fork
         && match (&one.handler, &other.handler) {
             (None, None) => true,
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (Some(one), Some(other)) => Arc::ptr_eq(&one.handler, &other.handler) && one.modes == other.modes,
             _ => false,
         }
 }

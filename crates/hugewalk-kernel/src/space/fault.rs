@@ -7,13 +7,15 @@ use hugewalk::fault::{Access, Fault, FaultError};
 
 use super::Space;
 use super::area::{Area, Backing, Rights};
+use super::base::NotReplaced;
 use super::root::bits;
+use crate::arch;
 use crate::errno::Errno;
 use crate::memory::page::BasePage;
-use crate::memory::{PAGE, USER_END};
+use crate::memory::{PAGE, USER_END, direct};
 use crate::report::{self, COUNTERS};
 use crate::task::current;
-use crate::uffd::Handler;
+use crate::uffd::{Handler, Reason};
 
 /// Why an access cannot go on: the signal that the program gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +58,8 @@ impl From<FaultError> for Refused {
 /// What a fault on a base page came to.
 enum Tried {
     Done(Result<(), Refused>),
-    /// A page is missing, and somebody handles that.
-    Missing(Arc<Handler>),
+    /// Somebody handles that.
+    Handled(Arc<Handler>, Reason),
 }
 
 impl Space {
@@ -83,9 +85,6 @@ impl Space {
                 if fault != Fault::Present {
                     report::sample();
                 }
-                // With no memory for a table of the hardware's, the access faults again, and again: that is no loop for ever,
-                // for others give memory back, or the program is ended.
-                self.root().follow(address & !(PAGE - 1), address | (PAGE - 1));
                 report::sample_tables();
                 Ok(())
             }
@@ -118,8 +117,8 @@ impl Space {
         loop {
             match self.try_base_fault(address, access)? {
                 Tried::Done(done) => return Some(done),
-                Tried::Missing(handler) => {
-                    if let Err(refused) = handler.missing(address, access) {
+                Tried::Handled(handler, reason) => {
+                    if let Err(refused) = handler.fault(address, access, reason) {
                         return Some(Err(refused));
                     }
                 }
@@ -130,83 +129,71 @@ impl Space {
     fn try_base_fault(&self, address: u64, access: Access) -> Option<Tried> {
         let areas = self.areas().read();
         let area = areas.find(address)?;
-        let page_at = address & !(PAGE - 1);
-        if let Some(handler) = area.handler.as_ref().filter(|handler| handler.is_open())
-            && self.root().base(page_at) & (bits::PRESENT | bits::KEPT) == 0
-            && area.is_missing(page_at)
-        {
-            return Some(Tried::Missing(handler.clone()));
-        }
-        self.fault_in_area(area, address, access).map(Tried::Done)
-    }
-
-    /// Puts a page where one is missing in an area, for a handler of faults.
-    pub fn install_missing(&self, area: &Area, at: u64, page: BasePage) -> crate::errno::Result<()> {
-        if self.root().base(at) & (bits::PRESENT | bits::KEPT) != 0 || !area.is_missing(at) {
-            return Err(Errno::EEXIST);
-        }
-        if area.shared
-            && let Backing::Source { source, index } = &area.backing
-        {
-            // The fault that waits finds it there.
-            return source.install(index + (at - area.start) / PAGE, page);
-        }
-        let entry = page.address() | area.rights.entry(true) | bits::ACCESSED;
-        if self.root().replace(at, 0, entry) {
-            // INVARIANT: the entry keeps the reference.
-            page.into_address();
-            return Ok(());
-        }
-        Err(if self.root().base(at) == 0 { Errno::ENOMEM } else { Errno::EEXIST })
-    }
-
-    /// A fault in an area, whose lock the caller holds.
-    fn fault_in_area(&self, area: &Area, address: u64, access: Access) -> Option<Result<(), Refused>> {
         let allowed = match access {
             Access::Read => !area.rights.is_empty(),
             Access::Write => area.rights.contains(Rights::WRITE),
             Access::Execute => area.rights.contains(Rights::EXECUTE),
         };
         if !allowed {
-            return Some(Err(Refused::Protection));
+            return Some(Tried::Done(Err(Refused::Protection)));
         }
         let write = access == Access::Write;
         let page_at = address & !(PAGE - 1);
-        // Under the lock of the areas in read, only faults on the same page come in between.
+        // Under the lock of the areas in read, other faults on the same page come in between, and its handler.
         loop {
-            let old = self.root().base(page_at);
-            if old & bits::PRESENT != 0 && (!write || old & bits::WRITE != 0) {
-                return Some(Ok(()));
+            let old = self.base(page_at);
+            if old == bits::POISONED {
+                return Some(Tried::Done(Err(Refused::Hwpoison(PAGE.ilog2()))));
             }
-            let page = match self.page_for(area, page_at, old, write) {
-                Ok(page) => page,
-                Err(Errno::ENXIO) => return Some(Err(Refused::NoPage)),
-                Err(_) => return Some(Err(Refused::OutOfMemory)),
-            };
-            let Some((page, writable)) = page else {
-                // The only one: it becomes writable where it is.
-                if self.root().replace(page_at, old, old | bits::WRITE | bits::DIRTY | bits::ACCESSED) {
-                    self.root().change(page_at, page_at, |_, entry| entry);
-                    return Some(Ok(()));
-                }
-                continue;
-            };
-            let new = page.address() | area.rights.entry(writable) | bits::ACCESSED;
-            if self.root().replace(page_at, old, new) {
-                // INVARIANT: the entry keeps the reference.
-                page.into_address();
-                if old & bits::KEPT != 0 {
-                    // Other processors may still read the old page.
-                    self.root().change(page_at, page_at, |_, entry| entry);
-                    // SAFETY: the entry that kept the reference is replaced, and no processor uses it any more.
-                    drop(unsafe { BasePage::from_address(old & bits::FRAME) });
-                }
-                return Some(Ok(()));
+            if let Some(registration) = area.registered()
+                && let Some(reason) = registration.reason(area, page_at, old, write)
+            {
+                return Some(Tried::Handled(registration.handler.clone(), reason));
             }
-            if self.root().base(page_at) == old {
-                return Some(Err(Refused::OutOfMemory));
+            if let Some(done) = self.resolve(area, page_at, old, write) {
+                return Some(Tried::Done(done));
             }
         }
+    }
+
+    /// Resolves a fault that is nobody's in an area, whose lock the caller holds. `None` if the entry has changed meanwhile.
+    fn resolve(&self, area: &Area, page_at: u64, old: u64, write: bool) -> Option<Result<(), Refused>> {
+        if old & bits::PRESENT != 0 && (!write || old & bits::WRITE != 0) {
+            return Some(Ok(()));
+        }
+        let page = match self.page_for(area, page_at, old, write) {
+            Ok(page) => page,
+            Err(Errno::ENXIO) => return Some(Err(Refused::NoPage)),
+            Err(_) => return Some(Err(Refused::OutOfMemory)),
+        };
+        let kept = protection_that_stays(area, old, write);
+        let Some((page, writable)) = page else {
+            // The only one: it becomes writable where it is.
+            let new = old & !bits::PROTECTED | bits::WRITE | bits::DIRTY | bits::ACCESSED;
+            return match self.replace(page_at, old, new) {
+                Ok(()) => {
+                    self.flush(page_at);
+                    Some(Ok(()))
+                }
+                Err(NotReplaced::Changed) => None,
+                Err(NotReplaced::OutOfMemory) => Some(Err(Refused::OutOfMemory)),
+            };
+        };
+        let new = page.address() | area.rights.entry(writable && kept == 0) | bits::ACCESSED | kept;
+        match self.replace(page_at, old, new) {
+            Ok(()) => {}
+            Err(NotReplaced::Changed) => return None,
+            Err(NotReplaced::OutOfMemory) => return Some(Err(Refused::OutOfMemory)),
+        }
+        // INVARIANT: the entry keeps the reference.
+        page.into_address();
+        if old & bits::KEPT != 0 {
+            // Other processors may still read the old page.
+            self.flush(page_at);
+            // SAFETY: the entry that kept the reference is replaced, and no processor uses it any more.
+            drop(unsafe { BasePage::from_address(old & bits::FRAME) });
+        }
+        Some(Ok(()))
     }
 
     /// The page to map, and whether stores are allowed; `None` if the mapped one only has to become writable.
@@ -246,6 +233,13 @@ impl Space {
     }
 }
 
+/// The protection that a handler of page faults keeps when the fault on this entry is resolved: none if a page is stored to. On a
+/// marker a store gets a page that is protected, and asks the handler the next time.
+fn protection_that_stays(area: &Area, old: u64, write: bool) -> u64 {
+    let stays = area.protects() && (!write || old & bits::KEPT == 0);
+    if stays { old & bits::PROTECTED } else { 0 }
+}
+
 impl Space {
     /// Writes into base pages that are mapped already, whatever their rights: for a program that is loaded, or a debugger.
     ///
@@ -261,7 +255,9 @@ impl Space {
             // SAFETY: the entry keeps the reference, and the caller the entry: nobody else knows the address space, or its
             // threads have stopped.
             let page = core::mem::ManuallyDrop::new(unsafe { BasePage::from_address(entry & bits::FRAME) });
-            done += page.write((at - page_at) as usize, &bytes[done..]);
+            let count = page.write((at - page_at) as usize, &bytes[done..]);
+            arch::mmu::code_stored(direct(page.address() + (at - page_at)), count);
+            done += count;
         }
         Ok(())
     }
@@ -270,18 +266,18 @@ impl Space {
     fn base_entry(&self, page_at: u64) -> crate::errno::Result<u64> {
         let areas = self.areas().read();
         let area = areas.find(page_at).ok_or(Errno::EFAULT)?;
-        let old = self.root().base(page_at);
+        let old = self.base(page_at);
         match self.page_for(area, page_at, old, true)? {
             None => Ok(old),
             Some((page, writable)) => {
                 let new = page.address() | area.rights.entry(writable);
-                if !self.root().replace(page_at, old, new) {
+                if self.replace(page_at, old, new).is_err() {
                     return Err(Errno::ENOMEM);
                 }
                 // INVARIANT: the entry keeps the reference.
                 page.into_address();
                 if old & bits::KEPT != 0 {
-                    self.root().change(page_at, page_at, |_, entry| entry);
+                    self.flush(page_at);
                     // SAFETY: the entry that kept the reference is replaced, and no processor uses it any more.
                     drop(unsafe { BasePage::from_address(old & bits::FRAME) });
                 }

@@ -9,6 +9,7 @@ use core::ops::Range;
 
 use super::Space;
 use super::area::{Backing, PageSource};
+use super::root::bits;
 use crate::errno::{Errno, Result};
 use crate::memory::PAGE;
 use crate::process;
@@ -35,7 +36,9 @@ impl Space {
             let gone = mapped.start.max(pages.start)..mapped.end.min(pages.end);
             if gone.start < gone.end {
                 let at = |page: u64| area.start + (page - mapped.start) * PAGE;
-                self.root().clear(at(gone.start), at(gone.end));
+                // A page that is taken out of a file stays protected for a handler; behind the end of a file nothing is.
+                let kept = if !copies && area.protects() { bits::PROTECTED } else { 0 };
+                self.clear_but(at(gone.start), at(gone.end), kept);
             }
         }
     }

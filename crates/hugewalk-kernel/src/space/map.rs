@@ -9,13 +9,14 @@ use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing as HugeBacking, MapFlags, MapRequest, Placement};
 use hugewalk::vma::Protection;
 
-use super::area::{Area, Areas, Backing, Rights};
+use super::area::{Area, Backing, Rights};
 use super::root::bits;
 use super::{BASE_TOP, HUGE_TOP, Space, user_range};
 use crate::errno::{Errno, Result};
 use crate::memory::{PAGE, USER_END};
 use crate::platform::Kernel;
 use crate::task::current;
+use crate::uffd::Unmapped;
 
 /// Where a mapping goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,10 @@ pub struct HugeMapping<'a> {
     pub shared: bool,
     /// No pages are reserved.
     pub noreserve: bool,
+    /// Pages are faulted in at once.
+    pub populate: bool,
+    /// And stay in memory.
+    pub locked: bool,
 }
 
 /// A range of an address space, and whether it has huge pages.
@@ -53,17 +58,37 @@ impl Space {
     /// # Errors
     ///
     /// `ENOMEM`, `EEXIST`; those of [`unmap`](Self::unmap).
-    pub fn map_base(&self, place: Place, length: u64, mut area: Area) -> Result<u64> {
+    pub fn map_base(&self, place: Place, length: u64, area: Area) -> Result<u64> {
         let length = length
             .checked_next_multiple_of(PAGE)
             .filter(|length| *length <= USER_END)
             .ok_or(Errno::ENOMEM)?;
+        let mut unmapped = Unmapped::default();
         if let Place::Fixed(start) = place {
             user_range(start, length).map_err(|_| Errno::ENOMEM)?;
-            self.unmap(start, length)?;
+            unmapped = self.unmap_untold(start, length)?;
         }
+        let mapped = self.map_free(place, length, area);
+        unmapped.tell();
+        mapped
+    }
+
+    fn map_free(&self, place: Place, length: u64, mut area: Area) -> Result<u64> {
         let mut areas = self.areas().write();
-        let start = self.choose(&areas, place, length, PAGE, BASE_TOP)?;
+        let start = find_place(place, length, PAGE, BASE_TOP, |placement| {
+            let mut task = current().task()?;
+            Ok(self.engine().claim(&mut task, placement, length)?.as_u64())
+        })?;
+        if area.stack {
+            // The stack may grow, and a guard gap stays below it.
+            let lowest = (start + length).saturating_sub(super::STACK_LIMIT + (1 << 20)).min(start);
+            let mut task = current().task()?;
+            self.engine().claim(
+                &mut task,
+                Placement::Fixed(VirtAddr::new(lowest)),
+                start - lowest + length,
+            )?;
+        }
         area.start = start;
         area.end = start + length;
         note_writable(&area, true);
@@ -88,90 +113,40 @@ impl Space {
     /// Those of the engine's mmap; `ENOMEM`, `EEXIST`; those of [`unmap`](Self::unmap).
     pub fn map_huge(&self, place: Place, mapping: &HugeMapping<'_>) -> Result<u64> {
         let size = mapping.size.bytes();
-        let length = mapping
-            .length
-            .checked_next_multiple_of(size)
-            .filter(|length| *length <= USER_END)
-            .ok_or(Errno::ENOMEM)?;
-        if let Place::Fixed(start) = place {
-            if !start.is_multiple_of(size) {
-                return Err(Errno::EINVAL);
-            }
-            user_range(start, length).map_err(|_| Errno::ENOMEM)?;
-            self.unmap(start, length)?;
+        let length = mapping.length;
+        let rounded = length.checked_next_multiple_of(size).unwrap_or(length);
+        if let Place::Fixed(start) = place
+            && start.is_multiple_of(size)
+            && self.has_base(start, rounded)
+        {
+            // Base pages there go; the engine sees to its own.
+            user_range(start, rounded).map_err(|_| Errno::ENOMEM)?;
+            self.unmap(start, rounded)?;
         }
-        let areas = self.areas().write();
-        let start = self.choose(&areas, place, length, size, HUGE_TOP)?;
         let mut flags = MapFlags::empty();
         flags.set(MapFlags::SHARED, mapping.shared);
         flags.set(MapFlags::NORESERVE, mapping.noreserve);
-        let request = MapRequest {
-            placement: Placement::FixedNoReplace(VirtAddr::new(start)),
-            length,
-            protection: protection(mapping.rights),
-            flags,
-            backing: match mapping.file {
-                Some((file, offset)) => HugeBacking::File { file, offset },
-                None => HugeBacking::Anonymous(mapping.size),
-            },
-        };
-        let mut task = current().task()?;
-        Ok(self.engine().mmap(&mut task, &request)?.as_u64())
-    }
-
-    /// Chooses the address of a mapping. With the lock of the areas held, nothing comes in between.
-    fn choose(&self, areas: &Areas, place: Place, length: u64, align: u64, top: u64) -> Result<u64> {
-        if length == 0 {
-            return Err(Errno::EINVAL);
-        }
-        let taken = self.taken(areas)?;
-        let is_free = |start: u64| {
-            start.checked_add(length).is_some_and(|end| {
-                start >= 64 << 10
-                    && end <= USER_END
-                    && !taken.iter().any(|taken| taken.start < end && start < taken.end)
-            })
+        flags.set(MapFlags::POPULATE, mapping.populate);
+        flags.set(MapFlags::LOCKED, mapping.locked);
+        let map = |placement| {
+            let request = MapRequest {
+                placement,
+                length,
+                protection: protection(mapping.rights),
+                flags,
+                backing: match mapping.file {
+                    Some((file, offset)) => HugeBacking::File { file, offset },
+                    None => HugeBacking::Anonymous(mapping.size),
+                },
+            };
+            let mut task = current().task()?;
+            Ok(self.engine().mmap(&mut task, &request)?.as_u64())
         };
         match place {
-            // What was there has been unmapped. If another thread mapped something meanwhile, the caller tries again.
-            Place::Fixed(start) => match (start < 64 << 10, is_free(start)) {
-                (true, _) => Err(Errno::EPERM),
-                (_, true) => Ok(start),
-                _ => Err(Errno::EAGAIN),
-            },
-            Place::FixedNoReplace(start) if !start.is_multiple_of(align) => Err(Errno::EINVAL),
-            Place::FixedNoReplace(start) if is_free(start) => Ok(start),
-            Place::FixedNoReplace(start) if start < 64 << 10 => Err(Errno::EPERM),
-            Place::FixedNoReplace(start) if start.checked_add(length).is_none_or(|end| end > USER_END) => {
-                Err(Errno::ENOMEM)
-            }
-            Place::FixedNoReplace(_) => Err(Errno::EEXIST),
-            Place::Hint(hint) => {
-                let hint = hint.checked_next_multiple_of(align).unwrap_or(0);
-                if hint != 0 && is_free(hint) {
-                    return Ok(hint);
-                }
-                gap_below(&taken, top, length, align)
-                    .or_else(|| gap_below(&taken, USER_END, length, align))
-                    .ok_or(Errno::ENOMEM)
-            }
+            Place::Fixed(start) => map(Placement::Fixed(VirtAddr::new(start))),
+            Place::FixedNoReplace(start) => map(Placement::FixedNoReplace(VirtAddr::new(start))),
+            Place::Hint(_) => find_place(place, length, size, HUGE_TOP, map),
         }
-    }
-
-    /// What is mapped, by address.
-    fn taken(&self, areas: &Areas) -> Result<Vec<Range<u64>>> {
-        let mut taken: Vec<Range<u64>> = areas.iter().map(|area| area.start..area.end).collect();
-        let mut task = current().task()?;
-        let huge = self.engine().mmap_read(&mut task);
-        taken.extend(huge.vmas().map(|vma| vma.start().as_u64()..vma.end().as_u64()));
-        drop(huge);
-        // The stack may grow, and a guard gap stays below it.
-        for area in areas.iter().filter(|area| area.stack) {
-            let lowest = area.end - super::STACK_LIMIT - (1 << 20);
-            taken.push(lowest.min(area.start)..area.end);
-        }
-        taken.sort_unstable_by_key(|range| range.start);
-        Ok(taken)
     }
 
     /// Splits a range into the parts that are mapped, by address, and says where the first hole is.
@@ -205,11 +180,23 @@ impl Space {
     ///
     /// `EINVAL` if the range is not one, or an end of it lies inside a huge page.
     pub fn unmap(&self, start: u64, length: u64) -> Result<()> {
+        self.unmap_untold(start, length)?.tell();
+        Ok(())
+    }
+
+    /// As [`unmap`](Self::unmap), but handlers of base pages have yet to be told.
+    pub(super) fn unmap_untold(&self, start: u64, length: u64) -> Result<Unmapped> {
+        let mut unmapped = Unmapped::default();
         let length = length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
         if !start.is_multiple_of(PAGE) || length == 0 {
             return Err(Errno::EINVAL);
         }
         let (start, end) = user_range(start, length).map_err(|_| Errno::EINVAL)?;
+        if !self.has_base(start, length) {
+            let mut task = current().task()?;
+            self.engine().munmap(&mut task, VirtAddr::new(start), length)?;
+            return Ok(unmapped);
+        }
         let (parts, _) = self.parts(start, end)?;
         // The engine's part first: it can fail, and then nothing has happened.
         if parts.iter().any(|(_, huge)| *huge) {
@@ -219,11 +206,21 @@ impl Space {
         let mut areas = self.areas().write();
         let taken = areas.take(start, end);
         for area in &taken {
-            self.root().clear(area.start, area.end);
+            self.clear(area.start, area.end);
+            self.release(area.start, area.end);
             note_writable(area, false);
+            unmapped.note(area);
         }
         drop(areas);
-        Ok(())
+        Ok(unmapped)
+    }
+
+    /// Gives addresses back that base pages had.
+    pub(super) fn release(&self, start: u64, end: u64) {
+        if let Ok(mut task) = current().task() {
+            // Without memory the addresses stay the kernel's: nothing is mapped there again.
+            let _ = self.engine().release(&mut task, VirtAddr::new(start)..VirtAddr::new(end));
+        }
     }
 
     /// Changes the rights of a range. Sleeps.
@@ -240,6 +237,18 @@ impl Space {
             return Ok(());
         }
         let (start, end) = user_range(start, length).map_err(|_| Errno::ENOMEM)?;
+        if !self.has_base(start, length) {
+            let mut task = current().task()?;
+            if rights.contains(Rights::WRITE) {
+                self.may_become_writable(&mut task, &(start..end))?;
+            }
+            return Ok(self.engine().mprotect(
+                &mut task,
+                VirtAddr::new(start),
+                length,
+                protection(rights),
+            )?);
+        }
         let (parts, hole) = self.parts(start, end)?;
         for (range, huge) in parts {
             if hole.is_some_and(|hole| range.start >= hole) {
@@ -252,8 +261,6 @@ impl Space {
                     self.may_become_writable(&mut task, &range)?;
                 }
                 self.engine().mprotect(&mut task, VirtAddr::new(range.start), length, protection(rights))?;
-                drop(task);
-                self.root().follow(range.start, range.end);
             } else {
                 self.protect_base(range.start, range.end, rights)?;
             }
@@ -280,7 +287,10 @@ impl Space {
             // Without stores at first: a store finds out whether the page is the mapping's alone.
             let clear = bits::WRITE | bits::NO_EXECUTE | bits::PRESENT | bits::USER;
             let set = rights.entry(false);
-            self.root().change(area.start, area.end, |_, entry| entry & !clear | set);
+            self.change(area.start, area.end, |_, _, entry| match entry & bits::KEPT {
+                0 => entry,
+                _ => entry & !clear | set,
+            });
             areas.insert(area);
         }
         Ok(())
@@ -305,8 +315,6 @@ impl Space {
         if parts.iter().all(|(_, huge)| *huge) && !parts.is_empty() {
             let mut task = current().task()?;
             let done = self.engine().madvise(&mut task, VirtAddr::new(start), length, advice);
-            drop(task);
-            self.root().follow(start, end);
             return Ok(done?);
         }
         for (range, huge) in parts {
@@ -318,8 +326,6 @@ impl Space {
                     range.end - range.start,
                     advice,
                 )?;
-                drop(task);
-                self.root().follow(range.start, range.end);
             } else {
                 self.advise_base(range.start, range.end, advice)?;
             }
@@ -331,9 +337,13 @@ impl Space {
         use hugewalk::fault::Access;
         match advice {
             Advice::DontNeed => {
+                self.tell_removed(start, end);
                 let areas = self.areas().read();
                 for area in areas.overlapping(start, end) {
-                    self.root().clear(area.start.max(start), area.end.min(end));
+                    // Of memory that has a source, what a handler has protected stays so.
+                    let stays = area.protects() && matches!(area.backing, Backing::Source { .. });
+                    let kept = if stays { bits::PROTECTED } else { 0 };
+                    self.clear_but(area.start.max(start), area.end.min(end), kept);
                 }
                 Ok(())
             }
@@ -350,7 +360,10 @@ impl Space {
                 }
                 Ok(())
             }
-            Advice::Remove => self.remove(start, end),
+            Advice::Remove => {
+                self.tell_removed(start, end);
+                self.remove(start, end)
+            }
             _ => Err(Errno::EINVAL),
         }
     }
@@ -377,16 +390,38 @@ pub fn protection(rights: Rights) -> Protection {
     Protection::from_bits_truncate(rights.bits())
 }
 
-/// The highest free range below `top`.
-fn gap_below(taken: &[Range<u64>], top: u64, length: u64, align: u64) -> Option<u64> {
-    let mut end = top;
-    for range in taken.iter().rev() {
-        let start = end.checked_sub(length)? / align * align;
-        if range.end <= start {
-            return (start >= 64 << 10).then_some(start);
-        }
-        end = end.min(range.start);
+/// Tries the places that a mapping may have, in turn. The engine has the whole picture: its own mappings, and what the kernel has
+/// claimed.
+fn find_place(
+    place: Place,
+    length: u64,
+    align: u64,
+    top: u64,
+    map: impl Fn(Placement) -> Result<u64>,
+) -> Result<u64> {
+    if length == 0 {
+        return Err(Errno::EINVAL);
     }
-    let start = end.checked_sub(length)? / align * align;
-    (start >= 64 << 10).then_some(start)
+    let here = |start| map(Placement::FixedNoReplace(VirtAddr::new(start)));
+    match place {
+        // What was there has been unmapped. If another thread mapped something meanwhile, the caller tries again.
+        Place::Fixed(start) => match here(start) {
+            Err(Errno::EEXIST) => Err(Errno::EAGAIN),
+            mapped => mapped,
+        },
+        Place::FixedNoReplace(start) if !start.is_multiple_of(align) => Err(Errno::EINVAL),
+        Place::FixedNoReplace(start) => here(start),
+        Place::Hint(hint) => {
+            let hint = hint.checked_next_multiple_of(align).filter(|hint| *hint != 0);
+            match hint.map(here) {
+                None | Some(Err(Errno::EEXIST | Errno::ENOMEM | Errno::EPERM)) => {}
+                Some(mapped) => return mapped,
+            }
+            let below = |top| map(Placement::Below(VirtAddr::new(top)));
+            match below(top) {
+                Err(Errno::ENOMEM) => below(USER_END),
+                mapped => mapped,
+            }
+        }
+    }
 }

@@ -2,13 +2,15 @@
 //!
 //! # Protocol
 //!
-//! The lock of the areas guards which ranges are mapped by base pages, and the choice of addresses for both kinds. The engine's
-//! mmap lock comes below it. The engine may wait for a handler of page faults inside munmap, mremap, madvise and fork, and the
+//! The lock of the areas guards which ranges are mapped by base pages. The engine knows them as claims, and chooses addresses for
+//! both kinds. Its mmap lock comes below the lock of the areas. The engine may wait for a handler of page faults inside munmap, mremap, madvise and fork, and the
 //! handler may be a thread of the same program that needs a base page. So the lock of the areas is *not* held over those; it is
-//! held over `mmap` with a place that is free, which waits for nobody.
+//! held over `claim` with a place that is free, and over `release`, which wait for nobody.
 
+pub mod active;
 pub mod area;
 mod attached;
+pub mod base;
 pub mod fault;
 pub mod forget;
 pub mod fork;
@@ -26,10 +28,12 @@ use hugewalk::AddressSpace;
 
 use self::area::Areas;
 use self::root::Root;
+
 use crate::errno::{Errno, Result};
 use crate::platform::{Kernel, hugetlb};
 use crate::task::current;
 use crate::task::lock::SleepRwLock;
+use crate::uffd::Unmapped;
 
 /// Top of the stack.
 pub const STACK_TOP: u64 = 0x7fff_ffff_e000;
@@ -59,19 +63,21 @@ impl Space {
     ///
     /// `ENOMEM`.
     pub fn new() -> Result<Arc<Self>> {
-        Ok(Arc::new(Self::around(AddressSpace::new(hugetlb())?, Areas::new())))
+        Ok(Self::around(AddressSpace::new(hugetlb())?))
     }
 
-    fn around(engine: hugewalk::Arc<AddressSpace<Kernel>>, areas: Areas) -> Self {
+    fn around(engine: hugewalk::Arc<AddressSpace<Kernel>>) -> Arc<Self> {
         let root = engine.mm().root_frame();
-        engine.mm().context().set_engine_root(root.0);
-        Self {
+        engine.mm().context().set_frame(root.0);
+        let space = Arc::new(Self {
             engine,
-            areas: SleepRwLock::new(areas),
+            areas: SleepRwLock::new(Areas::new()),
             brk: SleepRwLock::new((0, 0)),
             users: AtomicUsize::new(1),
             attached: attached::Attached::default(),
-        }
+        });
+        space.root().set_space(&space);
+        space
     }
 
     /// The engine's part.
@@ -79,7 +85,7 @@ impl Space {
         &self.engine
     }
 
-    /// The hardware's tables.
+    /// The root that processors load.
     pub fn root(&self) -> &Root {
         self.engine.mm().context()
     }
@@ -106,7 +112,7 @@ impl Space {
     pub fn empty(&self) {
         let taken = self.areas.write().take(0, u64::MAX);
         for area in &taken {
-            self.root().clear(area.start, area.end);
+            self.clear(area.start, area.end);
             if let area::Backing::Source { source, .. } = &area.backing
                 && area.writes_source()
             {
@@ -136,6 +142,8 @@ impl Space {
         use self::area::{Area, Backing, Rights};
         use crate::memory::PAGE;
 
+        // A handler of page faults is told of what is gone with the lock released: it may want a larger heap.
+        let mut unmapped = Unmapped::default();
         let mut brk = self.brk.write();
         let (start, now) = *brk;
         if end < start || end > start + (1 << 40) {
@@ -157,10 +165,15 @@ impl Space {
             if self.map_area(area, false).is_err() {
                 return now;
             }
-        } else if new < old && self.unmap(new, old - new).is_err() {
-            return now;
+        } else if new < old {
+            match self.unmap_untold(new, old - new) {
+                Ok(gone) => unmapped = gone,
+                Err(_) => return now,
+            }
         }
         *brk = (start, end);
+        drop(brk);
+        unmapped.tell();
         end
     }
 }

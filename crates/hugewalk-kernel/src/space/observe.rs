@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 
 use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::arch::Entry;
-use hugewalk::pagewalk::{Found, Visitor};
+use hugewalk::pagewalk::{Found, PageMap, Visitor};
+use hugewalk::uffd::Modes;
+use hugewalk::vma::VmaFlags;
 
 use super::area::{Backing, Rights};
 use super::root::bits;
@@ -37,6 +39,8 @@ pub struct Shown {
     pub shared_bytes: u64,
     /// What is mapped, if it has a name.
     pub name: String,
+    /// What handlers of page faults are told of there.
+    pub handled: VmaFlags,
 }
 
 /// What one base page's worth of an address space looks like in /proc/PID/pagemap.
@@ -50,6 +54,19 @@ pub struct PageShown {
     pub file: bool,
     /// Written since soft-dirty was cleared.
     pub soft_dirty: bool,
+    /// A handler of page faults has protected it from stores.
+    pub protected: bool,
+    /// What the engine says, of a huge page.
+    pub huge: Option<PageMap>,
+}
+
+/// The flags of a mapping that say which faults are somebody's.
+fn handled(modes: Modes) -> VmaFlags {
+    let mut flags = VmaFlags::empty();
+    flags.set(VmaFlags::UFFD_MISSING, modes.contains(Modes::MISSING));
+    flags.set(VmaFlags::UFFD_WP, modes.contains(Modes::WP));
+    flags.set(VmaFlags::UFFD_MINOR, modes.contains(Modes::MINOR));
+    flags
 }
 
 struct Leaves<'a> {
@@ -64,6 +81,7 @@ impl Visitor<Kernel> for Leaves<'_> {
             exclusive: !found.is_page_shared(),
             file: found.vma().is_shared(),
             soft_dirty: leaf.flags.contains(hugewalk::arch::LeafFlags::SOFT_DIRTY),
+            ..PageShown::default()
         };
         self.found.push((found.address().as_u64(), found.vma().size().bytes(), shown));
     }
@@ -79,8 +97,11 @@ impl Space {
         let mut all = Vec::new();
         for area in self.areas().read().iter() {
             let mut bytes = (0, 0);
-            self.root().visit(area.start, area.end, |_, entry| {
-                // SAFETY: the entry keeps a reference, and the root's lock the entry.
+            self.visit(area.start, area.end, |_, entry| {
+                if entry & bits::KEPT == 0 {
+                    return;
+                }
+                // SAFETY: the entry keeps a reference, and the lock of the entries the entry.
                 let page = core::mem::ManuallyDrop::new(unsafe {
                     crate::memory::page::BasePage::from_address(entry & bits::FRAME)
                 });
@@ -102,6 +123,7 @@ impl Space {
                 private_bytes: bytes.0,
                 shared_bytes: bytes.1,
                 name,
+                handled: area.registered().map_or(VmaFlags::empty(), |known| handled(known.modes)),
             });
         }
         let mut task = current().task()?;
@@ -118,6 +140,7 @@ impl Space {
                 private_bytes: residency.private * size.bytes(),
                 shared_bytes: residency.shared * size.bytes(),
                 name: String::new(),
+                handled: vma.flags(),
             });
         });
         engine.map_err(|_| Errno::EINVAL)?;
@@ -139,28 +162,39 @@ impl Space {
             let areas = self.areas().read();
             for area in areas.overlapping(start, end) {
                 let file = area.shared;
-                self.root().visit(area.start.max(start), area.end.min(end), |at, entry| {
-                    // SAFETY: the entry keeps a reference, and the root's lock the entry.
+                let protects = area.protects();
+                self.visit(area.start.max(start), area.end.min(end), |at, entry| {
+                    let shown = &mut pages[((at - start) / PAGE) as usize];
+                    shown.protected = protects && entry & bits::PROTECTED != 0;
+                    if entry & bits::KEPT == 0 {
+                        return;
+                    }
+                    // SAFETY: the entry keeps a reference, and the lock of the entries the entry.
                     let page = core::mem::ManuallyDrop::new(unsafe {
                         crate::memory::page::BasePage::from_address(entry & bits::FRAME)
                     });
-                    pages[((at - start) / PAGE) as usize] = PageShown {
-                        frame: Some(page.address() / PAGE),
-                        exclusive: page.references() == 1,
-                        file,
-                        soft_dirty: true,
-                    };
+                    shown.frame = Some(page.address() / PAGE);
+                    shown.exclusive = page.references() == 1;
+                    shown.file = file;
+                    shown.soft_dirty = true;
                 });
             }
         }
         let mut leaves = Vec::new();
         let mut task = current().task()?;
         let range = VirtAddr::new(start)..VirtAddr::new(end);
-        self.engine().walk_range(&mut task, range, &mut Leaves { found: &mut leaves })?;
+        self.engine().walk_range(&mut task, range.clone(), &mut Leaves { found: &mut leaves })?;
         for (at, size, shown) in leaves {
             for page in (at.max(start)..(at + size).min(end)).step_by(PAGE as usize) {
                 let frame = shown.frame.map(|frame| frame + (page - at) / PAGE);
                 pages[((page - start) / PAGE) as usize] = PageShown { frame, ..shown };
+            }
+        }
+        for (at, map) in self.engine().pagemap(&mut task, range)? {
+            let at = at.as_u64();
+            let size = crate::arch::SIZE_2M.bytes();
+            for page in (at.max(start)..(at + size).min(end)).step_by(PAGE as usize) {
+                pages[((page - start) / PAGE) as usize].huge = Some(map);
             }
         }
         Ok(pages)
@@ -180,6 +214,26 @@ impl Space {
         }
         let shown = self.pages(start, ((end - start) / PAGE) as usize)?;
         let mut here: Vec<u8> = shown.iter().map(|page| u8::from(page.frame.is_some())).collect();
+        {
+            let size = crate::arch::SIZE_2M.bytes();
+            let mut task = current().task()?;
+            let mmap = self.engine().mmap_read(&mut task);
+            let range = VirtAddr::new(start)..VirtAddr::new(end);
+            let huge: Vec<_> = mmap
+                .overlapping(&range)
+                .map(|vma| vma.start().as_u64().max(start & !(size - 1))..vma.end().as_u64().min(end))
+                .collect();
+            drop(mmap);
+            for range in huge {
+                let pages = VirtAddr::new(range.start)..VirtAddr::new(range.end.next_multiple_of(size));
+                for (at, resident) in self.engine().mincore(&mut task, pages)? {
+                    let at = at.as_u64();
+                    for page in (at.max(start)..(at + size).min(end)).step_by(PAGE as usize) {
+                        here[((page - start) / PAGE) as usize] = u8::from(resident);
+                    }
+                }
+            }
+        }
         let areas = self.areas().read();
         for area in areas.overlapping(start, end) {
             let Backing::Source { source, index } = &area.backing else { continue };

@@ -13,6 +13,7 @@ use crate::errno::{Errno, Result};
 use crate::memory::PAGE;
 use crate::memory::page::BasePage;
 use crate::task::current;
+use crate::uffd::Moving;
 
 /// Where a mapping may move to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +36,9 @@ impl Space {
         if !old.is_multiple_of(PAGE) || new_length == 0 {
             return Err(Errno::EINVAL);
         }
-        let is_huge = {
-            let mut task = current().task()?;
-            let huge = self.engine().mmap_read(&mut task);
-            huge.find(VirtAddr::new(old)).is_some()
-        };
-        if is_huge {
+        // Where nothing is mapped, the engine says what is wrong.
+        let is_base = self.areas().read().find(old).is_some();
+        if !is_base {
             return self.remap_huge(old, old_length, new_length, to);
         }
         self.remap_base(old, old_length, new_length, to)
@@ -49,8 +47,6 @@ impl Space {
     fn remap_huge(&self, old: u64, old_length: u64, new_length: u64, to: Move) -> Result<u64> {
         let to = match to {
             Move::No => RemapTo::InPlace,
-            Move::May if new_length <= old_length => RemapTo::InPlace,
-            // Huge-page mappings do not grow, so only a move of the same size could need a place.
             Move::May => RemapTo::Anywhere,
             Move::To(new) => {
                 let (start, end) = user_range(new, new_length).map_err(|_| Errno::EINVAL)?;
@@ -73,7 +69,7 @@ impl Space {
         let new_length = new_length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
         let old_length = old_length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
         let (_, old_end) = user_range(old, old_length).map_err(|_| Errno::EINVAL)?;
-        let area = {
+        let mut area = {
             let areas = self.areas().read();
             let area = areas.find(old).ok_or(Errno::EFAULT)?;
             if area.end < old_end {
@@ -83,6 +79,7 @@ impl Space {
         };
         if old_length == 0 {
             // A second mapping of shared memory.
+            area.handler = None;
             return if area.shared { self.map_base(place(to), new_length, area) } else { Err(Errno::EINVAL) };
         }
         if !matches!(to, Move::To(_)) {
@@ -112,10 +109,15 @@ impl Space {
         {
             return Err(Errno::EINVAL);
         }
+        let moving = Moving::begin(&mut area);
         let new = self.map_base(place(to), new_length, area)?;
         let kept = old_length.min(new_length);
         self.move_pages(old, new, kept)?;
-        self.unmap(old, old_length)?;
+        let unmapped = self.unmap_untold(old, old_length)?;
+        if let Some(moving) = moving {
+            moving.tell(old, new, old_length);
+        }
+        unmapped.tell();
         Ok(new)
     }
 
@@ -123,8 +125,11 @@ impl Space {
     fn move_pages(&self, old: u64, new: u64, length: u64) -> Result<()> {
         let areas = self.areas().write();
         for at in (old..old + length).step_by(PAGE as usize) {
-            let entry = self.root().base(at);
+            let entry = self.base(at);
             if entry & bits::KEPT == 0 {
+                if entry != 0 && self.replace(new + (at - old), 0, entry).is_err() {
+                    return Err(Errno::ENOMEM);
+                }
                 continue;
             }
             // SAFETY: the old entry keeps a reference until it is unmapped; the new one gets one of its own.
@@ -132,7 +137,7 @@ impl Space {
             let shared = areas.find(at).is_some_and(|area| area.shared);
             // Until the old entry is gone the page has two; a store to a private one would copy it, which is right, only slow.
             let value = if shared { entry } else { entry & !bits::WRITE };
-            if !self.root().replace(new + (at - old), 0, value) {
+            if self.replace(new + (at - old), 0, value).is_err() {
                 return Err(Errno::ENOMEM);
             }
             // INVARIANT: the new entry keeps it.

@@ -2,15 +2,17 @@
 
 use alloc::sync::Arc;
 
+use crate::arch::numbers::*;
 use hugewalk::addr::HugeSize;
 use hugewalk::addr::VirtAddr;
-use hugewalk::mm::Advice;
-use linux_raw_sys::general::*;
+use hugewalk::mm::{Advice, LockAll};
 
 use super::{Answer, Arguments};
+use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::fs;
 use crate::memory::{PAGE, user};
+use crate::platform;
 use crate::process::signal;
 use crate::space::Space;
 use crate::space::area::{Area, Backing, PageSource, Rights};
@@ -31,9 +33,11 @@ pub(super) fn call(number: u32, a: &Arguments) -> Answer {
         __NR_madvise => madvise(&space(), a[0], a[1], a[2] as u32).map(|()| 0),
         __NR_brk => Ok(space().move_brk(a[0])),
         __NR_mincore => mincore(a[0], a[1], a[2]),
-        __NR_mlock | __NR_mlock2 => mlock(&space(), a[0], a[1]),
-        __NR_munlock | __NR_munlockall => Ok(0),
-        __NR_mlockall => Ok(0),
+        __NR_mlock => mlock(&space(), a[0], a[1], 0),
+        __NR_mlock2 => mlock(&space(), a[0], a[1], a[2]),
+        __NR_munlock => munlock(&space(), a[0], a[1]),
+        __NR_mlockall => mlockall(&space(), a[0] as u32),
+        __NR_munlockall => munlockall(&space()),
         __NR_msync => msync(&space(), a[0], a[1]),
         __NR_mseal => mseal(&space(), a[0], a[1]),
         __NR_userfaultfd => uffd::create(a[0] as u32),
@@ -54,9 +58,8 @@ fn rights(bits: u64) -> Result<Rights> {
 /// The size that `MAP_HUGETLB` asks for.
 fn huge_size(flags: u32) -> Result<HugeSize> {
     match flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK {
-        0 | 21 => Ok(HugeSize::Size2M),
-        30 => Ok(HugeSize::Size1G),
-        _ => Err(Errno::EINVAL),
+        0 => Ok(arch::SIZE_2M),
+        shift => platform::sizes().find(|size| size.shift() == shift).ok_or(Errno::EINVAL),
     }
 }
 
@@ -84,7 +87,9 @@ fn mmap(address: u64, length: u64, prot: u64, flags: u32, descriptor: i32, offse
         hint => Place::Hint(hint & !(PAGE - 1)),
     };
     let noreserve = flags & MAP_NORESERVE != 0;
-    let huge = |size, file| HugeMapping { file, size, length, rights, shared, noreserve };
+    let (populate, locked) = (flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE, flags & MAP_LOCKED != 0);
+    let huge = |size, file| HugeMapping { file, size, length, rights, shared, noreserve, populate, locked };
+    let mut is_huge = flags & MAP_HUGETLB != 0;
     let start = if flags & MAP_ANONYMOUS != 0 {
         if flags & MAP_HUGETLB != 0 {
             space.map_huge(place, &huge(huge_size(flags)?, None))?
@@ -96,6 +101,7 @@ fn mmap(address: u64, length: u64, prot: u64, flags: u32, descriptor: i32, offse
         let (backing, may_write) = opened.backing(shared, rights.contains(Rights::WRITE))?;
         match backing {
             fs::Backing::Huge(file) => {
+                is_huge = true;
                 space.map_huge(place, &huge(file.size_class(), Some((&file, offset))))?
             }
             fs::Backing::Base(source) => {
@@ -104,7 +110,8 @@ fn mmap(address: u64, length: u64, prot: u64, flags: u32, descriptor: i32, offse
             fs::Backing::Zeroes => map_base(&space, place, length, rights, shared, None)?,
         }
     };
-    if flags & (MAP_POPULATE | MAP_LOCKED) != 0 && flags & MAP_NONBLOCK == 0 {
+    // The engine sees to its own.
+    if flags & (MAP_POPULATE | MAP_LOCKED) != 0 && flags & MAP_NONBLOCK == 0 && !is_huge {
         space.populate(start, length, rights);
     }
     crate::report::sample();
@@ -155,6 +162,13 @@ fn mremap(a: &Arguments) -> Result<u64> {
 }
 
 fn madvise(space: &Arc<Space>, start: u64, length: u64, advice: u32) -> Result<()> {
+    if !space.has_base(start, length.max(1))
+        && let Some(advice) = of_huge(advice)
+    {
+        let me = current();
+        let mut task = me.task()?;
+        return Ok(space.engine().madvise(&mut task, VirtAddr::new(start), length, advice)?);
+    }
     let advice = match advice {
         MADV_DONTNEED | MADV_DONTNEED_LOCKED => Advice::DontNeed,
         MADV_REMOVE => Advice::Remove,
@@ -165,12 +179,36 @@ fn madvise(space: &Arc<Space>, start: u64, length: u64, advice: u32) -> Result<(
         MADV_HWPOISON | MADV_SOFT_OFFLINE => return inject(space, start, length, advice == MADV_HWPOISON),
         // Hints about what the kernel might do and does not.
         MADV_NORMAL | MADV_RANDOM | MADV_SEQUENTIAL | MADV_WILLNEED | MADV_DONTDUMP | MADV_DODUMP
-        | MADV_NOHUGEPAGE => {
+        | MADV_COLD | MADV_PAGEOUT | MADV_NOHUGEPAGE => {
             return checked(space, start, length);
         }
         _ => return Err(Errno::EINVAL),
     };
     space.advise(start, length, advice)
+}
+
+/// An advice that the engine judges, where no base pages are.
+fn of_huge(advice: u32) -> Option<Advice> {
+    Some(match advice {
+        MADV_DONTNEED | MADV_DONTNEED_LOCKED => Advice::DontNeed,
+        MADV_REMOVE => Advice::Remove,
+        MADV_POPULATE_READ => Advice::PopulateRead,
+        MADV_POPULATE_WRITE => Advice::PopulateWrite,
+        MADV_DONTFORK => Advice::DontFork,
+        MADV_DOFORK => Advice::DoFork,
+        MADV_DONTDUMP => Advice::DontDump,
+        MADV_DODUMP => Advice::DoDump,
+        MADV_NORMAL => Advice::Normal,
+        MADV_RANDOM => Advice::Random,
+        MADV_SEQUENTIAL => Advice::Sequential,
+        MADV_WILLNEED => Advice::WillNeed,
+        MADV_COLD => Advice::Cold,
+        MADV_PAGEOUT => Advice::PageOut,
+        MADV_FREE => Advice::Free,
+        MADV_WIPEONFORK => Advice::WipeOnFork,
+        MADV_KEEPONFORK => Advice::KeepOnFork,
+        _ => return None,
+    })
 }
 
 fn checked(space: &Space, start: u64, length: u64) -> Result<()> {
@@ -215,7 +253,7 @@ fn inject(space: &Arc<Space>, start: u64, length: u64, poison: bool) -> Result<(
     }
     space.advise(start, length, Advice::Hwpoison)?;
     if length > 0 {
-        let refused = Refused::Hwpoison(HugeSize::Size2M.shift());
+        let refused = Refused::Hwpoison(arch::SIZE_2M.shift());
         signal::force(signal::Cause::Fault { address: start, refused });
     }
     Ok(())
@@ -241,7 +279,20 @@ fn mincore(start: u64, length: u64, into: u64) -> Result<u64> {
 }
 
 /// Nothing is ever paged out, so locking means faulting in.
-fn mlock(space: &Arc<Space>, start: u64, length: u64) -> Result<u64> {
+fn mlock(space: &Arc<Space>, start: u64, length: u64, flags: u64) -> Result<u64> {
+    if flags & !u64::from(MLOCK_ONFAULT) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if !space.has_base(start & !(PAGE - 1), length.saturating_add(start % PAGE).max(1)) {
+        let me = current();
+        let mut task = me.task()?;
+        space.engine().mlock(&mut task, VirtAddr::new(start), length)?;
+        return Ok(0);
+    }
+    if flags != 0 {
+        // Each page when it is touched.
+        return munlock(space, start, length);
+    }
     let from = start & !(PAGE - 1);
     let length = (start - from).checked_add(length).and_then(|length| length.checked_next_multiple_of(PAGE));
     let length = length.ok_or(Errno::EINVAL)?;
@@ -258,6 +309,35 @@ fn mlock(space: &Arc<Space>, start: u64, length: u64) -> Result<u64> {
         Err(Errno::ENOMEM) => Err(Errno::EAGAIN),
         Err(error) => Err(error),
     }
+}
+
+fn munlock(space: &Arc<Space>, start: u64, length: u64) -> Result<u64> {
+    let from = start & !(PAGE - 1);
+    let whole = (start - from).checked_add(length).and_then(|length| length.checked_next_multiple_of(PAGE));
+    let whole = whole.ok_or(Errno::EINVAL)?;
+    if space.has_base(from, whole.max(1)) {
+        return if space.is_mapped(from, whole)? { Ok(0) } else { Err(Errno::ENOMEM) };
+    }
+    let me = current();
+    let mut task = me.task()?;
+    space.engine().munlock(&mut task, VirtAddr::new(start), length)?;
+    Ok(0)
+}
+
+/// Of base pages nothing is ever paged out; those that are mapped later are faulted in when they are touched.
+fn mlockall(space: &Space, flags: u32) -> Result<u64> {
+    let what = LockAll::from_bits(flags).ok_or(Errno::EINVAL)?;
+    let me = current();
+    let mut task = me.task()?;
+    space.engine().mlockall(&mut task, what).map_err(|_| Errno::EINVAL)?;
+    Ok(0)
+}
+
+fn munlockall(space: &Space) -> Result<u64> {
+    let me = current();
+    let mut task = me.task()?;
+    space.engine().munlockall(&mut task)?;
+    Ok(0)
 }
 
 fn msync(space: &Space, start: u64, length: u64) -> Result<u64> {

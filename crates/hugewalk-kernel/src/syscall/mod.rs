@@ -3,11 +3,12 @@
 //! A group answers the numbers that it knows. A number that no group knows is `ENOSYS`, and is named in the report.
 
 mod memory;
-mod names;
+mod policy;
 mod process;
 mod signal;
 mod thread;
 mod time;
+mod transfer;
 
 use alloc::string::ToString;
 
@@ -16,8 +17,7 @@ use linux_raw_sys::general::{
     __NR_rt_sigreturn, __NR_wait4, __NR_waitid, __NR_write, __NR_writev,
 };
 
-pub use self::names::name;
-use crate::cpu::frame::Frame;
+use crate::arch::{self, Frame, numbers};
 use crate::errno::{Errno, Result};
 use crate::task::current;
 use crate::{fs, report, trace};
@@ -30,20 +30,24 @@ pub type Answer = Option<Result<u64>>;
 
 /// Serves a system call.
 pub fn dispatch(frame: &mut Frame) {
-    let number = frame.rax;
+    let number = frame.number();
     let arguments = frame.arguments();
     report::called(number);
     trace::enter(number, &arguments);
-    let outcome = u32::try_from(number).ok().and_then(|number| {
-        memory::call(number, &arguments)
-            .or_else(|| fs::call(number, &arguments))
-            .or_else(|| thread::call(number, &arguments, frame))
-            .or_else(|| process::call(number, &arguments, frame))
-            .or_else(|| signal::call(number, &arguments, frame))
-            .or_else(|| time::call(number, &arguments))
-    });
+    let outcome =
+        u32::try_from(number).ok().filter(|number| u64::from(*number) < numbers::END).and_then(|number| {
+            memory::call(number, &arguments)
+                .or_else(|| fs::call(number, &arguments))
+                .or_else(|| thread::call(number, &arguments, frame))
+                .or_else(|| process::call(number, &arguments, frame))
+                .or_else(|| signal::call(number, &arguments, frame))
+                .or_else(|| time::call(number, &arguments))
+                .or_else(|| policy::call(number, &arguments))
+                .or_else(|| transfer::call(number, &arguments))
+                .or_else(|| arch::call(number, &arguments))
+        });
     let outcome = outcome.unwrap_or_else(|| {
-        let name = u32::try_from(number).ok().and_then(name);
+        let name = u32::try_from(number).ok().and_then(arch::name);
         report::missing(name.map_or_else(|| alloc::format!("syscall_{number}"), ToString::to_string));
         Err(Errno::ENOSYS)
     });
@@ -60,7 +64,7 @@ pub fn dispatch(frame: &mut Frame) {
     if ![__NR_rt_sigreturn, __NR_exit_group].map(u64::from).contains(&number) {
         trace::leave(number, &arguments, result);
     }
-    frame.rax = result;
+    frame.set_result(result);
 }
 
 /// Is the system call made again after a handler with `SA_RESTART`?

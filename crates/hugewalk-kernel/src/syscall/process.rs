@@ -4,11 +4,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use linux_raw_sys::general::*;
+use crate::arch::numbers::*;
 
 use super::{Answer, Arguments};
+use crate::arch::{self, Frame};
 use crate::cpu::clock;
-use crate::cpu::frame::Frame;
 use crate::errno::{Errno, Result};
 use crate::memory::{frames, user};
 use crate::process::exec::{self, Start};
@@ -60,8 +60,22 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
         __NR_getrandom => getrandom(a[0], a[1]),
         __NR_umask => Ok(u64::from(process.umask.swap(a[0] as u32 & 0o777, Ordering::Relaxed))),
         __NR_personality => Ok(0),
+        __NR_pidfd_open => process::pidfd::open(a[0] as u32, a[1] as u32),
+        __NR_unshare => unshare(a[0] as u32),
         _ => return None,
     })
+}
+
+/// `unshare`: a namespace of segments, or a table of descriptors.
+fn unshare(flags: u32) -> Result<u64> {
+    if flags & !(CLONE_NEWIPC | CLONE_FS | CLONE_SYSVSEM) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & CLONE_NEWIPC != 0 {
+        let old = current().process().ipc.lock().replace(crate::ipc::shm::Namespace::new());
+        drop(old);
+    }
+    Ok(0)
 }
 
 fn of(pid: u32) -> Result<alloc::sync::Arc<process::Process>> {
@@ -171,20 +185,21 @@ fn prlimit(pid: u32, resource: u64, new: u64, old: u64) -> Result<u64> {
     Ok(0)
 }
 
-/// `struct rusage`: the time since the start, and zeroes.
+/// `struct rusage`: the time since the start, minor faults, and zeroes.
 fn usage(into: u64) -> Result<u64> {
     let mut words = [0_u64; 18];
     let time = clock::now() - current().process().started.load(Ordering::Relaxed);
     words[0] = time / 1_000_000_000;
     words[1] = time % 1_000_000_000 / 1000;
+    words[8] = current().process().faults.load(Ordering::Relaxed);
     user::put(into, &words)?;
     Ok(0)
 }
 
 fn prctl(option: u32, argument: u64) -> Result<u64> {
     use linux_raw_sys::prctl::{
-        PR_GET_DUMPABLE, PR_GET_NAME, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG,
-        PR_SET_PTRACER,
+        PR_GET_DUMPABLE, PR_GET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_NAME,
+        PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, PR_SET_PTRACER,
     };
     let me = current();
     match option {
@@ -199,6 +214,10 @@ fn prctl(option: u32, argument: u64) -> Result<u64> {
         PR_GET_NAME => {
             let name = *me.name.lock();
             user::put(argument, &name).map(|()| 0)
+        }
+        PR_SET_CHILD_SUBREAPER => {
+            me.process().subreaper.store(argument != 0, Ordering::Relaxed);
+            Ok(0)
         }
         PR_GET_DUMPABLE => Ok(1),
         PR_SET_DUMPABLE | PR_SET_NO_NEW_PRIVS | PR_SET_PDEATHSIG | PR_SET_PTRACER => Ok(0),
@@ -223,7 +242,7 @@ fn capget(header: u64, data: u64) -> Result<u64> {
 fn uname(into: u64) -> Result<u64> {
     let mut bytes = [0; 6 * 65];
     for (index, text) in
-        ["Linux", "hugewalk", fs::proc::RELEASE, "#1 SMP", "x86_64", "(none)"].iter().enumerate()
+        ["Linux", "hugewalk", fs::proc::RELEASE, "#1 SMP", arch::MACHINE, "(none)"].iter().enumerate()
     {
         bytes[65 * index..][..text.len()].copy_from_slice(text.as_bytes());
     }

@@ -1,14 +1,14 @@
 //! Signals: actions, masks, sending, waiting.
 
-use linux_raw_sys::general::*;
+use crate::arch::numbers::*;
 
 use super::{Answer, Arguments};
+use crate::arch::{self, Frame};
 use crate::cpu::clock;
-use crate::cpu::frame::Frame;
 use crate::errno::{Errno, Result};
 use crate::memory::user;
 use crate::process::signal::{self, Action, Info, Set, forget, send_to_process, send_to_thread, set_mask};
-use crate::process::{self, find, frame};
+use crate::process::{self, find};
 use crate::task::wait::sleep;
 use crate::task::{current, timer};
 
@@ -80,11 +80,11 @@ fn mask(how: u32, new: u64, old: u64) -> Result<u64> {
 }
 
 fn returned(registers: &mut Frame) -> u64 {
-    if frame::pop(registers).is_err() {
+    if arch::signal::pop(registers).is_err() {
         signal::force_info(Info::kernel(SIGSEGV));
     }
     // What the interrupted program had in the register stays there.
-    registers.rax
+    registers.result()
 }
 
 fn pending(into: u64) -> Result<u64> {

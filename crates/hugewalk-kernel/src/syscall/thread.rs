@@ -1,9 +1,10 @@
 //! Threads: clone, exit, futex, and what a thread sets about itself.
 
-use linux_raw_sys::general::*;
+use crate::arch::numbers::*;
 
 use super::{Answer, Arguments};
-use crate::cpu::{self, clock, frame::Frame};
+use crate::arch::{Frame, clone_arguments};
+use crate::cpu::{self, clock};
 use crate::errno::{Errno, Result};
 use crate::memory::user;
 use crate::process::exit::{Status, end_group};
@@ -12,17 +13,14 @@ use crate::task::{current, futex, yield_now};
 
 pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
     Some(match number {
-        __NR_clone => thread::clone(
-            frame,
-            &Request {
-                flags: a[0] & !0xff,
-                exit_signal: (a[0] & 0xff) as u32,
-                stack: a[1],
-                parent_tid: a[2],
-                child_tid: a[3],
-                tls: a[4],
-            },
-        ),
+        __NR_clone => {
+            let (tls, child_tid) = clone_arguments(a);
+            let (flags, exit_signal) = (a[0] & !0xff, (a[0] & 0xff) as u32);
+            thread::clone(
+                frame,
+                &Request { flags, exit_signal, stack: a[1], parent_tid: a[2], child_tid, tls },
+            )
+        }
         __NR_clone3 => clone3(frame, a[0], a[1]),
         __NR_fork => thread::clone(frame, &Request { exit_signal: SIGCHLD, ..Request::default() }),
         __NR_vfork => thread::clone(
@@ -45,7 +43,6 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
         __NR_set_robust_list => Ok(0),
         // Programs go on without it.
         __NR_rseq => Err(Errno::ENOSYS),
-        __NR_arch_prctl => arch_prctl(a[0] as u32, a[1]),
         __NR_sched_yield => {
             yield_now();
             Ok(0)
@@ -110,35 +107,6 @@ fn futex(a: &Arguments) -> Result<u64> {
         FUTEX_REQUEUE => futex::requeue(address, a[4], private, value, a[3] as u32, None),
         FUTEX_CMP_REQUEUE => futex::requeue(address, a[4], private, value, a[3] as u32, Some(a[5] as u32)),
         _ => Err(Errno::ENOSYS),
-    }
-}
-
-fn arch_prctl(code: u32, address: u64) -> Result<u64> {
-    use core::sync::atomic::Ordering::Relaxed;
-    use x86_64::VirtAddr;
-    use x86_64::registers::model_specific::{FsBase, KernelGsBase};
-
-    const SET_GS: u32 = 0x1001;
-    const SET_FS: u32 = 0x1002;
-    const GET_FS: u32 = 0x1003;
-    const GET_GS: u32 = 0x1004;
-    let me = current();
-    match code {
-        SET_FS | SET_GS if address >= crate::memory::USER_END => Err(Errno::EPERM),
-        SET_FS => {
-            me.fs_base.store(address, Relaxed);
-            FsBase::write(VirtAddr::new_truncate(address));
-            Ok(0)
-        }
-        SET_GS => {
-            // In the kernel the program's base is in the other register.
-            me.gs_base.store(address, Relaxed);
-            KernelGsBase::write(VirtAddr::new_truncate(address));
-            Ok(0)
-        }
-        GET_FS => user::put(address, &me.fs_base.load(Relaxed)).map(|()| 0),
-        GET_GS => user::put(address, &me.gs_base.load(Relaxed)).map(|()| 0),
-        _ => Err(Errno::EINVAL),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Time: clocks and sleeping.
 
-use linux_raw_sys::general::*;
+use crate::arch::numbers::*;
 
 use super::{Answer, Arguments};
 use crate::cpu::clock;
@@ -57,7 +57,7 @@ fn sleep_for(which: u32, absolute: bool, request: u64, remaining: u64) -> Result
         return Err(Errno::EINVAL);
     }
     let time = seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
-    let offset = time_of(which)? - clock::now().min(time_of(which)?);
+    let offset = time_of(which)?.saturating_sub(clock::now());
     let deadline = if absolute { time.saturating_sub(offset) } else { clock::now().saturating_add(time) };
     loop {
         match sleep(Some(deadline)) {

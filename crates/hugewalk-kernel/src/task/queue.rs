@@ -8,12 +8,13 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use spin::Mutex;
-use x86_64::instructions::interrupts;
 
 use super::thread::{State, Thread, current};
 use super::timer;
-use crate::cpu::{self, apic};
-use crate::memory::stack;
+use crate::arch::interrupts;
+use crate::arch::switch::switch_stacks;
+use crate::cpu;
+use crate::space::active;
 
 /// Threads that can run, linked by `next`, each with a reference that the queue owns.
 struct Queue {
@@ -38,10 +39,6 @@ struct Local {
 static LOCAL: [Local; cpu::MAX] =
     [const { Local { idle: AtomicPtr::new(ptr::null_mut()), previous: AtomicPtr::new(ptr::null_mut()) } };
         cpu::MAX];
-
-unsafe extern "C" {
-    fn switch_stacks(old: *mut u64, new: u64);
-}
 
 impl Queue {
     fn push(&mut self, thread: Arc<Thread>) {
@@ -112,7 +109,7 @@ fn enqueue(thread: Arc<Thread>) {
         // SeqCst: pairs with the store in `idle`, which is followed by a look into the queue.
         if processor.idle.load(Ordering::SeqCst) && processor.idle.swap(false, Ordering::SeqCst) {
             if processor.number() != cpu::this().number() {
-                apic::send(processor.apic_id(), apic::RESCHEDULE);
+                cpu::wake(processor);
             }
             return;
         }
@@ -213,8 +210,6 @@ fn switch() {
     next_thread.processor.store(processor.number(), Ordering::Relaxed);
     // SAFETY: as above.
     unsafe { next_thread.load() };
-    // SAFETY: `me` ran here, and `load` has loaded another root, or the same one, which is looked at.
-    unsafe { me.leave_root() };
     cpu::trap::set_kernel_stack(next_thread.stack_top());
     local.previous.store(own.cast_mut(), Ordering::Relaxed);
     // SAFETY: the processor owns a reference to it.
@@ -259,22 +254,16 @@ pub(super) fn poke(thread: &Arc<Thread>) {
         let number = thread.processor.load(Ordering::Relaxed);
         let processor = &cpu::all()[number];
         if number != cpu::this().number() {
-            apic::send(processor.apic_id(), apic::RESCHEDULE);
+            cpu::wake(processor);
         }
     }
-}
-
-/// Loads the kernel's own root: the processor runs no program.
-pub(super) fn load_kernel_root() {
-    // SAFETY: the kernel's root lives for ever.
-    unsafe { cpu::load_root(stack::kernel_root()) };
 }
 
 /// What a processor does when there is nothing to do. Its first call starts it.
 pub fn idle() -> ! {
     if current_is_missing() {
         start_scheduling();
-        cpu::note_apic_id();
+        cpu::note_hardware_id();
     }
     let processor = cpu::this();
     interrupts::enable();
@@ -287,11 +276,12 @@ pub fn idle() -> ! {
             }
             core::hint::spin_loop();
         }
+        active::let_go();
         interrupts::disable();
         // SeqCst: pairs with `enqueue`, which puts the thread into the queue first.
         processor.idle.store(true, Ordering::SeqCst);
         if LENGTH.load(Ordering::SeqCst) == 0 {
-            interrupts::enable_and_hlt();
+            interrupts::enable_and_wait();
         } else {
             interrupts::enable();
         }

@@ -1,7 +1,6 @@
 //! A thread: its kernel stack, what a context switch saves, and its engine task.
 
 use alloc::sync::Arc;
-use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
@@ -12,57 +11,14 @@ use hugewalk::Task;
 use spin::Mutex;
 
 use super::queue;
+use crate::arch::{Fpu, Frame, UserRegisters, switch};
 use crate::cpu;
-use crate::cpu::frame::Frame;
 use crate::errno::{Errno, Result};
 use crate::memory::stack::KernelStack;
 use crate::platform::Kernel;
 use crate::process::Process;
 use crate::process::signal::ThreadSignals;
-use crate::space::Space;
-
-/// The x87 state, MXCSR and the vector registers, as `fxsave64` writes them.
-#[derive(Clone)]
-#[repr(C, align(16))]
-pub struct Fpu(pub [u8; 512]);
-
-impl Fpu {
-    /// The state in which a program begins.
-    pub const fn new() -> Self {
-        let mut bytes = [0; 512];
-        // The control word 0x37f and MXCSR 0x1f80: all exceptions masked.
-        bytes[0] = 0x7f;
-        bytes[1] = 0x03;
-        bytes[24] = 0x80;
-        bytes[25] = 0x1f;
-        Self(bytes)
-    }
-
-    /// Takes the processor's state.
-    pub fn save(&mut self) {
-        // SAFETY: 512 bytes, aligned to 16.
-        unsafe { asm!("fxsave64 [{}]", in(reg) self.0.as_mut_ptr(), options(nostack)) };
-    }
-
-    /// Gives it to the processor.
-    ///
-    /// The bytes came from [`save`](Self::save), or their reserved bits were cleared by [`mend`](Self::mend).
-    pub fn load(&self) {
-        // SAFETY: as above. The vector registers hold nothing that Rust keeps across this.
-        unsafe {
-            asm!("fxrstor64 [{}]", in(reg) self.0.as_ptr(), options(nostack),
-                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _,
-                out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _, out("xmm12") _,
-                out("xmm13") _, out("xmm14") _, out("xmm15") _);
-        };
-    }
-
-    /// Clears the bits of MXCSR that may not be set: a program can have written anything into a signal frame.
-    pub fn mend(&mut self) {
-        self.0[26] = 0;
-        self.0[27] = 0;
-    }
-}
+use crate::space::{Space, active};
 
 /// What a thread is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,10 +56,8 @@ pub struct Thread {
     pub(super) next: UnsafeCell<*const Self>,
     /// The processor it runs on, or ran on last.
     pub(super) processor: AtomicUsize,
-    /// Base of FS in the program.
-    pub fs_base: AtomicU64,
-    /// Base of GS in the program.
-    pub gs_base: AtomicU64,
+    /// Registers of the program that no way into the kernel saves.
+    pub registers: UserRegisters,
     /// Where the thread stores its number when it begins (`CLONE_CHILD_SETTID`).
     pub set_tid: AtomicU64,
     /// Where to store 0 and wake a waiter when the thread ends (`CLONE_CHILD_CLEARTID`).
@@ -128,16 +82,6 @@ static THREADS: AtomicU32 = AtomicU32::new(0);
 /// Threads of programs that have not been freed.
 pub fn tasks() -> u32 {
     THREADS.load(Ordering::Relaxed)
-}
-
-unsafe extern "C" {
-    fn begin_user_thread();
-    fn begin_kernel_thread();
-}
-
-/// Where a way in of `entry.s` is.
-fn address(entry: unsafe extern "C" fn()) -> u64 {
-    entry as *const () as u64
 }
 
 /// A reference to the running thread, good as long as it runs: it stays on the thread's stack.
@@ -179,16 +123,13 @@ impl Current {
         // SAFETY: by the type invariants, this is the thread itself, and `space` below hands out no references.
         let old = unsafe { (*self.space.get()).take() };
         match &space {
-            Some(space) => space.root().load(),
-            None => queue::load_kernel_root(),
-        }
-        if let Some(old) = &old
-            && !space.as_ref().is_some_and(|space| Arc::ptr_eq(space, old))
-        {
-            old.root().leave();
+            Some(space) => active::activate(space.engine().mm()),
+            None => active::be_lazy(),
         }
         // SAFETY: as above.
         unsafe { *self.space.get() = space };
+        // The root stays as long as a processor has it loaded.
+        drop(old);
     }
 
     /// The engine's task of this thread. There is one, so it cannot be had twice at a time.
@@ -211,13 +152,19 @@ impl Current {
         Ok(guard)
     }
 
+    /// The engine's task of this thread, if nothing further up uses it: for what is done when a value is dropped.
+    pub fn spare_task(&self) -> Option<TaskGuard> {
+        let spare = self.process.is_some() && !self.task_in_use.load(Ordering::Relaxed);
+        if spare { self.task().ok() } else { None }
+    }
+
     /// Drops the engine's task: the thread is about to end.
     pub fn drop_task(&self) {
         // SAFETY: by the type invariants, this is the thread itself, and nothing has the task.
         unsafe { *self.task.get() = None };
     }
 
-    /// The x87 state and MXCSR, as they are now.
+    /// The state of the floating-point unit, as it is now.
     pub fn fpu(&self) -> Fpu {
         let mut fpu = Fpu::new();
         fpu.save();
@@ -280,8 +227,7 @@ impl Thread {
             on_cpu: AtomicBool::new(false),
             next: UnsafeCell::new(ptr::null()),
             processor: AtomicUsize::new(0),
-            fs_base: AtomicU64::new(0),
-            gs_base: AtomicU64::new(0),
+            registers: UserRegisters::new(),
             set_tid: AtomicU64::new(0),
             clear_tid: AtomicU64::new(0),
             signals: Mutex::new(ThreadSignals::new()),
@@ -304,13 +250,8 @@ impl Thread {
         fpu: Fpu,
     ) -> Result<Arc<Self>> {
         let thread = Self::new(tid, Some(process), Some(space), fpu)?;
-        let frame_at = thread.stack.top() - size_of::<Frame>() as u64;
-        let words = [0, 0, 0, 0, 0, 0, address(begin_user_thread)];
-        let saved = frame_at - size_of_val(&words) as u64;
-        // SAFETY: the upper end of the thread's own stack, which nothing uses yet.
-        unsafe { ptr::with_exposed_provenance_mut::<Frame>(frame_at as usize).write(frame) };
-        // SAFETY: as above, below the frame.
-        unsafe { ptr::with_exposed_provenance_mut::<[u64; 7]>(saved as usize).write(words) };
+        // SAFETY: the thread's own stack, which nothing uses yet.
+        let saved = unsafe { switch::user(thread.stack.top(), frame) };
         thread.saved.get().write_value(saved);
         Ok(Arc::new(thread))
     }
@@ -356,6 +297,7 @@ impl Thread {
         if self.process.is_some() {
             // SAFETY: by the type invariants.
             unsafe { (*self.fpu.get()).save() };
+            self.registers.save();
         }
     }
 
@@ -365,33 +307,17 @@ impl Thread {
     ///
     /// It is about to run, on this processor, which `on_cpu` says.
     pub(super) unsafe fn load(&self) {
-        use x86_64::VirtAddr;
-        use x86_64::registers::model_specific::{FsBase, KernelGsBase};
-
         if self.process.is_none() {
-            queue::load_kernel_root();
+            active::be_lazy();
             return;
         }
         // SAFETY: by the type invariants.
         unsafe { (*self.fpu.get()).load() };
-        FsBase::write(VirtAddr::new_truncate(self.fs_base.load(Ordering::Relaxed)));
-        KernelGsBase::write(VirtAddr::new_truncate(self.gs_base.load(Ordering::Relaxed)));
+        self.registers.load();
         // SAFETY: by the type invariants.
         match unsafe { &*self.space.get() } {
-            Some(space) => space.root().load(),
-            None => queue::load_kernel_root(),
-        }
-    }
-
-    /// The root that it has loaded is not used any more on this processor.
-    ///
-    /// # Safety
-    ///
-    /// As for [`save`](Self::save); another root has been loaded since.
-    pub(super) unsafe fn leave_root(&self) {
-        // SAFETY: by the type invariants.
-        if let Some(space) = unsafe { &*self.space.get() } {
-            space.root().leave_unless_loaded();
+            Some(space) => active::activate(space.engine().mm()),
+            None => active::be_lazy(),
         }
     }
 }
@@ -411,10 +337,8 @@ impl Drop for Thread {
 /// `ENOMEM`.
 pub fn kernel_thread(main: extern "C" fn(u64), argument: u64) -> Result<Arc<Thread>> {
     let thread = Thread::new(0, None, None, Fpu::new())?;
-    let words = [0, 0, main as usize as u64, argument, 0, 0, address(begin_kernel_thread)];
-    let saved = thread.stack.top() - size_of_val(&words) as u64;
-    // SAFETY: the upper end of the thread's own stack, which nothing uses yet.
-    unsafe { ptr::with_exposed_provenance_mut::<[u64; 7]>(saved as usize).write(words) };
+    // SAFETY: the thread's own stack, which nothing uses yet.
+    let saved = unsafe { switch::kernel(thread.stack.top(), main, argument) };
     thread.saved.get().write_value(saved);
     Ok(Arc::new(thread))
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::fmt::{self, Write};
 
-use linux_raw_sys::general::*;
+use crate::arch::numbers::*;
 
 use super::flags::{self, Flags};
 use crate::errno::Errno;

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use linux_raw_sys::general::*;
+use crate::arch::numbers::*;
 use linux_raw_sys::ioctl::*;
 
 use crate::memory::user;

@@ -10,14 +10,15 @@ mod flags;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use linux_raw_sys::general::*;
+use crate::arch::numbers::*;
 
+use crate::arch::name;
 use crate::console::REPORT;
 use crate::cpu::clock;
 use crate::process::exec::Start;
 use crate::process::exit::Status;
 use crate::process::signal::Info;
-use crate::syscall::{Arguments, name};
+use crate::syscall::Arguments;
 use crate::task::current;
 
 pub use self::flags::signal_name;

@@ -1,45 +1,81 @@
-//! Faults on base pages that a userfaultfd handles: those of pages that are missing. Huge pages are the engine's.
+//! Faults on base pages that a userfaultfd handles. Those on huge pages are the engine's.
 //!
-//! A fault leaves a message and waits, with no lock held, until its page is filled or its range is woken; then it looks again.
-//! Write protection and minor faults of base pages are not offered.
+//! A fault leaves a message and waits, with no lock held, until its range is woken; then it looks again.
 //!
-//! Source of facts: fs/userfaultfd.c, mm/userfaultfd.c.
+//! Source of facts: `handle_userfault()` in fs/userfaultfd.c.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use hugewalk::AddressSpace;
 use hugewalk::fault::Access;
-use hugewalk::uffd::Features;
+use hugewalk::uffd::{Features, Modes};
 use spin::Mutex;
 
-use super::MESSAGE;
-use crate::errno::{Errno, Result};
+use super::event::{Event, What};
+use super::{MESSAGE, message};
 use crate::memory::PAGE;
-use crate::memory::page::BasePage;
 use crate::platform::Kernel;
-use crate::space::Space;
+use crate::space::area::Area;
 use crate::space::fault::Refused;
+use crate::space::root::bits;
 use crate::task::current;
 use crate::task::wait::WaitQueue;
 
-/// `_UFFDIO_WAKE`, `_UFFDIO_COPY` and `_UFFDIO_ZEROPAGE`, as bits of what `UFFDIO_REGISTER` answers.
-pub(super) const OPERATIONS: u64 = 1 << 2 | 1 << 3 | 1 << 4;
+/// A handler of page faults, and which of them it gets, as an area of base pages has it.
+#[derive(Clone)]
+pub struct Registration {
+    /// Who handles them.
+    pub handler: Arc<Handler>,
+    /// Which.
+    pub modes: Modes,
+}
+
+/// Why a fault is the handler's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// There is no page.
+    Missing,
+    /// The handler has protected it from stores.
+    Protected,
+    /// The page is in the file, but not mapped.
+    Minor,
+}
+
+impl Registration {
+    /// Why the handler gets a fault on an address with this entry, if it does.
+    pub fn reason(&self, area: &Area, at: u64, entry: u64, write: bool) -> Option<Reason> {
+        let reason = if entry & bits::KEPT != 0 {
+            (write && entry & bits::PROTECTED != 0 && !self.handler.features.contains(Features::WP_ASYNC))
+                .then_some((Reason::Protected, Modes::WP))
+        } else if area.in_source(at).is_some_and(|(source, index)| source.has_page(index)) {
+            Some((Reason::Minor, Modes::MINOR))
+        } else {
+            Some((Reason::Missing, Modes::MISSING))
+        };
+        reason.filter(|(_, mode)| self.modes.contains(*mode)).map(|(reason, _)| reason)
+    }
+}
 
 /// A userfaultfd, as areas of base pages know it.
 pub struct Handler {
-    space: hugewalk::Arc<AddressSpace<Kernel>>,
-    features: Features,
-    faults: Mutex<Faults>,
-    /// Threads that wait for their pages.
-    waiting: WaitQueue,
+    pub(super) space: hugewalk::Arc<AddressSpace<Kernel>>,
+    pub(super) features: Features,
+    pub(super) state: Mutex<Told>,
+    /// Threads that wait for the handler.
+    pub(super) waiting: WaitQueue,
 }
 
+/// What the handler is told.
 #[derive(Default)]
-struct Faults {
-    closed: bool,
-    next: u64,
-    list: Vec<Fault>,
+pub(super) struct Told {
+    pub(super) closed: bool,
+    /// The number of the next message.
+    pub(super) next: u64,
+    faults: Vec<Fault>,
+    pub(super) events: Vec<Event>,
+    /// Changes of the address space that are under way: until the handler knows of them, it fills no page.
+    pub(super) changes: usize,
 }
 
 /// A fault that waits.
@@ -53,52 +89,59 @@ struct Fault {
     woken: bool,
 }
 
+/// The next message for a handler, which counts as read.
+pub(super) enum Next {
+    Fault([u8; MESSAGE]),
+    Event(Event),
+}
+
 impl Handler {
     /// The handler of an address space's faults, with these features.
     pub(super) fn new(space: &hugewalk::Arc<AddressSpace<Kernel>>, features: Features) -> Arc<Self> {
-        let faults = Mutex::new(Faults::default());
-        Arc::new(Self { space: space.clone(), features, faults, waiting: WaitQueue::new() })
+        let state = Mutex::new(Told::default());
+        Arc::new(Self { space: space.clone(), features, state, waiting: WaitQueue::new() })
     }
 
     /// Is there still somebody who handles faults?
     pub fn is_open(&self) -> bool {
-        !self.faults.lock().closed
+        !self.state.lock().closed
     }
 
-    /// Waits until the handler has done something about a missing page. Sleeps.
+    /// Waits until the handler has done something about a fault. Sleeps.
     ///
     /// # Errors
     ///
     /// `NoPage` if the handler wants signals instead.
-    pub fn missing(&self, address: u64, access: Access) -> core::result::Result<(), Refused> {
+    pub fn fault(&self, address: u64, access: Access, reason: Reason) -> core::result::Result<(), Refused> {
         if self.features.contains(Features::SIGBUS) {
             return Err(Refused::NoPage);
         }
         let page = address & !(PAGE - 1);
         let shown = if self.features.contains(Features::EXACT_ADDRESS) { address } else { page };
         let thread = if self.features.contains(Features::THREAD_ID) { current().tid } else { 0 };
-        let flags = u64::from(access == Access::Write);
-        let mut message = [0; MESSAGE];
-        message[0] = 0x12;
-        for (index, word) in [flags, shown, u64::from(thread)].iter().enumerate() {
-            message[8 + 8 * index..][..8].copy_from_slice(&word.to_ne_bytes());
-        }
+        let flags = u64::from(access == Access::Write)
+            | match reason {
+                Reason::Missing => 0,
+                Reason::Protected => 1 << 1,
+                Reason::Minor => 1 << 2,
+            };
+        let message = message(0x12, [flags, shown, u64::from(thread)]);
         let number = {
-            let mut faults = self.faults.lock();
-            if faults.closed {
+            let mut state = self.state.lock();
+            if state.closed {
                 return Ok(());
             }
-            faults.next += 1;
-            let number = faults.next;
-            faults.list.push(Fault { number, page, message, told: false, woken: false });
+            state.next += 1;
+            let number = state.next;
+            state.faults.push(Fault { number, page, message, told: false, woken: false });
             number
         };
         self.space.mm().context().handlers().wake_all();
         self.waiting.wait_uninterrupted(|| {
-            let mut faults = self.faults.lock();
-            let at = faults.list.iter().position(|fault| fault.number == number)?;
-            if faults.closed || faults.list[at].woken {
-                faults.list.swap_remove(at);
+            let mut state = self.state.lock();
+            let at = state.faults.iter().position(|fault| fault.number == number)?;
+            if state.closed || state.faults[at].woken {
+                state.faults.swap_remove(at);
                 return Some(());
             }
             None
@@ -106,79 +149,44 @@ impl Handler {
         Ok(())
     }
 
-    /// The next message, which counts as read.
-    pub(super) fn next(&self) -> Option<[u8; MESSAGE]> {
-        let mut faults = self.faults.lock();
-        let fault = faults.list.iter_mut().filter(|fault| !fault.told).min_by_key(|fault| fault.number)?;
-        fault.told = true;
-        Some(fault.message)
+    /// The next message. Faults come first, as on Linux.
+    pub(super) fn next(&self) -> Option<Next> {
+        let mut state = self.state.lock();
+        let untold = state.faults.iter_mut().filter(|fault| !fault.told && !fault.woken);
+        if let Some(fault) = untold.min_by_key(|fault| fault.number) {
+            fault.told = true;
+            return Some(Next::Fault(fault.message));
+        }
+        let first = (0..state.events.len()).min_by_key(|at| state.events[*at].number)?;
+        Some(Next::Event(state.events.swap_remove(first)))
     }
 
     /// Is there a message?
     pub(super) fn poll(&self) -> bool {
-        self.faults.lock().list.iter().any(|fault| !fault.told)
+        let state = self.state.lock();
+        !state.events.is_empty() || state.faults.iter().any(|fault| !fault.told && !fault.woken)
     }
 
     /// Lets the faults in a range look again.
     pub(super) fn wake(&self, start: u64, length: u64) {
         let end = start.saturating_add(length);
-        for fault in self.faults.lock().list.iter_mut().filter(|fault| (start..end).contains(&fault.page)) {
+        let mut state = self.state.lock();
+        for fault in state.faults.iter_mut().filter(|fault| (start..end).contains(&fault.page)) {
             fault.woken = true;
         }
+        drop(state);
         self.waiting.wake_all();
     }
 
     /// Nobody handles faults any more: those that wait go on without.
     pub(super) fn close(&self) {
-        self.faults.lock().closed = true;
+        let unread = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            core::mem::take(&mut state.events)
+        };
         self.waiting.wake_all();
-    }
-}
-
-impl Space {
-    /// Are there base pages in the range?
-    pub(super) fn has_base(&self, start: u64, length: u64) -> bool {
-        self.areas().read().overlapping(start, start.saturating_add(length)).next().is_some()
-    }
-
-    /// Gives the areas in a range a handler, or takes it away.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for a range that is not one of whole pages, `EBUSY` if another handler has part of it.
-    pub(super) fn set_handler(&self, start: u64, length: u64, handler: Option<&Arc<Handler>>) -> Result<()> {
-        let end = start.checked_add(length).ok_or(Errno::EINVAL)?;
-        if length == 0 || !(start | length).is_multiple_of(PAGE) {
-            return Err(Errno::EINVAL);
-        }
-        let mut areas = self.areas().write();
-        let others =
-            |old: &Arc<Handler>| old.is_open() && handler.is_some_and(|handler| !Arc::ptr_eq(old, handler));
-        if areas.overlapping(start, end).any(|area| area.handler.as_ref().is_some_and(others)) {
-            return Err(Errno::EBUSY);
-        }
-        for mut area in areas.take(start, end) {
-            area.handler = handler.cloned();
-            areas.insert(area);
-        }
-        Ok(())
-    }
-
-    /// Puts a page with these bytes, or with zeroes, where one is missing.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if the handler does not have the address, `EEXIST` if there is a page, `ENOMEM`.
-    pub(super) fn fill_missing(&self, at: u64, handler: &Arc<Handler>, bytes: Option<&[u8]>) -> Result<()> {
-        let page = BasePage::zeroed()?;
-        if let Some(bytes) = bytes {
-            page.write(0, bytes);
-        }
-        let areas = self.areas().read();
-        let area = areas.find(at).ok_or(Errno::ENOENT)?;
-        if !area.handler.as_ref().is_some_and(|known| Arc::ptr_eq(known, handler)) {
-            return Err(Errno::ENOENT);
-        }
-        self.install_missing(area, at, page)
+        // With the lock released: an event may have the descriptor of a child's faults.
+        drop(unread.into_iter().map(|event| event.what).collect::<Vec<What>>());
     }
 }

@@ -14,13 +14,12 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
-use hugewalk::arch::{Entry, Leaf, LeafFlags, RawEntry};
+use hugewalk::arch::{Entry, Leaf, LeafFlags, X86_64};
 use hugewalk::mm::AddressSpace;
 use hugewalk::page::Page;
-use hugewalk::platform::ENTRIES;
 use hugewalk::sync::Word as _;
 
-use super::ground::{Cached, Flaw, Flush, Lab, To, Translation, access, world};
+use super::ground::{Cached, Flaw, Flush, Format, Lab, RawEntry, To, Translation, access, world};
 use super::judge::{self, PageUse};
 use super::property::Property;
 use super::trace;
@@ -67,19 +66,19 @@ impl Context {
     }
 }
 
-/// Takes what was cached of a range back.
-pub(super) fn flush(context: &Context, range: &Range<VirtAddr>) {
+/// Takes what was cached of a range back: translations, and with `tables` the entries that lead to tables.
+pub(super) fn flush(context: &Context, range: &Range<VirtAddr>, tables: bool) {
     if let Some(thread) = in_thread() {
         if world().flaws.has(Flaw::NoFlush) {
             return;
         }
         if world().flaws.has(Flaw::LateFlush) {
             let context = std::ptr::from_ref(context).expose_provenance();
-            let flush = Flush { context, start: range.start.as_u64(), end: range.end.as_u64() };
+            let flush = Flush { context, start: range.start.as_u64(), end: range.end.as_u64(), tables };
             return world().flaws.put_off_flush(thread, flush);
         }
     }
-    flush_now(context, range);
+    flush_now(context, range, tables);
 }
 
 /// The thread has released a sleeping lock: what it has put off, on a machine that does, it does now.
@@ -89,18 +88,21 @@ pub(super) fn catch_up() {
     {
         // SAFETY: the context of an address space, which is kept until the threads have ended.
         let context = unsafe { &*std::ptr::with_exposed_provenance::<Context>(flush.context) };
-        flush_now(context, &(VirtAddr::new(flush.start)..VirtAddr::new(flush.end)));
+        flush_now(context, &(VirtAddr::new(flush.start)..VirtAddr::new(flush.end)), flush.tables);
     }
 }
 
-fn flush_now(context: &Context, range: &Range<VirtAddr>) {
+/// A processor may forget more than it has to. This one does not: if no table went, it keeps what leads to tables, as one may
+/// that is told of the last level alone (arm64: `tlbi vale1is`).
+fn flush_now(context: &Context, range: &Range<VirtAddr>, tables: bool) {
     let wait = Wait::until(Context::is_idle, std::ptr::from_ref(context).cast());
     access(&Op::write(context.object()).waits(wait));
     let of = std::ptr::from_ref(context).addr();
     trace::flush(context.object(), of, range);
     world().cached.flush(|cached| {
         let kept = cached.range();
-        cached.context == of && kept.end > range.start.as_u64() && kept.start < range.end.as_u64()
+        let is_meant = tables || matches!(cached.to, To::Page(_));
+        is_meant && cached.context == of && kept.end > range.start.as_u64() && kept.start < range.end.as_u64()
     });
 }
 
@@ -139,14 +141,17 @@ fn in_words(what: Use, address: VirtAddr, how: &str) -> [String; 3] {
 /// A processor that runs an address space.
 #[derive(Debug)]
 pub struct Cpu<'s> {
-    space: &'s AddressSpace<Lab>,
+    root: TableFrame,
+    context: &'s Context,
+    run: u64,
 }
 
 impl<'s> Cpu<'s> {
     /// A processor that starts to run this address space, with empty caches.
     #[must_use]
-    pub fn new(space: &'s AddressSpace<Lab>) -> Self {
-        Self { space }
+    pub fn new<F: Format>(space: &'s AddressSpace<Lab<F>>) -> Self {
+        let run = space.mm().hugetlb().platform().machine().run.get();
+        Self { root: space.mm().root_frame(), context: space.mm().context(), run }
     }
 
     /// Loads from an address. `None`: a fault.
@@ -159,13 +164,30 @@ impl<'s> Cpu<'s> {
         self.access(address, Use::Store)
     }
 
-    fn access(&mut self, address: VirtAddr, what: Use) -> Option<HugeFrame> {
-        self.space.mm().hugetlb().platform().machine();
-        let context = self.space.mm().context();
+    /// Walks the tables for an address, whatever it has cached, and caches what it finds: as processors do that look ahead of what they
+    /// carry out. No access is made, and nothing faults.
+    pub fn look_ahead(&mut self, address: VirtAddr) {
+        let context = self.in_its_run();
         context.begin_access();
-        trace::works_in(self.space.mm().root_frame());
+        trace::works_in(self.root);
+        trace::event(Some(context.object()), StepKind::Access, || {
+            in_words(Use::Load, address, "is foreseen")
+        });
+        let _ = walk(self.root, context, address, Use::Load);
+        context.end_access();
+    }
+
+    fn in_its_run(&self) -> &'s Context {
+        assert_eq!(world().run.get(), self.run, "a processor of the lab is used after its run");
+        self.context
+    }
+
+    fn access(&mut self, address: VirtAddr, what: Use) -> Option<HugeFrame> {
+        let context = self.in_its_run();
+        context.begin_access();
+        trace::works_in(self.root);
         trace::event(Some(context.object()), StepKind::Access, || in_words(what, address, "begins"));
-        let found = translate(self.space.mm().root_frame(), context, address, what);
+        let found = translate(self.root, context, address, what);
         if let Some(page) = found {
             let frame = page.frame;
             // SAFETY: the record of a page that was mapped; its memory stays.
@@ -187,7 +209,7 @@ impl<'s> Cpu<'s> {
 
     /// The access itself: what the page contains is loaded, or is something else from now on.
     fn use_page(&self, address: VirtAddr, page: Translation, what: Use) {
-        let (root, address) = (self.space.mm().root_frame(), address.as_u64() >> 21 << 21);
+        let (root, address) = (self.root, address.as_u64() >> 21 << 21);
         let stores = what == Use::Store;
         if let Some(object) = world().contents_of(page.frame) {
             // What is judged depends on what the entry says now, though the processor does not look.
@@ -203,32 +225,44 @@ impl<'s> Cpu<'s> {
 }
 
 /// What this processor finds behind an address, by its caches or by the tables. It is in the middle of an access.
-pub(crate) fn translate(
-    root: TableFrame,
-    context: &Context,
-    address: VirtAddr,
-    what: Use,
-) -> Option<Translation> {
-    let (cpu, context, at) = (in_thread(), std::ptr::from_ref(context).addr(), address.as_u64());
-    let is_own = |cached: &Cached, start: u64, page: bool| {
-        (cached.cpu, cached.context, cached.start) == (cpu, context, start)
-            && matches!(cached.to, To::Page(_)) == page
+pub(crate) fn translate(root: TableFrame, of: &Context, address: VirtAddr, what: Use) -> Option<Translation> {
+    let (cpu, context, at) = (in_thread(), std::ptr::from_ref(of).addr(), address.as_u64());
+    let is_own = |cached: &Cached| {
+        let To::Page(page) = cached.to else { return false };
+        (cached.cpu, cached.context) == (cpu, context) && (cached.start ^ at) >> page.span == 0
     };
-    let find = |start: u64, page: bool| {
-        world().cached.find(|cached| is_own(cached, start, page)).map(|cached| cached.to)
-    };
-    let keep = |start: u64, to: To| world().cached.keep(Cached { cpu, context, root, start, to });
-    if let Some(To::Page(page)) = find(at >> 21 << 21, true) {
+    if let Some(To::Page(page)) = world().cached.find(is_own).map(|cached| cached.to) {
         if what == Use::Load || page.dirty {
             return Some(page);
         }
         // It does not say that the entry is dirty, or it forbids the store.
-        world().cached.flush(|cached| is_own(cached, at >> 21 << 21, true));
+        world().cached.flush(is_own);
         if !page.writable {
             return None;
         }
     }
-    let table = match find(at >> 30 << 30, false) {
+    walk(root, of, address, what)
+}
+
+/// What a processor finds by the tables, the way to which it may have cached. It is in the middle of an access.
+fn walk(root: TableFrame, context: &Context, address: VirtAddr, what: Use) -> Option<Translation> {
+    let (cpu, context, at) = (in_thread(), std::ptr::from_ref(context).addr(), address.as_u64());
+    let is_own = |cached: &Cached| {
+        (cached.cpu, cached.context, cached.start) == (cpu, context, at >> 30 << 30)
+            && matches!(cached.to, To::Table(_))
+    };
+    let keep = |start: u64, to: To| {
+        let cached = Cached { cpu, context, root, start, to };
+        judge::keeps(&cached);
+        // What it knows already, it knows once.
+        let is_same = |known: &Cached| {
+            (known.cpu, known.context, known.start) == (cpu, context, start)
+                && matches!(known.to, To::Page(_)) == matches!(to, To::Page(_))
+        };
+        world().cached.flush(is_same);
+        world().cached.keep(cached);
+    };
+    let table = match world().cached.find(is_own).map(|cached| cached.to) {
         Some(To::Table(table)) => table,
         _ => {
             let pud = read(root, at >> 39).table()?;
@@ -237,17 +271,17 @@ pub(crate) fn translate(
             table
         }
     };
-    let leaf = walk_leaf(table, at >> 21, what)?;
+    let (leaf, span) = walk_leaf(table, at >> 21, what)?;
     let dirty = leaf.is_writable() && leaf.flags.contains(LeafFlags::DIRTY);
     let life = world().contents.of(leaf.frame).life;
     let (writable, stored) = (leaf.is_writable(), world().contents.stored());
-    let page = Translation { frame: leaf.frame, table, writable, dirty, life, stored };
+    let page = Translation { frame: leaf.frame, table, writable, dirty, life, stored, span };
     keep(at >> 21 << 21, To::Page(page));
     Some(page)
 }
 
-/// The entry of a page, if it allows the access, marked by it.
-fn walk_leaf(table: TableFrame, index: u64, what: Use) -> Option<Leaf> {
+/// The entry of a page, if it allows the access, marked by it; and how much the processor may keep as one translation.
+fn walk_leaf(table: TableFrame, index: u64, what: Use) -> Option<(Leaf, u32)> {
     let mut seen = read(table, index);
     loop {
         let Entry::Leaf(leaf) = seen.decode() else { return None };
@@ -255,12 +289,12 @@ fn walk_leaf(table: TableFrame, index: u64, what: Use) -> Option<Leaf> {
             return None;
         }
         let marked = leaf.with(what.marks());
-        let wanted = RawEntry::from(Entry::Leaf(marked)).bits() | seen.bits();
-        if wanted == seen.bits() {
-            return Some(leaf);
+        let wanted = seen.used(marked, what == Use::Store);
+        if wanted == seen {
+            return Some((leaf, seen.span()));
         }
-        match word(table, index).set_used(seen.bits(), wanted) {
-            Ok(_) => return Some(marked),
+        match word(table, index).set_used(seen.bits(), wanted.bits()) {
+            Ok(_) => return Some((marked, seen.span())),
             Err(now) => seen = RawEntry::from_bits(now),
         }
     }
@@ -274,6 +308,6 @@ fn read(table: TableFrame, index: u64) -> RawEntry {
 /// An entry.
 fn word(table: TableFrame, index: u64) -> &'static Word {
     // SAFETY: the page is there for ever; its words are atomics.
-    let words = unsafe { world().entries(table).cast::<[Word; ENTRIES]>().as_ref() };
+    let words = unsafe { world().entries(table).cast::<[Word; X86_64::ENTRIES]>().as_ref() };
     &words[index as usize & 511]
 }

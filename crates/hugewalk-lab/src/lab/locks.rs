@@ -10,7 +10,10 @@ use super::ground::{Flaw, Outer, Place, access, settle, world};
 use super::trace::{self, Mode};
 use super::word::Word;
 use super::{cpu, judge, memory};
-use crate::explore::{Kind, Lock, Object, RwLock, Wait, in_thread, lock_released, lock_taken, lock_wanted};
+use crate::explore::{
+    Deadlock, Kind, Lock, Object, Op, RwLock, Wait, in_thread, lock_released, lock_taken, lock_wanted,
+    violation,
+};
 
 /// A spinning lock; that of a table dies with it, or before. Outside of an exploration nobody can wait for it.
 #[derive(Debug)]
@@ -217,6 +220,37 @@ unsafe impl RawMutex for SleepMutex {
 #[derive(Debug)]
 pub struct Token {
     put: AtomicBool,
+    signal: Signal,
+}
+
+/// What a task is told.
+#[derive(Debug)]
+struct Signal {
+    /// Somebody may kill it in this scenario: only there it is a step to ask.
+    may_come: AtomicBool,
+    killed: AtomicBool,
+}
+
+impl Token {
+    /// From now on the task may be killed.
+    pub(crate) fn may_be_killed(&self) {
+        self.signal.may_come.store(true, Relaxed);
+    }
+
+    /// Kills the task: says so, and wakes it then.
+    pub(crate) fn kill(&self) {
+        {
+            let _lab = world().at_work();
+            access(&self.op_of_signal(Kind::Write));
+            self.signal.killed.store(true, Relaxed);
+        }
+        self.unpark();
+    }
+
+    fn op_of_signal(&self, kind: Kind) -> Op {
+        let (world, address) = (world(), std::ptr::from_ref(&self.signal.killed).addr());
+        world.op(world.place(address), address, kind, false)
+    }
 }
 
 impl Token {
@@ -229,11 +263,17 @@ impl Token {
 // SAFETY: the explorer runs one thread at a time: what came before `unpark` has happened when `park` returns.
 unsafe impl Parker for Token {
     fn new() -> Self {
-        Self { put: AtomicBool::new(false) }
+        let signal = Signal { may_come: AtomicBool::new(false), killed: AtomicBool::new(false) };
+        Self { put: AtomicBool::new(false), signal }
     }
 
     fn park(&self) {
         let _lab = world().at_work();
+        if in_thread().is_none() && !self.put.load(Relaxed) {
+            violation("deadlock: somebody sleeps when all threads have ended", Deadlock);
+            // Out of here: the sleep would last for ever.
+            std::panic::resume_unwind(Box::new(Deadlock));
+        }
         trace::sleeps(true);
         judge::may_sleep();
         // What it has read makes it sleep.
@@ -250,6 +290,15 @@ unsafe impl Parker for Token {
         let (world, address) = (world(), std::ptr::from_ref(self).addr());
         access(&world.op(world.place(address), address, Kind::Write, true));
         self.put.store(true, Relaxed);
+    }
+
+    fn is_killed(&self) -> bool {
+        if !self.signal.may_come.load(Relaxed) {
+            return false;
+        }
+        let _lab = world().at_work();
+        access(&self.op_of_signal(Kind::Read));
+        self.signal.killed.load(Relaxed)
     }
 }
 

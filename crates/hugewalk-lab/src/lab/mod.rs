@@ -2,9 +2,10 @@
 //!
 //! # What is modelled
 //!
-//! - Memory: sequentially consistent. The machine hands no table and no page out twice within a run; a late access to a table
-//!   or to its lock is a violation (`ground`). The engine's pool does hand pages out again: each time is another life of the page.
-//! - Locks: spinning ones, and sleeping ones in which writers queue (`locks.rs`).
+//! - Memory: sequentially consistent. The machine hands no table and no page out twice within a run, but for the start of a page
+//!   of 1 GiB, which comes again as one of 2 MiB; a late access to a table or to its lock is a violation (`ground`). The engine's pool does hand pages out again: each time is another life of the page.
+//! - Locks: spinning ones, and sleeping ones in which writers queue (`locks.rs`). The engine's own lock, whose readers mark
+//!   themselves, has scenarios of its own, and is in use in no others.
 //! - RCU: grace periods end as early as they may (`rcu.rs`). Interrupts off are a section too, and the only one that holds a
 //!   broadcast up.
 //! - Processors with a TLB and a paging-structure cache that keep what they have until it is flushed. They load and store, and set
@@ -18,7 +19,8 @@
 //!
 //! # What is no scheduling point
 //!
-//! The engine's reference counts ([`hugewalk::sync::Arc`]) announce nothing. They need not: a count is only looked at by who
+//! The engine's reference counts ([`hugewalk::sync::Arc`]) announce nothing. (What keeps a system alive when its handles are gone
+//! is counted in a word, and is announced.) They need not: a count is only looked at by who
 //! lets a reference go, to see whether it was the last one, and by who comes back to a file from one of its pages. Processes,
 //! files and the system are kept until the threads have ended (`scenario/bench.rs`), so nobody fails to come back; and what a
 //! thread can be the last to let go of, a mapping or what belongs to it, takes nothing along that is shared: its memory is
@@ -47,24 +49,27 @@ mod walker;
 mod report;
 mod speculate;
 
-use std::ops::Range;
 use std::ptr::NonNull;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
-use hugewalk::error::OutOfMemory;
-use hugewalk::platform::{Barriers, ENTRIES, Event, Levels, PageRecord, Platform, TableRecord};
+use hugewalk::arch::{Aarch64, Entry};
+use hugewalk::error::{MemoryError, OutOfMemory};
+use hugewalk::platform::{
+    Barriers, Contents, Event, Flush, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord,
+    Tables, Tlb, Trace,
+};
+use hugewalk::protocol::Step;
 
 pub(crate) use self::cpu::Context;
 pub use self::cpu::Cpu;
 #[cfg(test)]
 pub(crate) use self::cpu::{Use, translate};
 pub use self::define::NotAProtocol;
-pub use self::ground::{Flaw, Lab};
+pub use self::ground::{Flaw, Format, Lab};
 pub(crate) use self::judge::audit::Audit;
 pub(crate) use self::judge::reserved::Reserved;
 pub use self::locks::{SleepMutex, SleepRwLock, SpinLock, Token};
 pub use self::property::Property;
-pub use self::protocol::Chosen;
 #[cfg(test)]
 pub(crate) use self::rcu::set_interrupts_off;
 pub use self::rcu::{LabRcu, LabReader};
@@ -76,7 +81,7 @@ pub(crate) use self::trace::{end_run, tell};
 pub use self::walker::Walker;
 pub use self::word::Word;
 
-use self::ground::{Fill, world};
+use self::ground::{FLAGS, FREE, Fill, POISONED, world};
 use self::judge::quarantine::quarantine;
 use crate::explore::{Machine, asking};
 
@@ -102,7 +107,14 @@ impl Lab {
         world().judge_by(judged);
         trace::begin_run();
         Self::follow(settings);
-        Self { run: world().run.get(), rcu: std::cell::Cell::new(std::ptr::null()) }
+        Self::of_this_run()
+    }
+
+    /// The pages of a system that has none any more are those of another one, whose tables have groups.
+    #[must_use]
+    pub(crate) fn with_groups() -> Lab<Aarch64> {
+        world().set_groups();
+        Lab::of_this_run()
     }
 
     /// From now on this protocol is followed in place of the one the run began with.
@@ -122,6 +134,11 @@ impl Lab {
     /// From now on the machine has this flaw.
     pub(crate) fn flawed(flaw: Flaw) {
         world().flaws.add(flaw);
+    }
+
+    /// From now on rmap does not wait for VMA locks that are busy.
+    pub(crate) fn in_place_at_once() {
+        world().in_place_at_once.set(true);
     }
 
     /// The thread has ended: what it has dropped is gone.
@@ -151,14 +168,25 @@ impl Lab {
         judge::pages::Pages::check(roots, cached);
     }
 
-    /// Nothing is under way: what was stored in an address space is there (I13), wherever `fault` finds a page.
-    pub(crate) fn check_stores(space: &hugewalk::AddressSpace<Self>, fault: impl FnMut(VirtAddr) -> bool) {
-        judge::contents::Contents::check(space.mm().root_frame(), fault);
-    }
-
     /// Nothing is under way: what was written to files is in a page (I13).
     pub(crate) fn check_written() {
         judge::contents::Contents::check_written();
+    }
+
+    /// Nothing is under way: has a handler said that what lies at this address is lost?
+    #[must_use]
+    pub(crate) fn is_poisoned(space: &hugewalk::AddressSpace<Self>, address: VirtAddr) -> bool {
+        let (root, address) = (space.mm().root_frame(), address.as_u64());
+        let pud = world().peek(root, address >> 39);
+        let table = pud.and_then(|pud| world().peek(pud, address >> 30));
+        table.is_some_and(|table| world().peek_raw(table, address >> 21).decode() == Entry::Poison)
+    }
+
+    /// Pages that say that they are in the list of their pool.
+    #[must_use]
+    pub(crate) fn free_pages() -> u64 {
+        let is_free = |&page: &HugeFrame| world().peek_page(page, FLAGS) & (FREE | POISONED) != 0;
+        world().pages().filter(is_free).count() as u64
     }
 
     /// Tables and huge pages in use.
@@ -167,13 +195,33 @@ impl Lab {
         (world().tables_in_use(), world().live_pages.get())
     }
 
+    /// Gives a process its number in traces: the first is P1.
+    pub(crate) fn name(space: &hugewalk::AddressSpace<Self>) {
+        Self::name_process(space);
+    }
+}
+
+impl<F: Format> Lab<F> {
+    fn of_this_run() -> Self {
+        Self {
+            run: world().run.get(),
+            rcu: std::cell::Cell::new(std::ptr::null()),
+            format: std::marker::PhantomData,
+        }
+    }
+
+    /// Nothing is under way: what was stored in an address space is there (I13), wherever `fault` finds a page.
+    pub(crate) fn check_stores(space: &hugewalk::AddressSpace<Self>, fault: impl FnMut(VirtAddr) -> bool) {
+        judge::contents::Contents::check(space.mm().root_frame(), fault);
+    }
+
     /// Makes the domain known that broadcasts wait for.
     pub(crate) fn attach(&self, rcu: &LabRcu) {
         self.rcu.set(std::ptr::from_ref(rcu).cast());
     }
 
-    /// Gives a process its number in traces: the first is P1.
-    pub(crate) fn name(space: &hugewalk::AddressSpace<Self>) {
+    /// Gives a process its number in traces.
+    pub(crate) fn name_process(space: &hugewalk::AddressSpace<Self>) {
         world().add_process(space.mm().root_frame());
         let start = std::ptr::from_ref(space).addr();
         let context = std::ptr::from_ref(space.mm().context()).addr();
@@ -191,7 +239,7 @@ impl Lab {
 }
 
 // SAFETY: one thread moves at a time and memory is sequentially consistent, so there is nothing for barriers to do.
-unsafe impl Barriers for Lab {
+unsafe impl<F: Format> Barriers for Lab<F> {
     type Word = Word;
     type SpinLock = SpinLock;
     fn light(&self) {}
@@ -201,19 +249,10 @@ unsafe impl Barriers for Lab {
 
 // SAFETY: frames, records and pages are handed out once in a run; `flush_tlb` empties the caches of all processors, and
 // waits for those that are in the middle of an access; the locks are locks.
-unsafe impl Platform for Lab {
-    type Protocol = Chosen;
-    type SleepMutex = SleepMutex;
-    type SleepRwLock = SleepRwLock;
-    type Parker = Token;
-    type Rcu = LabRcu;
-    type MmContext = Context;
-
-    fn levels(&self) -> Levels {
-        Levels::Four
-    }
-    fn new_context(&self) -> Result<Context, OutOfMemory> {
-        Ok(Context::new())
+unsafe impl<F: Format> Tables for Lab<F> {
+    type Paging = F;
+    fn paging(&self) -> F {
+        F::FORMAT
     }
     fn alloc_table(&self) -> Option<TableFrame> {
         let _lab = world().at_work();
@@ -225,18 +264,22 @@ unsafe impl Platform for Lab {
         self.machine();
         memory::free_table(frame);
     }
-    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[Word; ENTRIES]> {
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<Word> {
         self.machine().entries(frame).cast()
     }
     unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
         self.machine().record(frame).cast()
     }
-    fn alloc_huge(&self, _: HugeSize) -> Option<HugeFrame> {
+}
+
+// SAFETY: a huge page is handed out once until it is given back, and its record stays.
+unsafe impl<F: Format> Pages for Lab<F> {
+    fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
         let _lab = world().at_work();
-        self.machine().alloc_page()
+        self.machine().alloc_page(size)
     }
-    unsafe fn free_huge(&self, _: HugeFrame, _: HugeSize) {
-        self.machine().free_page();
+    unsafe fn free_huge(&self, frame: HugeFrame, _: HugeSize) {
+        self.machine().free_page(frame);
     }
     fn has_page_record(&self, frame: HugeFrame) -> bool {
         self.machine().was_allocated(frame)
@@ -244,35 +287,63 @@ unsafe impl Platform for Lab {
     unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
         self.machine().page_record(frame).cast()
     }
+}
+
+// SAFETY: the address is that of the page.
+unsafe impl<F: Format> Contents for Lab<F> {
     unsafe fn zero_huge(&self, frame: HugeFrame, _: HugeSize) {
         let _lab = world().at_work();
         self.machine();
         memory::fill(frame, Fill::Zero);
     }
-    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, _: HugeSize) {
+    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, _: HugeSize) -> Result<(), MemoryError> {
         let _lab = world().at_work();
         self.machine();
         memory::fill(to, Fill::Copy(from));
+        Ok(())
     }
-    unsafe fn read_huge(&self, frame: HugeFrame, _: u64, into: &mut [u8]) {
+    unsafe fn read_huge(&self, frame: HugeFrame, _: u64, into: &mut [u8]) -> Result<(), MemoryError> {
         let _lab = world().at_work();
         self.machine();
         memory::read(frame);
         into.fill(0);
+        Ok(())
     }
-    unsafe fn write_huge(&self, frame: HugeFrame, _: u64, _: &[u8]) {
+    unsafe fn write_huge(&self, frame: HugeFrame, _: u64, from: &[u8]) {
         let _lab = world().at_work();
         self.machine();
-        memory::fill(frame, Fill::Write);
+        // No bytes fill nothing.
+        if !from.is_empty() {
+            memory::fill(frame, Fill::Write);
+        }
     }
     unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
         None
     }
+}
 
-    fn flush_tlb(&self, context: &Context, range: Range<VirtAddr>) {
+// SAFETY: the locks exclude as locks do.
+unsafe impl<F: Format> Locks for Lab<F> {
+    type TableLock = SpinLock;
+    type SleepMutex = SleepMutex;
+    type SleepRwLock = SleepRwLock;
+    type Parker = Token;
+    type Rcu = LabRcu;
+    fn reader_bias() -> bool {
+        world().settings.get().biased_readers
+    }
+}
+
+// SAFETY: a flush returns when no processor uses what it names any more.
+unsafe impl<F: Format> Tlb for Lab<F> {
+    type MmContext = Context;
+    fn new_context(&self) -> Result<Context, OutOfMemory> {
+        Ok(Context::new())
+    }
+    fn flush_tlb(&self, context: &Context, flush: Flush) {
         let _lab = world().at_work();
         self.machine();
-        cpu::flush(context, &range);
+        cpu::flush(context, &flush.range, flush.tables);
         let of = std::ptr::from_ref(context).addr();
         match world().settings.get().broadcast {
             Broadcast::Implied => self.with_rcu(|rcu| rcu.interrupt_for_flush(of)),
@@ -280,7 +351,11 @@ unsafe impl Platform for Lab {
             _ => {}
         }
     }
+}
 
+impl<F: Format> Notify for Lab<F> {}
+
+impl<F: Format> Trace for Lab<F> {
     fn trace(&self, event: Event) {
         let _lab = world().at_work();
         let broadcast = world().settings.get().broadcast;
@@ -299,6 +374,16 @@ unsafe impl Platform for Lab {
             }
             _ => {}
         }
+    }
+}
+
+impl<F: Format> Limits for Lab<F> {}
+
+// SAFETY: the parts above are those of one machine. Steps may be left out: memory of tables and page records is never used for
+// anything else, VMAs are kept that somebody does without a reference to, and one thread runs at a time.
+unsafe impl<F: Format> Platform for Lab<F> {
+    fn keeps(step: Step) -> bool {
+        protocol::keeps(step)
     }
 }
 

@@ -27,7 +27,7 @@ pub enum Property {
     I10,
     /// No processor comes to a page that is not its address space's any more, nor stores to one that it may not.
     I11,
-    /// A page is filled before anybody can come to it.
+    /// A page is filled before anybody can come to it, and has not failed.
     I12,
     /// What was stored is in the page, and its entry says so.
     I13,
@@ -37,6 +37,10 @@ pub enum Property {
     I15,
     /// What a report tells of an entry was so.
     I16,
+    /// Whoever holds a lock in write holds it alone.
+    I17,
+    /// No processor has two translations of one address that differ.
+    I18,
 }
 
 impl Property {
@@ -60,6 +64,8 @@ impl Property {
             (Self::I13, _) => "lost-store",
             (Self::I15, _) => "miscounted-reservation",
             (Self::I16, _) => "untrue-report",
+            (Self::I17, _) => "lock-not-exclusive",
+            (Self::I18, _) => "TLB-conflict",
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use hugewalk::platform::{Protocol, Step};
+use hugewalk::protocol::Step;
 
 use super::ground::world;
 use super::judge::quarantine::quarantine;
@@ -18,7 +18,7 @@ pub(super) fn set_without_vma_lock(without: bool) {
 }
 
 thread_local! {
-    static WITHOUT: Cell<u32> = const { Cell::new(0) };
+    static WITHOUT: Cell<u64> = const { Cell::new(0) };
     static UNDER_VMA_LOCK: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -27,26 +27,18 @@ pub(super) fn select(settings: &Settings) {
     UNDER_VMA_LOCK.set(settings.walkers == Walkers::Vma);
 }
 
-/// The protocol of the run that is under way on this OS thread.
-#[derive(Clone, Copy, Debug)]
-pub struct Chosen;
-
-// SAFETY: it is used by `Lab` alone, which never uses memory of tables or page records for anything else, keeps the VMAs that
-// somebody does without a reference to, and runs one thread at a time.
-unsafe impl Protocol for Chosen {
-    fn keeps(step: Step) -> bool {
-        if step == Step::VmaLock && world().unlocked.get() != 0 {
-            return in_thread().is_none_or(|thread| world().unlocked.get() & 1 << thread == 0);
+/// Does the protocol of the run that is under way on this OS thread have this step?
+pub(super) fn keeps(step: Step) -> bool {
+    match step {
+        Step::VmaLock if world().unlocked.get() != 0 => {
+            in_thread().is_none_or(|thread| world().unlocked.get() & 1 << thread == 0)
         }
-        let left_out = WITHOUT.get() & bit(step) != 0;
-        // What the quarantine does not keep is not let go.
-        !left_out || step == Step::HoldVma && !quarantine().keeps_what_is_met()
-    }
-    fn walks_under_vma_lock() -> bool {
-        UNDER_VMA_LOCK.get()
-    }
-    fn patience() -> u32 {
+        Step::WalkUnlocked => !UNDER_VMA_LOCK.get(),
         // A first round, and one more that is the last.
-        2
+        Step::LookManyTimes => false,
+        Step::WaitForBusyVmas => !world().in_place_at_once.get(),
+        // What the quarantine does not keep is not let go.
+        Step::HoldVma if !quarantine().keeps_what_is_met() => true,
+        _ => WITHOUT.get() & bit(step) == 0,
     }
 }

@@ -11,7 +11,7 @@ use hugewalk::error::OutOfMemory;
 use hugewalk::rcu::{Rcu, RcuHead};
 
 use super::cpu::Context;
-use super::ground::{Lab, access, world};
+use super::ground::{Format, Lab, access, world};
 use super::trace::Section;
 use super::{memory, trace};
 use crate::explore::{Kind, Object, Op, Wait, in_thread};
@@ -186,14 +186,14 @@ impl LabRcu {
 }
 
 // SAFETY: `call` notes which sections are open, and a callback runs when all of them have been left.
-unsafe impl Rcu<Lab> for LabRcu {
+unsafe impl<F: Format> Rcu<Lab<F>> for LabRcu {
     type Reader = LabReader;
 
-    fn new(_: &Lab) -> Result<Self, OutOfMemory> {
+    fn new(_: &Lab<F>) -> Result<Self, OutOfMemory> {
         Ok(Self { run: world().run.get(), state: RefCell::default() })
     }
 
-    fn register(&self, _: &Lab) -> Result<LabReader, OutOfMemory> {
+    fn register(&self, _: &Lab<F>) -> Result<LabReader, OutOfMemory> {
         let _lab = world().at_work();
         let mut state = self.state();
         let number = state.readers;
@@ -203,9 +203,9 @@ unsafe impl Rcu<Lab> for LabRcu {
         Ok(LabReader { number, nesting: Default::default(), dud: Default::default() })
     }
 
-    unsafe fn unregister(&self, _: &Lab, _: LabReader) {}
+    unsafe fn unregister(&self, _: &Lab<F>, _: LabReader) {}
 
-    unsafe fn read_lock(&self, _: &Lab, reader: &LabReader) {
+    unsafe fn read_lock(&self, _: &Lab<F>, reader: &LabReader) {
         let _lab = world().at_work();
         reader.nesting.set(reader.nesting.get() + 1);
         if reader.nesting.get() > 1 {
@@ -228,7 +228,7 @@ unsafe impl Rcu<Lab> for LabRcu {
         }
     }
 
-    unsafe fn read_unlock(&self, _: &Lab, reader: &LabReader) {
+    unsafe fn read_unlock(&self, _: &Lab<F>, reader: &LabReader) {
         let _lab = world().at_work();
         reader.nesting.set(reader.nesting.get() - 1);
         if reader.nesting.get() > 0 || reader.dud.get() {
@@ -250,7 +250,7 @@ unsafe impl Rcu<Lab> for LabRcu {
         self.run();
     }
 
-    unsafe fn call(&self, _: &Lab, head: NonNull<RcuHead>) {
+    unsafe fn call(&self, _: &Lab<F>, head: NonNull<RcuHead>) {
         let _lab = world().at_work();
         let settings = world().settings.get();
         let frame = world().frame_of(head.as_ptr().cast());
@@ -270,12 +270,12 @@ unsafe impl Rcu<Lab> for LabRcu {
         self.run();
     }
 
-    unsafe fn synchronize(&self, _: &Lab) {
+    unsafe fn synchronize(&self, _: &Lab<F>) {
         let _lab = world().at_work();
         self.wait_for_sections();
     }
 
-    unsafe fn barrier(&self, _: &Lab) {
+    unsafe fn barrier(&self, _: &Lab<F>) {
         let _lab = world().at_work();
         self.wait_for_sections();
     }

@@ -1,6 +1,6 @@
 //! The locking protocols there have been, as settings of one engine.
 
-use hugewalk::platform::Step;
+use hugewalk::protocol::Step;
 
 /// What a walker holds that is not GUP-fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,21 +56,24 @@ pub struct Settings {
     pub freed_at_once: bool,
     /// The count of a table's users is the count of references to its page, which whoever meets a page may take.
     pub users_are_references: bool,
+    /// Readers of mmap and VMA locks mark them in a line of their own. Not in the protocols: their rows would explore
+    /// this lock again and again, which has rows of its own.
+    pub(crate) biased_readers: bool,
     /// Steps of the engine that are left out, a bit for each.
-    pub(crate) without: u32,
+    pub(crate) without: u64,
 }
 
 /// What walkers must not miss that read without a lock.
-const CONFIRMS: u32 = bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
+const CONFIRMS: u64 = bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
 
-pub(super) const fn bit(step: Step) -> u32 {
+pub(super) const fn bit(step: Step) -> u64 {
     1 << step as u32
 }
 
-const UNCHECKED: u32 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
+const UNCHECKED: u64 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
 
 /// Names of the steps that can be left out.
-const STEPS: [(&str, Step); 29] = [
+const STEPS: [(&str, Step); 39] = [
     ("rcu-free", Step::RcuFree),
     ("revalidate", Step::Revalidate),
     ("confirm-parent", Step::ConfirmParent),
@@ -83,6 +86,7 @@ const STEPS: [(&str, Step); 29] = [
     ("confirm-entry", Step::ConfirmEntry),
     ("detach-locked", Step::DetachLocked),
     ("flush-whole-table", Step::FlushWholeTable),
+    ("flush-tables", Step::FlushTables),
     ("flush-under-i-mmap", Step::FlushUnderIMmap),
     ("count-then-tell", Step::CountThenTell),
     ("vma-lock", Step::VmaLock),
@@ -100,6 +104,15 @@ const STEPS: [(&str, Step); 29] = [
     ("look-again", Step::LookAgain),
     ("keep-lock", Step::KeepLock),
     ("sleep-on-migration", Step::SleepOnMigration),
+    ("populate-attached", Step::PopulateAttached),
+    ("count-below", Step::CountBelow),
+    ("mark-then-look", Step::MarkThenLook),
+    ("revoke-then-scan", Step::RevokeThenScan),
+    ("leave-then-look", Step::LeaveThenLook),
+    ("break-first", Step::BreakFirst),
+    ("run-mutexes", Step::RunMutexes),
+    ("run-looks-again", Step::RunLooksAgain),
+    ("run-recheck", Step::RunRecheck),
 ];
 
 const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {
@@ -111,6 +124,7 @@ const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {
         always_waits: false,
         freed_at_once: false,
         users_are_references: false,
+        biased_readers: false,
         without: UNCHECKED | bit(Step::BumpGeneration),
     }
 }
@@ -148,6 +162,7 @@ impl Settings {
         always_waits: true,
         freed_at_once: false,
         users_are_references: false,
+        biased_readers: false,
         without: 0,
     };
 
@@ -197,6 +212,12 @@ impl Settings {
     pub fn with(mut self, step: &str) -> Option<Self> {
         self.without &= !bit(STEPS.iter().find(|&&(name, _)| name == step)?.1);
         Some(self)
+    }
+
+    /// The same protocol with locks whose readers mark them in a line of their own.
+    #[must_use]
+    pub fn with_biased_readers(self) -> Self {
+        Self { biased_readers: true, ..self }
     }
 
     /// Is the step of this name left out, so that [`with`](Self::with) adds it?

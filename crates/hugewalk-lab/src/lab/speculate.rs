@@ -3,7 +3,8 @@
 
 use std::sync::atomic::Ordering::AcqRel;
 
-use hugewalk::addr::{HugeSize, TableFrame, VirtAddr};
+use hugewalk::addr::{TableFrame, VirtAddr};
+use hugewalk::arch::X86_64;
 use hugewalk::mm::AddressSpace;
 use hugewalk::sync::Word as _;
 use hugewalk::task::Task;
@@ -29,7 +30,7 @@ impl<'s> Speculator<'s> {
     /// Takes a reference, and gives it back. In a read section, so that the page is still a table.
     pub fn hold(&self, task: &Task<Lab>) {
         let section = task.rcu_read_lock();
-        let found = huge_pte_offset(&section, self.space.mm(), self.address, HugeSize::Size2M);
+        let found = huge_pte_offset(&section, self.space.mm(), self.address, X86_64::SIZE_2M);
         let root = self.space.mm().root_frame();
         let pud = world().peek(root, self.address.as_u64() >> 39);
         let table = pud.and_then(|pud| world().peek(pud, self.address.as_u64() >> 30));

@@ -3,8 +3,8 @@
 //! [`Walker`] has a walk of the lab's own, which looks an entry up and reads it, or locks its table and writes it, holding
 //! what the protocol asks for. And it watches the walkers of the engine while they walk ([`Walker::watch`]).
 
-use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::{Entry, X86_64};
 use hugewalk::mm::AddressSpace;
 use hugewalk::task::Task;
 use hugewalk::walk::{LockedSlot, huge_pte_offset};
@@ -68,7 +68,7 @@ impl<'s> Walker<'s> {
     pub fn gup_fast(&self, task: &Task<Lab>) -> Option<Entry> {
         self.watch_fast(|| {
             let section = task.rcu_read_lock();
-            let slot = huge_pte_offset(&section, self.space.mm(), self.address, HugeSize::Size2M).ok()??;
+            let slot = huge_pte_offset(&section, self.space.mm(), self.address, X86_64::SIZE_2M).ok()??;
             let found = slot.peek().and_then(|entry| entry.confirm_unchanged()).ok();
             drop(section);
             self.told_fast(found.and_then(|found| found.page()));
@@ -85,13 +85,13 @@ impl<'s> Walker<'s> {
                 Walkers::Vma => {
                     let mmap = self.space.mmap_read(task);
                     let locked = mmap.lock_vma(mmap.find(self.address)?, task)?;
-                    let slot = huge_pte_offset(&locked, mm, self.address, HugeSize::Size2M).ok()??;
+                    let slot = huge_pte_offset(&locked, mm, self.address, X86_64::SIZE_2M).ok()??;
                     if act == Act::Read { Some(slot.read()) } else { act.with(&slot.lock(task)) }
                 }
                 Walkers::Rcu | Walkers::Mmap => {
                     let mmap = (walkers == Walkers::Mmap).then(|| self.space.mmap_read(task));
                     let section = task.rcu_read_lock();
-                    let slot = huge_pte_offset(&section, mm, self.address, HugeSize::Size2M).ok().flatten();
+                    let slot = huge_pte_offset(&section, mm, self.address, X86_64::SIZE_2M).ok().flatten();
                     let found = slot.and_then(|slot| match act {
                         Act::Read => slot.read().ok(),
                         _ => slot.lock().ok().and_then(|locked| act.with(&locked)),
@@ -202,7 +202,7 @@ impl<'s> Walker<'s> {
             set_dud(true);
             let none = second.rcu_read_lock();
             set_dud(false);
-            let slot = huge_pte_offset(&none, self.space.mm(), self.address, HugeSize::Size2M).ok()??;
+            let slot = huge_pte_offset(&none, self.space.mm(), self.address, X86_64::SIZE_2M).ok()??;
             let moving = matches!(slot.read(), Ok(Entry::Migration(_)));
             drop(section);
             if moving {

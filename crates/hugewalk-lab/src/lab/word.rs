@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hugewalk::addr::HugeFrame;
 use hugewalk::sync;
 
 use super::ground::{Flaw, Place, RECORD, REFERENCES, access, world};
@@ -108,7 +107,7 @@ impl Word {
             return false;
         }
         let Place::PageRecord(word) = world().place(std::ptr::from_ref(self).addr()) else { return false };
-        let page = HugeFrame(((word / RECORD + 1) << 9) as u64);
+        let page = world().page_of(word / RECORD);
         word % RECORD == REFERENCES
             && in_thread().is_some_and(|thread| world().flaws.put_off_reference(thread, page))
     }

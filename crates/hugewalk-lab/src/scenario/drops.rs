@@ -1,11 +1,11 @@
 //! Address spaces that are dropped while others walk their tables.
 //!
-//! The queue that a drop leaves its work in is no scheduling point: the explorer does not look for orders in which it alone makes
-//! a difference. Each scenario says in which order things are put there; what the operation that takes them out does consists of
-//! scheduling points.
+//! The head of the queue that a drop leaves its work in is a scheduling point. Reference counts are none: each scenario says which
+//! thread has the last one.
 
-use hugewalk::addr::{HugeSize, PUD_SIZE};
+use hugewalk::arch::{PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
+use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, MapFlags, MapRequest, Mm};
 use hugewalk::walk::huge_pte_offset;
 use hugewalk::{AddressSpace, Task};
@@ -51,6 +51,8 @@ pub(super) const ROWS: &[Row] = &[
         dropped_under_lock,
         by FREED
     ),
+    row!("S52/two", "two processes are dropped at the same time, and a third maps something, which takes them down", drop_two, by FREED),
+    row!("S52/files", "two files are dropped at the same time, and the system ends after them", drop_files, by FREED),
 ];
 
 /// A process that nobody has but the caller: it shares the file's table, and has faulted in page 0.
@@ -65,7 +67,7 @@ fn lonely(bench: &mut Bench<'_>, file: &File) -> Process {
 /// Reads what a process has at page 0, twice, in one section. The table may be another's by the second time.
 fn walk(mm: &Mm<Lab>, task: &Task<Lab>) {
     let section = task.rcu_read_lock();
-    let slot = huge_pte_offset(&section, mm, page(0), HugeSize::Size2M).expect("its own");
+    let slot = huge_pte_offset(&section, mm, page(0), X86_64::SIZE_2M).expect("its own");
     if let Some(slot) = slot {
         let _ = slot.read();
         let _ = slot.read();
@@ -111,7 +113,7 @@ fn dropped_under_lock(bench: &mut Bench<'_>) {
     let same = process.clone();
     bench.cpu("lock, drop", move |task| {
         let section = task.rcu_read_lock();
-        let slot = huge_pte_offset(&section, process.mm(), page(0), HugeSize::Size2M).expect("its own");
+        let slot = huge_pte_offset(&section, process.mm(), page(0), X86_64::SIZE_2M).expect("its own");
         let locked = slot.as_ref().and_then(|slot| slot.lock().ok());
         drop(dropped);
         drop(locked);
@@ -121,4 +123,23 @@ fn dropped_under_lock(bench: &mut Bench<'_>) {
         same.madvise(task, BASE, PUD_SIZE, Advice::DontNeed).expect("mapped");
     });
     bench.cpu("walk", move |task| walk(&mm, task));
+}
+
+fn drop_files(bench: &mut Bench<'_>) {
+    for _ in 0..2 {
+        let file = HugeFile::new(bench.hugetlb(), X86_64::SIZE_2M, None).expect("memory");
+        bench.cpu("drop", move |_| drop(file));
+    }
+}
+
+fn drop_two(bench: &mut Bench<'_>) {
+    for _ in 0..2 {
+        // Each has a table of its own: what is counted of one that was dropped, and not taken down, is not asked for.
+        let file = bench.file();
+        let dropped = lonely(bench, &file);
+        bench.cpu("drop", move |_| drop(dropped));
+    }
+    let file = bench.file();
+    let other = bench.process(&file, &[]);
+    bench.cpu("fault", move |task| _ = other.fault(task, page(0), Access::Write).expect("a page"));
 }

@@ -47,6 +47,24 @@ pub(super) const EVERY_MISTAKE: Verdicts = Verdicts::Mistake(&[
     "hugewalk",
 ]);
 
+/// The protocols that are not the engine's own.
+pub(super) const OTHERS: &[&str] = &[
+    "legacy",
+    "rfc",
+    "rfc-ptl",
+    "vma-lock",
+    "ipi-each",
+    "ipi-last",
+    "sync-rcu",
+    "ipi-implied",
+    "ipi-targeted",
+    "unshare-rcu",
+];
+
+/// Safe in the engine's own protocol, and asked of no other: it takes long, and what becomes of shared tables has no part in it.
+pub(super) const OWN: Verdicts =
+    Verdicts::RacesBut(&[], OTHERS, "it takes long, and what becomes of shared tables has no part in it");
+
 /// All safe.
 pub(super) const NONE: Verdicts = Verdicts::Races(&[]);
 
@@ -77,7 +95,7 @@ pub fn expected(id: &str, settings: &Settings) -> Option<Expected> {
 
 /// For each step of the engine's protocol that can be left out, the scenario that has a race without it, and the protocol:
 /// no step is there without one.
-pub const PROOFS: [(&str, &str, Settings); 29] = [
+pub const PROOFS: [(&str, &str, Settings); 39] = [
     ("rcu-free", "S1", Settings::HUGEWALK),
     ("revalidate", "S8", Settings::HUGEWALK),
     ("confirm-parent", "S7", Settings::HUGEWALK),
@@ -90,6 +108,7 @@ pub const PROOFS: [(&str, &str, Settings); 29] = [
     ("confirm-entry", "S31", Settings::HUGEWALK),
     ("detach-locked", "S8", Settings::HUGEWALK),
     ("flush-whole-table", "S11", Settings::HUGEWALK),
+    ("flush-tables", "S74", Settings::HUGEWALK),
     ("flush-under-i-mmap", "S11", Settings::HUGEWALK),
     ("vma-lock", "S13", Settings::HUGEWALK),
     ("try-vma-lock", "S25", Settings::HUGEWALK),
@@ -106,6 +125,15 @@ pub const PROOFS: [(&str, &str, Settings); 29] = [
     ("look-again", "S21/rmap", Settings::HUGEWALK),
     ("keep-lock", "S33", Settings::HUGEWALK),
     ("sleep-on-migration", "S5", Settings::HUGEWALK),
+    ("populate-attached", "S70", Settings::HUGEWALK),
+    ("count-below", "S71", Settings::HUGEWALK),
+    ("mark-then-look", "S80", Settings::HUGEWALK),
+    ("revoke-then-scan", "S80", Settings::HUGEWALK),
+    ("leave-then-look", "S81", Settings::HUGEWALK),
+    ("break-first", "S90", Settings::HUGEWALK),
+    ("run-mutexes", "S95", Settings::HUGEWALK),
+    ("run-looks-again", "S95/private", Settings::HUGEWALK),
+    ("run-recheck", "S96", Settings::HUGEWALK),
     // Only who broadcasts wants to know who was the last.
     ("count-then-tell", "S10", Settings::IPI_LAST),
 ];

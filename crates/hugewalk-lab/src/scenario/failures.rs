@@ -1,17 +1,36 @@
-//! Pages that fail, are looked for from their side, are pinned, and stay where they are after all.
+//! Pages that fail.
 
-use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE};
-use hugewalk::fault::Access;
-use hugewalk::gup::{GupFlags, PinnedPage};
+use hugewalk::addr::{FRAME_BYTES, HugeFrame};
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE, X86_64};
+use hugewalk::fault::{Access, FaultError};
+use hugewalk::gup::GupFlags;
 
 use super::Scenario;
-use super::bench::{Bench, LabTask, Process, page};
-use super::expected::{EVERY_MISTAKE, NONE, Row};
+use super::bench::{Bench, Process, dont_need, page};
+use super::expected::{EVERY_MISTAKE, NONE, Row, Verdicts};
 use super::other::fault;
-use super::reservations::{RESERVED, may_get};
-use super::stores::{PAGES, row, store};
+use super::reservations::RESERVED;
+use super::stores::row;
 use crate::explore::violation;
-use crate::lab::{Cpu, Flaw, Lab, Property};
+use crate::lab::{Cpu, Flaw, Property};
+
+/// A row with many executions in which nobody shares.
+const ONE_PROTOCOL: Verdicts = Verdicts::RacesBut(
+    &[],
+    &[
+        "legacy",
+        "rfc",
+        "rfc-ptl",
+        "vma-lock",
+        "ipi-each",
+        "ipi-last",
+        "sync-rcu",
+        "ipi-implied",
+        "ipi-targeted",
+        "unshare-rcu",
+    ],
+    "no table is shared, so the protocols do not differ, and the engine's own is checked",
+);
 
 pub(super) const ROWS: &[Row] = &[
     row!("S47", "a page fails, and is punched out", fail_and_punch, by RESERVED),
@@ -36,55 +55,29 @@ pub(super) const ROWS: &[Row] = &[
     row!("S47/read", "a page fails while somebody reads the file", fail_and_read, by RESERVED),
     row!("S47/migrate", "a page fails while it is moved elsewhere", fail_and_migrate, by RESERVED),
     row!(
-        "S48",
-        "rmap takes a page out of all mappings; it is punched out, and another file gets it",
-        displace_and_punch
-    ),
-    row!("S48/exit", "rmap takes a page out of all mappings; one of the processes exits", displace_and_exit),
-    row!(
-        "S48/referenced",
-        "rmap looks who used a page; a process exits, and another maps it",
-        referenced_and_exit
+        "S47/again",
+        "a page is punched out; meanwhile it is mapped once more, and fails",
+        map_fail_and_punch,
+        by RESERVED,
+        is ONE_PROTOCOL
     ),
     row!(
-        "S48/unmap-in-two",
-        "rmap takes a page out of all mappings while a fault maps it again",
-        displace_and_fault
-    ),
-    row!("S49", "A pins a page, and keeps it; B truncates; another file wants a page", pin_and_truncate, by RESERVED),
-    row!(
-        "S49/slow",
-        "A pins a page under the lock of its table, or faults it in; B truncates; another file wants a page",
-        slow_pin_and_truncate,
+        "S47/told",
+        "a page fails; a processor that is told so by its fault reads the file",
+        fail_and_be_told,
         by RESERVED
     ),
     row!(
-        "S49/fork",
-        "A pins a private page without locks, and stores to it; B forks (only a changed engine shows the mistake: a fork that looks for pins before it takes the right to write away)",
-        pin_and_fork
-    ),
-    row!("S50", "A pins a page, and stores to it; B tries to move it, and puts it back", put_back),
-    row!(
-        "S50/private",
-        "S50 with a private page, which has no VMA lock: a fault that looks in between does not fail",
-        put_back_private
-    ),
-    row!("S50/read", "a page moves elsewhere while somebody reads it by the file", move_and_read),
-    row!(
-        "S50/read:late-reference",
-        "S50/read, and the reader takes its reference after the lock of the cache",
-        move_and_read,
-        on Flaw::LateReference
+        "S47/let-go",
+        "a page fails that has left its file, and that a pin holds; the pin is dropped, and another file gets the page",
+        fail_and_let_go,
+        by RESERVED
     ),
     row!(
-        "S50/write",
-        "a page moves elsewhere while somebody writes it by the file, and a processor loads",
-        move_and_write
-    ),
-    row!(
-        "S50/fork",
-        "a private page moves elsewhere while its process forks; the child stores",
-        move_and_fork
+        "S47/split",
+        "memory in a free page of 1 GiB fails, while the page is given back, and its start is handed out as a page of 2 MiB that a file gets",
+        fail_and_split,
+        by RESERVED
     ),
 ];
 
@@ -96,7 +89,7 @@ fn fail(bench: &mut Bench<'_>, frame: HugeFrame) {
     });
 }
 
-fn migrate(bench: &mut Bench<'_>, frame: HugeFrame) {
+pub(super) fn migrate(bench: &mut Bench<'_>, frame: HugeFrame) {
     bench.cpu("migrate", move |task| {
         let hugetlb = task.hugetlb().clone();
         // Somebody may hold it.
@@ -104,15 +97,7 @@ fn migrate(bench: &mut Bench<'_>, frame: HugeFrame) {
     });
 }
 
-fn displace(bench: &mut Bench<'_>, frame: HugeFrame) {
-    bench.cpu("try_to_unmap", move |task| {
-        let hugetlb = task.hugetlb().clone();
-        // It may be gone by then.
-        let _ = hugetlb.unmap_page(task, frame);
-    });
-}
-
-fn loads(bench: &mut Bench<'_>, process: &Process) {
+pub(super) fn loads(bench: &mut Bench<'_>, process: &Process) {
     let process = process.clone();
     bench.cpu("load, load", move |_| {
         let mut cpu = Cpu::new(&process);
@@ -169,7 +154,7 @@ fn fail_and_take(bench: &mut Bench<'_>) {
     let process = bench.process(&file, &[0]);
     let frame = bench.frame(&process, 0);
     // It is the only one.
-    bench.hugetlb().resize_pool(HugeSize::Size2M, 1);
+    bench.hugetlb().resize_pool(X86_64::SIZE_2M, 1);
     file.punch_hole(bench.task(), 0, PMD_SIZE).expect("aligned");
     fail(bench, frame);
     // There may be none left.
@@ -201,171 +186,64 @@ fn fail_and_migrate(bench: &mut Bench<'_>) {
     migrate(bench, frame);
 }
 
-fn displace_and_punch(bench: &mut Bench<'_>) {
+fn map_fail_and_punch(bench: &mut Bench<'_>) {
     let file = bench.file();
     let process = bench.process(&file, &[0]);
     let frame = bench.frame(&process, 0);
-    let other_file = bench.file();
-    let other = bench.process(&other_file, &[]);
-    bench.hugetlb().resize_pool(HugeSize::Size2M, 1);
-    displace(bench, frame);
-    bench.cpu("fallocate, fault", move |task| {
-        file.punch_hole(task, 0, PMD_SIZE).expect("aligned");
-        may_get(task, &other, 0);
-    });
-}
-
-fn displace_and_exit(bench: &mut Bench<'_>) {
-    let file = bench.file();
-    let process = bench.process(&file, &[0]);
-    let other = bench.process(&file, &[0]);
-    let frame = bench.frame(&process, 0);
-    displace(bench, frame);
-    bench.cpu("exit", move |task| process.exit(task).expect("its own task"));
-    loads(bench, &other);
-}
-
-fn referenced_and_exit(bench: &mut Bench<'_>) {
-    let file = bench.file();
-    let process = bench.process(&file, &[0]);
-    let other = bench.untouched(&file);
-    let frame = bench.frame(&process, 0);
-    bench.cpu("referenced", move |task| {
+    // The page stays in the file.
+    dont_need(bench.task(), &process);
+    bench.cpu("fault, memory_failure", move |task| {
+        // It may be gone by then, now or below.
+        let _ = process.fault(task, page(0), Access::Read);
         let hugetlb = task.hugetlb().clone();
-        let _ = hugetlb.referenced(task, frame);
+        let _ = hugetlb.memory_failure(task, frame);
     });
-    bench.cpu("exit", move |task| process.exit(task).expect("its own task"));
-    bench.cpu("fault", move |task| fault(task, &other, 0));
+    bench.cpu("fallocate", move |task| file.punch_hole(task, 0, PMD_SIZE).expect("aligned"));
 }
 
-fn displace_and_fault(bench: &mut Bench<'_>) {
+fn fail_and_be_told(bench: &mut Bench<'_>) {
     let file = bench.file();
     let process = bench.process(&file, &[0]);
-    let other = bench.untouched(&file);
     let frame = bench.frame(&process, 0);
-    displace(bench, frame);
-    bench.cpu("store", move |task| store(task, &process, 0));
-    bench.cpu("fault", move |task| fault(task, &other, 0));
+    fail(bench, frame);
+    bench.cpu("fault, read", move |task| {
+        let told = process.fault(task, page(0), Access::Read);
+        if matches!(told, Err(FaultError::Hwpoison { .. })) && file.read_at(0, &mut [0; 8]).is_ok() {
+            let text = "I12: a page that a fault says has failed is read by the file".to_owned();
+            violation(text, Property::I12);
+        }
+    });
 }
 
-/// What the pages' holder does with it: it sees the page that it has taken, as long as it has it.
-fn use_pin(pin: &PinnedPage<Lab>) {
-    pin.read(0, &mut [0; 8]);
-}
-
-fn pinned_world(bench: &mut Bench<'_>) -> (Process, Process) {
+fn fail_and_let_go(bench: &mut Bench<'_>) {
     let file = bench.file();
     let process = bench.process(&file, &[0]);
+    let frame = bench.frame(&process, 0);
+    let held = process.follow_page(bench.task(), page(0), GupFlags::PIN).expect("no failure");
+    file.punch_hole(bench.task(), 0, PMD_SIZE).expect("aligned");
     let other_file = bench.file();
     let other = bench.process(&other_file, &[]);
-    bench.hugetlb().resize_pool(HugeSize::Size2M, 1);
-    bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
-    (process, other)
-}
-
-fn pin_and_truncate(bench: &mut Bench<'_>) {
-    let (process, other) = pinned_world(bench);
-    bench.cpu("GUP-fast", move |task| {
-        let pin = process.pin_page_fast(task, page(0), GupFlags::PIN).map(|pin| pin.into_owned());
-        pin.iter().for_each(use_pin);
-    });
-    bench.cpu("fault elsewhere", move |task| _ = may_get(task, &other, 0));
-}
-
-fn slow_pin_and_truncate(bench: &mut Bench<'_>) {
-    let (process, other) = pinned_world(bench);
-    bench.cpu("get_user_pages", move |task| {
-        if let Ok(Some(pin)) = process.follow_page(task, page(0), GupFlags::empty()) {
-            use_pin(&pin);
-        }
-    });
-    bench.cpu("fault elsewhere", move |task| _ = may_get(task, &other, 0));
-}
-
-/// A store with the faults that it takes. Returns where it went.
-fn store_to(task: &mut LabTask, process: &Process) -> Option<HugeFrame> {
-    let mut cpu = Cpu::new(process);
-    loop {
-        match cpu.store(page(0)) {
-            None => process.fault(task, page(0), Access::Write).ok()?,
-            stored => return stored,
-        };
-    }
-}
-
-fn pin_and_fork(bench: &mut Bench<'_>) {
-    let file = bench.file();
-    let process = bench.private_written(&file, 1);
-    pin_and_store(bench, &process);
-    let nursery = bench.nursery();
-    bench.cpu("fork", move |task| nursery.keep(process.fork(task).expect("memory")));
-}
-
-/// A pin, and a store that must be in the page that is pinned.
-fn pin_and_store(bench: &mut Bench<'_>, process: &Process) {
-    let process = process.clone();
-    bench.cpu("GUP-fast, store", move |task| {
-        let flags = GupFlags::PIN | GupFlags::WRITE;
-        let Some(pin) = process.pin_page_fast(task, page(0), flags).map(|pin| pin.into_owned()) else {
-            return;
-        };
-        if store_to(task, &process).is_some_and(|stored| stored != pin.frame()) {
-            let text = "I13: a store after the pin is not in the page that is pinned".to_owned();
-            violation(text, Property::I13);
-        }
+    bench.hugetlb().resize_pool(X86_64::SIZE_2M, 1);
+    fail(bench, frame);
+    bench.cpu("unpin, fault elsewhere", move |task| {
+        drop(held);
+        // There is none left if it has failed by then.
+        let _ = other.fault(task, page(0), Access::Write);
     });
 }
 
-/// A page is pinned, stored to, and moved.
-fn pin_and_move(bench: &mut Bench<'_>, process: &Process) {
-    let frame = bench.frame(process, 0);
-    migrate(bench, frame);
-    let same = process.clone();
-    bench.cpu("GUP-fast, store", move |task| {
-        let pin = same.pin_page_fast(task, page(0), GupFlags::PIN).map(|pin| pin.into_owned());
-        store(task, &same, 0);
-        drop(pin);
-    });
-}
-
-fn put_back(bench: &mut Bench<'_>) {
+fn fail_and_split(bench: &mut Bench<'_>) {
     let file = bench.file();
-    let process = bench.process(&file, &[0]);
-    pin_and_move(bench, &process);
-}
-
-fn put_back_private(bench: &mut Bench<'_>) {
-    let file = bench.file();
-    let process = bench.private_written(&file, 1);
-    pin_and_move(bench, &process);
-}
-
-fn move_and_read(bench: &mut Bench<'_>) {
-    let file = bench.file();
-    let process = bench.process(&file, &[0]);
-    let frame = bench.frame(&process, 0);
-    migrate(bench, frame);
-    bench.cpu("read", move |_| _ = file.read_at(0, &mut [0; 8]));
-}
-
-fn move_and_write(bench: &mut Bench<'_>) {
-    let file = bench.file();
-    let process = bench.process(&file, &[0]);
-    let frame = bench.frame(&process, 0);
-    migrate(bench, frame);
-    bench.cpu("write", move |task| file.write_at(task, 0, &[1; 8]).expect("a page"));
-    loads(bench, &process);
-}
-
-fn move_and_fork(bench: &mut Bench<'_>) {
-    let file = bench.file();
-    let process = bench.private_written(&file, 1);
-    let frame = bench.frame(&process, 0);
-    migrate(bench, frame);
-    let nursery = bench.nursery();
-    bench.cpu("fork, child stores", move |task| {
-        let child = process.fork(task).expect("memory");
-        store(task, &child, 0);
-        nursery.keep(child);
+    let process = bench.process(&file, &[]);
+    bench.hugetlb().resize_pool(X86_64::SIZE_2M, 0);
+    let hugetlb = bench.hugetlb().clone();
+    assert_eq!(hugetlb.resize_pool(X86_64::SIZE_1G, 1), 1, "there is one");
+    // Behind the first two MiB.
+    fail(bench, HugeFrame((PUD_SIZE + PMD_SIZE) / FRAME_BYTES));
+    bench.cpu("nr_hugepages, fault, fault", move |task| {
+        hugetlb.resize_pool(X86_64::SIZE_1G, 0);
+        hugetlb.resize_pool(X86_64::SIZE_2M, 1);
+        fault(task, &process, 0);
+        fault(task, &process, 0);
     });
 }

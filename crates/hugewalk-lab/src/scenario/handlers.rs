@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use hugewalk::addr::{PMD_SIZE, PUD_SIZE};
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE};
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::uffd::{
     ContinueMode, CopyMode, Features, Message, Modes, ProtectMode, Userfault, UserfaultError,
@@ -45,6 +45,11 @@ pub(super) const ROWS: &[Row] = &[
         "the handler waits for a message, or not yet, while the address space exits",
         exit_and_read
     ),
+    row!(
+        "S45/exit-two",
+        "two threads of the handler wait for a message, or not yet, while the address space exits",
+        exit_and_read_twice
+    ),
     row!("S45/munmap", "a fault queues, or not yet, while the mapping goes", unmap),
     row!("S45/protect", "a store meets the handler's protection; the handler takes it away", protect),
     row!(
@@ -86,7 +91,7 @@ fn store(task: &mut LabTask, process: &Process, index: u64) {
 }
 
 /// One fault. False if there is nothing to come to.
-fn resolve(task: &mut LabTask, process: &Process, index: u64, access: Access) -> bool {
+pub(super) fn resolve(task: &mut LabTask, process: &Process, index: u64, access: Access) -> bool {
     match process.fault(task, page(index), access) {
         Ok(_) => true,
         Err(FaultError::NotMapped { .. } | FaultError::BeyondEof { .. }) => false,
@@ -98,7 +103,7 @@ fn resolve(task: &mut LabTask, process: &Process, index: u64, access: Access) ->
 }
 
 /// Brings page 0 to whoever waits for it. Somebody else may have been faster, or the place may be gone.
-fn bring(task: &mut LabTask, handler: &Userfault<Lab>) {
+pub(super) fn bring(task: &mut LabTask, handler: &Userfault<Lab>) {
     match handler.copy(task, page(0), &PAGE, CopyMode::empty()) {
         Ok(()) => {}
         Err(_) => handler.wake(page(0), PMD_SIZE).expect("a range"),
@@ -124,7 +129,7 @@ fn handler(bench: &mut Bench<'_>, process: &Process, modes: Modes) -> Userfault<
 }
 
 /// A process with nothing in it yet, and its handler.
-fn handled(bench: &mut Bench<'_>) -> (Process, Userfault<Lab>) {
+pub(super) fn handled(bench: &mut Bench<'_>) -> (Process, Userfault<Lab>) {
     let file = bench.file();
     let process = bench.process(&file, &[]);
     let handler = handler(bench, &process, Modes::MISSING);
@@ -133,7 +138,7 @@ fn handled(bench: &mut Bench<'_>) -> (Process, Userfault<Lab>) {
 
 /// A processor that faults, and keeps the handle meanwhile: the end of the handler's thread is not the end of the handler, which
 /// would wake whoever waits.
-fn faults(bench: &mut Bench<'_>, process: &Process, handler: &Rc<Userfault<Lab>>, access: Access) {
+pub(super) fn faults(bench: &mut Bench<'_>, process: &Process, handler: &Rc<Userfault<Lab>>, access: Access) {
     let (process, kept) = (process.clone(), handler.clone());
     bench.cpu(if access == Access::Write { "store" } else { "load" }, move |task| {
         let come = if access == Access::Write { store } else { load };
@@ -224,6 +229,16 @@ fn exit(bench: &mut Bench<'_>) {
 fn exit_and_read(bench: &mut Bench<'_>) {
     let (process, handler) = handled(bench);
     bench.cpu("handler", move |task| while asked(task, &handler) {});
+    bench.cpu("exit", move |task| process.exit(task).expect("its own task"));
+}
+
+fn exit_and_read_twice(bench: &mut Bench<'_>) {
+    let (process, handler) = handled(bench);
+    let handler = Rc::new(handler);
+    for _ in 0..2 {
+        let handler = handler.clone();
+        bench.cpu("handler", move |task| while asked(task, &handler) {});
+    }
     bench.cpu("exit", move |task| process.exit(task).expect("its own task"));
 }
 

@@ -1,6 +1,7 @@
 //! What runs out, and what is counted.
 
-use hugewalk::addr::{HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::file::FileError;
 use hugewalk::gup::GupFlags;
@@ -11,18 +12,20 @@ use super::Scenario;
 use super::bench::{BASE, Bench, dont_need, page};
 use super::expected::{MISTAKE, NONE, Row};
 use super::other::{USUAL, fault};
+use super::reservations::may_get;
+use super::stores::row;
 use crate::lab::{Lab, Property, Speculator, Walker};
 
+/// What walkers are told.
+const WALKED: &[Property] = &[Property::I1, Property::I3];
+
 pub(super) const ROWS: &[Row] = &[
-    Row {
-        scenario: Scenario {
-            id: "S16",
-            what: "somebody takes a reference to the page that holds a table, for a moment, not knowing what it is; its only user unmaps (CVE-2024-57883)",
-            judged: USUAL,
-            build: speculate,
-        },
-        verdicts: NONE,
-    },
+    row!(
+        "S16",
+        "somebody takes a reference to the page that holds a table, for a moment, not knowing what it is; its only user unmaps (CVE-2024-57883)",
+        speculate,
+        by USUAL
+    ),
     Row {
         scenario: Scenario {
             id: "S16:page-reference",
@@ -35,132 +38,83 @@ pub(super) const ROWS: &[Row] = &[
         },
         verdicts: MISTAKE,
     },
-    Row {
-        scenario: Scenario {
-            id: "S29",
-            what: "a fault, and for a while there is no memory",
-            judged: USUAL,
-            build: no_tables,
-        },
-        verdicts: NONE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S29/mremap",
-            what: "a mapping moves, another process shares, and for a while there is no memory",
-            judged: USUAL,
-            build: no_memory_to_move,
-        },
-        verdicts: NONE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S29/fork",
-            what: "a private mapping is copied by fork, its file is truncated, and for a while there is no memory",
-            judged: USUAL,
-            build: no_memory_for_a_child,
-        },
-        verdicts: NONE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S29/munmap",
-            what: "a part is unmapped, another process faults, and for a while there is no memory",
-            judged: USUAL,
-            build: no_memory_to_unmap,
-        },
-        verdicts: NONE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S29/mmap",
-            what: "a mapping takes the place of a part of another, another process faults, and for a while there is no memory",
-            judged: USUAL,
-            build: no_memory_to_map,
-        },
-        verdicts: NONE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S29/fallocate",
-            what: "a page is preallocated, another processor faults and punches, and for a while there is no memory",
-            judged: USUAL,
-            build: no_memory_to_allocate,
-        },
-        verdicts: NONE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S29/no-pages",
-            what: "a fault, and for a while the pool is empty",
-            judged: USUAL,
-            build: no_pages,
-        },
-        verdicts: NONE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S31",
-            what: "A is in GUP-fast; B takes the page away from the file, and another file gets it",
-            judged: &[Property::I1, Property::I3],
-            build: page_goes,
-        },
-        verdicts: NONE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S31:entry-not-confirmed",
-            what: "S31, and A does not look at the entry again",
-            judged: &[Property::I1, Property::I3],
-            build: |bench| {
-                bench.without("confirm-entry");
-                page_goes(bench);
-            },
-        },
-        verdicts: MISTAKE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S32",
-            what: "a fault of a private mapping finds its page within the file, which is truncated",
-            judged: USUAL,
-            build: fill_and_truncate,
-        },
-        verdicts: NONE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S32:size-once",
-            what: "S32, and the fault does not look at the size again with the table locked",
-            judged: USUAL,
-            build: |bench| {
-                bench.without("recheck-size");
-                fill_and_truncate(bench);
-            },
-        },
-        verdicts: MISTAKE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S33",
-            what: "a hole is punched in a mapping in which one fault comes after the other",
-            judged: USUAL,
-            build: punch_among_faults,
-        },
-        verdicts: NONE,
-    },
-    Row {
-        scenario: Scenario {
-            id: "S33:lock-let-go",
-            what: "S33, and who punches lets the VMA lock go that it has waited for, and tries it anew",
-            judged: USUAL,
-            build: |bench| {
-                bench.without("keep-lock");
-                punch_among_faults(bench);
-            },
-        },
-        verdicts: MISTAKE,
-    },
+    row!("S29", "a fault, and for a while there is no memory", no_tables, by USUAL),
+    row!(
+        "S29/mremap",
+        "a mapping moves, another process shares, and for a while there is no memory",
+        no_memory_to_move,
+        by USUAL
+    ),
+    row!(
+        "S29/fork",
+        "a private mapping is copied by fork, its file is truncated, and for a while there is no memory",
+        no_memory_for_a_child,
+        by USUAL
+    ),
+    row!(
+        "S29/munmap",
+        "a part is unmapped, another process faults, and for a while there is no memory",
+        no_memory_to_unmap,
+        by USUAL
+    ),
+    row!(
+        "S29/mmap",
+        "a mapping takes the place of a part of another, another process faults, and for a while there is no memory",
+        no_memory_to_map,
+        by USUAL
+    ),
+    row!(
+        "S29/fallocate",
+        "a page is preallocated, another processor faults and punches, and for a while there is no memory",
+        no_memory_to_allocate,
+        by USUAL
+    ),
+    row!("S29/no-pages", "a fault, and for a while the pool is empty", no_pages, by USUAL),
+    row!(
+        "S31",
+        "A is in GUP-fast; B takes the page away from the file, and another file gets it",
+        page_goes,
+        by WALKED
+    ),
+    row!(
+        "S31:entry-not-confirmed",
+        "S31, and A does not look at the entry again",
+        page_goes,
+        by WALKED,
+        without "confirm-entry"
+    ),
+    row!(
+        "S32",
+        "a fault of a private mapping finds its page within the file, which is truncated",
+        fill_and_truncate,
+        by USUAL
+    ),
+    row!(
+        "S32:size-once",
+        "S32, and the fault does not look at the size again with the table locked",
+        fill_and_truncate,
+        by USUAL,
+        without "recheck-size"
+    ),
+    row!(
+        "S32/copy",
+        "a store to a private mapping copies the file's page, which is truncated",
+        copy_and_truncate,
+        by USUAL
+    ),
+    row!(
+        "S33",
+        "a hole is punched in a mapping in which one fault comes after the other",
+        punch_among_faults,
+        by USUAL
+    ),
+    row!(
+        "S33:lock-let-go",
+        "S33, and who punches lets the VMA lock go that it has waited for, and tries it anew",
+        punch_among_faults,
+        by USUAL,
+        without "keep-lock"
+    ),
 ];
 
 fn speculate(bench: &mut Bench<'_>) {
@@ -172,7 +126,7 @@ fn speculate(bench: &mut Bench<'_>) {
 }
 
 /// Does something that may find no memory, and must not fail otherwise.
-fn unless_there_is_none<T, E: std::fmt::Display + 'static>(
+fn unless_there_is_none<T, E: std::fmt::Display + Copy + 'static>(
     ran_out: fn(&E) -> bool,
     work: impl FnOnce() -> Result<T, E>,
 ) -> Option<T> {
@@ -302,8 +256,8 @@ fn no_pages(bench: &mut Bench<'_>) {
     bench.cpu("fault", move |task| may_fail(task, &other));
     bench.cpu("nr_hugepages", move |task| {
         let hugetlb = task.hugetlb().clone();
-        hugetlb.resize_pool(HugeSize::Size2M, 0);
-        hugetlb.resize_pool(HugeSize::Size2M, 4);
+        hugetlb.resize_pool(X86_64::SIZE_2M, 0);
+        hugetlb.resize_pool(X86_64::SIZE_2M, 4);
     });
 }
 
@@ -314,7 +268,7 @@ fn page_goes(bench: &mut Bench<'_>) {
     let other_file = bench.file();
     let other = bench.process(&other_file, &[]);
     // There is no other page.
-    bench.hugetlb().resize_pool(HugeSize::Size2M, 1);
+    bench.hugetlb().resize_pool(X86_64::SIZE_2M, 1);
     bench.cpu("GUP-fast", move |task| {
         let walker = Walker::new(&process, page(0));
         walker.watch_fast(|| {
@@ -346,6 +300,15 @@ fn fill_and_truncate(bench: &mut Bench<'_>) {
     // Who maps nothing is not looked at twice.
     dont_need(bench.task(), &process);
     bench.cpu("fault", move |task| fault(task, &process, 1));
+    bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
+}
+
+fn copy_and_truncate(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let _process = bench.process(&file, &[0]);
+    let private = bench.private(&file, 1);
+    // It finds the page, or that the file is too short.
+    bench.cpu("store", move |task| _ = may_get(task, &private, 0));
     bench.cpu("truncate", move |task| file.truncate(task, 0).expect("aligned"));
 }
 

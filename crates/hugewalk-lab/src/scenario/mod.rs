@@ -69,28 +69,47 @@
 //! mistake in it that somebody has made, or could make: [`Scenario::line`], [`Scenario::walker`], [`Scenario::mistake`].
 //! [`all`] is the whole matrix in the order of the table, and [`expected()`] has the verdicts.
 
+mod base_pages;
 mod bench;
+mod children;
 mod drops;
+mod events;
 mod expected;
 mod failures;
+mod faults;
+mod groups;
 mod handlers;
 mod history;
+mod hosts;
+mod locks;
 mod memory;
+mod mounts;
+mod moves;
 mod other;
 mod pages;
+mod poison;
 mod races;
 mod reports;
 mod reservations;
+mod rmap;
+mod runs;
+mod scans;
 mod stores;
+mod unpopulated;
 mod waits;
+mod walk_cache;
 mod walkers;
 
-pub use self::bench::{BASE, Bench, File, LabTask, Mount, Nursery, Process, another, dont_need, map, page};
+pub use self::bench::{
+    BASE, Bench, File, GroupFile, GroupProcess, GroupTask, Groups, LabTask, Mount, Nursery, Process, another,
+    dont_need, map, member, page,
+};
 pub use self::expected::{Expected, PROOFS, expected};
 pub use self::history::history;
 
-use self::expected::Row;
+use std::sync::OnceLock;
 
+use self::expected::Row;
 use crate::lab::Property;
 
 /// Something that may go wrong.
@@ -113,6 +132,11 @@ impl Scenario {
         self.id.split(['/', ':']).next().unwrap_or(self.id)
     }
 
+    /// The number of its line.
+    fn number(&self) -> Option<u32> {
+        self.line().strip_prefix('S')?.parse().ok()
+    }
+
     /// The walker of the engine that has the walker's role, if it is not the lab's own.
     #[must_use]
     pub fn walker(&self) -> Option<&'static str> {
@@ -127,23 +151,48 @@ impl Scenario {
     }
 }
 
+/// The matrix: by lines, and of a line in the order of the files below.
 fn rows() -> impl Iterator<Item = &'static Row> {
-    races::ROWS
-        .iter()
-        .chain(walkers::ROWS)
-        .chain(other::ROWS)
-        .chain(waits::ROWS)
-        .chain(memory::ROWS)
-        .chain(stores::ROWS)
-        .chain(pages::ROWS)
-        .chain(reservations::ROWS)
-        .chain(handlers::ROWS)
-        .chain(reports::ROWS)
-        .chain(failures::ROWS)
-        .chain(drops::ROWS)
+    static MATRIX: OnceLock<Vec<&'static Row>> = OnceLock::new();
+    let rows = MATRIX.get_or_init(|| {
+        let mut rows: Vec<_> = FILES.iter().copied().flatten().collect();
+        rows.sort_by_key(|row| row.scenario.number());
+        rows
+    });
+    rows.iter().copied()
 }
 
-/// All scenarios.
+const FILES: [&[Row]; 27] = [
+    races::ROWS,
+    walkers::ROWS,
+    other::ROWS,
+    waits::ROWS,
+    memory::ROWS,
+    stores::ROWS,
+    pages::ROWS,
+    children::ROWS,
+    mounts::ROWS,
+    reservations::ROWS,
+    handlers::ROWS,
+    events::ROWS,
+    reports::ROWS,
+    failures::ROWS,
+    rmap::ROWS,
+    moves::ROWS,
+    faults::ROWS,
+    drops::ROWS,
+    base_pages::ROWS,
+    locks::ROWS,
+    walk_cache::ROWS,
+    scans::ROWS,
+    unpopulated::ROWS,
+    poison::ROWS,
+    groups::ROWS,
+    runs::ROWS,
+    hosts::ROWS,
+];
+
+/// All scenarios, line by line.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
     rows().map(|row| &row.scenario)
 }

@@ -1,6 +1,7 @@
 //! What else may go wrong at the same time: locks in two orders, lost stores, shares with what is about to go.
 
-use hugewalk::addr::{PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE};
 use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::mm::RemapTo;
 

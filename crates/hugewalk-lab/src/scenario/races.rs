@@ -1,6 +1,6 @@
 //! Walkers against unsharing: the scenarios that the rule is there for.
 
-use hugewalk::addr::PMD_SIZE;
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE};
 use hugewalk::fault::Access;
 
 use super::Scenario;
@@ -74,6 +74,15 @@ pub(super) const ROWS: &[Row] = &[
             build: wrong_table,
         },
         verdicts: Verdicts::Races(STALE),
+    },
+    Row {
+        scenario: Scenario {
+            id: "S8/other-table",
+            what: "S8, and B maps another file there, with a table of its own",
+            judged: &[Property::I2],
+            build: another_table,
+        },
+        verdicts: Verdicts::Races(&["rfc", "rfc-ptl"]),
     },
     Row {
         scenario: Scenario {
@@ -249,6 +258,23 @@ fn wrong_table(bench: &mut Bench<'_>) {
     let same = process.clone();
     bench.cpu("walk", move |task| Walker::new(&process, page(0)).mark(task));
     bench.cpu("madvise", move |task| dont_need(task, &same));
+}
+
+fn another_table(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let _other = bench.process(&file, &[0]);
+    let process = bench.process(&file, &[0]);
+    let another_file = bench.file();
+    another_file.truncate(bench.task(), 2 * PUD_SIZE).expect("aligned");
+    // The table of the entry that led to it stays, for what is mapped in the next gigabyte.
+    map(bench.task(), &process, &another_file, 512, 1);
+    process.fault(bench.task(), page(512), Access::Read).expect("a page");
+    let same = process.clone();
+    bench.cpu("walk", move |task| Walker::new(&process, page(0)).mark(task));
+    bench.cpu("mmap, fault", move |task| {
+        map(task, &same, &another_file, 0, 512);
+        same.fault(task, page(0), Access::Read).expect("a page");
+    });
 }
 
 fn gup_fast(bench: &mut Bench<'_>) {

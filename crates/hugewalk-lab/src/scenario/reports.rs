@@ -1,6 +1,6 @@
 //! Reports while what they report on changes: what they tell of an entry was so (I16).
 
-use hugewalk::addr::{PMD_SIZE, PUD_SIZE};
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE};
 use hugewalk::fault::Access;
 use hugewalk::gup::GupFlags;
 use hugewalk::mm::{Advice, RemapTo};
@@ -46,6 +46,12 @@ pub(super) const ROWS: &[Row] = &[
         by TRUE
     ),
     row!(
+        "S46/two",
+        "A walks over two pages; B unshares and faults anew: none is left out, and none reported twice",
+        walk_two_and_unshare,
+        by TRUE
+    ),
+    row!(
         "S46/reuse",
         "A walks; B unshares; C maps something else where the table is its own now",
         walk_and_reuse,
@@ -65,9 +71,13 @@ pub(super) const ROWS: &[Row] = &[
 type Reports = fn(&Report<'_>, &mut LabTask);
 
 fn report(bench: &mut Bench<'_>, process: &Process, reports: Reports) {
+    report_of(bench, process, 1, reports);
+}
+
+fn report_of(bench: &mut Bench<'_>, process: &Process, pages: u64, reports: Reports) {
     let process = process.clone();
     bench.cpu("report", move |task| {
-        let report = Report::new(&process, page(0)..page(1));
+        let report = Report::new(&process, page(0)..page(pages));
         Walker::new(&process, page(0)).watch(|| reports(&report, task));
     });
 }
@@ -173,10 +183,18 @@ fn pagemap_and_truncate(bench: &mut Bench<'_>) {
 }
 
 fn walk_and_unshare(bench: &mut Bench<'_>) {
+    walk_over(bench, 1);
+}
+
+fn walk_two_and_unshare(bench: &mut Bench<'_>) {
+    walk_over(bench, 2);
+}
+
+fn walk_over(bench: &mut Bench<'_>, pages: u64) {
     let file = bench.file();
     let _other = bench.process(&file, &[0]);
     let process = bench.process(&file, &[0]);
-    report(bench, &process, |report, task| report.walk(task));
+    report_of(bench, &process, pages, |report, task| report.walk(task));
     bench.cpu("madvise, fault", move |task| {
         dont_need(task, &process);
         process.fault(task, page(0), Access::Read).expect("a page");

@@ -1,6 +1,7 @@
 //! Processors that load and store while what they do it through changes.
 
-use hugewalk::addr::{PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE};
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, RemapTo};
 use hugewalk::uffd::{Features, Modes, ProtectMode, Userfault};

@@ -1,8 +1,7 @@
 //! Who sleeps, and in what: migration, userfaultfd, visitors.
 
 use hugewalk::addr::VirtAddr;
-use hugewalk::addr::{PMD_SIZE, PUD_SIZE};
-use hugewalk::arch::Entry;
+use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE};
 use hugewalk::fault::Access;
 use hugewalk::pagewalk::{Found, Next, Resched, SleepingVisitor, Visitor};
 use hugewalk::uffd::{Features, Modes, Userfault};

@@ -5,8 +5,8 @@
 //! and GUP-fast hold what they hold in every protocol: `i_mmap`, or interrupts off.
 
 use hugewalk::Task;
-use hugewalk::addr::{HugeFrame, PMD_SIZE, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE};
 use hugewalk::fault::Access;
 use hugewalk::gup::GupFlags;
 use hugewalk::pagewalk::{Found, Next, Resched, SleepingVisitor, Visitor};

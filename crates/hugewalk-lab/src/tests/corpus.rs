@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
 use hugewalk::addr::{TableFrame, VirtAddr};
-use hugewalk::platform::Platform;
+use hugewalk::arch::X86_64;
+use hugewalk::platform::{Flush, Tables as _, Tlb};
 use hugewalk::rcu::{Rcu as _, RcuHead};
 use hugewalk::sync::Parker as _;
 use lock_api::{RawMutex as _, RawRwLock as _};
@@ -228,7 +228,8 @@ impl World {
                 self.context.end_access();
             }
             Do::Flush => {
-                let everything: Range<VirtAddr> = VirtAddr::new(0)..VirtAddr::new(1 << 47);
+                let range = VirtAddr::new(0)..VirtAddr::new(1 << 47);
+                let everything = Flush { range, stride: X86_64::SIZE_2M.bytes(), tables: true };
                 self.lab.flush_tlb(&self.context, everything);
             }
             &Do::Memory(touch) => {
@@ -249,7 +250,7 @@ impl World {
         state.extend(&*self.taken.borrow());
         state.extend(self.cells.iter().chain(&self.guarded).map(Shared::peek));
         state.extend(self.tables.state(&self.lab));
-        state.push(self.rcu.pending());
+        state.push(hugewalk::rcu::Rcu::<Lab>::pending(&self.rcu));
         state
     }
 }

@@ -4,9 +4,9 @@
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
-use hugewalk::addr::{HugeFrame, PUD_SIZE, TableFrame, VirtAddr};
-use hugewalk::arch::{Entry, Leaf, LeafFlags, RawEntry};
-use hugewalk::platform::{Platform, TableRecord};
+use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
+use hugewalk::arch::{Entry, Leaf, LeafFlags, PUD_SIZE, RawEntry};
+use hugewalk::platform::{TableRecord, Tables as _};
 use hugewalk::rcu::{Rcu as _, RcuHead};
 use hugewalk::sync::Word as _;
 use lock_api::RawMutex as _;
@@ -154,10 +154,9 @@ impl Tables {
 
 fn entry_of(lab: &Lab, table: TableFrame, index: usize) -> &Word {
     // SAFETY: the lab's tables stay.
-    let entries = unsafe { lab.table_entries(table) };
+    let entry = unsafe { lab.table_entry(table, index) };
     // SAFETY: their words are atomics.
-    let entries = unsafe { entries.as_ref() };
-    &entries[index]
+    unsafe { entry.as_ref() }
 }
 
 fn record_of(lab: &Lab, table: TableFrame) -> NonNull<TableRecord> {

@@ -1,14 +1,11 @@
 //! Entry formats of the processors. Only this module knows bits.
 //!
-//! The engine's own tables have one format so far: that of x86-64, stage 1, the tables that CR3 points to. AMD's nested
-//! tables have the same format. Intel's EPT does not, so a hypervisor cannot use these tables as EPT. The rest of the engine
-//! speaks [`Entry`].
-//!
-//! For a bare target with other processors the crate does not compile: they could not walk these tables. If software walks
-//! them (an emulator, a model), the feature `soft-tables` says so. Under an operating system it is always software.
-//!
 //! [`Paging`] says what the tables of a processor look like, as data and pure functions: [`X86_64`], [`Aarch64`] with each
-//! of its granules, and [`Riscv64`]. Nothing in there touches memory. The engine does not use them yet.
+//! of its granules, and [`Riscv64`]. Nothing in there touches memory. A platform chooses one of them; the rest of the engine
+//! speaks [`Entry`], and goes by levels and sizes as the format has them.
+//!
+//! All are stage 1, the tables that CR3, TTBR0_EL1 or satp point to. AMD's nested tables have the format of x86-64. Intel's
+//! EPT does not, so a hypervisor cannot use these tables as EPT.
 //!
 //! # When a processor sees a store
 //!
@@ -39,13 +36,16 @@
 //! and dirty bits, which processors set in one of them.
 
 mod aarch64;
+mod any;
 mod paging;
 mod riscv64;
 mod x86_64;
 mod x86_64_paging;
 
 pub use self::aarch64::{Aarch64, Granule};
-pub use self::paging::{Barrier, Geometry, Hooks, LeafSize, Paging};
+pub use self::any::AnyPaging;
+pub use self::paging::{Barrier, Geometry, Hooks, Paging};
+pub(crate) use self::paging::{EMPTY, for_each_level};
 pub use self::riscv64::{Riscv64, Sv};
-pub use self::x86_64::{Entry, Leaf, LeafFlags, Level, Migration, RawEntry};
-pub use self::x86_64_paging::X86_64;
+pub use self::x86_64::{Entry, Leaf, LeafFlags, Migration, RawEntry};
+pub use self::x86_64_paging::{PMD_SIZE, PUD_SIZE, X86_64};

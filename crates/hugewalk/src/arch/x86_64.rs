@@ -4,9 +4,10 @@
 //! |---|---|---|
 //! | none | 0 | all zero |
 //! | table | 1 | RW US A, frame in 12-51 |
+//! | table of the host's | 1 | as a table, and 9, which processors ignore |
 //! | leaf | 1 | PSE; RW, A, D, 10 = uffd-wp, 11 = soft-dirty, 58 = dirty without RW, NX, frame in 21-51 or 30-51 |
 //! | leaf without access (`PROT_NONE`) | 0 | G and PSE stand for P; frame bits inverted; else as a leaf |
-//! | migration, hwpoison, marker | 0 | type in 59-62, frame bits inverted, 2 = uffd-wp, 3 = soft-dirty, 5 = A, 6 = D |
+//! | migration, hwpoison, marker, poison | 0 | type in 59-62, frame bits inverted, 2 = uffd-wp, 3 = soft-dirty, 5 = A, 6 = D |
 //!
 //! The frame bits of an entry that is not present are inverted, so that a processor that speculates past P
 //! = 0 does not reach memory (the L1 terminal fault). Linux does the same, in its own encoding.
@@ -20,7 +21,7 @@ use core::fmt;
 
 use bitflags::bitflags;
 
-use crate::addr::{HugeFrame, HugeSize, TableFrame};
+use crate::addr::{HugeFrame, TableFrame};
 
 pub(super) const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -30,6 +31,8 @@ const DIRTY: u64 = 1 << 6;
 pub(super) const LARGE: u64 = 1 << 7;
 /// In an entry with P = 0, the global bit marks a leaf without access.
 pub(super) const NO_ACCESS: u64 = 1 << 8;
+/// In an entry that points to a table: it is the host's.
+pub(super) const HOST: u64 = 1 << 9;
 const UFFD_WP: u64 = 1 << 10;
 const SOFT_DIRTY: u64 = 1 << 11;
 /// Dirty, in a leaf without the right to write.
@@ -46,60 +49,7 @@ const MIGRATION_READ: u64 = 1;
 const MIGRATION_WRITE: u64 = 2;
 const HWPOISON: u64 = 3;
 const MARKER: u64 = 4;
-
-/// A level of the page-table tree. A table of a level holds entries that each cover [`Level::entry_size`] bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Level {
-    /// Entries cover 2 MiB each; a table covers 1 GiB.
-    Pmd,
-    /// Entries cover 1 GiB each; a table covers 512 GiB.
-    Pud,
-    /// Entries cover 512 GiB each; with 4 levels this table is left out.
-    P4d,
-    /// The root. Entries cover 512 GiB with 4 levels, 256 TiB with 5.
-    Pgd,
-}
-
-impl Level {
-    /// Base-2 logarithm of the bytes an entry covers. The root's is that of 5 levels.
-    #[must_use]
-    pub const fn shift(self) -> u32 {
-        match self {
-            Self::Pmd => 21,
-            Self::Pud => 30,
-            Self::P4d => 39,
-            Self::Pgd => 48,
-        }
-    }
-
-    /// Bytes an entry of this level covers.
-    #[must_use]
-    pub const fn entry_size(self) -> u64 {
-        1 << self.shift()
-    }
-
-    /// The level of the tables that entries of this one point to.
-    pub(crate) const fn below(self) -> Option<Self> {
-        match self {
-            Self::Pmd => None,
-            Self::Pud => Some(Self::Pmd),
-            Self::P4d => Some(Self::Pud),
-            Self::Pgd => Some(Self::P4d),
-        }
-    }
-
-    /// All levels, the root's first.
-    pub(crate) const FROM_THE_TOP: [Self; 4] = [Self::Pgd, Self::P4d, Self::Pud, Self::Pmd];
-
-    /// The level whose entries are leaves of this size.
-    #[must_use]
-    pub const fn of_leaf(size: HugeSize) -> Self {
-        match size {
-            HugeSize::Size2M => Self::Pmd,
-            HugeSize::Size1G => Self::Pud,
-        }
-    }
-}
+const POISON: u64 = 5;
 
 bitflags! {
     /// What a leaf allows, and what accesses to its page have been seen.
@@ -205,6 +155,9 @@ pub enum Entry {
     None,
     /// The next table down.
     Table(TableFrame),
+    /// A table of the host's, with entries of base pages. Processors walk it. The engine does not: no walk of its own goes
+    /// on from here, and no operation of its own changes the entry. See [`base`](crate::base).
+    HostTable(TableFrame),
     /// A huge page.
     Leaf(Leaf),
     /// A huge page that is being moved.
@@ -213,6 +166,8 @@ pub enum Entry {
     Hwpoison(HugeFrame),
     /// No page, but a userfaultfd write protection to remember (`PTE_MARKER_UFFD_WP`).
     Marker,
+    /// No page: a handler has said that the contents are lost (`PTE_MARKER_POISONED`). Every access fails.
+    Poison,
 }
 
 impl Entry {
@@ -228,13 +183,25 @@ impl Entry {
         matches!(self, Self::None | Self::Marker)
     }
 
+    /// May a handler of userfaultfd bring a page here? Also where one has said that the contents are lost. Linux:
+    /// `huge_pte_none_mostly()`.
+    #[must_use]
+    pub const fn may_be_filled(self) -> bool {
+        matches!(self, Self::None | Self::Marker | Self::Poison)
+    }
+
     /// The page it stands for: one that is mapped here, or that will be mapped here after its migration.
     #[must_use]
     pub const fn page(self) -> Option<HugeFrame> {
         match self {
             Self::Leaf(leaf) => Some(leaf.frame),
             Self::Migration(migration) => Some(migration.frame),
-            Self::None | Self::Table(_) | Self::Hwpoison(_) | Self::Marker => None,
+            Self::None
+            | Self::Table(_)
+            | Self::HostTable(_)
+            | Self::Hwpoison(_)
+            | Self::Marker
+            | Self::Poison => None,
         }
     }
 
@@ -266,18 +233,6 @@ impl Entry {
         }
     }
 
-    /// May it be replaced by `new` in one step? Not if both let processors use a page, and not the same one: before they use
-    /// the second, they must have forgotten the first.
-    #[must_use]
-    pub const fn may_become(self, new: Self) -> bool {
-        match (self, new) {
-            (Self::Leaf(old), Self::Leaf(new)) => {
-                old.frame.0 == new.frame.0 || !old.is_accessible() || !new.is_accessible()
-            }
-            _ => true,
-        }
-    }
-
     /// What stands in for it while it is *busy*: on its way to another page. It is of no use to processors, but it is not
     /// empty, and still names its page.
     #[must_use]
@@ -303,7 +258,7 @@ impl Entry {
             Self::Leaf(leaf) => Self::Leaf(leaf.without(LeafFlags::UFFD_WP)),
             Self::Migration(migration) => Self::Migration(Migration { uffd_wp: false, ..migration }),
             Self::Marker => Self::None,
-            Self::None | Self::Table(_) | Self::Hwpoison(_) => self,
+            Self::None | Self::Table(_) | Self::HostTable(_) | Self::Hwpoison(_) | Self::Poison => self,
         }
     }
 }
@@ -344,15 +299,37 @@ impl RawEntry {
         self.0 & PRESENT != 0
     }
 
-    /// The table it points to, if any. This is all that a walk asks of an entry above the leaves, so it is
-    /// quick.
+    /// The table of the engine's that it points to, if any. This is all that a walk asks of an entry above
+    /// the leaves, so it is quick. A table of the host's is none: there every walk ends.
     #[must_use]
     #[inline]
     pub const fn table(self) -> Option<TableFrame> {
-        if self.0 & (PRESENT | LARGE) == PRESENT { Some(TableFrame((self.0 & FRAME) >> 12)) } else { None }
+        if self.0 & (PRESENT | LARGE | HOST) == PRESENT {
+            Some(TableFrame((self.0 & FRAME) >> 12))
+        } else {
+            None
+        }
     }
 
-    /// What the entry says.
+    /// A leaf that is present, for this frame, with the flags of these bits.
+    #[inline]
+    pub(super) const fn leaf(frame: u64, bits: u64) -> Entry {
+        // Dirty if either bit says so: without CET, a processor may set D while the right to write is taken away.
+        let flags = bits | (bits & SAVED_DIRTY) >> SAVED_DIRTY_SHIFT;
+        Entry::Leaf(Leaf { frame: HugeFrame(frame), flags: LeafFlags::from_bits_truncate(flags) })
+    }
+
+    /// The table in this frame, whose these bits say.
+    #[inline]
+    pub(super) const fn table_of(frame: u64, bits: u64) -> Entry {
+        match bits & HOST {
+            0 => Entry::Table(TableFrame(frame)),
+            _ => Entry::HostTable(TableFrame(frame)),
+        }
+    }
+
+    /// What the entry says, in a table whose entries are leaves or point to tables. See also
+    /// [`X86_64::decode`](super::Paging::decode).
     #[must_use]
     #[inline]
     pub const fn decode(self) -> Entry {
@@ -360,17 +337,11 @@ impl RawEntry {
             return Entry::None;
         }
         if self.0 & PRESENT != 0 {
+            let frame = (self.0 & FRAME) >> 12;
             return if self.0 & LARGE == 0 {
-                Entry::Table(TableFrame((self.0 & FRAME) >> 12))
+                Self::table_of(frame, self.0)
             } else {
-                Entry::Leaf(Leaf {
-                    frame: HugeFrame((self.0 & FRAME) >> 12),
-                    // Dirty if either bit says so: without CET, a processor may set D while the right to
-                    // write is taken away.
-                    flags: LeafFlags::from_bits_truncate(
-                        self.0 | (self.0 & SAVED_DIRTY) >> SAVED_DIRTY_SHIFT,
-                    ),
-                })
+                Self::leaf(frame, self.0)
             };
         }
         let frame = HugeFrame((!self.0 & FRAME) >> 12);
@@ -388,6 +359,7 @@ impl RawEntry {
                 dirty: self.0 & DIRTY != 0,
             }),
             HWPOISON => Entry::Hwpoison(frame),
+            POISON => Entry::Poison,
             _ => Entry::Marker,
         }
     }
@@ -401,6 +373,7 @@ impl From<Entry> for RawEntry {
             // The leaf decides the rights; the tables above it allow everything, as with Linux's
             // `_PAGE_TABLE`.
             Entry::Table(frame) => Self((frame.0 << 12) & FRAME | PRESENT | WRITE | USER | ACCESSED),
+            Entry::HostTable(frame) => Self(Self::from(Entry::Table(frame)).0 | HOST),
             Entry::Leaf(leaf) if leaf.is_accessible() => {
                 let flags = leaf.flags.bits();
                 let flags = match flags & (WRITE | DIRTY) {
@@ -428,6 +401,7 @@ impl From<Entry> for RawEntry {
             }
             Entry::Hwpoison(frame) => Self(!(frame.0 << 12) & FRAME | HWPOISON << TYPE_SHIFT),
             Entry::Marker => Self(MARKER << TYPE_SHIFT | SPECIAL_UFFD_WP),
+            Entry::Poison => Self(POISON << TYPE_SHIFT),
         }
     }
 }
@@ -460,7 +434,9 @@ mod tests {
         prop_oneof![
             Just(Entry::None),
             Just(Entry::Marker),
+            Just(Entry::Poison),
             (0u64..1 << 40).prop_map(|n| Entry::Table(TableFrame(n))),
+            (0u64..1 << 40).prop_map(|n| Entry::HostTable(TableFrame(n))),
             huge_frame().prop_map(Entry::Hwpoison),
             leaf,
             migration,
@@ -476,7 +452,7 @@ mod tests {
         #[test]
         fn only_what_the_processor_may_use_has_the_present_bit(entry in entry()) {
             let usable = match entry {
-                Entry::Table(_) => true,
+                Entry::Table(_) | Entry::HostTable(_) => true,
                 Entry::Leaf(leaf) => leaf.is_accessible(),
                 _ => false,
             };
@@ -502,12 +478,21 @@ mod tests {
                 }
                 _ => other,
             };
-            prop_assume!(![old, new].into_iter().any(|entry| matches!(entry, Entry::Table(_))));
+            prop_assume!(![old, new].into_iter().any(|entry| {
+                matches!(entry, Entry::Table(_) | Entry::HostTable(_))
+            }));
             let bits = |entry| RawEntry::from(entry).bits();
             let needs_break = X86_64::FOUR_LEVELS.needs_break(bits(old), bits(new), 1);
-            prop_assert_eq!(old.may_become(new), !needs_break);
+            let two_pages = match (old, new) {
+                (Entry::Leaf(old), Entry::Leaf(new)) => {
+                    old.frame != new.frame && old.is_accessible() && new.is_accessible()
+                }
+                _ => false,
+            };
+            prop_assert_eq!(needs_break, two_pages);
             let busy = old.busy();
-            prop_assert!(old.may_become(busy) && busy.may_become(new));
+            prop_assert!(!X86_64::FOUR_LEVELS.needs_break(bits(old), bits(busy), 1));
+            prop_assert!(!X86_64::FOUR_LEVELS.needs_break(bits(busy), bits(new), 1));
             prop_assert!(!RawEntry::from(busy).is_present());
             prop_assert_eq!((busy.is_none(), busy.page()), (old.is_none(), old.page()));
         }
@@ -529,6 +514,7 @@ mod tests {
     fn a_table_is_found_without_decoding() {
         let raw = RawEntry::from(Entry::Table(TableFrame(7)));
         assert_eq!(raw.table(), Some(TableFrame(7)));
+        assert_eq!(RawEntry::from(Entry::HostTable(TableFrame(7))).table(), None);
         assert_eq!(RawEntry::NONE.table(), None);
     }
 }

@@ -11,49 +11,73 @@
 //! Intel SDM volume 3A, chapter "Paging": "4-Level Paging and 5-Level Paging", "Protection Keys"; AMD APM volume 2, "Secure
 //! Memory Encryption".
 
-use super::x86_64::{FRAME, LARGE, NO_ACCESS, PRESENT, RawEntry};
-use super::{Barrier, Entry, Geometry, Hooks, LeafSize, Paging};
-use crate::addr::TableFrame;
+use core::ops::RangeInclusive;
+
+use super::paging::sealed::Sealed;
+use super::x86_64::{FRAME, HOST, LARGE, NO_ACCESS, PRESENT, RawEntry};
+use super::{Barrier, Entry, Geometry, Hooks, Paging};
+use crate::addr::{HugeSize, TableFrame, VirtAddr};
 
 const TYPE: u64 = 1 << 3 | 1 << 4 | PAT;
 const PAT: u64 = 1 << 12;
 const KEY: u64 = 0xf << 59;
 
-const LEAVES: [LeafSize; 2] = [
-    LeafSize { shift: 21, level: 1, group: 1, shares_tables: true },
-    LeafSize { shift: 30, level: 2, group: 1, shares_tables: false },
-];
+/// Bytes of x86-64's smaller huge page, which an entry of a PMD table maps.
+pub const PMD_SIZE: u64 = X86_64::SIZE_2M.bytes();
+/// Bytes of x86-64's larger huge page, and of what a PMD table covers.
+pub const PUD_SIZE: u64 = X86_64::SIZE_1G.bytes();
 
 /// x86-64, stage 1.
+///
+/// # Invariants
+///
+/// `table` and `page` lie inside the bits of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct X86_64 {
     levels: u8,
-    encryption: u64,
+    /// The address of a table in an entry that is present.
+    table: u64,
+    /// That of a page: PAT is not part of it.
+    page: u64,
 }
 
 impl X86_64 {
+    /// Pages of 2 MiB. Their tables can be shared.
+    pub const SIZE_2M: HugeSize = HugeSize::new(0, 21, 1, 0, true);
+    /// Pages of 1 GiB, whose tables are never shared.
+    pub const SIZE_1G: HugeSize = HugeSize::new(1, 30, 2, 0, false);
+    /// The sizes of huge page, smallest first.
+    pub const SIZES: [HugeSize; 2] = [Self::SIZE_2M, Self::SIZE_1G];
+
     /// Four levels: 47 bits of user addresses.
-    pub const FOUR_LEVELS: Self = Self { levels: 4, encryption: 0 };
+    // INVARIANT: masks of `FRAME`.
+    pub const FOUR_LEVELS: Self = Self { levels: 4, table: FRAME, page: FRAME & !PAT };
     /// Five levels: 56 bits.
-    pub const FIVE_LEVELS: Self = Self { levels: 5, encryption: 0 };
+    pub const FIVE_LEVELS: Self = Self { levels: 5, ..Self::FOUR_LEVELS };
+
+    /// Entries of a table.
+    pub const ENTRIES: usize = 512;
 
     /// With memory encryption. `bit` is the position of the encryption bit, which CPUID leaf 8000001Fh tells, in EBX. It
     /// lies above all frames in use. `None` if it is not between 32 and 51.
     #[must_use]
     pub const fn encrypted(self, bit: u32) -> Option<Self> {
-        if bit < 32 || bit > 51 { None } else { Some(Self { levels: self.levels, encryption: 1 << bit }) }
+        if bit < 32 || bit > 51 {
+            return None;
+        }
+        // INVARIANT: as above.
+        Some(Self { table: FRAME & !(1 << bit), page: FRAME & !PAT & !(1 << bit), levels: self.levels })
     }
 
-    /// The entry without what it carries, and without the encryption bit.
-    fn plain(self, bits: u64, level: u8) -> RawEntry {
-        let carried = self.carried(bits, level);
-        RawEntry::from_bits(match bits & PRESENT {
-            0 if is_leaf_without_access(bits) => bits & !(TYPE | KEY) | PAT,
-            0 => bits,
-            // In an entry of a base page, bit 7 is PAT and not the size. They are none of the engine's.
-            _ if level == 0 => (bits | LARGE) & !self.encryption,
-            _ => bits & !(carried | self.encryption),
-        })
+    const fn encryption(self) -> u64 {
+        FRAME & !self.table
+    }
+
+    /// What an entry says that is not present: no walk that finds a page comes here.
+    #[inline(never)]
+    fn decode_absent(bits: u64) -> Entry {
+        let carries = is_leaf_without_access(bits);
+        RawEntry::from_bits(if carries { bits & !(TYPE | KEY) | PAT } else { bits }).decode()
     }
 }
 
@@ -61,7 +85,12 @@ const fn is_leaf_without_access(bits: u64) -> bool {
     bits & (PRESENT | NO_ACCESS | LARGE) == NO_ACCESS | LARGE
 }
 
+impl Sealed for X86_64 {}
 impl Paging for X86_64 {
+    const GROUPS: bool = false;
+    const LEVELS: RangeInclusive<u8> = 4..=5;
+
+    #[inline(always)]
     fn geometry(&self) -> Geometry {
         let address_bits = 12 + 9 * u32::from(self.levels);
         Geometry {
@@ -73,52 +102,84 @@ impl Paging for X86_64 {
         }
     }
 
-    fn leaves(&self) -> &'static [LeafSize] {
-        &LEAVES
+    /// The last page is kept free: a system call there would return to an address that is not canonical.
+    #[inline]
+    fn task_size(&self) -> VirtAddr {
+        VirtAddr::new((1 << self.geometry().user_bits) - 4096)
     }
 
+    fn default_window(&self) -> VirtAddr {
+        Self::FOUR_LEVELS.task_size()
+    }
+
+    #[inline(always)]
+    fn has(&self, size: HugeSize) -> bool {
+        size == Self::SIZE_2M || size == Self::SIZE_1G
+    }
+
+    #[inline]
+    fn leaves(&self) -> &'static [HugeSize] {
+        &Self::SIZES
+    }
+
+    #[inline(always)]
     fn hooks(&self) -> Hooks {
         Hooks { after_valid: Barrier::Nothing, after_gain: Barrier::Nothing, instruction_cache: false }
     }
 
-    fn encode(&self, entry: Entry, _: LeafSize, _: u16, carried: u64) -> u64 {
+    #[inline]
+    fn encode(&self, entry: Entry, _: HugeSize, _: u16, carried: u64) -> u64 {
         let bits = RawEntry::from(entry).bits();
         match entry {
-            Entry::Leaf(leaf) if leaf.is_accessible() => bits | carried & (TYPE | KEY) | self.encryption,
+            Entry::Leaf(leaf) if leaf.is_accessible() => bits | carried & (TYPE | KEY) | self.encryption(),
             Entry::Leaf(_) => bits & !PAT | carried & (TYPE | KEY),
-            Entry::Table(_) => bits | self.encryption,
-            Entry::None | Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Marker => bits,
+            Entry::Table(_) | Entry::HostTable(_) => bits | self.encryption(),
+            Entry::None | Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Marker | Entry::Poison => bits,
         }
     }
 
+    #[inline]
     fn decode(&self, bits: u64, level: u8) -> Entry {
-        self.plain(bits, level).decode()
+        match bits & PRESENT {
+            0 if bits == 0 => Entry::None,
+            0 => Self::decode_absent(bits),
+            // In an entry of a base page, bit 7 is PAT and not the size. They are none of the engine's.
+            _ if bits & LARGE != 0 || level == 0 => RawEntry::leaf((bits & self.page) >> 12, bits),
+            _ => RawEntry::table_of((bits & self.table) >> 12, bits),
+        }
+    }
+
+    #[inline(always)]
+    fn next_table(&self, bits: u64, level: u8) -> Option<TableFrame> {
+        // A walk waits for the address. It is the masked entry: that no lower bit is left spares it a second mask.
+        // SAFETY: by the type invariants.
+        unsafe { core::hint::assert_unchecked(self.table & !FRAME == 0) };
+        let is_table = level > 0 && bits & (PRESENT | LARGE | HOST) == PRESENT;
+        if is_table { Some(TableFrame((bits & self.table) >> 12)) } else { None }
     }
 
     #[inline]
-    fn next_table(&self, bits: u64, level: u8) -> Option<TableFrame> {
-        if level == 0 { None } else { RawEntry::from_bits(bits & !self.encryption).table() }
-    }
-
     fn is_valid(&self, bits: u64) -> bool {
         bits & PRESENT != 0
     }
 
-    fn leaf_size(&self, bits: u64, level: u8) -> Option<LeafSize> {
+    fn leaf_size(&self, bits: u64, level: u8) -> Option<HugeSize> {
         let is_leaf = bits & (PRESENT | LARGE) == PRESENT | LARGE || is_leaf_without_access(bits);
-        LEAVES.into_iter().find(|size| is_leaf && size.level == level)
+        Self::SIZES.into_iter().find(|size| is_leaf && size.level() == level)
     }
 
     fn carried(&self, bits: u64, level: u8) -> u64 {
         if self.leaf_size(bits, level).is_some() { bits & (TYPE | KEY) } else { 0 }
     }
 
+    #[inline(always)]
     fn ordinary(&self) -> u64 {
         0
     }
 
     /// Only if it translates to another place, or accesses it in another way. The processor itself asks for no break; two
     /// translations in use at a time are what the engine rules out on every processor.
+    #[inline]
     fn needs_break(&self, old: u64, new: u64, level: u8) -> bool {
         let place = |bits: u64| {
             let is_leaf = self.leaf_size(bits, level).is_some();

@@ -3,9 +3,10 @@
 use core::ops::Range;
 
 use crate::addr::{HugeSize, VirtAddr};
-use crate::arch::{Entry, LeafFlags};
+use crate::arch::{Barrier, Entry, Leaf, LeafFlags, Paging};
 use crate::hugetlb::Hugetlb;
-use crate::platform::Platform;
+use crate::platform::{Flush, Platform};
+use crate::protocol::{Step, keeps};
 use crate::root::Mm;
 use crate::table::LockedSlot;
 use crate::vma::{Protection, Vma};
@@ -28,6 +29,11 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
     #[inline]
     pub(crate) fn read(&self) -> Entry {
         self.slot.read()
+    }
+
+    /// Is there nothing of the engine's in the entry? A table of the host's is the host's own business.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self.read(), Entry::None | Entry::HostTable(_))
     }
 
     /// The first address that the entry translates.
@@ -60,20 +66,91 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
     /// `seen` is what the caller has read under this lock. If a processor has set a bit since, `next` is called again, with
     /// the value that is there.
     ///
-    /// If the entry goes over to another page, it is made *busy* first: it allows no access, is not empty, and the TLB of its
-    /// address space is flushed here. In any other case the caller owes a flush if the new entry allows less than the old one.
+    /// If the processor demands that the old entry be forgotten before the new one is found ([`Paging::needs_break`]; that is
+    /// so when the entry goes over to another page), the entry is made *busy* first: it allows no access, is not empty, and the
+    /// TLB of its address space is flushed here. In any other case the caller owes a flush if the new entry allows less than the
+    /// old one.
     ///
     /// If the flush unwinds, the entry becomes what it was. Otherwise every access would fault, and the fault would find it
     /// mapped.
     #[inline]
     pub(super) fn replace(&self, seen: Entry, next: impl Fn(Entry) -> Entry) -> Entry {
         // Under the lock only accessed and dirty bits change, and the answer does not depend on them.
-        if seen.may_become(next(seen)) {
-            return self.slot.replace_entry(seen, next);
+        let wanted = next(seen);
+        if self.slot.needs_break(seen, wanted) && keeps::<P>(Step::BreakFirst) {
+            let before = self.make_busy(seen);
+            self.make(before, next(before));
+            return before;
         }
-        let before = self.make_busy(seen);
-        self.make(before, next(before));
+        self.prepare(seen, wanted);
+        let before = self.slot.replace_entry(seen, next);
+        self.announce(before, wanted);
         before
+    }
+
+    /// Stores, where nothing is, an entry that has stood or stands elsewhere, and carried this there: a protection key, a memory
+    /// type.
+    pub(super) fn take_over(&self, entry: Entry, carried: u64) {
+        self.prepare(Entry::None, entry);
+        self.slot.replace_carrying(Entry::None, |_| entry, carried);
+        self.announce(Entry::None, entry);
+    }
+
+    /// What the leaf carries.
+    pub(super) fn carried(&self) -> u64 {
+        self.slot.carried()
+    }
+
+    /// Notes an access in a leaf that allows it, as a processor does that sets accessed and dirty bits by itself; others leave
+    /// it to the fault. The processor that has faulted looks again: it may remember what the entry was before.
+    pub(crate) fn mark_used(&self, write: bool) {
+        let hooks = self.mm().paging().hooks();
+        if self.slot.mark_used(write) {
+            self.tell(hooks.after_valid.max(hooks.after_gain));
+        }
+    }
+
+    /// The platform is told before a page can be executed for the first time.
+    #[inline]
+    fn prepare(&self, old: Entry, new: Entry) {
+        if !self.mm().paging().hooks().instruction_cache {
+            return;
+        }
+        let executable = |leaf: Leaf| leaf.is_accessible() && !leaf.flags.contains(LeafFlags::NO_EXECUTE);
+        match (old, new) {
+            (Entry::Leaf(old), Entry::Leaf(new)) if executable(old) && old.frame == new.frame => {}
+            (_, Entry::Leaf(new)) if executable(new) => {
+                self.hugetlb().platform().before_execution(new.frame, self.size());
+            }
+            _ => {}
+        }
+    }
+
+    /// The platform is told of an entry that became valid, or allows more than before.
+    #[inline]
+    fn announce(&self, old: Entry, new: Entry) {
+        let hooks = self.mm().paging().hooks();
+        if hooks.after_valid.max(hooks.after_gain) == Barrier::Nothing {
+            return;
+        }
+        let gains = LeafFlags::WRITE | LeafFlags::ACCESSED | LeafFlags::DIRTY;
+        match (old, new) {
+            (_, Entry::Leaf(new)) if !new.is_accessible() => {}
+            (Entry::Leaf(old), Entry::Leaf(new)) if old.is_accessible() => {
+                let gained = (new.flags - old.flags).intersects(gains);
+                if gained || (old.flags - new.flags).contains(LeafFlags::NO_EXECUTE) {
+                    self.tell(hooks.after_gain);
+                }
+            }
+            (_, Entry::Leaf(_)) => self.tell(hooks.after_valid),
+            _ => {}
+        }
+    }
+
+    fn tell(&self, due: Barrier) {
+        if due != Barrier::Nothing {
+            self.hugetlb().platform().entry_stored(self.mm().context(), self.address, self.size(), due);
+        }
     }
 
     /// The first half of an exchange of pages: makes the entry busy, and flushes. Returns what it was.
@@ -81,9 +158,13 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
     /// A lockless reader that meets a busy entry finds that it allows no access, and takes the table lock: a fault waits there
     /// until the new page is in, and GUP-fast leaves it to the slow path.
     pub(super) fn make_busy(&self, seen: Entry) -> Entry {
+        if !keeps::<P>(Step::BreakFirst) {
+            return seen;
+        }
         let before = self.slot.replace_entry(seen, Entry::busy);
         let undo = Undo { at: self, before };
-        self.hugetlb().platform().flush_tlb(self.mm().context(), self.range());
+        let flush = Flush { range: self.range(), stride: self.size().member_bytes(), tables: false };
+        self.hugetlb().platform().flush_tlb(self.mm().context(), flush);
         core::mem::forget(undo);
         before
     }
@@ -91,7 +172,9 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
     /// The second half: stores the new entry. No processor writes to a busy entry, so the bits it had are those that
     /// `before` has, which [`make_busy`](Self::make_busy) returned.
     pub(super) fn make(&self, before: Entry, new: Entry) {
+        self.prepare(before.busy(), new);
         self.slot.replace_entry(before.busy(), |_| new);
+        self.announce(before.busy(), new);
     }
 }
 

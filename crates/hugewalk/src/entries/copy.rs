@@ -35,7 +35,7 @@ impl<'v, P: Platform> At<'_, 'v, P> {
                 // A bit that a processor of the parent has set since stays in the parent's entry.
                 copy.without_write()
             }
-            Entry::Hwpoison(_) | Entry::Marker => copy,
+            Entry::Hwpoison(_) | Entry::Marker | Entry::Poison => copy,
             Entry::Migration(migration) => {
                 self.hugetlb().page(migration.frame).add_migration();
                 if child.vma.is_shared() {
@@ -47,12 +47,12 @@ impl<'v, P: Platform> At<'_, 'v, P> {
                     copy.without_write()
                 }
             }
-            Entry::None | Entry::Table(_) => return Ok(()),
+            Entry::None | Entry::Table(_) | Entry::HostTable(_) => return Ok(()),
         };
         if matches!(copy, Entry::Leaf(_)) {
-            child.mm().add_resident(child.size());
+            child.mm().add_resident(child.size(), 1, 0);
         }
-        child.replace(Entry::None, |_| copy);
+        child.take_over(copy, self.carried());
         Ok(())
     }
 

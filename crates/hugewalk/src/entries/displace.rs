@@ -65,7 +65,7 @@ impl<P: Platform> At<'_, '_, P> {
             return None;
         };
         self.hugetlb().page(to).add_mapping();
-        self.mm().add_resident(self.size());
+        self.mm().add_resident(self.size(), 1, 0);
         let mut flags = leaf_flags(self.vma, migration.write && !migration.uffd_wp);
         flags.set(LeafFlags::UFFD_WP, migration.uffd_wp);
         flags.set(LeafFlags::SOFT_DIRTY, migration.soft_dirty);

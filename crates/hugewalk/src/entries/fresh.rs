@@ -1,5 +1,7 @@
 //! Fresh pages for a mapping: taken, filled, and noted as its own.
 
+use crate::addr::VirtAddr;
+use crate::error::{FaultError, MapError, MemoryError};
 use crate::file::NotInserted;
 use crate::page::PageRef;
 use crate::platform::Platform;
@@ -13,6 +15,44 @@ pub(crate) enum Contents<'c, P: Platform> {
     Of(&'c PageRef<'c, P>),
     /// These bytes, one page at most.
     Bytes(&'c [u8]),
+}
+
+/// Why there is no fresh page. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotFresh {
+    NoPage(NoPage),
+    /// The page to be copied has a hardware error.
+    BadSource,
+}
+
+impl NotFresh {
+    /// As a fault at this address of `vma` reports it. Linux: `VM_FAULT_HWPOISON_LARGE` of `hugetlb_wp()`.
+    pub(crate) fn of_fault<P: Platform>(self, vma: &Vma<P>, address: VirtAddr) -> FaultError {
+        match self {
+            Self::NoPage(error) => error.into(),
+            Self::BadSource => FaultError::Hwpoison { address, size: vma.size() },
+        }
+    }
+
+    /// As fork reports it. Linux: `copy_hugetlb_page_range()`.
+    pub(crate) fn of_fork(self, address: VirtAddr) -> MapError {
+        match self {
+            Self::NoPage(error) => error.into(),
+            Self::BadSource => MapError::Hwpoison { address },
+        }
+    }
+}
+
+impl From<NoPage> for NotFresh {
+    fn from(error: NoPage) -> Self {
+        Self::NoPage(error)
+    }
+}
+
+impl From<MemoryError> for NotFresh {
+    fn from(_: MemoryError) -> Self {
+        Self::BadSource
+    }
 }
 
 /// A page with its contents, for one offset of a mapping. Neither an entry nor the file has it yet. Dropping it gives it
@@ -34,7 +74,7 @@ impl<'v, P: Platform> FreshPage<'v, P> {
         index: u64,
         contents: &Contents<'_, P>,
         avoid_reserve: bool,
-    ) -> Result<Self, NoPage> {
+    ) -> Result<Self, NotFresh> {
         let (file, size) = (vma.file(), vma.size());
         let hugetlb = file.hugetlb();
         let page = NewPage::take(hugetlb, size, &vma.reservations(), file.subpool(), index, avoid_reserve)?;
@@ -43,7 +83,7 @@ impl<'v, P: Platform> FreshPage<'v, P> {
             // SAFETY: taken above, with this size.
             Contents::Zeroes => unsafe { platform.zero_huge(frame, size) },
             // SAFETY: both are held, and of the file's size; this one was taken above, so they are two.
-            Contents::Of(other) => unsafe { platform.copy_huge(other.frame(), frame, size) },
+            Contents::Of(other) => unsafe { platform.copy_huge(other.frame(), frame, size) }?,
             // SAFETY: taken above; the bytes are one page at most.
             Contents::Bytes(bytes) => unsafe { platform.write_huge(frame, 0, bytes) },
         }

@@ -1,6 +1,7 @@
 //! Moving an entry to another place of the same address space.
 
 use super::At;
+use crate::addr::VirtAddr;
 use crate::arch::Entry;
 use crate::gather::Gather;
 use crate::platform::Platform;
@@ -16,18 +17,21 @@ impl<P: Platform> At<'_, '_, P> {
     /// Linux: `move_huge_pte()` in mm/hugetlb.c.
     pub(crate) fn move_to(
         &self,
-        to: Option<Slot<'_, P, Stable>>,
+        to: Option<(Slot<'_, P, Stable>, VirtAddr)>,
         protected: bool,
         gather: &mut Gather<'_, P>,
         task: &Task<P>,
     ) {
+        let carried = self.carried();
         let before = self.replace(self.read(), |_| Entry::None);
         let entry = if protected { before } else { before.without_uffd_wp() };
         match to {
             // Any kind of entry is moved, also a migration entry or the trace of a page that is gone.
-            Some(to) => {
-                gather.changed(self.address..self.address.plus(1));
-                to.lock_beside(self.slot, task, |to| to.replace_entry(Entry::None, |_| entry));
+            Some((to, address)) => {
+                gather.changed(self.range());
+                to.lock_beside(self.slot, task, |to| {
+                    At::new(to, self.vma, address).take_over(entry, carried);
+                });
             }
             None => {
                 self.give_up(entry, gather);

@@ -23,7 +23,13 @@ impl<P: Platform> At<'_, '_, P> {
             Entry::Migration(migration) if migration.write => {
                 self.replace(now, Entry::without_write);
             }
-            Entry::None | Entry::Table(_) | Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Marker => {}
+            Entry::None
+            | Entry::Table(_)
+            | Entry::HostTable(_)
+            | Entry::Migration(_)
+            | Entry::Hwpoison(_)
+            | Entry::Marker
+            | Entry::Poison => {}
         }
     }
 
@@ -51,8 +57,14 @@ impl<P: Platform> At<'_, '_, P> {
         }
     }
 
+    /// Takes the handler's write protection off a leaf, `seen`, which stays read-only. The page counts as written from now on
+    /// (`UFFD_FEATURE_WP_ASYNC`). No flush is owed: it allows what it did.
+    pub(crate) fn count_as_written(&self, seen: Entry) {
+        self.replace(seen, Entry::without_uffd_wp);
+    }
+
     /// Lets the page of a leaf, `seen`, be written, and counts it as written. A write protection of userfaultfd goes: its
-    /// handler has left. No flush is owed: the processor that faults looks again.
+    /// handler has left, or wants to be told by a scan only. No flush is owed: the processor that faults looks again.
     pub(crate) fn make_writable(&self, seen: Entry) {
         let flags = leaf_flags(self.vma, true) | used(true);
         self.replace(seen, |entry| entry.without(LeafFlags::UFFD_WP).with(flags));

@@ -3,12 +3,11 @@
 use core::ops::Range;
 
 use super::At;
-use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
-use crate::arch::Level;
+use crate::addr::{HugeSize, VirtAddr};
+use crate::arch::Geometry;
 use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::share::{OwnTable, lock_own_table};
-use crate::table::index_of;
 use crate::task::Task;
 use crate::vma::VmaWriteGuard;
 
@@ -30,8 +29,7 @@ pub(crate) fn each_own_entry<P: Platform>(
 ) {
     let vma = vma_lock.vma();
     let size = vma.size();
-    let shift = Level::of_leaf(size).shift();
-    for part in by_table(range, size) {
+    for part in by_table(vma.mm().geometry(), range, size) {
         let mut address = part.start;
         while address < part.end {
             // Done with the table unlocked: see `Gather::make_room`.
@@ -40,7 +38,7 @@ pub(crate) fn each_own_entry<P: Platform>(
                 break;
             };
             while address < part.end && gather.has_room() {
-                locked.move_to(index_of(address, shift));
+                locked.move_to(address);
                 work(&At::new(&locked, vma, address), gather);
                 address = address.plus(size.bytes());
             }
@@ -49,19 +47,18 @@ pub(crate) fn each_own_entry<P: Platform>(
 }
 
 /// A range cut at the boundaries of the tables that hold its leaves.
-pub(crate) fn by_table(range: Range<VirtAddr>, size: HugeSize) -> impl Iterator<Item = Range<VirtAddr>> {
-    let span = match size {
-        HugeSize::Size2M => PUD_SIZE,
-        HugeSize::Size1G => Level::P4d.entry_size(),
-    };
+pub(crate) fn by_table(
+    geometry: Geometry,
+    range: Range<VirtAddr>,
+    size: HugeSize,
+) -> impl Iterator<Item = Range<VirtAddr>> {
     let mut next = range.start;
     core::iter::from_fn(move || {
         let start = next;
         if start >= range.end {
             return None;
         }
-        let boundary = VirtAddr::new((start.as_u64() & !(span - 1)).saturating_add(span));
-        next = boundary.min(range.end);
+        next = geometry.table_range(start, size.level()).end.min(range.end);
         Some(start..next)
     })
 }

@@ -26,8 +26,8 @@ pub(crate) enum Zap {
 impl Zap {
     fn wants(self, entry: Entry) -> bool {
         match self {
-            Self::All => true,
-            Self::Pages => entry != Entry::Marker,
+            Self::All => !matches!(entry, Entry::HostTable(_)),
+            Self::Pages => !matches!(entry, Entry::Marker | Entry::HostTable(_)),
             Self::Page(frame) => entry.page() == Some(frame),
         }
     }
@@ -37,7 +37,12 @@ impl Zap {
         let protected = match entry {
             Entry::Leaf(leaf) => leaf.is_protected(),
             Entry::Migration(migration) => migration.uffd_wp,
-            Entry::None | Entry::Table(_) | Entry::Hwpoison(_) | Entry::Marker => false,
+            Entry::None
+            | Entry::Table(_)
+            | Entry::HostTable(_)
+            | Entry::Hwpoison(_)
+            | Entry::Marker
+            | Entry::Poison => false,
         };
         if protected && self != Self::All { Entry::Marker } else { Entry::None }
     }
@@ -71,7 +76,7 @@ impl<P: Platform> At<'_, '_, P> {
     /// The flush, and putting the page, are left to `gather`.
     #[inline]
     pub(crate) fn zap(&self, zap: Zap, gather: &mut Gather<'_, P>) -> bool {
-        if self.slot.raw().is_none() {
+        if self.slot.is_none() {
             return false;
         }
         let now = self.read();
@@ -106,7 +111,12 @@ impl<P: Platform> At<'_, '_, P> {
                 true
             }
             // These hold nothing: a marker, or the trace of a page that is gone.
-            Entry::None | Entry::Table(_) | Entry::Hwpoison(_) | Entry::Marker => false,
+            Entry::None
+            | Entry::Table(_)
+            | Entry::HostTable(_)
+            | Entry::Hwpoison(_)
+            | Entry::Marker
+            | Entry::Poison => false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Errno, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WrongSystem};
+use super::{Errno, Interrupted, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WaitError, WrongSystem};
 use crate::addr::{HugeSize, VirtAddr};
 
 /// Why a fault could not be resolved.
@@ -57,6 +57,9 @@ pub enum FaultError {
     /// No memory for tables or records. Linux kills a process for it.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// A signal came while a handler was waited for. The processor tries the access again when the task has taken it.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// The task belongs to another system than the address space.
     #[error(transparent)]
     WrongSystem(#[from] WrongSystem),
@@ -68,6 +71,7 @@ impl FaultError {
     pub const fn errno(&self) -> Errno {
         match self {
             Self::OutOfMemory(_) => Errno::ENOMEM,
+            Self::Interrupted(_) => Errno::EINTR,
             Self::WrongSystem(_) => Errno::EINVAL,
             Self::Hwpoison { .. } => Errno::EHWPOISON,
             _ => Errno::EFAULT,
@@ -81,6 +85,7 @@ impl FaultError {
             Self::NotMapped { .. }
             | Self::Protection { .. }
             | Self::OutOfMemory(_)
+            | Self::Interrupted(_)
             | Self::WrongSystem(_) => false,
             Self::BeyondEof { .. }
             | Self::PoolEmpty(_)
@@ -88,6 +93,15 @@ impl FaultError {
             | Self::TakenAway { .. }
             | Self::Hwpoison { .. }
             | Self::Userfault { .. } => true,
+        }
+    }
+}
+
+impl From<WaitError> for FaultError {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::OutOfMemory(error) => Self::OutOfMemory(error),
+            WaitError::Interrupted(error) => Self::Interrupted(error),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use super::{Errno, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WrongSystem};
+use super::{Errno, Interrupted, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WrongSystem};
+use crate::addr::HugeSize;
 
 /// Why an operation on a file failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -17,6 +18,12 @@ pub enum FileError {
     /// A length of 0.
     #[error("the length is 0")]
     ZeroLength,
+    /// Pages of a size that the processors do not have. Linux: `ENODEV`.
+    #[error("the processors have no pages of {size:?}")]
+    NoSuchSize {
+        /// The size.
+        size: HugeSize,
+    },
     /// An offset, length or size that is negative when it is read with a sign, as no file's is.
     #[error("{value:#x} is too large for a file")]
     Negative {
@@ -42,6 +49,9 @@ pub enum FileError {
     /// No memory for records.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// A signal came. Pages that were allocated before stay.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// The mount has pages of another size.
     #[error("the mount has pages of another size")]
     WrongMount,
@@ -60,10 +70,12 @@ impl FileError {
             | Self::Negative { .. }
             | Self::WrongMount
             | Self::WrongSystem(_) => Errno::EINVAL,
+            Self::NoSuchSize { .. } => Errno::ENODEV,
             Self::TooLarge => Errno::EFBIG,
             Self::PoolEmpty(_) | Self::SubPoolFull(_) => Errno::ENOSPC,
             Self::Hwpoison { .. } => Errno::EIO,
             Self::OutOfMemory(_) => Errno::ENOMEM,
+            Self::Interrupted(_) => Errno::EINTR,
         }
     }
 }

@@ -119,17 +119,23 @@ pub enum TransferError {
     /// The page of the first byte could not be taken.
     #[error(transparent)]
     NoPage(GupError),
+    /// The memory of the first byte's page failed while it was read.
+    #[error("the memory of the page at {address:?} failed")]
+    Memory {
+        /// The address of the first byte.
+        address: VirtAddr,
+    },
 }
 
 impl TransferError {
-    /// The number that Linux returns: `EFAULT` whenever a page cannot be taken, whatever the
+    /// The number that Linux returns: `EFAULT` whenever a page cannot be taken or read, whatever the
     /// reason.
     #[must_use]
     pub const fn errno(&self) -> Errno {
         match self {
             Self::Exited => Errno::ESRCH,
             Self::NoPage(GupError::BadFlags | GupError::WrongSystem) => Errno::EINVAL,
-            Self::NoPage(_) => Errno::EFAULT,
+            Self::NoPage(_) | Self::Memory { .. } => Errno::EFAULT,
         }
     }
 }

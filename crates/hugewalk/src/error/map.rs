@@ -2,7 +2,9 @@
 
 use thiserror::Error;
 
-use super::{Errno, FaultError, FileError, GupError, NoPage, OutOfMemory, PageError, WrongSystem};
+use super::{
+    Errno, FaultError, FileError, GupError, Interrupted, NoPage, OutOfMemory, PageError, WrongSystem,
+};
 use crate::addr::{HugeSize, VirtAddr};
 
 /// Why an operation on an address space failed. Unless the variant says otherwise, nothing was changed.
@@ -12,6 +14,12 @@ pub enum MapError {
     /// A length of 0.
     #[error("the length is 0")]
     ZeroLength,
+    /// Pages of a size that the processors do not have.
+    #[error("the processors have no pages of {size:?}")]
+    NoSuchSize {
+        /// The size.
+        size: HugeSize,
+    },
     /// An address, length or offset that has to be a multiple of the page size.
     #[error("{value:#x} is not a multiple of {:#x}", .size.bytes())]
     Unaligned {
@@ -21,7 +29,7 @@ pub enum MapError {
         size: HugeSize,
     },
     /// An address that has to be a multiple of 4 KiB.
-    #[error("{address:?} is not a multiple of 4096")]
+    #[error("{address:?} is not a multiple of a base page")]
     UnalignedAddress {
         /// The address.
         address: VirtAddr,
@@ -42,7 +50,7 @@ pub enum MapError {
         length: u64,
     },
     /// An address that is too low to be mapped
-    /// ([`Platform::mmap_min_addr`](crate::platform::Platform::mmap_min_addr)). If a move failed, what lay
+    /// ([`Limits::mmap_min_addr`](crate::platform::Limits::mmap_min_addr)). If a move failed, what lay
     /// at the new place may be gone, and so may the tail that was to be cut off.
     #[error("{address:?} is below the lowest address that may be mapped, {lowest:?}")]
     TooLow {
@@ -55,6 +63,25 @@ pub enum MapError {
     #[error("{address:?} is mapped already")]
     Exists {
         /// The first address in use.
+        address: VirtAddr,
+    },
+    /// A mapping would replace one of the host's own, which the host has to take away first: see
+    /// [`base`](crate::base).
+    #[error("{address:?} is claimed by the host")]
+    Claimed {
+        /// The first address that the host has claimed.
+        address: VirtAddr,
+    },
+    /// The host has not claimed any of the range that a table of its own would cover.
+    #[error("nothing is claimed in the range of a table around {address:?}")]
+    NotClaimed {
+        /// The address.
+        address: VirtAddr,
+    },
+    /// A range is released while a table of the host's maps it.
+    #[error("a table of the host's is in place at {address:?}")]
+    HostTable {
+        /// The first address that the table covers.
         address: VirtAddr,
     },
     /// Part of the range is not mapped. For madvise, what is mapped of it has been worked on; for mprotect,
@@ -91,6 +118,12 @@ pub enum MapError {
     /// The pool or the mount cannot reserve the pages.
     #[error(transparent)]
     NoPage(NoPage),
+    /// The memory of a page failed that a child has to have a copy of, because the parent's is pinned.
+    #[error("the page at {address:?} has a hardware error")]
+    Hwpoison {
+        /// Start of the page.
+        address: VirtAddr,
+    },
     /// No memory for tables or records.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
@@ -128,6 +161,9 @@ pub enum MapError {
     /// The address space has exited.
     #[error("the address space has exited")]
     Exited,
+    /// The task was killed before it had the mmap lock.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// The task or the file belongs to another system than the address space.
     #[error(transparent)]
     WrongSystem(#[from] WrongSystem),
@@ -139,6 +175,7 @@ impl MapError {
     pub const fn errno(&self) -> Errno {
         match self {
             Self::ZeroLength
+            | Self::NoSuchSize { .. }
             | Self::Unaligned { .. }
             | Self::UnalignedAddress { .. }
             | Self::Overflow
@@ -148,11 +185,13 @@ impl MapError {
             | Self::Refused
             | Self::UnknownRights
             | Self::BadNodes
+            | Self::NotClaimed { .. }
             | Self::WrongSystem(_) => Errno::EINVAL,
             Self::NoRoom { .. } | Self::NotMapped { .. } | Self::NoPage(_) | Self::OutOfMemory(_) => {
                 Errno::ENOMEM
             }
-            Self::Exists { .. } => Errno::EEXIST,
+            Self::Exists { .. } | Self::Claimed { .. } => Errno::EEXIST,
+            Self::HostTable { .. } => Errno::EBUSY,
             Self::OffsetOverflow { .. } => Errno::EOVERFLOW,
             Self::BadAddress { .. } | Self::NoPolicy { .. } => Errno::EFAULT,
             Self::AccessDenied => Errno::EACCES,
@@ -169,7 +208,9 @@ impl MapError {
             Self::Gup(error) => error.errno(),
             Self::Page(error) => error.errno(),
             Self::Sealed { .. } | Self::TooLow { .. } => Errno::EPERM,
+            Self::Hwpoison { .. } => Errno::EHWPOISON,
             Self::Exited => Errno::ESRCH,
+            Self::Interrupted(_) => Errno::EINTR,
         }
     }
 }

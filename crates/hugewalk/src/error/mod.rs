@@ -30,6 +30,32 @@ pub use self::page::PageError;
 #[error("the task, file or mount belongs to another system")]
 pub struct WrongSystem;
 
+/// The memory of a huge page failed while it was read: a machine check.
+///
+/// Linux: `-EHWPOISON` of `copy_user_large_folio()` in mm/memory.c and `folio_mc_copy()` in mm/util.c.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
+#[error("the memory of the page failed")]
+pub struct MemoryError;
+
+/// A wait has ended before what was waited for came: the task was [killed](crate::sync::Parker::is_killed), or
+/// [interrupted](crate::sync::Parker::is_interrupted) where an operation says so.
+///
+/// Linux: `-EINTR`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
+#[error("the wait was interrupted")]
+pub struct Interrupted;
+
+/// Why a wait has ended without what was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum WaitError {
+    /// There is no room in the queue; the task has not slept.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+    /// The task was killed or interrupted.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
 /// The error numbers that Linux returns for the same failure, for hosts that speak system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::upper_case_acronyms)]
@@ -39,10 +65,14 @@ pub enum Errno {
     EPERM,
     /// No such thing (here: no process maps the page, or no mapping has a handler).
     ENOENT,
+    /// Interrupted system call.
+    EINTR,
     /// No such process (here: the address space has exited).
     ESRCH,
     /// No such address (here: no huge page has this frame).
     ENXIO,
+    /// No such device (here: the processors have no pages of this size).
+    ENODEV,
     /// Try again.
     EAGAIN,
     /// Out of memory, or a range that is not mapped.
@@ -78,8 +108,10 @@ impl Errno {
         match self {
             Self::EPERM => "EPERM",
             Self::ENOENT => "ENOENT",
+            Self::EINTR => "EINTR",
             Self::ESRCH => "ESRCH",
             Self::ENXIO => "ENXIO",
+            Self::ENODEV => "ENODEV",
             Self::EAGAIN => "EAGAIN",
             Self::ENOMEM => "ENOMEM",
             Self::EFAULT => "EFAULT",

@@ -31,7 +31,7 @@ pub enum PageError {
     /// The page belongs to private mappings, so there is no other copy of its contents.
     #[error("the page belongs to private mappings, so there is no other copy of it")]
     Private,
-    /// Memory failure hit the page before.
+    /// Memory failure hit the page before, or its memory failed while it was copied.
     #[error("memory failure has hit the page")]
     Hwpoison,
     /// Memory failure never hit the page.

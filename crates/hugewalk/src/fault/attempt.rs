@@ -3,7 +3,7 @@
 use super::{Access, Fault, FaultError};
 use crate::addr::{HugeFrame, VirtAddr};
 use crate::arch::{Entry, Leaf};
-use crate::entries::{At, Contents, FreshPage, Install, Zap, install_if, zap_range};
+use crate::entries::{At, Contents, FreshPage, Install, NotFresh, Zap, install_if, zap_range};
 use crate::error::OutOfMemory;
 use crate::file::NotInserted;
 use crate::gather::Gather;
@@ -95,11 +95,11 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         let attempt = match seen {
             empty @ (Entry::None | Entry::Marker) => self.no_page(&slot, empty, task),
             Entry::Leaf(leaf) => self.present(&slot, leaf, task),
-            Entry::Hwpoison(_) => {
+            Entry::Hwpoison(_) | Entry::Poison => {
                 Err(FaultError::Hwpoison { address: self.address, size: self.vma().size() })
             }
             Entry::Migration(entry) => Ok(Attempt::Wait(WaitFor::Migration(self.address, entry.frame))),
-            Entry::Table(_) => Ok(Attempt::Done(Fault::Raced)),
+            Entry::Table(_) | Entry::HostTable(_) => Ok(Attempt::Done(Fault::Raced)),
         };
         match attempt {
             // What was seen without the table lock may have changed. An error is reported only for what the
@@ -110,8 +110,16 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
     }
 
     /// Takes a fresh page for this entry, with these contents.
-    fn new_page(&self, contents: &Contents<'_, P>, avoid_reserve: bool) -> Result<FreshPage<'v, P>, NoPage> {
+    fn new_page(
+        &self,
+        contents: &Contents<'_, P>,
+        avoid_reserve: bool,
+    ) -> Result<FreshPage<'v, P>, NotFresh> {
         FreshPage::new(self.vma(), self.index, contents, avoid_reserve)
+    }
+
+    fn failed(&self, error: NotFresh) -> FaultError {
+        error.of_fault(self.vma(), self.address)
     }
 
     /// Linux: `hugetlb_no_page()`.
@@ -163,7 +171,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             // Also if the pool has no page, as in Linux.
             vma.set_anon();
         }
-        let page = self.new_page(&Contents::Zeroes, false)?;
+        let page = self.new_page(&Contents::Zeroes, false).map_err(|error| self.failed(error))?;
         if vma.is_shared() {
             let page = page.into_file().map_err(|error| match error {
                 NotInserted::BeyondEof => FaultError::BeyondEof { index: self.index },
@@ -179,8 +187,8 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
 
     /// Maps a page of the file's page cache, or a copy of it for a store to a private mapping.
     ///
-    /// If there is no page for the copy, the file's page is mapped for reading all the same. If a handler
-    /// has protected the entry, the file's page is mapped for reading too: the handler comes first.
+    /// If there is no page for the copy, or the file's page cannot be copied, it is mapped for reading all the same. If a
+    /// handler has protected the entry, the file's page is mapped for reading too: the handler comes first.
     ///
     /// Linux maps the page and goes on to copy it from there.
     fn map_cached(
@@ -196,11 +204,11 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         }
         let copy = match self.new_page(&Contents::Of(&page), false) {
             Ok(copy) => copy,
-            Err(NoPage::OutOfMemory(error)) => return Err(error.into()),
+            Err(NotFresh::NoPage(NoPage::OutOfMemory(error))) => return Err(error.into()),
             Err(error) => {
                 return match self.install(slot, page, false, task) {
                     Installed::Not => Ok(Attempt::Done(Fault::Raced)),
-                    Installed::Usable | Installed::Protected => Ok(Attempt::Failed(error.into())),
+                    Installed::Usable | Installed::Protected => Ok(Attempt::Failed(self.failed(error))),
                 };
             }
         };
@@ -239,7 +247,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             let protected = empty == Entry::Marker;
             Install { writable, protected, written: self.is_write() && writable && !protected }
         };
-        match install_if(slot, (self.vma(), self.address), still, page, how, task) {
+        match install_if(slot, (self.vma(), self.address), Entry::is_free, still, page, how, task) {
             None => Installed::Not,
             Some(Entry::Marker) => Installed::Protected,
             Some(_) => Installed::Usable,
@@ -254,7 +262,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         task: &mut Task<P>,
     ) -> Result<Attempt<'v, P>, FaultError> {
         if !(self.is_write() || self.unshare) || leaf.is_writable() {
-            slot.lock(task).mark_used(self.is_write());
+            self.at(&slot.lock(task)).mark_used(self.is_write());
             return Ok(Attempt::Done(Fault::Present));
         }
         let locked = slot.lock(task);
@@ -274,6 +282,11 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             }
             self.at(&locked).make_writable(Entry::Leaf(leaf));
             return Ok(Attempt::Done(Fault::Reused));
+        }
+        if self.is_write() && protected {
+            // The handler hears of it by a scan, or has left. As in Linux, the page counts as written even if there is no
+            // page for its copy.
+            self.at(&locked).count_as_written(Entry::Leaf(leaf));
         }
         old.hold();
         drop(locked);
@@ -296,15 +309,19 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         let owner_of_shared = vma.reserve().is_some() && old.page().is_anon();
         let copy = match self.new_page(&Contents::Of(&old), owner_of_shared) {
             Ok(copy) => copy,
-            Err(NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_)) if owner_of_shared && self.may_rob => {
+            Err(NotFresh::NoPage(NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_)))
+                if owner_of_shared && self.may_rob =>
+            {
                 return Ok(Attempt::RobChildren(old));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.failed(error)),
         };
         vma.set_anon();
         let locked = slot.lock(task);
         let now = locked.read();
-        if !matches!(now, Entry::Leaf(now) if now.frame == leaf.frame && !now.is_writable()) {
+        // A mapping without reservations has no VMA lock: the page may have been dropped since, or the
+        // handler may have write-protected the entry, and has to be asked then.
+        if !now.is_same_but_for_use(Entry::Leaf(leaf)) {
             return Ok(Attempt::Done(Fault::Raced));
         }
         self.at(&locked).exchange(now, || copy.commit(), self.unshare);
@@ -324,7 +341,7 @@ pub(super) fn rob_children<P: Platform>(
     frame: HugeFrame,
     task: &mut Task<P>,
 ) {
-    let i_mmap = owner.file().i_mmap_write(task);
+    let i_mmap = owner.file().i_mmap_write_within(task);
     for proof in i_mmap.vmas(index..index + 1) {
         let vma = proof.vma();
         // Mappings with a reservation of their own, and shared mappings, are not robbed.

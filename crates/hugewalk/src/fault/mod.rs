@@ -19,18 +19,24 @@
 //! Linux: `hugetlb_fault()`, `hugetlb_no_page()` and `hugetlb_wp()` in mm/hugetlb.c.
 
 mod attempt;
+mod run;
 
 use self::attempt::{Attempt, Faulting, WaitFor, rob_children};
+pub(crate) use self::run::Ahead;
 use crate::addr::{HugeFrame, VirtAddr};
 use crate::arch::Entry;
 pub use crate::error::FaultError;
-use crate::error::OutOfMemory;
-use crate::platform::{Platform, Protocol, Step};
+use crate::platform::Platform;
+use crate::protocol::{Step, keeps};
+use crate::root::Mm;
+use crate::sleep::Signals;
 use crate::space::AddressSpace;
+use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Asked;
 pub use crate::vma::Access;
-use crate::vma::{Protection, VmaReadGuard};
+use crate::vma::held::KeepsVma as _;
+use crate::vma::{MmapLocked, Protection, Vma, VmaReadGuard};
 use crate::walk::leaf_offset;
 
 /// How a fault was resolved. The processor tries the access again.
@@ -89,7 +95,7 @@ impl<P: Platform> AddressSpace<P> {
     /// [`FaultError`]. Nothing was changed then, with two exceptions: tables may have been made on the way,
     /// and a page of the file may be mapped for reading if there was no page for a copy of it.
     pub fn fault(&self, task: &mut Task<P>, address: VirtAddr, access: Access) -> Result<Fault, FaultError> {
-        self.resolve(task, address, access, false).map(|resolved| resolved.fault)
+        self.resolve(task, address, (access, false), Signals::Any).map(|resolved| resolved.fault)
     }
 
     /// As a fault for reading, after which the address space has a page of a private mapping to itself. A
@@ -102,7 +108,7 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// As for [`fault`](Self::fault).
     pub(crate) fn unshare_page(&self, task: &mut Task<P>, address: VirtAddr) -> Result<Fault, FaultError> {
-        self.resolve(task, address, Access::Read, true).map(|resolved| resolved.fault)
+        self.resolve(task, address, (Access::Read, true), Signals::Fatal).map(|resolved| resolved.fault)
     }
 
     /// Resolves faults until the access can go on. May sleep.
@@ -117,7 +123,7 @@ impl<P: Platform> AddressSpace<P> {
         access: Access,
     ) -> Result<Fault, FaultError> {
         loop {
-            match self.resolve(task, address, access, false)? {
+            match self.resolve(task, address, (access, false), Signals::Fatal)? {
                 Resolved { fault: Fault::Raced, .. } => task.pause(),
                 // The handler that has protected the entry comes next: the next attempt asks it.
                 Resolved { protected: true, .. } if access == Access::Write => {}
@@ -130,14 +136,12 @@ impl<P: Platform> AddressSpace<P> {
         &self,
         task: &mut Task<P>,
         address: VirtAddr,
-        access: Access,
-        unshare: bool,
+        (access, unshare): (Access, bool),
+        signals: Signals,
     ) -> Result<Resolved, FaultError> {
         task.enter(self.mm().hugetlb())?;
         let mut tidied = false;
         loop {
-            // Held over all attempts: a fork in between would share the page that was just taken from the
-            // children with another child.
             let mmap = self.mmap_read(task);
             let vma = mmap.find(address).ok_or(FaultError::NotMapped { address })?;
             if !allows(vma.protection(), access) {
@@ -151,53 +155,21 @@ impl<P: Platform> AddressSpace<P> {
                 tidied = true;
                 continue;
             }
-            let hugetlb = self.mm().hugetlb();
-            let exact = address;
-            let address = address.huge_page(vma.size());
-            // Before the fault mutex, which migration holds.
-            let locked = VmaReadGuard::beside_section(&mmap, vma, task);
-            let first = self.first_look(task, address);
-            drop(locked);
-            match first {
-                Some(Entry::Hwpoison(_)) => return Err(FaultError::Hwpoison { address, size: vma.size() }),
-                Some(Entry::Migration(entry)) => {
+            match handle(&mmap.held, vma, address, (access, unshare), task)? {
+                Handling::Done(resolved) => return Ok(resolved),
+                Handling::Busy(migration) => {
                     drop(mmap);
-                    self.wait_for_migration(task, address, entry.frame)?;
+                    migration.wait(task)?;
                     continue;
                 }
-                _ => {}
-            }
-            let index = vma.offset_of(address);
-            let mut may_rob = true;
-            let wait = loop {
-                let mutex = hugetlb.fault_mutex(task, vma.file().id(), index);
-                let Some(guard) = mmap.lock_vma(vma, task) else {
-                    return Ok(Fault::Raced.into());
-                };
-                let fault = Faulting { guard: &guard, address, index, access, unshare, may_rob };
-                match fault.attempt(task)? {
-                    Attempt::Done(done) => return Ok(done.into()),
-                    Attempt::Failed(error) => return Err(error),
-                    Attempt::Protected(fault) => return Ok(Resolved { fault, protected: true }),
-                    Attempt::RobChildren(page) => {
-                        // Robbing takes `i_mmap` in write, and VMA locks in write if they are free. So
-                        // everything but the mmap lock is released, as in Linux.
-                        drop(guard);
-                        drop(mutex);
-                        rob_children(vma, index, page.frame(), task);
-                        may_rob = false;
-                    }
-                    Attempt::Wait(wait) => break wait,
-                }
-            };
-            match wait {
-                WaitFor::Migration(address, frame) => {
+                Handling::Wait(WaitFor::Migration(address, frame)) => {
+                    let migration = Migration { mm: self.mm().clone(), address, frame };
                     drop(mmap);
-                    self.wait_for_migration(task, address, frame)?;
+                    migration.wait(task)?;
                 }
-                WaitFor::Handler(reason) => {
-                    if let Some(asked) = Asked::new(vma, exact, access, reason, task) {
-                        asked.wait(mmap, task)?;
+                Handling::Wait(WaitFor::Handler(reason)) => {
+                    if let Some(asked) = Asked::new(vma, address, access, reason, task) {
+                        asked.wait(mmap, signals, task)?;
                     }
                 }
             }
@@ -206,39 +178,165 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-impl<P: Platform> AddressSpace<P> {
-    /// What a fault sees before it takes the locks of the page: a migration or hwpoison entry, if there is
-    /// one. It looks under RCU, and keeps no slot.
-    ///
-    /// Linux: the start of `hugetlb_fault()` in mm/hugetlb.c.
-    fn first_look(&self, task: &Task<P>, address: VirtAddr) -> Option<Entry> {
-        let section = task.rcu_read_lock();
-        let (slot, _) = leaf_offset(&section, self.mm(), address).ok().flatten()?;
-        slot.read().ok().filter(|entry| matches!(entry, Entry::Migration(_) | Entry::Hwpoison(_)))
-    }
+/// The result of [`hugetlb_fault`].
+#[derive(Debug)]
+pub enum Handled<P: Platform> {
+    /// It was resolved. The processor tries the access again.
+    Done(Fault),
+    /// The page is being moved. The host releases its mmap lock, [waits](Migration::wait), and begins again with the lookup of
+    /// the VMA. Linux: `VM_FAULT_RETRY`.
+    Retry(Migration<P>),
+}
 
-    /// Waits until the entry at `address` is no longer a migration entry. Holds nothing meanwhile: neither
-    /// a lock that the migration may want, nor a table, which may be unshared and freed. Sleeps.
+/// Resolves a fault in a VMA, for hosts with [a set of VMAs of their own](crate::vm_ops). Sleeps.
+///
+/// Holds: the mmap lock in read. Takes the fault mutex of the page, the VMA lock in read, `i_mmap` in read to share a table (in
+/// write to take a page from children), and table locks.
+///
+/// Linux: `hugetlb_fault()` in mm/hugetlb.c.
+///
+/// # Errors
+///
+/// [`FaultError::NotMapped`] if the address does not lie in the VMA, or the VMA was replaced or unmapped; others as for
+/// [`AddressSpace::fault`].
+pub fn hugetlb_fault<P: Platform>(
+    mmap: &MmapLocked<'_, P>,
+    vma: &Arc<Vma<P>>,
+    address: VirtAddr,
+    access: Access,
+    task: &mut Task<P>,
+) -> Result<Handled<P>, FaultError> {
+    task.enter(mmap.mm().hugetlb())?;
+    if !vma.contains(address) || !mmap.keeps(vma) {
+        return Err(FaultError::NotMapped { address });
+    }
+    if !allows(vma.protection(), access) {
+        return Err(FaultError::Protection { address });
+    }
+    fault_under(mmap, vma, address, (access, false), task)
+}
+
+/// Resolves a fault in a VMA that contains the address and allows the access, for hosts with a set of VMAs of their own. The second of
+/// the two says whether no other address space may have the page afterwards.
+pub(crate) fn fault_under<P: Platform>(
+    mmap: &MmapLocked<'_, P>,
+    vma: &Arc<Vma<P>>,
+    address: VirtAddr,
+    access: (Access, bool),
+    task: &mut Task<P>,
+) -> Result<Handled<P>, FaultError> {
+    Ok(match handle(mmap, vma, address, access, task)? {
+        Handling::Done(resolved) => Handled::Done(resolved.fault),
+        Handling::Busy(migration) => Handled::Retry(migration),
+        Handling::Wait(WaitFor::Migration(address, frame)) => {
+            Handled::Retry(Migration { mm: mmap.mm().clone(), address, frame })
+        }
+        // Not reached: no VMA of such a host has a handler.
+        Handling::Wait(WaitFor::Handler(_)) => Handled::Done(Fault::Raced),
+    })
+}
+
+/// How far a fault has come with the mmap lock held.
+enum Handling<P: Platform> {
+    Done(Resolved),
+    /// The page was being moved before the fault began with anything.
+    Busy(Migration<P>),
+    Wait(WaitFor),
+}
+
+/// Resolves a fault in a VMA that contains the address and allows the access. Sleeps.
+///
+/// The mmap lock is held over all attempts: a fork in between would share the page that was just taken from the
+/// children with another child.
+fn handle<P: Platform>(
+    mmap: &MmapLocked<'_, P>,
+    vma: &Arc<Vma<P>>,
+    address: VirtAddr,
+    (access, unshare): (Access, bool),
+    task: &mut Task<P>,
+) -> Result<Handling<P>, FaultError> {
+    let (mm, hugetlb) = (mmap.mm(), mmap.mm().hugetlb());
+    let address = address.huge_page(vma.size());
+    // Before the fault mutex, which migration holds.
+    let locked = VmaReadGuard::beside_section(mmap, vma, task);
+    let first = first_look(mm, task, address);
+    drop(locked);
+    match first {
+        Some(Entry::Hwpoison(_)) => return Err(FaultError::Hwpoison { address, size: vma.size() }),
+        Some(Entry::Migration(entry)) => {
+            return Ok(Handling::Busy(Migration { mm: mm.clone(), address, frame: entry.frame }));
+        }
+        _ => {}
+    }
+    let index = vma.offset_of(address);
+    let mut may_rob = true;
+    loop {
+        let mutex = hugetlb.fault_mutex(task, vma.file().id(), index);
+        let Some(guard) = mmap.lock_vma(vma, task) else {
+            return Ok(Handling::Done(Fault::Raced.into()));
+        };
+        let fault = Faulting { guard: &guard, address, index, access, unshare, may_rob };
+        match fault.attempt(task)? {
+            Attempt::Done(done) => return Ok(Handling::Done(done.into())),
+            Attempt::Failed(error) => return Err(error),
+            Attempt::Protected(fault) => return Ok(Handling::Done(Resolved { fault, protected: true })),
+            Attempt::RobChildren(page) => {
+                // Robbing takes `i_mmap` in write, and VMA locks in write if they are free. So
+                // everything but the mmap lock is released, as in Linux.
+                drop(guard);
+                drop(mutex);
+                rob_children(vma, index, page.frame(), task);
+                may_rob = false;
+            }
+            Attempt::Wait(wait) => return Ok(Handling::Wait(wait)),
+        }
+    }
+}
+
+/// What a fault sees before it takes the locks of the page: a migration or hwpoison entry, if there is
+/// one. It looks under RCU, and keeps no slot.
+///
+/// Linux: the start of `hugetlb_fault()` in mm/hugetlb.c.
+fn first_look<P: Platform>(mm: &Mm<P>, task: &Task<P>, address: VirtAddr) -> Option<Entry> {
+    let section = task.rcu_read_lock();
+    let (slot, _) = leaf_offset(&section, mm, address).ok().flatten()?;
+    slot.read().ok().filter(|entry| matches!(entry, Entry::Migration(_) | Entry::Hwpoison(_)))
+}
+
+/// A page that a fault met while it was being moved.
+#[derive(Debug)]
+pub struct Migration<P: Platform> {
+    mm: Arc<Mm<P>>,
+    address: VirtAddr,
+    frame: HugeFrame,
+}
+
+impl<P: Platform> Migration<P> {
+    /// Waits until the entry is no longer a migration entry. Holds nothing meanwhile: neither
+    /// a lock that the migration may want, nor a table, which may be unshared and freed. So the caller has released its mmap
+    /// lock. Sleeps.
     ///
     /// Linux: `migration_entry_wait_huge()` in mm/migrate.c.
-    fn wait_for_migration(
-        &self,
-        task: &mut Task<P>,
-        address: VirtAddr,
-        frame: HugeFrame,
-    ) -> Result<(), OutOfMemory> {
-        if !P::Protocol::keeps(Step::SleepOnMigration) {
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError::OutOfMemory`] if the task cannot queue, [`FaultError::WrongSystem`].
+    pub fn wait(self, task: &mut Task<P>) -> Result<(), FaultError> {
+        task.check(self.mm.hugetlb())?;
+        if !keeps::<P>(Step::SleepOnMigration) {
             return Ok(());
         }
-        self.mm().hugetlb().migrations(frame).wait(task, |task| {
+        let Self { mm, address, frame } = self;
+        mm.hugetlb().migrations(frame).wait(task, |task| {
             let section = task.rcu_read_lock();
             // If it was not found, or could not be read, the next fault sees what it is now.
-            let leaf = leaf_offset(&section, self.mm(), address).ok().flatten();
+            let leaf = leaf_offset(&section, &mm, address).ok().flatten();
             // A migration of another frame has its own queue, and its end does not wake this task.
             let moving = leaf.is_some_and(
                 |(slot, _)| matches!(slot.read(), Ok(Entry::Migration(entry)) if entry.frame == frame),
             );
             (!moving).then_some(())
-        })
+        })?;
+        Ok(())
     }
 }

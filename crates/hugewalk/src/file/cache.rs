@@ -1,7 +1,7 @@
 //! The pages of a file, by their offset.
 //!
-//! A sorted list of chunks, each with as many pages as a table has entries: a terabyte of 2 MiB
-//! pages is a list of a thousand chunks.
+//! A balanced tree of chunks, each with as many pages as a table has entries: a terabyte of 2 MiB
+//! pages is a tree of a thousand chunks.
 //!
 //! The cache lies under a spinning lock, so it neither allocates nor frees. Its owner brings the
 //! memory that a new page needs, and takes back the memory of a chunk that became empty.
@@ -10,10 +10,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::addr::HugeFrame;
+use crate::avl::{Node, Sorted, Tree};
 use crate::error::OutOfMemory;
-use crate::platform::ENTRIES;
 
-const SHIFT: u32 = ENTRIES.trailing_zeros();
+/// Pages of a chunk of the cache.
+const CHUNK: usize = 512;
+const SHIFT: u32 = CHUNK.trailing_zeros();
 
 /// The pages of one aligned run of offsets. Chunks in a cache are not empty.
 pub(crate) struct Chunk {
@@ -22,34 +24,50 @@ pub(crate) struct Chunk {
     pages: Box<[Option<HugeFrame>]>,
 }
 
-impl Chunk {
+impl Sorted for Chunk {
+    type Key = u64;
+    type Summary = ();
+
+    fn key(&self) -> u64 {
+        self.number
+    }
+
+    fn summary(&self) {}
+
+    fn join((): (), (): ()) {}
+}
+
+/// A chunk in the cache, on its way there, or on its way out.
+pub(crate) struct ChunkPlace(Box<Node<Chunk>>);
+
+impl ChunkPlace {
     /// An empty chunk, for a cache that needs one.
     pub(crate) fn new() -> Result<Self, OutOfMemory> {
         let mut pages = Vec::new();
-        pages.try_reserve_exact(ENTRIES)?;
-        pages.resize(ENTRIES, None);
-        Ok(Self { number: 0, used: 0, pages: pages.into_boxed_slice() })
+        pages.try_reserve_exact(CHUNK)?;
+        pages.resize(CHUNK, None);
+        Ok(Self(Node::new(Chunk { number: 0, used: 0, pages: pages.into_boxed_slice() })?))
     }
 
     /// The pages, by offset.
     pub(crate) fn pages(&self) -> impl Iterator<Item = HugeFrame> + '_ {
-        self.pages.iter().copied().flatten()
+        self.0.element().pages.iter().copied().flatten()
     }
 }
 
-/// The cache needs a chunk for the page, and room in the list of chunks.
+/// The cache needs a chunk for the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoChunk;
 
 /// The pages of a file. Linux: the `i_pages` array of an `address_space`.
 pub(crate) struct PageCache {
-    chunks: Vec<Chunk>,
+    chunks: Tree<Chunk>,
     len: u64,
 }
 
 impl PageCache {
     pub(crate) const fn new() -> Self {
-        Self { chunks: Vec::new(), len: 0 }
+        Self { chunks: Tree::new(), len: 0 }
     }
 
     /// Pages in it.
@@ -58,18 +76,7 @@ impl PageCache {
     }
 
     pub(crate) fn find(&self, index: u64) -> Option<HugeFrame> {
-        let at = self.search(index >> SHIFT).ok()?;
-        self.chunks.get(at)?.pages.get(within(index)).copied().flatten()
-    }
-
-    /// The list of chunks, for an owner that makes room with the cache's lock released.
-    pub(crate) fn chunks_mut(&mut self) -> &mut Vec<Chunk> {
-        &mut self.chunks
-    }
-
-    /// Does a page at `index` need a chunk that is not there?
-    pub(crate) fn needs_chunk(&self, index: u64) -> bool {
-        self.search(index >> SHIFT).is_err()
+        self.chunks.find(index >> SHIFT)?.pages.get(within(index)).copied().flatten()
     }
 
     /// Puts a page in where there is none. Takes the chunk in `fresh` if it needs one. Does not
@@ -78,18 +85,15 @@ impl PageCache {
         &mut self,
         index: u64,
         frame: HugeFrame,
-        fresh: &mut Option<Chunk>,
+        fresh: &mut Option<ChunkPlace>,
     ) -> Result<(), NoChunk> {
-        let at = match self.search(index >> SHIFT) {
-            Ok(at) => at,
-            Err(_) if self.chunks.len() == self.chunks.capacity() => return Err(NoChunk),
-            Err(at) => {
-                let chunk = fresh.take().ok_or(NoChunk)?;
-                self.chunks.insert(at, Chunk { number: index >> SHIFT, ..chunk });
-                at
-            }
-        };
-        if let Some(chunk) = self.chunks.get_mut(at)
+        let number = index >> SHIFT;
+        if self.chunks.find_mut(number).is_none() {
+            let ChunkPlace(mut place) = fresh.take().ok_or(NoChunk)?;
+            place.element_mut().number = number;
+            self.chunks.insert(place);
+        }
+        if let Some(chunk) = self.chunks.find_mut(number)
             && let Some(place) = chunk.pages.get_mut(within(index))
             && place.replace(frame).is_none()
         {
@@ -101,60 +105,54 @@ impl PageCache {
 
     /// Replaces the page at `index`. False if there is none.
     pub(crate) fn replace(&mut self, index: u64, frame: HugeFrame) -> bool {
-        let Ok(at) = self.search(index >> SHIFT) else {
-            return false;
-        };
-        let place = self.chunks.get_mut(at).and_then(|chunk| chunk.pages.get_mut(within(index)));
+        let chunk = self.chunks.find_mut(index >> SHIFT);
+        let place = chunk.and_then(|chunk| chunk.pages.get_mut(within(index)));
         place.and_then(Option::as_mut).map(|page| *page = frame).is_some()
     }
 
     /// Takes the page at `index` out. Returns it, and the chunk if it became empty, which the
     /// caller drops with the lock released.
-    pub(crate) fn remove(&mut self, index: u64) -> Option<(HugeFrame, Option<Chunk>)> {
-        let at = self.search(index >> SHIFT).ok()?;
-        let chunk = self.chunks.get_mut(at)?;
+    pub(crate) fn remove(&mut self, index: u64) -> Option<(HugeFrame, Option<ChunkPlace>)> {
+        let chunk = self.chunks.find_mut(index >> SHIFT)?;
         let frame = chunk.pages.get_mut(within(index))?.take()?;
         chunk.used -= 1;
+        let is_empty = chunk.used == 0;
         self.len -= 1;
-        let emptied = (chunk.used == 0).then(|| self.chunks.remove(at));
+        let emptied = if is_empty { self.chunks.remove(index >> SHIFT).map(ChunkPlace) } else { None };
         Some((frame, emptied))
     }
 
     /// The first offset from `from` on, and below `to`, that has a page.
     pub(crate) fn next_from(&self, from: u64, to: u64) -> Option<u64> {
-        let first = self.search(from >> SHIFT).unwrap_or_else(|at| at);
-        for chunk in self.chunks.get(first..)? {
+        let first_in = |chunk: &Chunk| {
             let base = chunk.number << SHIFT;
             let skip = if base < from { within(from) } else { 0 };
             let found = chunk.pages.iter().enumerate().skip(skip).find(|(_, page)| page.is_some());
-            if let Some((offset, _)) = found {
-                let index = base + offset as u64;
-                return (index < to).then_some(index);
-            }
-        }
-        None
+            found.map(|(offset, _)| base + offset as u64)
+        };
+        let here = self.chunks.find(from >> SHIFT).and_then(first_in);
+        // A chunk behind has a page.
+        let next = here.or_else(|| self.chunks.above(from >> SHIFT).and_then(first_in));
+        next.filter(|&index| index < to)
     }
 
     /// Takes the last chunk out, with its pages.
-    pub(crate) fn pop_chunk(&mut self) -> Option<Chunk> {
-        let chunk = self.chunks.pop()?;
-        self.len -= u64::from(chunk.used);
-        Some(chunk)
-    }
-
-    fn search(&self, number: u64) -> Result<usize, usize> {
-        self.chunks.binary_search_by_key(&number, |chunk| chunk.number)
+    pub(crate) fn pop_chunk(&mut self) -> Option<ChunkPlace> {
+        let chunk = self.chunks.pop_last()?;
+        self.len -= u64::from(chunk.element().used);
+        Some(ChunkPlace(chunk))
     }
 }
 
 const fn within(index: u64) -> usize {
-    index as usize & (ENTRIES - 1)
+    index as usize & (CHUNK - 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::collections::BTreeMap;
+    use alloc::collections::btree_map::Entry;
     use proptest::prelude::*;
 
     fn index() -> impl Strategy<Value = u64> {
@@ -165,26 +163,45 @@ mod tests {
     fn put(cache: &mut PageCache, index: u64) {
         let mut fresh = None;
         while cache.insert(index, HugeFrame(index), &mut fresh) == Err(NoChunk) {
-            cache.chunks_mut().try_reserve(1).unwrap();
-            fresh = Some(Chunk::new().unwrap());
+            fresh = Some(ChunkPlace::new().unwrap());
         }
         assert!(fresh.is_none());
     }
 
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Insert,
+        Replace,
+        Remove,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![2 => Just(Step::Insert), 1 => Just(Step::Replace), 2 => Just(Step::Remove)]
+    }
+
     proptest! {
         #[test]
-        fn a_cache_finds_what_a_map_would(steps in prop::collection::vec((any::<bool>(), index()), 0..80), from in index(), to in index()) {
+        fn a_cache_finds_what_a_map_would(steps in prop::collection::vec((step(), index()), 0..80), from in index(), to in index()) {
             let mut cache = PageCache::new();
             let mut model = BTreeMap::new();
-            for (insert, index) in steps {
-                if insert {
-                    if model.insert(index, HugeFrame(index)).is_none() {
-                        put(&mut cache, index);
+            for (number, (step, index)) in (0..).zip(steps) {
+                match step {
+                    Step::Insert => {
+                        if let Entry::Vacant(place) = model.entry(index) {
+                            place.insert(HugeFrame(index));
+                            put(&mut cache, index);
+                        }
                     }
-                } else {
-                    let removed = cache.remove(index);
-                    prop_assert_eq!(removed.map(|(frame, _)| frame), model.remove(&index));
+                    Step::Replace => {
+                        let page = model.get_mut(&index).map(|page| *page = HugeFrame(number));
+                        prop_assert_eq!(cache.replace(index, HugeFrame(number)), page.is_some());
+                    }
+                    Step::Remove => {
+                        let removed = cache.remove(index);
+                        prop_assert_eq!(removed.map(|(frame, _)| frame), model.remove(&index));
+                    }
                 }
+                prop_assert_eq!(cache.find(index), model.get(&index).copied());
             }
             prop_assert_eq!(cache.len(), model.len() as u64);
             if from <= to {

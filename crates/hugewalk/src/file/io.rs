@@ -3,10 +3,11 @@
 use core::ops::Range;
 
 use super::HugeFile;
-use crate::error::{FileError, MapError};
+use crate::error::{FileError, MapError, MemoryError};
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::reserve::{NewPage, Reservations, release_range, reserve_range, unlist};
+use crate::sleep::Signals;
 use crate::task::Task;
 
 /// The end of the largest file.
@@ -113,7 +114,8 @@ impl<P: Platform> HugeFile<P> {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; pages that were allocated before it stay, and the size is unchanged.
+    /// [`FileError`]; pages that were allocated before it stay, and the size is unchanged. [`FileError::Interrupted`] if a signal
+    /// comes before the last page.
     pub fn allocate(
         &self,
         task: &mut Task<P>,
@@ -126,6 +128,8 @@ impl<P: Platform> HugeFile<P> {
         let shift = self.size_class().shift();
         let inode_lock = self.lock_inode(task);
         for index in offset >> shift..end.div_ceil(self.size_class().bytes()) {
+            // Filling a page takes long. Linux: signal_pending() in hugetlbfs_fallocate().
+            Signals::Any.check(&**task.parker())?;
             let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
             drop(self.find_or_allocate(index)?);
             drop(mutex);
@@ -140,14 +144,14 @@ impl<P: Platform> HugeFile<P> {
     /// Reads bytes from `offset` on, and returns how many. A range without pages reads as zeroes.
     ///
     /// It returns fewer bytes than asked for at the end of the file, and before a page that memory
-    /// failure has hit. The next read tells which of the two it was: it returns 0 bytes, or the
+    /// failure has hit, or whose memory fails now. The next read tells which of the two it was: it returns 0 bytes, or the
     /// error.
     ///
     /// Takes no sleeping lock. Linux: `hugetlbfs_read_iter()` in fs/hugetlbfs/inode.c.
     ///
     /// # Errors
     ///
-    /// [`FileError::Hwpoison`] if memory failure has hit the page of the first byte.
+    /// [`FileError::Hwpoison`] if memory failure has hit the page of the first byte, or its memory fails now.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, FileError> {
         let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX);
         let count = into.len().min(left);
@@ -159,14 +163,19 @@ impl<P: Platform> HugeFile<P> {
         while !rest.is_empty() {
             let (index, within, here) = self.piece(at, rest.len());
             let (piece, later) = rest.split_at_mut(here);
-            match self.find_page(index) {
-                Some(page) if page.page().is_hwpoison() && at == offset => {
-                    return Err(FileError::Hwpoison { index });
-                }
-                Some(page) if page.page().is_hwpoison() => return Ok((at - offset) as usize),
+            let read = match self.find_page(index) {
+                Some(page) if page.page().is_hwpoison() => Err(MemoryError),
                 // SAFETY: the page is held, and `piece` stays inside it.
                 Some(page) => unsafe { self.hugetlb().platform().read_huge(page.frame(), within, piece) },
-                None => piece.fill(0),
+                None => {
+                    piece.fill(0);
+                    Ok(())
+                }
+            };
+            match read {
+                Ok(()) => {}
+                Err(MemoryError) if at == offset => return Err(FileError::Hwpoison { index }),
+                Err(MemoryError) => return Ok((at - offset) as usize),
             }
             at += here as u64;
             rest = later;
@@ -236,5 +245,24 @@ impl<P: Platform> HugeFile<P> {
         // afterwards.
         self.insert_beyond_eof(index, page.frame())?;
         Ok(page.commit())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_range_ends_where_the_largest_file_does_or_before() {
+        assert_eq!(range_end(0, 0), Err(FileError::ZeroLength));
+        assert_eq!(range_end(3, 4), Ok(7));
+        assert_eq!(range_end(0, LARGEST), Ok(LARGEST));
+        assert_eq!(range_end(LARGEST - 1, 1), Ok(LARGEST));
+        // Numbers that a file can have, with an end that it cannot.
+        assert_eq!(range_end(LARGEST, 1), Err(FileError::TooLarge));
+        assert_eq!(range_end(LARGEST, LARGEST), Err(FileError::TooLarge));
+        let value = LARGEST + 1;
+        assert_eq!(range_end(value, 1), Err(FileError::Negative { value }));
+        assert_eq!(range_end(0, value), Err(FileError::Negative { value }));
     }
 }

@@ -15,26 +15,29 @@
 mod cache;
 mod i_mmap;
 mod io;
+mod tree;
 
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 
-use self::cache::{Chunk, PageCache};
+use self::cache::{ChunkPlace, PageCache};
 pub use self::i_mmap::{FileProof, IMmapReadGuard, IMmapWriteGuard};
 
-pub(crate) use self::i_mmap::Room;
-use self::i_mmap::VmaTree;
 pub(crate) use self::io::{LARGEST, range_end};
+pub(crate) use self::tree::TreePlace;
+use self::tree::VmaTree;
 use crate::addr::{HugeFrame, HugeSize};
+use crate::arch::Paging;
 pub use crate::error::FileError;
 use crate::error::OutOfMemory;
-use crate::hugetlb::{Hugetlb, Inside};
-use crate::page::{PageRef, PutBatch};
-use crate::platform::{Barriers, Platform, Protocol, Step};
+use crate::hugetlb::{Hugetlb, Inside, RUN};
+use crate::page::{PageRef, PageRun, PutBatch};
+use crate::platform::{Barriers, Platform};
+use crate::protocol::{Step, keeps};
 use crate::reserve::{RegionMap, SubPool, release_range};
 use crate::sleep::{RwSem, SleepLock, SleepLockGuard};
-use crate::sync::{Arc, SpinLock, Unowned, Word, lock_with_room};
+use crate::sync::{Apart, Arc, SpinLock, Unowned, Word};
 use crate::task::Task;
 
 /// A file of huge pages. Linux: an inode of hugetlbfs and its `address_space`.
@@ -53,12 +56,9 @@ pub struct HugeFile<P: Platform> {
     subpool: Option<Arc<SubPool<P>>>,
     /// Size in bytes. Written under the cache's lock.
     size: P::Word,
-    cache: SpinLock<P, PageCache>,
-    reservations: SpinLock<P, RegionMap>,
-    i_mmap: RwSem<P, VmaTree<P>>,
-    /// How many places in that tree are kept for VMAs that are about to be inserted; see `Room`.
-    /// Incremented under `i_mmap` in write.
-    kept_room: AtomicUsize,
+    cache: Apart<SpinLock<P, PageCache>>,
+    reservations: Apart<SpinLock<P, RegionMap>>,
+    i_mmap: Apart<RwSem<P, VmaTree<P>>>,
     inode_lock: SleepLock<P>,
 }
 
@@ -75,6 +75,9 @@ impl<P: Platform> HugeFile<P> {
         size_class: HugeSize,
         subpool: Option<&Arc<SubPool<P>>>,
     ) -> Result<Arc<Self>, FileError> {
+        if !hugetlb.paging().has(size_class) {
+            return Err(FileError::NoSuchSize { size: size_class });
+        }
         if let Some(subpool) = subpool {
             subpool.check(hugetlb)?;
             if subpool.size() != size_class {
@@ -88,10 +91,9 @@ impl<P: Platform> HugeFile<P> {
             size_class,
             subpool: subpool.cloned(),
             size: <P as Barriers>::Word::new(0),
-            cache: SpinLock::<P, _>::new(PageCache::new()),
-            reservations: SpinLock::<P, _>::new(RegionMap::new()),
-            i_mmap: RwSem::new(VmaTree::new()),
-            kept_room: AtomicUsize::new(0),
+            cache: Apart(SpinLock::<P, _>::new(PageCache::new())),
+            reservations: Apart(SpinLock::<P, _>::new(RegionMap::new())),
+            i_mmap: Apart(RwSem::new(VmaTree::new())),
             inode_lock: SleepLock::new(),
         })?)
     }
@@ -178,17 +180,28 @@ impl<P: Platform> HugeFile<P> {
         index < self.size() >> self.size_class.shift()
     }
 
-    /// The recheck of [`has_index`](Self::has_index), by a fault (or a userfaultfd fill) that is
-    /// about to map a page of its own there and holds the table lock. The protocol of [`truncate`](crate::truncate)
-    /// says what this is ordered against.
+    /// The recheck of [`has_index`](Self::has_index), by a fault that is about to map a page of its
+    /// own there and holds the table lock. The protocol of [`truncate`](crate::truncate) says what
+    /// this is ordered against.
     pub(crate) fn still_has_index(&self, index: u64) -> bool {
-        if !P::Protocol::keeps(Step::RecheckSize) {
+        if !keeps::<P>(Step::RecheckSize) {
             return true;
         }
         let cache = self.cache.lock();
         let has_index = self.has_index(index);
         drop(cache);
         has_index
+    }
+
+    /// As [`still_has_index`](Self::still_has_index), for offsets from `from` on: how many of `pages` lie within the file.
+    pub(crate) fn still_has(&self, from: u64, pages: u64) -> u64 {
+        if !keeps::<P>(Step::RecheckSize) {
+            return pages;
+        }
+        let cache = self.cache.lock();
+        let within = (self.size() >> self.size_class.shift()).saturating_sub(from).min(pages);
+        drop(cache);
+        within
     }
 
     /// Puts a page into the cache, which takes a reference of its own. The caller holds the fault mutex of `index`.
@@ -212,8 +225,7 @@ impl<P: Platform> HugeFile<P> {
     ) -> Result<(), NotInserted> {
         let mut fresh = None;
         loop {
-            let room = |cache: &PageCache| usize::from(cache.needs_chunk(index));
-            let mut cache = lock_with_room::<P, _, _>(&self.cache, PageCache::chunks_mut, room)?;
+            let mut cache = self.cache.lock();
             // Checked under the cache's lock, under which the size changes too: see the protocol
             // above.
             if !has_place() {
@@ -225,8 +237,53 @@ impl<P: Platform> HugeFile<P> {
                 return Ok(());
             }
             drop(cache);
-            fresh = Some(Chunk::new()?);
+            fresh = Some(ChunkPlace::new()?);
         }
+    }
+
+    /// As [`insert_page`](Self::insert_page), for pages at offsets from `from` on. Returns how many were put in: fewer if the
+    /// file ends before, or there is no memory. The caller holds the fault mutex of each.
+    pub(crate) fn insert_run(&self, from: u64, frames: &[HugeFrame]) -> usize {
+        let mut fresh = None;
+        let mut inserted = 0;
+        loop {
+            let mut cache = self.cache.lock();
+            for (index, &frame) in (from..).zip(frames).skip(inserted) {
+                if !self.has_index(index) {
+                    return inserted;
+                }
+                if cache.insert(index, frame, &mut fresh).is_err() {
+                    break;
+                }
+                self.hugetlb.page(frame).hold();
+                self.hugetlb.set_cached(frame, self.me, index);
+                inserted += 1;
+            }
+            drop(cache);
+            if inserted == frames.len() {
+                return inserted;
+            }
+            let Ok(place) = ChunkPlace::new() else { return inserted };
+            fresh = Some(place);
+        }
+    }
+
+    /// The pages at offsets from `from` on, `pages` at most, as far as they follow one another and are sound: with a reference for the
+    /// caller each. The caller holds the fault mutex of each offset.
+    pub(crate) fn find_run(&self, from: u64, pages: usize) -> PageRun<'_, P> {
+        let mut frames = [HugeFrame(0); RUN];
+        let mut found = 0;
+        let cache = self.cache.lock();
+        for (index, place) in (from..).zip(frames.iter_mut().take(pages)) {
+            let sound = |frame: &HugeFrame| !self.hugetlb.page(*frame).is_hwpoison();
+            let Some(frame) = cache.find(index).filter(sound) else { break };
+            self.hugetlb.page(frame).hold();
+            *place = frame;
+            found += 1;
+        }
+        drop(cache);
+        // SAFETY: the references were taken above, while those of the cache kept the pages.
+        unsafe { PageRun::from_raw(&self.hugetlb, self.size_class, frames, found) }
     }
 
     /// Takes the page at `index` out of the cache and drops the cache's reference. True if there

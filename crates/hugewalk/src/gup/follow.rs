@@ -8,6 +8,7 @@ use crate::arch::{Entry, Leaf};
 use crate::hugetlb::Hugetlb;
 use crate::page::{NotHeld, Page, Speculative};
 use crate::platform::Platform;
+use crate::root::Mm;
 use crate::space::AddressSpace;
 use crate::task::Task;
 use crate::walk::leaf_offset;
@@ -57,7 +58,7 @@ pub(super) enum Follow<P: Platform, H: Deref<Target = Hugetlb<P>>> {
     MustUnshare,
 }
 
-impl<P: Platform> AddressSpace<P> {
+impl<P: Platform> Mm<P> {
     /// Walks to the entry for `address`, and takes a reference to its page under the table lock.
     ///
     /// Proof: a read section; the lock is revalidated (P2). Does not sleep.
@@ -72,16 +73,20 @@ impl<P: Platform> AddressSpace<P> {
     ) -> Result<Follow<P, H>, GupError> {
         loop {
             let section = task.rcu_read_lock();
-            let found = leaf_offset(&section, self.mm(), address).map_err(|_| GupError::WrongSystem)?;
-            let Some((slot, size)) = found else {
+            let found = leaf_offset(&section, self, address).map_err(|_| GupError::WrongSystem)?;
+            let Some((slot, _)) = found else {
                 return Ok(Follow::Hole);
             };
             let Ok(locked) = slot.lock() else { continue };
+            // Where sizes share a level, the entry says which of them it is.
+            let locked = locked.resized_as_mapped();
+            let size = locked.size();
             let leaf = match locked.read() {
                 Entry::Leaf(leaf) => leaf,
-                Entry::None => return Ok(Follow::Hole),
+                // A table of the host's: whatever is mapped there is none of the engine's pages.
+                Entry::None | Entry::HostTable(_) => return Ok(Follow::Hole),
                 Entry::Marker | Entry::Migration(_) => return Ok(Follow::MustFault),
-                Entry::Hwpoison(_) => {
+                Entry::Hwpoison(_) | Entry::Poison => {
                     return Err(GupError::Hwpoison { address: address.huge_page(size), size });
                 }
                 // It replaced an empty entry, or a leaf, since the walk.
@@ -107,7 +112,9 @@ impl<P: Platform> AddressSpace<P> {
             };
         }
     }
+}
 
+impl<P: Platform> AddressSpace<P> {
     /// Takes a reference to the page at `address` without a lock. `None` if something changes
     /// meanwhile.
     ///
@@ -129,6 +136,7 @@ impl<P: Platform> AddressSpace<P> {
         let Entry::Leaf(leaf) = seen.unconfirmed() else {
             return None;
         };
+        let size = seen.leaf_size_or(size);
         if !want.is_allowed_by(leaf) {
             return None;
         }

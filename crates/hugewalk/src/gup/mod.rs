@@ -40,17 +40,19 @@
 //!
 //! So a store after the pin never replaces the page. fork may race with a lockless pin. Each does
 //! its own step first and then looks for the other's, in sequentially consistent order, so at least
-//! one of them notices and gives way (`make_shared` in `mm/fork.rs`).
+//! one of them notices and gives way (`make_shared` in `entries/copy.rs`).
 //!
 //! Linux: mm/gup.c; `follow_hugetlb_page()`, `hugetlb_follow_page_mask()` (6.1:
 //! `follow_huge_pmd_pte()`) and `__follow_hugetlb_must_fault()` in mm/hugetlb.c.
 
 mod follow;
+mod locked;
 mod pinned;
 mod transfer;
 
 use bitflags::bitflags;
 
+pub use self::locked::{Followed, follow_hugetlb_page, hugetlb_follow_page};
 pub use self::pinned::{PinnedPage, PinnedRef, Pins, SystemRef};
 pub use crate::error::{GupError, NotPinnedForWriting, TransferError};
 
@@ -59,6 +61,7 @@ use crate::addr::VirtAddr;
 use crate::fault::{Access, Fault};
 use crate::page::PageRef;
 use crate::platform::Platform;
+use crate::root::Mm;
 use crate::space::AddressSpace;
 use crate::task::Task;
 use crate::vma::{Protection, Vma, VmaReadGuard};
@@ -133,7 +136,7 @@ impl<P: Platform> AddressSpace<P> {
         pins.fill(|at| {
             let vma = mmap.find(at).ok_or(GupError::NotMapped { address: at })?;
             check_rights(vma, at, flags)?;
-            match self.follow(task, SystemRef::of(self), at, Want::of(flags))? {
+            match self.mm().follow(task, SystemRef::of(self), at, Want::of(flags))? {
                 Follow::Page(page) => Ok(page),
                 Follow::Hole if flags.contains(GupFlags::DUMP) && !is_cached(vma, at) => {
                     Err(GupError::NoPage { address: at })
@@ -171,7 +174,7 @@ impl<P: Platform> AddressSpace<P> {
         if flags.contains(GupFlags::DUMP) {
             return Err(GupError::BadFlags);
         }
-        let limit = self.mm().levels().task_size();
+        let limit = self.mm().task_size();
         if address.checked_add(length).is_none_or(|end| end > limit) {
             return Err(GupError::OutOfRange { address, length });
         }
@@ -223,7 +226,7 @@ impl<P: Platform> AddressSpace<P> {
         flags: GupFlags,
     ) -> Result<Option<PinnedPage<P>>, GupError> {
         self.check(task, flags)?;
-        Ok(match self.follow(task, task.hugetlb().clone(), address, Want::of(flags))? {
+        Ok(match self.mm().follow(task, task.hugetlb().clone(), address, Want::of(flags))? {
             Follow::Page(page) => Some(page),
             Follow::Hole | Follow::MustFault | Follow::MustUnshare => None,
         })
@@ -241,8 +244,8 @@ impl<P: Platform> AddressSpace<P> {
             let mmap = self.mmap_read(task);
             let vma = mmap.find(address).ok_or(GupError::NotMapped { address })?;
             check_rights(vma, address, flags)?;
-            let locked = VmaReadGuard::beside_section(&mmap, vma, task);
-            let followed = self.follow(task, system, address, Want::of(flags))?;
+            let locked = VmaReadGuard::beside_section(&mmap.held, vma, task);
+            let followed = self.mm().follow(task, system, address, Want::of(flags))?;
             drop(locked);
             let unshare = match followed {
                 Follow::Page(page) => return Ok(page),
@@ -281,11 +284,15 @@ impl<P: Platform> AddressSpace<P> {
     }
 
     fn check(&self, task: &Task<P>, flags: GupFlags) -> Result<(), GupError> {
-        if !are_valid(flags) {
-            return Err(GupError::BadFlags);
-        }
-        Ok(task.check(self.mm().hugetlb())?)
+        check(self.mm(), task, flags)
     }
+}
+
+fn check<P: Platform>(mm: &Mm<P>, task: &Task<P>, flags: GupFlags) -> Result<(), GupError> {
+    if !are_valid(flags) {
+        return Err(GupError::BadFlags);
+    }
+    Ok(task.check(mm.hugetlb())?)
 }
 
 /// Linux: `is_valid_gup_flags()` in mm/gup.c.

@@ -7,10 +7,13 @@ use core::ops::Deref;
 
 use super::follow::Want;
 use super::{GupError, NotPinnedForWriting};
-use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE, VirtAddr};
+use crate::addr::{HugeFrame, HugeSize, VirtAddr};
+use crate::arch::Paging;
+use crate::error::MemoryError;
 use crate::hugetlb::{Hugetlb, Inside};
 use crate::page::{Page, PageRef};
 use crate::platform::Platform;
+use crate::root::Mm;
 use crate::space::AddressSpace;
 use crate::sync::{Arc, try_push};
 
@@ -18,8 +21,8 @@ use crate::sync::{Arc, try_push};
 ///
 /// # Invariants
 ///
-/// Borrowed from an address space that has a reference for `'h`. So the system has a handle for
-/// `'h`.
+/// Borrowed from an address space that has a reference for `'h`, or used while something else has a handle. So the system has a
+/// handle for `'h`, or as long as the value lives.
 #[derive(Debug)]
 pub struct SystemRef<'h, P: Platform>(&'h Inside<P>);
 
@@ -28,6 +31,16 @@ impl<'h, P: Platform> SystemRef<'h, P> {
     pub(super) fn of(space: &'h AddressSpace<P>) -> Self {
         // INVARIANT: an address space has a handle until its last reference is dropped.
         Self(space.mm().inside())
+    }
+
+    /// The system of `mm`, for the time of a call.
+    ///
+    /// # Safety
+    ///
+    /// There is a handle as long as the value and its clones live.
+    pub(super) unsafe fn of_mm(mm: &'h Mm<P>) -> Self {
+        // INVARIANT: by the contract of this function.
+        Self(mm.inside())
     }
 }
 
@@ -105,13 +118,17 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> PinnedPage<P, H> {
     }
 
     /// Copies bytes out of the page, from `offset` on, up to its end. Returns how many.
-    pub fn read(&self, offset: u64, into: &mut [u8]) -> usize {
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`] if the memory of the page failed. `into` may hold anything then.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<usize, MemoryError> {
         let count = self.within(offset, into.len());
         if let Some(into) = into.get_mut(..count).filter(|into| !into.is_empty()) {
             // SAFETY: the page is held, and `within` keeps to it.
-            unsafe { self.system.platform().read_huge(self.frame, offset, into) };
+            unsafe { self.system.platform().read_huge(self.frame, offset, into) }?;
         }
-        count
+        Ok(count)
     }
 
     /// Copies bytes into the page, from `offset` on, up to its end. Returns how many.
@@ -246,14 +263,15 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
         self.bytes
     }
 
-    /// The same in pages of 4 KiB. The first and the last count as whole pages: the number that
+    /// The same in base pages. The first and the last count as whole pages: the number that
     /// Linux returns.
     #[must_use]
     pub fn small_pages(&self) -> u64 {
         if self.bytes == 0 {
             return 0;
         }
-        (self.start.as_u64() % PAGE_SIZE + self.bytes).div_ceil(PAGE_SIZE)
+        let base = self.system.paging().geometry().base_bytes();
+        (self.start.as_u64() % base + self.bytes).div_ceil(base)
     }
 
     /// Why there are fewer pages than were asked for, if so.

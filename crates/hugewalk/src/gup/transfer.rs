@@ -3,13 +3,14 @@
 
 use super::{GupError, GupFlags, PinnedPage, SystemRef, TransferError};
 use crate::addr::VirtAddr;
+use crate::error::MemoryError;
 use crate::platform::Platform;
 use crate::space::AddressSpace;
 use crate::task::Task;
 
 impl<P: Platform> AddressSpace<P> {
     /// Copies bytes out of the address space, from `address` on, and returns how many. That is
-    /// fewer than asked for if it comes to an address that cannot be read. Missing pages are
+    /// fewer than asked for if it comes to an address that cannot be read, or to a page whose memory fails. Missing pages are
     /// faulted in. Sleeps.
     ///
     /// Each page is pinned meanwhile. So a page of a private mapping that is shared copy-on-write
@@ -28,7 +29,7 @@ impl<P: Platform> AddressSpace<P> {
     ) -> Result<usize, TransferError> {
         let length = into.len();
         self.transfer(task, address, length, GupFlags::PIN, |page, offset, done| {
-            into.get_mut(done..).map_or(0, |rest| page.read(offset, rest))
+            into.get_mut(done..).map_or(Ok(0), |rest| page.read(offset, rest))
         })
     }
 
@@ -52,7 +53,7 @@ impl<P: Platform> AddressSpace<P> {
         let flags = GupFlags::PIN | GupFlags::WRITE;
         self.transfer(task, address, from.len(), flags, |page, offset, done| {
             // Pinned for writing, so this cannot fail.
-            from.get(done..).map_or(0, |rest| page.write(offset, rest).unwrap_or(0))
+            Ok(from.get(done..).map_or(0, |rest| page.write(offset, rest).unwrap_or(0)))
         })
     }
 
@@ -62,7 +63,7 @@ impl<P: Platform> AddressSpace<P> {
         address: VirtAddr,
         length: usize,
         flags: GupFlags,
-        mut copy: impl FnMut(&PinnedPage<P, SystemRef<'_, P>>, u64, usize) -> usize,
+        mut copy: impl FnMut(&PinnedPage<P, SystemRef<'_, P>>, u64, usize) -> Result<usize, MemoryError>,
     ) -> Result<usize, TransferError> {
         self.check(task, flags).map_err(TransferError::NoPage)?;
         let system = SystemRef::of(self);
@@ -75,7 +76,11 @@ impl<P: Platform> AddressSpace<P> {
             match page {
                 Ok((page, at)) => {
                     let offset = at.as_u64() & (page.size().bytes() - 1);
-                    done += copy(&page, offset, done);
+                    match copy(&page, offset, done) {
+                        Ok(count) => done += count,
+                        Err(MemoryError) if done > 0 => break,
+                        Err(MemoryError) => return Err(TransferError::Memory { address }),
+                    }
                 }
                 Err(_) if done > 0 => break,
                 Err(_) if self.has_exited(task) == Ok(true) => return Err(TransferError::Exited),

@@ -5,10 +5,9 @@ use core::ops::Deref;
 use core::sync::atomic::{Ordering, fence};
 
 use super::Hugetlb;
-use crate::addr::HugeSize;
 use crate::platform::Platform;
 use crate::rcu::Rcu;
-use crate::sync::{Arc, Orphan, Unowned};
+use crate::sync::{Arc, Orphan, Unowned, Word};
 
 /// A reference to a system by a part of it. It is not a handle.
 ///
@@ -85,8 +84,8 @@ pub(crate) fn leave<P: Platform>(system: Unowned<Hugetlb<P>>) {
 fn end<P: Platform>(system: Orphan<Hugetlb<P>>) {
     // SAFETY: no task is left, so there is no section, and no table lock is held, since holding one
     // needs a task.
-    unsafe { system.rcu.barrier(&system.platform) };
-    for size in HugeSize::ALL {
+    unsafe { system.rcu.barrier(system.platform()) };
+    for size in system.sizes() {
         system.pool(size).release_all(&system);
     }
     drop(system);

@@ -3,20 +3,19 @@
 use core::ops::Range;
 
 use super::unmap::page_range;
-use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::entries::{Zap, zap_range};
+use crate::addr::VirtAddr;
 use crate::error::MapError;
-use crate::fault::{Access, FaultError};
-use crate::gather::Gather;
+use crate::fault::{Access, Ahead, FaultError};
 use crate::gup::GupError;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::rmap::PageError;
-use crate::space::{AddressSpace, MmapReadGuard, MmapWriteGuard, align_error, exchange_range};
+use crate::space::{AddressSpace, MmapReadGuard, MmapWriteGuard, exchange_range};
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Announcement;
+use crate::vm_ops::{align_error, zap_pages};
 use crate::vma::{Protection, Shape, Vma, VmaFlags};
 
 /// Advice about a range of addresses. Linux: `MADV_*`.
@@ -102,10 +101,10 @@ impl<P: Platform> AddressSpace<P> {
         advice: Advice,
     ) -> Result<(), MapError> {
         task.enter(self.mm().hugetlb())?;
-        if length == 0 && address.as_u64().is_multiple_of(PAGE_SIZE) {
+        if length == 0 && self.mm().geometry().is_aligned(address.as_u64()) {
             return Ok(());
         }
-        let range = page_range(address, length)?;
+        let range = page_range(self.mm(), address, length)?;
         let none = VmaFlags::empty();
         match advice {
             Advice::DontNeed => self.each_mapping(task, &range, dont_need),
@@ -142,7 +141,7 @@ impl<P: Platform> AddressSpace<P> {
         set: VmaFlags,
         clear: VmaFlags,
     ) -> Result<(), MapError> {
-        let mut mmap = self.mmap_write(task);
+        let mut mmap = self.mmap_write_killable(task)?;
         Self::set_flags(&mut mmap, task, range, set, clear)?;
         let mapped = mmap.vmas.mapped_until(range);
         if mapped < range.end { Err(MapError::NotMapped { address: mapped }) } else { Ok(()) }
@@ -179,7 +178,7 @@ impl<P: Platform> AddressSpace<P> {
         while next < range.end {
             // Taken anew for each mapping, since some of the work releases it.
             let mmap = self.mmap_read(task);
-            let Some(vma) = mmap.vmas.overlapping(&(next..range.end)).next().cloned() else {
+            let Some(vma) = mmap.vmas.first_in(&(next..range.end)).cloned() else {
                 hole = hole.or(Some(next));
                 break;
             };
@@ -200,6 +199,8 @@ impl<P: Platform> AddressSpace<P> {
         access: Access,
     ) -> Result<(), MapError> {
         let mut address = range.start;
+        // How many of the next pages are for faults.
+        let mut faults: u64 = 0;
         while address < range.end {
             let size = {
                 let mmap = self.mmap_read(task);
@@ -211,6 +212,16 @@ impl<P: Platform> AddressSpace<P> {
                 }
                 vma.size()
             };
+            if faults == 0 {
+                match self.fault_in_run(task, address.huge_page(size)..range.end, access) {
+                    Ahead::Mapped(pages) => {
+                        address = address.huge_page(size).plus(pages * size.bytes());
+                        continue;
+                    }
+                    Ahead::Faults(pages) => faults = pages,
+                }
+            }
+            faults -= 1;
             self.fault_in(task, address, access).map_err(|error| match error {
                 FaultError::NotMapped { address } => MapError::NotMapped { address },
                 error => MapError::Fault(error),
@@ -285,11 +296,7 @@ fn dont_need<P: Platform>(part: Part<'_, P>, task: &mut Task<P>) -> Result<(), M
     let mut part = part.announced(task)?;
     part.range = droppable(&part)?;
     let Part { mmap, vma, range, .. } = part;
-    let Some(mut locked) = mmap.lock_vma_write(&vma, task) else { return Ok(()) };
-    let mut i_mmap = vma.file().i_mmap_write(task);
-    let mut gather = Gather::new(vma.mm(), &mut i_mmap);
-    zap_range(&mut locked, range, Zap::Pages, &mut gather, task);
-    gather.finish();
+    zap_pages(&mmap.held, &vma, range, task);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! mbind: the nodes that the pages of a range come from.
 
 use super::unmap::page_range;
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::VirtAddr;
 use crate::error::MapError;
 use crate::platform::Platform;
 use crate::space::{AddressSpace, exchange_range};
@@ -31,15 +31,15 @@ impl<P: Platform> AddressSpace<P> {
         policy: Policy,
     ) -> Result<(), MapError> {
         task.enter(self.mm().hugetlb())?;
-        if length == 0 && address.as_u64().is_multiple_of(PAGE_SIZE) {
+        if length == 0 && self.mm().geometry().is_aligned(address.as_u64()) {
             return Ok(());
         }
-        let range = page_range(address, length)?;
+        let range = page_range(self.mm(), address, length)?;
         let policy = policy.of_present_nodes().ok_or(MapError::BadNodes)?;
         let mut mmap = self.mmap_write(task);
         if policy == Policy::Default {
             // Where nothing is mapped, the policy is the default already: holes are no error.
-            mmap.vmas.overlapping(&range).next().ok_or(MapError::NoPolicy { address: range.start })?;
+            mmap.vmas.first_in(&range).ok_or(MapError::NoPolicy { address: range.start })?;
         } else {
             let mapped = mmap.vmas.mapped_until(&range);
             if mapped < range.end {

@@ -1,13 +1,14 @@
 //! The end of an address space.
 
 use super::free_tables;
-use super::unmap::{empty_vma, return_reservation, try_empty_vma};
+use super::unmap::{empty_vma, try_empty_vma};
 use crate::error::WrongSystem;
 use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
 use crate::space::{AddressSpace, MmapWriteGuard};
 use crate::sync::{Orphan, Orphans};
 use crate::task::Task;
+use crate::vm_ops::return_reservation;
 
 impl<P: Platform> AddressSpace<P> {
     /// Unmaps everything. No mapping can be made afterwards. Allocates nothing. Sleeps.
@@ -61,14 +62,14 @@ impl<P: Platform> AddressSpace<P> {
         let Self { mm, vmas, emptied, .. } = self;
         // No other task can hold this lock, unless a guard of it was forgotten.
         let Some(vmas) = vmas.try_write() else { return false };
-        let mut mmap = MmapWriteGuard { mm, vmas };
+        let mut mmap = MmapWriteGuard::new(mm, vmas);
         mmap.vmas.exited = true;
-        // The list has not changed since the last attempt.
-        for vma in mmap.vmas.iter().skip(*emptied) {
+        // The VMAs are those of the last attempt.
+        for vma in mmap.vmas.overlapping(&(*emptied..mm.task_size())) {
             if !try_empty_vma(&mmap, vma, task) {
                 return false;
             }
-            *emptied += 1;
+            *emptied = vma.end();
         }
         finish(mmap, task);
         mm.set_exited();
@@ -79,9 +80,8 @@ impl<P: Platform> AddressSpace<P> {
 /// What follows once all VMAs have been emptied.
 fn finish<P: Platform>(mut mmap: MmapWriteGuard<'_, P>, task: &Task<P>) {
     mmap.vmas.iter().for_each(|vma| return_reservation(vma));
-    // From the last one, so that the list does not move.
-    while let Some(vma) = mmap.vmas.last() {
-        mmap.vmas.remove(&vma);
+    while let Some(place) = mmap.vmas.pop_last() {
+        let vma = place.vma();
         free_tables(&mmap, vma.start()..vma.end(), task);
     }
 }
@@ -90,7 +90,7 @@ fn finish<P: Platform>(mut mmap: MmapWriteGuard<'_, P>, task: &Task<P>) {
 /// unwinds meanwhile.
 struct Attempt<'q, P: Platform> {
     space: Option<Orphan<AddressSpace<P>>>,
-    queue: &'q Orphans<AddressSpace<P>>,
+    queue: &'q Orphans<AddressSpace<P>, P::Word>,
 }
 
 impl<P: Platform> Drop for Attempt<'_, P> {

@@ -4,9 +4,9 @@ use core::ops::Range;
 
 use bitflags::bitflags;
 
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::VirtAddr;
 use crate::error::MapError;
-use crate::fault::{Access, FaultError};
+use crate::fault::{Access, Ahead, FaultError};
 use crate::platform::Platform;
 use crate::space::AddressSpace;
 use crate::task::Task;
@@ -78,7 +78,7 @@ impl<P: Platform> AddressSpace<P> {
         if !LockAll::all().contains(what) || !what.intersects(LockAll::CURRENT | LockAll::FUTURE) {
             return Err(MapError::NotAllowed);
         }
-        let mut mmap = self.mmap_write(task);
+        let mut mmap = self.mmap_write_killable(task)?;
         if mmap.vmas.exited {
             return Err(MapError::Exited);
         }
@@ -90,8 +90,8 @@ impl<P: Platform> AddressSpace<P> {
             // A mapping that cannot be populated completely is populated up to there.
             let _ = self.populate(task, range);
             let mmap = self.mmap_read(task);
-            let behind = end..self.mm().levels().task_size();
-            next = mmap.overlapping(&behind).next().map(|vma| vma.start().max(end)..vma.end());
+            let behind = end..self.mm().task_size();
+            next = mmap.vmas.first_in(&behind).map(|vma| vma.start().max(end)..vma.end());
         }
         Ok(())
     }
@@ -107,7 +107,7 @@ impl<P: Platform> AddressSpace<P> {
     /// The task belongs to another system.
     pub fn munlockall(&self, task: &mut Task<P>) -> Result<(), MapError> {
         task.enter(self.mm().hugetlb())?;
-        self.mmap_write(task).vmas.locks_new = false;
+        self.mmap_write_killable(task)?.vmas.locks_new = false;
         Ok(())
     }
 
@@ -121,9 +121,10 @@ impl<P: Platform> AddressSpace<P> {
         length: u64,
     ) -> Result<Range<VirtAddr>, MapError> {
         task.enter(self.mm().hugetlb())?;
-        let inside = address.as_u64() % PAGE_SIZE;
+        let geometry = self.mm().geometry();
+        let inside = address.as_u64() & (geometry.base_bytes() - 1);
         let start = VirtAddr::new(address.as_u64() - inside);
-        let length = length.checked_add(inside).and_then(|length| length.checked_next_multiple_of(PAGE_SIZE));
+        let length = length.checked_add(inside).and_then(|length| geometry.round_up(length));
         let end = length.and_then(|length| start.checked_add(length)).ok_or(MapError::Overflow)?;
         let mapped = self.mmap_read(task).vmas.mapped_until(&(start..end));
         if mapped < end { Err(MapError::NotMapped { address: mapped }) } else { Ok(start..end) }
@@ -143,7 +144,19 @@ impl<P: Platform> AddressSpace<P> {
                 (address..vma.end().min(range.end), vma.size(), access)
             };
             next = part.start;
+            // How many of the next pages are for faults.
+            let mut faults = 0;
             while next < part.end {
+                if faults == 0 {
+                    match self.fault_in_run(task, next.huge_page(size)..part.end, access) {
+                        Ahead::Mapped(pages) => {
+                            next = next.huge_page(size).plus(pages * size.bytes());
+                            continue;
+                        }
+                        Ahead::Faults(pages) => faults = pages,
+                    }
+                }
+                faults -= 1;
                 match self.fault_in(task, next, access) {
                     Ok(_) => next = next.huge_page(size).plus(size.bytes()),
                     // The mmap lock is free between two pages. The rest of the mapping is not what it was: look again.

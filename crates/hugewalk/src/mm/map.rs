@@ -1,23 +1,24 @@
 //! mmap: new mappings.
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use bitflags::bitflags;
 
 use super::unmap::Unmap;
-use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
+use crate::addr::{HugeSize, VirtAddr};
+use crate::arch::Paging;
 use crate::error::MapError;
 use crate::error::WrongSystem;
-use crate::file::{HugeFile, Room};
+use crate::file::HugeFile;
 use crate::platform::Platform;
-use crate::reserve::{NoPage, PrivateReserve, reserve_range};
+use crate::reserve::NoPage;
 use crate::root::Mm;
-use crate::space::{AddressSpace, MmapWriteGuard, align_error};
+use crate::space::{AddressSpace, MmapWriteGuard, Places, SetPlace};
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::uffd::Announcements;
-use crate::vma::{Policy, Protection, Shape, Vma, VmaFlags};
+use crate::vm_ops::{NewMapping, align_error};
+use crate::vma::{Policy, Protection, Shape, VmaFlags};
 
 bitflags! {
     /// How to map. Linux: `MAP_*`.
@@ -40,11 +41,14 @@ bitflags! {
 pub enum Placement {
     /// Wherever there is room: the highest free range below 2^47, also where tables have 5 levels.
     Anywhere,
+    /// Wherever there is room below this address: the highest free range.
+    Below(VirtAddr),
     /// Here if the range is free, else anywhere.
     ///
     /// Only a hint above 2^47 lets a mapping lie above 2^47: *anywhere* then means the whole address space.
     Hint(VirtAddr),
-    /// Here, in place of whatever is mapped (`MAP_FIXED`).
+    /// Here, in place of whatever is mapped (`MAP_FIXED`). The host's own mappings are not replaced: see
+    /// [`MapError::Claimed`].
     Fixed(VirtAddr),
     /// Here, or not at all (`MAP_FIXED_NOREPLACE`).
     FixedNoReplace(VirtAddr),
@@ -67,9 +71,9 @@ pub enum Backing<'a, P: Platform> {
 /// A request to map. Start with [`anonymous`](Self::anonymous) or [`file`](Self::file):
 ///
 /// ```
-/// # use hugewalk::{addr::{HugeSize, VirtAddr}, mm::{MapFlags, MapRequest}, platform::Platform};
+/// # use hugewalk::{addr::VirtAddr, arch::X86_64, mm::{MapFlags, MapRequest}, platform::Platform};
 /// # fn f<'a, P: Platform>() -> MapRequest<'a, P> {
-/// MapRequest::anonymous(HugeSize::Size2M, 1 << 30).shared().at(VirtAddr::new(4 << 30)).with(MapFlags::POPULATE)
+/// MapRequest::anonymous(X86_64::SIZE_2M, 1 << 30).shared().at(VirtAddr::new(4 << 30)).with(MapFlags::POPULATE)
 /// # }
 /// ```
 #[derive(Debug)]
@@ -175,23 +179,29 @@ impl<P: Platform> AddressSpace<P> {
             Backing::File { file, offset } => (file.size_class(), offset),
             Backing::Anonymous(size) => (size, 0),
         };
+        if !self.mm().paging().has(size) {
+            return Err(MapError::NoSuchSize { size });
+        }
         // The checks below are in Linux's order, so a request with two errors gets the same error.
-        if !offset.is_multiple_of(PAGE_SIZE) {
+        if !self.mm().geometry().is_aligned(offset) {
             return Err(MapError::Unaligned { value: offset, size });
         }
         if request.length == 0 {
             return Err(MapError::ZeroLength);
         }
         let length = size.round_up(request.length).ok_or(MapError::Overflow)?;
-        if length > self.mm().levels().task_size().as_u64() {
+        if length > self.mm().task_size().as_u64() {
             return Err(MapError::NoRoom { length });
         }
-        let mut mmap = self.mmap_write(task);
+        let mut mmap = self.mmap_write_killable(task)?;
         if mmap.vmas.exited {
             return Err(MapError::Exited);
         }
-        let start = place(&mmap, request.placement, length, size)?;
+        let start = place(&mmap, request.placement, length, Some(size))?;
         let range = start..start.plus(length);
+        if let Some(address) = mmap.vmas.claims.first_in(&range) {
+            return Err(MapError::Claimed { address });
+        }
         let end = offset.checked_add(length).filter(|&end| end <= i64::MAX as u64);
         let end = end.ok_or(MapError::OffsetOverflow { offset })?;
         let anonymous;
@@ -223,7 +233,7 @@ impl<P: Platform> AddressSpace<P> {
             // Linux makes room before it asks the file whether it can be mapped.
             Err(error) => make_room(&mut mmap, &range, task).and(Err(error)),
         };
-        if mapped.is_ok() || mmap.vmas.overlapping(&range).next().is_none() {
+        if mapped.is_ok() || mmap.vmas.first_in(&range).is_none() {
             events.done();
         }
         drop(mmap);
@@ -239,44 +249,47 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-/// The start of the new mapping.
+/// The start of a new mapping. `size` is that of its pages; those of the host are base pages.
 ///
 /// Linux: `hugetlb_get_unmapped_area()` in fs/hugetlbfs/inode.c.
-fn place<P: Platform>(
+pub(super) fn place<P: Platform>(
     mmap: &MmapWriteGuard<'_, P>,
     placement: Placement,
     length: u64,
-    size: HugeSize,
+    size: Option<HugeSize>,
 ) -> Result<VirtAddr, MapError> {
-    let levels = mmap.mm.levels();
-    let (top, window) = (levels.task_size(), levels.default_window());
-    let lowest = mmap.mm.hugetlb().platform().mmap_min_addr();
+    let geometry = mmap.mm().geometry();
+    let (top, window) = (mmap.mm().task_size(), mmap.mm().paging().default_window());
+    let lowest = mmap.mm().hugetlb().platform().mmap_min_addr();
     let fits = |start: VirtAddr| start.checked_add(length).is_some_and(|end| end <= top);
-    let taken = |start: VirtAddr| mmap.vmas.overlapping(&(start..start.plus(length))).next().cloned();
-    let anywhere = |top| mmap.vmas.gap_below(top, lowest, length, size).ok_or(MapError::NoRoom { length });
+    let taken = |start: VirtAddr| mmap.vmas.first_taken(&(start..start.plus(length)));
+    let unit = size.map_or(geometry.base_bytes(), HugeSize::bytes);
+    let anywhere = |top| mmap.vmas.gap_below(top, lowest, length, unit).ok_or(MapError::NoRoom { length });
     match placement {
         Placement::Fixed(start) | Placement::FixedNoReplace(start) => {
-            if start.as_u64() % PAGE_SIZE != 0 {
+            if !geometry.is_aligned(start.as_u64()) {
                 return Err(MapError::UnalignedAddress { address: start });
             }
-            align_error(size, start.as_u64())?;
+            if let Some(size) = size {
+                align_error(size, start.as_u64())?;
+            }
             if !fits(start) {
                 return Err(MapError::NoRoom { length });
             }
-            check_lowest(mmap.mm, start)?;
-            if let (Placement::FixedNoReplace(_), Some(vma)) = (placement, taken(start)) {
-                return Err(MapError::Exists { address: vma.start().max(start) });
+            check_lowest(mmap.mm(), start)?;
+            if let (Placement::FixedNoReplace(_), Some(address)) = (placement, taken(start)) {
+                return Err(MapError::Exists { address });
             }
             Ok(start)
         }
         Placement::Hint(hint) => {
             // Rounded down to a small page first, then up to a huge one. Linux: `round_hint_to_min()` in
             // mm/mmap.c.
-            let hint = match hint.as_u64() & !(PAGE_SIZE - 1) {
+            let hint = match hint.as_u64() & !(geometry.base_bytes() - 1) {
                 0 => 0,
                 hint => hint.max(lowest.as_u64()),
             };
-            let hint = VirtAddr::new(size.round_up(hint).unwrap_or(0));
+            let hint = VirtAddr::new(hint.checked_next_multiple_of(unit).unwrap_or(0));
             // Below the window or above it, not across its end. Linux: `mmap_address_hint_valid()`.
             let on_one_side = |start: VirtAddr| (start > window) == (start.plus(length) > window);
             if hint > VirtAddr::default() && fits(hint) && on_one_side(hint) && taken(hint).is_none() {
@@ -285,6 +298,7 @@ fn place<P: Platform>(
             anywhere(if hint > window { top } else { window })
         }
         Placement::Anywhere => anywhere(window),
+        Placement::Below(end) => anywhere(end.min(top)),
     }
 }
 
@@ -300,7 +314,7 @@ fn make_room<P: Platform>(
     range: &Range<VirtAddr>,
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
-    Unmap::prepare(mmap, range, task)?.apply(mmap, task);
+    Unmap::prepare(mmap, range)?.apply(mmap, task);
     Ok(())
 }
 
@@ -312,42 +326,29 @@ fn map_file<P: Platform>(
     shape: Shape,
     file_end: u64,
     task: &mut Task<P>,
-) -> Result<Vec<Arc<Vma<P>>>, MapError> {
-    let mm = mmap.mm;
-    let hugetlb = mm.hugetlb();
-    let (size, subpool) = (file.size_class(), file.subpool());
-    let shared = shape.flags.contains(VmaFlags::SHARED);
-    let reserves = !shape.flags.contains(VmaFlags::NORESERVE);
-    let reserve = if reserves && !shared { Some(PrivateReserve::new()?) } else { None };
-    let vma = Vma::new(mmap.mm, file, shape, reserve)?;
-    mmap.vmas.prepare(3)?;
-
-    let unmap = Unmap::prepare(mmap, &(shape.start..shape.end), task)?;
-    let mut room = Room::new(file, 1, task)?;
+) -> Result<Places<P>, MapError> {
+    let new = NewMapping::new(mmap.mm(), file, shape)?;
+    let in_set = SetPlace::new(new.vma().clone())?;
+    let unmap = Unmap::prepare(mmap, &(shape.start..shape.end))?;
 
     let inode_lock = file.lock_inode(task);
-    let offsets = vma.offsets();
-    let reserve = || {
-        let map = shared.then(|| file.reservations());
-        reserve_range(hugetlb, size, map, subpool, offsets.start, offsets.end)
-    };
     let mut unmap = Some(unmap);
-    let mut replaced = Vec::new();
-    if reserves && let Err(error) = reserve() {
-        let in_the_way = mmap.vmas.overlapping(&(shape.start..shape.end)).next();
+    let mut replaced = Places::new();
+    if let Err(error) = new.reserve() {
+        let in_the_way = mmap.vmas.first_in(&(shape.start..shape.end));
         if in_the_way.is_none() || matches!(error, NoPage::OutOfMemory(_)) {
             return Err(error.into());
         }
         // The mappings to be replaced may hold the very reservations that are missing, so they go first, as
         // in Linux. Their files are dropped later, and keep their own reservations until then.
-        replaced = unmap.take().map(|unmap| unmap.apply(mmap, task)).unwrap_or_default();
-        reserve()?;
+        replaced = unmap.take().map_or_else(Places::new, |unmap| unmap.apply(mmap, task));
+        new.reserve()?;
     }
     if let Some(unmap) = unmap {
         replaced = unmap.apply(mmap, task);
     }
-    file.i_mmap_write(task).insert(vma.clone(), &mut room);
-    mmap.vmas.put(vma);
+    new.link(task);
+    mmap.vmas.put(in_set);
     if shape.protection.contains(Protection::WRITE) {
         file.grow_to(file_end);
     }

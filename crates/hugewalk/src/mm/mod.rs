@@ -32,7 +32,7 @@
 //! - Under the mmap lock in read, `mmap`, `munmap`, `mremap`, `mprotect`, `mbind`, `mlock`, `fork`, `exit`
 //!   and most advice deadlock at once, for they take it in write.
 //! - `fault`, `pin_pages`, page walks and `madvise(DONTNEED)` take it in read once more: they go through
-//!   until another task waits for it in write.
+//!   until another task waits for it in write, and sometimes longer.
 //! - Truncation, migration and memory failure wait for VMA locks and for `i_mmap`.
 //!
 //! An address space has two parts. [`Mm`] is what VMAs and walkers use of it: the root table and the host's
@@ -40,6 +40,7 @@
 
 mod advise;
 mod bind;
+mod claim;
 mod exit;
 mod fork;
 mod lock;
@@ -49,7 +50,6 @@ mod protect;
 mod remap;
 mod seal;
 mod soft_dirty;
-mod unlisted;
 mod unmap;
 
 pub use self::advise::Advice;
@@ -59,5 +59,5 @@ pub use self::observe::{Residency, TableUse};
 pub use self::remap::RemapTo;
 use self::unmap::free_tables;
 pub use crate::error::MapError;
-pub use crate::root::Mm;
+pub use crate::root::{ActiveMm, Mm};
 pub use crate::space::{AddressSpace, MmapReadGuard};

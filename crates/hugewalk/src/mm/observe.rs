@@ -5,12 +5,11 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::addr::{HugeSize, VirtAddr};
-use crate::arch::{Entry, Level};
 use crate::entries::by_table;
 use crate::error::MapError;
 use crate::error::WrongSystem;
 use crate::pagewalk::{Found, Visitor, walk_table};
-use crate::platform::{ENTRIES, Platform};
+use crate::platform::Platform;
 use crate::space::AddressSpace;
 use crate::sync::try_push;
 use crate::table::{Slot, Stable};
@@ -73,7 +72,7 @@ impl<P: Platform> AddressSpace<P> {
         let mmap = self.mmap_read(task);
         for vma in mmap.vmas() {
             let mut residency = Residency::default();
-            for part in by_table(vma.start()..vma.end(), vma.size()) {
+            for part in by_table(vma.mm().geometry(), vma.start()..vma.end(), vma.size()) {
                 walk_table(task, vma, part, &mut residency);
             }
             visit(vma, residency);
@@ -114,8 +113,7 @@ impl<P: Platform> AddressSpace<P> {
             };
             let size = vma.size();
             each_table(&locked, |part, slot| {
-                let span = Level::of_leaf(size).entry_size() * ENTRIES as u64;
-                let start = VirtAddr::new(part.start.as_u64() & !(span - 1));
+                let start = vma.table_range(part.start).start;
                 // Two mappings can have leaves in one table, and tables of another size may lie between the
                 // two finds.
                 let last = found.iter().rev().find(|table| table.size == size);
@@ -123,11 +121,7 @@ impl<P: Platform> AddressSpace<P> {
                     return;
                 }
                 let (identity, users) = (slot.table_identity(), slot.sharers() + 1);
-                let mut leaves = 0;
-                if wanted(identity, users) {
-                    let is_leaf = |index: &usize| matches!(slot.read_beside(*index), Entry::Leaf(_));
-                    leaves = (0..ENTRIES).filter(is_leaf).count() as u64;
-                }
+                let leaves = if wanted(identity, users) { slot.count_leaves() } else { 0 };
                 let table = TableUse { start, size, identity, users, leaves };
                 if let Err(error) = try_push(&mut found, table) {
                     result = Err(error);
@@ -144,7 +138,7 @@ fn each_table<P: Platform>(
     mut visit: impl FnMut(Range<VirtAddr>, &Slot<'_, P, Stable>),
 ) {
     let vma = locked.vma();
-    for part in by_table(vma.start()..vma.end(), vma.size()) {
+    for part in by_table(vma.mm().geometry(), vma.start()..vma.end(), vma.size()) {
         if let Ok(Some(slot)) = huge_pte_offset(locked, vma.mm(), part.start, vma.size()) {
             visit(part, &slot);
         }

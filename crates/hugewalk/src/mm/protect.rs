@@ -4,13 +4,12 @@ use core::ops::Range;
 
 use super::unmap::page_range;
 use crate::addr::VirtAddr;
-use crate::entries::each_own_entry;
 use crate::error::MapError;
-use crate::gather::Gather;
 use crate::platform::Platform;
 use crate::space::{AddressSpace, MmapWriteGuard, exchange_range};
 use crate::task::Task;
-use crate::vma::{Protection, Shape, Vma, VmaWriteGuard};
+use crate::vm_ops::change_entries;
+use crate::vma::{Protection, Shape};
 
 impl<P: Platform> AddressSpace<P> {
     /// Gives a range new rights. Shared tables in it are unshared. Sleeps.
@@ -38,11 +37,11 @@ impl<P: Platform> AddressSpace<P> {
         if !Protection::all().contains(protection) {
             return Err(MapError::UnknownRights);
         }
-        if length == 0 && address.as_u64().is_multiple_of(crate::addr::PAGE_SIZE) {
+        if length == 0 && self.mm().geometry().is_aligned(address.as_u64()) {
             return Ok(());
         }
-        let range = page_range(address, length)?;
-        let mut mmap = self.mmap_write(task);
+        let range = page_range(self.mm(), address, length)?;
+        let mut mmap = self.mmap_write_killable(task)?;
         let mut mapped = range.start..mmap.vmas.mapped_until(&range);
         let sealed = mmap.vmas.first_sealed(&mapped);
         mapped.end = sealed.unwrap_or(mapped.end);
@@ -70,15 +69,4 @@ fn protect_range<P: Platform>(
         change_entries,
         task,
     )
-}
-
-/// Linux: `hugetlb_change_protection()` in mm/hugetlb.c.
-fn change_entries<P: Platform>(
-    locked: &mut VmaWriteGuard<'_, P>,
-    new: &Vma<P>,
-    gather: &mut Gather<'_, P>,
-    task: &Task<P>,
-) {
-    let vma = locked.vma();
-    each_own_entry(locked, vma.start()..vma.end(), gather, task, |at, gather| at.reprotect(new, gather));
 }

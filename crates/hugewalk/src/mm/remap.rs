@@ -4,25 +4,18 @@ use core::ops::Range;
 
 use super::free_tables;
 use super::map::check_lowest;
-use super::unlisted::Unlisted;
 use super::unmap::{page_range, unmap_range};
-use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::arch::Level;
-use crate::entries::{by_table, each_own_entry};
+use crate::addr::VirtAddr;
 use crate::error::MapError;
-use crate::error::OutOfMemory;
-use crate::file::Room;
-use crate::gather::Gather;
-use crate::platform::{ENTRIES, Platform, Protocol, Step};
-use crate::share::huge_pte_alloc;
+use crate::platform::Platform;
+use crate::root::Mm;
 use crate::space::Split;
-use crate::space::{AddressSpace, MmapWriteGuard, align_error};
+use crate::space::{AddressSpace, MmapWriteGuard, SetPlace};
 use crate::sync::Arc;
-use crate::table::index_of;
 use crate::task::Task;
 use crate::uffd::{Announcements, Features};
-use crate::vma::{Shape, Vma, VmaFlags, VmaReadGuard, VmaWriteGuard};
-use crate::walk::huge_pte_offset;
+use crate::vm_ops::{align_error, make_tables, take_place};
+use crate::vma::{Shape, Vma, VmaFlags};
 
 /// Where mremap may put the range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +47,7 @@ impl<P: Platform> AddressSpace<P> {
     /// - [`MapError::BadAddress`] if nothing is mapped at `old`, if the range to be moved reaches past its
     ///   mapping (and the length changes), or if one of several mappings has a userfaultfd handler.
     /// - [`MapError::Sealed`] if a mapping to be moved or replaced is sealed.
+    /// - [`MapError::Claimed`] if the host has claimed something at the new place.
     /// - [`MapError::Grows`], [`MapError::Overlaps`], [`MapError::ZeroLength`], [`MapError::Unaligned`],
     ///   [`MapError::UnalignedAddress`], [`MapError::Overflow`], [`MapError::TooLow`],
     ///   [`MapError::OutOfMemory`].
@@ -69,9 +63,9 @@ impl<P: Platform> AddressSpace<P> {
         to: RemapTo,
     ) -> Result<VirtAddr, MapError> {
         task.enter(self.mm().hugetlb())?;
-        let request = Request::new(old, old_length, new_length, to, self.mm().levels().task_size())?;
+        let request = Request::new(old, old_length, new_length, to, self.mm())?;
         let mut events = RemapEvents::new();
-        let mut mmap = self.mmap_write(task);
+        let mut mmap = self.mmap_write_killable(task)?;
         let remapped = match to {
             RemapTo::Fixed(new) if request.old_length == request.new_length => {
                 move_each(&mut mmap, &request, new, &mut events, task)
@@ -103,16 +97,17 @@ impl Request {
     /// 0; an end that wraps lies before everything.
     ///
     /// Linux: `check_mremap_params()` in mm/mremap.c.
-    fn new(
+    fn new<P: Platform>(
         old: VirtAddr,
         old_length: u64,
         new_length: u64,
         to: RemapTo,
-        top: VirtAddr,
+        mm: &Mm<P>,
     ) -> Result<Self, MapError> {
-        let whole = |length: u64| length.checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);
+        let (geometry, top) = (mm.geometry(), mm.task_size());
+        let whole = |length: u64| geometry.round_up(length).unwrap_or(0);
         let (old_length, new_length) = (whole(old_length), whole(new_length));
-        if !old.as_u64().is_multiple_of(PAGE_SIZE) {
+        if !geometry.is_aligned(old.as_u64()) {
             return Err(MapError::UnalignedAddress { address: old });
         }
         if new_length == 0 {
@@ -123,7 +118,7 @@ impl Request {
             if new.as_u64() > last {
                 return Err(MapError::Overflow);
             }
-            if !new.as_u64().is_multiple_of(PAGE_SIZE) {
+            if !geometry.is_aligned(new.as_u64()) {
                 return Err(MapError::UnalignedAddress { address: new });
             }
             // This applies to an old length of 0 too: then the old place must not lie inside the new range.
@@ -178,7 +173,7 @@ fn move_each<P: Platform>(
     }
     let mut next = start;
     loop {
-        let Some(vma) = mmap.vmas.overlapping(&(next..end)).next().cloned() else {
+        let Some(vma) = mmap.vmas.first_in(&(next..end)).cloned() else {
             return Ok(new);
         };
         if vma.flags().intersects(VmaFlags::UFFD) && (next > start || vma.end() < end) {
@@ -203,12 +198,15 @@ fn remap<P: Platform>(
     task: &mut Task<P>,
 ) -> Result<VirtAddr, MapError> {
     let Request { old, old_length, new_length, to } = request.of(vma)?;
-    let top = mmap.mm.levels().task_size();
+    let top = mmap.mm().task_size();
     if let RemapTo::Fixed(new) = to {
         // What lies there is unmapped before the tail is checked.
-        let target = page_range(new, new_length)?;
+        let target = page_range(mmap.mm(), new, new_length)?;
         if target.end > top {
             return Err(MapError::Overflow);
+        }
+        if let Some(address) = mmap.vmas.claims.first_in(&target) {
+            return Err(MapError::Claimed { address });
         }
         unmap_range(mmap, &target, &mut events.target, task)?;
     }
@@ -224,7 +222,7 @@ fn remap<P: Platform>(
     }
     if let RemapTo::Fixed(new) = to {
         // As late as in Linux, which checks the place once there is room at it.
-        check_lowest(mmap.mm, new)?;
+        check_lowest(mmap.mm(), new)?;
         move_range(mmap, &source, &kept, new, events, task)?;
         return Ok(new);
     }
@@ -258,8 +256,7 @@ fn move_range<P: Platform>(
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
     let target = to..to.plus(kept.end.offset_from(kept.start));
-    let split = Split::at_ends(mmap, kept, task)?;
-    mmap.vmas.prepare(5)?;
+    let split = Split::at_ends(mmap, kept)?;
     let Some(whole) = mmap.vmas.find(kept.start).cloned() else {
         return Err(MapError::BadAddress { address: kept.start });
     };
@@ -272,10 +269,11 @@ fn move_range<P: Platform>(
         shape.flags -= VmaFlags::UFFD;
     }
     let new = whole.successor(shape)?;
+    let in_set = SetPlace::new(new.clone())?;
     // The new VMA is put into the set before it is put into the file's tree: walkers from the file find
     // nothing in it yet.
-    mmap.vmas.put(new.clone());
-    let moved = make_tables(mmap, &whole, kept, &new, task).map_err(MapError::from).and_then(|()| {
+    mmap.vmas.put(in_set);
+    let moved = make_tables(&mmap.held, &whole, kept, &new, task).map_err(MapError::from).and_then(|()| {
         split.apply(mmap, task);
         move_vma(mmap, kept.start, &new, task)
     });
@@ -290,58 +288,6 @@ fn move_range<P: Platform>(
     moved
 }
 
-/// Makes the tables that the entries of `source` will need at their new place, so that moving them cannot
-/// fail. The tables are not shared: when they are filled, `i_mmap` is held in write, and the search for a
-/// partner would take it.
-///
-/// Linux: `huge_pte_alloc()` in `move_hugetlb_page_tables()`, where it can fail half way.
-fn make_tables<P: Platform>(
-    mmap: &MmapWriteGuard<'_, P>,
-    old: &Vma<P>,
-    source: &Range<VirtAddr>,
-    new: &Vma<P>,
-    task: &mut Task<P>,
-) -> Result<(), OutOfMemory> {
-    let Some(from) = VmaReadGuard::lock(mmap, old, task) else {
-        return Ok(());
-    };
-    // The lock of the new VMA is not taken: for a private VMA it is its reservation's, which is held
-    // already.
-    let Some(to) = Unlisted::new(mmap, new) else {
-        return Ok(());
-    };
-    for part in by_table(source.clone(), old.size()) {
-        let Ok(Some(slot)) = huge_pte_offset(&from, old.mm(), part.start, old.size()) else {
-            continue;
-        };
-        // A shared table will be unshared. No table is made in its place, so that one can be shared there.
-        if slot.sharers() > 0 {
-            continue;
-        }
-        // Only for entries that are there, as in Linux: mincore distinguishes an empty table from no table.
-        // No entry is filled meanwhile, since the mmap lock keeps faults out. The part may straddle a
-        // table's boundary at its new place.
-        let level = Level::of_leaf(old.size());
-        let span = level.entry_size() * ENTRIES as u64;
-        let (mut address, mut made) = (part.start, None);
-        while address < part.end {
-            let target = moved(address, source, new);
-            let table = Some(target.as_u64() / span);
-            if made != table && !slot.read_beside(index_of(address, level.shift())).is_none() {
-                huge_pte_alloc(&to, new, target, None, task)?;
-                made = table;
-            }
-            address = address.plus(old.size().bytes());
-        }
-    }
-    Ok(())
-}
-
-/// The new place of an address of the source range.
-fn moved<P: Platform>(address: VirtAddr, source: &Range<VirtAddr>, new: &Vma<P>) -> VirtAddr {
-    new.start().plus(address.offset_from(source.start))
-}
-
 /// Exchanges the VMA at `start` for `new`, and moves the entries over.
 fn move_vma<P: Platform>(
     mmap: &mut MmapWriteGuard<'_, P>,
@@ -352,48 +298,11 @@ fn move_vma<P: Platform>(
     let Some(old) = mmap.vmas.find(start).cloned() else {
         return Ok(());
     };
-    let Some(mut locked) = VmaWriteGuard::lock(mmap, &old, task) else {
-        return Ok(());
-    };
-    let mut i_mmap = old.file().i_mmap_write(task);
-    if !P::Protocol::keeps(Step::ShareWithoutIMmap)
-        && let Some(to) = VmaReadGuard::lock(mmap, new, task)
-    {
-        huge_pte_alloc(&to, new, new.start(), Some(&to), task)?;
-    }
-    let mut gather = Gather::new(old.mm(), &mut i_mmap);
-    move_entries(mmap, &mut locked, new, &mut gather, task);
-    gather.finish();
-    new.take_over_from(&old);
-    i_mmap.exchange(&old, core::iter::once(new.clone()), &mut Room::none());
-    drop(i_mmap);
-    drop(locked);
+    take_place(&mmap.held, &old, new, task)?;
     mmap.vmas.remove(&old);
     if let Some(context) = old.userfault() {
         // The woken faults see that nothing is mapped here any more once the mmap lock is free.
         context.wake(&(old.start()..old.end()));
     }
     Ok(())
-}
-
-fn move_entries<P: Platform>(
-    mmap: &MmapWriteGuard<'_, P>,
-    locked: &mut VmaWriteGuard<'_, P>,
-    new: &Vma<P>,
-    gather: &mut Gather<'_, P>,
-    task: &Task<P>,
-) {
-    let old = locked.vma();
-    let (mm, size) = (old.mm(), old.size());
-    let source = old.start()..old.end();
-    let Some(target) = Unlisted::new(mmap, new) else {
-        return;
-    };
-    let protected = new.flags().contains(VmaFlags::UFFD_WP);
-    each_own_entry(locked, source.clone(), gather, task, |from, gather| {
-        if !from.read().is_none() {
-            let to = huge_pte_offset(&target, mm, moved(from.address(), &source, new), size);
-            from.move_to(to.ok().flatten(), protected, gather, task);
-        }
-    });
 }

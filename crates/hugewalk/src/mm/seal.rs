@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::unmap::page_range;
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::VirtAddr;
 use crate::error::MapError;
 use crate::platform::Platform;
 use crate::space::{AddressSpace, VmaSet};
@@ -28,11 +28,11 @@ impl<P: Platform> AddressSpace<P> {
     /// [`MapError::Unaligned`] if the range would cut a huge page in two; [`MapError::OutOfMemory`]. Nothing was sealed then.
     pub fn mseal(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
         task.enter(self.mm().hugetlb())?;
-        if length == 0 && address.as_u64().is_multiple_of(PAGE_SIZE) {
+        if length == 0 && self.mm().geometry().is_aligned(address.as_u64()) {
             return Ok(());
         }
-        let range = page_range(address, length)?;
-        let mut mmap = self.mmap_write(task);
+        let range = page_range(self.mm(), address, length)?;
+        let mut mmap = self.mmap_write_killable(task)?;
         let mapped = mmap.vmas.mapped_until(&range);
         if mapped < range.end {
             return Err(MapError::NotMapped { address: mapped });

@@ -28,7 +28,7 @@ impl<P: Platform> AddressSpace<P> {
         let mmap = self.mmap_read(task);
         for vma in mmap.vmas() {
             let Some(mut locked) = mmap.lock_vma_write(vma, task) else { continue };
-            let mut i_mmap = vma.file().i_mmap_write(task);
+            let mut i_mmap = vma.file().i_mmap_write_within(task);
             let mut gather = Gather::new(vma.mm(), &mut i_mmap);
             clear_vma(&mut locked, &mut gather, task);
             gather.finish();

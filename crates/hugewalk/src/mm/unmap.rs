@@ -1,25 +1,17 @@
 //! Taking mappings away: entries, VMAs, tables.
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::addr::{HugeSize, PAGE_SIZE, VirtAddr};
-use crate::arch::Level;
-use crate::entries::{Zap, zap_range};
+use crate::addr::VirtAddr;
 use crate::error::MapError;
-use crate::error::OutOfMemory;
-use crate::file::IMmapWriteGuard;
-use crate::gather::Gather;
-use crate::platform::{Platform, Protocol, Step};
-use crate::reserve::release_range;
+use crate::platform::Platform;
 use crate::root::Mm;
 use crate::space::Split;
-use crate::space::{AddressSpace, MmapWriteGuard, VmaSet};
-use crate::sync::Arc;
+use crate::space::{AddressSpace, MmapWriteGuard, Places};
 use crate::task::Task;
 use crate::uffd::Announcements;
-use crate::vma::{Vma, VmaWriteGuard};
-use crate::walk::descend;
+use crate::vm_ops::{empty, free_tables_unless, return_reservation, try_empty};
+use crate::vma::Vma;
 
 impl<P: Platform> AddressSpace<P> {
     /// Unmaps a range: every mapping in it, or the part of it that lies in the range. Sleeps.
@@ -33,12 +25,12 @@ impl<P: Platform> AddressSpace<P> {
     /// Nothing is unmapped then.
     pub fn munmap(&self, task: &mut Task<P>, address: VirtAddr, length: u64) -> Result<(), MapError> {
         task.enter(self.mm().hugetlb())?;
-        let range = page_range(address, length)?;
-        if range.end > self.mm().levels().task_size() {
+        let range = page_range(self.mm(), address, length)?;
+        if range.end > self.mm().task_size() {
             return Err(MapError::Overflow);
         }
         let mut events = Announcements::new();
-        let mut mmap = self.mmap_write(task);
+        let mut mmap = self.mmap_write_killable(task)?;
         unmap_range(&mut mmap, &range, &mut events, task)?;
         drop(mmap);
         events.tell(task);
@@ -46,15 +38,20 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-/// The range that a length in bytes means, rounded up to 4 KiB pages.
-pub(super) fn page_range(address: VirtAddr, length: u64) -> Result<Range<VirtAddr>, MapError> {
-    if !address.as_u64().is_multiple_of(PAGE_SIZE) {
+/// The range that a length in bytes means, rounded up to base pages.
+pub(super) fn page_range<P: Platform>(
+    mm: &Mm<P>,
+    address: VirtAddr,
+    length: u64,
+) -> Result<Range<VirtAddr>, MapError> {
+    let geometry = mm.geometry();
+    if !geometry.is_aligned(address.as_u64()) {
         return Err(MapError::UnalignedAddress { address });
     }
     if length == 0 {
         return Err(MapError::ZeroLength);
     }
-    let length = length.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::Overflow)?;
+    let length = geometry.round_up(length).ok_or(MapError::Overflow)?;
     let end = address.checked_add(length).ok_or(MapError::Overflow)?;
     Ok(address..end)
 }
@@ -68,7 +65,7 @@ pub(super) fn unmap_range<P: Platform>(
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
     events.unmap(mmap.vmas.overlapping(range), range, task)?;
-    Unmap::prepare(mmap, range, task)?.apply(mmap, task);
+    Unmap::prepare(mmap, range)?.apply(mmap, task);
     events.done();
     Ok(())
 }
@@ -77,8 +74,6 @@ pub(super) fn unmap_range<P: Platform>(
 pub(super) struct Unmap<P: Platform> {
     range: Range<VirtAddr>,
     split: Split<P>,
-    /// Room for the VMAs that go, after the split.
-    doomed: Vec<Arc<Vma<P>>>,
 }
 
 impl<P: Platform> Unmap<P> {
@@ -86,7 +81,6 @@ impl<P: Platform> Unmap<P> {
     pub(super) fn prepare(
         mmap: &mut MmapWriteGuard<'_, P>,
         range: &Range<VirtAddr>,
-        task: &mut Task<P>,
     ) -> Result<Self, MapError> {
         let split = match mmap.vmas.first_sealed(range) {
             // Linux checks each mapping in turn, so a mapping before it that cannot be cut is reported
@@ -94,25 +88,23 @@ impl<P: Platform> Unmap<P> {
             Some(address) if !cuts_a_page(mmap, range.start, address) => {
                 return Err(MapError::Sealed { address });
             }
-            _ => Split::at_ends(mmap, range, task)?,
+            _ => Split::at_ends(mmap, range)?,
         };
-        let mut doomed = Vec::new();
-        // A split adds VMAs, but inside the range their number stays the same.
-        doomed.try_reserve(mmap.vmas.overlapping(range).count()).map_err(OutOfMemory::from)?;
-        Ok(Self { range: range.clone(), split, doomed })
+        Ok(Self { range: range.clone(), split })
     }
 
     /// Unmaps, and returns the VMAs that are gone: they keep their files.
-    pub(super) fn apply(mut self, mmap: &mut MmapWriteGuard<'_, P>, task: &mut Task<P>) -> Vec<Arc<Vma<P>>> {
+    pub(super) fn apply(self, mmap: &mut MmapWriteGuard<'_, P>, task: &mut Task<P>) -> Places<P> {
         self.split.apply(mmap, task);
-        self.doomed.extend(mmap.vmas.overlapping(&self.range).cloned());
-        for vma in &self.doomed {
-            empty_vma(mmap, vma, task);
-            mmap.vmas.remove(vma);
+        let mut gone = Places::new();
+        while let Some(vma) = mmap.vmas.first_in(&self.range).cloned() {
+            empty_vma(mmap, &vma, task);
+            let Some(place) = mmap.vmas.remove(&vma) else { break };
+            gone.put(place);
             free_tables(mmap, vma.start()..vma.end(), task);
         }
-        self.doomed.iter().for_each(|vma| return_reservation(vma));
-        self.doomed
+        gone.vmas().for_each(|vma| return_reservation(vma));
+        gone
     }
 }
 
@@ -122,52 +114,20 @@ fn cuts_a_page<P: Platform>(mmap: &MmapWriteGuard<'_, P>, point: VirtAddr, seale
     vma.is_some_and(|vma| !vma.size().is_aligned(point.as_u64()))
 }
 
-/// Clears a VMA's entries and removes it from the file's tree.
-///
-/// Its reservation is returned once this has been done to all VMAs that go: how much of it the pool gets,
-/// and how much a mount keeps, depends on the order.
-///
-/// Linux: `__unmap_hugepage_range_final()` in mm/hugetlb.c.
-pub(super) fn empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Arc<Vma<P>>, task: &mut Task<P>) {
-    if let Some(mut locked) = VmaWriteGuard::lock(mmap, vma, task) {
-        let mut i_mmap = vma.file().i_mmap_write(task);
-        empty_locked(&mut locked, &mut i_mmap, task);
-        // Still under `i_mmap`: no other mapping can start to share with a VMA that is on its way out.
-        if !P::Protocol::keeps(Step::LeaveUnderIMmap) {
-            drop(i_mmap);
-            i_mmap = vma.file().i_mmap_write(task);
-        }
-        i_mmap.remove(vma);
-    }
+/// Clears a VMA's entries and removes it from the file's tree: [`empty`].
+pub(super) fn empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Vma<P>, task: &mut Task<P>) {
+    empty(&mmap.held, vma, task);
     wake_faults(vma);
 }
 
 /// As [`empty_vma`], if the VMA lock and `i_mmap` can be taken without waiting. If not, returns false and
 /// changes nothing.
-pub(super) fn try_empty_vma<P: Platform>(
-    mmap: &MmapWriteGuard<'_, P>,
-    vma: &Arc<Vma<P>>,
-    task: &Task<P>,
-) -> bool {
-    let Some(mut locked) = VmaWriteGuard::try_lock(mmap, vma) else { return false };
-    let Some(mut i_mmap) = vma.file().i_mmap_try_write() else { return false };
-    empty_locked(&mut locked, &mut i_mmap, task);
-    i_mmap.remove(vma);
-    drop(i_mmap);
-    drop(locked);
-    wake_faults(vma);
-    true
-}
-
-fn empty_locked<P: Platform>(
-    locked: &mut VmaWriteGuard<'_, P>,
-    i_mmap: &mut IMmapWriteGuard<'_, P>,
-    task: &Task<P>,
-) {
-    let vma = locked.vma();
-    let mut gather = Gather::new(vma.mm(), i_mmap);
-    zap_range(locked, vma.start()..vma.end(), Zap::All, &mut gather, task);
-    gather.finish();
+pub(super) fn try_empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Vma<P>, task: &Task<P>) -> bool {
+    let emptied = try_empty(&mmap.held, vma, task);
+    if emptied {
+        wake_faults(vma);
+    }
+    emptied
 }
 
 fn wake_faults<P: Platform>(vma: &Vma<P>) {
@@ -177,76 +137,14 @@ fn wake_faults<P: Platform>(vma: &Vma<P>) {
     }
 }
 
-/// Returns the part of its reservation that a private mapping leaves unused when it goes.
-///
-/// Linux: `hugetlb_vm_op_close()` in mm/hugetlb.c.
-pub(super) fn return_reservation<P: Platform>(vma: &Vma<P>) {
-    if let Some(reserve) = vma.reserve() {
-        let offsets = vma.offsets();
-        let unused = reserve.used.lock().missing(offsets.start, offsets.end);
-        let file = vma.file();
-        release_range(file.hugetlb(), file.size_class(), file.subpool(), unused);
-    }
-}
-
-/// Frees the tables around a range that no VMA needs any more, level by level, lowest first. Their entries
-/// were cleared, and their VMAs are in no file's tree, so no other mapping can come to share them.
+/// Frees the tables around a range that nothing needs any more. Their entries were cleared, and their VMAs
+/// are in no file's tree, so no other mapping can come to share them.
 ///
 /// Holds: the mmap lock in write. Takes table locks. Does not sleep.
 ///
 /// Linux: `hugetlb_free_pgd_range()`, which is `free_pgd_range()` in mm/memory.c.
 pub(crate) fn free_tables<P: Platform>(mmap: &MmapWriteGuard<'_, P>, range: Range<VirtAddr>, task: &Task<P>) {
-    let mm: &Mm<P> = mmap.mm;
-    let mut gather = Gather::without_i_mmap(mm, HugeSize::Size2M);
-    let from_below = Level::FROM_THE_TOP.into_iter().rev();
-    let tables = from_below
-        .filter(|&above| above <= mm.levels().top())
-        .filter_map(|above| Some((above.below()?, above)));
-    for (level, above) in tables {
-        let span = above.entry_size();
-        let mut start = VirtAddr::new(range.start.as_u64() & !(span - 1));
-        while start < range.end {
-            let covered = start..VirtAddr::new(start.as_u64().saturating_add(span));
-            start = covered.end;
-            if is_unused(&mmap.vmas, &covered) {
-                free_table(mmap, level, covered, &mut gather, task);
-            }
-        }
-    }
-}
-
-fn is_unused<P: Platform>(vmas: &VmaSet<P>, covered: &Range<VirtAddr>) -> bool {
-    vmas.overlapping(covered).next().is_none()
-}
-
-/// Detaches and retires the table of `level` that covers a range, if there is one. No VMA is left in the
-/// range.
-///
-/// Linux: `pud_clear()` and `pmd_free_tlb()` in `free_pmd_range()`, and their like for the upper levels.
-///
-/// Holds: the mmap lock in write. Takes the table lock. Does not sleep.
-fn free_table<P: Platform>(
-    mmap: &MmapWriteGuard<'_, P>,
-    level: Level,
-    covered: Range<VirtAddr>,
-    gather: &mut Gather<'_, P>,
-    task: &Task<P>,
-) {
-    // SAFETY: the mmap lock is held in write and no VMA is left in the range, so no other task detaches
-    // tables here.
-    let Some(place) = (unsafe { descend(mmap.mm, covered.start, level) }) else {
-        return;
-    };
-    let locked = place.lock(task);
-    place.detach();
-    if locked.sharers() > 0 {
-        // Not reached, since unmapping has unshared it. If it were, the others would keep the table.
-        let users = place.table.remove_user();
-        gather.unshared(covered.start, users);
-        return;
-    }
-    drop(locked);
-    // SAFETY: detached above by its only user; no VMA of the range is in a file's tree, so it cannot be
-    // shared again.
-    unsafe { gather.retire(covered, place.table) };
+    let is_mapped = |range: &Range<VirtAddr>| mmap.vmas.first_in(range).is_some();
+    // SAFETY: the mmap lock is held in write. VMAs leave the files' trees before they leave the set.
+    unsafe { free_tables_unless(&mmap.held, range, is_mapped, task) };
 }

@@ -18,16 +18,20 @@
 //!
 //! Entries are read without the table lock. One that an operation may have stored only for a moment is read again under the lock.
 //!
+//! A [`Scan`] finds pages by what they are, and can protect those that were written in the same step.
+//!
 //! Linux: `walk_hugetlb_range()` in mm/pagewalk.c. The reports built on it are in fs/proc/task_mmu.c,
 //! mm/mincore.c and mm/damon/vaddr.c.
 
 mod reports;
+mod scan;
 
 use core::ops::Range;
 
 pub use self::reports::{NumaMaps, PageMap};
+pub use self::scan::{Categories, Region, Scan, ScanError, ScanFlags, Scanned};
 
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::VirtAddr;
 use crate::arch::Entry;
 use crate::entries::by_table;
 use crate::error::MapError;
@@ -182,8 +186,8 @@ impl<P: Platform> AddressSpace<P> {
             let size = vma.size();
             let part = vma.start().max(range.start.huge_page(size))..vma.end().min(range.end);
             next = vma.end();
-            let _locked = VmaReadGuard::beside_section(&mmap, vma, task);
-            for part in by_table(part, size) {
+            let _locked = VmaReadGuard::beside_section(&mmap.held, vma, task);
+            for part in by_table(vma.mm().geometry(), part, size) {
                 walk_table(task, vma, part, visitor);
             }
         }
@@ -230,7 +234,7 @@ impl<P: Platform> AddressSpace<P> {
     /// Linux: `walk_page_range()` in mm/pagewalk.c, and the checks of its callers.
     fn check_walk(&self, task: &Task<P>, range: &Range<VirtAddr>) -> Result<(), MapError> {
         task.check(self.mm().hugetlb())?;
-        let unaligned = |address: &&VirtAddr| !address.as_u64().is_multiple_of(PAGE_SIZE);
+        let unaligned = |address: &&VirtAddr| !self.mm().geometry().is_aligned(address.as_u64());
         if let Some(&address) = [&range.start, &range.end].into_iter().find(unaligned) {
             return Err(MapError::UnalignedAddress { address });
         }
@@ -300,7 +304,7 @@ pub(crate) fn walk_table<P: Platform>(
             return;
         };
         while address < part.end {
-            slot.move_to(address, size);
+            slot.move_to(address);
             let sharers = slot.sharers_hint();
             // Unshared: the walk goes on from here, in the table that is there now.
             let Ok(mut entry) = slot.read() else { break };

@@ -6,7 +6,7 @@ use core::ops::Range;
 use bitflags::bitflags;
 
 use super::{Found, Visitor};
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::VirtAddr;
 use crate::arch::Entry;
 use crate::error::MapError;
 use crate::error::OutOfMemory;
@@ -84,10 +84,10 @@ impl<P: Platform> AddressSpace<P> {
     ) -> Result<Vec<(VirtAddr, bool)>, MapError> {
         // A part of a small page counts as the whole. No mapping can cover a range that wraps.
         let start = range.start;
-        let end = range.end.as_u64().checked_next_multiple_of(PAGE_SIZE);
+        let end = self.mm().geometry().round_up(range.end.as_u64());
         let range = start..VirtAddr::new(end.unwrap_or(0));
         // Holes are left out.
-        let judge = |found: &Found<'_, P>| Some(!matches!(found.entry(), Entry::None | Entry::Marker));
+        let judge = |found: &Found<'_, P>| Some(!found.entry().may_be_filled());
         let mut list = List { pages: Vec::new(), full: false, judge };
         let hole = match self.walk_range(task, range, &mut list) {
             Err(MapError::Overflow) => Some(start),
@@ -157,7 +157,7 @@ fn page_map<P: Platform>(found: &Found<'_, P>) -> PageMap {
         }
         Entry::Hwpoison(_) => PageMap::SWAP,
         Entry::Marker => PageMap::UFFD_WP,
-        Entry::None | Entry::Table(_) => PageMap::empty(),
+        Entry::None | Entry::Table(_) | Entry::HostTable(_) | Entry::Poison => PageMap::empty(),
     }
 }
 

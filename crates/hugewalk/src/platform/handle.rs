@@ -5,12 +5,15 @@
 //! calls can report it. Records have the same layout on all platforms, so the records of `P` serve
 //! systems made from the handle.
 
-use core::ops::Range;
 use core::ptr::NonNull;
 
-use super::{Barriers, ENTRIES, Event, Levels, PageRecord, Platform, TableRecord};
+use super::{
+    Barriers, Contents, Event, Flush, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord,
+    Tables, Tlb, Trace,
+};
 use crate::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
-use crate::error::OutOfMemory;
+use crate::arch::Barrier;
+use crate::error::{MemoryError, OutOfMemory};
 use crate::rcu::{Rcu, RcuHead};
 
 /// The RCU of a platform, for a system made from a handle to the platform.
@@ -73,25 +76,11 @@ macro_rules! handle {
         }
 
         // SAFETY: everything is passed on to the platform behind the handle, which stays as long as the handle.
-        unsafe impl<P: Platform> Platform for $handle {
-            type Protocol = P::Protocol;
-            type SleepMutex = P::SleepMutex;
-            type SleepRwLock = P::SleepRwLock;
-            type Parker = P::Parker;
-            type Rcu = HandleRcu<P::Rcu>;
-            type MmContext = P::MmContext;
-
+        unsafe impl<P: Tables> Tables for $handle {
+            type Paging = P::Paging;
             #[inline]
-            fn levels(&self) -> Levels {
-                P::levels(self)
-            }
-            #[inline]
-            fn mmap_min_addr(&self) -> VirtAddr {
-                P::mmap_min_addr(self)
-            }
-            #[track_caller]
-            fn new_context(&self) -> Result<P::MmContext, OutOfMemory> {
-                P::new_context(self)
+            fn paging(&self) -> P::Paging {
+                P::paging(self)
             }
             #[track_caller]
             fn alloc_table(&self) -> Option<TableFrame> {
@@ -109,7 +98,7 @@ macro_rules! handle {
             }
             #[inline]
             #[track_caller]
-            unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[P::Word; ENTRIES]> {
+            unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<P::Word> {
                 // SAFETY: passed on to the caller.
                 unsafe { P::table_entries(self, frame) }
             }
@@ -125,6 +114,10 @@ macro_rules! handle {
                 // SAFETY: passed on to the caller.
                 unsafe { P::table_record(self, frame) }
             }
+        }
+
+        // SAFETY: a huge page is handed out once until it is given back, and its record stays.
+        unsafe impl<P: Pages> Pages for $handle {
             #[track_caller]
             fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
                 P::alloc_huge(self, size)
@@ -144,6 +137,10 @@ macro_rules! handle {
             fn has_page_record(&self, frame: HugeFrame) -> bool {
                 P::has_page_record(self, frame)
             }
+        }
+
+        // SAFETY: the address is that of the page.
+        unsafe impl<P: Contents> Contents for $handle {
             #[track_caller]
             unsafe fn huge_bytes(&self, frame: HugeFrame) -> Option<NonNull<u8>> {
                 // SAFETY: passed on to the caller.
@@ -155,14 +152,24 @@ macro_rules! handle {
                 unsafe { P::zero_huge(self, frame, size) };
             }
             #[track_caller]
-            unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, size: HugeSize) {
+            unsafe fn copy_huge(
+                &self,
+                from: HugeFrame,
+                to: HugeFrame,
+                size: HugeSize,
+            ) -> Result<(), MemoryError> {
                 // SAFETY: passed on to the caller.
-                unsafe { P::copy_huge(self, from, to, size) };
+                unsafe { P::copy_huge(self, from, to, size) }
             }
             #[track_caller]
-            unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+            unsafe fn read_huge(
+                &self,
+                frame: HugeFrame,
+                offset: u64,
+                into: &mut [u8],
+            ) -> Result<(), MemoryError> {
                 // SAFETY: passed on to the caller.
-                unsafe { P::read_huge(self, frame, offset, into) };
+                unsafe { P::read_huge(self, frame, offset, into) }
             }
             #[track_caller]
             unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
@@ -174,20 +181,74 @@ macro_rules! handle {
                 // SAFETY: passed on to the caller.
                 unsafe { P::clear_huge(self, frame, offset, length) };
             }
+        }
+
+        // SAFETY: the locks exclude as locks do.
+        unsafe impl<P: Locks> Locks for $handle {
+            type TableLock = P::TableLock;
+            type SleepMutex = P::SleepMutex;
+            type SleepRwLock = P::SleepRwLock;
+            type Parker = P::Parker;
+            type Rcu = HandleRcu<P::Rcu>;
+            #[inline(always)]
+            fn reader_bias() -> bool {
+                P::reader_bias()
+            }
+        }
+
+        // SAFETY: a flush returns when no processor uses what it names any more.
+        unsafe impl<P: Tlb> Tlb for $handle {
+            type MmContext = P::MmContext;
+            #[track_caller]
+            fn new_context(&self) -> Result<P::MmContext, OutOfMemory> {
+                P::new_context(self)
+            }
             #[inline]
             #[track_caller]
-            fn flush_tlb(&self, context: &P::MmContext, range: Range<VirtAddr>) {
-                P::flush_tlb(self, context, range);
+            fn flush_tlb(&self, context: &P::MmContext, flush: Flush) {
+                P::flush_tlb(self, context, flush);
             }
+            #[inline(always)]
+            #[track_caller]
+            fn entry_stored(&self, context: &P::MmContext, address: VirtAddr, size: HugeSize, due: Barrier) {
+                P::entry_stored(self, context, address, size, due);
+            }
+            #[inline(always)]
+            #[track_caller]
+            fn before_execution(&self, frame: HugeFrame, size: HugeSize) {
+                P::before_execution(self, frame, size);
+            }
+        }
+
+        impl<P: Notify> Notify for $handle {
             #[inline(always)]
             #[track_caller]
             fn handler_called(&self, context: &P::MmContext) {
                 P::handler_called(self, context);
             }
+        }
+
+        impl<P: Trace> Trace for $handle {
             #[inline(always)]
             #[track_caller]
             fn trace(&self, event: Event) {
                 P::trace(self, event);
+            }
+        }
+
+        impl<P: Limits> Limits for $handle {
+            #[inline]
+            fn mmap_min_addr(&self) -> VirtAddr {
+                P::mmap_min_addr(self)
+            }
+        }
+
+        // SAFETY: the parts above are those of one platform.
+        unsafe impl<P: Platform> Platform for $handle {
+            #[cfg(feature = "weaker-protocols")]
+            #[inline(always)]
+            fn keeps(step: crate::protocol::Step) -> bool {
+                P::keeps(step)
             }
         }
     };

@@ -46,7 +46,7 @@ record! {
     /// Room for the record of a table page: 128 bytes, aligned to 64. Linux: `struct ptdesc`.
     ///
     /// Walkers read the first cache line. The second has the table lock, so a platform's
-    /// [`SpinLock`](super::Barriers::SpinLock) has at most 64 bytes; a larger one does not compile.
+    /// [`TableLock`](super::Locks::TableLock) has at most 64 bytes; a larger one does not compile.
     TableRecord, 2
 }
 

@@ -14,6 +14,9 @@ use crate::platform::Platform;
 /// Each page in it came from the platform, has no reference, and is in this list alone; its flags
 /// name the list. The owner of the list may touch the links of its pages: the pool under its lock,
 /// or the caller that took the pages from the platform.
+///
+/// The first page's link to the one before it says nothing. So taking the first page out leaves the record of the next one alone,
+/// which another processor may take soon.
 pub(super) struct PageList {
     kind: Listed,
     first: Link,
@@ -82,6 +85,7 @@ impl PageList {
         let page = hugetlb.page(frame);
         // SAFETY: by the type invariants the links of a page in the list are ours.
         let Links { next, before } = unsafe { core::mem::take(&mut *page.links()) };
+        let before = if self.first == Link::to(frame) { Link::NONE } else { before };
         page.set_listed(Listed::None);
         self.join(hugetlb, before, next);
         self.len -= 1;
@@ -95,6 +99,8 @@ impl PageList {
             None => self.first = next,
         }
         match next.frame() {
+            // It becomes the first one.
+            Some(_) if before == Link::NONE => {}
             // SAFETY: as above.
             Some(frame) => unsafe { (*hugetlb.page(frame).links()).before = before },
             None => self.last = before,

@@ -17,13 +17,15 @@
 mod reservation;
 mod mount;
 mod region;
+mod run;
 mod subpool;
 
 pub use self::mount::{SubPool, SubPoolError};
 pub use self::region::RegionMap;
 pub(crate) use self::reservation::{
-    NewPage, PrivateReserve, Reservations, Room, release_range, reserve_range, unlist,
+    NewPage, PrivateReserve, Reservations, Room, lock_regions, release_range, reserve_range, unlist,
 };
+pub(crate) use self::run::NewRun;
 pub use self::subpool::SubPoolAccount;
 
 pub use crate::error::{NoPage, SubPoolFull};

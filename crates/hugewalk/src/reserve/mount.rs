@@ -6,9 +6,11 @@ use thiserror::Error;
 
 use super::SubPoolAccount;
 use crate::addr::{HugeFrame, HugeSize};
+use crate::arch::Paging;
 use crate::error::{Errno, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WrongSystem};
 use crate::hugetlb::{Hugetlb, Inside};
 use crate::platform::Platform;
+use crate::pool::{Short, Supply};
 use crate::sync::{Arc, SpinLock};
 
 /// Why a mount could not be made.
@@ -21,6 +23,12 @@ pub enum SubPoolError {
         min: u64,
         /// The maximum asked for.
         max: u64,
+    },
+    /// Pages of a size that the processors do not have.
+    #[error("the processors have no pages of {size:?}")]
+    NoSuchSize {
+        /// The size.
+        size: HugeSize,
     },
     /// The pool has too few pages to reserve the minimum.
     #[error(transparent)]
@@ -35,7 +43,7 @@ impl SubPoolError {
     #[must_use]
     pub const fn errno(&self) -> Errno {
         match self {
-            Self::MinAboveMax { .. } => Errno::EINVAL,
+            Self::MinAboveMax { .. } | Self::NoSuchSize { .. } => Errno::EINVAL,
             Self::PoolEmpty(_) | Self::OutOfMemory(_) => Errno::ENOMEM,
         }
     }
@@ -68,7 +76,10 @@ impl<P: Platform> SubPool<P> {
         {
             return Err(SubPoolError::MinAboveMax { min, max });
         }
-        hugetlb.pool(size).reserve(hugetlb, min.unwrap_or(0))?;
+        if !hugetlb.paging().has(size) {
+            return Err(SubPoolError::NoSuchSize { size });
+        }
+        Supply::retry(hugetlb, size, |supply| hugetlb.pool(size).reserve(supply, min.unwrap_or(0)))?;
         let account = SpinLock::<P, _>::new(SubPoolAccount::new(max, min));
         // On failure the value is dropped, and with it the reservation.
         Ok(Arc::try_new(Self { hugetlb: Inside::new(hugetlb), size, account })?)
@@ -104,13 +115,13 @@ impl<P: Platform> SubPool<P> {
     }
 
     /// Counts `pages` as used, and reserves from the pool those that the minimum does not cover.
-    pub(super) fn reserve(&self, pages: u64) -> Result<(), NoPage> {
+    pub(super) fn reserve(&self, supply: &mut Supply<'_, P>, pages: u64) -> Result<(), Short<NoPage>> {
         let mut account = self.account.lock();
         let asked = account.take(pages)?;
-        self.hugetlb.pool(self.size).reserve(&self.hugetlb, asked).map_err(|error| {
+        self.hugetlb.pool(self.size).reserve(supply, asked).map_err(|error| {
             // The account has been locked since `take`, so there is nothing to drop.
             let _ = account.cancel(pages, asked);
-            NoPage::from(error)
+            error.into()
         })
     }
 
@@ -121,12 +132,12 @@ impl<P: Platform> SubPool<P> {
     }
 
     /// Counts one page as used and takes it: a reserved one if the minimum covers it.
-    pub(super) fn take_page(&self) -> Result<HugeFrame, NoPage> {
+    pub(super) fn take_page(&self, supply: &mut Supply<'_, P>) -> Result<HugeFrame, Short<NoPage>> {
         let mut account = self.account.lock();
         let asked = account.take(1)?;
-        self.hugetlb.pool(self.size).take(&self.hugetlb, asked == 0).map_err(|error| {
+        self.hugetlb.pool(self.size).take(supply, asked == 0).map_err(|error| {
             let _ = account.cancel(1, asked);
-            NoPage::from(error)
+            error.into()
         })
     }
 

@@ -23,10 +23,34 @@
 //! stale (`region_abort()` and the cache of regions). An owner that releases the lock in step 3
 //! must ask again before it adds, and reserve or give back the difference.
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
+use core::fmt;
 use core::ops::Range;
 
+use crate::avl::{Node, Sorted, Spares, Tree};
 use crate::error::OutOfMemory;
+
+/// A range of a map.
+#[derive(Clone, Debug)]
+pub(crate) struct Region(Range<u64>);
+
+impl Sorted for Region {
+    type Key = u64;
+    /// How many pages there are.
+    type Summary = u64;
+
+    fn key(&self) -> u64 {
+        self.0.start
+    }
+
+    fn summary(&self) -> u64 {
+        self.0.end - self.0.start
+    }
+
+    fn join(first: u64, second: u64) -> u64 {
+        first + second
+    }
+}
 
 /// A set of page offsets, kept as sorted ranges.
 ///
@@ -34,8 +58,8 @@ use crate::error::OutOfMemory;
 /// about it, adding it and deleting it answer 0. The offset `u64::MAX` itself is never in the map,
 /// since no half-open range reaches it.
 ///
-/// A query costs a binary search and the ranges it overlaps. A change also costs moving the
-/// elements behind it, if their number changes.
+/// A query costs time in proportion to the logarithm of the number of ranges. So does a change, for each range that it
+/// overlaps.
 ///
 /// # Invariants
 ///
@@ -43,9 +67,10 @@ use crate::error::OutOfMemory;
 ///
 /// Linux: `struct resv_map`, its list of `struct file_region`, in mm/hugetlb.c. Linux keeps ranges charged to
 /// different control groups apart; there are no control groups here, so neighbours always merge.
-#[derive(Debug, Default)]
 pub struct RegionMap {
-    ranges: Vec<Range<u64>>,
+    regions: Tree<Region>,
+    /// Room: for ranges that are to come, and of those that are gone.
+    spares: Spares<Region>,
     /// Refuses all growth beyond the room there is.
     #[cfg(test)]
     starved: bool,
@@ -55,7 +80,8 @@ impl RegionMap {
     /// An empty map. Does not allocate.
     pub const fn new() -> Self {
         Self {
-            ranges: Vec::new(),
+            regions: Tree::new(),
+            spares: Spares::new(),
             #[cfg(test)]
             starved: false,
         }
@@ -72,24 +98,56 @@ impl RegionMap {
     ///
     /// Linux: `region_count()` in mm/hugetlb.c.
     pub fn count(&self, from: u64, to: u64) -> u64 {
-        let first = self.ranges.partition_point(|r| r.end <= from);
-        self.ranges.iter().skip(first).take_while(|r| r.start < to).map(|r| overlap(r, from, to)).sum()
+        if from < to { self.below(to) - self.below(from) } else { 0 }
+    }
+
+    /// How many pages below this one are in the map.
+    fn below(&self, page: u64) -> u64 {
+        let (mut found, mut next) = (0, self.regions.root());
+        while let Some(node) = next {
+            let region = &node.element().0;
+            next = if region.start < page {
+                found += node.left().map_or(0, Node::summary) + (region.end.min(page) - region.start);
+                node.right()
+            } else {
+                node.left()
+            };
+        }
+        found
     }
 
     /// Whether `page` is in the map.
     pub fn contains(&self, page: u64) -> bool {
-        let first = self.ranges.partition_point(|r| r.end <= page);
-        self.ranges.get(first).is_some_and(|r| r.contains(&page))
+        self.regions.at_or_below(page).is_some_and(|region| page < region.0.end)
     }
 
     /// Whether no page is in the map.
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.regions.is_empty()
     }
 
     /// The ranges of the map in ascending order: none empty, with at least one absent page between any two.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<u64>> + ExactSizeIterator + '_ {
-        self.ranges.iter().cloned()
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.regions.iter().map(|region| region.0.clone())
+    }
+
+    /// The first range that ends at `from` or behind it, if it begins at `to` or before it.
+    fn first_touching(&self, from: u64, to: u64) -> Option<Range<u64>> {
+        let before = self.regions.at_or_below(from).filter(|region| from <= region.0.end);
+        let first = before.or_else(|| self.regions.above(from)).map(|region| region.0.clone());
+        first.filter(|r| r.start <= to)
+    }
+
+    /// The first range that has a page of `from..to`.
+    pub(crate) fn first_overlapping(&self, from: u64, to: u64) -> Option<Range<u64>> {
+        let before = self.regions.at_or_below(from).filter(|region| from < region.0.end);
+        let first = before.or_else(|| self.regions.above(from)).map(|region| region.0.clone());
+        first.filter(|r| r.start < to)
+    }
+
+    /// The last range that begins below `page`.
+    pub(crate) fn last_below(&self, page: u64) -> Option<Range<u64>> {
+        self.regions.at_or_below(page.checked_sub(1)?).map(|region| region.0.clone())
     }
 
     /// Makes room so that the next `n_changes` calls of [`add`](Self::add) and [`del`](Self::del) cannot fail,
@@ -102,16 +160,55 @@ impl RegionMap {
     ///
     /// [`OutOfMemory`] if the room cannot be had; the map is as before.
     pub fn prepare(&mut self, n_changes: usize) -> Result<(), OutOfMemory> {
-        #[cfg(test)]
-        if self.starved && n_changes > self.ranges.capacity() - self.ranges.len() {
+        if n_changes > isize::MAX as usize / size_of::<Node<Region>>() {
             return Err(OutOfMemory);
         }
-        self.ranges.try_reserve(n_changes).map_err(|_| OutOfMemory)
+        while self.spares.len() < n_changes {
+            let room = self.allocate()?;
+            self.spares.push(room);
+        }
+        Ok(())
     }
 
-    /// The list of ranges, for an owner that makes room with its lock released.
-    pub(crate) fn ranges_mut(&mut self) -> &mut Vec<Range<u64>> {
-        &mut self.ranges
+    fn allocate(&self) -> Result<Box<Node<Region>>, OutOfMemory> {
+        #[cfg(test)]
+        if self.starved {
+            return Err(OutOfMemory);
+        }
+        Self::room()
+    }
+
+    /// Is there room for one change?
+    pub(crate) fn has_room(&self) -> bool {
+        self.spares.len() > 0
+    }
+
+    /// Room for one change, for an owner that makes it with its lock released.
+    pub(crate) fn room() -> Result<Box<Node<Region>>, OutOfMemory> {
+        Node::new(Region(0..0))
+    }
+
+    /// Takes room that was made.
+    pub(crate) fn take_room(&mut self, room: Box<Node<Region>>) {
+        self.spares.push(room);
+    }
+
+    /// Puts a range in, which touches none, in this room.
+    fn insert(&mut self, mut room: Box<Node<Region>>, range: Range<u64>) {
+        room.element_mut().0 = range;
+        self.regions.insert(room);
+    }
+
+    /// Changes the range that begins at `start`, in a way that keeps it apart from the others.
+    fn change(&mut self, start: u64, range: Range<u64>) {
+        self.regions.rename(&(start..=start), |region| region.0 = range.clone());
+    }
+
+    /// Takes the range that begins at `start` out.
+    fn remove(&mut self, start: u64) {
+        if let Some(node) = self.regions.remove(start) {
+            self.spares.push(node);
+        }
     }
 
     /// Adds `from..to`, and returns how many of its pages were not in the map before.
@@ -127,22 +224,19 @@ impl RegionMap {
             return Ok(0);
         }
         // All elements that overlap or touch the range: together with it they become one.
-        let first = self.ranges.partition_point(|r| r.end < from);
-        let mut merged = from..to;
-        let mut present = 0;
-        let mut last = first;
-        for r in self.ranges.iter().skip(first).take_while(|r| r.start <= to) {
-            present += overlap(r, from, to);
-            merged = merged.start.min(r.start)..merged.end.max(r.end);
-            last += 1;
+        let Some(first) = self.first_touching(from, to) else {
+            let room = self.spares.pop().map_or_else(|| self.allocate(), Ok)?;
+            self.insert(room, from..to);
+            return Ok(to - from);
+        };
+        let (mut present, mut end) = (overlap(&first, from, to), first.end.max(to));
+        let behind = |map: &Self| map.regions.above(first.start).map(|region| region.0.clone());
+        while let Some(r) = behind(self).filter(|r| r.start <= to) {
+            present += overlap(&r, from, to);
+            end = end.max(r.end);
+            self.remove(r.start);
         }
-        if first == last {
-            self.prepare(1)?;
-            self.ranges.insert(first, merged);
-        } else {
-            self.ranges[first] = merged;
-            self.ranges.drain(first + 1..last);
-        }
+        self.change(first.start, first.start.min(from)..end);
         Ok(to - from - present)
     }
 
@@ -158,31 +252,29 @@ impl RegionMap {
         if from >= to {
             return Ok(0);
         }
-        let first = self.ranges.partition_point(|r| r.end <= from);
-        if let Some(r) = self.ranges.get(first)
-            && r.start < from
-            && to < r.end
-        {
-            let behind = to..r.end;
-            self.prepare(1)?;
-            self.ranges[first].end = from;
-            self.ranges.insert(first + 1, behind);
+        if let Some(r) = self.split_by(from, to) {
+            let room = self.spares.pop().map_or_else(|| self.allocate(), Ok)?;
+            self.change(r.start, r.start..from);
+            self.insert(room, to..r.end);
             return Ok(to - from);
         }
-        Ok(self.cut(first, from, to))
+        Ok(self.cut(from, to))
     }
 
     /// As [`del`](Self::del), for an owner that must not allocate. Fails if one more element is
     /// needed and there is no room.
     pub(crate) fn del_in_place(&mut self, from: u64, to: u64) -> Result<u64, OutOfMemory> {
-        let full = self.ranges.len() == self.ranges.capacity();
-        if full && self.del_splits(from, to) { Err(OutOfMemory) } else { self.del(from, to) }
+        if !self.has_room() && self.del_splits(from, to) { Err(OutOfMemory) } else { self.del(from, to) }
     }
 
     /// Would deleting `from..to` split an element in two?
     pub(crate) fn del_splits(&self, from: u64, to: u64) -> bool {
-        let first = self.ranges.partition_point(|r| r.end <= from);
-        from < to && self.ranges.get(first).is_some_and(|r| r.start < from && to < r.end)
+        self.split_by(from, to).is_some()
+    }
+
+    /// The element that deleting `from..to` would split in two.
+    fn split_by(&self, from: u64, to: u64) -> Option<Range<u64>> {
+        self.first_overlapping(from, to).filter(|r| from < to && r.start < from && to < r.end)
     }
 
     /// Deletes everything from `from` on, and returns how many pages that were. Cannot fail:
@@ -191,30 +283,36 @@ impl RegionMap {
     /// Linux: `region_del()` with `LONG_MAX` as its end, in mm/hugetlb.c; this is what truncation and the last unmap
     /// of a private mapping use.
     pub fn del_to_end(&mut self, from: u64) -> u64 {
-        let first = self.ranges.partition_point(|r| r.end <= from);
-        self.cut(first, from, u64::MAX)
+        self.cut(from, u64::MAX)
     }
 
-    /// Deletes `from..to`, which does not split an element. `first` is the first element that ends
-    /// behind `from`.
-    fn cut(&mut self, first: usize, from: u64, to: u64) -> u64 {
+    /// Deletes `from..to`, which does not split an element.
+    fn cut(&mut self, from: u64, to: u64) -> u64 {
         let mut gone = 0;
-        // The elements to drop whole: the first one may keep its head, the last one its tail.
-        let (mut keep, mut end) = (first, first);
-        for r in self.ranges.iter_mut().skip(first).take_while(|r| r.start < to) {
-            gone += overlap(r, from, to);
+        while let Some(r) = self.first_overlapping(from, to) {
+            gone += overlap(&r, from, to);
+            // The first one may keep its head, the last one its tail.
             if r.start < from {
-                r.end = from;
-                keep += 1;
-                end += 1;
+                self.change(r.start, r.start..from);
             } else if to < r.end {
-                r.start = to;
+                self.change(r.start, to..r.end);
             } else {
-                end += 1;
+                self.remove(r.start);
             }
         }
-        self.ranges.drain(keep..end);
         gone
+    }
+}
+
+impl Default for RegionMap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for RegionMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
     }
 }
 

@@ -7,8 +7,9 @@ use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
 use crate::page::{Page, PageRef};
 use crate::platform::Platform;
-use crate::sleep::RwSem;
-use crate::sync::{Arc, SpinLock, SpinLockGuard, lock_with_room};
+use crate::pool::{Short, Supply};
+use crate::sleep::BiasedRwSem;
+use crate::sync::{Arc, SpinLock, SpinLockGuard};
 
 /// The reservations of a private mapping. The process that made the mapping owns them. Linux:
 /// `struct resv_map` of a VMA.
@@ -16,13 +17,20 @@ use crate::sync::{Arc, SpinLock, SpinLockGuard, lock_with_room};
 /// The map has the opposite meaning of a file's: an offset in it has used its reservation.
 pub(crate) struct PrivateReserve<P: Platform> {
     /// Stands in for the VMA lock, which private mappings do not have.
-    pub(crate) lock: RwSem<P, ()>,
+    pub(crate) lock: BiasedRwSem<P, ()>,
     pub(crate) used: SpinLock<P, RegionMap>,
 }
 
 impl<P: Platform> PrivateReserve<P> {
-    pub(crate) fn new() -> Result<Arc<Self>, OutOfMemory> {
-        Arc::try_new(Self { lock: RwSem::new(()), used: SpinLock::<P, _>::new(RegionMap::new()) })
+    /// No reservation is used.
+    ///
+    /// # Safety
+    ///
+    /// The system is alive as long as this is used.
+    pub(crate) unsafe fn new(hugetlb: &Hugetlb<P>) -> Result<Arc<Self>, OutOfMemory> {
+        // SAFETY: passed on to the caller.
+        let lock = unsafe { BiasedRwSem::new(hugetlb, ()) };
+        Arc::try_new(Self { lock, used: SpinLock::<P, _>::new(RegionMap::new()) })
     }
 
     /// Restores the reservation of the page at `index`, which is about to be freed. True if the
@@ -51,11 +59,18 @@ pub(crate) enum Room {
 
 /// Locks a region map. If `changes` says that there will be a change, the map has room for it then,
 /// so that the change cannot fail.
-fn lock_regions<P: Platform>(
+pub(crate) fn lock_regions<P: Platform>(
     map: &SpinLock<P, RegionMap>,
     changes: impl Fn(&RegionMap) -> bool,
 ) -> Result<SpinLockGuard<'_, P, RegionMap>, OutOfMemory> {
-    lock_with_room::<P, _, _>(map, RegionMap::ranges_mut, |map| usize::from(changes(map)))
+    let mut regions = map.lock();
+    if changes(&regions) && !regions.has_room() {
+        drop(regions);
+        let room = RegionMap::room()?;
+        regions = map.lock();
+        regions.take_room(room);
+    }
+    Ok(regions)
 }
 
 /// Takes one offset out of a region map, and returns how many were in it: 1 or 0.
@@ -75,7 +90,7 @@ pub(crate) enum Reservations<'a, P: Platform> {
     Nobody,
 }
 
-/// Reserves the part of `from..to` that the file has no reservation for yet. Linux:
+/// Reserves the part of `from..to` that the file has no reservation for yet. May sleep. Linux:
 /// `hugetlb_reserve_pages()`.
 pub(crate) fn reserve_range<P: Platform>(
     hugetlb: &Hugetlb<P>,
@@ -85,18 +100,20 @@ pub(crate) fn reserve_range<P: Platform>(
     from: u64,
     to: u64,
 ) -> Result<(), NoPage> {
-    let reserve = |pages| match subpool {
-        Some(subpool) => subpool.reserve(pages),
-        None => hugetlb.pool(size).reserve(hugetlb, pages).map_err(NoPage::from),
-    };
-    let Some(map) = map else {
-        return reserve(to.saturating_sub(from));
-    };
-    let mut map = lock_regions::<P>(map, |_| true)?;
-    reserve(map.missing(from, to))?;
-    // Cannot fail: room was made above, and the lock has been held since then.
-    map.add(from, to)?;
-    Ok(())
+    Supply::retry(hugetlb, size, |supply| {
+        let mut reserve = |pages| match subpool {
+            Some(subpool) => subpool.reserve(supply, pages),
+            None => hugetlb.pool(size).reserve(supply, pages).map_err(Short::from),
+        };
+        let Some(map) = map else {
+            return reserve(to.saturating_sub(from));
+        };
+        let mut map = lock_regions::<P>(map, |_| true)?;
+        reserve(map.missing(from, to))?;
+        // Cannot fail: room was made above, and the lock has been held since then.
+        map.add(from, to)?;
+        Ok(())
+    })
 }
 
 /// Takes back `pages` reservations that no page has used. Linux: the end of
@@ -114,13 +131,20 @@ pub(crate) fn release_range<P: Platform>(
 }
 
 /// What taking a page changed in the reservations. It is undone if the page is not used after all.
-enum Undo<'a, P: Platform> {
+pub(super) enum Undo<'a, P: Platform> {
     Nothing,
     /// The offset was added to the file's map.
     Added(&'a SpinLock<P, RegionMap>),
     /// The owner's reservation was marked used.
     Used(&'a PrivateReserve<P>),
 }
+
+impl<P: Platform> Clone for Undo<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<P: Platform> Copy for Undo<'_, P> {}
 
 /// A page that was taken from the pool and is not yet in use. Dropping it gives back the page, and
 /// the reservation that it used.
@@ -138,7 +162,7 @@ struct Taken<'a, P: Platform> {
 }
 
 impl<'a, P: Platform> NewPage<'a, P> {
-    /// Takes a page for offset `index`. The contents are whatever was there before. Does not sleep.
+    /// Takes a page for offset `index`. The contents are whatever was there before. May sleep.
     ///
     /// `avoid_reserve`: the owner copies a page that its children share. It must not use its
     /// reservation for that while other pages are available.
@@ -153,42 +177,51 @@ impl<'a, P: Platform> NewPage<'a, P> {
         avoid_reserve: bool,
     ) -> Result<Self, NoPage> {
         let end = index.saturating_add(1);
-        let reserved = || hugetlb.pool(size).take(hugetlb, true).map_err(NoPage::from);
-        let unreserved = || match subpool {
-            Some(subpool) => subpool.take_page(),
-            None => hugetlb.pool(size).take(hugetlb, false).map_err(NoPage::from),
+        // Under the locks of the reservations; the host is asked without them.
+        let attempt = |supply: &mut Supply<'_, P>| -> Result<_, Short<NoPage>> {
+            let pool = hugetlb.pool(size);
+            let unreserved = |supply: &mut Supply<'_, P>| match subpool {
+                Some(subpool) => subpool.take_page(supply),
+                None => pool.take(supply, false).map_err(Short::from),
+            };
+            Ok(match *reservations {
+                _ if avoid_reserve => (unreserved(supply)?, false, Undo::Nothing),
+                Reservations::Nobody => (unreserved(supply)?, false, Undo::Nothing),
+                Reservations::File(lock) => {
+                    let mut map = lock_regions::<P>(lock, |map| !map.contains(index))?;
+                    if map.contains(index) {
+                        (pool.take(supply, true)?, true, Undo::Nothing)
+                    } else {
+                        let frame = unreserved(supply)?;
+                        map.add(index, end)?;
+                        (frame, false, Undo::Added(lock))
+                    }
+                }
+                Reservations::Owner(reserve) => {
+                    let mut used = lock_regions::<P>(&reserve.used, |used| !used.contains(index))?;
+                    if used.contains(index) {
+                        (unreserved(supply)?, false, Undo::Nothing)
+                    } else {
+                        let frame = pool.take(supply, true)?;
+                        used.add(index, end)?;
+                        (frame, true, Undo::Used(reserve))
+                    }
+                }
+            })
         };
         // The frame, whether freeing it before its first use restores a reservation, and what else
         // to undo.
-        let (frame, restore, undo) = match *reservations {
-            _ if avoid_reserve => (unreserved()?, false, Undo::Nothing),
-            Reservations::Nobody => (unreserved()?, false, Undo::Nothing),
-            Reservations::File(lock) => {
-                let mut map = lock_regions::<P>(lock, |map| !map.contains(index))?;
-                if map.contains(index) {
-                    (reserved()?, true, Undo::Nothing)
-                } else {
-                    let frame = unreserved()?;
-                    map.add(index, end)?;
-                    (frame, false, Undo::Added(lock))
-                }
-            }
-            Reservations::Owner(reserve) => {
-                let mut used = lock_regions::<P>(&reserve.used, |used| !used.contains(index))?;
-                if used.contains(index) {
-                    (unreserved()?, false, Undo::Nothing)
-                } else {
-                    let frame = reserved()?;
-                    used.add(index, end)?;
-                    (frame, true, Undo::Used(reserve))
-                }
-            }
-        };
+        let (frame, restore, undo) = Supply::retry(hugetlb, size, attempt)?;
         // SAFETY: just taken from the pool, so this caller has exclusive access.
         unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), restore) };
         // SAFETY: the reference that `hand_out` set up is ours.
         let page = unsafe { PageRef::from_raw(hugetlb, frame, size) };
-        Ok(Self { taken: Taken { page: page.page(), undo, index }, page })
+        Ok(Self::taken(page, undo, index))
+    }
+
+    /// A page that was taken for offset `index`, with what that changed.
+    pub(super) fn taken(page: PageRef<'a, P>, undo: Undo<'a, P>, index: u64) -> Self {
+        Self { taken: Taken { page: page.page(), undo, index }, page }
     }
 
     pub(crate) fn frame(&self) -> HugeFrame {

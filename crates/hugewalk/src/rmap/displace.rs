@@ -10,13 +10,11 @@ use crate::entries::{At, Instead, Pinned};
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::hugetlb::Hugetlb;
-use crate::platform::{Event, Platform, ROUNDS};
+use crate::platform::{Event, Flush, Platform, ROUNDS};
+use crate::protocol::polite_rounds;
 use crate::share::unshare_locked;
 use crate::task::Task;
 use crate::vma::{Awaited, Vma, VmaWriteGuard};
-
-/// How many rounds wait for VMA locks before entries are changed in tables that are still shared.
-const POLITE_ROUNDS: u32 = 8;
 
 /// Why an entry still maps the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +68,11 @@ impl<P: Platform> LockedPage<'_, P> {
                 return Err(NotDisplaced::StillMapped);
             }
             // The first rounds wait for VMA locks instead.
-            if round >= POLITE_ROUNDS {
+            if round >= polite_rounds::<P>() {
                 task.pause();
             }
-            let i_mmap = self.file.i_mmap_write(task);
-            let busy = self.displace_under(&i_mmap, instead, round >= POLITE_ROUNDS, task)?;
+            let i_mmap = self.file.i_mmap_write_within(task);
+            let busy = self.displace_under(&i_mmap, instead, round >= polite_rounds::<P>(), task)?;
             drop(i_mmap);
             if let Some(vma) = busy {
                 self.unshare_when_free(&vma, task);
@@ -104,7 +102,7 @@ impl<P: Platform> LockedPage<'_, P> {
                 match self.displace_one(mapped, i_mmap, instead, in_place, task) {
                     ControlFlow::Continue(Outcome::Changed) => changed = true,
                     ControlFlow::Continue(Outcome::Nothing) => {}
-                    ControlFlow::Continue(Outcome::Busy) => busy = Some(Awaited::new(mapped.vma.vma())),
+                    ControlFlow::Continue(Outcome::Busy) => busy = Some(Awaited::new::<P>(mapped.vma.vma())),
                     ControlFlow::Break(Pinned) => pinned = true,
                 }
             });
@@ -167,7 +165,8 @@ impl<P: Platform> LockedPage<'_, P> {
             if uses(&proof, self.index, table)
                 && let Some(range) = proof.vma().addresses_of(&(self.index..self.index + 1))
             {
-                self.hugetlb.platform().flush_tlb(proof.vma().mm().context(), range);
+                let flush = Flush { range, stride: proof.vma().size().member_bytes(), tables: false };
+                self.hugetlb.platform().flush_tlb(proof.vma().mm().context(), flush);
             }
         }
     }
@@ -177,7 +176,7 @@ impl<P: Platform> LockedPage<'_, P> {
     fn unshare_when_free(&self, vma: &Vma<P>, task: &mut Task<P>) {
         let Some(lock) = vma.semaphore() else { return };
         let semaphore = lock.write(task);
-        let i_mmap = self.file.i_mmap_write(task);
+        let i_mmap = self.file.i_mmap_write_within(task);
         let Some(mut vma_lock) = VmaWriteGuard::joined(&i_mmap, vma, &semaphore) else {
             return;
         };

@@ -18,8 +18,9 @@ use crate::addr::HugeFrame;
 use crate::entries::Instead;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
-use crate::platform::{Platform, Protocol};
+use crate::platform::Platform;
 use crate::pool::Poisoned;
+use crate::protocol::patience;
 use crate::task::Task;
 
 /// What memory failure hit, if it is handled completely.
@@ -65,7 +66,7 @@ impl<P: Platform> Hugetlb<P> {
         frame: HugeFrame,
         mut held: Option<PageRef<'_, P>>,
     ) -> Result<Recovery, PageError> {
-        for _ in 0..P::Protocol::patience() {
+        for _ in 0..patience::<P>() {
             match self.lock_page(task, frame) {
                 Ok(page) => {
                     drop(held);
@@ -153,7 +154,7 @@ impl<P: Platform> Hugetlb<P> {
         task.enter(self)?;
         let page = self.hold_named(frame)?;
         let (file, index) = self.owner_of(&page).ok_or(PageError::NotInUse)?;
-        let i_mmap = file.i_mmap_read(task);
+        let i_mmap = file.i_mmap_read_within(task);
         let mut young = 0;
         let vmas = || i_mmap.vmas(index..index + 1);
         mapped_places(vmas, index, page.frame(), Tables::Once, |mapped| {
@@ -183,7 +184,7 @@ impl<P: Platform> LockedPage<'_, P> {
     /// Counts the references of others, after waiting a while for short ones to be dropped.
     fn others_after_a_while(&self, task: &mut Task<P>) -> u64 {
         let others = || self.page.page().references().saturating_sub(self.own_references());
-        for _ in 0..P::Protocol::patience() {
+        for _ in 0..patience::<P>() {
             if others() == 0 || self.page.page().pins() > 0 {
                 break;
             }

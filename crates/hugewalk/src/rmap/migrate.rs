@@ -11,7 +11,7 @@
 //! 3. If there is another reference now (a pin, a reader of the file), the page is *put back*. The
 //!    check freezes the references: one step takes them from the expected number to zero, so that
 //!    none is added in between.
-//! 4. The contents are copied. No entry maps either page, and writing through the file needs the
+//! 4. The contents are copied. If the old page's memory fails meanwhile, the page is put back too. No entry maps either page, and writing through the file needs the
 //!    fault mutex. So nothing writes to either page.
 //! 5. The new page takes the old one's place in the file's cache, under the cache's lock, with the
 //!    references frozen again. For a private page, the note of its owner and its kind pass on. In
@@ -22,9 +22,8 @@
 //! `i_mmap` is free in between. Other operations handle migration entries as follows:
 //!
 //! - *fork* copies them, counts them, and removes the right to write on both sides. The child's
-//!   mapping is in the file's tree before anything is copied into it, so a later round finds the
-//!   copy. That is why step 6 repeats until the count is zero. It ends, because fork copies into a
-//!   child's mapping once.
+//!   mapping is in the file's tree, right behind its original, before anything is copied into it.
+//!   So the walk of step 6 finds the copy after it, or has made a leaf of the original before.
 //! - *unmap, truncation, and taking pages from children* drop them, and count.
 //! - *mremap* moves them, together with the VMA's place in the tree, with `i_mmap` in write.
 //! - *mprotect* removes the right to write. The new leaf gets the rights that its VMA has at that
@@ -38,10 +37,12 @@ use super::walk::{Tables, mapped_places};
 use super::{LockedPage, PageError};
 use crate::addr::HugeFrame;
 use crate::entries::{At, Instead};
+use crate::error::MemoryError;
 use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
-use crate::platform::{Event, Platform, Protocol, ROUNDS};
-use crate::pool::Poisoned;
+use crate::platform::{Event, Platform, ROUNDS};
+use crate::pool::{Poisoned, Supply};
+use crate::protocol::patience;
 use crate::task::Task;
 
 impl<P: Platform> Hugetlb<P> {
@@ -56,8 +57,9 @@ impl<P: Platform> Hugetlb<P> {
     /// # Errors
     ///
     /// [`PageError::Held`] if something else holds the page. The page then stays where it is,
-    /// mapped as before (but its tables may no longer be shared). [`PageError::PoolEmpty`] and the
-    /// others except [`PageError::Private`]: nothing has changed.
+    /// mapped as before (but its tables may no longer be shared). The same holds for [`PageError::Hwpoison`] if the page's
+    /// memory failed while it was copied; if memory failure hit it before, nothing has changed. [`PageError::PoolEmpty`] and
+    /// the others except [`PageError::Private`]: nothing has changed.
     pub fn migrate(&self, task: &mut Task<P>, frame: HugeFrame) -> Result<HugeFrame, PageError> {
         let old = self.lock_page(task, frame)?;
         if old.page.page().is_hwpoison() {
@@ -99,7 +101,7 @@ impl<P: Platform> Hugetlb<P> {
         frame: HugeFrame,
         held: Option<PageRef<'_, P>>,
     ) -> Result<(), PageError> {
-        for _ in 0..P::Protocol::patience() {
+        for _ in 0..patience::<P>() {
             match self.lock_page(task, frame) {
                 Ok(old) => {
                     drop(held);
@@ -130,13 +132,16 @@ impl<P: Platform> Hugetlb<P> {
     fn move_page(&self, old: &LockedPage<'_, P>, task: &mut Task<P>) -> Result<HugeFrame, PageError> {
         let new = self.take_for_move(old)?;
         let mut away = Away { page: old, to: &old.page, task };
-        let moved = old.displace(Instead::Migration, away.task).is_ok() && old.move_to(&new, away.task);
-        if moved {
+        let displaced = old.displace(Instead::Migration, away.task).map_err(|_| NotMoved::Held);
+        let moved = displaced.and_then(|()| old.move_to(&new, away.task));
+        if moved.is_ok() {
             away.to = &new;
         }
         drop(away);
-        if moved {
-            return Ok(new.frame());
+        match moved {
+            Ok(()) => return Ok(new.frame()),
+            Err(NotMoved::BadMemory) => return Err(PageError::Hwpoison),
+            Err(NotMoved::Held) => {}
         }
         // The references of this function and of the cache exist in any case, and those of the
         // mappings have been restored.
@@ -151,12 +156,21 @@ impl<P: Platform> Hugetlb<P> {
     /// Linux: `alloc_huge_page_nodemask()` in mm/hugetlb.c.
     fn take_for_move(&self, old: &LockedPage<'_, P>) -> Result<PageRef<'_, P>, PageError> {
         let size = old.page.size();
-        let frame = self.pool(size).take(self, false)?;
+        let frame = Supply::retry(self, size, |supply| self.pool(size).take(supply, false))?;
         // SAFETY: just taken from the pool, so this caller has exclusive access.
         unsafe { self.page(frame).hand_out(None, false) };
         // SAFETY: the reference that `hand_out` set up is ours.
         Ok(unsafe { PageRef::from_raw(self, frame, size) })
     }
+}
+
+/// Why a page stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NotMoved {
+    /// Something else holds it.
+    Held,
+    /// Its memory failed while it was copied. Linux: `-EHWPOISON` of `folio_mc_copy()`.
+    BadMemory,
 }
 
 /// A page whose entries may be migration entries. Dropping this makes them leaves again, even if
@@ -177,9 +191,8 @@ impl<P: Platform> Drop for Away<'_, P> {
 }
 
 impl<P: Platform> LockedPage<'_, P> {
-    /// Copies the page, which no entry maps, to `new`, and lets `new` replace it. False if
-    /// something else holds the page.
-    fn move_to(&self, new: &PageRef<'_, P>, task: &mut Task<P>) -> bool {
+    /// Copies the page, which no entry maps, to `new`, and lets `new` replace it.
+    fn move_to(&self, new: &PageRef<'_, P>, task: &mut Task<P>) -> Result<(), NotMoved> {
         let (page, expected) = (self.page.page(), self.own_references());
         // A check before copying is cheaper than one after it. A frozen page is not mistaken for a
         // free one: a caller that finds it either has its cache locked, or comes from a frame and
@@ -192,18 +205,19 @@ impl<P: Platform> LockedPage<'_, P> {
             frozen
         };
         if !self.patiently(task, || self.in_cache(nobody_else)) {
-            return false;
+            return Err(NotMoved::Held);
         }
         let platform = self.hugetlb.platform();
         // SAFETY: both are held, and of one size; the new one was taken for this, so they are two.
-        unsafe { platform.copy_huge(self.page.frame(), new.frame(), self.page.size()) };
-        self.patiently(task, || self.take_place(new))
+        unsafe { platform.copy_huge(self.page.frame(), new.frame(), self.page.size()) }
+            .map_err(|MemoryError| NotMoved::BadMemory)?;
+        if self.patiently(task, || self.take_place(new)) { Ok(()) } else { Err(NotMoved::Held) }
     }
 
     /// Retries for a while: a reader of the file, or a walker that came from an entry which is gone
     /// now, drops its reference soon.
     fn patiently(&self, task: &mut Task<P>, attempt: impl Fn() -> Option<()>) -> bool {
-        for _ in 0..P::Protocol::patience() {
+        for _ in 0..patience::<P>() {
             if attempt().is_some() {
                 return true;
             }
@@ -279,7 +293,7 @@ impl<P: Platform> LockedPage<'_, P> {
             if round > 0 {
                 task.pause();
             }
-            let i_mmap = self.file.i_mmap_read(task);
+            let i_mmap = self.file.i_mmap_read_within(task);
             let vmas = || i_mmap.vmas(self.index..self.index + 1);
             mapped_places(vmas, self.index, self.page.frame(), Tables::ForEachUser, |mapped| {
                 let Some(locked) = mapped.lock(task) else { return };

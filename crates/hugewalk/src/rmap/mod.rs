@@ -41,9 +41,11 @@
 //! ways:
 //!
 //! - A processor sets accessed and dirty bits. So entries are exchanged by compare-and-swap.
-//! - fork copies entries of a private mapping, with both tables locked: from one that was not
-//!   visited yet to one that was. So an operation that takes a page out of all entries repeats
-//!   until the mapcount is zero.
+//! - fork copies entries of a private mapping, with both tables locked. The copy's mapping lies
+//!   right behind the original's in the file's tree, and is there before anything is copied into
+//!   it. So a walk finds an entry in the original, or comes to its copy later.
+//! - An entry is taken out, and its page counts as mapped until that has been flushed. So an
+//!   operation that takes a page out of all entries repeats until the mapcount is zero.
 //! - GUP takes references and pins. It does so under the table lock, or without a lock and then
 //!   rechecks the entry.
 //!
@@ -69,7 +71,7 @@ mod migrate;
 mod owner;
 mod walk;
 
-use crate::addr::{HugeFrame, HugeSize, PAGE_SIZE};
+use crate::addr::{HugeFrame, HugeSize};
 pub use crate::error::PageError;
 use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
@@ -106,14 +108,14 @@ impl<P: Platform> Hugetlb<P> {
     /// The huge page that contains this frame, and its size.
     fn huge_page_at(&self, frame: HugeFrame) -> Result<(HugeFrame, HugeSize), PageError> {
         let head_of = |size: HugeSize| {
-            let head = HugeFrame(frame.0 & !((size.bytes() >> PAGE_SIZE.trailing_zeros()) - 1));
+            let head = size.page_around(frame);
             // If the platform serves two systems, the page may belong to the other one.
             let ours = self.platform().has_page_record(head)
                 && self.page(head).pooled() == Some(size)
                 && self.page(head).is_of(self);
             ours.then_some((head, size))
         };
-        HugeSize::ALL.into_iter().find_map(head_of).ok_or(PageError::NoHugePage { frame })
+        self.sizes().find_map(head_of).ok_or(PageError::NoHugePage { frame })
     }
 
     /// Takes a reference to the page that contains this frame, if the page is in use.
@@ -127,7 +129,7 @@ impl<P: Platform> Hugetlb<P> {
         // another pool or another system. Now that it is held it cannot; but a smaller page at the
         // same place may not contain the frame.
         let page = page.into_page();
-        if page.page().is_of(self) && frame.0 - head.0 < page.size().bytes() >> PAGE_SIZE.trailing_zeros() {
+        if page.page().is_of(self) && frame.0 - head.0 < page.size().frames() {
             Ok(page)
         } else {
             Err(PageError::OnItsWay)

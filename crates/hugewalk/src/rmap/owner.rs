@@ -19,6 +19,15 @@ impl<P: Platform> Hugetlb<P> {
         self.with_owner(frame, |owner| owner.file = None);
     }
 
+    /// As [`PageRef::set_private`].
+    pub(crate) fn set_private(&self, frame: HugeFrame, file: &Arc<HugeFile<P>>, index: u64) {
+        let kept = file.clone().into_unowned();
+        self.with_owner(frame, |owner| *owner = Owner { file: Some(kept), index });
+        // After the note: a caller that finds the page anonymous finds the note too, which accounts
+        // for a reference.
+        self.page(frame).set_anon();
+    }
+
     /// The file and index that a page belongs to.
     pub(crate) fn owner_of(&self, page: &PageRef<'_, P>) -> Option<(Arc<HugeFile<P>>, u64)> {
         self.with_owner(page.frame(), |owner| {
@@ -51,11 +60,6 @@ impl<P: Platform> PageRef<'_, P> {
     /// Notes that the page is for private mappings of `file` at `index`, and lets it keep the file
     /// alive. The caller has exclusive access to the page: it is fresh.
     pub(crate) fn set_private(&self, file: &Arc<HugeFile<P>>, index: u64) {
-        let hugetlb = file.hugetlb();
-        let kept = file.clone().into_unowned();
-        hugetlb.with_owner(self.frame(), |owner| *owner = Owner { file: Some(kept), index });
-        // After the note: a caller that finds the page anonymous finds the note too, which accounts
-        // for a reference.
-        self.page().set_anon();
+        file.hugetlb().set_private(self.frame(), file, index);
     }
 }

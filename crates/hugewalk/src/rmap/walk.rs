@@ -1,6 +1,6 @@
 //! The walk over the entries that name a page.
 
-use crate::addr::{HugeFrame, HugeSize, VirtAddr};
+use crate::addr::{HugeFrame, VirtAddr};
 use crate::file::FileProof;
 use crate::platform::Platform;
 use crate::table::{LockedSlot, Slot, Stable};
@@ -99,7 +99,7 @@ pub(crate) fn place<'p, P: Platform>(
 
 /// Does a VMA use this table for the index?
 pub(crate) fn uses<P: Platform>(proof: &FileProof<'_, P>, index: u64, table: u64) -> bool {
-    proof.vma().size() == HugeSize::Size2M
+    proof.vma().size().shares_tables()
         && place(proof, index).is_some_and(|(_, slot)| slot.table_identity() == table)
 }
 

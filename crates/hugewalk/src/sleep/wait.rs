@@ -16,10 +16,34 @@
 
 use alloc::vec::Vec;
 
-use crate::error::OutOfMemory;
-use crate::platform::{Platform, Protocol, Step};
+use crate::error::{Interrupted, OutOfMemory, WaitError};
+use crate::platform::Platform;
+use crate::protocol::{Step, keeps};
 use crate::sync::{Arc, Parker, SpinLock, lock_with_room};
 use crate::task::Task;
+
+/// Which signals end a wait. What a signal is, the host knows: [`Parker::is_killed`], [`Parker::is_interrupted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// None. Linux: `TASK_UNINTERRUPTIBLE`.
+    Ignored,
+    /// Those that kill the task. Linux: `TASK_KILLABLE`.
+    Fatal,
+    /// Any. Linux: `TASK_INTERRUPTIBLE`.
+    Any,
+}
+
+impl Signals {
+    /// Has one of them come?
+    pub(crate) fn check<K: Parker>(self, task: &K) -> Result<(), Interrupted> {
+        let come = match self {
+            Self::Ignored => false,
+            Self::Fatal => task.is_killed(),
+            Self::Any => task.is_interrupted(),
+        };
+        if come { Err(Interrupted) } else { Ok(()) }
+    }
+}
 
 /// Tasks that wait for the same kind of thing, each with a key that says which. Linux: `wait_queue_head_t`.
 pub struct WaitQueue<P: Platform, K = ()> {
@@ -58,9 +82,28 @@ impl<P: Platform, K> WaitQueue<P, K> {
         &self,
         key: K,
         task: &mut Task<P>,
-        mut look: impl FnMut(&Task<P>) -> Option<R>,
+        look: impl FnMut(&Task<P>) -> Option<R>,
     ) -> Result<R, OutOfMemory> {
-        if P::Protocol::keeps(Step::QueueThenLook) {
+        match self.wait_unless(key, Signals::Ignored, task, look) {
+            Ok(found) => Ok(found),
+            // The second cannot be: no signal ends the wait.
+            Err(WaitError::OutOfMemory(_) | WaitError::Interrupted(_)) => Err(OutOfMemory),
+        }
+    }
+
+    /// As [`wait_as`](Self::wait_as), unless one of these signals comes first.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`].
+    pub fn wait_unless<R>(
+        &self,
+        key: K,
+        signals: Signals,
+        task: &mut Task<P>,
+        mut look: impl FnMut(&Task<P>) -> Option<R>,
+    ) -> Result<R, WaitError> {
+        if keeps::<P>(Step::QueueThenLook) {
             self.enter(key, task)?;
         } else {
             if let Some(found) = look(task) {
@@ -69,7 +112,7 @@ impl<P: Platform, K> WaitQueue<P, K> {
             self.enter(key, task)?;
             task.parker().park();
         }
-        Ok(self.sleep(task, look))
+        Ok(self.sleep(signals, task, look)?)
     }
 
     /// Wakes the tasks in the queue whose keys are wanted. They stay queued until they have found what they
@@ -116,12 +159,21 @@ impl<P: Platform, K> WaitQueue<P, K> {
         Ok(())
     }
 
-    /// As [`wait`](WaitQueue::wait), for a task that has taken its place already. Does not fail.
-    pub(crate) fn sleep<R>(&self, task: &mut Task<P>, mut look: impl FnMut(&Task<P>) -> Option<R>) -> R {
+    /// As [`wait`](WaitQueue::wait), for a task that has taken its place already. The place is given up in any case.
+    pub(crate) fn sleep<R>(
+        &self,
+        signals: Signals,
+        task: &mut Task<P>,
+        mut look: impl FnMut(&Task<P>) -> Option<R>,
+    ) -> Result<R, Interrupted> {
         loop {
             if let Some(found) = look(task) {
                 self.leave(task.parker());
-                return found;
+                return Ok(found);
+            }
+            if let Err(interrupted) = signals.check(&**task.parker()) {
+                self.leave(task.parker());
+                return Err(interrupted);
             }
             // A token from before, or from another queue, costs one more look.
             task.parker().park();

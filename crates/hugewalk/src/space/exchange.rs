@@ -1,16 +1,16 @@
 //! Replacing the VMAs of a range by others of the same bounds.
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::MmapWriteGuard;
 use super::split::Split;
+use super::{MmapWriteGuard, Places, SetPlace};
 use crate::addr::VirtAddr;
 use crate::error::{MapError, OutOfMemory};
 use crate::gather::Gather;
-use crate::platform::{Platform, Protocol, Step};
-use crate::sync::{Arc, try_push};
+use crate::platform::Platform;
+use crate::sync::Arc;
 use crate::task::Task;
+use crate::vm_ops::exchange;
 use crate::vma::{Shape, Vma, VmaWriteGuard};
 
 /// Replaces the VMAs of a range that `changes` picks, cut to the range, by what `successor` makes for a
@@ -39,42 +39,20 @@ pub(crate) fn exchange_range<P: Platform>(
     };
     let last = mmap.vmas.overlapping(range).filter(changes).last().map_or(first.end(), |vma| vma.end());
     let range = first.start().max(range.start)..last.min(range.end);
-    let split = Split::at_ends(mmap, &range, task)?;
+    let split = Split::at_ends(mmap, &range)?;
     // The new VMAs are made while nothing has changed yet. The parts have the shapes of the split.
-    let mut exchange: Vec<Arc<Vma<P>>> = Vec::new();
+    let mut exchanges = Places::new();
     for vma in mmap.vmas.overlapping(&range).filter(changes) {
         let (start, end) = (vma.start().max(range.start), vma.end().min(range.end));
         let shape = Shape { start, end, offset: vma.offset_of(start), ..vma.shape() };
-        try_push(&mut exchange, successor(vma, shape)?)?;
+        exchanges.put(SetPlace::new(successor(vma, shape)?)?);
     }
     split.apply(mmap, task);
-    for new in exchange {
-        if let Some(old) = mmap.vmas.find(new.start()).cloned() {
-            exchange_vma(mmap, &old, new, &work, task);
+    while let Some(new) = exchanges.pop_first() {
+        if let Some(old) = mmap.vmas.find(new.vma().start()).cloned() {
+            exchange(&mmap.held, &old, new.vma(), &work, task);
+            drop(mmap.vmas.replace(new));
         }
     }
     Ok(())
-}
-
-fn exchange_vma<P: Platform>(
-    mmap: &mut MmapWriteGuard<'_, P>,
-    old: &Arc<Vma<P>>,
-    new: Arc<Vma<P>>,
-    work: &impl Fn(&mut VmaWriteGuard<'_, P>, &Vma<P>, &mut Gather<'_, P>, &Task<P>),
-    task: &mut Task<P>,
-) {
-    if let Some(mut locked) = VmaWriteGuard::lock(mmap, old, task) {
-        let mut i_mmap = old.file().i_mmap_write(task);
-        let mut gather = Gather::new(old.mm(), &mut i_mmap);
-        work(&mut locked, &new, &mut gather, task);
-        gather.finish();
-        if !P::Protocol::keeps(Step::ExchangeUnderIMmap) {
-            drop(i_mmap);
-            i_mmap = old.file().i_mmap_write(task);
-        }
-        new.take_over_from(old);
-        i_mmap.replace(old, new.clone());
-    }
-    mmap.vmas.remove(old);
-    mmap.vmas.put(new);
 }

@@ -1,27 +1,26 @@
 //! Address spaces: their VMAs, and the mmap lock. [`mm`](crate::mm) has the operations on them, and the protocol.
 
+mod claims;
 mod exchange;
 mod set;
 mod split;
 
 use core::fmt;
 use core::ops::Range;
-use core::ptr;
 
 pub(crate) use self::exchange::exchange_range;
-pub(crate) use self::set::VmaSet;
+pub(crate) use self::set::{Places, SetPlace, VmaSet};
 pub(crate) use self::split::Split;
 
-use crate::addr::{HugeSize, VirtAddr};
-use crate::error::{MapError, OutOfMemory};
+use crate::addr::VirtAddr;
+use crate::error::{Interrupted, OutOfMemory};
 use crate::hugetlb::Hugetlb;
 use crate::platform::Platform;
 use crate::root::Mm;
-use crate::sleep::{ReadSem, RwSem, WriteSem};
+use crate::sleep::{BiasedReadSem, BiasedRwSem, BiasedWriteSem};
 use crate::sync::{Arc, Link, Linked, Orphan};
 use crate::task::Task;
-use crate::vma::held::KeepsVma;
-use crate::vma::{Vma, VmaReadGuard, VmaWriteGuard};
+use crate::vma::{MmapLocked, MmapLockedForWrite, Vma, VmaReadGuard, VmaWriteGuard};
 
 /// One process's huge-page mappings. Linux: `mm_struct`.
 ///
@@ -35,11 +34,11 @@ pub struct AddressSpace<P: Platform> {
     /// Its handle on the system, until it is dropped.
     system: Option<Arc<Hugetlb<P>>>,
     pub(crate) mm: Arc<Mm<P>>,
-    pub(crate) vmas: RwSem<P, VmaSet<P>>,
+    pub(crate) vmas: BiasedRwSem<P, VmaSet<P>>,
     /// Its link in the queue of dropped address spaces.
     link: Link<Self>,
-    /// The number of its VMAs that have been emptied since it was dropped.
-    pub(crate) emptied: usize,
+    /// Up to here its VMAs have been emptied since it was dropped.
+    pub(crate) emptied: VirtAddr,
 }
 
 impl<P: Platform> Linked for AddressSpace<P> {
@@ -57,7 +56,9 @@ impl<P: Platform> AddressSpace<P> {
     pub fn new(hugetlb: &Arc<Hugetlb<P>>) -> Result<Arc<Self>, OutOfMemory> {
         let mm = Mm::new(hugetlb)?;
         let system = Some(hugetlb.clone());
-        let space = Self { system, mm, vmas: RwSem::new(VmaSet::new()), link: Link::new(), emptied: 0 };
+        // SAFETY: the lock lies beside a reference to `mm`, which keeps its system.
+        let vmas = unsafe { BiasedRwSem::new(hugetlb, VmaSet::new()) };
+        let space = Self { system, mm, vmas, link: Link::new(), emptied: VirtAddr::default() };
         Arc::try_new_with_last(space, Self::dropped)
     }
 
@@ -65,7 +66,7 @@ impl<P: Platform> AddressSpace<P> {
     /// [`hugetlb`](crate::hugetlb).
     fn dropped(mut space: Orphan<Self>) {
         let system = space.system.take();
-        let is_empty = space.vmas.inner_mut().iter().next().is_none();
+        let is_empty = space.vmas.inner_mut().is_empty();
         match &system {
             Some(system) if !is_empty => system.dropped().push(space),
             _ => drop(space),
@@ -87,19 +88,27 @@ impl<P: Platform> AddressSpace<P> {
     /// `&mut Task` may be called, [`munmap`](Self::munmap) and [`fault`](Self::fault) included: see [`mm`](crate::mm#while-a-guard-is-held).
     #[must_use]
     pub fn mmap_read<'m>(&'m self, task: &mut Task<P>) -> MmapReadGuard<'m, P> {
-        MmapReadGuard { vmas: self.vmas.read(task) }
+        MmapReadGuard::new(&self.mm, self.vmas.read(task))
     }
 
     /// Takes the mmap lock in read if that needs no waiting. Does not sleep. While it is held, the same
     /// calls are allowed as under [`mmap_read`](Self::mmap_read).
     #[must_use]
-    pub fn mmap_try_read(&self, _task: &Task<P>) -> Option<MmapReadGuard<'_, P>> {
-        Some(MmapReadGuard { vmas: self.vmas.try_read()? })
+    pub fn mmap_try_read(&self, task: &Task<P>) -> Option<MmapReadGuard<'_, P>> {
+        Some(MmapReadGuard::new(&self.mm, self.vmas.try_read(task)?))
     }
 
     /// Takes the mmap lock in write. Sleeps.
     pub(crate) fn mmap_write<'m>(&'m self, task: &mut Task<P>) -> MmapWriteGuard<'m, P> {
-        MmapWriteGuard { mm: &self.mm, vmas: self.vmas.write(task) }
+        MmapWriteGuard::new(&self.mm, self.vmas.write(task))
+    }
+
+    /// Takes the mmap lock in write, unless the task is killed first. Sleeps. Linux: `mmap_write_lock_killable()`.
+    pub(crate) fn mmap_write_killable<'m>(
+        &'m self,
+        task: &mut Task<P>,
+    ) -> Result<MmapWriteGuard<'m, P>, Interrupted> {
+        Ok(MmapWriteGuard::new(&self.mm, self.vmas.write_killable(task)?))
     }
 }
 
@@ -110,11 +119,28 @@ impl<P: Platform> fmt::Debug for AddressSpace<P> {
 }
 
 /// The mmap lock of an address space, held in read. Dropping it releases the lock, and does not sleep.
+///
+/// # Invariants
+///
+/// `vmas` is the set of the address space of `held`.
 pub struct MmapReadGuard<'m, P: Platform> {
-    pub(crate) vmas: ReadSem<'m, P, VmaSet<P>>,
+    pub(crate) held: MmapLocked<'m, P>,
+    pub(crate) vmas: BiasedReadSem<'m, P, VmaSet<P>>,
 }
 
-impl<P: Platform> MmapReadGuard<'_, P> {
+impl<'m, P: Platform> MmapReadGuard<'m, P> {
+    /// `vmas` is the set of `mm`, of an [`AddressSpace`].
+    fn new(mm: &'m Arc<Mm<P>>, vmas: BiasedReadSem<'m, P, VmaSet<P>>) -> Self {
+        // SAFETY: the lock of the set is the mmap lock of `mm`, and is held as long as this guard lives. A
+        // `MmapLockedForWrite` of `mm` is made below only, with the lock held in write.
+        Self { held: unsafe { MmapLocked::assume_held(mm) }, vmas }
+    }
+
+    /// The address space.
+    pub(crate) fn mm(&self) -> &'m Arc<Mm<P>> {
+        self.held.mm()
+    }
+
     /// The VMA that contains the address.
     #[must_use]
     pub fn find(&self, address: VirtAddr) -> Option<&Arc<Vma<P>>> {
@@ -131,6 +157,11 @@ impl<P: Platform> MmapReadGuard<'_, P> {
         self.vmas.iter()
     }
 
+    /// The parts of a range that the host has [claimed](AddressSpace::claim), by address.
+    pub fn claims(&self, range: &Range<VirtAddr>) -> impl Iterator<Item = Range<VirtAddr>> {
+        self.vmas.claims.within(range)
+    }
+
     /// Takes the lock of a VMA of this address space in read. Sleeps. `None` if the VMA is not in this
     /// address space, or no longer.
     ///
@@ -144,36 +175,37 @@ impl<P: Platform> MmapReadGuard<'_, P> {
     /// See [`mm`](crate::mm#while-a-guard-is-held).
     #[must_use]
     pub fn lock_vma<'v>(&'v self, vma: &'v Vma<P>, task: &mut Task<P>) -> Option<VmaReadGuard<'v, P>> {
-        VmaReadGuard::lock(self, vma, task)
+        self.held.lock_vma(vma, task)
     }
 
     /// Takes the lock of a VMA of this address space in write. Sleeps. `None` as for
     /// [`lock_vma`](Self::lock_vma). While it is held, the same calls are allowed.
     #[must_use]
     pub fn lock_vma_write<'v>(&'v self, vma: &'v Vma<P>, task: &mut Task<P>) -> Option<VmaWriteGuard<'v, P>> {
-        VmaWriteGuard::lock(self, vma, task)
-    }
-}
-
-impl<P: Platform> KeepsVma<P> for MmapReadGuard<'_, P> {
-    fn keeps(&self, vma: &Vma<P>) -> bool {
-        self.vmas.find(vma.start()).is_some_and(|found| ptr::eq::<Vma<P>>(&**found, vma))
+        self.held.lock_vma_write(vma, task)
     }
 }
 
 /// The mmap lock of an address space, held in write.
+///
+/// # Invariants
+///
+/// As for [`MmapReadGuard`].
 pub(crate) struct MmapWriteGuard<'m, P: Platform> {
-    pub(crate) mm: &'m Arc<Mm<P>>,
-    pub(crate) vmas: WriteSem<'m, P, VmaSet<P>>,
+    pub(crate) held: MmapLockedForWrite<'m, P>,
+    pub(crate) vmas: BiasedWriteSem<'m, P, VmaSet<P>>,
 }
 
-impl<P: Platform> KeepsVma<P> for MmapWriteGuard<'_, P> {
-    fn keeps(&self, vma: &Vma<P>) -> bool {
-        self.vmas.find(vma.start()).is_some_and(|found| ptr::eq::<Vma<P>>(&**found, vma))
+impl<'m, P: Platform> MmapWriteGuard<'m, P> {
+    /// `vmas` is the set of `mm`, of an [`AddressSpace`].
+    pub(crate) fn new(mm: &'m Arc<Mm<P>>, vmas: BiasedWriteSem<'m, P, VmaSet<P>>) -> Self {
+        // SAFETY: the lock of the set is the mmap lock of `mm`, and is held in write as long as this guard lives. Other
+        // values of the two types are made with that lock held too.
+        Self { held: unsafe { MmapLockedForWrite::assume_held(mm) }, vmas }
     }
-}
 
-/// The size of page that a range of VMAs has, for alignment checks.
-pub(crate) fn align_error(size: HugeSize, value: u64) -> Result<(), MapError> {
-    if size.is_aligned(value) { Ok(()) } else { Err(MapError::Unaligned { value, size }) }
+    /// The address space.
+    pub(crate) fn mm(&self) -> &'m Arc<Mm<P>> {
+        self.held.mm()
+    }
 }

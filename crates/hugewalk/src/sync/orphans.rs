@@ -3,9 +3,11 @@
 //! The link lies in the value itself, so queueing needs no memory. It takes no lock either, and so never
 //! waits: a value may be dropped anywhere.
 
+use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+use super::Word;
 use super::arc::{Inner, Orphan};
 
 /// The place in a queue that a value of type `T` has.
@@ -26,22 +28,29 @@ pub(crate) trait Linked: Sized {
 ///
 /// # Invariants
 ///
-/// `newest` is the first of a list, through the links, of values that were taken out of their [`Orphan`]s and belong to the
-/// queue.
-pub(crate) struct Orphans<T: Linked> {
-    newest: AtomicPtr<Inner<T>>,
+/// `newest` is the exposed address of the first of a list, through the links, of values that were taken out of their
+/// [`Orphan`]s and belong to the queue; 0 if there is none.
+pub(crate) struct Orphans<T: Linked, W: Word> {
+    /// A word of the platform, and no pointer: so a checker can hold still before each access to it.
+    newest: W,
+    values: PhantomData<*mut Inner<T>>,
 }
 
-impl<T: Linked> Orphans<T> {
-    pub(crate) const fn new() -> Self {
-        Self { newest: AtomicPtr::new(ptr::null_mut()) }
+// SAFETY: a value goes to whoever takes it out, on any thread, as an `Orphan` may; nothing else of it is reached from here.
+unsafe impl<T: Linked, W: Word> Send for Orphans<T, W> where Orphan<T>: Send {}
+// SAFETY: likewise: `push` and `take` move values from thread to thread, and no reference to one is lent out.
+unsafe impl<T: Linked, W: Word> Sync for Orphans<T, W> where Orphan<T>: Send {}
+
+impl<T: Linked, W: Word> Orphans<T, W> {
+    pub(crate) fn new() -> Self {
+        Self { newest: W::new(0), values: PhantomData }
     }
 
     /// Is there none? Another thread may queue one at this moment.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         // Relaxed: a hint. Taking the values out synchronises with the tasks that queued them.
-        self.newest.load(Ordering::Relaxed).is_null()
+        self.newest.load(Ordering::Relaxed) == 0
     }
 
     /// Puts one in. Allocates nothing, takes no lock.
@@ -52,15 +61,10 @@ impl<T: Linked> Orphans<T> {
             // SAFETY: it was ours until now, and belongs to the queue only once the exchange below succeeds.
             let link = unsafe { &(*own.as_ptr()).value }.link();
             // Relaxed: published by the Release below.
-            link.0.store(newest, Ordering::Relaxed);
+            link.0.store(at(newest), Ordering::Relaxed);
             // Release: pairs with the Acquire in `take`, which sees the link and all that was done to the value.
             // INVARIANT: given up above, and its link leads to the rest.
-            match self.newest.compare_exchange_weak(
-                newest,
-                own.as_ptr(),
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
+            match self.newest.compare_exchange(newest, address(own), Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(other) => newest = other,
             }
@@ -68,10 +72,10 @@ impl<T: Linked> Orphans<T> {
     }
 
     /// Takes all of them out, the oldest first. Those that the caller does not ask for are put back.
-    pub(crate) fn take(&self) -> Taken<'_, T> {
+    pub(crate) fn take(&self) -> Taken<'_, T, W> {
         // Acquire: pairs with the Release in `push`. All are taken at once, so none can come back meanwhile
         // (no ABA).
-        let mut newest = self.newest.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut newest: *mut Inner<T> = at(self.newest.swap(0, Ordering::Acquire));
         let mut oldest: *mut Inner<T> = ptr::null_mut();
         while let Some(own) = NonNull::new(newest) {
             // SAFETY: by the type invariants it belonged to the queue, and it was taken out above.
@@ -84,7 +88,16 @@ impl<T: Linked> Orphans<T> {
     }
 }
 
-impl<T: Linked> Drop for Orphans<T> {
+/// The value whose address the queue has as its newest.
+fn at<T>(newest: u64) -> *mut Inner<T> {
+    ptr::with_exposed_provenance_mut(newest as usize)
+}
+
+fn address<T>(own: NonNull<Inner<T>>) -> u64 {
+    own.as_ptr().expose_provenance() as u64
+}
+
+impl<T: Linked, W: Word> Drop for Orphans<T, W> {
     fn drop(&mut self) {
         let mut taken = self.take();
         while let Some(orphan) = taken.next() {
@@ -98,12 +111,12 @@ impl<T: Linked> Drop for Orphans<T> {
 /// # Invariants
 ///
 /// `oldest` is the first of a list, through the links, of values that belong to this one.
-pub(crate) struct Taken<'q, T: Linked> {
-    queue: &'q Orphans<T>,
+pub(crate) struct Taken<'q, T: Linked, W: Word> {
+    queue: &'q Orphans<T, W>,
     oldest: *mut Inner<T>,
 }
 
-impl<T: Linked> Taken<'_, T> {
+impl<T: Linked, W: Word> Taken<'_, T, W> {
     pub(crate) fn next(&mut self) -> Option<Orphan<T>> {
         let own = NonNull::new(self.oldest)?;
         // SAFETY: by the type invariants it is ours.
@@ -115,7 +128,7 @@ impl<T: Linked> Taken<'_, T> {
     }
 }
 
-impl<T: Linked> Drop for Taken<'_, T> {
+impl<T: Linked, W: Word> Drop for Taken<'_, T, W> {
     fn drop(&mut self) {
         while let Some(orphan) = self.next() {
             self.queue.push(orphan);

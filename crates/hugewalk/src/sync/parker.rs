@@ -12,4 +12,22 @@ pub unsafe trait Parker: Send + Sync + 'static {
     fn park(&self);
     /// Makes the token present. Does not sleep; it is called with spinning locks held.
     fn unpark(&self);
+
+    /// Is the task to die? A wait that can be killed ends then, with [`Interrupted`](crate::error::Interrupted). A host that
+    /// kills a task first sees to it that this is so, and then calls [`unpark`](Self::unpark). It stays so. Does not sleep.
+    ///
+    /// Linux: `fatal_signal_pending()`.
+    #[inline]
+    fn is_killed(&self) -> bool {
+        false
+    }
+
+    /// Has the task a signal to take? A wait that can be interrupted ends then. As for [`is_killed`](Self::is_killed), the host
+    /// calls [`unpark`](Self::unpark) afterwards. True of a task that is killed.
+    ///
+    /// Linux: `signal_pending()`.
+    #[inline]
+    fn is_interrupted(&self) -> bool {
+        self.is_killed()
+    }
 }

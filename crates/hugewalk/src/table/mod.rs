@@ -1,4 +1,4 @@
-//! Table pages: 512 entries, and beside them a record with the lock, the share count and the generation.
+//! Table pages: entries, and beside them a record with the lock, the share count and the generation.
 //!
 //! # Life of a table
 //!
@@ -11,24 +11,28 @@
 //! - It is *retired* when its last user has detached it: the table goes to RCU, which frees it after a
 //!   grace period, together with its record (lock, counts and all). This is P1 of [the rule](crate::walk).
 
+mod group;
 mod slot;
 
 use core::cell::UnsafeCell;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use lock_api::RawMutex;
 
-pub(crate) use self::slot::Place;
 pub use self::slot::{Alive, Kind, LockedSlot, Slot, Stable, Unconfirmed, Unshared};
+pub(crate) use self::slot::{LockedTable, Place};
 
-use crate::addr::{TableFrame, VirtAddr};
-use crate::arch::RawEntry;
+use crate::addr::TableFrame;
+use crate::arch::{EMPTY, Paging};
 use crate::error::OutOfMemory;
 use crate::hugetlb::Hugetlb;
-use crate::platform::{Barriers, ENTRIES, Event, Platform, Protocol, Step, TableRecord, fits};
-use crate::rcu::{Rcu, RcuHead};
+use crate::platform::{Barriers, Event, Platform, TableRecord, fits};
+use crate::protocol::{self, Step, keeps};
+use crate::rcu::RcuHead;
 use crate::sync::Word;
+use crate::task::Task;
 
 /// The record of a table page: what Linux keeps in `struct ptdesc`.
 ///
@@ -38,7 +42,9 @@ use crate::sync::Word;
 /// # Invariants
 ///
 /// - `users`, the share count, is the number of parent entries that point to the table, less one, whenever
-///   `i_mmap` of the file it maps is free. A table is shared only while it holds 2 MiB leaves.
+///   `i_mmap` of the file it maps is free. A table is shared only while it holds leaves whose size says so.
+/// - `below` is never less than the number of tables, the engine's and the host's, that its entries point to. It is that
+///   number whenever the table is locked, unless an entry is just being cleared.
 /// - `generation` goes up after each clearing of a parent entry and never comes back to a value it had.
 /// - `rcu` is touched only by the gather that owns the retired table, and by RCU.
 /// - `hugetlb` points to the system that made the table, which outlives it.
@@ -49,7 +55,8 @@ pub(crate) struct Table<P: Platform> {
     users: P::Word,
     frame: TableFrame,
     hugetlb: NonNull<Hugetlb<P>>,
-    lock: OwnLine<P::SpinLock>,
+    below: P::Word,
+    lock: OwnLine<P::TableLock>,
 }
 
 #[repr(align(64))]
@@ -65,11 +72,18 @@ unsafe impl<P: Platform> Send for Table<P> {}
 ///
 /// # Invariants
 ///
-/// The table page and its record stay allocated for `'a`: by a proof, by ownership, or because it is a root.
+/// The table page and its record stay allocated for `'a`: by a proof, by ownership, or because it is a root. `entries` is the
+/// first of the entries of the page, which are atomics.
 pub(crate) struct TableRef<'a, P: Platform> {
     record: &'a Table<P>,
-    entries: &'a [P::Word; ENTRIES],
+    entries: NonNull<P::Word>,
+    page: PhantomData<&'a [P::Word]>,
 }
+
+// SAFETY: it stands for shared references to the record and to the entries, both of which are `Sync`.
+unsafe impl<P: Platform> Send for TableRef<'_, P> {}
+// SAFETY: likewise.
+unsafe impl<P: Platform> Sync for TableRef<'_, P> {}
 
 impl<P: Platform> Clone for TableRef<'_, P> {
     fn clone(&self) -> Self {
@@ -91,20 +105,23 @@ impl<'a, P: Platform> TableRef<'a, P> {
             (unsafe { platform.table_record(frame) }, unsafe { platform.table_entries(frame) });
         // SAFETY: by the contract of `Platform` the record's memory is valid; the engine wrote it when it made the table.
         let record = unsafe { record.cast().as_ref() };
-        // SAFETY: likewise; entries are atomics, all-zero bytes are valid.
-        let entries = unsafe { entries.as_ref() };
-        Self { record, entries }
+        // INVARIANT: by the contract of this function and of `Platform`.
+        Self { record, entries, page: PhantomData }
     }
 
     #[inline]
-    pub(crate) fn entry(self, index: usize) -> &'a P::Word {
-        // The processor masks the index in the same way. The mask also spares the bounds check.
-        &self.entries[index & (ENTRIES - 1)]
+    pub(crate) fn entry(self, paging: &P::Paging, index: usize) -> &'a P::Word {
+        // The processor masks the index in the same way.
+        let index = index & (paging.geometry().table_entries() - 1);
+        // SAFETY: by the type invariants, and the contract of `Platform`, a table page has this many entries.
+        let entry = unsafe { self.entries.add(index) };
+        // SAFETY: as above; entries are atomics, and stay for `'a`.
+        unsafe { entry.as_ref() }
     }
 
-    /// Reads an entry: see [`read`].
-    pub(crate) fn read(self, index: usize) -> RawEntry {
-        read(self.entry(index))
+    /// The index of an entry of this table.
+    pub(crate) fn index_of(self, entry: &P::Word) -> usize {
+        (core::ptr::from_ref(entry).addr() - self.entries.as_ptr().addr()) / size_of::<P::Word>()
     }
 
     pub(crate) fn frame(self) -> TableFrame {
@@ -113,19 +130,18 @@ impl<'a, P: Platform> TableRef<'a, P> {
 
     /// The share count: how many parent entries point here, less one.
     pub(crate) fn users(self) -> u64 {
-        // Acquire: pairs with `add_user` and `remove_user`. A caller that acts on the answer holds `i_mmap`
+        // SeqCst: see `add_below`. As an Acquire it pairs with `add_user` and `remove_user`. A caller that acts on the answer holds `i_mmap`
         // in write, or the table's lock with the mmap lock in write; either orders it already. To other
         // callers it is a hint.
-        self.record.users.load(Ordering::Acquire)
+        self.record.users.load(Ordering::SeqCst)
     }
 
     /// Raises the share count by one; returns the new count. The caller holds `i_mmap` in read, under which
     /// the count does not fall.
     pub(crate) fn add_user(self) -> u64 {
         // Several tasks may count up at a time under `i_mmap` in read, and each has to see the others'
-        // counts: any read-modify-write does. `i_mmap` orders it against `remove_user`, so AcqRel is more
-        // than it takes.
-        self.record.users.fetch_add(1, Ordering::AcqRel) + 1
+        // counts: any read-modify-write does. `i_mmap` orders it against `remove_user`. SeqCst for `add_below`.
+        self.record.users.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// Lowers the share count by one; returns how many address spaces still use the table.
@@ -136,6 +152,26 @@ impl<'a, P: Platform> TableRef<'a, P> {
         // the next `remove_user`. So what this user did to the table comes before the last user retires it.
         // `i_mmap` orders it too, except in `share`, which takes back its own count under `i_mmap` in read.
         self.record.users.fetch_sub(1, Ordering::AcqRel)
+    }
+
+    /// How many tables its entries point to. While the table is locked, the number only falls.
+    pub(crate) fn below(self) -> u64 {
+        // SeqCst: see `add_below`. As an Acquire it pairs with the Release in `remove_below`: a caller that sees 0 sees the
+        // entries cleared.
+        self.record.below.load(Ordering::SeqCst)
+    }
+
+    /// Counts one more table that an entry is about to point to. The caller has locked this table.
+    pub(crate) fn add_below(self) {
+        // SeqCst, like `add_user`, and the loads of the other count that follow each of the two: a table that becomes
+        // shared and gets a table of the host's at the same time is noticed by one of them at least.
+        self.record.below.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Counts a table out, once the entry that pointed to it was cleared.
+    pub(crate) fn remove_below(self) {
+        // Release: pairs with the Acquire in `below`.
+        self.record.below.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// See P3 in [`walk`](crate::walk). Acquire: pairs with the Release in [`TableRef::bump_generation`].
@@ -149,7 +185,7 @@ impl<'a, P: Platform> TableRef<'a, P> {
     /// Release: pairs with the Acquire in [`generation`](TableRef::generation), so a reader that sees the
     /// new count sees the parent entry cleared.
     pub(crate) fn bump_generation(self) {
-        if P::Protocol::keeps(Step::BumpGeneration) {
+        if keeps::<P>(Step::BumpGeneration) {
             self.record.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -178,8 +214,13 @@ pub(crate) struct OwnedTable<'h, P: Platform> {
 }
 
 impl<'h, P: Platform> OwnedTable<'h, P> {
-    /// A table of empty entries.
-    pub(crate) fn new(hugetlb: &'h Hugetlb<P>) -> Result<Self, OutOfMemory> {
+    /// A table of empty entries. Sleeps, as the platform may have to for memory.
+    pub(crate) fn new(hugetlb: &'h Hugetlb<P>, _task: &mut Task<P>) -> Result<Self, OutOfMemory> {
+        Self::root(hugetlb)
+    }
+
+    /// The root of a new address space, which is made without a task.
+    pub(crate) fn root(hugetlb: &'h Hugetlb<P>) -> Result<Self, OutOfMemory> {
         let platform = hugetlb.platform();
         let frame = platform.alloc_table().ok_or(OutOfMemory)?;
         // A frame that is too large would set a reserved bit of an entry.
@@ -191,9 +232,17 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
         let (place, entries) =
             (unsafe { platform.table_record(frame) }, unsafe { platform.table_entries(frame) });
         debug_assert!(
-            // SAFETY: only this function can reach the entries yet, and they have the representation of a
-            // `u64`.
-            unsafe { entries.cast::<[u64; ENTRIES]>().as_ref() }.iter().all(|&entry| entry == 0),
+            // SAFETY: only this function can reach the entries yet, so many are in a table page, and they have the
+            // representation of a `u64`.
+            unsafe {
+                NonNull::slice_from_raw_parts(
+                    entries.cast::<u64>(),
+                    hugetlb.paging().geometry().table_entries(),
+                )
+                .as_ref()
+            }
+            .iter()
+            .all(|&entry| entry == EMPTY),
             "the platform broke its contract: alloc_table() returned {frame:?}, whose entries are not all zero"
         );
         let record = Table {
@@ -202,13 +251,11 @@ impl<'h, P: Platform> OwnedTable<'h, P> {
             users: <P as Barriers>::Word::new(0),
             frame,
             hugetlb: NonNull::from(hugetlb),
-            lock: OwnLine(P::SpinLock::INIT),
+            below: <P as Barriers>::Word::new(0),
+            lock: OwnLine(P::TableLock::INIT),
         };
         const {
-            assert!(
-                fits::<Table<P>, TableRecord>(),
-                "a spinning lock has at most 64 bytes: see `TableRecord`"
-            );
+            assert!(fits::<Table<P>, TableRecord>(), "a table lock has at most 64 bytes: see `TableRecord`");
         };
         // SAFETY: by the contract of `Platform`, only this function can reach the record of a frame just
         // allocated; a `Table` fits.
@@ -272,14 +319,8 @@ impl Retired {
             // SAFETY: by the type invariants the head is alive, and this list owns it.
             self.first = unsafe { (*head.as_ptr()).next };
             hugetlb.platform().trace(Event::TableRetired { mm });
-            if P::Protocol::keeps(Step::RcuFree) {
-                // SAFETY: the record stays until its callback, which may run on any thread, frees it.
-                unsafe { hugetlb.rcu().call(hugetlb.platform(), head) };
-            } else {
-                // SAFETY: a weaker protocol. The `unsafe impl` that chose it answers for what happens (see
-                // `Protocol`).
-                unsafe { RcuHead::invoke(head) };
-            }
+            // SAFETY: the record stays until its callback, which may run on any thread, frees it.
+            unsafe { protocol::call(hugetlb.rcu(), hugetlb.platform(), head) };
         }
     }
 }
@@ -303,12 +344,6 @@ unsafe fn free_table<P: Platform>(head: NonNull<RcuHead>) {
 /// Reads an entry. Acquire: pairs with the Release of every store to an entry (`LockedSlot::replace_entry`,
 /// `Place::attach` and `detach`). So the table or page found behind it is seen as it was published.
 #[inline]
-pub(crate) fn read<W: Word>(entry: &W) -> RawEntry {
-    RawEntry::from_bits(entry.load(Ordering::Acquire))
-}
-
-/// Index of the entry for `address` in a table whose entries cover `1 << shift` bytes.
-#[inline]
-pub(crate) const fn index_of(address: VirtAddr, shift: u32) -> usize {
-    (address.as_u64() >> shift) as usize & (ENTRIES - 1)
+pub(crate) fn read<W: Word>(entry: &W) -> u64 {
+    entry.load(Ordering::Acquire)
 }

@@ -99,6 +99,11 @@ impl<P: Platform> Context<P> {
         self.gone.load(Ordering::Acquire) != 0
     }
 
+    /// Do stores to protected pages take the protection off, without asking the handler?
+    pub(crate) fn protects_async(&self) -> bool {
+        self.features.contains(Features::WP_ASYNC)
+    }
+
     /// Is there a handler that asked to be told of this?
     pub(crate) fn wants(&self, event: Features) -> bool {
         self.features.contains(event) && !self.is_gone()

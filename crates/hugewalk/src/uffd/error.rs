@@ -3,8 +3,9 @@
 use thiserror::Error;
 
 use crate::addr::{HugeSize, VirtAddr};
+use crate::entries::NotFresh;
 use crate::error::MapError;
-use crate::error::{Errno, OutOfMemory, WrongSystem};
+use crate::error::{Errno, Interrupted, OutOfMemory, WaitError, WrongSystem};
 use crate::reserve::NoPage;
 
 /// Why an operation of a handler failed. Nothing was changed.
@@ -100,6 +101,9 @@ pub enum UserfaultError {
     /// No memory for tables or records.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// A signal came, and no message.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// The task belongs to another system than the address space.
     #[error(transparent)]
     WrongSystem(#[from] WrongSystem),
@@ -126,6 +130,17 @@ impl UserfaultError {
             Self::Hwpoison { .. } => Errno::EIO,
             Self::Changing => Errno::EAGAIN,
             Self::Exited => Errno::ESRCH,
+            Self::Interrupted(_) => Errno::EINTR,
+        }
+    }
+}
+
+impl UserfaultError {
+    /// Why there is no fresh page to fill.
+    pub(super) fn of_fresh(error: NotFresh, address: VirtAddr) -> Self {
+        match error {
+            NotFresh::NoPage(error) => error.into(),
+            NotFresh::BadSource => Self::Hwpoison { address },
         }
     }
 }
@@ -135,6 +150,15 @@ impl From<NoPage> for UserfaultError {
         match error {
             NoPage::OutOfMemory(error) => Self::OutOfMemory(error),
             other => Self::NoPage(other),
+        }
+    }
+}
+
+impl From<WaitError> for UserfaultError {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::OutOfMemory(error) => Self::OutOfMemory(error),
+            WaitError::Interrupted(error) => Self::Interrupted(error),
         }
     }
 }

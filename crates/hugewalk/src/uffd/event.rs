@@ -13,6 +13,7 @@ use super::{Context, Features, Message, Userfault};
 use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
 use crate::platform::Platform;
+use crate::sleep::Signals;
 use crate::space::AddressSpace;
 use crate::sync::{Arc, try_push};
 use crate::task::Task;
@@ -60,13 +61,15 @@ impl<P: Platform> Announcement<P> {
         Self::new(context, message, task).map(Some)
     }
 
-    /// Tells the handler, and sleeps until it has read the event, or left. To be called with no lock held.
+    /// Tells the handler, and sleeps until it has read the event, or left, or the task is killed. To be called with no lock held.
     ///
     /// Linux: `userfaultfd_event_wait_completion()` in fs/userfaultfd.c.
     pub(crate) fn tell(mut self, task: &mut Task<P>) {
         let (context, ticket) = (&self.context, self.ticket);
         context.publish_event(ticket);
-        context.events().sleep(task, |_| (context.is_gone() || context.is_read(ticket)).then_some(()));
+        let told = |_: &Task<P>| (context.is_gone() || context.is_read(ticket)).then_some(());
+        // A task that is to die does not wait for its handler: the event is taken back.
+        let _ = context.events().sleep(Signals::Fatal, task, told);
         // INVARIANT: the place was given up after sleeping.
         self.queued = false;
         if let Some(Message::Fork(child)) = self.context.withdraw_event(ticket) {

@@ -4,8 +4,10 @@ use super::{Context, Features, Pagefault, PagefaultFlags};
 use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::Entry;
 use crate::error::FaultError;
-use crate::platform::{Platform, Protocol};
+use crate::platform::Platform;
+use crate::protocol::{Step, keeps};
 use crate::root::Mm;
+use crate::sleep::Signals;
 use crate::space::MmapReadGuard;
 use crate::sync::Arc;
 use crate::task::Task;
@@ -60,8 +62,14 @@ impl<P: Platform> Asked<P> {
     ///
     /// # Errors
     ///
-    /// [`FaultError::Userfault`] if the handler wants a signal instead; [`FaultError::OutOfMemory`] if the fault cannot wait.
-    pub(crate) fn wait(self, mmap: MmapReadGuard<'_, P>, task: &mut Task<P>) -> Result<(), FaultError> {
+    /// [`FaultError::Userfault`] if the handler wants a signal instead; [`FaultError::OutOfMemory`] if the fault cannot
+    /// wait; [`FaultError::Interrupted`] if one of the signals comes first.
+    pub(crate) fn wait(
+        self,
+        mmap: MmapReadGuard<'_, P>,
+        signals: Signals,
+        task: &mut Task<P>,
+    ) -> Result<(), FaultError> {
         let context = &*self.context;
         if context.features().contains(Features::SIGBUS) {
             return Err(FaultError::Userfault { address: self.page });
@@ -70,12 +78,12 @@ impl<P: Platform> Asked<P> {
             return Ok(());
         };
         // Before the task queues: between queueing and sleeping the task must not sleep otherwise.
-        let vma = mmap.find(self.page).filter(|_| P::Protocol::walks_under_vma_lock()).cloned();
+        let vma = mmap.find(self.page).filter(|_| !keeps::<P>(Step::WalkUnlocked)).cloned();
         let mut locked = vma.as_ref().and_then(|vma| Some(vma.semaphore()?.read(task)));
         let mut mmap = Some(mmap);
         // The closure looks at the entry with the task queued. It cannot sleep, which would use up the
         // wake-up: it has the task behind a shared borrow.
-        let woken = context.faults().wait_as(self.pagefault.address, task, |task| {
+        let woken = context.faults().wait_unless(self.pagefault.address, signals, task, |task| {
             if context.is_woken(ticket) {
                 return Some(());
             }
@@ -112,7 +120,16 @@ impl<P: Platform> Asked<P> {
             None | Some(Ok(Entry::None | Entry::Marker)) => empty,
             Some(Ok(Entry::Leaf(leaf))) => !empty && leaf.is_protected(),
             // A table that was unshared meanwhile may have been shared again: another fault looks at it.
-            Some(Ok(Entry::Migration(_) | Entry::Hwpoison(_) | Entry::Table(_)) | Err(_)) => false,
+            Some(
+                Ok(
+                    Entry::Migration(_)
+                    | Entry::Hwpoison(_)
+                    | Entry::Poison
+                    | Entry::Table(_)
+                    | Entry::HostTable(_),
+                )
+                | Err(_),
+            ) => false,
         }
     }
 }

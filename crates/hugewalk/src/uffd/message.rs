@@ -33,6 +33,13 @@ bitflags! {
         const EXACT_ADDRESS = 1 << 11;
         /// Write protection on huge pages is known.
         const WP_HUGETLBFS_SHMEM = 1 << 12;
+        /// Write protection of pages that are not there is known. On huge pages it always works so. Linux 6.4.
+        const WP_UNPOPULATED = 1 << 13;
+        /// Poison is known. Linux 6.6.
+        const POISON = 1 << 14;
+        /// A store to a protected page takes the protection off and goes on: the handler is not asked, but a
+        /// [scan](crate::AddressSpace::scan_pages) tells which pages were written. Implies `WP_UNPOPULATED`. Linux 6.7.
+        const WP_ASYNC = 1 << 15;
     }
 }
 
@@ -61,6 +68,8 @@ bitflags! {
         const WRITEPROTECT = 1 << 6;
         /// [`Userfault::continue_range`].
         const CONTINUE = 1 << 7;
+        /// [`Userfault::poison`].
+        const POISON = 1 << 8;
     }
 }
 
@@ -79,6 +88,17 @@ bitflags! {
     /// How to continue. Linux: `UFFDIO_CONTINUE_MODE_*`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
     pub struct ContinueMode: u64 {
+        /// Leave the faults that wait for the pages asleep.
+        const DONTWAKE = 1 << 0;
+        /// Map the pages write-protected. Linux 6.4.
+        const WP = 1 << 1;
+    }
+}
+
+bitflags! {
+    /// How to poison. Linux: `UFFDIO_POISON_MODE_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    pub struct PoisonMode: u64 {
         /// Leave the faults that wait for the pages asleep.
         const DONTWAKE = 1 << 0;
     }

@@ -11,7 +11,10 @@
 //! |---|---|
 //! | [`Modes::MISSING`] | the entry is empty, and the file has no page there |
 //! | [`Modes::MINOR`] | the entry is empty, and the file has a page |
-//! | [`Modes::WP`] | it is a store, and the entry is write-protected by the handler |
+//! | [`Modes::WP`] | it is a store, and the entry is write-protected by the handler; with [`Features::WP_ASYNC`] the store goes on, and a [scan](crate::pagewalk::Scan) finds the page written |
+//!
+//! [`poison`](Userfault::poison) makes an access fail as if the memory had failed: what a virtual machine that was moved does
+//! with pages that were broken where it came from.
 //!
 //! # Protocol
 //!
@@ -51,17 +54,21 @@ use core::fmt;
 use core::ops::Range;
 
 pub use self::error::{Stopped, UserfaultError};
+pub use self::fill::{Fill, hugetlb_mfill_atomic};
 pub use self::message::{
-    ContinueMode, CopyMode, Features, Message, Modes, Operations, Pagefault, PagefaultFlags, ProtectMode,
+    ContinueMode, CopyMode, Features, Message, Modes, Operations, Pagefault, PagefaultFlags, PoisonMode,
+    ProtectMode,
 };
 
 pub(crate) use self::context::Context;
 pub(crate) use self::event::{Announcement, Announcements, ForkedContexts};
 pub(crate) use self::fault::Asked;
+pub(crate) use self::protect::protect_entries;
 
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::VirtAddr;
 use crate::error::WrongSystem;
 use crate::platform::Platform;
+use crate::sleep::Signals;
 use crate::space::{AddressSpace, MmapReadGuard};
 use crate::sync::Arc;
 use crate::task::Task;
@@ -93,6 +100,8 @@ impl<P: Platform> Userfault<P> {
         if !Features::all().contains(features) {
             return Err(UserfaultError::UnknownFlags);
         }
+        let implied = features.contains(Features::WP_ASYNC).then_some(Features::WP_UNPOPULATED);
+        let features = features | implied.unwrap_or_default();
         Ok(Self { context: Context::new(space.mm(), features)?, space: space.clone() })
     }
 
@@ -101,7 +110,7 @@ impl<P: Platform> Userfault<P> {
         Self { context, space: space.clone() }
     }
 
-    /// The features that were asked for.
+    /// The features that were asked for, and those that they imply.
     #[must_use]
     pub fn features(&self) -> Features {
         self.context.features()
@@ -120,12 +129,12 @@ impl<P: Platform> Userfault<P> {
     /// # Errors
     ///
     /// [`UserfaultError::Exited`] if there is no message, and none will come because the address space has
-    /// exited (Linux would sleep until a signal comes); [`UserfaultError::OutOfMemory`] if there is no
-    /// memory to wait.
+    /// exited (Linux would sleep until a signal comes); [`UserfaultError::Interrupted`] if a signal comes first;
+    /// [`UserfaultError::OutOfMemory`] if there is no memory to wait.
     pub fn read_event(&self, task: &mut Task<P>) -> Result<Message<P>, UserfaultError> {
         let mm = self.space.mm();
         task.enter(mm.hugetlb())?;
-        mm.handlers().wait_as(self.context.id(), task, |_| match self.context.read() {
+        mm.handlers().wait_unless(self.context.id(), Signals::Any, task, |_| match self.context.read() {
             Some(message) => Some(Ok(message)),
             None => mm.has_exited().then_some(Err(UserfaultError::Exited)),
         })?
@@ -186,8 +195,8 @@ impl<P: Platform> Userfault<P> {
 
     /// Linux: `validate_range()` in fs/userfaultfd.c.
     fn checked_range(&self, start: VirtAddr, length: u64) -> Result<Range<VirtAddr>, UserfaultError> {
-        let aligned = (start.as_u64() | length).is_multiple_of(PAGE_SIZE);
-        let end = start.checked_add(length).filter(|&end| end <= self.space.mm().levels().task_size());
+        let aligned = self.space.mm().geometry().is_aligned(start.as_u64() | length);
+        let end = start.checked_add(length).filter(|&end| end <= self.space.mm().task_size());
         match end {
             Some(end) if aligned && length > 0 => Ok(start..end),
             _ => Err(UserfaultError::BadRange { start, length }),

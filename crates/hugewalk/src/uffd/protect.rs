@@ -79,7 +79,7 @@ impl<P: Platform> Userfault<P> {
         if on {
             make_tables(&locked, &part, task)?;
         }
-        let mut i_mmap = vma.file().i_mmap_write(task);
+        let mut i_mmap = vma.file().i_mmap_write_within(task);
         let mut gather = Gather::new(vma.mm(), &mut i_mmap);
         protect_entries(&mut locked, part, on, &mut gather, task);
         gather.finish();
@@ -97,7 +97,7 @@ fn make_tables<P: Platform>(
     task: &mut Task<P>,
 ) -> Result<(), UserfaultError> {
     let vma = locked.vma();
-    for part in by_table(range.clone(), vma.size()) {
+    for part in by_table(vma.mm().geometry(), range.clone(), vma.size()) {
         // Not shared: a table with markers in it belongs to this address space only.
         huge_pte_alloc(locked, vma, part.start, None, task)?;
     }
@@ -108,7 +108,7 @@ fn make_tables<P: Platform>(
 /// `gather`.
 ///
 /// Linux: `hugetlb_change_protection()` in mm/hugetlb.c with `MM_CP_UFFD_WP` or `MM_CP_UFFD_WP_RESOLVE`.
-pub(super) fn protect_entries<P: Platform>(
+pub(crate) fn protect_entries<P: Platform>(
     locked: &mut VmaWriteGuard<'_, P>,
     range: Range<VirtAddr>,
     on: bool,

@@ -88,7 +88,7 @@ impl<P: Platform> Userfault<P> {
             },
             task,
         )?;
-        let mut operations = Operations::WAKE | Operations::COPY;
+        let mut operations = Operations::WAKE | Operations::COPY | Operations::POISON;
         operations.set(Operations::WRITEPROTECT, modes.contains(Modes::WP));
         operations.set(Operations::CONTINUE, modes.contains(Modes::MINOR));
         Ok(operations)
@@ -136,7 +136,7 @@ impl<P: Platform> AddressSpace<P> {
     /// registered if there is no memory to change it.
     pub(crate) fn unregister_all(&self, context: &Arc<Context<P>>, task: &mut Task<P>) {
         let mut mmap = self.mmap_write(task);
-        let all = VirtAddr::default()..self.mm().levels().task_size();
+        let all = VirtAddr::default()..self.mm().task_size();
         // Out of memory: the mappings stay registered, as said above.
         let _ = unregister_where(&mut mmap, &all, |of| Arc::ptr_eq(of, context), task);
     }
@@ -174,8 +174,8 @@ fn check_range<P: Platform>(
     is_cut: impl Fn(&Vma<P>) -> bool,
 ) -> Result<(), UserfaultError> {
     let start = range.start;
-    let above = start..mmap.mm.levels().task_size();
-    let Some(first) = mmap.vmas.overlapping(&above).next() else {
+    let above = start..mmap.mm().task_size();
+    let Some(first) = mmap.vmas.first_in(&above) else {
         return Err(UserfaultError::NothingAbove { start });
     };
     if first.start() >= range.end {
@@ -211,10 +211,10 @@ fn unshare_all<P: Platform>(
     task: &Task<P>,
 ) {
     let stays_shared = !new.flags().intersects(VmaFlags::UFFD_WP | VmaFlags::UFFD_MINOR);
-    if stays_shared || new.size() != HugeSize::Size2M {
+    if stays_shared || !new.size().shares_tables() {
         return;
     }
-    for part in by_table(new.start()..new.end(), new.size()) {
+    for part in by_table(new.mm().geometry(), new.start()..new.end(), new.size()) {
         // The locks are those of this VMA and its file, so this cannot be refused.
         let _ = huge_pmd_unshare(locked, part.start, gather, task);
     }

@@ -1,16 +1,14 @@
 //! The lock of a VMA, held.
 
 use core::fmt;
-use core::ops::Deref;
-use core::ptr::NonNull;
 
 use super::Vma;
 use crate::addr::VirtAddr;
 use crate::file::{IMmapReadGuard, IMmapWriteGuard};
-use crate::platform::{Platform, Protocol, Step};
+use crate::platform::Platform;
+use crate::protocol::{self, Step, keeps};
 use crate::root::Mm;
-use crate::sleep::{ReadSem, WriteSem};
-use crate::sync::Arc;
+use crate::sleep::{BiasedReadSem, BiasedWriteSem};
 use crate::table::Stable;
 use crate::task::Task;
 use crate::walk::{Proof, sealed};
@@ -34,7 +32,7 @@ pub(crate) mod held {
 /// The lock of `vma` is held in read, or `vma` has none and the mmap lock of its address space is held for `'v`.
 pub struct VmaReadGuard<'v, P: Platform> {
     vma: &'v Vma<P>,
-    _semaphore: Option<ReadSem<'v, P, ()>>,
+    _semaphore: Option<BiasedReadSem<'v, P, ()>>,
 }
 
 impl<'v, P: Platform> VmaReadGuard<'v, P> {
@@ -46,7 +44,7 @@ impl<'v, P: Platform> VmaReadGuard<'v, P> {
     ) -> Option<Self> {
         // INVARIANT: taken here, or `holder` keeps the VMA for `'v`.
         holder.keeps(vma).then(|| {
-            let lock = vma.semaphore().filter(|_| P::Protocol::keeps(Step::VmaLock));
+            let lock = vma.semaphore().filter(|_| keeps::<P>(Step::VmaLock));
             Self { vma, _semaphore: lock.map(|lock| lock.read(task)) }
         })
     }
@@ -58,7 +56,7 @@ impl<'v, P: Platform> VmaReadGuard<'v, P> {
         vma: &'v Vma<P>,
         task: &mut Task<P>,
     ) -> Option<Self> {
-        if P::Protocol::walks_under_vma_lock() { Self::lock(holder, vma, task) } else { None }
+        if !keeps::<P>(Step::WalkUnlocked) { Self::lock(holder, vma, task) } else { None }
     }
 
     /// The VMA.
@@ -80,7 +78,7 @@ impl<'v, P: Platform> VmaReadGuard<'v, P> {
 /// VMA in its tree, is held for `'v`.
 pub struct VmaWriteGuard<'v, P: Platform> {
     vma: &'v Vma<P>,
-    _semaphore: Option<WriteSem<'v, P, ()>>,
+    _semaphore: Option<BiasedWriteSem<'v, P, ()>>,
 }
 
 impl<'v, P: Platform> VmaWriteGuard<'v, P> {
@@ -98,7 +96,7 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
     /// with `i_mmap` held, which is against the lock order.
     pub(crate) fn try_lock<H: held::KeepsVma<P>>(holder: &'v H, vma: &'v Vma<P>) -> Option<Self> {
         let _semaphore = match vma.semaphore() {
-            Some(lock) if P::Protocol::keeps(Step::TryVmaLock) => Some(lock.try_write()?),
+            Some(lock) if keeps::<P>(Step::TryVmaLock) => Some(lock.try_write()?),
             Some(lock) => Some(lock.write_against_the_order()),
             None => None,
         };
@@ -118,10 +116,10 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
     pub(crate) fn joined<H: held::KeepsVma<P>>(
         holder: &'v H,
         vma: &'v Vma<P>,
-        _semaphore: &'v WriteSem<'_, P, ()>,
+        _semaphore: &'v BiasedWriteSem<'_, P, ()>,
     ) -> Option<Self> {
         // INVARIANT: the caller holds the lock of `vma` in write for `'v`, and `holder` keeps the VMA.
-        let keeps = !P::Protocol::keeps(Step::LookAgain) || holder.keeps(vma);
+        let keeps = !keeps::<P>(Step::LookAgain) || holder.keeps(vma);
         keeps.then_some(Self { vma, _semaphore: None })
     }
 }
@@ -158,33 +156,7 @@ impl<P: Platform> Proof<P> for VmaWriteGuard<'_, P> {
 
 /// A VMA whose lock a task waits for while nothing keeps the VMA. It may be unmapped before the task has
 /// the lock, so the task holds a reference.
-pub(crate) enum Awaited<P: Platform> {
-    Held(Arc<Vma<P>>),
-    /// In a weaker protocol: it may be gone.
-    Unheld(NonNull<Vma<P>>),
-}
-
-impl<P: Platform> Awaited<P> {
-    pub(crate) fn new(vma: &Arc<Vma<P>>) -> Self {
-        if P::Protocol::keeps(Step::HoldVma) {
-            Self::Held(vma.clone())
-        } else {
-            Self::Unheld(NonNull::from(&**vma))
-        }
-    }
-}
-
-impl<P: Platform> Deref for Awaited<P> {
-    type Target = Vma<P>;
-    fn deref(&self) -> &Vma<P> {
-        match self {
-            Self::Held(vma) => vma,
-            // SAFETY: a weaker protocol. The `unsafe impl` that chose it answers for what happens (see
-            // `Protocol`).
-            Self::Unheld(vma) => unsafe { vma.as_ref() },
-        }
-    }
-}
+pub(crate) type Awaited<P> = protocol::Awaited<Vma<P>>;
 
 impl<P: Platform> fmt::Debug for VmaReadGuard<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

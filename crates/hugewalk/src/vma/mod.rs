@@ -15,6 +15,7 @@
 //! the VMA, and does without where that fails. Here it lies in the VMA.)
 
 mod guard;
+mod mmap;
 mod policy;
 
 use core::fmt;
@@ -23,18 +24,19 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bitflags::bitflags;
 
-use crate::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use crate::addr::{HugeSize, VirtAddr};
 use crate::error::OutOfMemory;
 use crate::file::HugeFile;
 use crate::platform::Platform;
 use crate::reserve::{PrivateReserve, Reservations};
 use crate::root::Mm;
-use crate::sleep::RwSem;
+use crate::sleep::BiasedRwSem;
 use crate::sync::{Arc, Word as _};
 use crate::uffd::Context;
 
 pub(crate) use self::guard::{Awaited, held};
 pub use self::guard::{VmaReadGuard, VmaWriteGuard};
+pub use self::mmap::{MmapLocked, MmapLockedForWrite};
 pub use self::policy::{Nodes, Policy};
 
 bitflags! {
@@ -132,7 +134,7 @@ pub struct Vma<P: Platform> {
     policy: Policy,
     /// The VMA lock, if the VMA may share tables. It lies in the VMA, so a task that waits for it holds a
     /// reference to the VMA: the VMA may be unmapped by the time the task has the lock.
-    lock: Option<RwSem<P, ()>>,
+    lock: Option<BiasedRwSem<P, ()>>,
     reserve: Option<Arc<PrivateReserve<P>>>,
     /// The handler of its faults. Linux: `vm_userfaultfd_ctx`.
     userfault: Option<Arc<Context<P>>>,
@@ -143,18 +145,25 @@ pub struct Vma<P: Platform> {
     anon: AtomicBool,
     /// Its place among the VMAs of the same offset in the file's tree. Guarded by `i_mmap`.
     rank: AtomicU64,
+    /// It has left its file's tree for good. Written with the mmap lock and `i_mmap` held in write.
+    gone: AtomicBool,
 }
 
 /// The bounds and properties of a VMA: all that can differ between it and the VMA that replaces it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub(crate) start: VirtAddr,
-    pub(crate) end: VirtAddr,
+pub struct Shape {
+    /// First address of the range.
+    pub start: VirtAddr,
+    /// First address after it.
+    pub end: VirtAddr,
     /// Offset in the file, in huge pages.
-    pub(crate) offset: u64,
-    pub(crate) protection: Protection,
-    pub(crate) flags: VmaFlags,
-    pub(crate) policy: Policy,
+    pub offset: u64,
+    /// What it allows.
+    pub protection: Protection,
+    /// What is special about it.
+    pub flags: VmaFlags,
+    /// The nodes that its pages come from.
+    pub policy: Policy,
 }
 
 impl<P: Platform> Vma<P> {
@@ -181,7 +190,9 @@ impl<P: Platform> Vma<P> {
         if userfault.is_none() {
             shape.flags -= VmaFlags::UFFD;
         }
-        let lock = shape.flags.contains(VmaFlags::SHARED).then(|| RwSem::new(()));
+        // SAFETY: the lock lies beside a reference to `mm`, which keeps its system.
+        let lock =
+            shape.flags.contains(VmaFlags::SHARED).then(|| unsafe { BiasedRwSem::new(mm.hugetlb(), ()) });
         Arc::try_new(Self {
             mm: mm.clone(),
             file: file.clone(),
@@ -197,6 +208,7 @@ impl<P: Platform> Vma<P> {
             robbed: P::Word::new(0),
             anon: AtomicBool::new(false),
             rank: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
         })
     }
 
@@ -236,7 +248,9 @@ impl<P: Platform> Vma<P> {
         }
     }
 
-    pub(crate) fn shape(&self) -> Shape {
+    /// Its bounds and properties.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
         Shape {
             start: self.start,
             end: self.end,
@@ -249,7 +263,7 @@ impl<P: Platform> Vma<P> {
 
     /// First address of the range.
     #[must_use]
-    pub fn start(&self) -> VirtAddr {
+    pub const fn start(&self) -> VirtAddr {
         self.start
     }
 
@@ -344,12 +358,18 @@ impl<P: Platform> Vma<P> {
     /// Linux: `want_pmd_share()` in mm/hugetlb.c.
     #[must_use]
     pub fn may_share_at(&self, address: VirtAddr) -> bool {
-        self.size() == HugeSize::Size2M
+        self.size().shares_tables()
             && self.lock.is_some()
             && !self.flags.intersects(VmaFlags::UFFD_WP | VmaFlags::UFFD_MINOR)
-            && self.start <= address.pud_floor()
-            && address.pud_floor().offset_from(self.start) <= self.end.offset_from(self.start)
-            && self.end.offset_from(address.pud_floor()) >= PUD_SIZE
+            && {
+                let table = self.table_range(address);
+                self.start <= table.start && table.end <= self.end
+            }
+    }
+
+    /// The range that the table of the leaf for `address` translates.
+    pub(crate) fn table_range(&self, address: VirtAddr) -> Range<VirtAddr> {
+        self.mm.geometry().table_range(address, self.size().level())
     }
 
     /// Do two mappings of one file agree in everything that sharing requires? The policy is not part of
@@ -361,7 +381,7 @@ impl<P: Platform> Vma<P> {
     }
 
     /// The lock in the VMA lock's role.
-    pub(crate) fn semaphore(&self) -> Option<&RwSem<P, ()>> {
+    pub(crate) fn semaphore(&self) -> Option<&BiasedRwSem<P, ()>> {
         match (&self.lock, &self.reserve) {
             (Some(lock), _) => Some(lock),
             (None, Some(reserve)) => Some(&reserve.lock),
@@ -387,7 +407,7 @@ impl<P: Platform> Vma<P> {
     }
 
     /// The lock that only a VMA has that may share tables.
-    pub(crate) fn own_lock(&self) -> Option<&RwSem<P, ()>> {
+    pub(crate) fn own_lock(&self) -> Option<&BiasedRwSem<P, ()>> {
         self.lock.as_ref()
     }
 
@@ -400,10 +420,19 @@ impl<P: Platform> Vma<P> {
         self.userfault.as_ref()
     }
 
-    /// Does a handler that has not left handle its faults of this kind?
+    /// Does a handler that has not left handle its faults of this kind? Stores to protected pages are no longer its faults if
+    /// it hears of them by a scan.
     pub(crate) fn asks_handler(&self, reason: Reason) -> bool {
-        self.flags.contains(reason.vma_flag())
-            && self.userfault.as_ref().is_some_and(|context| !context.is_gone())
+        let asks = |context: &Arc<Context<P>>| {
+            !context.is_gone() && (reason != Reason::Protected || !context.protects_async())
+        };
+        self.flags.contains(reason.vma_flag()) && self.userfault.as_ref().is_some_and(asks)
+    }
+
+    /// Can a scan find out which pages of it were written, and protect them? Linux: `userfaultfd_wp_async()`.
+    pub(crate) fn is_protected_async(&self) -> bool {
+        self.flags.contains(VmaFlags::UFFD_WP)
+            && self.userfault.as_ref().is_some_and(|context| context.protects_async())
     }
 
     /// The reservation that a fault here may use.
@@ -424,6 +453,17 @@ impl<P: Platform> Vma<P> {
     /// The caller holds `i_mmap` in write.
     pub(crate) fn set_rank(&self, rank: u64) {
         self.rank.store(rank, Ordering::Relaxed);
+    }
+
+    /// Was it replaced or unmapped?
+    pub(crate) fn is_gone(&self) -> bool {
+        // Relaxed: the mmap lock, held here and in write at the store, orders them.
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// It leaves its file's tree for good. The caller holds the mmap lock and `i_mmap` in write.
+    pub(crate) fn set_gone(&self) {
+        self.gone.store(true, Ordering::Relaxed);
     }
 
     /// Has a private mapping ever had a page of its own?

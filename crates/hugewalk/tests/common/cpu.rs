@@ -5,7 +5,7 @@ use core::ops::Range;
 use std::collections::BTreeMap;
 
 use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
-use hugewalk::arch::{Entry, Leaf, LeafFlags};
+use hugewalk::arch::{Entry, Leaf, LeafFlags, Paging};
 use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::walk::leaf_offset;
 use parking_lot::Mutex;
@@ -30,8 +30,8 @@ impl Tlb {
         &self.0[usize::from(access == Access::Write)]
     }
 
-    fn find(&self, address: VirtAddr, access: Access) -> Option<(Leaf, HugeSize)> {
-        HugeSize::ALL.into_iter().find_map(|size| {
+    fn find(&self, sizes: &[HugeSize], address: VirtAddr, access: Access) -> Option<(Leaf, HugeSize)> {
+        sizes.iter().copied().find_map(|size| {
             let found = self.processor(access).lock().get(&address.huge_page(size)).copied();
             found.filter(|&(_, there)| there == size)
         })
@@ -79,7 +79,7 @@ pub(crate) fn translate(
 ) -> Result<(HugeFrame, u64), FaultError> {
     for _ in 0..10 {
         let tlb = space.mm().context();
-        if let Some((leaf, size)) = inject::exempt(|| tlb.find(address, access))
+        if let Some((leaf, size)) = inject::exempt(|| tlb.find(space.mm().paging().leaves(), address, access))
             && allows(leaf, access)
         {
             return Ok((leaf.frame, address.as_u64() & (size.bytes() - 1)));

@@ -1,7 +1,7 @@
 //! What another processor does at the worst moment: work that runs once, inside a call of the engine's to its platform,
 //! before that takes effect.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 /// The calls that can be interrupted.
@@ -15,6 +15,10 @@ pub(crate) enum At {
     AllocHuge,
     /// Copying a huge page.
     Copy,
+    /// Filling a huge page, with zeroes or with bytes.
+    Fill,
+    /// A moment that is waited for somebody else.
+    Pause,
     /// The light barrier, as a read section is entered.
     Light,
     /// The heavy barrier of a grace period.
@@ -30,7 +34,11 @@ type Work = Box<dyn FnOnce()>;
 thread_local! {
     static PENDING: RefCell<VecDeque<(At, Work)>> = const { RefCell::new(VecDeque::new()) };
     static BUSY: RefCell<bool> = const { RefCell::new(false) };
+    static PAUSES: Cell<u32> = const { Cell::new(0) };
 }
+
+/// More pauses than any patience of the engine's.
+const ENDLESS: u32 = 1000;
 
 /// Runs `work` inside the next flush.
 pub(crate) fn before_next_flush(work: impl FnOnce() + 'static) {
@@ -42,10 +50,10 @@ pub(crate) fn before_next(at: At, work: impl FnOnce() + 'static) {
     PENDING.with(|pending| pending.borrow_mut().push_back((at, Box::new(work))));
 }
 
-/// Such a call is about to take effect.
-pub(crate) fn reach(at: At) {
+/// Such a call is about to take effect. Says whether there was work for it.
+pub(crate) fn reach(at: At) -> bool {
     if BUSY.with(|busy| *busy.borrow()) {
-        return;
+        return false;
     }
     let work = PENDING.with(|pending| {
         let mut pending = pending.borrow_mut();
@@ -60,9 +68,12 @@ pub(crate) fn reach(at: At) {
             }
         }
         BUSY.with(|busy| *busy.borrow_mut() = true);
+        PAUSES.set(0);
         let _restore = Restore;
         work();
+        return true;
     }
+    false
 }
 
 /// The `count`-th such call from now on, counted from 0, unwinds.
@@ -73,7 +84,22 @@ pub(crate) fn unwind_at(at: At, count: usize) {
     before_next(at, || std::panic::resume_unwind(Box::new("the platform unwinds")));
 }
 
+/// The engine waits a moment for somebody else. The interrupted call is all that such work can wait for, and only if it gives
+/// up after a while; the test itself has nobody.
+pub(crate) fn pause() {
+    if reach(At::Pause) {
+        return;
+    }
+    let waits_for_itself = PAUSES.replace(PAUSES.get() + 1) == ENDLESS || !BUSY.with(|busy| *busy.borrow());
+    assert!(!waits_for_itself, "a grace period waits for this very thread");
+}
+
 /// Is there work still to be done?
 pub(crate) fn is_pending() -> bool {
     PENDING.with(|pending| !pending.borrow().is_empty())
+}
+
+/// Forgets what has not come to be done.
+pub(crate) fn forget() {
+    PENDING.with(|pending| pending.borrow_mut().clear());
 }

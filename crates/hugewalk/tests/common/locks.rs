@@ -5,11 +5,16 @@
 //! [`Heap`](super::heap::Heap) see that nobody does.
 
 use core::cell::{Cell, RefCell};
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI64, Ordering};
 
 use lock_api::{GuardNoSend, RawMutex, RawRwLock};
 
+use hugewalk::error::OutOfMemory;
+use hugewalk::rcu::{EpochRcu, Rcu, RcuHead};
+
 use super::inject;
+use super::platform::Bench;
 
 const WRITER: i64 = -1;
 
@@ -73,6 +78,10 @@ unsafe impl RawRwLock for Alone {
 thread_local! {
     /// Spinning locks that this thread holds.
     static SPINNING: Cell<u32> = const { Cell::new(0) };
+    /// Those of them that are no table's.
+    static LEAVES: Cell<u32> = const { Cell::new(0) };
+    /// Read sections that this thread is in.
+    static SECTIONS: Cell<u32> = const { Cell::new(0) };
     /// Where the heap was used meanwhile.
     static HEAP_USED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -102,6 +111,99 @@ unsafe impl RawMutex for Spinning {
         if let Some(place) = used.filter(|_| !std::thread::panicking()) {
             panic!("the heap was used with a spinning lock held:\n{place}");
         }
+    }
+}
+
+/// A spinning lock that is no table's: a kernel has interrupts off meanwhile.
+pub(crate) struct Leaf(Spinning);
+
+// SAFETY: as `Spinning`.
+unsafe impl RawMutex for Leaf {
+    const INIT: Self = Self(Spinning(Alone(AtomicI64::new(0))));
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        RawMutex::lock(&self.0);
+        LEAVES.set(LEAVES.get() + 1);
+    }
+    fn try_lock(&self) -> bool {
+        let locked = RawMutex::try_lock(&self.0);
+        LEAVES.set(LEAVES.get() + u32::from(locked));
+        locked
+    }
+    unsafe fn unlock(&self) {
+        LEAVES.set(LEAVES.get() - 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { RawMutex::unlock(&self.0) };
+    }
+}
+
+/// Read-copy-update that knows whether this thread is in a read section.
+pub(crate) struct Sections(EpochRcu<Bench>);
+
+/// A reader, and the read sections that it is in.
+pub(crate) struct Reader {
+    inner: <EpochRcu<Bench> as Rcu<Bench>>::Reader,
+    sections: Cell<u32>,
+}
+
+// SAFETY: everything is passed on.
+unsafe impl Rcu<Bench> for Sections {
+    type Reader = Reader;
+
+    fn new(host: &Bench) -> Result<Self, OutOfMemory> {
+        EpochRcu::new(host).map(Self)
+    }
+    fn register(&self, host: &Bench) -> Result<Reader, OutOfMemory> {
+        Ok(Reader { inner: self.0.register(host)?, sections: Cell::new(0) })
+    }
+    unsafe fn unregister(&self, host: &Bench, reader: Reader) {
+        // Sections whose guards were forgotten end with their reader.
+        SECTIONS.set(SECTIONS.get() - reader.sections.get());
+        // SAFETY: passed on.
+        unsafe { self.0.unregister(host, reader.inner) };
+    }
+    unsafe fn read_lock(&self, host: &Bench, reader: &Reader) {
+        // SAFETY: passed on.
+        unsafe { self.0.read_lock(host, &reader.inner) };
+        reader.sections.set(reader.sections.get() + 1);
+        SECTIONS.set(SECTIONS.get() + 1);
+    }
+    unsafe fn read_unlock(&self, host: &Bench, reader: &Reader) {
+        SECTIONS.set(SECTIONS.get() - 1);
+        reader.sections.set(reader.sections.get() - 1);
+        // SAFETY: passed on.
+        unsafe { self.0.read_unlock(host, &reader.inner) };
+    }
+    unsafe fn call(&self, host: &Bench, head: NonNull<RcuHead>) {
+        // SAFETY: passed on.
+        unsafe { self.0.call(host, head) };
+    }
+    unsafe fn synchronize(&self, host: &Bench) {
+        // SAFETY: passed on.
+        unsafe { self.0.synchronize(host) };
+    }
+    unsafe fn barrier(&self, host: &Bench) {
+        // SAFETY: passed on.
+        unsafe { self.0.barrier(host) };
+    }
+    fn pending(&self) -> u64 {
+        self.0.pending()
+    }
+}
+
+/// The platform is called, and may sleep. What another processor does in between (`interrupt`) is not looked at.
+pub(super) fn may_sleep(call: &str) {
+    if !inject::is_exempt() && !std::thread::panicking() {
+        assert_eq!(SPINNING.get(), 0, "{call}() is called with a spinning lock held, and may sleep");
+        assert_eq!(SECTIONS.get(), 0, "{call}() is called in a read section, and may sleep");
+    }
+}
+
+/// The platform is called, and waits for other processors to answer an interrupt.
+pub(super) fn waits_for_processors(call: &str) {
+    if !inject::is_exempt() && !std::thread::panicking() {
+        assert_eq!(LEAVES.get(), 0, "{call}() is called with interrupts off, and waits for other processors");
     }
 }
 

@@ -18,7 +18,12 @@ impl Contents {
     }
 
     pub(crate) fn zero() -> Self {
-        Self { all: 0, bytes: BTreeMap::new() }
+        Self::same(0)
+    }
+
+    /// The same byte throughout.
+    pub(crate) fn same(byte: u8) -> Self {
+        Self { all: byte, bytes: BTreeMap::new() }
     }
 
     pub(crate) fn read(&self, offset: u64) -> u8 {

@@ -1,43 +1,55 @@
 //! The platform itself.
 
-use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
-use hugewalk::error::OutOfMemory;
-use hugewalk::platform::{Barriers, ENTRIES, Event, Hugewalk, Levels, PageRecord, Platform, TableRecord};
-use hugewalk::rcu::EpochRcu;
+use hugewalk::arch::{AnyPaging, Paging, X86_64};
+use hugewalk::error::{MemoryError, OutOfMemory};
+use hugewalk::platform::{
+    self, Barriers, Event, Flush, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord, Tables,
+    Trace,
+};
 use hugewalk::sync::Parker;
 use parking_lot::Mutex;
 
 use super::cpu::Tlb;
-use super::locks::{Alone, Spinning};
+use super::locks::{Alone, Leaf, Sections, Spinning, may_sleep, waits_for_processors};
 use super::memory::Contents;
 use super::tables::{Frames, Region};
 use super::{inject, interrupt};
 
 const TABLES: usize = 1024;
-/// How many huge pages of each size there can be.
-const HUGE: [usize; 2] = [8192, 64];
-/// Frame numbers of the first huge page of each size.
-const FIRST: [u64; 2] = [1 << 20, 1 << 28];
+/// How many huge pages of a size there can be.
+fn most(size: HugeSize) -> usize {
+    if size.bytes() < super::GIB { 8192 } else { 64 }
+}
+
 /// Entries of a table that is free: present, and of no frame there is.
 const FREED_ENTRY: u64 = 0x000f_dead_beef_d001;
 
+thread_local! {
+    /// Do readers mark locks in lines of their own?
+    pub(crate) static READER_BIAS: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The host of these tests.
 pub(crate) struct Bench {
-    levels: Levels,
+    paging: AnyPaging,
     /// The frame numbers of both sizes start at the same place: a frame may be a large page now, and a small one later.
     one_memory: bool,
     mmap_min_addr: u64,
     entries: Region,
     table_records: Region,
-    page_records: [Region; 2],
+    page_records: Vec<Region>,
     tables: Mutex<Frames>,
-    huge: [Mutex<Huge>; 2],
+    huge: Vec<Mutex<Huge>>,
     events: Mutex<Vec<Event>>,
+    last_flush: Mutex<Option<Flush>>,
+    /// Pages whose memory fails when it is read.
+    bad: Mutex<BTreeSet<HugeFrame>>,
 }
 
 struct Huge {
@@ -47,7 +59,7 @@ struct Huge {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        Self::with_levels(Levels::Four)
+        Self::with_paging(super::paging())
     }
 
     /// Large and small pages come out of the same memory.
@@ -59,22 +71,27 @@ impl Bench {
         Self { mmap_min_addr, ..Self::new() }
     }
 
-    pub(crate) fn with_levels(levels: Levels) -> Self {
-        let huge = |size: HugeSize| {
-            let frames = Frames::new(HUGE[index(size)]);
-            Mutex::new(Huge { frames, contents: BTreeMap::new() })
-        };
-        let page = size_of::<PageRecord>();
+    pub(crate) fn with_levels(levels: X86_64) -> Self {
+        Self::with_paging(levels.into())
+    }
+
+    pub(crate) fn with_paging(paging: AnyPaging) -> Self {
+        let geometry = paging.geometry();
+        let (page, table) = (size_of::<PageRecord>(), geometry.base_bytes() as usize);
+        let sizes = || paging.leaves().iter().copied().map(most);
+        let huge = |count| Mutex::new(Huge { frames: Frames::new(count), contents: BTreeMap::new() });
         Self {
-            levels,
+            paging,
             one_memory: false,
             mmap_min_addr: 65536,
-            entries: Region::new(ENTRIES * 8, TABLES, 4096),
+            entries: Region::new(table, TABLES, table),
             table_records: Region::new(size_of::<TableRecord>(), TABLES, align_of::<TableRecord>()),
-            page_records: HUGE.map(|count| Region::new(page, count, align_of::<PageRecord>())),
+            page_records: sizes().map(|count| Region::new(page, count, align_of::<PageRecord>())).collect(),
             tables: Mutex::new(Frames::new(TABLES)),
-            huge: HugeSize::ALL.map(huge),
+            huge: sizes().map(huge).collect(),
             events: Mutex::new(Vec::new()),
+            last_flush: Mutex::new(None),
+            bad: Mutex::new(BTreeSet::new()),
         }
     }
 
@@ -85,12 +102,36 @@ impl Bench {
 
     /// Huge pages that a pool has.
     pub(crate) fn huge_in_use(&self, size: HugeSize) -> usize {
-        self.huge[index(size)].lock().frames.in_use()
+        self.huge[size.index()].lock().frames.in_use()
+    }
+
+    /// Entries of a table page.
+    fn entries(&self) -> usize {
+        1 << self.paging.geometry().index_bits
+    }
+
+    /// Frames of a table.
+    fn table_frames(&self) -> u64 {
+        self.paging.geometry().base_bytes() >> 12
     }
 
     /// The tracepoints passed since the last call.
     pub(crate) fn take_events(&self) -> Vec<Event> {
         std::mem::take(&mut *self.events.lock())
+    }
+
+    /// The last flush, unless it was taken already.
+    pub(crate) fn take_flush(&self) -> Option<Flush> {
+        self.last_flush.lock().take()
+    }
+
+    /// From now on the memory of the page fails when it is read.
+    pub(crate) fn spoil(&self, frame: HugeFrame) {
+        inject::exempt(|| self.bad.lock().insert(frame));
+    }
+
+    fn read_memory(&self, frame: HugeFrame) -> Result<(), MemoryError> {
+        inject::exempt(|| if self.bad.lock().contains(&frame) { Err(MemoryError) } else { Ok(()) })
     }
 
     /// One byte of a huge page.
@@ -105,14 +146,15 @@ impl Bench {
     fn with<R>(&self, frame: HugeFrame, work: impl FnOnce(&mut Contents) -> R) -> R {
         inject::exempt(|| {
             let (size, number) = self.locate(frame);
-            let mut huge = self.huge[index(size)].lock();
+            let mut huge = self.huge[size.index()].lock();
             let contents = huge.contents.get_mut(&number);
             work(contents.unwrap_or_else(|| panic!("{frame:?} is used, and it is free")))
         })
     }
 
     fn first(&self, size: HugeSize) -> u64 {
-        FIRST[if self.one_memory { 0 } else { index(size) }]
+        // Far enough apart for all pages, and a multiple of each size.
+        (1 + if self.one_memory { 0 } else { size.index() as u64 }) << 32
     }
 
     /// The size of the page at a frame, and its number among the pages of that size.
@@ -121,21 +163,22 @@ impl Bench {
             let offset = frame.0.checked_sub(self.first(size))?;
             offset.is_multiple_of(pages(size)).then_some(usize::try_from(offset / pages(size)).unwrap())
         };
-        let is_used = |size| number(size).is_some_and(|at| self.huge[index(size)].lock().frames.is_used(at));
-        let by_number = if frame.0 >= FIRST[1] { HugeSize::Size1G } else { HugeSize::Size2M };
-        let size = if self.one_memory && is_used(HugeSize::Size1G) { HugeSize::Size1G } else { by_number };
-        (size, number(size).unwrap_or_else(|| panic!("{frame:?} is no huge page")))
+        let is_used =
+            |size: HugeSize| number(size).is_some_and(|at| self.huge[size.index()].lock().frames.is_used(at));
+        let sizes = self.paging.leaves();
+        let by_number = (frame.0 >> 32).checked_sub(1).and_then(|index| sizes.get(index as usize));
+        let in_use = sizes.iter().rev().find(|&&size| self.one_memory && is_used(size));
+        let size = in_use.or(by_number).copied();
+        let found = size.and_then(|size| Some((size, number(size)?)));
+        found.unwrap_or_else(|| panic!("{frame:?} is no huge page"))
     }
 
     fn table(&self, frame: TableFrame) -> usize {
-        let number = usize::try_from(frame.0).unwrap() - 1;
+        assert!(frame.0.is_multiple_of(self.table_frames()), "{frame:?} is no table");
+        let number = usize::try_from(frame.0 / self.table_frames()).unwrap() - 1;
         assert!(self.tables.lock().is_used(number), "table {frame:?} is used, and it is free");
         number
     }
-}
-
-fn index(size: HugeSize) -> usize {
-    usize::from(size == HugeSize::Size1G)
 }
 
 fn pages(size: HugeSize) -> u64 {
@@ -145,18 +188,20 @@ fn pages(size: HugeSize) -> u64 {
 // SAFETY: full fences on both sides.
 unsafe impl Barriers for Bench {
     type Word = AtomicU64;
-    type SpinLock = Spinning;
+    type SpinLock = Leaf;
 
     fn light(&self) {
         inject::exempt(|| interrupt::reach(interrupt::At::Light));
         fence(Ordering::SeqCst);
     }
     fn heavy(&self) {
+        waits_for_processors("heavy");
         inject::exempt(|| interrupt::reach(interrupt::At::Heavy));
         fence(Ordering::SeqCst);
     }
     unsafe fn pause(&self) {
-        panic!("a grace period waits for this very thread");
+        may_sleep("pause");
+        interrupt::pause();
     }
 }
 
@@ -180,142 +225,175 @@ unsafe impl Parker for NobodyElse {
 
 // SAFETY: `Frames` hands each frame out once; regions stay where they are; a page's record is found by its frame alone,
 // and starts as zeroes. The only processor is the one in `cpu.rs`, whose TLB is flushed at once.
-unsafe impl Platform for Bench {
-    type Protocol = Hugewalk;
-    type SleepMutex = Alone;
-    type SleepRwLock = Alone;
-    type Parker = NobodyElse;
-    type Rcu = EpochRcu<Self>;
-    type MmContext = Tlb;
-
-    fn levels(&self) -> Levels {
-        self.levels
+unsafe impl Tables for Bench {
+    type Paging = AnyPaging;
+    fn paging(&self) -> AnyPaging {
+        self.paging
     }
-
-    fn mmap_min_addr(&self) -> VirtAddr {
-        VirtAddr::new(self.mmap_min_addr)
-    }
-
-    fn new_context(&self) -> Result<Tlb, OutOfMemory> {
-        inject::permit().then(Tlb::default).ok_or(OutOfMemory)
-    }
-
     fn alloc_table(&self) -> Option<TableFrame> {
+        may_sleep("alloc_table");
         if !inject::permit() {
             return None;
         }
         let number = inject::exempt(|| self.tables.lock().take())?;
-        let frame = TableFrame(number as u64 + 1);
+        let frame = TableFrame((number as u64 + 1) * self.table_frames());
         // SAFETY: a frame just taken; nobody else has it.
-        unsafe { self.entries.at(number).write_bytes(0, ENTRIES * 8) };
+        unsafe { self.entries.at(number).write_bytes(0, self.entries() * 8) };
         Some(frame)
     }
-
     unsafe fn free_table(&self, frame: TableFrame) {
         inject::exempt(|| interrupt::reach(interrupt::At::FreeTable));
         // SAFETY: still allocated.
         let entries = unsafe { self.table_entries(frame) };
+        let entries = NonNull::slice_from_raw_parts(entries, self.entries());
         // SAFETY: nobody reaches the table any more, but by mistake.
         for entry in unsafe { entries.as_ref() } {
             entry.store(FREED_ENTRY, Ordering::Relaxed);
         }
-        inject::exempt(|| self.tables.lock().give(frame.0 as usize - 1));
+        inject::exempt(|| self.tables.lock().give((frame.0 / self.table_frames()) as usize - 1));
     }
-
-    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
+    unsafe fn table_entries(&self, frame: TableFrame) -> NonNull<AtomicU64> {
         self.entries.at(self.table(frame)).cast()
     }
-
     unsafe fn table_record(&self, frame: TableFrame) -> NonNull<TableRecord> {
         self.table_records.at(self.table(frame)).cast()
     }
+}
 
+// SAFETY: a huge page is handed out once until it is given back, and its record stays.
+unsafe impl Pages for Bench {
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
+        may_sleep("alloc_huge");
         inject::exempt(|| interrupt::reach(interrupt::At::AllocHuge));
         if !inject::permit() {
             return None;
         }
         inject::exempt(|| {
-            let mut huge = self.huge[index(size)].lock();
+            let mut huge = self.huge[size.index()].lock();
             let number = huge.frames.take()?;
             huge.contents.insert(number, Contents::garbage());
             Some(HugeFrame(self.first(size) + number as u64 * pages(size)))
         })
     }
-
     unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
         inject::exempt(|| interrupt::reach(interrupt::At::FreeHuge));
         inject::exempt(|| {
             let (found, number) = self.locate(frame);
             assert_eq!(found, size, "{frame:?} is freed with another size");
-            let mut huge = self.huge[index(size)].lock();
+            let mut huge = self.huge[size.index()].lock();
             huge.frames.give(number);
             huge.contents.remove(&number);
         });
     }
-
     unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
         inject::exempt(|| interrupt::reach(interrupt::At::Record));
         if self.one_memory {
-            let unit = (frame.0 - FIRST[0]) / pages(HugeSize::Size2M);
+            let smallest = self.paging.leaves()[0];
+            let unit = (frame.0 - self.first(smallest)) / pages(smallest);
             return self.page_records[0].at(usize::try_from(unit).unwrap()).cast();
         }
         let (size, number) = self.locate(frame);
-        self.page_records[index(size)].at(number).cast()
+        self.page_records[size.index()].at(number).cast()
     }
-
     fn has_page_record(&self, frame: HugeFrame) -> bool {
-        let sizes = if self.one_memory { &HugeSize::ALL[..1] } else { &HugeSize::ALL[..] };
+        let sizes = self.paging.leaves();
+        let sizes = if self.one_memory { &sizes[..1] } else { sizes };
         sizes.iter().any(|&size| {
-            let offset = frame.0.checked_sub(FIRST[index(size)]);
-            offset.is_some_and(|at| {
-                at.is_multiple_of(pages(size)) && at / pages(size) < HUGE[index(size)] as u64
-            })
+            let offset = frame.0.checked_sub(self.first(size));
+            offset.is_some_and(|at| at.is_multiple_of(pages(size)) && at / pages(size) < most(size) as u64)
         })
     }
+}
 
+// SAFETY: the address is that of the page.
+unsafe impl platform::Contents for Bench {
     // Contents are kept by a rule of their own (`memory.rs`), not byte by byte.
     unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
         None
     }
-
     unsafe fn zero_huge(&self, frame: HugeFrame, _: HugeSize) {
+        may_sleep("zero_huge");
+        inject::exempt(|| interrupt::reach(interrupt::At::Fill));
         self.with(frame, |contents| *contents = Contents::zero());
     }
-
-    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, _: HugeSize) {
+    unsafe fn copy_huge(&self, from: HugeFrame, to: HugeFrame, _: HugeSize) -> Result<(), MemoryError> {
+        may_sleep("copy_huge");
         inject::exempt(|| interrupt::reach(interrupt::At::Copy));
+        self.read_memory(from)?;
         let copy = inject::exempt(|| self.with(from, |contents| contents.clone()));
         self.with(to, |contents| *contents = copy);
+        Ok(())
     }
-
-    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) {
+    unsafe fn read_huge(&self, frame: HugeFrame, offset: u64, into: &mut [u8]) -> Result<(), MemoryError> {
+        self.read_memory(frame)?;
         self.with(frame, |contents| {
             for (at, byte) in (offset..).zip(into) {
                 *byte = contents.read(at);
             }
         });
+        Ok(())
     }
-
     unsafe fn write_huge(&self, frame: HugeFrame, offset: u64, from: &[u8]) {
-        self.with(frame, |contents| {
-            for (at, &byte) in (offset..).zip(from) {
-                contents.write(at, byte);
+        if !from.is_empty() {
+            inject::exempt(|| interrupt::reach(interrupt::At::Fill));
+        }
+        let whole = from.len() as u64 == self.locate(frame).0.bytes();
+        self.with(frame, |contents| match *from {
+            // A million entries of a map are slow.
+            [first, ..] if whole && from.iter().all(|&byte| byte == first) => {
+                *contents = Contents::same(first);
             }
+            _ => (offset..).zip(from).for_each(|(at, &byte)| contents.write(at, byte)),
         });
     }
-
     unsafe fn clear_huge(&self, frame: HugeFrame, offset: u64, length: u64) {
         assert!(offset + length <= self.locate(frame).0.bytes());
         self.with(frame, |contents| contents.clear(offset, length));
     }
+}
 
-    fn flush_tlb(&self, context: &Tlb, range: Range<VirtAddr>) {
-        inject::exempt(|| interrupt::reach(interrupt::At::Flush));
-        inject::exempt(|| context.flush(&range));
+// SAFETY: the locks exclude as locks do.
+unsafe impl Locks for Bench {
+    type TableLock = Spinning;
+    type SleepMutex = Alone;
+    type SleepRwLock = Alone;
+    type Parker = NobodyElse;
+    type Rcu = Sections;
+    // The locks are to see what would wait, but where a test says otherwise.
+    fn reader_bias() -> bool {
+        READER_BIAS.get()
     }
+}
 
+// SAFETY: a flush returns when no processor uses what it names any more.
+unsafe impl platform::Tlb for Bench {
+    type MmContext = Tlb;
+    fn new_context(&self) -> Result<Tlb, OutOfMemory> {
+        inject::permit().then(Tlb::default).ok_or(OutOfMemory)
+    }
+    fn flush_tlb(&self, context: &Tlb, flush: Flush) {
+        waits_for_processors("flush_tlb");
+        inject::exempt(|| interrupt::reach(interrupt::At::Flush));
+        inject::exempt(|| {
+            context.flush(&flush.range);
+            *self.last_flush.lock() = Some(flush);
+        });
+    }
+}
+
+impl Notify for Bench {}
+
+impl Trace for Bench {
     fn trace(&self, event: Event) {
         inject::exempt(|| self.events.lock().push(event));
     }
 }
+
+impl Limits for Bench {
+    fn mmap_min_addr(&self) -> VirtAddr {
+        VirtAddr::new(self.mmap_min_addr)
+    }
+}
+
+// SAFETY: the parts above are those of one platform.
+unsafe impl Platform for Bench {}

@@ -1,6 +1,7 @@
 //! The table may be unshared as soon as the lock is released.
 
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::X86_64;
 use hugewalk::file::{FileProof, IMmapReadGuard};
 use hugewalk::mm::MmapReadGuard;
 use hugewalk::platform::Platform;
@@ -10,7 +11,7 @@ use hugewalk::{AddressSpace, Task};
 
 fn the_vma_lock_in_read<P: Platform>(vma_lock: VmaReadGuard<'_, P>, address: VirtAddr) {
     let mm = vma_lock.vma().mm();
-    if let Ok(Some(slot)) = huge_pte_offset(&vma_lock, mm, address, HugeSize::Size2M) {
+    if let Ok(Some(slot)) = huge_pte_offset(&vma_lock, mm, address, X86_64::SIZE_2M) {
         drop(vma_lock);
         let _ = slot.read();
     }
@@ -18,7 +19,7 @@ fn the_vma_lock_in_read<P: Platform>(vma_lock: VmaReadGuard<'_, P>, address: Vir
 
 fn the_vma_lock_in_write<P: Platform>(vma_lock: VmaWriteGuard<'_, P>, task: &Task<P>, address: VirtAddr) {
     let mm = vma_lock.vma().mm();
-    if let Ok(Some(slot)) = huge_pte_offset(&vma_lock, mm, address, HugeSize::Size2M) {
+    if let Ok(Some(slot)) = huge_pte_offset(&vma_lock, mm, address, X86_64::SIZE_2M) {
         let table_locked = slot.lock(task);
         drop(vma_lock);
         table_locked.mark_used(true);
@@ -28,7 +29,7 @@ fn the_vma_lock_in_write<P: Platform>(vma_lock: VmaWriteGuard<'_, P>, task: &Tas
 fn i_mmap<P: Platform>(i_mmap: IMmapReadGuard<'_, P>, address: VirtAddr) {
     for proof in i_mmap.vmas(0..1) {
         let proof: FileProof<'_, P> = proof;
-        if let Ok(Some(slot)) = huge_pte_offset(&proof, proof.vma().mm(), address, HugeSize::Size2M) {
+        if let Ok(Some(slot)) = huge_pte_offset(&proof, proof.vma().mm(), address, X86_64::SIZE_2M) {
             drop(i_mmap);
             let _ = slot.read();
             return;

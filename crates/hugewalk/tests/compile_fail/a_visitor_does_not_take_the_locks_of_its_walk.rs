@@ -2,8 +2,8 @@
 //! it does to the address space, would wait for itself (scenario S26).
 
 use hugewalk::AddressSpace;
-use hugewalk::addr::{PMD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, PMD_SIZE};
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, MmapReadGuard};
 use hugewalk::pagewalk::{Next, Resched, SleepingVisitor};

@@ -2,7 +2,8 @@
 //! users of the table may then free it, with everything that a slot reads and locks in it.
 
 use hugewalk::Task;
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::X86_64;
 use hugewalk::file::IMmapWriteGuard;
 use hugewalk::gather::Gather;
 use hugewalk::platform::Platform;
@@ -17,7 +18,7 @@ fn a_slot<P: Platform>(
     address: VirtAddr,
 ) {
     let mm = vma_lock.vma().mm();
-    let slot = huge_pte_offset(vma_lock, mm, address, HugeSize::Size2M);
+    let slot = huge_pte_offset(vma_lock, mm, address, X86_64::SIZE_2M);
     let _ = Gather::scope(mm, i_mmap, |gather| huge_pmd_unshare(vma_lock, address, gather, task));
     if let Ok(Some(slot)) = slot {
         let _ = slot.read();

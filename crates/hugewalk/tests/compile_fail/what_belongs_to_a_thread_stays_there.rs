@@ -2,7 +2,8 @@
 //! there is another task, which nothing would keep from sleeping.
 
 use hugewalk::Task;
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::X86_64;
 use hugewalk::mm::Mm;
 use hugewalk::platform::Platform;
 use hugewalk::vma::VmaReadGuard;
@@ -28,13 +29,13 @@ fn an_rcu_guard_by_reference<P: Platform>(task: &Task<P>) {
 
 fn a_slot_found_in_a_read_section<P: Platform>(task: &Task<P>, mm: &Mm<P>, address: VirtAddr) {
     let read_section = task.rcu_read_lock();
-    if let Ok(Some(slot)) = huge_pte_offset(&read_section, mm, address, HugeSize::Size2M) {
+    if let Ok(Some(slot)) = huge_pte_offset(&read_section, mm, address, X86_64::SIZE_2M) {
         to_another_thread(slot);
     }
 }
 
 fn a_table_lock<P: Platform>(vma_lock: &VmaReadGuard<'_, P>, task: &Task<P>, address: VirtAddr) {
-    if let Ok(Some(slot)) = huge_pte_offset(vma_lock, vma_lock.vma().mm(), address, HugeSize::Size2M) {
+    if let Ok(Some(slot)) = huge_pte_offset(vma_lock, vma_lock.vma().mm(), address, X86_64::SIZE_2M) {
         to_another_thread(slot.lock(task));
     }
 }

@@ -22,6 +22,11 @@ impl Processor for X86_64 {
         (X64::WRITE_THROUGH | X64::NO_CACHE).bits() | pat | key
     }
 
+    fn ignored_in_tables(&self) -> u64 {
+        // Intel SDM volume 3A, "4-Level Paging and 5-Level Paging": the formats of entries that reference a table.
+        (X64::BIT_9 | X64::BIT_10).bits() | 0x7ff << 52
+    }
+
     fn use_leaf(&self, bits: u64, level: u8, address: u64, access: Access, _: bool) -> Result<Used, Fault> {
         let mut flags = X64::from_bits_retain(bits);
         if !flags.contains(X64::PRESENT) {
@@ -46,7 +51,7 @@ impl Processor for X86_64 {
     }
 }
 
-impl Processor for Aarch64 {
+impl<const GRANULE: u32> Processor for Aarch64<GRANULE> {
     fn last_address(&self) -> u64 {
         // With the 64 KiB granule there are 52 bits of physical address, without FEAT_LPA2 else 48.
         if self.geometry().base_shift == 16 { below(52) } else { below(48) }
@@ -54,6 +59,11 @@ impl Processor for Aarch64 {
 
     fn may_carry(&self) -> u64 {
         (A64::ATTRIBUTE_INDEX_MASK | A64::GP).bits() as u64
+    }
+
+    fn ignored_in_tables(&self) -> u64 {
+        // "VMSAv8-64 Table descriptor fields".
+        0xff << 51
     }
 
     fn use_leaf(
@@ -106,6 +116,11 @@ impl Processor for Riscv64 {
     fn may_carry(&self) -> u64 {
         // PBMT; 3 is reserved.
         3 << 61
+    }
+
+    fn ignored_in_tables(&self) -> u64 {
+        // RSW.
+        3 << 8
     }
 
     /// "Virtual Address Translation Process", steps 3 to 10; and for N, the chapter on Svnapot.

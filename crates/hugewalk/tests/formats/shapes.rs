@@ -10,19 +10,21 @@ use crate::{Processor, for_each_format};
 fn sizes_are_what_their_levels_and_groups_make_of_them() {
     fn test<F: Processor>(format: F) {
         let geometry = format.geometry();
-        for size in format.leaves() {
-            let entry = geometry.shift(size.level);
-            assert!(size.group.is_power_of_two());
-            assert_eq!(size.shift, entry + size.group.trailing_zeros());
+        for (index, size) in format.leaves().iter().enumerate() {
+            assert_eq!(size.index(), index);
+            assert_eq!(format.of_shift(size.shift()), Some(*size));
+            let entry = geometry.shift(size.level());
+            assert!(size.group().is_power_of_two());
+            assert_eq!(size.shift(), entry + size.group().trailing_zeros());
             assert_eq!(size.member_bytes(), 1 << entry);
-            assert!(usize::from(size.group) <= geometry.entries(size.level));
-            assert!(size.level < geometry.levels);
+            assert!(usize::from(size.group()) <= geometry.entries(size.level()));
+            assert!(size.level() < geometry.levels);
             // A root belongs to one address space.
-            assert!(!size.shares_tables || size.level < geometry.root());
-            assert!(!size.shares_tables || size.group == 1);
+            assert!(!size.shares_tables() || size.level() < geometry.root());
+            assert!(!size.shares_tables() || size.group() == 1);
         }
-        assert!(format.leaves().is_sorted_by(|a, b| a.shift < b.shift));
-        assert!(format.leaves().iter().filter(|size| size.shares_tables).count() <= 1);
+        assert!(format.leaves().is_sorted_by(|a, b| a.shift() < b.shift()));
+        assert!(format.leaves().iter().filter(|size| size.shares_tables()).count() <= 1);
         assert!(geometry.user_bits <= geometry.address_bits);
     }
     for_each_format!(test);
@@ -66,7 +68,7 @@ type Shape = (u8, usize, u32, &'static [(u64, u8, u16, bool)]);
 fn shape<F: Paging>(format: F) -> (u8, usize, u32, Vec<(u64, u8, u16, bool)>) {
     let geometry = format.geometry();
     let leaves = format.leaves().iter();
-    let leaves = leaves.map(|size| (size.bytes() >> 10, size.level, size.group, size.shares_tables));
+    let leaves = leaves.map(|size| (size.bytes() >> 10, size.level(), size.group(), size.shares_tables()));
     (geometry.levels, geometry.entries(geometry.root()), geometry.user_bits, leaves.collect())
 }
 
@@ -121,4 +123,35 @@ fn only_x86_sees_a_store_without_being_told() {
     // Svvptc is about entries that become valid, and about no others.
     let svvptc = riscv.with_svvptc().hooks();
     assert_eq!((svvptc.after_valid, svvptc.after_gain), (Barrier::Nothing, Barrier::LookAgain));
+}
+
+#[test]
+fn flags_of_mmap_name_each_size_and_no_other() {
+    // include/uapi/asm-generic/hugetlb_encode.h: the names and what they stand for.
+    const NAMES: [(u32, u64); 12] = [
+        (14, 16 << 10),
+        (16, 64 << 10),
+        (19, 512 << 10),
+        (20, 1 << 20),
+        (21, 2 << 20),
+        (23, 8 << 20),
+        (24, 16 << 20),
+        (25, 32 << 20),
+        (28, 256 << 20),
+        (29, 512 << 20),
+        (30, 1 << 30),
+        (34, 16 << 30),
+    ];
+    fn test<F: Paging>(format: F) {
+        let mut named = 0;
+        for (shift, bytes) in NAMES {
+            // MAP_SHARED | MAP_HUGETLB | MAP_ANONYMOUS.
+            let size = format.of_map_flags(shift << 26 | 0x4_0021);
+            assert_eq!(size, format.leaves().iter().copied().find(|size| size.bytes() == bytes));
+            named += usize::from(size.is_some());
+        }
+        assert_eq!(named, format.leaves().len());
+        assert_eq!(format.of_map_flags(0x4_0021), None);
+    }
+    for_each_format!(test);
 }

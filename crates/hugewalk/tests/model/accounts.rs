@@ -10,13 +10,14 @@ use super::state::{Frame, Model, Mount, Pool};
 
 impl Model {
     pub(super) fn pool(&mut self, size: HugeSize) -> &mut Pool {
-        &mut self.pools[usize::from(size == HugeSize::Size1G)]
+        let index = self.format.index(size);
+        &mut self.pools[index]
     }
 
     /// The counters as they have to be: free pages are those not in use; a pool is larger than it was configured only
     /// where reservations and pages in use need it to be.
     pub(crate) fn counters(&self, size: HugeSize) -> PoolCounters {
-        let limit = self.pools[usize::from(size == HugeSize::Size1G)].limit;
+        let limit = self.pools[self.format.index(size)].limit;
         let in_use = self.frames.values().filter(|frame| frame.size == size).count() as u64;
         let of_files = self.files.iter().filter(|file| file.size_class == size);
         let of_mounts = (0..self.mounts.len()).filter(|&mount| self.mounts[mount].size == size);
@@ -57,7 +58,7 @@ impl Model {
     fn can_spare(&self, size: HugeSize, pages: u64) -> bool {
         let now = self.counters(size);
         let needed = pages.saturating_sub(now.free - now.reserved);
-        let overcommit = self.pools[usize::from(size == HugeSize::Size1G)].overcommit;
+        let overcommit = self.pools[self.format.index(size)].overcommit;
         needed == 0 || now.surplus + needed <= overcommit
     }
 
@@ -129,7 +130,7 @@ impl Model {
         {
             return Err(Refused("EINVAL", Why::MinAboveMax));
         }
-        let (size, reserved) = (HugeSize::Size2M, min.unwrap_or(0));
+        let (size, reserved) = (self.format.small, min.unwrap_or(0));
         if !self.can_spare(size, reserved) {
             return Err(Refused("ENOMEM", Why::PoolEmpty));
         }

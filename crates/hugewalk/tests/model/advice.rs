@@ -18,7 +18,7 @@ impl Model {
         length: u64,
         advice: Advice,
     ) -> Result<(), Refused> {
-        let range = page_range(address, length)?;
+        let range = page_range(self.format, address, length)?;
         match advice {
             Advice::DontNeed => self.each_mapping(process, &range, Self::dont_need),
             Advice::Remove => self.each_mapping(process, &range, Self::remove),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hugewalk::addr::{HugeFrame, HugeSize};
+use hugewalk::addr::HugeFrame;
 use hugewalk::mm::Residency;
 use hugewalk::platform::Event;
 use hugewalk::vma::VmaFlags;
@@ -19,7 +19,7 @@ impl Engine {
     pub(crate) fn compare(&mut self, model: &Model) {
         let events = self.hugetlb.platform().take_events();
         self.has_shared |= events.iter().any(|event| matches!(event, Event::Shared { .. }));
-        for size in HugeSize::ALL {
+        for size in model.format.sizes() {
             let counters = self.hugetlb.pool(size).counters();
             assert_eq!(counters, model.counters(size), "counters of {size:?}: engine, model");
             assert!(counters.reserved <= counters.free && counters.free <= counters.total);
@@ -129,12 +129,13 @@ impl Engine {
                 found.push((process, table.start.as_u64()));
             }
         }
+        let covers = model.format.table();
         for (users, found) in tables.values() {
             assert_eq!(*users, found.len() as u64, "users counted, users found: {found:x?}");
             if let [first, others @ ..] = &found[..] {
                 let maps = |&(process, start): &(usize, u64)| {
                     let vma = model.processes[process].as_ref().and_then(|process| process.find(start));
-                    vma.map(|vma| (vma, vma.start <= start && start + (1 << 30) <= vma.end, start))
+                    vma.map(|vma| (vma, vma.start <= start && start + covers <= vma.end, start))
                 };
                 for other in others {
                     let (Some((one, covers_one, at_one)), Some((two, covers_two, at_two))) =
@@ -146,7 +147,7 @@ impl Engine {
                     let what =
                         |vma: &Vma, at| (vma.file, vma.index(at), vma.rights, vma.shared, vma.noreserve);
                     assert_eq!(what(one, at_one), what(two, at_two));
-                    assert!(one.shared && one.size == HugeSize::Size2M);
+                    assert!(one.shared && one.size.shares_tables());
                 }
             }
         }
@@ -163,7 +164,7 @@ impl Engine {
         self.mounts = Default::default();
         self.task.rcu_barrier();
         assert_eq!(self.hugetlb.platform().tables_in_use(), 0, "tables leaked");
-        for size in HugeSize::ALL {
+        for size in model.format.sizes() {
             let counters = self.hugetlb.pool(size).counters();
             let limit = model.counters(size).total - model.counters(size).surplus;
             let expected =

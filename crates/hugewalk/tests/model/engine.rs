@@ -2,12 +2,11 @@
 
 use std::fmt::Debug;
 
-use hugewalk::addr::HugeSize;
+use super::format::Format;
 use hugewalk::error::Errno;
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::file::FileError;
 use hugewalk::mm::{Backing, MapError, MapRequest};
-use hugewalk::platform::Levels;
 use hugewalk::reserve::{NoPage, SubPool, SubPoolError};
 use hugewalk::sync::Arc;
 
@@ -22,19 +21,21 @@ pub(crate) struct Engine {
     pub(crate) mounts: [Option<Arc<SubPool<Bench>>>; MOUNTS],
     pub(crate) task: Task,
     pub(crate) hugetlb: Arc<Hugetlb>,
+    format: Format,
     /// Has a table been shared so far?
     pub(super) has_shared: bool,
 }
 
 impl Engine {
-    pub(crate) fn new(levels: Levels) -> Self {
-        let hugetlb = Hugetlb::new(Bench::with_levels(levels)).unwrap();
+    pub(crate) fn new(format: Format) -> Self {
+        let hugetlb = Hugetlb::new(Bench::with_paging(format.paging)).unwrap();
         Self {
             processes: Default::default(),
             files: Default::default(),
             mounts: Default::default(),
             task: task(&hugetlb),
             hugetlb,
+            format,
             has_shared: false,
         }
     }
@@ -47,7 +48,7 @@ impl Engine {
     fn carry_out(&mut self, call: &Call) -> Outcome {
         match *call {
             Call::NewMount { slot, max, min } => {
-                let mount = SubPool::new(&self.hugetlb, HugeSize::Size2M, max, min);
+                let mount = SubPool::new(&self.hugetlb, self.format.small, max, min);
                 done(mount.map(|mount| self.mounts[slot] = Some(mount)), of_mount)
             }
             Call::CloseMount { slot } => {
@@ -174,6 +175,7 @@ fn refused(errno: Errno, why: Why, error: &impl Debug) -> Refused {
 fn of_mount(error: &SubPoolError) -> Refused {
     let why = match error {
         SubPoolError::MinAboveMax { .. } => Why::MinAboveMax,
+        SubPoolError::NoSuchSize { .. } => Why::Other,
         SubPoolError::PoolEmpty(_) => Why::PoolEmpty,
         SubPoolError::OutOfMemory(_) => Why::OutOfMemory,
     };

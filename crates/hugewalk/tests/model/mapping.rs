@@ -3,29 +3,28 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::addr::VirtAddr;
 use hugewalk::fault::Access;
 use hugewalk::mm::{MapFlags, Placement, RemapTo};
 use hugewalk::vma::Protection;
 
+use super::format::Format;
 use super::state::{Model, Vma, take_range};
 use super::{Map, Refused, What, Why};
 
-const PAGE: u64 = 4096;
 /// Nothing is mapped lower than this unless it is asked for.
 const LOWEST: u64 = 64 << 10;
-const WINDOW: u64 = (1 << 47) - 4096;
 
 const fn einval(why: Why) -> Refused {
     Refused("EINVAL", why)
 }
 
 /// The range that an address and a length in bytes mean.
-pub(super) fn page_range(address: u64, length: u64) -> Result<Range<u64>, Refused> {
-    if !address.is_multiple_of(PAGE) {
+pub(super) fn page_range(format: Format, address: u64, length: u64) -> Result<Range<u64>, Refused> {
+    if !address.is_multiple_of(format.page()) {
         return Err(einval(Why::UnalignedAddress));
     }
-    Ok(address..address + length.next_multiple_of(PAGE))
+    Ok(address..address + length.next_multiple_of(format.page()))
 }
 
 impl Model {
@@ -34,7 +33,7 @@ impl Model {
             What::File { slot, offset } => (self.files[self.slot(slot)].size_class, offset),
             What::Anonymous(size) => (size, 0),
         };
-        if !offset.is_multiple_of(PAGE) {
+        if !offset.is_multiple_of(self.format.page()) {
             return Err(einval(Why::Unaligned));
         }
         if map.length == 0 {
@@ -137,7 +136,7 @@ impl Model {
         match placement {
             Placement::Fixed(start) | Placement::FixedNoReplace(start) => {
                 let start = start.as_u64();
-                if !start.is_multiple_of(PAGE) {
+                if !start.is_multiple_of(self.format.page()) {
                     return Err(einval(Why::UnalignedAddress));
                 }
                 if !start.is_multiple_of(size) {
@@ -155,15 +154,16 @@ impl Model {
                 Ok(start)
             }
             Placement::Hint(hint) => {
-                let start = (hint.as_u64() & !(PAGE - 1)).next_multiple_of(size);
-                let above = start > WINDOW;
-                let one_side = above == (start + length > WINDOW);
+                let start = (hint.as_u64() & !(self.format.page() - 1)).next_multiple_of(size);
+                let above = start > self.window;
+                let one_side = above == (start + length > self.window);
                 if start > 0 && start + length <= self.top && one_side && is_free(start) {
                     return Ok(start);
                 }
-                anywhere(if above { self.top } else { WINDOW })
+                anywhere(if above { self.top } else { self.window })
             }
-            Placement::Anywhere => anywhere(WINDOW),
+            Placement::Anywhere => anywhere(self.window),
+            Placement::Below(end) => anywhere(end.as_u64().min(self.top)),
         }
     }
 
@@ -180,7 +180,7 @@ impl Model {
     }
 
     pub(super) fn unmap(&mut self, process: usize, address: u64, length: u64) -> Result<(), Refused> {
-        let range = page_range(address, length)?;
+        let range = page_range(self.format, address, length)?;
         if length == 0 {
             return Err(einval(Why::ZeroLength));
         }
@@ -233,7 +233,8 @@ impl Model {
     pub(super) fn zap(&mut self, process: usize, range: &Range<u64>) {
         let private = &mut self.process(process).private;
         let gone = take_range(private, range.clone());
-        let surplus = HugeSize::ALL.map(|size| self.counters(size).surplus);
+        let format = self.format;
+        let surplus = format.sizes().map(|size| self.counters(size).surplus);
         for (address, entry) in gone {
             let super::state::Entry::Own { frame, .. } = entry else { continue };
             let alone = self.frames[&frame].holders == 1;
@@ -241,7 +242,7 @@ impl Model {
             let (index, size) = (vma.index(address), vma.size);
             match &mut vma.reserved {
                 // Here: if others hold the page, its reservation stays used. (Linux restores it when they let go.)
-                Some(reserved) if alone && surplus[usize::from(size == HugeSize::Size1G)] == 0 => {
+                Some(reserved) if alone && surplus[format.index(size)] == 0 => {
                     assert!(reserved.insert(index), "the page was reserved once");
                     self.frames.remove(&frame);
                 }
@@ -257,7 +258,7 @@ impl Model {
         length: u64,
         rights: Protection,
     ) -> Result<(), Refused> {
-        let range = page_range(address, length)?;
+        let range = page_range(self.format, address, length)?;
         if range.is_empty() {
             return Ok(());
         }
@@ -291,8 +292,11 @@ impl Model {
         new_length: u64,
         to: RemapTo,
     ) -> Result<u64, Refused> {
-        let (old_length, new_length) = (old_length.next_multiple_of(PAGE), new_length.next_multiple_of(PAGE));
-        if !old.is_multiple_of(PAGE) {
+        let (old_length, new_length) = (
+            old_length.next_multiple_of(self.format.page()),
+            new_length.next_multiple_of(self.format.page()),
+        );
+        if !old.is_multiple_of(self.format.page()) {
             return Err(einval(Why::UnalignedAddress));
         }
         if new_length == 0 {
@@ -300,7 +304,7 @@ impl Model {
         }
         if let RemapTo::Fixed(new) = to {
             let new = new.as_u64();
-            if !new.is_multiple_of(PAGE) {
+            if !new.is_multiple_of(self.format.page()) {
                 return Err(einval(Why::UnalignedAddress));
             }
             if new < old + old_length && old < new + new_length {

@@ -10,6 +10,7 @@ mod advice;
 mod compare;
 mod engine;
 mod files;
+pub(crate) mod format;
 mod mapping;
 mod process;
 pub(crate) mod program;

@@ -2,20 +2,19 @@
 
 use core::fmt;
 
-use hugewalk::addr::HugeSize;
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, MapFlags};
-use hugewalk::platform::Levels;
 use hugewalk::vma::Protection;
 use proptest::prelude::*;
 
 use super::Call;
+use super::format::Format;
 use super::state::{FILES, MOUNTS, PROCESSES};
 
 #[derive(Clone)]
 pub(crate) struct Program {
-    pub(crate) levels: Levels,
-    /// Pages of 2 MiB and of 1 GiB in the pools.
+    pub(crate) format: Format,
+    /// Pages of the small size and of the other one in the pools.
     pub(crate) pools: (u64, u64),
     pub(crate) overcommit: u64,
     /// The first file lies on a mount with this maximum and minimum.
@@ -27,10 +26,10 @@ impl Program {
     /// What comes before the steps: pools, a process, a file. If there is a mount in slot 0 that works, the file is on
     /// it.
     pub(crate) fn opening(&self) -> Vec<Call> {
-        let small = HugeSize::Size2M;
+        let small = self.format.small;
         let mut calls = vec![
             Call::Resize { size: small, pages: self.pools.0 },
-            Call::Resize { size: HugeSize::Size1G, pages: self.pools.1 },
+            Call::Resize { size: self.format.giant, pages: self.pools.1 },
             Call::Overcommit { size: small, pages: self.overcommit },
             Call::NewProcess { process: 0 },
         ];
@@ -52,7 +51,7 @@ impl fmt::Debug for Program {
         writeln!(
             f,
             "{:?}, pools {:?}, overcommit {}, mount {:?}",
-            self.levels, self.pools, self.overcommit, self.mount
+            self.format, self.pools, self.overcommit, self.mount
         )?;
         self.steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))
     }
@@ -361,12 +360,12 @@ fn limit() -> impl Strategy<Value = Option<u64>> {
 }
 
 /// A program. Pools are small (so that they run out), or large (so that whole GiB can be reserved).
-pub(crate) fn program(steps: usize) -> impl Strategy<Value = Program> {
+pub(crate) fn program(formats: Vec<Format>, steps: usize) -> impl Strategy<Value = Program> {
     let step = prop_oneof![12 => memory_step(), 3 => file_step(), 2 => life_step()];
     let mount = prop_oneof![3 => Just(None), 1 => (limit(), limit()).prop_map(Some)];
     let pools = (pool_pages(), 0u64..4);
-    let levels = prop_oneof![Just(Levels::Four), Just(Levels::Five)];
-    (levels, pools, 0u64..4, mount, prop::collection::vec(step, 1..=steps)).prop_map(
-        |(levels, pools, overcommit, mount, steps)| Program { levels, pools, overcommit, mount, steps },
+    let format = prop::sample::select(formats);
+    (format, pools, 0u64..4, mount, prop::collection::vec(step, 1..=steps)).prop_map(
+        |(format, pools, overcommit, mount, steps)| Program { format, pools, overcommit, mount, steps },
     )
 }

@@ -3,34 +3,31 @@
 use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::mm::{MapFlags, Placement, RemapTo};
 
+use super::format::Format;
 use super::program::{Extent, MapStep, Pages, Part, Place, Spot, Step, Where};
 use super::state::{Model, Process, Vma};
 use super::{Call, Map, What, probes};
 
-/// Windows of 1 GiB: some neighbours, two of them on either side of where a table of GiB ends.
-const WINDOWS: [u64; 5] = [64 << 30, 65 << 30, 66 << 30, 511 << 30, 512 << 30];
 /// More is not faulted in at once: the comparison after each step looks at every page.
 const POPULATE_AT_MOST: u64 = 24;
 
-const SMALL: HugeSize = HugeSize::Size2M;
-
-fn window(number: u64, page: u64) -> u64 {
-    WINDOWS[number as usize] + page * SMALL.bytes()
+fn window(format: Format, number: u64, page: u64) -> u64 {
+    format.window(number) + page * format.small.bytes()
 }
 
-fn bytes(extent: Extent, size: HugeSize) -> u64 {
+fn bytes(format: Format, extent: Extent, size: HugeSize) -> u64 {
     // Pages of 1 GiB are few.
-    let pages = if size == SMALL { extent.pages } else { extent.pages % 6 };
+    let pages = if size == format.small { extent.pages } else { extent.pages % 6 };
     pages * size.bytes() + probes(size)[extent.probe]
 }
 
-fn page(vma: &Vma, place: Place) -> u64 {
+fn page(format: Format, vma: &Vma, place: Place) -> u64 {
     let (size, pages) = (vma.size.bytes(), vma.offsets().end - vma.offset);
     match place {
         Place::FromStart(page) => vma.start + page % pages * size,
         Place::FromEnd(page) => vma.start + pages.saturating_sub(page) * size,
         Place::FromGib(page) => {
-            let found = vma.start.next_multiple_of(1 << 30) + page * size;
+            let found = vma.start.next_multiple_of(format.table()) + page * size;
             if found < vma.end { found } else { vma.start }
         }
         Place::Before(page) => vma.start - page * size,
@@ -41,26 +38,28 @@ fn pick(process: &Process, pick: usize) -> Option<&Vma> {
     process.vmas.values().nth(pick % process.vmas.len().max(1))
 }
 
-fn part(process: &Process, part: Part) -> Option<(u64, u64)> {
+fn part(format: Format, process: &Process, part: Part) -> Option<(u64, u64)> {
     let vma = pick(process, part.pick)?;
-    let pages = if vma.size == SMALL { part.pages } else { part.pages % 5 };
+    let pages = if vma.size == format.small { part.pages } else { part.pages % 5 };
     let length = (pages * vma.size.bytes()).saturating_add_signed(part.end_skew);
-    Some((page(vma, part.from) + part.skew, length))
+    Some((page(format, vma, part.from) + part.skew, length))
 }
 
-fn spot(process: &Process, spot: Spot) -> Option<u64> {
+fn spot(format: Format, process: &Process, spot: Spot) -> Option<u64> {
     let vma = pick(process, spot.pick)?;
-    Some(page(vma, spot.place) + probes(vma.size)[spot.probe])
+    Some(page(format, vma, spot.place) + probes(vma.size)[spot.probe])
 }
 
-fn placement(place: Where) -> Placement {
-    let address = |number, page| VirtAddr::new(window(number, page));
+fn placement(format: Format, place: Where) -> Placement {
+    let address = |number, page| VirtAddr::new(window(format, number, page));
     match place {
         Where::Anywhere | Where::InPlace => Placement::Anywhere,
-        Where::Hint(number, page) => Placement::Hint(VirtAddr::new(window(number, page) + 0x1000)),
+        Where::Hint(number, page) => Placement::Hint(VirtAddr::new(window(format, number, page) + 0x1000)),
         Where::Fixed(number, page) => Placement::Fixed(address(number, page)),
         Where::FixedNoReplace(number, page) => Placement::FixedNoReplace(address(number, page)),
-        Where::Unaligned(number, page) => Placement::Fixed(VirtAddr::new(window(number, page) + 0x3000)),
+        Where::Unaligned(number, page) => {
+            Placement::Fixed(VirtAddr::new(window(format, number, page) + 0x3000))
+        }
     }
 }
 
@@ -80,19 +79,20 @@ impl Model {
     }
 
     fn resolve_map(&self, map: &MapStep) -> Option<Map> {
+        let format = self.format;
         let (what, size) = match map.file {
             Some(slot) => {
                 let (slot, size) = self.open(slot)?;
-                (What::File { slot, offset: bytes(map.offset, size) }, size)
+                (What::File { slot, offset: bytes(format, map.offset, size) }, size)
             }
             None => {
-                let size = if map.giant { HugeSize::Size1G } else { SMALL };
+                let size = if map.giant { format.giant } else { format.small };
                 (What::Anonymous(size), size)
             }
         };
         let length = match map.pages {
             Pages::Few(pages) => pages * size.bytes(),
-            Pages::Gibs(gibs, pages) => (gibs << 30) + pages * size.bytes(),
+            Pages::Gibs(gibs, pages) => gibs * format.table() + pages * size.bytes(),
         };
         let mut flags = map.flags;
         if length >> size.shift() > POPULATE_AT_MOST {
@@ -100,7 +100,7 @@ impl Model {
         }
         Some(Map {
             what,
-            placement: placement(map.place),
+            placement: placement(format, map.place),
             length: length.saturating_add_signed(map.skew),
             rights: map.rights,
             flags,
@@ -109,7 +109,8 @@ impl Model {
 
     /// What a step means now.
     pub(crate) fn resolve(&self, step: &Step) -> Option<Call> {
-        let giant = |giant: bool| if giant { HugeSize::Size1G } else { SMALL };
+        let format = self.format;
+        let giant = |giant: bool| if giant { format.giant } else { format.small };
         Some(match step.clone() {
             Step::NewMount { slot, max, min } => {
                 if self.mount_slots[slot].is_some() {
@@ -122,7 +123,7 @@ impl Model {
                 Call::CloseMount { slot }
             }
             Step::NewFile { slot, giant: true, .. } if self.slots[slot].is_none() => {
-                Call::NewFile { slot, size: HugeSize::Size1G, mount: None }
+                Call::NewFile { slot, size: format.giant, mount: None }
             }
             Step::NewFile { slot, mount, .. } => {
                 if self.slots[slot].is_some() {
@@ -130,7 +131,7 @@ impl Model {
                 }
                 Call::NewFile {
                     slot,
-                    size: SMALL,
+                    size: format.small,
                     mount: mount.filter(|&mount| self.mount_slots[mount].is_some()),
                 }
             }
@@ -147,20 +148,20 @@ impl Model {
             }
             Step::Unmap { process, part: of } => {
                 let (process, found) = self.alive(process)?;
-                let (address, length) = part(found, of)?;
+                let (address, length) = part(format, found, of)?;
                 Call::Unmap { process, address, length }
             }
             Step::Protect { process, part: of, rights } => {
                 let (process, found) = self.alive(process)?;
-                let (address, length) = part(found, of)?;
+                let (address, length) = part(format, found, of)?;
                 Call::Protect { process, address, length, rights }
             }
             Step::Remap { process, part: of, kept, to } => {
                 let (process, found) = self.alive(process)?;
-                let (old, old_length) = part(found, of)?;
+                let (old, old_length) = part(format, found, of)?;
                 // Mostly a move of the whole.
-                let new_length = if kept < 3 { old_length } else { kept * SMALL.bytes() };
-                let to = match placement(to) {
+                let new_length = if kept < 3 { old_length } else { kept * format.small.bytes() };
+                let to = match placement(format, to) {
                     Placement::Fixed(address) => RemapTo::Fixed(address),
                     _ if matches!(to, Where::InPlace) => RemapTo::InPlace,
                     _ => RemapTo::Anywhere,
@@ -169,10 +170,10 @@ impl Model {
             }
             Step::Advise { process, part: of, advice } => {
                 let (process, found) = self.alive(process)?;
-                let (address, length) = part(found, of)?;
+                let (address, length) = part(format, found, of)?;
                 let populates =
                     !matches!(advice, hugewalk::mm::Advice::DontNeed | hugewalk::mm::Advice::Remove);
-                let most = POPULATE_AT_MOST * SMALL.bytes();
+                let most = POPULATE_AT_MOST * format.small.bytes();
                 Call::Advise {
                     process,
                     address,
@@ -182,33 +183,33 @@ impl Model {
             }
             Step::Load { process, spot: at, access } => {
                 let (process, found) = self.alive(process)?;
-                Call::Load { process, address: spot(found, at)?, access }
+                Call::Load { process, address: spot(format, found, at)?, access }
             }
             Step::Store { process, spot: at, value } => {
                 let (process, found) = self.alive(process)?;
-                Call::Store { process, address: spot(found, at)?, value }
+                Call::Store { process, address: spot(format, found, at)?, value }
             }
             Step::Truncate { slot, size } => {
                 let (slot, class) = self.open(slot)?;
-                Call::Truncate { slot, size: bytes(size, class) }
+                Call::Truncate { slot, size: bytes(format, size, class) }
             }
             Step::Allocate { slot, from, length, keep_size } => {
                 let (slot, size) = self.open(slot)?;
                 let pages = length.pages.min(POPULATE_AT_MOST);
-                let length = bytes(Extent { pages, ..length }, size);
-                Call::Allocate { slot, offset: bytes(from, size), length, keep_size }
+                let length = bytes(format, Extent { pages, ..length }, size);
+                Call::Allocate { slot, offset: bytes(format, from, size), length, keep_size }
             }
             Step::Punch { slot, from, length } => {
                 let (slot, size) = self.open(slot)?;
-                Call::Punch { slot, offset: bytes(from, size), length: bytes(length, size) }
+                Call::Punch { slot, offset: bytes(format, from, size), length: bytes(format, length, size) }
             }
             Step::Read { slot, from, length } => {
                 let (slot, size) = self.open(slot)?;
-                Call::Read { slot, offset: bytes(from, size), length }
+                Call::Read { slot, offset: bytes(format, from, size), length }
             }
             Step::Write { slot, from, bytes: written } => {
                 let (slot, size) = self.open(slot)?;
-                Call::Write { slot, offset: bytes(from, size), bytes: written }
+                Call::Write { slot, offset: bytes(format, from, size), bytes: written }
             }
             Step::Resize { giant: is_giant, pages } => {
                 Call::Resize { size: giant(is_giant), pages: if is_giant { pages % 5 } else { pages } }

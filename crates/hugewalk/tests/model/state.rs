@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeBounds};
 
 use hugewalk::addr::HugeSize;
-use hugewalk::platform::Levels;
+use hugewalk::arch::Paging;
+
+use super::format::Format;
 use hugewalk::vma::Protection;
 
 use super::{Call, Outcome};
@@ -18,8 +20,11 @@ pub(crate) type Bytes = BTreeMap<u64, u8>;
 
 #[derive(Default)]
 pub(crate) struct Model {
+    pub(crate) format: Format,
     /// The end of user addresses.
     pub(super) top: u64,
+    /// The end of those that are given to programs that ask for none.
+    pub(super) window: u64,
     pub(crate) processes: [Option<Process>; PROCESSES],
     /// Every file there ever was.
     pub(crate) files: Vec<File>,
@@ -158,12 +163,9 @@ impl Process {
 }
 
 impl Model {
-    pub(crate) fn new(levels: Levels) -> Self {
-        let bits = match levels {
-            Levels::Four => 47,
-            Levels::Five => 56,
-        };
-        Self { top: (1 << bits) - 4096, ..Self::default() }
+    pub(crate) fn new(format: Format) -> Self {
+        let (top, window) = (format.paging.task_size(), format.paging.default_window());
+        Self { format, top: top.as_u64(), window: window.as_u64(), ..Self::default() }
     }
 
     /// The turn of who comes last.

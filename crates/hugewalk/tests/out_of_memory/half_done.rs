@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use hugewalk::addr::HugeSize;
+use hugewalk::arch::X86_64;
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
 
 use parking_lot::Mutex;
 
-use crate::common::interrupt::{before_next_flush, is_pending};
+use crate::common::interrupt::{At, before_next, before_next_flush, is_pending};
 use crate::common::task as task_of;
 use crate::common::{AddressSpace, File, GIB, M2, RW, SMALL, at, inject, map, system};
 
@@ -57,7 +57,8 @@ fn populating_keeps_the_pages_it_got() {
             let (file, space) =
                 (File::new(&hugetlb, SMALL, None).unwrap(), AddressSpace::new(&hugetlb).unwrap());
             map(&space, &mut task, &file, 0, HERE, 4 * M2, MapFlags::SHARED).unwrap();
-            inject::arm(allowed);
+            // For good: what one allocation is wanted for in vain, a fault tries once more.
+            inject::arm_for_good_after(allowed);
             let done = inject::inside(|| space.madvise(&mut task, at(HERE), 4 * M2, advice));
             inject::disarm();
             assert_eq!(file.pages(), space.mm().resident());
@@ -77,9 +78,9 @@ fn mmap_succeeds_when_populating_does_not() {
             length: 4 * M2,
             protection: RW,
             flags: MapFlags::POPULATE,
-            backing: Backing::Anonymous(HugeSize::Size2M),
+            backing: Backing::Anonymous(X86_64::SIZE_2M),
         };
-        inject::arm(allowed);
+        inject::arm_for_good_after(allowed);
         let done = inject::inside(|| space.mmap(&mut task, &request));
         inject::disarm();
         let mapped = space.mmap_read(&mut task).vmas().count();
@@ -118,4 +119,34 @@ fn a_mapping_takes_the_place_of_another_or_leaves_it_whatever_others_do_meanwhil
         let expected = if done.is_ok() { new.id() } else { old.id() };
         assert_eq!(there, Some(expected), "{done:?} after {others} others");
     }
+}
+
+/// The room that was made to note an offset is others' before the offset has to be taken out of its range again.
+#[test]
+fn a_page_that_comes_to_nothing_leaves_the_reservation_that_its_file_still_names() {
+    let mut stayed = 0;
+    for others in 0..10 {
+        let (hugetlb, mut task) = system(20);
+        let file = File::new(&hugetlb, SMALL, None).unwrap();
+        let space = AddressSpace::new(&hugetlb).unwrap();
+        map(&space, &mut task, &file, 0, HERE, 3 * M2, MapFlags::SHARED | MapFlags::NORESERVE).unwrap();
+        for index in [0, 2] {
+            file.reserve(&mut task, index * M2, M2).unwrap();
+        }
+        let (beside, system) = (file.clone(), hugetlb.clone());
+        before_next(At::Fill, move || {
+            let mut task = task_of(&system);
+            for other in 0..others {
+                beside.reserve(&mut task, (10 + 2 * other) * M2, M2).unwrap();
+            }
+            inject::arm_for_good();
+        });
+        let fault = inject::inside(|| space.fault(&mut task, at(HERE + M2), Access::Write));
+        inject::disarm();
+        assert!(!is_pending());
+        assert!(fault.is_err(), "there is no room in the cache of the file");
+        assert_eq!(hugetlb.pool(SMALL).counters().reserved, file.reserved(), "after {others} others");
+        stayed += file.reserved() - 2 - others;
+    }
+    assert!((1..10).contains(&stayed), "{stayed}: sometimes there is room, and sometimes not");
 }

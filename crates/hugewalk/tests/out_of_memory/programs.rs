@@ -1,6 +1,6 @@
 //! Programs that between them make every call, with the allocations each of them can need.
 
-use hugewalk::addr::HugeSize;
+use hugewalk::arch::X86_64;
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, MapFlags, Placement, RemapTo};
 use hugewalk::vma::Protection;
@@ -10,13 +10,14 @@ use crate::model::{Call, Map, What};
 
 pub(crate) type Program = fn() -> Vec<Call>;
 
-pub(crate) const PROGRAMS: [(&str, Program); 6] = [
+pub(crate) const PROGRAMS: [(&str, Program); 7] = [
     ("shared tables", shared_tables),
     ("private pages", private_pages),
     ("files", files),
     ("mount and surplus", mount_and_surplus),
     ("replacing", replacing),
     ("many pages", many_pages),
+    ("several mappings", several_mappings),
 ];
 
 const SHARED: MapFlags = MapFlags::SHARED;
@@ -39,7 +40,7 @@ fn map(process: usize, slot: usize, offset: u64, address: u64, length: u64, flag
 }
 
 fn anonymous(process: usize, length: u64, flags: MapFlags) -> Call {
-    let what = What::Anonymous(HugeSize::Size2M);
+    let what = What::Anonymous(X86_64::SIZE_2M);
     Call::Map { process, map: Map { what, placement: Placement::Anywhere, length, rights: RW, flags } }
 }
 
@@ -139,8 +140,8 @@ fn files() -> Vec<Call> {
         Call::Truncate { slot: 0, size: 3 * M2 },
         Call::Truncate { slot: 0, size: 9 * M2 },
         advise(0, HERE, 9 * M2, Advice::PopulateRead),
-        Call::NewFile { slot: 1, size: HugeSize::Size1G, mount: None },
-        Call::Resize { size: HugeSize::Size1G, pages: 2 },
+        Call::NewFile { slot: 1, size: X86_64::SIZE_1G, mount: None },
+        Call::Resize { size: X86_64::SIZE_1G, pages: 2 },
         map(0, 1, 0, THERE, 2 * GIB, SHARED),
         store(0, THERE, 5),
         protect(0, THERE + GIB, GIB, Protection::READ),
@@ -214,6 +215,26 @@ fn many_pages() -> Vec<Call> {
         Call::Fork { from: 0, to: 1 },
         Call::Unmap { process: 0, address: HERE, length: 600 * M2 },
         Call::Truncate { slot: 0, size: 100 * M2 },
+    ]);
+    calls
+}
+
+/// Moves of several mappings, and of some with a hole between them.
+fn several_mappings() -> Vec<Call> {
+    let mut calls = begin(12, None);
+    for piece in 0..3 {
+        calls.push(map(0, 0, piece * M2, HERE + 2 * piece * M2, 2 * M2, SHARED));
+        calls.push(store(0, HERE + 2 * piece * M2, piece as u8));
+    }
+    calls.extend([
+        protect(0, HERE + 2 * M2, M2, Protection::READ),
+        // From the middle of the first to the middle of the last.
+        remap(0, HERE + M2, 4 * M2, 4 * M2, THERE),
+        load(0, THERE + M2),
+        Call::Unmap { process: 0, address: THERE + M2, length: M2 },
+        remap(0, THERE, 4 * M2, 4 * M2, 600 * GIB - M2),
+        store(0, 600 * GIB + M2, 4),
+        Call::Unmap { process: 0, address: 600 * GIB - M2, length: 4 * M2 },
     ]);
     calls
 }

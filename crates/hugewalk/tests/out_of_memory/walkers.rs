@@ -7,12 +7,12 @@ use hugewalk::fault::{Access, FaultError};
 use hugewalk::file::FileError;
 use hugewalk::gup::{GupError, GupFlags, TransferError};
 use hugewalk::mm::{Advice, MapError, MapFlags, RemapTo};
-use hugewalk::pagewalk::{Found, PageMap, Visitor};
+use hugewalk::pagewalk::{Found, PageMap, Scan, ScanError, ScanFlags, Visitor};
 use hugewalk::pool::PoolCounters;
 use hugewalk::rmap::PageError;
 use hugewalk::sync::Arc;
 use hugewalk::uffd::{
-    ContinueMode, CopyMode, Features, Modes, ProtectMode, Stopped, Userfault, UserfaultError,
+    ContinueMode, CopyMode, Features, Modes, PoisonMode, ProtectMode, Stopped, Userfault, UserfaultError,
 };
 use hugewalk::vma::{Nodes, Policy, Protection, VmaFlags};
 
@@ -177,6 +177,7 @@ wants! {
         | MapError::Gup(GupError::Fault(FaultError::PoolEmpty(_))),
     FileError: FileError::OutOfMemory(_),
     PageError: PageError::PoolEmpty(_),
+    ScanError: ScanError::OutOfMemory(_),
     UserfaultError: UserfaultError::OutOfMemory(_) | UserfaultError::NoPage(_),
     Stopped: Stopped { error: UserfaultError::OutOfMemory(_) | UserfaultError::NoPage(_), .. },
 }
@@ -300,6 +301,25 @@ const NEED_MEMORY: &[Operation] = &[
     }),
     ("protecting what is not there", Leaves::Nothing, |world| {
         done(world.uffd.write_protect(&mut world.task, at(HANDLED), 4 * M2, ProtectMode::WP))
+    }),
+    ("poisoning", Leaves::Nothing, |world| {
+        done(world.uffd.poison(&mut world.task, at(HANDLED + 2 * M2), M2, PoisonMode::empty()))
+    }),
+    ("a scan", Leaves::Nothing, |world| {
+        let scan = Scan::new(at(SHARED)..at(SHARED + 512 * M2));
+        done(world.space.scan_pages(&mut world.task, &scan))
+    }),
+    ("a scan that protects where there is no table", Leaves::Nothing, |world| {
+        let handler = inject::exempt(|| {
+            let handler = Userfault::new(&world.space, Features::WP_ASYNC).unwrap();
+            handler.register(&mut world.task, at(UNTOUCHED), 600 * M2, Modes::WP).unwrap();
+            handler
+        });
+        let range = at(UNTOUCHED)..at(UNTOUCHED + 600 * M2);
+        let scan = Scan { flags: ScanFlags::WP_MATCHING, max_regions: 0, ..Scan::new(range) };
+        let was_done = done(world.space.scan_pages(&mut world.task, &scan));
+        inject::exempt(|| handler.close(&mut world.task).unwrap());
+        was_done
     }),
     ("fork with a pinned page", Leaves::Nothing, |world| {
         let pins =

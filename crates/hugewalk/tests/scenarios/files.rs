@@ -83,6 +83,11 @@ fn a_hole_smaller_than_a_page_zeroes_bytes_and_frees_nothing() {
     let mut bytes = [9; 4];
     assert_eq!((file.read_at(M2 - 2, &mut bytes), bytes), (Ok(4), [1, 0, 0, 4]));
     assert_eq!(file.pages(), 2);
+    // All of its bytes, and no other.
+    file.write_at(&mut world.task, 2 * M2 - 8, &[7; 8]).unwrap();
+    file.punch_hole(&mut world.task, 2 * M2 - 7, 6).unwrap();
+    let mut bytes = [9; 8];
+    assert_eq!((file.read_at(2 * M2 - 8, &mut bytes), bytes), (Ok(8), [7, 0, 0, 0, 0, 0, 0, 7]));
 }
 
 #[test]
@@ -147,6 +152,21 @@ fn a_hole_punched_by_address_lies_where_that_address_is_in_the_file() {
     space.madvise(&mut world.task, at(HERE + M2), M2, Advice::Remove).unwrap();
     assert_eq!([0, 1, 2].map(|page| world.load(&space, HERE + page * M2)), [1, 0, 3]);
     drop((space, file));
+    world.task.finish_drops();
+    world.finish();
+}
+
+#[test]
+fn a_hole_is_taken_from_a_long_mapping_that_a_short_one_came_after() {
+    let mut world = World::new(8);
+    let (file, long, short) = (world.file(), world.process(), world.process());
+    world.map(&long, &file, HERE, 8 * M2, SHARED);
+    world.map(&short, &file, HERE, M2, SHARED);
+    world.store(&long, HERE + 7 * M2, 1);
+    file.punch_hole(&mut world.task, 7 * M2, M2).unwrap();
+    assert!(cpu::peek(&long, &world.task, at(HERE + 7 * M2)).is_none());
+    assert_eq!(world.load(&long, HERE + 7 * M2), 0);
+    drop((long, short, file));
     world.task.finish_drops();
     world.finish();
 }

@@ -112,3 +112,28 @@ fn locking_all_that_is_mapped_leaves_out_what_cannot_be_had() {
     world.task.finish_drops();
     world.finish();
 }
+
+#[test]
+fn a_lock_on_everything_names_what_is_mapped_or_what_will_be_and_nothing_unknown() {
+    let mut world = World::new(4);
+    let space = world.process();
+    let unknown = LockAll::from_bits_retain(1 << 7);
+    for what in [LockAll::empty(), LockAll::ONFAULT, unknown, LockAll::CURRENT | unknown] {
+        assert_eq!(space.mlockall(&mut world.task, what), Err(MapError::NotAllowed), "{what:?}");
+    }
+    for what in [LockAll::CURRENT, LockAll::FUTURE | LockAll::ONFAULT, LockAll::CURRENT | LockAll::FUTURE] {
+        assert_eq!(space.mlockall(&mut world.task, what), Ok(()), "{what:?}");
+    }
+}
+
+#[test]
+fn the_last_byte_of_a_mapping_can_be_locked_by_itself() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, M2, SHARED);
+    assert_eq!(mlock(&mut world, &space, HERE + M2 - 1, 1), Ok(()));
+    assert_eq!(space.munlock(&mut world.task, at(HERE + M2 - 1), 1), Ok(()));
+    assert_eq!(file.pages(), 1);
+    let hole = Err(MapError::NotMapped { address: at(HERE + M2) });
+    assert_eq!(space.munlock(&mut world.task, at(HERE + M2 - 1), 2), hole);
+}

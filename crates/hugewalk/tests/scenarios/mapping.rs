@@ -1,8 +1,7 @@
 //! Mappings: cut, moved, filled, counted.
 
 use super::World;
-use super::common::{AddressSpace, Bench, GIB, M2, RW, at};
-use hugewalk::addr::HugeSize;
+use super::common::{AddressSpace, Bench, GIB, M2, RW, at, giant, small};
 use hugewalk::error::Errno;
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement, RemapTo};
@@ -87,6 +86,38 @@ fn advice_about_reading_splits_and_advice_about_reclaim_is_refused() {
 }
 
 /// Start, pages and offset of each mapping.
+#[test]
+fn advice_that_a_mapping_has_already_changes_nothing() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, SHARED);
+    for (advice, flag) in [
+        (Advice::DontDump, VmaFlags::DONTDUMP),
+        (Advice::DontFork, VmaFlags::DONTFORK),
+        (Advice::Random, VmaFlags::RANDOM),
+    ] {
+        for _ in 0..2 {
+            space.madvise(&mut world.task, at(HERE), 2 * M2, advice).unwrap();
+            let flags = space.mmap_read(&mut world.task).find(at(HERE)).unwrap().flags();
+            assert!(flags.contains(flag), "{advice:?}");
+        }
+    }
+}
+
+#[test]
+fn an_address_space_without_mappings_leaves_nothing_to_later_operations() {
+    let mut world = World::new(4);
+    let tables = world.hugetlb.platform().tables_in_use();
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, SHARED);
+    space.munmap(&mut world.task, at(HERE), 2 * M2).unwrap();
+    // What is unmapped, once its readers are gone.
+    world.task.rcu_barrier();
+    assert_eq!(world.hugetlb.platform().tables_in_use(), tables + 1);
+    drop(space);
+    assert_eq!(world.hugetlb.platform().tables_in_use(), tables);
+}
+
 fn bounds(world: &mut World, space: &AddressSpace) -> Vec<(u64, u64, u64)> {
     let mmap = space.mmap_read(&mut world.task);
     mmap.vmas().map(|vma| (vma.start().as_u64(), vma.pages(), vma.offset())).collect()
@@ -152,7 +183,7 @@ fn mremap_finds_out_what_makes_no_sense_before_it_looks_what_is_mapped() {
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, 9 * GIB, 2 * M2, SHARED);
     let task = &mut world.task;
-    let (nothing, top) = (at(HERE), space.mm().levels().task_size());
+    let (nothing, top) = (at(HERE), space.mm().task_size());
     let fixed = |address| RemapTo::Fixed(at(address));
     let unaligned = |address| MapError::UnalignedAddress { address: at(address) };
     let there = 9 * GIB;
@@ -212,6 +243,25 @@ fn mremap_shrinks_moves_and_never_grows() {
 }
 
 #[test]
+fn a_move_may_end_where_it_began_and_not_behind_the_last_address() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    world.map(&space, &file, HERE, M2, SHARED);
+    world.store(&space, HERE, 7);
+    for to in [HERE + M2, HERE, HERE - M2, HERE] {
+        let from = space.mmap_read(&mut world.task).vmas().next().unwrap().start();
+        let moved = space.mremap(&mut world.task, from, M2, M2, RemapTo::Fixed(at(to)));
+        assert_eq!((moved, world.load(&space, to)), (Ok(at(to)), 7));
+    }
+    // It would fit before its length is rounded up to a page of the mapping.
+    let top = space.mm().task_size().as_u64();
+    let to = RemapTo::Fixed(at(top / M2 * M2));
+    let refused = space.mremap(&mut world.task, at(HERE), M2, small().bytes() / 512, to);
+    assert_eq!(refused, Err(MapError::Overflow));
+    assert_eq!(bounds(&mut world, &space), [(HERE, 1, 0)]);
+}
+
+#[test]
 fn a_move_of_private_pages_carries_them_across_table_boundaries() {
     let mut world = World::new(8);
     let (file, space) = (world.file(), world.process());
@@ -252,12 +302,12 @@ fn populating_needs_the_right_it_is_named_after() {
 #[test]
 fn a_page_of_a_gib_is_not_cut_by_a_mapping_with_smaller_pages() {
     let mut world = World::new(4);
-    world.hugetlb.resize_pool(HugeSize::Size1G, 1);
-    let giant = HugeFile::new(&world.hugetlb, HugeSize::Size1G, None).unwrap();
+    world.hugetlb.resize_pool(giant(), 1);
+    let large = HugeFile::new(&world.hugetlb, giant(), None).unwrap();
     let (file, space) = (world.file(), world.process());
-    world.map(&space, &giant, HERE, GIB, SHARED);
+    world.map(&space, &large, HERE, GIB, SHARED);
     let refused = super::common::map(&space, &mut world.task, &file, 0, HERE, M2, SHARED);
-    assert!(matches!(refused, Err(MapError::Unaligned { size: HugeSize::Size1G, .. })));
+    assert!(matches!(refused, Err(MapError::Unaligned { size, .. }) if size == giant()));
     world.map(&space, &file, HERE, GIB, SHARED | MapFlags::NORESERVE);
     assert_eq!(space.mmap_read(&mut world.task).vmas().count(), 1);
 }
@@ -268,7 +318,7 @@ fn who_makes_two_mistakes_in_a_mapping_is_told_of_the_one_that_linux_finds_first
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, HERE, 2 * M2, SHARED);
     let (exists, top) = (MapError::Exists { address: at(HERE) }, (1u64 << 47) - 0x1000);
-    let unaligned = |value| MapError::Unaligned { value, size: HugeSize::Size2M };
+    let unaligned = |value| MapError::Unaligned { value, size: small() };
     let far = (1 << 63) - M2;
     let keep = |address| Placement::FixedNoReplace(at(address));
     let replace = |address| Placement::Fixed(at(address));
@@ -316,7 +366,7 @@ fn a_move_makes_a_table_only_where_there_is_something_to_move() {
 
 /// A request for fresh pages.
 fn fresh(placement: Placement, pages: u64) -> MapRequest<'static, Bench> {
-    let backing = Backing::Anonymous(HugeSize::Size2M);
+    let backing = Backing::Anonymous(small());
     MapRequest { placement, length: pages * M2, protection: RW, flags: SHARED, backing }
 }
 
@@ -360,7 +410,7 @@ fn what_is_replaced_keeps_the_reservations_of_its_file_until_the_new_mapping_is_
 fn the_last_addresses_there_are_can_be_unmapped_and_none_behind_them() {
     let mut world = World::new(1);
     let space = world.process();
-    let last = at(space.mm().levels().task_size().as_u64() - 4096);
+    let last = at(space.mm().task_size().as_u64() - 4096);
     assert_eq!(space.munmap(&mut world.task, last, 4096), Ok(()));
     assert_eq!(space.munmap(&mut world.task, last, 2 * 4096), Err(MapError::Overflow));
     drop(space);

@@ -1,9 +1,9 @@
 //! Where mappings come to lie: the lowest address, and what programs that know 47 bits of addresses get.
 
-use super::common::{AddressSpace, Bench, GIB, Hugetlb, M2, RW, SMALL, Task, at};
+use super::common::{AddressSpace, Bench, GIB, Hugetlb, M2, RW, Task, at, small};
+use hugewalk::arch::X86_64;
 use hugewalk::error::Errno;
 use hugewalk::mm::{Backing, MapError, MapFlags, MapRequest, Placement, RemapTo};
-use hugewalk::platform::Levels;
 use hugewalk::sync::Arc;
 
 /// What 47 bits of addresses end at, less the page that x86-64 keeps free there.
@@ -17,7 +17,7 @@ struct Place {
 impl Place {
     fn on(bench: Bench) -> Self {
         let hugetlb = Hugetlb::new(bench).unwrap();
-        hugetlb.resize_pool(SMALL, 4);
+        hugetlb.resize_pool(small(), 4);
         let task = super::common::task(&hugetlb);
         Self { task, space: AddressSpace::new(&hugetlb).unwrap() }
     }
@@ -28,7 +28,7 @@ impl Place {
             length,
             protection: RW,
             flags: MapFlags::NORESERVE,
-            backing: Backing::Anonymous(SMALL),
+            backing: Backing::Anonymous(small()),
         };
         self.space.mmap(&mut self.task, &request).map(|start| start.as_u64())
     }
@@ -74,7 +74,7 @@ fn a_host_may_allow_the_null_page() {
 
 #[test]
 fn nothing_lies_above_47_bits_unless_a_hint_is_given_there() {
-    let mut place = Place::on(Bench::with_levels(Levels::Five));
+    let mut place = Place::on(Bench::with_levels(X86_64::FIVE_LEVELS));
     let first = place.map(Placement::Anywhere, M2).unwrap();
     assert!(first + M2 <= WINDOW, "{first:#x}");
     assert_eq!(first, place.map(Placement::Anywhere, M2).unwrap() + M2);
@@ -92,4 +92,32 @@ fn nothing_lies_above_47_bits_unless_a_hint_is_given_there() {
     // The window has no room for this, whatever lies above it.
     assert_eq!(place.errno_of(Placement::Anywhere, 1 << 47), Some(Errno::ENOMEM));
     assert!(place.map(Placement::Hint(at(1 << 52)), 1 << 47).is_ok());
+
+    // To the byte: what begins where the window ends lies on neither side of the end.
+    let mut claim = |hint| place.space.claim(&mut place.task, Placement::Hint(at(hint)), 4096);
+    assert_eq!(claim(WINDOW - 4096), Ok(at(WINDOW - 4096)));
+    assert_eq!(claim(WINDOW), Ok(at(WINDOW - 2 * 4096)));
+    assert_eq!(claim(WINDOW + 4096), Ok(at(WINDOW + 4096)));
+}
+
+#[test]
+fn a_hint_behind_the_last_address_means_anywhere() {
+    let mut place = Place::on(Bench::new());
+    let start = place.map(Placement::Hint(at(1 << 60)), M2).unwrap();
+    assert!(at(start + M2) <= place.space.mm().task_size(), "{start:#x}");
+}
+
+#[test]
+fn a_hole_is_found_if_it_is_long_enough() {
+    for (hole, length) in [(1, 1), (3, 1), (3, 3), (1, 2), (3, 4)] {
+        // The hole lies between two mappings, and nothing is free before or behind them.
+        let mut place = Place::on(Bench::with_mmap_min_addr(M2));
+        let behind = (2 + hole) * M2;
+        for start in [M2, behind] {
+            place.map(Placement::Fixed(at(start)), M2).unwrap();
+        }
+        let length = length * M2;
+        let found = if length <= hole * M2 { Ok(behind - length) } else { Err(MapError::NoRoom { length }) };
+        assert_eq!(place.map(Placement::Below(at(behind + M2)), length), found);
+    }
 }

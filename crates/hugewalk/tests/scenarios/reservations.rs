@@ -1,12 +1,14 @@
 //! Which pages are reserved, and for which file or mapping.
 
 use super::World;
-use super::common::{GIB, M2, SMALL, at, cpu, map};
-use hugewalk::fault::FaultError;
-use hugewalk::file::HugeFile;
+use super::common::{GIB, M2, at, cpu, map, small};
+use hugewalk::fault::{Access, FaultError};
+use hugewalk::file::{FileError, HugeFile};
 use hugewalk::mm::{Advice, MapError, MapFlags};
+use hugewalk::pool::PoolEmpty;
 use hugewalk::reserve::{NoPage, SubPool, SubPoolError};
 use hugewalk::vma::Protection;
+use hugewalk::walk::leaf_offset;
 
 const HERE: u64 = 4 * GIB;
 const SHARED: MapFlags = MapFlags::SHARED;
@@ -156,7 +158,7 @@ fn the_reservation_of_a_private_page_that_a_child_shares_stays_used() {
 #[test]
 fn while_there_are_surplus_pages_a_private_page_that_is_dropped_is_not_reserved_again() {
     let mut world = World::new(1);
-    world.hugetlb.pool(SMALL).set_overcommit(1);
+    world.hugetlb.pool(small()).set_overcommit(1);
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, HERE, 2 * M2, PRIVATE);
     world.store(&space, HERE, 1);
@@ -171,8 +173,8 @@ fn while_there_are_surplus_pages_a_private_page_that_is_dropped_is_not_reserved_
 #[test]
 fn a_restored_reservation_still_counts_against_the_mount() {
     let mut world = World::new(8);
-    let mount = SubPool::new(&world.hugetlb, SMALL, Some(3), Some(1)).unwrap();
-    let file = HugeFile::new(&world.hugetlb, SMALL, Some(&mount)).unwrap();
+    let mount = SubPool::new(&world.hugetlb, small(), Some(3), Some(1)).unwrap();
+    let file = HugeFile::new(&world.hugetlb, small(), Some(&mount)).unwrap();
     let space = world.process();
     world.map(&space, &file, HERE, 2 * M2, PRIVATE);
     world.store(&space, HERE, 1);
@@ -265,7 +267,7 @@ fn preallocation_uses_the_reservations_of_mappings() {
 #[test]
 fn surplus_pages_come_with_reservations_and_go_with_them() {
     let mut world = World::new(2);
-    world.hugetlb.pool(SMALL).set_overcommit(3);
+    world.hugetlb.pool(small()).set_overcommit(3);
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, HERE, 4 * M2, PRIVATE);
     assert_eq!(world.counters(), (4, 4, 4, 2));
@@ -281,15 +283,46 @@ fn surplus_pages_come_with_reservations_and_go_with_them() {
     world.finish();
 }
 
+/// What may be overcommitted, the host need not have. The pages that did come go back then, and nothing is reserved.
+#[test]
+fn surplus_pages_that_the_host_does_not_have_are_not_reserved() {
+    let mut world = World::new(0);
+    let all = world.hugetlb.resize_pool(small(), u64::MAX);
+    let few = all - 2;
+    assert_eq!(world.hugetlb.resize_pool(small(), few), few);
+    world.hugetlb.pool(small()).set_overcommit(u64::MAX);
+    let (file, space) = (world.file(), world.process());
+    for kind in [PRIVATE, SHARED] {
+        let refused = map(&space, &mut world.task, &file, 0, HERE, (all + 1) * M2, kind);
+        let empty = PoolEmpty { asked: all + 1, available: few };
+        assert_eq!(refused, Err(MapError::NoPage(NoPage::PoolEmpty(empty))));
+        assert_eq!(world.counters(), (few, few, 0, 0));
+        assert_eq!(world.hugetlb.platform().huge_in_use(small()) as u64, few, "the two went back");
+    }
+    world.map(&space, &file, HERE, all * M2, PRIVATE);
+    assert_eq!(world.counters(), (all, all, all, 2));
+    // Nor has it one for a fault without a reservation.
+    let other = world.process();
+    world.map(&other, &file, HERE, M2, NORESERVE);
+    let refused = other.fault(&mut world.task, at(HERE), Access::Write);
+    let empty = PoolEmpty { asked: 1, available: 0 };
+    assert!(matches!(refused, Err(FaultError::PoolEmpty(e)) if e == empty), "{refused:?}");
+    assert_eq!(world.counters(), (all, all, all, 2));
+    drop((space, other, file));
+    world.task.finish_drops();
+    assert_eq!(world.counters(), (few, few, 0, 0));
+    world.finish();
+}
+
 #[test]
 fn a_pool_shrinks_to_what_is_in_use_or_reserved_and_the_rest_turns_surplus() {
     let mut world = World::new(6);
     let (file, space) = (world.file(), world.process());
     world.map(&space, &file, HERE, 4 * M2, SHARED);
     world.store(&space, HERE, 1);
-    assert_eq!(world.hugetlb.resize_pool(SMALL, 1), 1);
+    assert_eq!(world.hugetlb.resize_pool(small(), 1), 1);
     assert_eq!(world.counters(), (4, 3, 3, 3));
-    assert_eq!(world.hugetlb.resize_pool(SMALL, 2), 2);
+    assert_eq!(world.hugetlb.resize_pool(small(), 2), 2);
     assert_eq!(world.counters(), (4, 3, 3, 2));
     drop((space, file));
     world.task.finish_drops();
@@ -300,9 +333,9 @@ fn a_pool_shrinks_to_what_is_in_use_or_reserved_and_the_rest_turns_surplus() {
 #[test]
 fn a_mount_keeps_its_minimum_and_holds_to_its_maximum() {
     let mut world = World::new(8);
-    let mount = SubPool::new(&world.hugetlb, SMALL, Some(4), Some(2)).unwrap();
-    assert_eq!(world.counters(), (8, 8, 2, 0));
-    let file = HugeFile::new(&world.hugetlb, SMALL, Some(&mount)).unwrap();
+    let mount = SubPool::new(&world.hugetlb, small(), Some(4), Some(2)).unwrap();
+    assert_eq!((world.counters(), mount.left()), ((8, 8, 2, 0), Some(4)));
+    let file = HugeFile::new(&world.hugetlb, small(), Some(&mount)).unwrap();
     let space = world.process();
     // The minimum covers the first two.
     world.map(&space, &file, HERE, 3 * M2, SHARED);
@@ -328,8 +361,8 @@ fn a_mount_keeps_its_minimum_and_holds_to_its_maximum() {
 fn the_parts_of_a_mapping_give_their_reservations_back_from_the_first_to_the_last() {
     for exits in [true, false] {
         let mut world = World::new(8);
-        let mount = SubPool::new(&world.hugetlb, SMALL, Some(6), Some(4)).unwrap();
-        let file = HugeFile::new(&world.hugetlb, SMALL, Some(&mount)).unwrap();
+        let mount = SubPool::new(&world.hugetlb, small(), Some(6), Some(4)).unwrap();
+        let file = HugeFile::new(&world.hugetlb, small(), Some(&mount)).unwrap();
         let space = world.process();
         world.map(&space, &file, GIB, 3 * M2, MapFlags::empty());
         file.allocate(&mut world.task, 0, 2 * M2, false).unwrap();
@@ -350,10 +383,50 @@ fn the_parts_of_a_mapping_give_their_reservations_back_from_the_first_to_the_las
 #[test]
 fn a_mount_whose_minimum_cannot_be_reserved_is_refused() {
     let world = World::new(3);
-    let refused = SubPool::new(&world.hugetlb, SMALL, None, Some(4));
+    let refused = SubPool::new(&world.hugetlb, small(), None, Some(4));
     assert!(matches!(refused, Err(SubPoolError::PoolEmpty(_))));
-    let refused = SubPool::new(&world.hugetlb, SMALL, Some(1), Some(2));
+    let refused = SubPool::new(&world.hugetlb, small(), Some(1), Some(2));
     assert!(matches!(refused, Err(SubPoolError::MinAboveMax { min: 2, max: 1 })));
+    world.finish();
+}
+
+#[test]
+fn a_file_lies_on_a_mount_of_its_own_system() {
+    let (world, other) = (World::new(1), World::new(1));
+    let mount = SubPool::new(&other.hugetlb, small(), Some(1), None).unwrap();
+    let refused = HugeFile::new(&world.hugetlb, small(), Some(&mount));
+    assert!(matches!(refused, Err(FileError::WrongSystem(_))));
+    drop(mount);
+    other.finish();
+    world.finish();
+}
+
+/// A free surplus page that fails stays as long as a reservation needs it, and goes as the surplus page that it is.
+#[test]
+fn a_surplus_page_that_fails_is_no_surplus_any_more() {
+    let mut world = World::new(0);
+    world.hugetlb.pool(small()).set_overcommit(2);
+    assert_eq!(world.hugetlb.pool(small()).overcommit(), 2);
+    let mount = SubPool::new(&world.hugetlb, small(), None, Some(1)).unwrap();
+    let file = HugeFile::new(&world.hugetlb, small(), Some(&mount)).unwrap();
+    let space = world.process();
+    world.map(&space, &file, HERE, M2, SHARED);
+    world.store(&space, HERE, 1);
+    let section = world.task.rcu_read_lock();
+    let (slot, _) = leaf_offset(&section, space.mm(), at(HERE)).unwrap().unwrap();
+    let frame = slot.read().unwrap().page().unwrap();
+    drop(section);
+    // The page is free again, and reserved for the mount's minimum.
+    space.exit(&mut world.task).unwrap();
+    drop((space, file));
+    assert_eq!(world.counters(), (1, 1, 1, 1));
+    let failed = world.hugetlb.memory_failure(&mut world.task, frame);
+    assert_eq!((failed.is_ok(), world.counters()), (false, (1, 1, 1, 1)));
+    drop(mount);
+    assert_eq!(world.counters(), (0, 0, 0, 0));
+    // It does not come back to a pool that has no room for it.
+    world.hugetlb.unpoison(frame).unwrap();
+    assert_eq!(world.counters(), (0, 0, 0, 0));
     world.finish();
 }
 

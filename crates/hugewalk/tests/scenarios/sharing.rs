@@ -1,8 +1,7 @@
 //! Who shares a table, and who does not.
 
 use super::World;
-use super::common::{GIB, M2, RW, at};
-use hugewalk::addr::HugeSize;
+use super::common::{GIB, M2, RW, at, giant, small};
 use hugewalk::fault::{Access, Fault};
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, Backing, MapError, MapFlags, MapRequest, Placement};
@@ -144,15 +143,15 @@ fn private_mappings_do_not_share() {
 #[test]
 fn pages_of_a_gib_do_not_share() {
     let mut world = World::new(0);
-    world.hugetlb.resize_pool(HugeSize::Size1G, 2);
-    let file = HugeFile::new(&world.hugetlb, HugeSize::Size1G, None).unwrap();
+    world.hugetlb.resize_pool(giant(), 2);
+    let file = HugeFile::new(&world.hugetlb, giant(), None).unwrap();
     let (one, two) = (world.process(), world.process());
     for space in [&one, &two] {
         world.map(space, &file, 512 * GIB, 2 * GIB, SHARED);
         world.store(space, 513 * GIB, 1);
     }
     assert_eq!((world.users(&one), world.users(&two)), (vec![1], vec![1]));
-    assert_eq!(two.tables(&mut world.task).unwrap()[0].size, HugeSize::Size1G);
+    assert_eq!(two.tables(&mut world.task).unwrap()[0].size, giant());
 }
 
 #[test]
@@ -164,7 +163,7 @@ fn anonymous_shared_memory_shares_with_a_child() {
         length: GIB,
         protection: RW,
         flags: SHARED,
-        backing: Backing::Anonymous(HugeSize::Size2M),
+        backing: Backing::Anonymous(small()),
     };
     parent.mmap(&mut world.task, &request).unwrap();
     world.store(&parent, 4 * GIB, 7);
@@ -179,21 +178,21 @@ fn anonymous_shared_memory_shares_with_a_child() {
 #[test]
 fn tables_of_both_sizes_are_listed_once() {
     let mut world = World::new(4);
-    world.hugetlb.resize_pool(HugeSize::Size1G, 2);
-    let giant = HugeFile::new(&world.hugetlb, HugeSize::Size1G, None).unwrap();
+    world.hugetlb.resize_pool(giant(), 2);
+    let large = HugeFile::new(&world.hugetlb, giant(), None).unwrap();
     let (file, space) = (world.file(), world.process());
     // One table of GiB, for the mappings on either side of the one with small pages.
     world.map(&space, &file, 512 * GIB, M2, SHARED);
-    world.map(&space, &giant, 513 * GIB, GIB, SHARED);
+    world.map(&space, &large, 513 * GIB, GIB, SHARED);
     world.map(&space, &file, 514 * GIB, M2, SHARED);
-    world.map(&space, &giant, 515 * GIB, GIB, SHARED);
+    world.map(&space, &large, 515 * GIB, GIB, SHARED);
     for address in [512 * GIB, 513 * GIB, 514 * GIB, 515 * GIB] {
         world.store(&space, address, 1);
     }
     let tables = space.tables(&mut world.task).unwrap();
     let found: Vec<_> =
         tables.iter().map(|table| (table.start.as_u64() / GIB, table.size, table.leaves)).collect();
-    assert_eq!(found, [(512, HugeSize::Size2M, 1), (512, HugeSize::Size1G, 2), (514, HugeSize::Size2M, 1)]);
+    assert_eq!(found, [(512, small(), 1), (512, giant(), 2), (514, small(), 1)]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::World;
 use super::common::interrupt::{At, before_next, is_pending};
-use super::common::{AddressSpace, Bench, File, GIB, M2, SMALL, Task, at, map, system};
+use super::common::{AddressSpace, Bench, File, GIB, M2, Task, at, map, small, system};
 use hugewalk::fault::Access;
 use hugewalk::mm::MapFlags;
 use hugewalk::pool::PoolCounters;
@@ -31,22 +31,22 @@ fn a_key_is_dropped_with_its_queue_unlocked() {
 #[test]
 fn a_pool_asks_its_host_for_pages_and_gives_them_back_with_its_lock_released() {
     let (hugetlb, mut task) = system(0);
-    let pool = hugetlb.pool(SMALL);
+    let pool = hugetlb.pool(small());
     let look = |at| {
         let hugetlb = hugetlb.clone();
-        before_next(at, move || assert!(hugetlb.pool(SMALL).counters().total <= 3));
+        before_next(at, move || assert!(hugetlb.pool(small()).counters().total <= 3));
     };
     // A pool that grows and shrinks, page by page.
     look(At::AllocHuge);
     look(At::AllocHuge);
     look(At::FreeHuge);
-    assert_eq!(hugetlb.resize_pool(SMALL, 3), 3);
-    assert_eq!(hugetlb.resize_pool(SMALL, 0), 0);
+    assert_eq!(hugetlb.resize_pool(small(), 3), 3);
+    assert_eq!(hugetlb.resize_pool(small(), 0), 0);
     assert!(!is_pending());
     // Surplus pages, for a reservation and for a fault without one.
     pool.set_overcommit(2);
     for flags in [MapFlags::SHARED, MapFlags::SHARED | MapFlags::NORESERVE] {
-        let file = File::new(&hugetlb, SMALL, None).unwrap();
+        let file = File::new(&hugetlb, small(), None).unwrap();
         let space = AddressSpace::new(&hugetlb).unwrap();
         look(At::AllocHuge);
         look(At::FreeHuge);
@@ -63,18 +63,21 @@ fn a_pool_asks_its_host_for_pages_and_gives_them_back_with_its_lock_released() {
 fn a_pool_that_is_given_away_while_it_grows_has_the_size_that_was_asked_for() {
     let (hugetlb, _task) = system(1);
     let other = hugetlb.clone();
-    before_next(At::AllocHuge, move || assert_eq!(other.resize_pool(SMALL, 4), 4));
+    before_next(At::AllocHuge, move || assert_eq!(other.resize_pool(small(), 4), 4));
     // The page that was on its way is one too many by then.
-    assert_eq!(hugetlb.resize_pool(SMALL, 2), 2);
-    assert_eq!(hugetlb.platform().huge_in_use(SMALL), 2);
-    assert_eq!(hugetlb.pool(SMALL).counters(), PoolCounters { total: 2, free: 2, ..PoolCounters::default() });
+    assert_eq!(hugetlb.resize_pool(small(), 2), 2);
+    assert_eq!(hugetlb.platform().huge_in_use(small()), 2);
+    assert_eq!(
+        hugetlb.pool(small()).counters(),
+        PoolCounters { total: 2, free: 2, ..PoolCounters::default() }
+    );
 }
 
 #[test]
 fn truncation_waits_for_the_faults_of_no_other_file() {
     let (hugetlb, mut task) = system(1);
-    hugetlb.pool(SMALL).set_overcommit(1);
-    let [file, other] = [(); 2].map(|()| File::new(&hugetlb, SMALL, None).unwrap());
+    hugetlb.pool(small()).set_overcommit(1);
+    let [file, other] = [(); 2].map(|()| File::new(&hugetlb, small(), None).unwrap());
     let space = AddressSpace::new(&hugetlb).unwrap();
     other.allocate(&mut task, 0, M2, false).unwrap();
     map(&space, &mut task, &file, 0, GIB, M2, MapFlags::NORESERVE).unwrap();

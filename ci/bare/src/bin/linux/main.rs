@@ -4,9 +4,15 @@
 #![no_main]
 
 use core::arch::{asm, naked_asm};
+use core::cell::UnsafeCell;
+use core::ops::Range;
 use core::panic::PanicInfo;
 
 use bare::{Machine, Outcome};
+use hugewalk::arch::X86_64;
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("a process of Linux on x86-64");
 
 // Linux: arch/x86/entry/syscalls/syscall_64.tbl.
 const WRITE: usize = 1;
@@ -14,9 +20,34 @@ const EXIT_GROUP: usize = 231;
 
 const STDOUT: usize = 1;
 
+#[repr(C, align(0x20_0000))]
+struct Memory(UnsafeCell<[u8; SIZE]>);
+
+// SAFETY: nothing here reads or writes the bytes; whoever is given the frames decides who may.
+unsafe impl Sync for Memory {}
+
+/// Room for sixteen pages of 2 MiB.
+const SIZE: usize = 32 << 20;
+
+static MEMORY: Memory = Memory(UnsafeCell::new([0; SIZE]));
+
 struct Process;
 
 impl Machine for Process {
+    type Paging = X86_64;
+
+    // A process has no physical addresses: it takes its own for them.
+    const LINEAR: u64 = 0;
+
+    fn formats() -> &'static [(&'static str, X86_64)] {
+        &[("4 levels", X86_64::FOUR_LEVELS)]
+    }
+
+    fn memory() -> [Range<u64>; 2] {
+        let start = MEMORY.0.get().expose_provenance() as u64;
+        [start..start + SIZE as u64, 0..0]
+    }
+
     fn print(mut bytes: &[u8]) {
         while !bytes.is_empty() {
             // SAFETY: `write` reads the bytes of a live slice and touches nothing else.

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::{PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::GupFlags;
@@ -19,8 +20,8 @@ const START: VirtAddr = VirtAddr::new(64 * PUD_SIZE);
 const PAGES: u64 = 512;
 
 /// A file, mapped by two processes, each of whose tables is shared by both.
-pub(super) struct Ground {
-    pub(super) hugetlb: Arc<Hugetlb<Host>>,
+pub(in crate::bench) struct Ground {
+    pub(in crate::bench) hugetlb: Arc<Hugetlb<Host>>,
     /// The process that is walked over.
     pub(super) space: Arc<AddressSpace<Host>>,
     /// The one that keeps the tables when the other gives them up.
@@ -36,11 +37,11 @@ impl Ground {
         let hugetlb =
             Hugetlb::new(Host::new(&HostConfig::new().huge_bytes(bytes).contents(Contents::Nothing))?)?;
         let pages = (gigabytes + 1) * PAGES;
-        if hugetlb.resize_pool(HugeSize::Size2M, pages) < pages {
+        if hugetlb.resize_pool(X86_64::SIZE_2M, pages) < pages {
             return Err(BenchError::Pages(pages));
         }
         let mut task = hugewalk_host::task(&hugetlb)?;
-        let file = HugeFile::new(&hugetlb, HugeSize::Size2M, None)?;
+        let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None)?;
         let space = AddressSpace::new(&hugetlb)?;
         let request = MapRequest {
             placement: Placement::Fixed(START),

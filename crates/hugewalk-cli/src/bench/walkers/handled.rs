@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use hugewalk::Task;
-use hugewalk::addr::{PMD_SIZE, VirtAddr};
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::PMD_SIZE;
 use hugewalk::fault::{Access, Fault};
 use hugewalk::uffd::{CopyMode, Features, Message, Modes, Userfault};
 use hugewalk_host::Host;

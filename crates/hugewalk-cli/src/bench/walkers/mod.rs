@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use hugewalk::Task;
 
 use self::handled::Handled;
-use self::operation::Operations;
+pub(super) use self::operation::{Operations, PINNED};
 use super::crowd::{Crowd, Unshare};
 use super::sample::{Case, Effort, measure};
 use super::{BenchError, Group};
@@ -54,7 +54,7 @@ pub(super) enum Way {
 }
 
 impl Way {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::PunchHole => "punch_hole of 1 page (i_mmap in write, VMA locks tried)",
             Self::Handled => "missing fault until UFFDIO_COPY has woken it (RCU)",
@@ -86,6 +86,9 @@ const WALKERS: [(&str, &[Way]); 8] = [
     ("Fast GUP", &[Way::Rcu, Way::VmaLock, Way::GupFast, Way::PinFast, Way::GupFastSame]),
 ];
 
+/// The most threads that are measured at once, each with pages of its own.
+const THREADS: u64 = 2;
+
 /// Who is at work: threads that are measured, and threads that unshare.
 const CROWDS: [(usize, usize); 4] = [(1, 0), (2, 0), (1, 1), (2, 1)];
 
@@ -94,7 +97,7 @@ pub(super) const GROUPS: u64 = (WALKERS.len() * CROWDS.len()) as u64;
 
 pub(super) fn groups(effort: &Effort) -> Result<Vec<Group>, BenchError> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let operations = Operations::new()?;
+    let operations = Operations::new(THREADS)?;
     let handled = Handled::new()?;
     let mut groups = Vec::new();
     for (walker, ways) in WALKERS {
@@ -157,7 +160,7 @@ pub(super) fn count(way: Way, iterations: u64, out: &mut dyn Write) -> Result<()
         let crowd = Crowd { hugetlb: &handled.ground.hugetlb, threads: 1, unsharer: None };
         handled.run(&crowd, iterations);
     } else {
-        let operations = Operations::new()?;
+        let operations = Operations::new(THREADS)?;
         let mut task = hugewalk_host::task(&operations.ground.hugetlb)?;
         operations.run(way, &mut task, 0, iterations);
     }
@@ -169,7 +172,7 @@ pub(super) fn count(way: Way, iterations: u64, out: &mut dyn Write) -> Result<()
 mod tests {
     use std::time::Duration;
 
-    use hugewalk::addr::PUD_SIZE;
+    use hugewalk::arch::PUD_SIZE;
 
     use super::*;
 
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn each_operation_leaves_the_tables_shared_and_the_pages_there() {
-        let operations = Operations::new().unwrap();
+        let operations = Operations::new(THREADS).unwrap();
         let ground = &operations.ground;
         let mut task = hugewalk_host::task(&ground.hugetlb).unwrap();
         for &way in Way::value_variants() {
@@ -200,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_failed_page_ends_the_fault_and_a_mapped_one_is_found() {
-        let operations = Operations::new().unwrap();
+        let operations = Operations::new(THREADS).unwrap();
         let mut task = hugewalk_host::task(&operations.ground.hugetlb).unwrap();
         assert!(operations.meets_what_it_measures(&mut task));
     }

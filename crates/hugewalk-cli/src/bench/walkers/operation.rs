@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use hugewalk::Task;
-use hugewalk::addr::{HugeFrame, HugeSize, PMD_SIZE, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::gup::GupFlags;
 use hugewalk::pagewalk::{Found, Next, Resched, SleepingVisitor, Visitor};
@@ -20,28 +20,28 @@ use crate::bench::BenchError;
 
 /// Gigabytes that are walked: as many tables, 64 KiB of them, and half a megabyte of records of pages.
 const GIGABYTES: u64 = 16;
-/// Threads there may be, each with pages of its own.
-const THREADS: u64 = 2;
 /// Pages of a range that is pinned at once.
-pub(super) const PINNED: u64 = 64;
+pub(in crate::bench) const PINNED: u64 = 64;
 
 /// Sixteen gigabytes that are walked and left as they are, and one whose pages are punched out and fail.
-pub(super) struct Operations {
-    pub(super) ground: Ground,
+pub(in crate::bench) struct Operations {
+    pub(in crate::bench) ground: Ground,
+    /// Threads there may be, each with pages of its own; a power of two.
+    threads: u64,
     addresses: Vec<VirtAddr>,
     frames: Vec<HugeFrame>,
     failed: VirtAddr,
 }
 
 impl Operations {
-    pub(super) fn new() -> Result<Self, BenchError> {
+    pub(in crate::bench) fn new(threads: u64) -> Result<Self, BenchError> {
         let ground = Ground::new(GIGABYTES + 1)?;
         let mut task = hugewalk_host::task(&ground.hugetlb)?;
         // Gigabytes of its own for each thread: processors fetch cache lines in pairs, and the records of two neighbouring
         // pages are a pair.
-        let each = GIGABYTES / THREADS;
+        let each = GIGABYTES / threads;
         let addresses: Vec<_> =
-            (0..THREADS).flat_map(|thread| ground.addresses(thread * each..(thread + 1) * each)).collect();
+            (0..threads).flat_map(|thread| ground.addresses(thread * each..(thread + 1) * each)).collect();
         let frames = addresses.iter().filter_map(|&address| ground.frame(&task, address)).collect();
         let failed = ground.page(GIGABYTES, 100);
         if let Some(frame) = ground.frame(&task, failed) {
@@ -49,11 +49,17 @@ impl Operations {
         }
         // Which took the page out of both mappings, one table of them by unsharing it.
         ground.share(&mut task)?;
-        Ok(Self { ground, addresses, frames, failed })
+        Ok(Self { ground, threads, addresses, frames, failed })
     }
 
     /// Does it so many times; how long that took.
-    pub(super) fn run(&self, way: Way, task: &mut Task<Host>, thread: usize, iterations: u64) -> Duration {
+    pub(in crate::bench) fn run(
+        &self,
+        way: Way,
+        task: &mut Task<Host>,
+        thread: usize,
+        iterations: u64,
+    ) -> Duration {
         match way {
             Way::PunchHole => return self.punch_hole(task, thread, iterations),
             // Needs threads of its own.
@@ -99,7 +105,7 @@ impl Operations {
     #[inline]
     fn each(&self, thread: usize, iterations: u64, mut walk: impl FnMut(usize, VirtAddr) -> u64) {
         let nothing = black_box(0u64);
-        let each = self.addresses.len() as u64 / THREADS;
+        let each = self.addresses.len() as u64 / self.threads;
         let mask = each - 1;
         let mut depends = 0;
         for n in 0..iterations {
@@ -115,7 +121,7 @@ impl Operations {
         self.each(thread, iterations, |_, address| {
             loop {
                 let section = task.rcu_read_lock();
-                let Some(slot) = huge_pte_offset(&section, mm, address, HugeSize::Size2M).ok().flatten()
+                let Some(slot) = huge_pte_offset(&section, mm, address, X86_64::SIZE_2M).ok().flatten()
                 else {
                     return 0;
                 };
@@ -132,7 +138,7 @@ impl Operations {
         let Some(vma) = mmap.find(self.ground.page(0, 0)) else { return };
         self.each(thread, iterations, |_, address| {
             let Some(locked) = mmap.lock_vma(vma, task) else { return 0 };
-            let slot = huge_pte_offset(&locked, mm, address, HugeSize::Size2M);
+            let slot = huge_pte_offset(&locked, mm, address, X86_64::SIZE_2M);
             slot.ok().flatten().map_or(0, |slot| number(slot.read()))
         });
     }

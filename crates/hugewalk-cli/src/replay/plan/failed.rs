@@ -2,6 +2,7 @@
 
 use super::planner::{Actor, Planner};
 use super::ranges::Mapping;
+use crate::programs::Program;
 use crate::trace::Outcome;
 
 /// A call that asked for huge pages and got none.
@@ -11,6 +12,8 @@ pub struct Failed {
     pub line: u32,
     /// Who made it.
     pub pid: u32,
+    /// The program that did.
+    pub program: Program,
     /// The call.
     pub call: &'static str,
     /// What was to be mapped.
@@ -58,6 +61,7 @@ impl Planner {
         self.plan.failed.push(Failed {
             line: actor.event.line,
             pid: actor.thread.pid,
+            program: self.program(actor.thread.space),
             call,
             backing,
             bytes,

@@ -32,6 +32,7 @@ pub use need::Need;
 pub use planner::{Known, plan};
 pub(super) use sharing::{ANOTHER_PLACE, to_gain};
 
+use crate::programs::Program;
 use crate::report::{Killed, Unsharable};
 use crate::trace::flags::Prot;
 use crate::trace::{Outcome, Time};
@@ -233,7 +234,7 @@ pub enum ToHandler {
 }
 
 /// What is done to a file.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct FileAct {
     /// Which.
     pub file: FileId,
@@ -244,7 +245,7 @@ pub struct FileAct {
 }
 
 /// How a file changes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Change {
     /// `ftruncate`
     Truncate {
@@ -279,7 +280,7 @@ pub enum Change {
 }
 
 /// A mapping to make.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Map {
     /// Where.
     pub space: Space,
@@ -315,7 +316,7 @@ pub enum MoveTo {
 }
 
 /// A mapping that came to be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Made {
     /// Who made it.
     pub pid: u32,
@@ -339,6 +340,8 @@ pub struct Made {
     pub prot: Prot,
     /// How many processes held it at most at one time.
     pub processes: u64,
+    /// The program that made it.
+    pub program: Program,
     /// The aligned 1 GiB ranges it covers whole.
     pub whole_ranges: u64,
     /// What of it cannot share, and why.

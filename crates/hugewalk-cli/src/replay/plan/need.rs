@@ -11,7 +11,7 @@ pub(super) const SHIFTS: [u32; 2] = [21, 30];
 const MOST_TO_FAIL: u64 = 1 << 37;
 
 /// Huge pages needed, an upper bound.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Need {
     /// How far each file is used, in bytes, and the size of its pages.
     files: HashMap<FileId, (u32, u64)>,
@@ -33,6 +33,15 @@ impl Need {
         if let Some(place) = SHIFTS.iter().position(|known| *known == shift) {
             self.private[place] = self.private[place].saturating_add(pages);
         }
+    }
+
+    /// The same in pages of `to`, of which each copy of the processes needs so many for itself.
+    #[must_use]
+    pub fn in_pages_of(&self, to: u32, private: u64) -> Self {
+        let mut need = Self::default();
+        need.files.extend(self.files.iter().map(|(file, (_, end))| (*file, (to, *end))));
+        need.private(to, private);
+        need
     }
 
     /// A call asked for so many pages and failed.

@@ -13,6 +13,7 @@ use super::tasks::{Left, SpaceId, Tasks, Thread};
 use super::unknown::Unknown;
 use super::userfault::Userfaults;
 use super::{Act, Op, Plan, Space};
+use crate::programs::Program;
 use crate::report::Killed;
 use crate::trace::flags::{CloneFlags, Prot};
 use crate::trace::{Action, Call, Event, Fault, Faulted, Outcome, Signal, Step, Time, Trace};
@@ -64,6 +65,8 @@ pub(super) struct Planner {
     /// The fault that a thread took last, if it has done nothing else since: its place among the operations.
     faulted: HashMap<u32, usize>,
     memories: HashMap<SpaceId, Memory>,
+    /// Which program each address space is of, as far as the recording shows it.
+    programs: HashMap<SpaceId, Program>,
     /// Which address spaces hold which mapping.
     pub(super) holders: Holders,
     /// The last call of each address space that asked for huge pages and got none, by its place in the list.
@@ -126,6 +129,7 @@ impl Planner {
             userfaults: Userfaults::default(),
             tasks: Tasks::new(trace.leaders.clone()),
             memories: HashMap::new(),
+            programs: HashMap::new(),
             holders: Holders::default(),
             missed: HashMap::new(),
             held_now: Fullness::default(),
@@ -152,7 +156,7 @@ impl Planner {
         self.plan.fullest = self.holders.at(self.plan.peak);
         if let Some(first) = trace.events.first() {
             self.plan.first_pid = first.tid;
-            self.plan.began_late = !matches!(first.action, Action::Call(Call::Execve, _));
+            self.plan.began_late = !matches!(first.action, Action::Call(Call::Execve { .. }, _));
         }
         for (name, count) in &trace.skipped {
             *self.plan.skipped.entry(name.clone()).or_default() += count;
@@ -205,7 +209,7 @@ impl Planner {
             return;
         }
         match call {
-            Call::Execve => self.execve(actor),
+            Call::Execve { program } => self.execve(program, actor),
             Call::Clone { flags } => self.clone(*flags, actor),
             Call::Open { .. }
             | Call::Close { .. }
@@ -239,11 +243,12 @@ impl Planner {
         }
     }
 
-    fn execve(&mut self, actor: &Actor<'_>) {
+    fn execve(&mut self, program: &str, actor: &Actor<'_>) {
         if !actor.succeeded() {
             return;
         }
         let (thread, left) = self.tasks.execve(actor.event.tid);
+        self.programs.insert(thread.space, Program::of(program));
         self.files.copy_table(actor.thread.table, thread.table, true);
         self.leave(actor.event, "execve", &left);
     }
@@ -268,6 +273,9 @@ impl Planner {
         memory.touched = 0;
         memory.locks_future = false;
         let from = memory.space.take();
+        if let Some(program) = self.programs.get(&actor.thread.space).copied() {
+            self.programs.insert(child, program);
+        }
         let left_out: Vec<_> = memory.dont_fork.iter().cloned().collect();
         let huge = memory.holds_huge();
         self.memories.insert(child, memory);
@@ -280,6 +288,11 @@ impl Planner {
             }
         }
         self.recount(child);
+    }
+
+    /// The program that runs in an address space.
+    pub(super) fn program(&self, space: SpaceId) -> Program {
+        self.programs.get(&space).copied().unwrap_or_default()
     }
 
     /// Address spaces and descriptors that nobody uses any more.

@@ -196,6 +196,7 @@ impl Planner {
             shared: mapping.flags.contains(mm::MapFlags::SHARED),
             prot: mapping.prot,
             processes: 0,
+            program: self.program(actor.thread.space),
             whole_ranges: whole.end - whole.start,
             unsharable: Vec::new(),
         };

@@ -161,6 +161,7 @@ impl Gain {
 mod tests {
     use super::super::FileId;
     use super::*;
+    use crate::programs::Program;
 
     fn made(start: u64, megabytes: u64) -> Made {
         let range = start..start + (megabytes << 20);
@@ -177,6 +178,7 @@ mod tests {
             shared: true,
             prot: Prot::PROT_READ,
             processes: 2,
+            program: Program::Other,
             unsharable: Vec::new(),
         }
     }

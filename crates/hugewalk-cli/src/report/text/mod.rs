@@ -10,6 +10,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::{FailedCall, Pool, Report};
+use crate::costs::duration;
 use crate::trace::{Clock, Time};
 use words::paragraph;
 pub(crate) use words::{counted, grouped, paragraph_within, size};
@@ -52,6 +53,10 @@ pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         heading(out, "Advice")?;
         for sentence in &report.advice {
             paragraph(out, "  - ", sentence)?;
+        }
+        if report.advice.iter().any(|sentence| sentence.contains("fault")) {
+            let fault = duration(report.costs.fault_ns);
+            writeln!(out, "  (a fault counts as {fault}: {}, hugewalk bench kernel)", report.costs.source)?;
         }
     }
     let rate = &report.rate;

@@ -63,13 +63,13 @@ pub(super) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
         format!("after {} s", seconds(peak.time - report.recording.from))
     };
     if end.processes == 0 {
-        heading(out, "Page tables at the fullest")?;
+        heading(out, "Page tables at their peak")?;
         writeln!(out, "  {moment}; at the end nothing is mapped")?;
         return figures(&[("", &peak.tables)], out);
     }
     heading(out, "Page tables")?;
-    writeln!(out, "  at the fullest ({moment}) and at the end")?;
-    figures(&[("fullest", &peak.tables), ("end", end)], out)
+    writeln!(out, "  at the peak, when most processes had huge mappings ({moment}), and at the end")?;
+    figures(&[("peak", &peak.tables), ("end", end)], out)
 }
 
 fn figures(columns: &[(&str, &Tables)], out: &mut impl Write) -> io::Result<()> {

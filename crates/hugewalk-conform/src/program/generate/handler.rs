@@ -35,7 +35,8 @@ impl Generator {
         }
         self.handlers[0][0] = Some(vec![Mapped { at, length }]);
         let register = Handling::Register { at: Bytes(at), length: Bytes(length), modes: self.modes() };
-        for handling in [Handling::Open, register] {
+        let open = Handling::Open { asynchronous: self.one_in(3) };
+        for handling in [open, register] {
             self.steps.push(Step::In { process: 0, call: Call::Userfault { handler: 0, handling } });
         }
     }
@@ -54,14 +55,28 @@ impl Generator {
         Some(Call::Userfault { handler, handling })
     }
 
+    /// A scan for pages, and for those that were written. One that protects is of whole pages: of a part of one Linux says again
+    /// and again where the next scan has to start, and that is there.
+    pub(super) fn scan(&mut self, process: usize) -> Option<Call> {
+        let (mut at, mut length) = self.part(process)?;
+        let written = !self.one_in(3);
+        let protect = written && self.one_in(2);
+        if protect {
+            (at, length) = (at.page(), Bytes(length.0.next_multiple_of(PAGE)));
+        } else {
+            at = Bytes(at.0 & !4095);
+        }
+        Some(Call::Scan { at, length, written, protect, check: !protect && self.one_in(8) })
+    }
+
     /// What a handler does, mostly with what one of them has registered.
     fn handling(&mut self, process: usize, handler: usize, of: usize) -> Option<Handling> {
         let Some(registered) = &self.handlers[process][handler] else {
             self.handlers[process][handler] = Some(Vec::new());
-            return Some(Handling::Open);
+            return Some(Handling::Open { asynchronous: self.one_in(3) });
         };
         let none = registered.is_empty();
-        let roll = self.rng.u8(0..32);
+        let roll = self.rng.u8(0..36);
         if roll == 0 {
             self.handlers[process][handler] = None;
             return Some(Handling::Close);
@@ -111,6 +126,8 @@ impl Generator {
             26..29 => OnRange::Unprotect,
             29 => OnRange::Unregister,
             30 => OnRange::Zero,
+            31 | 32 => OnRange::Poison,
+            33 | 34 => OnRange::ContinueProtected,
             _ => OnRange::Wake,
         };
         Some(Handling::On { at, length, what })

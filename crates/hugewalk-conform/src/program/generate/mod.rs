@@ -206,6 +206,7 @@ impl Generator {
                 let (at, length) = self.part(process)?;
                 Call::Nodes { at, length: Bytes(length.0.min(LONGEST_NODES)), moved: self.one_in(2) }
             }
+            83..86 if self.handles => self.scan(process)?,
             83..86 => {
                 let (at, length) = self.part(process)?;
                 Call::Mincore { at, length: Bytes(length.0.min(LONGEST_MINCORE)) }

@@ -1,14 +1,14 @@
 //! Steps are read.
 
-use std::str::SplitWhitespace;
-
+use super::forms::{FORMS, Form, unknown};
+use super::words::{Words, named, number};
 use super::{ADVICE, MAP_FLAGS};
 use crate::program::{
-    Bytes, Call, FILES, FileKind, Handling, MOUNTS, Map, MapFlags, PROCESSES, Rights, Step, To,
+    Bytes, Call, FILES, FileKind, Handling, MOUNTS, Map, MapFlags, OnRange, PROCESSES, Rights, Step, To,
 };
 
 pub(super) fn parse_step(text: &str) -> Result<Step, String> {
-    let mut words = Words(text.split_whitespace());
+    let mut words = Words::new(text);
     let verb = words.next("a step")?;
     let step = match verb {
         "pool" => Step::Pool { pages: words.number("the size")? },
@@ -21,14 +21,14 @@ pub(super) fn parse_step(text: &str) -> Result<Step, String> {
                 "memory" => FileKind::Memory,
                 word if word.starts_with("segment=") => {
                     let length = word.trim_start_matches("segment=").parse()?;
-                    let reserve = match words.0.next() {
+                    let reserve = match words.optional() {
                         None => true,
                         Some("noreserve") => false,
                         Some(word) => return Err(format!("{word}: only `noreserve` is known")),
                     };
                     FileKind::Segment { length, reserve }
                 }
-                on => FileKind::On { mount: index(on, 'm', MOUNTS)? },
+                on => FileKind::On { mount: named(on, 'm', MOUNTS)? },
             };
             Step::Open { file, kind }
         }
@@ -53,10 +53,10 @@ pub(super) fn parse_step(text: &str) -> Result<Step, String> {
         "write" => {
             Step::Write { file: words.index('f', FILES)?, at: words.bytes("where")?, value: words.byte()? }
         }
-        process if process.starts_with('p') => {
-            Step::In { process: index(process, 'p', PROCESSES)?, call: parse_call(&mut words)? }
+        process if is_process(process) => {
+            Step::In { process: named(process, 'p', PROCESSES)?, call: parse_call(&mut words)? }
         }
-        _ => return Err(format!("{verb}: no such step")),
+        _ => return Err(unknown_step(verb)),
     };
     words.end()?;
     Ok(step)
@@ -65,7 +65,7 @@ pub(super) fn parse_step(text: &str) -> Result<Step, String> {
 fn parse_mount(words: &mut Words<'_>) -> Result<Step, String> {
     let mount = words.index('m', MOUNTS)?;
     let (mut size, mut min) = (None, None);
-    for word in words.0.by_ref() {
+    while let Some(word) = words.optional() {
         match word.split_once('=') {
             Some(("size", pages)) => size = Some(number(pages, "size")?),
             Some(("min", pages)) => min = Some(number(pages, "min")?),
@@ -77,7 +77,6 @@ fn parse_mount(words: &mut Words<'_>) -> Result<Step, String> {
 
 fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
     let verb = words.next("what the process does")?;
-    let range = |words: &mut Words<'_>| Ok::<_, String>((words.bytes("where")?, words.bytes("the length")?));
     Ok(match verb {
         "map" => Call::Map(parse_map(words)?),
         "attach" => {
@@ -87,17 +86,17 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
         }
         "detach" => Call::Detach { at: words.bytes("where")? },
         "unmap" => {
-            let (at, length) = range(words)?;
+            let (at, length) = words.range()?;
             Call::Unmap { at, length }
         }
         "protect" => {
-            let (at, length) = range(words)?;
+            let (at, length) = words.range()?;
             Call::Protect { at, length, rights: words.next("the rights")?.parse()? }
         }
         "remap" => {
-            let (at, length) = range(words)?;
+            let (at, length) = words.range()?;
             let kept = words.bytes("the new length")?;
-            let to = match words.0.next() {
+            let to = match words.optional() {
                 None => To::InPlace,
                 Some("anywhere") => To::Anywhere,
                 Some(word) => match word.strip_prefix("to=") {
@@ -108,10 +107,11 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
             Call::Remap { at, length, kept, to }
         }
         "advise" => {
-            let (at, length) = range(words)?;
+            let (at, length) = words.range()?;
             let word = words.next("the advice")?;
             let known = ADVICE.into_iter().find(|(name, _)| *name == word);
-            let (_, advice) = known.ok_or_else(|| format!("{word}: no such advice"))?;
+            let all = ADVICE.iter().map(|(name, _)| *name);
+            let (_, advice) = known.ok_or_else(|| unknown(word, "advice", all))?;
             Call::Advise { at, length, advice }
         }
         "fork" => Call::Fork { child: words.index('p', PROCESSES)? },
@@ -119,7 +119,7 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
         "load" => Call::Load { at: words.bytes("where")? },
         "store" => Call::Store { at: words.bytes("where")?, value: words.byte()? },
         "sweep" => {
-            let (at, length) = range(words)?;
+            let (at, length) = words.range()?;
             Call::Sweep { at, length }
         }
         "peek" => Call::Peek {
@@ -134,33 +134,37 @@ fn parse_call(words: &mut Words<'_>) -> Result<Call, String> {
             value: words.byte()?,
         },
         "mincore" => {
-            let (at, length) = range(words)?;
+            let (at, length) = words.range()?;
             Call::Mincore { at, length }
         }
         "nodes" => {
-            let (at, length) = range(words)?;
+            let (at, length) = words.range()?;
             let moved = words.flag("moved")?;
             Call::Nodes { at, length, moved }
         }
+        "scan" => {
+            let (at, length) = words.range()?;
+            let [written, protect, check] = words.flags(["written", "protect", "check"])?;
+            Call::Scan { at, length, written, protect, check }
+        }
         "mlock" => {
-            let (at, length) = range(words)?;
+            let (at, length) = words.range()?;
             Call::Lock { at, length, on_fault: words.flag("onfault")? }
         }
         "munlock" => {
-            let (at, length) = range(words)?;
+            let (at, length) = words.range()?;
             Call::Unlock { at, length }
         }
         "mlockall" => Call::LockNew { on_fault: words.flag("onfault")? },
         "munlockall" => Call::UnlockAll,
         "mbind" => {
-            let (at, length) = range(words)?;
+            let (at, length) = words.range()?;
             Call::Bind { at, length, policy: words.next("the policy")?.parse()? }
         }
         "uffd" | "uffd2" => {
-            let handling = Handling::parse(|what| words.next(what))?;
-            Call::Userfault { handler: usize::from(verb == "uffd2"), handling }
+            Call::Userfault { handler: usize::from(verb == "uffd2"), handling: parse_handling(words)? }
         }
-        _ => return Err(format!("{verb}: no process does that")),
+        _ => return Err(unknown(verb, "step of a process", calls().chain(["uffd2"]))),
     })
 }
 
@@ -169,72 +173,65 @@ fn parse_map(words: &mut Words<'_>) -> Result<Map, String> {
         "fresh" => None,
         word => {
             let (file, offset) = word.split_once('+').unwrap_or((word, "0"));
-            Some((index(file, 'f', FILES)?, offset.parse()?))
+            Some((named(file, 'f', FILES)?, offset.parse()?))
         }
     };
     let mut map =
         Map { file, at: Bytes(0), length: Bytes(0), rights: Rights::empty(), flags: MapFlags::empty() };
-    for word in words.0.by_ref() {
+    while let Some(word) = words.optional() {
         match word.split_once('=') {
             Some(("at", at)) => map.at = at.parse()?,
             Some(("length", length)) => map.length = length.parse()?,
             Some(("rights", rights)) => map.rights = rights.parse()?,
             _ => {
                 let known = MAP_FLAGS.into_iter().find(|(name, _)| *name == word);
-                map.flags |= known.ok_or_else(|| format!("{word}: no such way to map"))?.1;
+                let all = MAP_FLAGS.iter().map(|(name, _)| *name).chain(["at=", "length=", "rights="]);
+                map.flags |= known.ok_or_else(|| unknown(word, "way to map", all))?.1;
             }
         }
     }
     Ok(map)
 }
 
-/// The words of a step that are left.
-struct Words<'t>(SplitWhitespace<'t>);
-
-impl<'t> Words<'t> {
-    fn next(&mut self, what: &str) -> Result<&'t str, String> {
-        self.0.next().ok_or_else(|| format!("{what} is missing"))
+/// What follows `uffd`.
+fn parse_handling(words: &mut Words<'_>) -> Result<Handling, String> {
+    let verb = words.next("what the handler does")?;
+    match verb {
+        "open" => return Ok(Handling::Open { asynchronous: words.flag("async")? }),
+        "close" => return Ok(Handling::Close),
+        _ => {}
     }
-
-    fn number(&mut self, what: &str) -> Result<u64, String> {
-        number(self.next(what)?, what)
+    let on_range = OnRange::ALL.into_iter().find(|what| what.name() == verb);
+    if on_range.is_none() && !["register", "copy"].contains(&verb) {
+        return Err(unknown(verb, "operation of a handler", FORMS.iter().filter_map(Form::handling)));
     }
-
-    fn byte(&mut self) -> Result<u8, String> {
-        let value = self.number("the byte")?;
-        u8::try_from(value).map_err(|_| format!("{value} is no byte"))
+    let (at, length) = words.range()?;
+    if let Some(what) = on_range {
+        return Ok(Handling::On { at, length, what });
     }
-
-    fn bytes(&mut self, what: &str) -> Result<Bytes, String> {
-        self.next(what)?.parse()
+    if verb == "register" {
+        return Ok(Handling::Register { at, length, modes: words.next("the modes")?.parse()? });
     }
-
-    /// The last word, if there is one: only this one is known.
-    fn flag(&mut self, known: &str) -> Result<bool, String> {
-        match self.0.next() {
-            None => Ok(false),
-            Some(word) if word == known => Ok(true),
-            Some(word) => Err(format!("{word}: only `{known}` is known")),
-        }
-    }
-
-    fn index(&mut self, letter: char, most: usize) -> Result<usize, String> {
-        index(self.next("a name")?, letter, most)
-    }
-
-    fn end(mut self) -> Result<(), String> {
-        self.0.next().map_or(Ok(()), |word| Err(format!("{word}: nothing more is expected here")))
-    }
+    let value = words.byte()?;
+    Ok(Handling::Copy { at, length, value, protected: words.flag("wp")? })
 }
 
-fn number(text: &str, what: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("{text}: {what} has to be a number"))
+/// Is this meant to be a process, and not a step whose name begins with the same letter?
+fn is_process(word: &str) -> bool {
+    word.strip_prefix('p').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The number of a process, file or mount: `p0`, `f2`, `m1`.
-fn index(text: &str, letter: char, most: usize) -> Result<usize, String> {
-    let number = text.strip_prefix(letter).and_then(|number| number.parse().ok());
-    number
-        .filter(|&number| number < most)
-        .ok_or_else(|| format!("{text}: one of {letter}0 to {letter}{} is expected", most - 1))
+fn unknown_step(verb: &str) -> String {
+    if calls().any(|call| call == verb) {
+        return format!("`{verb}` is what a process does: write `p0 {verb} ...`");
+    }
+    unknown(
+        verb,
+        "step",
+        FORMS.iter().map(Form::verb).filter(|(_, of_process)| !of_process).map(|(verb, _)| verb),
+    )
+}
+
+fn calls() -> impl Iterator<Item = &'static str> + Clone {
+    FORMS.iter().map(Form::verb).filter(|(_, of_process)| *of_process).map(|(verb, _)| verb)
 }

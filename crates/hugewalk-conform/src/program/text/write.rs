@@ -47,6 +47,11 @@ impl fmt::Display for Call {
             Self::Nodes { at, length, moved } => {
                 write!(f, "nodes {at} {length}{}", if *moved { " moved" } else { "" })
             }
+            Self::Scan { at, length, written, protect, check } => {
+                write!(f, "scan {at} {length}")?;
+                let set = [(*written, " written"), (*protect, " protect"), (*check, " check")];
+                set.into_iter().filter(|(set, _)| *set).try_for_each(|(_, name)| f.write_str(name))
+            }
             Self::Lock { at, length, on_fault } => {
                 write!(f, "mlock {at} {length}{}", if *on_fault { " onfault" } else { "" })
             }

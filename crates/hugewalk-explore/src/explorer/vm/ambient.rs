@@ -169,10 +169,12 @@ pub fn has_found() -> bool {
 
 /// Reports that something went wrong; the first report of a run counts.
 ///
+/// What comes with it is `Copy`: it outlives the run, and must not refer to what the run has allocated.
+///
 /// # Panics
 ///
 /// If no exploration is under way.
-pub fn violation<V: Any>(text: impl Into<String>, what: V) {
+pub fn violation<V: Any + Copy>(text: impl Into<String>, what: V) {
     let text = text.into();
     with(move |vm| vm.report(&text, Box::new(what))).expect("a violation outside of an exploration");
 }

@@ -9,15 +9,15 @@
 //! into it, on stacks and elsewhere, are right again, and the run goes on as the first time, up to the choice.
 //!
 //! That is sound as long as nothing else refers to what was allocated in the run, and the run changes nothing else: the
-//! promise of [`Allocator`](crate::Allocator), and the reason for `arena::outside` around all that the explorer keeps. A
-//! run that goes wrong is repeated without any of this, and what is reported comes from there.
+//! promise of [`Allocator`](crate::Allocator), and the reason for `arena::outside` around all that the explorer keeps, what
+//! is reported of a run that goes wrong included. A run leaves nothing behind, wherever it ends: what it has allocated goes as
+//! a whole, also what lies on stacks that are given up.
 //!
 //! # Ends that have been seen
 //!
 //! What is done and checked when all threads have ended depends on the same memory alone. If it is what it was at the
-//! end of another run, byte for byte, where nothing was found, it is not done again.
+//! end of another run, byte for byte, where nothing was found, it is not done again (`vm/ends.rs`).
 
-use std::collections::HashMap;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,7 @@ use corosensei::Coroutine;
 use corosensei::stack::DefaultStack;
 
 use super::ambient::{MOVING, VM};
+use super::ends::Ends;
 use super::{Clock, Mode, Pending, Setup, Strategy, Turn, Vm};
 use crate::explorer::arena::{self, AREAS, OF_SETUP};
 use crate::explorer::lockorder::LockOrder;
@@ -81,15 +82,10 @@ pub(super) struct Rewinding {
     checkpoints: Vec<Checkpoint>,
     /// For use again.
     spare: Vec<Checkpoint>,
-    /// Ends at which nothing was found, by what the threads have allocated.
-    good: HashMap<u64, Vec<Vec<u64>>>,
-    kept: usize,
-    /// The end of the last run that was looked up.
-    end: End,
+    /// Ends at which nothing was found.
+    ends: Ends,
 }
 
-/// Ends that are remembered.
-const MOST_ENDS: usize = 2_000;
 /// Accesses that take as long as a checkpoint.
 const WORTH_IT: u32 = 8;
 /// Checkpoints along one run.
@@ -131,7 +127,7 @@ impl Vm {
             unsafe { Self::begin_rewinding(vm, strategy, program, machine) };
             if self.found.is_some() || self.mode == Mode::Dead || self.objects.learned {
                 // Before the first choice: every run is like that, and this one is as good as any.
-                return self.execute(strategy, program);
+                return self.end_rewinding();
             }
         }
         let repeats = strategy.repeats();
@@ -149,19 +145,21 @@ impl Vm {
         let this = unsafe { &mut *vm };
         if this.mode == Mode::Running && !this.end_is_good() {
             this.mode = Mode::Quiet;
-            let end = this.rewinding.as_ref().expect("it rewinds").end.list();
-            let works = this.rewinding.as_ref().expect("it rewinds").finally.as_ptr();
-            let count = this.rewinding.as_ref().expect("it rewinds").finally.len();
+            let rewinding = this.rewinding.as_ref().expect("it rewinds");
+            let end = rewinding.ends.last();
+            let (works, count) = (rewinding.finally.as_ptr(), rewinding.finally.len());
             for number in 0..count {
                 let work = works.wrapping_add(number);
                 // SAFETY: in bounds. Each run takes the box anew: what it points to is set back together with the arena.
                 let work = unsafe { work.read() };
-                arena::within(OF_SETUP, || Self::finish(work, true));
+                // SAFETY: as above.
+                arena::within(OF_SETUP, || unsafe { Self::finish(vm, work, true) });
             }
             // SAFETY: as above.
             let this = unsafe { &mut *vm };
             if this.found.is_none() {
-                this.remember(end);
+                // Nothing was found at the end that was looked up, as it was then.
+                this.rewinding.as_mut().expect("it rewinds").ends.remember(end);
             }
         }
         VM.set(null_mut());
@@ -206,9 +204,7 @@ impl Vm {
             finally: ManuallyDrop::new(finally),
             checkpoints: Vec::new(),
             spare: Vec::new(),
-            good: HashMap::new(),
-            kept: 0,
-            end: End::default(),
+            ends: Ends::default(),
         }));
         // SAFETY: by the contract.
         unsafe { Self::start(vm, setup.threads) };
@@ -232,10 +228,6 @@ impl Vm {
         }
         self.threads.clear();
         arena::reset();
-    }
-
-    pub(crate) fn is_rewinding(&self) -> bool {
-        self.rewinding.is_some()
     }
 
     /// Undoes the journal down to this length.
@@ -338,106 +330,19 @@ impl Vm {
         choice
     }
 
-    /// Has a run ended in this very state before?
+    /// Has a run ended in this very state before, now that the threads have ended?
     fn end_is_good(&mut self) -> bool {
         let mut rewinding = self.rewinding.take().expect("it rewinds");
-        self.collect_end(&mut rewinding);
-        let Rewinding { end, good, .. } = &*rewinding;
-        let good = good.get(&end.hash).is_some_and(|ends| ends.iter().any(|good| end.is(good)));
+        let first = rewinding.checkpoints[0].journal;
+        let machine = rewinding.machine;
+        let pieces = |list: &mut Vec<_>| {
+            list.extend(arena::areas());
+            (machine.pieces)(&mut |piece, len| list.push((piece, len)));
+        };
+        let words = self.journal[first..].iter().map(|&(word, _)| word);
+        // SAFETY: no thread is moving, and journalled words are there for ever.
+        let good = unsafe { rewinding.ends.look_up(pieces, words) };
         self.rewinding = Some(rewinding);
         good
     }
-
-    /// Looks up all of the memory of the run, now that the threads have ended.
-    fn collect_end(&self, rewinding: &mut Rewinding) {
-        let End { pieces, words, sorted, hash } = &mut rewinding.end;
-        pieces.clear();
-        pieces.extend(arena::areas());
-        (rewinding.machine.pieces)(&mut |piece, len| pieces.push((piece, len)));
-        let first = rewinding.checkpoints[0].journal;
-        sorted.clear();
-        sorted.extend(self.journal[first..].iter().map(|&(word, _)| word));
-        sorted.sort_unstable();
-        sorted.dedup();
-        words.clear();
-        for &word in &*sorted {
-            // SAFETY: journalled words are there for ever.
-            let word: &AtomicU64 = unsafe { &*word };
-            words.extend([std::ptr::from_ref(word).addr() as u64, word.load(Ordering::Relaxed)]);
-        }
-        *hash = pieces.iter().fold(fold(0, words), |hash, &(piece, len)| {
-            // What the setup has allocated is much, and seldom differs where all else is the same.
-            let len = if piece == arena::areas()[OF_SETUP].0 { 0 } else { len };
-            // SAFETY: memory of the run, aligned words, in which nobody writes now. Padding in it was handed out zeroed, and is
-            // whatever it is: if it differs, the ends do.
-            fold(hash, unsafe { std::slice::from_raw_parts(piece.cast::<u64>(), len / 8) })
-        });
-    }
-
-    /// Nothing was found at the end that was looked up last, and is remembered as it was then.
-    fn remember(&mut self, end: Vec<u64>) {
-        let rewinding = self.rewinding.as_mut().expect("it rewinds");
-        if rewinding.kept < MOST_ENDS {
-            rewinding.kept += 1;
-            rewinding.good.entry(rewinding.end.hash).or_default().push(end);
-        }
-    }
-}
-
-/// The state in which a run has ended: pieces of memory, and words that were written with what is in them.
-#[derive(Default)]
-struct End {
-    pieces: Vec<(*mut u8, usize)>,
-    words: Vec<u64>,
-    sorted: Vec<*const AtomicU64>,
-    hash: u64,
-}
-
-impl End {
-    /// All of it in one list: lengths, then contents.
-    fn list(&self) -> Vec<u64> {
-        let mut list = vec![self.words.len() as u64];
-        list.extend_from_slice(&self.words);
-        for &(piece, len) in &self.pieces {
-            list.push(len as u64);
-            // SAFETY: as in `collect_end`.
-            list.extend_from_slice(unsafe { std::slice::from_raw_parts(piece.cast::<u64>(), len / 8) });
-        }
-        list
-    }
-
-    /// Is this its list?
-    fn is(&self, list: &[u64]) -> bool {
-        let Some(mut rest) = list
-            .strip_prefix(&[self.words.len() as u64])
-            .and_then(|rest| rest.strip_prefix(self.words.as_slice()))
-        else {
-            return false;
-        };
-        for &(piece, len) in &self.pieces {
-            // SAFETY: as in `collect_end`.
-            let now = unsafe { std::slice::from_raw_parts(piece.cast::<u64>(), len / 8) };
-            match rest.strip_prefix(&[len as u64]).and_then(|rest| rest.strip_prefix(now)) {
-                Some(more) => rest = more,
-                None => return false,
-            }
-        }
-        rest.is_empty()
-    }
-}
-
-/// Mixes words into a number, by four sums, so that the processor need not wait for one multiplication before the next.
-fn fold(into: u64, words: &[u64]) -> u64 {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut lanes = [into, 1, 2, 3];
-    let (chunks, rest) = words.as_chunks::<4>();
-    for chunk in chunks {
-        for (lane, word) in lanes.iter_mut().zip(chunk) {
-            *lane = (*lane ^ word).wrapping_mul(ODD).rotate_left(29);
-        }
-    }
-    for word in rest {
-        lanes[0] = (lanes[0] ^ word).wrapping_mul(ODD).rotate_left(29);
-    }
-    lanes.into_iter().fold(0, |hash, lane| (hash ^ lane).wrapping_mul(ODD).rotate_left(31))
 }

@@ -1,8 +1,8 @@
 //! Programs of one thread.
 
 use hugewalk::Task;
-use hugewalk::addr::{HugeFrame, PUD_SIZE, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::{HugeFrame, VirtAddr};
+use hugewalk::arch::{Entry, PUD_SIZE};
 use hugewalk::fault::{Access, Fault};
 use hugewalk::file::HugeFile;
 use hugewalk::mm::{Advice, MapFlags, MapRequest};

@@ -8,7 +8,8 @@ mod threads;
 
 use std::sync::Arc;
 
-use hugewalk::addr::{HugeSize, PUD_SIZE, VirtAddr};
+use hugewalk::addr::{HugeSize, VirtAddr};
+use hugewalk::arch::{PUD_SIZE, X86_64};
 use hugewalk::fault::{Access, Fault};
 use hugewalk::mm::{MapFlags, MapRequest};
 use hugewalk::platform::Platform;
@@ -27,7 +28,7 @@ use super::Checked;
 
 /// How many pages the programs need.
 const PAGES: u64 = 32;
-const PAGE: HugeSize = HugeSize::Size2M;
+const PAGE: HugeSize = X86_64::SIZE_2M;
 /// Where shared mappings lie, and private ones.
 const SHARED: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
 const PRIVATE: VirtAddr = VirtAddr::new(8 * PUD_SIZE);

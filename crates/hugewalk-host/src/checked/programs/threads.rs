@@ -1,17 +1,18 @@
 //! Programs of several threads, each for a fixed number of rounds.
 
+use std::cell::UnsafeCell;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 
-use hugewalk::addr::PUD_SIZE;
-use hugewalk::arch::Entry;
+use hugewalk::arch::{Entry, PUD_SIZE};
 use hugewalk::fault::Access;
 use hugewalk::mm::Advice;
 use hugewalk::platform::Platform;
+use hugewalk::sleep::{RawSleepMutex, RawSleepRwLock};
 use hugewalk::sync::Parker;
 use hugewalk::walk::{Unshared, huge_pte_offset};
-use lock_api::{Mutex, RawMutex, RwLock};
+use lock_api::{Mutex, RawMutex};
 
 use super::{Handle, PAGE, PRIVATE, SHARED, fill, map, page, space, system, task};
 
@@ -177,35 +178,94 @@ fn count<L: RawMutex + Send + Sync>(name: &str) {
     assert!(lock.try_lock().is_some(), "a free {name} could not be taken");
 }
 
+/// A number that threads change under a lock, which is all that keeps them apart.
+struct Guarded(UnsafeCell<u64>);
+
+// SAFETY: what is looked for is a lock that does not exclude; the accesses are volatile, and nothing depends on the number.
+unsafe impl Sync for Guarded {}
+
+impl Guarded {
+    fn get(&self) -> u64 {
+        // SAFETY: valid as long as the value.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    fn count(&self) {
+        let before = self.get();
+        thread::yield_now();
+        // SAFETY: valid as long as the value.
+        unsafe { self.0.get().write_volatile(before + 1) };
+    }
+}
+
 /// The locks exclude.
 pub fn locks_exclude<P: Platform>(_platform: &Handle<P>) {
     count::<P::SpinLock>("SpinLock");
-    count::<P::SleepMutex>("SleepMutex");
-    let lock = RwLock::<P::SleepRwLock, u64>::new(0);
+    count::<P::TableLock>("TableLock");
+    sleeping_locks_exclude::<P::Parker, P::SleepMutex>();
+    sleeping_rw_locks_exclude::<P::Parker, P::SleepRwLock>();
+}
+
+fn sleeping_locks_exclude<K: Parker, L: RawSleepMutex<K>>() {
+    let (lock, number) = (L::INIT, Guarded(UnsafeCell::new(0)));
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                for _ in 0..ROUNDS {
-                    let mut count = lock.write();
-                    let before = *count;
-                    thread::yield_now();
-                    *count = before + 1;
-                    drop(count);
-                    let count = lock.read();
-                    let before = *count;
-                    thread::yield_now();
-                    assert_eq!(*count, before, "a SleepRwLock was held in write together with a reader");
+                let here = K::new();
+                for _ in 0..10 * ROUNDS {
+                    lock.lock(&here);
+                    number.count();
+                    // SAFETY: taken above.
+                    unsafe { lock.unlock() };
                 }
             });
         }
     });
-    assert_eq!(*lock.read(), 2 * ROUNDS, "two threads held the same SleepRwLock in write");
-    let held = lock.read();
-    assert!(lock.try_write().is_none(), "a SleepRwLock was taken in write while it was held in read");
-    drop(held);
-    let held = lock.write();
-    assert!(lock.try_read().is_none(), "a SleepRwLock was taken in read while it was held in write");
-    drop(held);
+    assert_eq!(number.get(), 20 * ROUNDS, "two threads held the same SleepMutex");
+    assert!(lock.try_lock(), "a free SleepMutex could not be taken");
+    assert!(!lock.try_lock(), "a SleepMutex was taken while it was held");
+    // SAFETY: taken above.
+    unsafe { lock.unlock() };
+    assert!(lock.lock_killable(&K::new()).is_ok(), "a wait ended that nobody killed");
+    // SAFETY: taken above.
+    unsafe { lock.unlock() };
+}
+
+fn sleeping_rw_locks_exclude<K: Parker, L: RawSleepRwLock<K>>() {
+    let (lock, number) = (L::INIT, Guarded(UnsafeCell::new(0)));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let here = K::new();
+                for _ in 0..ROUNDS {
+                    lock.lock_exclusive(&here);
+                    number.count();
+                    // SAFETY: taken above.
+                    unsafe { lock.unlock_exclusive() };
+                    lock.lock_shared(&here);
+                    let before = number.get();
+                    thread::yield_now();
+                    let same = number.get() == before;
+                    // SAFETY: taken above.
+                    unsafe { lock.unlock_shared() };
+                    assert!(same, "a SleepRwLock was held in write together with a reader");
+                }
+            });
+        }
+    });
+    assert_eq!(number.get(), 2 * ROUNDS, "two threads held the same SleepRwLock in write");
+    assert!(lock.try_lock_shared(), "a free SleepRwLock could not be taken in read");
+    assert!(!lock.try_lock_exclusive(), "a SleepRwLock was taken in write while it was held in read");
+    // SAFETY: taken above.
+    unsafe { lock.unlock_shared() };
+    assert!(lock.try_lock_exclusive(), "a free SleepRwLock could not be taken in write");
+    assert!(!lock.try_lock_shared(), "a SleepRwLock was taken in read while it was held in write");
+    // SAFETY: taken above.
+    unsafe { lock.unlock_exclusive() };
+    let killable = lock.lock_exclusive_killable(&K::new());
+    assert!(killable.is_ok(), "a wait ended that nobody killed");
+    // SAFETY: taken above.
+    unsafe { lock.unlock_exclusive() };
 }
 
 /// A grace period does not end before the sections that were open when it began.

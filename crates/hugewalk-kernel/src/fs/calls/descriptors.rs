@@ -11,7 +11,7 @@ use super::opened;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Kind;
 use crate::fs::pipe::Pipe;
-use crate::fs::{Opened, descriptors, memfd, socket};
+use crate::fs::{Opened, descriptors, memfd};
 use crate::memory::user;
 use crate::task::current;
 
@@ -118,24 +118,8 @@ pub(super) fn pipe(address: u64, flags: u32) -> Result<u64> {
     install_pair(Pipe::pair(flags), flags, address)
 }
 
-const AF_UNIX: u32 = 1;
-const SOCK_STREAM: u32 = 1;
-
-/// `socketpair`, of streams.
-pub(super) fn socket_pair(family: u32, kind: u32, address: u64) -> Result<u64> {
-    if family != AF_UNIX {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    // The flags of the type are those of open.
-    let flags = kind & (O_CLOEXEC | O_NONBLOCK);
-    if kind & !flags != SOCK_STREAM {
-        return Err(Errno::EOPNOTSUPP);
-    }
-    install_pair(socket::pair(flags)?, flags, address)
-}
-
 /// Gives two open files descriptors, and writes their numbers.
-fn install_pair([one, other]: [Arc<Opened>; 2], flags: u32, address: u64) -> Result<u64> {
+pub(super) fn install_pair([one, other]: [Arc<Opened>; 2], flags: u32, address: u64) -> Result<u64> {
     let files = current().process().files();
     let close_on_exec = flags & O_CLOEXEC != 0;
     let first = files.insert(one, close_on_exec, 0)?;

@@ -53,7 +53,20 @@ fn read_from(opened: &Opened, mut offset: u64, address: u64, count: u64) -> Resu
     Ok(done)
 }
 
-fn write_to(opened: &Opened, mut offset: u64, address: u64, count: u64) -> Result<u64> {
+/// `send`: a `write` that can do without the signal.
+pub(super) fn send(descriptor: u64, address: u64, count: u64, signals: bool) -> Result<u64> {
+    let opened = opened(descriptor)?;
+    if !opened.file.is_stream() {
+        return Err(Errno::EINVAL);
+    }
+    write_out(&opened, 0, address, count, signals)
+}
+
+fn write_to(opened: &Opened, offset: u64, address: u64, count: u64) -> Result<u64> {
+    write_out(opened, offset, address, count, true)
+}
+
+fn write_out(opened: &Opened, mut offset: u64, address: u64, count: u64, signals: bool) -> Result<u64> {
     let count = count.min(MOST);
     let mut bytes = buffer(count)?;
     let mut done = 0;
@@ -67,7 +80,7 @@ fn write_to(opened: &Opened, mut offset: u64, address: u64, count: u64) -> Resul
         let put = match opened.file.write(offset, &bytes[..read], opened.flags()) {
             Ok(put) => put,
             Err(error) if done == 0 => {
-                if error == Errno::EPIPE {
+                if error == Errno::EPIPE && signals {
                     signal::send_to_process(current().process(), signal::Info::kernel(SIGPIPE));
                 }
                 return Err(error);

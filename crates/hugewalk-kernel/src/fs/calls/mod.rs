@@ -2,16 +2,18 @@
 
 mod descriptors;
 mod io;
+pub mod mounting;
 mod names;
 mod poll;
 mod segments;
 mod size;
+mod sockets;
 mod status;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use linux_raw_sys::general::*;
+use crate::arch::numbers::*;
 
 use crate::errno::{Errno, Result};
 use crate::fs::file::File;
@@ -79,7 +81,14 @@ pub fn call(number: u32, arguments: &[u64; 6]) -> Option<Result<u64>> {
         __NR_fcntl => descriptors::control(a, b as u32, c),
         __NR_pipe => descriptors::pipe(a, 0),
         __NR_pipe2 => descriptors::pipe(a, b as u32),
-        __NR_socketpair => descriptors::socket_pair(a as u32, b as u32, d),
+        __NR_socketpair => sockets::pair(a as u32, b as u32, d),
+        __NR_socket => sockets::make(a as u32, b as u32),
+        __NR_bind | __NR_listen => sockets::name(a),
+        __NR_sendto => sockets::send(a, b, c, d as u32),
+        __NR_recvfrom => sockets::receive(a, b, c),
+        __NR_fsopen => mounting::open(a, b as u32),
+        __NR_fsconfig => mounting::configure(a, b as u32, c, d),
+        __NR_fsmount => mounting::mount(a, b as u32),
         __NR_memfd_create => descriptors::memory_file(a, b as u32),
 
         __NR_open => names::open(here, a, b as u32, c as u32),

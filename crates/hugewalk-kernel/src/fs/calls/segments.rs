@@ -70,7 +70,10 @@ fn map(segment: &Segment, space: &crate::space::Space, place: Place, rights: Rig
                 length: file.size(),
                 rights,
                 shared: true,
-                noreserve: false,
+                // The pages were reserved when the segment was made, or are not to be.
+                noreserve: true,
+                populate: false,
+                locked: false,
             };
             space.map_huge(place, &mapping)
         }
@@ -94,18 +97,25 @@ fn map(segment: &Segment, space: &crate::space::Space, place: Place, rights: Rig
     }
 }
 
-/// `shmdt`.
+/// `shmdt`: whatever is left of the first attachment at or behind this place that started here. Linux: `ksys_shmdt()` in ipc/shm.c.
 pub(super) fn detach(address: u64) -> Result<u64> {
+    if !address.is_multiple_of(PAGE) {
+        return Err(Errno::EINVAL);
+    }
     let me = current();
-    let space = me.space();
-    let segment = space.detach(address).ok_or(Errno::EINVAL)?;
-    let length = match &segment.backing {
-        Backing::Huge(file) => file.size(),
-        _ => segment.size.next_multiple_of(PAGE),
-    };
-    let unmapped = space.unmap(address, length);
-    segment.detach(me.process().pid);
-    unmapped.map(|()| 0)
+    let (space, pid) = (me.space(), me.process().pid);
+    if space.has_base(address, PAGE) {
+        let segment = space.detach(address).ok_or(Errno::EINVAL)?;
+        let unmapped = space.unmap(address, segment.size.next_multiple_of(PAGE));
+        segment.detach(pid);
+        return unmapped.map(|()| 0);
+    }
+    let (file, parts) = space.huge_segment(address)?.ok_or(Errno::EINVAL)?;
+    for part in parts {
+        space.unmap(part.start, part.end - part.start)?;
+    }
+    space.forget_segment(file, pid)?;
+    Ok(0)
 }
 
 /// `struct shmid64_ds`: `ipc_perm` of 48 bytes, the size, three times, two processes, the number of attachments, two words more.

@@ -27,7 +27,7 @@ unsafe fn bytes<T>(value: &T) -> &[u8] {
 
 fn put_stat(inode: &Inode, address: u64) -> Result<u64> {
     let stat: stat = inode.stat();
-    // SAFETY: `struct stat` of x86-64 names its padding.
+    // SAFETY: `struct stat` names its padding, on x86-64 and on arm64.
     user::write(address, unsafe { bytes(&stat) })?;
     Ok(0)
 }
@@ -60,7 +60,7 @@ pub(super) fn extended(at: u64, path: u64, flags: u32, address: u64) -> Result<u
     let mut put = |at: usize, value: u64| (words[at], words[at + 1]) = (value as u32, (value >> 32) as u32);
     // STATX_BASIC_STATS, and the size of a block.
     put(0, 0x7ff | (stat.st_blksize as u64) << 32);
-    put(4, stat.st_nlink | u64::from(stat.st_uid) << 32);
+    put(4, stat.st_nlink as u64 | u64::from(stat.st_uid) << 32);
     put(6, u64::from(stat.st_gid) | u64::from(stat.st_mode) << 32);
     put(8, stat.st_ino);
     put(10, stat.st_size as u64);
@@ -71,7 +71,7 @@ pub(super) fn extended(at: u64, path: u64, flags: u32, address: u64) -> Result<u
         (24, (stat.st_ctime, stat.st_ctime_nsec)),
         (28, (stat.st_mtime, stat.st_mtime_nsec)),
     ] {
-        put(at, seconds);
+        put(at, seconds as _);
         put(at + 2, rest);
     }
     put(32, stat.st_rdev >> 8 | (stat.st_rdev & 0xff) << 32);
@@ -106,7 +106,7 @@ fn put_filesystem(filesystem: &Filesystem, address: u64) -> Result<u64> {
         Contents::Fixed => {}
     }
     answer.f_frsize = answer.f_bsize;
-    // SAFETY: `struct statfs` of x86-64 consists of 64-bit words.
+    // SAFETY: `struct statfs` consists of 64-bit words.
     user::write(address, unsafe { bytes(&answer) })?;
     Ok(0)
 }

@@ -4,6 +4,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 
+use hugewalk::vma::VmaFlags;
+
 use super::super::huge_file;
 use crate::errno::Result;
 use crate::memory::PAGE;
@@ -34,7 +36,7 @@ impl Sizes {
             let bytes = shown.private_bytes + shown.shared_bytes;
             *(if shown.huge.is_some() { &mut sizes.huge } else { &mut sizes.resident }) += bytes;
         }
-        space.root().leaf_tables(|_| sizes.tables += PAGE);
+        space.middle_tables(|_| sizes.tables += PAGE);
         Ok(sizes)
     }
 }
@@ -112,6 +114,9 @@ pub(super) fn smaps(process: &Arc<Process>) -> Result<String> {
             (true, "me"),
             (shown.shared, "ms"),
             (huge, "ht"),
+            (shown.handled.contains(VmaFlags::UFFD_MISSING), "um"),
+            (shown.handled.contains(VmaFlags::UFFD_WP), "uw"),
+            (shown.handled.contains(VmaFlags::UFFD_MINOR), "ui"),
         ] {
             if has {
                 text = text + " " + flag;

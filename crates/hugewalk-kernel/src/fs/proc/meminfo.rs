@@ -3,15 +3,14 @@
 use alloc::format;
 use alloc::string::String;
 
-use hugewalk::addr::HugeSize;
-
+use crate::arch;
 use crate::memory::frames::{self, Kind};
 use crate::memory::{HUGE, PAGE};
-use crate::platform::hugetlb;
+use crate::platform::{hugetlb, sizes};
 
 /// The text. Linux: `meminfo_proc_show()` in fs/proc/meminfo.c, `hugetlb_report_meminfo()` in mm/hugetlb.c.
 pub(super) fn text() -> String {
-    let pool = hugetlb().pool(HugeSize::Size2M).counters();
+    let pool = hugetlb().pool(arch::SIZE_2M).counters();
     let frames = |kind| frames::in_use(kind) as u64 * PAGE;
     let (total, free) = frames::totals();
     let lines = [
@@ -39,8 +38,8 @@ pub(super) fn text() -> String {
     for (name, pages) in counts {
         text += &format!("{:<16}{pages:>8}\n", format!("{name}:"));
     }
-    let gigantic = hugetlb().pool(HugeSize::Size1G).counters().total * HugeSize::Size1G.bytes();
-    for (name, bytes) in [("Hugepagesize", HUGE), ("Hugetlb", pool.total * HUGE + gigantic)] {
+    let all = sizes().map(|size| hugetlb().pool(size).counters().total * size.bytes()).sum();
+    for (name, bytes) in [("Hugepagesize", HUGE), ("Hugetlb", all)] {
         text += &format!("{:<15} {:>8} kB\n", format!("{name}:"), bytes >> 10);
     }
     text

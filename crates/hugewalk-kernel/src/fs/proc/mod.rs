@@ -1,5 +1,6 @@
 //! `/proc`: what the kernel and its processes look like.
 
+mod interrupts;
 mod maps;
 mod meminfo;
 mod pages;
@@ -23,8 +24,9 @@ pub fn root() -> Arc<Inode> {
     let filesystem = Filesystem::new("proc", 0x9fa0, Contents::Fixed);
     let listing = process::Processes::new(&filesystem);
     let root = Inode::new(&filesystem, Kind::Folder(Folder::listed(listing)), 0o555);
-    let texts: [(&str, fn() -> String); 9] = [
+    let texts: [(&str, fn() -> String); 10] = [
         ("meminfo", meminfo::text),
+        ("interrupts", interrupts::text),
         ("mounts", mounts::text),
         ("cpuinfo", cpuinfo),
         ("stat", stat),

@@ -2,15 +2,20 @@
 
 use alloc::sync::Arc;
 
+use hugewalk::addr::VirtAddr;
+use hugewalk::pagewalk::{Categories, PageMap as PageMapOf, Scan, ScanFlags};
+
 use super::super::file::File;
 use super::super::inode::{Inode, Kind, Special};
 use crate::errno::{Errno, Result};
-use crate::memory::{HUGE, PAGE, frames};
+use crate::memory::{HUGE, PAGE, USER_END, frames, user};
 use crate::process::Process;
 use crate::space::observe::PageShown;
+use crate::task::current;
 
 const SOFT_DIRTY: u64 = 1 << 55;
 const EXCLUSIVE: u64 = 1 << 56;
+const PROTECTED: u64 = 1 << 57;
 const FILE_PAGE: u64 = 1 << 61;
 const PRESENT: u64 = 1 << 63;
 
@@ -56,7 +61,22 @@ impl Special for PageMap {
 }
 
 fn word(shown: &PageShown) -> u64 {
+    if let Some(map) = shown.huge {
+        let mut word = if map.contains(PageMapOf::PRESENT) { shown.frame.unwrap_or(0) } else { 0 };
+        for (flag, bit) in [
+            (PageMapOf::PRESENT, PRESENT),
+            (PageMapOf::SWAP, 1 << 62),
+            (PageMapOf::FILE, FILE_PAGE),
+            (PageMapOf::UFFD_WP, PROTECTED),
+            (PageMapOf::EXCLUSIVE, EXCLUSIVE),
+            (PageMapOf::SOFT_DIRTY, SOFT_DIRTY),
+        ] {
+            word |= if map.contains(flag) { bit } else { 0 };
+        }
+        return word;
+    }
     let mut word = if shown.soft_dirty { SOFT_DIRTY } else { 0 };
+    word |= if shown.protected { PROTECTED } else { 0 };
     if let Some(frame) = shown.frame {
         word |= PRESENT | frame;
         word |= if shown.exclusive { EXCLUSIVE } else { 0 };
@@ -66,6 +86,10 @@ fn word(shown: &PageShown) -> u64 {
 }
 
 impl File for PageMap {
+    fn ioctl(&self, request: u32, argument: u64) -> Result<u64> {
+        if request == PAGEMAP_SCAN { scan(&self.0, argument) } else { Err(Errno::ENOTTY) }
+    }
+
     fn read(&self, offset: u64, into: &mut [u8], _: u32) -> Result<usize> {
         if !offset.is_multiple_of(8) || !into.len().is_multiple_of(8) {
             return Err(Errno::EINVAL);
@@ -87,6 +111,47 @@ impl File for PageMap {
         }
         Ok(done)
     }
+}
+
+/// `PAGEMAP_SCAN`. Linux: `pagemap_scan` in fs/proc/task_mmu.c.
+const PAGEMAP_SCAN: u32 = 0xc060_6610;
+
+/// Scans, as the words of `struct pm_scan_arg` say. Of base pages there is none: programs look at the page map then.
+fn scan(process: &Process, at: u64) -> Result<u64> {
+    let [size, flags, start, end, _, into, room, most, inverted, mask, any_of, report]: [u64; 12] =
+        user::get(at)?;
+    if size != 96 {
+        return Err(Errno::EINVAL);
+    }
+    let space = process.space()?;
+    if space.has_base(start, end.saturating_sub(start)) {
+        return Err(Errno::ENOTTY);
+    }
+    if into.checked_add(room.saturating_mul(24)).is_none_or(|end| end > USER_END) {
+        return Err(Errno::EFAULT);
+    }
+    let categories = |bits| Categories::from_bits(bits).ok_or(Errno::EINVAL);
+    let scan = Scan {
+        flags: ScanFlags::from_bits(flags).ok_or(Errno::EINVAL)?,
+        inverted: categories(inverted)?,
+        mask: categories(mask)?,
+        any_of: categories(any_of)?,
+        report: categories(report)?,
+        max_pages: (most != 0).then_some(most),
+        max_regions: if into == 0 { 0 } else { room as usize },
+        ..Scan::new(VirtAddr::new(start)..VirtAddr::new(end))
+    };
+    let found = {
+        let me = current();
+        let mut task = me.task()?;
+        space.engine().scan_pages(&mut task, &scan).map_err(|error| Errno::from(error.errno()))?
+    };
+    for (index, region) in found.regions.iter().enumerate() {
+        let words = [region.start.as_u64(), region.end.as_u64(), region.categories.bits()];
+        user::put(into + 24 * index as u64, &words)?;
+    }
+    user::put(at + 32, &found.end.as_u64())?;
+    Ok(found.regions.len() as u64)
 }
 
 /// `/proc/kpageflags`: which memory is in huge pages.

@@ -230,12 +230,16 @@ fn status(process: &Arc<Process>) -> Result<String> {
             ("RssAnon", sizes.resident),
             ("VmPTE", sizes.tables),
             ("VmSwap", 0),
-            ("HugetlbPages", sizes.huge),
+            ("HugetlbPages", space.engine().mm().resident_bytes()),
         ] {
             text += &format!("{name}:\t{:>8} kB\n", bytes >> 10);
         }
     }
     text += &format!("Threads:\t{}\n", process.threads().len());
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd"] {
+        text +=
+            &format!("{set}:\t{}\n", if set == "CapInh" { "0000000000000000" } else { "000001ffffffffff" });
+    }
     Ok(text)
 }
 

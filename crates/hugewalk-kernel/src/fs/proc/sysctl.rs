@@ -5,11 +5,10 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use hugewalk::addr::HugeSize;
-
 use super::super::inode::Inode;
 use super::super::memfd::NOEXEC;
 use super::super::text::{Text, folder};
+use crate::arch;
 use crate::errno::Errno;
 use crate::ipc::shm::{SHMALL, SHMMAX, SHMMNI};
 use crate::platform::hugetlb;
@@ -49,7 +48,7 @@ fn constant(text: &'static str) -> Text {
 /// Fills the folder.
 pub(super) fn place(sys: &Arc<Inode>) {
     let vm = folder(sys, "vm");
-    let size = HugeSize::Size2M;
+    let size = arch::SIZE_2M;
     Text::number(move || hugetlb().pool(size).counters().total)
         .settable(move |pages| {
             hugetlb().resize_pool(size, pages);
@@ -66,6 +65,7 @@ pub(super) fn place(sys: &Arc<Inode>) {
     switch(&SOFT_OFFLINE, 1).place(&vm, "enable_soft_offline");
     switch(&UNPRIVILEGED_USERFAULTFD, 1).place(&vm, "unprivileged_userfaultfd");
     switch(&OVERCOMMIT_MEMORY, 2).place(&vm, "overcommit_memory");
+    constant("1").place(&vm, "memory_failure_recovery");
     constant("65530").place(&vm, "max_map_count");
     constant("65536").place(&vm, "mmap_min_addr");
     constant("0").place(&vm, "hugetlb_shm_group");
@@ -99,6 +99,8 @@ pub(super) fn place(sys: &Arc<Inode>) {
     }
     let random = folder(&kernel, "random");
     Text::new(|| Ok(uuid())).place(&random, "uuid");
+    let boot = uuid();
+    Text::new(move || Ok(boot.clone())).place(&random, "boot_id");
 
     let fs = folder(sys, "fs");
     constant("1048576").place(&fs, "nr_open");

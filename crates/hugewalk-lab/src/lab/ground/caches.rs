@@ -16,7 +16,7 @@ pub(in crate::lab) struct Cached {
     /// The address of the address space's context.
     pub(in crate::lab) context: usize,
     pub(in crate::lab) root: TableFrame,
-    /// Start of the range: of 1 GiB if it leads to a table, of 2 MiB if to a page.
+    /// Start of the range: of 1 GiB if it leads to a table, of 2 MiB if to a page. Of a group, it is that of the member that was read.
     pub(in crate::lab) start: u64,
     pub(in crate::lab) to: To,
 }
@@ -41,10 +41,13 @@ pub(crate) struct Translation {
     pub(in crate::lab) life: u32,
     /// Stores that processors had made by then.
     pub(in crate::lab) stored: u32,
+    /// Base-2 logarithm of the bytes that it translates: more than 2 MiB for a group, of which any member may be read. A flush for another
+    /// member may leave it: a processor is free to keep a group as so many translations.
+    pub(in crate::lab) span: u32,
 }
 
 impl Cached {
-    /// The addresses that it translates.
+    /// The addresses whose flush takes it away.
     pub(in crate::lab) fn range(&self) -> Range<u64> {
         let size = if matches!(self.to, To::Table(_)) { 1 << 30 } else { 1 << 21 };
         self.start..self.start + size

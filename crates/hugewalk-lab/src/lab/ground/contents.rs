@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 
 use hugewalk::addr::{HugeFrame, TableFrame};
 
-use super::PAGES;
+use super::{PAGES, world};
 
 /// Stores that processors make in a run.
 const STORES: usize = 32;
@@ -166,5 +166,5 @@ impl AllContents {
 }
 
 fn number(page: HugeFrame) -> usize {
-    ((page.0 >> 9) as usize).wrapping_sub(1) % PAGES
+    world().record_of(page)
 }

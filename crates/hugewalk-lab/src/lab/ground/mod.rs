@@ -2,7 +2,7 @@
 //! what stands on it: who tells of a run, who judges it, what the engine calls.
 //!
 //! There is one machine for each OS thread, and it stays; a run begins by wiping what the run before has written. Within a run
-//! no table or page is handed out twice, so a late access is seen for what it is. The numbers of tables are the same in every
+//! no table or page is handed out twice, but for [a large page](frames), so a late access is seen for what it is. The numbers of tables are the same in every
 //! run: the `n`th table that a thread allocates has the same number whatever the others did.
 //!
 //! # Steps
@@ -13,23 +13,28 @@
 mod caches;
 mod contents;
 mod flaws;
+mod format;
+mod frames;
 mod places;
 
 use std::cell::{Cell, RefCell, UnsafeCell};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hugewalk::addr::{HugeFrame, TableFrame};
-use hugewalk::arch::RawEntry;
-use hugewalk::platform::ENTRIES;
+use hugewalk::arch::X86_64;
 
 pub(super) use self::caches::{Cached, Kept, To, Translation};
 pub(super) use self::contents::Origin;
 pub use self::flaws::Flaw;
 pub(super) use self::flaws::{Fill, Flaws, Flush, Outer};
+pub use self::format::Format;
+pub(super) use self::format::{MEMBER_SHIFT, RawEntry};
 pub(super) use self::places::{
-    ANON, DISSOLVED, FLAGS, FREE, GENERATION, IN_USE, MAPPINGS, POISONED, Place, REFERENCES, SUBPOOL, USERS,
+    ANON, DISSOLVED, FLAGS, FREE, GENERATION, HWPOISON, IN_USE, MAPPINGS, OWNER, POISONED, Place, REFERENCES,
+    SUBPOOL, USERS,
 };
 
 use super::property::Property;
@@ -69,7 +74,7 @@ struct TableState {
 struct Flag<T>(Cell<T>);
 
 #[repr(C, align(4096))]
-struct TablePage([AtomicU64; ENTRIES]);
+struct TablePage([AtomicU64; X86_64::ENTRIES]);
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -84,6 +89,9 @@ pub(super) struct World {
     state: RefCell<[TableState; TABLES]>,
     allocated: RefCell<[usize; MAX_THREADS + 1]>,
     next_page: Cell<usize>,
+    /// Its processors have tables with groups.
+    groups: Cell<bool>,
+    large: Cell<frames::Large>,
     no_memory: Flag<bool>,
     /// A page that the watched walkers' mappings do not show.
     foreign: Flag<Option<HugeFrame>>,
@@ -91,7 +99,7 @@ pub(super) struct World {
     heap_fails: Cell<bool>,
     pub(super) live_pages: Cell<usize>,
     pub(super) settings: Cell<Settings>,
-    judged: Cell<u16>,
+    judged: Cell<u32>,
     /// What pages contain.
     pub(super) contents: contents::AllContents,
     /// What the machine does wrong.
@@ -111,6 +119,8 @@ pub(super) struct World {
     flushed: [Cell<usize>; MAX_THREADS],
     /// Threads that do not hold VMA locks in read.
     pub(super) unlocked: Cell<u8>,
+    /// Rmap does not wait for VMA locks that are busy.
+    pub(super) in_place_at_once: Cell<bool>,
     /// Called before each access: somebody may have to say what has happened since the last.
     pub(super) before_access: Cell<Option<fn()>>,
     /// A number that no other run has, of whatever OS thread.
@@ -119,19 +129,22 @@ pub(super) struct World {
 
 /// The platform: the machine of the OS thread, in one run. There is one in use at a time, and one that is used after its run, or
 /// on another OS thread, panics.
+///
+/// `F` is the format of the tables.
 #[derive(Debug)]
-pub struct Lab {
+pub struct Lab<F: Format = X86_64> {
     pub(super) run: u64,
     /// The domain that broadcasts wait for; null before it is known.
     pub(super) rcu: Cell<*const ()>,
+    pub(super) format: PhantomData<F>,
 }
 
 // SAFETY: on another OS thread every method of the platform panics, in `machine`, before it touches anything.
-unsafe impl Sync for Lab {}
+unsafe impl<F: Format> Sync for Lab<F> {}
 // SAFETY: as above.
-unsafe impl Send for Lab {}
+unsafe impl<F: Format> Send for Lab<F> {}
 
-impl Lab {
+impl<F: Format> Lab<F> {
     /// The machine, if this is its run and its OS thread.
     #[inline]
     pub(super) fn machine(&self) -> &'static World {
@@ -172,7 +185,7 @@ pub(super) fn settle() {
 
 impl World {
     fn new() -> Self {
-        let zero = |_| UnsafeCell::new(TablePage([const { AtomicU64::new(0) }; ENTRIES]));
+        let zero = |_| UnsafeCell::new(TablePage([const { AtomicU64::new(0) }; X86_64::ENTRIES]));
         let record = |_| UnsafeCell::new(Record([MaybeUninit::zeroed(); RECORD]));
         Self {
             pages: (0..TABLES).map(zero).collect(),
@@ -181,12 +194,14 @@ impl World {
             state: RefCell::new([TableState { life: Life::Unused, lock: Life::Unused }; TABLES]),
             allocated: RefCell::default(),
             next_page: Cell::new(0),
+            groups: Cell::new(false),
+            large: Cell::default(),
             no_memory: Flag::default(),
             foreign: Flag::default(),
             heap_fails: Cell::new(false),
             live_pages: Cell::new(0),
             settings: Cell::new(Settings::HUGEWALK),
-            judged: Cell::new(u16::MAX),
+            judged: Cell::new(u32::MAX),
             contents: contents::AllContents::default(),
             flaws: Flaws::default(),
             atomic: RefCell::default(),
@@ -197,6 +212,7 @@ impl World {
             runs: Default::default(),
             flushed: Default::default(),
             unlocked: Cell::new(0),
+            in_place_at_once: Cell::new(false),
             before_access: Cell::new(None),
             run: Cell::new(0),
         }
@@ -207,6 +223,8 @@ impl World {
         self.state.borrow_mut().fill(TableState { life: Life::Unused, lock: Life::Unused });
         *self.allocated.borrow_mut() = Default::default();
         self.next_page.set(0);
+        self.groups.set(false);
+        self.large.take();
         self.no_memory.0.set(false);
         self.foreign.0.set(None);
         self.heap_fails.set(false);
@@ -221,6 +239,7 @@ impl World {
         self.interrupts_off.set(0);
         self.runs.iter().chain(&self.flushed).for_each(|context| context.set(0));
         self.unlocked.set(0);
+        self.in_place_at_once.set(false);
         self.before_access.set(None);
         static RUNS: AtomicU64 = AtomicU64::new(1);
         self.run.set(RUNS.fetch_add(1, Ordering::Relaxed));
@@ -228,13 +247,13 @@ impl World {
 
     /// The run is judged by these properties.
     pub(super) fn judge_by(&self, properties: &[Property]) {
-        self.judged.set(properties.iter().fold(0, |mask, property| mask | 1 << *property as u16));
+        self.judged.set(properties.iter().fold(0, |mask, property| mask | 1 << *property as u32));
     }
 
     /// Is the scenario judged by this property?
     #[inline]
     pub(super) fn judges(&self, property: Property) -> bool {
-        self.judged.get() & 1 << property as u16 != 0
+        self.judged.get() & 1 << property as u32 != 0
     }
 
     /// Reports a violation if the scenario is judged by this property.
@@ -295,11 +314,6 @@ impl World {
         self.foreign.0.set(Some(page));
     }
 
-    /// Has this page been allocated?
-    pub(super) fn was_allocated(&self, frame: HugeFrame) -> bool {
-        frame.0.is_multiple_of(512) && (1..=self.next_page.get() as u64).contains(&(frame.0 >> 9))
-    }
-
     /// A table that was not handed out before in this run.
     pub(super) fn alloc_table(&self) -> Option<TableFrame> {
         let thread = in_thread();
@@ -342,29 +356,12 @@ impl World {
             && word % RECORD == FLAGS
             && after & !before & FREE != 0
         {
-            self.contents.give_back(HugeFrame(((word / RECORD + 1) << 9) as u64));
+            self.contents.give_back(self.page_of(word / RECORD));
         }
-    }
-
-    /// A page, with a record of zeroes.
-    pub(super) fn alloc_page(&self) -> Option<HugeFrame> {
-        let number = self.next_page.get();
-        if number == PAGES {
-            return None;
-        }
-        self.next_page.set(number + 1);
-        self.live_pages.set(self.live_pages.get() + 1);
-        // SAFETY: the record of a page nobody has yet; all-zero bytes are what the engine asks for.
-        unsafe { self.page_records[number].get().write_bytes(0, 1) };
-        Some(HugeFrame((number as u64 + 1) << 9))
-    }
-
-    pub(super) fn free_page(&self) {
-        self.live_pages.set(self.live_pages.get().wrapping_sub(1));
     }
 
     /// The entries of a table.
-    pub(super) fn entries(&self, frame: TableFrame) -> NonNull<[AtomicU64; ENTRIES]> {
+    pub(super) fn entries(&self, frame: TableFrame) -> NonNull<AtomicU64> {
         NonNull::new(self.pages[frame.0 as usize % TABLES].get()).expect("not null").cast()
     }
 
@@ -373,9 +370,38 @@ impl World {
         NonNull::new(self.records[frame.0 as usize % TABLES].get()).expect("not null").cast()
     }
 
+    /// From now on its processors have tables with groups. No page was handed out, or they were all given back.
+    pub(super) fn set_groups(&self) {
+        self.groups.set(true);
+    }
+
+    /// Do its processors have tables with groups?
+    #[inline]
+    pub(super) fn groups(&self) -> bool {
+        self.groups.get()
+    }
+
+    /// Base-2 logarithm of the frames of a page.
+    #[inline]
+    fn page_shift(&self) -> u32 {
+        if self.groups() { 13 } else { 9 }
+    }
+
+    /// The record of a page, by its number.
+    #[inline]
+    pub(super) fn record_of(&self, frame: HugeFrame) -> usize {
+        (frame.0 >> self.page_shift()).wrapping_sub(1) as usize % PAGES
+    }
+
+    /// The page with the record of this number.
+    #[inline]
+    pub(super) fn page_of(&self, record: usize) -> HugeFrame {
+        HugeFrame((record as u64 + 1) << self.page_shift())
+    }
+
     /// Room for the record of a page.
     pub(super) fn page_record(&self, frame: HugeFrame) -> NonNull<u64> {
-        let number = (frame.0 >> 9).wrapping_sub(1) as usize % PAGES;
+        let number = self.record_of(frame);
         NonNull::new(self.page_records[number].get()).expect("not null").cast()
     }
 
@@ -397,8 +423,8 @@ impl World {
 
     pub(super) fn peek_raw(&self, table: TableFrame, index: u64) -> RawEntry {
         // SAFETY: the page is there as long as the world; its words are atomics.
-        let words = unsafe { self.entries(table).as_ref() };
-        RawEntry::from_bits(words[index as usize & (ENTRIES - 1)].load(Ordering::Relaxed))
+        let words = unsafe { self.entries(table).cast::<[AtomicU64; X86_64::ENTRIES]>().as_ref() };
+        RawEntry::from_bits(words[index as usize & (X86_64::ENTRIES - 1)].load(Ordering::Relaxed))
     }
 
     /// A word of a page's record: no access, no scheduling point.
@@ -408,17 +434,15 @@ impl World {
         unsafe { (*word).load(Ordering::Relaxed) }
     }
 
-    /// The pages that have been handed out in this run.
-    pub(super) fn pages(&self) -> impl Iterator<Item = HugeFrame> {
-        (1..=self.next_page.get() as u64).map(|number| HugeFrame(number << 9))
-    }
-
     /// What changes with the contents of a page. None, if nobody asks.
     pub(super) fn contents_of(&self, page: HugeFrame) -> Option<Object> {
         let is_asked = [Property::I11, Property::I12, Property::I13].into_iter().any(|of| self.judges(of));
         // An address of its own, as that of a table's life.
         let address = self.page_record(page).as_ptr().addr() + 2;
-        is_asked.then_some(Object { address, name: Some((TABLES as u32 + 1) << 10 | (page.0 >> 9) as u32) })
+        is_asked.then_some(Object {
+            address,
+            name: Some(((TABLES as u32 + 1) << 10) | (self.record_of(page) as u32 + 1)),
+        })
     }
 
     /// A word of a table's record: no access, no scheduling point.
@@ -448,6 +472,9 @@ impl World {
         }
         if self.next_page.get() > 0 {
             each(self.page_records[0].get().cast(), self.next_page.get() * size_of::<Record>());
+        }
+        if self.large.get() != frames::Large::Unused {
+            each(self.page_record(frames::LARGE).as_ptr().cast(), size_of::<Record>());
         }
     }
 }

@@ -15,8 +15,12 @@ pub(in crate::lab) const MAPPINGS: usize = 1;
 pub(in crate::lab) const FLAGS: usize = 2;
 /// The mount that a page counts against, if there is one.
 pub(in crate::lab) const SUBPOOL: usize = 3;
+/// The file that a page belongs to, if there is one.
+pub(in crate::lab) const OWNER: usize = 4;
 /// The flag of a page that belongs to private mappings.
 pub(in crate::lab) const ANON: u64 = 1 << 1;
+/// The flag of a page that memory failure has hit.
+pub(in crate::lab) const HWPOISON: u64 = 1 << 2;
 /// The flag of a page that has reached the entry or the file that it was taken for.
 pub(in crate::lab) const IN_USE: u64 = 1 << 3;
 /// The flag of a page that its pool may hand out.

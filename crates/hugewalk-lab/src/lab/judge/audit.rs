@@ -7,7 +7,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use hugewalk::Task;
-use hugewalk::addr::{PUD_SIZE, TableFrame, VirtAddr};
+use hugewalk::addr::{TableFrame, VirtAddr};
+use hugewalk::arch::PUD_SIZE;
 use hugewalk::file::HugeFile;
 use hugewalk::sync::Arc;
 

@@ -5,11 +5,11 @@
 //! are not judged by I13.
 
 use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
-use hugewalk::arch::{Entry, RawEntry};
+use hugewalk::arch::Entry;
 
 use super::{Access, Judge, PageUse};
 use crate::explore::{in_thread, violation};
-use crate::lab::ground::{Origin, Place, REFERENCES, world};
+use crate::lab::ground::{Origin, Place, REFERENCES, RawEntry, world};
 use crate::lab::property::{Property, in_words};
 
 pub(in crate::lab) struct Contents;

@@ -4,7 +4,7 @@
 
 use hugewalk::addr::TableFrame;
 
-use super::ground::{Place, Translation};
+use super::ground::{Cached, Place, Translation};
 
 /// An access of a thread to a word, about to be carried out.
 pub(super) struct Access {
@@ -75,6 +75,9 @@ pub(super) trait Judge {
     /// A processor has come to a page, and loads from it or stores to it.
     #[inline]
     fn uses_page(_use: &PageUse) {}
+    /// A processor keeps something in its caches.
+    #[inline]
+    fn keeps(_cached: &Cached) {}
     /// A thread has dropped what it held, and ends.
     #[inline]
     fn thread_ends() {}
@@ -97,11 +100,13 @@ macro_rules! tell {
         pages::Pages::$hook($($what),*);
         reserved::Reserved::$hook($($what),*);
         reports::Reports::$hook($($what),*);
+        conflicts::Conflicts::$hook($($what),*);
     }};
 }
 
 pub(super) mod audit;
 pub(super) mod caches;
+mod conflicts;
 pub(super) mod contents;
 mod counts;
 mod dirty;
@@ -193,6 +198,11 @@ pub(super) fn flushed() {
 #[inline]
 pub(super) fn uses_page(used: &PageUse) {
     tell!(uses_page(used));
+}
+
+#[inline]
+pub(super) fn keeps(cached: &Cached) {
+    tell!(keeps(cached));
 }
 
 #[inline]

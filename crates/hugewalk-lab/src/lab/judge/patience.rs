@@ -35,10 +35,10 @@ struct Operation {
 }
 
 impl Operation {
-    /// What it was refused before is forgotten.
+    /// What it was refused before is forgotten, and what it has now it has not for nothing.
     fn gain(&mut self) {
         if self.refused[0] != 0 || self.had.is_some() {
-            (self.refused, self.had) = ([0; REFUSED], None);
+            (self.refused, self.turn, self.had) = ([0; REFUSED], None, None);
         }
     }
 }

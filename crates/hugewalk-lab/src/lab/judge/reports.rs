@@ -1,4 +1,5 @@
-//! What a report tells of an entry was the entry's settled value at some moment of the call (I16).
+//! What a report tells of an entry was the entry's settled value at some moment of the call, and a walk tells of each entry once
+//! (I16).
 //!
 //! A value is *settled* if it is still there when the lock of its table is released, or was stored without the lock, by a
 //! processor. What a call stores for a moment, and replaces under the same lock, no report may tell. The entry of an address space
@@ -10,15 +11,15 @@
 //! while the table is locked is looked at when the lock is released.
 
 use std::cell::RefCell;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use hugewalk::addr::{TableFrame, VirtAddr};
-use hugewalk::arch::{Entry, LeafFlags, RawEntry};
+use hugewalk::arch::{Entry, LeafFlags};
 use hugewalk::pagewalk::PageMap;
 
 use super::{Access, Judge};
 use crate::explore::{MAX_THREADS, in_thread};
-use crate::lab::ground::{Place, world};
+use crate::lab::ground::{Place, RawEntry, world};
 use crate::lab::property::{Property, in_words};
 use crate::lab::trace;
 
@@ -35,6 +36,8 @@ const CHANGED: usize = 8;
 #[derive(Clone, Copy)]
 struct Page {
     address: u64,
+    /// How often the report has told of it.
+    told: u8,
     /// The entry's settled values so far.
     seen: [Option<u64>; SEEN],
 }
@@ -255,6 +258,11 @@ impl Judge for Reports {
     }
 }
 
+/// The number of a process.
+fn process_of(root: TableFrame) -> usize {
+    world().roots().position(|other| other == root).map_or(0, |at| at + 1)
+}
+
 impl Pending {
     fn report(&self) {
         let was = self.page.seen.into_iter().flatten().map(trace::entry_in_words);
@@ -264,7 +272,7 @@ impl Pending {
             Told::Map(map) => format!("{map:?}"),
             Told::Page(page) => if page { "a page" } else { "no page" }.to_owned(),
         };
-        let process = world().roots().position(|root| root == self.root).map_or(0, |at| at + 1);
+        let process = process_of(self.root);
         let text = format!(
             "{} reports {told} at {:x} of P{process}, where all the time was {}",
             in_words(Some(self.thread)),
@@ -282,7 +290,7 @@ impl Reports {
         let mut pages = [None; PAGES];
         let mut addresses = (range.start.as_u64()..range.end.as_u64()).step_by(1 << 21);
         for page in &mut pages {
-            *page = addresses.next().map(|address| Page { address, seen: [None; SEEN] });
+            *page = addresses.next().map(|address| Page { address, told: 0, seen: [None; SEEN] });
         }
         assert!(addresses.next().is_none(), "a report has fewer pages");
         let mut state = state().borrow_mut();
@@ -293,17 +301,21 @@ impl Reports {
     /// It has told this of one of them.
     pub(in crate::lab) fn tells(address: VirtAddr, told: Told) {
         let Some(thread) = in_thread() else { return };
-        let report = state().borrow().reports[thread];
-        let Some(report) = report else { return };
-        let pages = report.pages.into_iter().flatten();
-        let Some(page) = pages.into_iter().find(|page| page.address == address.as_u64()) else { return };
+        let (root, page) = {
+            let mut state = state().borrow_mut();
+            let Some(report) = &mut state.reports[thread] else { return };
+            let mut pages = report.pages.iter_mut().flatten();
+            let Some(page) = pages.find(|page| page.address == address.as_u64()) else { return };
+            page.told = page.told.saturating_add(1);
+            (report.root, *page)
+        };
         let mut seen = page.seen.into_iter().flatten().map(|bits| RawEntry::from_bits(bits).decode());
         if seen.any(|entry| told.fits(entry)) {
             return;
         }
-        let now = State::entry(report.root, page.address, None);
-        let table = now.map_or(report.root, |(table, _)| table);
-        let pending = Pending { thread, root: report.root, page, table, told };
+        let now = State::entry(root, page.address, None);
+        let table = now.map_or(root, |(table, _)| table);
+        let pending = Pending { thread, root, page, table, told };
         let mut state = state().borrow_mut();
         if now.is_some_and(|(_, entry)| told.fits(entry.decode())) && state.locked(table).is_some() {
             *state.pending.iter_mut().find(|place| place.is_none()).expect("fewer") = Some(pending);
@@ -313,10 +325,15 @@ impl Reports {
         }
     }
 
-    /// The report is over.
-    pub(in crate::lab) fn end() {
-        if let Some(thread) = in_thread() {
-            state().borrow_mut().reports[thread] = None;
+    /// The report is over. It has told so often of each page.
+    pub(in crate::lab) fn end(times: RangeInclusive<u8>) {
+        let Some(thread) = in_thread() else { return };
+        let Some(report) = state().borrow_mut().reports[thread].take() else { return };
+        for page in report.pages.into_iter().flatten().filter(|page| !times.contains(&page.told)) {
+            let (who, process) = (in_words(Some(thread)), process_of(report.root));
+            let text =
+                format!("{who} reports {} times what is at {:x} of P{process}", page.told, page.address);
+            world().violated(Property::I16, &text);
         }
     }
 }

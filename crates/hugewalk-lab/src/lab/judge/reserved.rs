@@ -16,7 +16,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use hugewalk::addr::{HugeFrame, HugeSize};
+use hugewalk::addr::HugeFrame;
+use hugewalk::arch::X86_64;
 use hugewalk::file::HugeFile;
 use hugewalk::pool::{HugePool, PoolCounters};
 use hugewalk::reserve::SubPool;
@@ -175,7 +176,7 @@ impl Reserved {
     }
 
     fn pool(&self) -> &HugePool<Lab> {
-        self.hugetlb.pool(HugeSize::Size2M)
+        self.hugetlb.pool(X86_64::SIZE_2M)
     }
 
     fn counters(&self) -> PoolCounters {

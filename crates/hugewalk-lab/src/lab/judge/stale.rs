@@ -8,16 +8,16 @@
 use std::cell::RefCell;
 
 use hugewalk::addr::{HugeFrame, TableFrame};
-use hugewalk::arch::{Entry, Leaf, RawEntry};
+use hugewalk::arch::{Entry, Leaf};
 
 use super::{Access, Judge, PageUse};
 use crate::explore::{MAX_THREADS, in_thread};
-use crate::lab::ground::{ANON, FLAGS, Place, To, world};
+use crate::lab::ground::{ANON, FLAGS, Place, RawEntry, To, world};
 use crate::lab::property::{Property, in_words};
 use crate::lab::trace;
 
 /// Entries that are narrowed in calls under way.
-const NARROWED: usize = 48;
+const NARROWED: usize = 80;
 
 /// An entry that a thread has taken something from.
 #[derive(Clone, Copy)]

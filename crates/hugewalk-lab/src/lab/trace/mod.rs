@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use hugewalk::addr::{TableFrame, VirtAddr};
-use hugewalk::platform::ENTRIES;
+use hugewalk::arch::X86_64;
 
 use self::names::Locks;
 pub(super) use self::names::{Mode, entry as entry_in_words};
@@ -390,7 +390,7 @@ impl Record {
             return format!(" (P{number}'s PGD)");
         }
         let is_below = |process: &Process| {
-            (0..ENTRIES as u64).any(|index| world().peek(process.root, index) == Some(frame))
+            (0..X86_64::ENTRIES as u64).any(|index| world().peek(process.root, index) == Some(frame))
         };
         process(&is_below).map(|number| format!(" (P{number}'s PUD)")).unwrap_or_default()
     }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use hugewalk::arch::{Entry, LeafFlags, RawEntry};
+use hugewalk::arch::{Entry, LeafFlags};
 
-use crate::lab::ground::{GENERATION, Place, USERS, world};
+use crate::lab::ground::{GENERATION, Place, RawEntry, USERS, world};
 use crate::story::Source;
 
 /// The value of an entry.
@@ -12,6 +12,7 @@ pub(in crate::lab) fn entry(bits: u64) -> String {
     match RawEntry::from_bits(bits).decode() {
         Entry::None => "none".to_owned(),
         Entry::Table(frame) => format!("T{}", frame.0),
+        Entry::HostTable(frame) => format!("the host's table {}", frame.0),
         Entry::Leaf(leaf) => {
             let flag = |flag, text| if leaf.flags.contains(flag) { text } else { "" };
             let rights = if leaf.is_writable() { "" } else { ", read-only" };
@@ -21,6 +22,7 @@ pub(in crate::lab) fn entry(bits: u64) -> String {
         Entry::Migration(migration) => format!("migration of {}", page(migration.frame.0)),
         Entry::Hwpoison(frame) => format!("poisoned {}", page(frame.0)),
         Entry::Marker => "marker".to_owned(),
+        Entry::Poison => "poison".to_owned(),
     }
 }
 
@@ -64,16 +66,24 @@ pub(super) fn word(place: Place, stack: &[Source]) -> (String, bool) {
     }
 }
 
+/// File below `crates/hugewalk/src`, or directory; function (`*`: any); what the words are called that it touches.
+const WORDS: &[(&str, &str, &str)] = &[
+    ("file/mod.rs", "size", "i_size"),
+    ("file/mod.rs", "set_size", "i_size"),
+    ("root.rs", "has_exited", "mm is gone"),
+    ("root.rs", "set_exited", "mm is gone"),
+    ("task.rs", "enter", "dropped processes"),
+    ("task.rs", "rcu_barrier", "dropped processes"),
+    ("space/mod.rs", "dropped", "dropped processes"),
+    ("mm/exit.rs", "*", "dropped processes"),
+    ("end.rs", "*", "dropped processes"),
+    ("uffd/", "*", "userfaultfd is closed"),
+    ("sleep/lines.rs", "*", "a mark"),
+    ("sleep/biased.rs", "*", "the bias"),
+];
+
 /// What the engine keeps in words of its own: who touches one knows.
 fn elsewhere(stack: &[Source]) -> &'static str {
-    /// File below `crates/hugewalk/src`, function (`*`: any).
-    const WORDS: &[(&str, &str, &str)] = &[
-        ("file/mod.rs", "size", "i_size"),
-        ("file/mod.rs", "set_size", "i_size"),
-        ("root.rs", "has_exited", "mm is gone"),
-        ("root.rs", "set_exited", "mm is gone"),
-        ("uffd/", "*", "userfaultfd is closed"),
-    ];
     let file = |source: &Source| source.file.strip_prefix("crates/hugewalk/src/").map(str::to_owned);
     let of_engine = stack.iter().find_map(|source| Some((file(source)?, &*source.function)));
     let known = of_engine.and_then(|(file, function)| {
@@ -82,7 +92,7 @@ fn elsewhere(stack: &[Source]) -> &'static str {
     known.map_or("a number", |&(_, _, word)| word)
 }
 
-/// A number as a reader would have it: counts of a page that share a word are told apart.
+/// A number as a reader would have it: what shares a word of a page's record is told apart.
 pub(super) fn number(place: Place, bits: u64) -> String {
     let (low, high) = (bits as u32, bits >> 32);
     match place {
@@ -90,6 +100,10 @@ pub(super) fn number(place: Place, bits: u64) -> String {
             let (one, many) = if word % 16 == 0 { ("pin", "pins") } else { ("migration", "migrations") };
             format!("{low} and {high} {}", if high == 1 { one } else { many })
         }
+        // Above the flags stands the size of the pages of the pool that the page belongs to.
+        Place::PageRecord(word) if word % 16 == 2 && high != 0 => format!("{low}, pooled"),
+        // A pointer: it differs from run to run, and no engine's number is as large and odd. Sizes of files are whole pages.
+        Place::Elsewhere if high != 0 && high >> 15 == 0 && !low.is_multiple_of(4096) => "one".to_owned(),
         _ => bits.cast_signed().to_string(),
     }
 }
@@ -171,27 +185,33 @@ impl Locks {
     }
 }
 
+/// File below `crates/hugewalk/src`, or directory; function (`*`: any); the sort of lock that it takes.
+const SORTS: &[(&str, &str, Sort)] = &[
+    ("space/mod.rs", "mmap_read", Sort::Mmap),
+    ("space/mod.rs", "mmap_try_read", Sort::Mmap),
+    ("space/mod.rs", "mmap_write", Sort::Mmap),
+    ("vma/", "*", Sort::Vma),
+    ("sleep/biased.rs", "wake_writer", Sort::Other("lock of the writer's place")),
+    ("sleep/biased.rs", "wait_for_readers", Sort::Other("lock of the writer's place")),
+    ("sleep/biased.rs", "drop", Sort::Other("lock of the writer's place")),
+    ("sleep/lines.rs", "*", Sort::Other("list of the lines")),
+    ("sleep/own.rs", "*", Sort::Other("plain lock")),
+    ("truncate.rs", "unmap_offsets", Sort::Vma),
+    ("rmap/displace.rs", "unshare_when_free", Sort::Vma),
+    ("file/i_mmap.rs", "*", Sort::IMmap),
+    ("hugetlb.rs", "fault_mutex", Sort::Other("fault mutex")),
+    ("file/mod.rs", "lock_inode", Sort::Other("inode lock")),
+    ("pool.rs", "*", Sort::Other("pool lock")),
+    ("reserve/", "*", Sort::Other("reservations' lock")),
+    ("rmap/", "*", Sort::Other("page's owner lock")),
+    ("page.rs", "*", Sort::Other("page's owner lock")),
+    ("page/", "*", Sort::Other("page's owner lock")),
+    ("uffd/", "*", Sort::Other("userfaultfd lock")),
+    ("file/", "*", Sort::Other("page cache lock")),
+];
+
 /// What sort of lock is taken by whom: by the innermost function that tells.
 fn sort(stack: &[Source]) -> Option<Sort> {
-    /// File below `crates/hugewalk/src`, function (`*`: any).
-    const SORTS: &[(&str, &str, Sort)] = &[
-        ("space/mod.rs", "mmap_read", Sort::Mmap),
-        ("space/mod.rs", "mmap_try_read", Sort::Mmap),
-        ("space/mod.rs", "mmap_write", Sort::Mmap),
-        ("vma/", "*", Sort::Vma),
-        ("truncate.rs", "unmap_offsets", Sort::Vma),
-        ("rmap/displace.rs", "unshare_when_free", Sort::Vma),
-        ("file/i_mmap.rs", "*", Sort::IMmap),
-        ("hugetlb.rs", "fault_mutex", Sort::Other("fault mutex")),
-        ("file/mod.rs", "lock_inode", Sort::Other("inode lock")),
-        ("pool.rs", "*", Sort::Other("pool lock")),
-        ("reserve/", "*", Sort::Other("reservations' lock")),
-        ("rmap/", "*", Sort::Other("page's owner lock")),
-        ("page.rs", "*", Sort::Other("page's owner lock")),
-        ("page/", "*", Sort::Other("page's owner lock")),
-        ("uffd/", "*", Sort::Other("userfaultfd lock")),
-        ("file/", "*", Sort::Other("page cache lock")),
-    ];
     stack.iter().find_map(|source| {
         let file = source.file.strip_prefix("crates/hugewalk/src/")?;
         let fits = |&&(at, function, _): &&(&str, &str, Sort)| {
@@ -199,4 +219,23 @@ fn sort(stack: &[Source]) -> Option<Sort> {
         };
         SORTS.iter().find(fits).map(|&(_, _, sort)| sort)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::trace::kernel::tests::is_there;
+    use crate::lab::trace::stack::is_of_interest;
+
+    /// The lists name files and functions, of those that are told; if one is renamed, or left out, they have to follow.
+    #[test]
+    fn every_function_that_names_a_word_or_a_lock_is_there() {
+        let words = WORDS.iter().map(|&(file, function, _)| (file, function));
+        let sorts = SORTS.iter().map(|&(file, function, _)| (file, function));
+        for (file, function) in words.chain(sorts) {
+            let path = format!("crates/hugewalk/src/{file}");
+            assert!(is_there(&path, function), "{file}: {function}");
+            assert!(is_of_interest(&path), "{file} is left out");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The state of the machine at one moment.
 
 use hugewalk::addr::TableFrame;
-use hugewalk::platform::ENTRIES;
+use hugewalk::arch::X86_64;
 
 use super::{Record, names};
 use crate::lab::ground::{GENERATION, Kept, USERS, world};
@@ -19,12 +19,12 @@ impl Record {
         let root = self.processes[number].root;
         let mut pud = Vec::new();
         for (above, raw) in filled(root) {
-            let Some(puds) = hugewalk::arch::RawEntry::from_bits(raw).table() else { continue };
+            let Some(puds) = crate::lab::ground::RawEntry::from_bits(raw).table() else { continue };
             for (index, raw) in filled(puds) {
-                if let Some(table) = hugewalk::arch::RawEntry::from_bits(raw).table() {
+                if let Some(table) = crate::lab::ground::RawEntry::from_bits(raw).table() {
                     self.leaf_tables.insert(table);
                 }
-                pud.push(Entry { index: above * ENTRIES + index, entry: names::entry(raw) });
+                pud.push(Entry { index: above * X86_64::ENTRIES + index, entry: names::entry(raw) });
             }
         }
         Process { name: format!("P{}", number + 1), pud }
@@ -78,7 +78,7 @@ pub(super) fn letter(cpu: usize) -> char {
 
 /// The entries of a table that are not empty.
 fn filled(table: TableFrame) -> impl Iterator<Item = (usize, u64)> {
-    (0..ENTRIES).filter_map(move |index| {
+    (0..X86_64::ENTRIES).filter_map(move |index| {
         let raw = world().peek_raw(table, index as u64).bits();
         (raw != 0).then_some((index, raw))
     })

@@ -11,6 +11,41 @@ thread_local! {
     static KNOWN: RefCell<HashMap<usize, Vec<Source>>> = RefCell::default();
 }
 
+/// A file, from the root of the repository on, and functions in it.
+type Functions = (&'static str, &'static [&'static str]);
+
+/// Does something for the engine.
+const FLUSH: Functions = ("crates/hugewalk-lab/src/lab/cpu.rs", &["flush"]);
+
+/// Watch a walk.
+const WATCHES: Functions =
+    ("crates/hugewalk-lab/src/lab/walker.rs", &["watched", "watch", "watch_fast", "held"]);
+
+/// Say nothing to a reader: they are about slots as such.
+#[rustfmt::skip]
+const OF_SLOTS: &[Functions] = &[
+    ("crates/hugewalk/src/table/slot.rs", &[
+        "replace_entry", "replace_carrying", "store", "is_none", "attach", "point_to", "detach", "sharers",
+        "sharers_hint", "lock_in_section", "is_attached", "drop",
+    ]),
+    ("crates/hugewalk/src/table/group.rs", &["replace_group"]),
+    ("crates/hugewalk/src/entries/at.rs", &["read", "replace", "make"]),
+    ("crates/hugewalk/src/tree.rs", &["detach"]),
+];
+
+/// Say nothing where a lock is taken.
+const LOCKS_A_SLOT: Functions = ("crates/hugewalk/src/table/slot.rs", &["lock"]);
+
+/// Words and locks as such. They are the engine's, and not of interest.
+const AS_SUCH: &[&str] = &["sync/", "sleep/", "table/mod.rs"];
+
+/// The lock whose readers mark themselves. It is of interest in a scenario about it, and where others use it a lock as such.
+const BIASED: &[&str] = &["sleep/biased.rs", "sleep/lines.rs", "sleep/own.rs"];
+
+fn is_one_of(source: &Source, of: &[Functions]) -> bool {
+    of.iter().any(|(file, functions)| source.file == *file && functions.contains(&&*source.function))
+}
+
 /// The functions that are running, innermost first: those of the engine, and below them those of the scenario. Empty if the
 /// program has no line tables.
 pub(super) fn capture() -> Stack {
@@ -23,7 +58,8 @@ pub(super) fn capture() -> Stack {
         });
     });
     // What the lab does for the engine's flush is the engine's.
-    found.retain(|source| !(source.file.ends_with("/lab/cpu.rs") && source.function == "flush"));
+    found.retain(|source| !is_one_of(source, &[FLUSH]));
+    leave_locks_out(&mut found);
     // An inlined closure has no name of its own: it lies in the next function of its file that called on.
     for at in 0..found.len() {
         if found[at].function.is_empty() {
@@ -35,12 +71,19 @@ pub(super) fn capture() -> Stack {
         }
     }
     // How the lab watches a walk is no part of the walk.
-    let watches = ["watched", "watch", "watch_fast", "held"];
-    let is_watching =
-        |source: &Source| source.file.ends_with("/lab/walker.rs") && watches.contains(&&*source.function);
-    found.retain(|source| !is_watching(source));
+    found.retain(|source| !is_one_of(source, &[WATCHES]));
     found.dedup_by(|outer, inner| outer.function == inner.function && outer.file == inner.file);
     found.into()
+}
+
+/// Leaves out what the engine's own use of the lock whose readers mark themselves is made of.
+fn leave_locks_out(found: &mut Vec<Source>) {
+    let of_engine =
+        |source: &Source| source.file.strip_prefix("crates/hugewalk/src/").map(|f| BIASED.contains(&f));
+    let outermost = found.iter().rposition(|source| of_engine(source) == Some(true));
+    if found.iter().skip(outermost.unwrap_or(found.len())).any(|source| of_engine(source) == Some(false)) {
+        found.retain(|source| of_engine(source) != Some(true));
+    }
 }
 
 /// Has this program line tables? Without them nobody knows the functions of a stack, nor which lock is which.
@@ -55,6 +98,8 @@ pub fn has_line_tables() -> bool {
         });
         !found
     });
+    // Most runs are not told: what was read of the tables of all crates need not lie about.
+    backtrace::clear_symbol_cache();
     found
 }
 
@@ -88,9 +133,9 @@ fn in_repository(file: &str) -> Option<String> {
 }
 
 /// The engine but for its words and locks as such; of the lab, what a scenario is made of.
-fn is_of_interest(file: &str) -> bool {
+pub(super) fn is_of_interest(file: &str) -> bool {
     match file.strip_prefix("crates/hugewalk/src/") {
-        Some(file) => !["sync/", "sleep/", "rcu/", "table/mod.rs"].iter().any(|part| file.starts_with(part)),
+        Some(file) => BIASED.contains(&file) || !AS_SUCH.iter().any(|part| file.starts_with(part)),
         None => file.contains("/src/scenario/") || file.ends_with("/cpu.rs") || file.ends_with("/walker.rs"),
     }
 }
@@ -115,30 +160,15 @@ fn function_of(symbol: &str) -> String {
 
 /// The line that a reader should look at for a step: the innermost one that is not about slots as such.
 pub(super) fn source(stack: &[Source], is_lock: bool) -> Option<&Source> {
-    const OF_SLOTS: [&str; 9] = [
-        "replace_entry",
-        "raw",
-        "attach",
-        "detach",
-        "sharers",
-        "sharers_hint",
-        "lock_in_section",
-        "is_attached",
-        "drop",
-    ];
-    const OF_ENTRIES: [&str; 3] = ["read", "replace", "make"];
-    let says_nothing = |source: &&Source| {
-        let function = &*source.function;
-        source.file.ends_with("/table/slot.rs")
-            && (OF_SLOTS.contains(&function) || is_lock && function == "lock")
-            || source.file.ends_with("/entries/at.rs") && OF_ENTRIES.contains(&function)
-    };
+    let says_nothing =
+        |source: &&Source| is_one_of(source, OF_SLOTS) || is_lock && is_one_of(source, &[LOCKS_A_SLOT]);
     stack.iter().find(|source| !says_nothing(source)).or(stack.first())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::trace::kernel::tests::is_there;
 
     #[test]
     fn paths_start_at_the_root_of_the_repository_wherever_that_is() {
@@ -148,6 +178,19 @@ mod tests {
         assert_eq!(path("crates/hugewalk-lab/src/lab/cpu.rs"), "crates/hugewalk-lab/src/lab/cpu.rs");
         assert_eq!(path("/x/crates/hugewalk-lab/src/lab/cpu.rs"), "crates/hugewalk-lab/src/lab/cpu.rs");
         assert_eq!(path("/x/lock_api-0.4.14/src/rwlock.rs"), "");
+    }
+
+    /// The lists name files and functions; if one is renamed, they have to follow.
+    #[test]
+    fn every_function_that_says_nothing_is_there() {
+        for (file, functions) in OF_SLOTS.iter().chain([&FLUSH, &WATCHES, &LOCKS_A_SLOT]) {
+            for function in *functions {
+                assert!(is_there(file, function), "{file}: {function}");
+            }
+        }
+        for file in AS_SUCH.iter().chain(BIASED) {
+            assert!(is_there(&format!("crates/hugewalk/src/{file}"), "*"), "{file}");
+        }
     }
 
     #[test]

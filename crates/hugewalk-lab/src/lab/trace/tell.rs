@@ -161,6 +161,7 @@ fn report(record: &Record, steps: &[Step], found: &Counterexample) -> Report {
         _ if kind == Fault::Deadlock => ("lock order".to_owned(), "deadlock"),
         _ if cycle => ("lock order".to_owned(), "circular locking"),
         _ if endless => ("livelock".to_owned(), "livelock"),
+        _ if kind == Fault::Crash => ("crash".to_owned(), "crash"),
         _ => ("panic".to_owned(), "panic"),
     };
     let place = stack::source(&stack, true).filter(|_| !together && !endless).map(place).unwrap_or_default();

@@ -3,6 +3,7 @@
 extern crate std;
 
 use super::*;
+use alloc::vec::Vec;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -20,7 +21,7 @@ fn ranges(map: &RegionMap) -> Vec<Range<u64>> {
 
 /// From here on the map has no room to spare and gets none.
 fn starve(map: &mut RegionMap) {
-    map.ranges.shrink_to_fit();
+    map.spares = Spares::new();
     map.starved = true;
 }
 
@@ -36,8 +37,7 @@ fn ranges_that_touch_become_one() {
 fn only_a_hole_in_the_middle_needs_room() {
     let mut map = map_of([0..4, 8..12]);
     starve(&mut map);
-    let no_room = map.ranges.len() == map.ranges.capacity();
-    assert!(no_room, "there is room to spare");
+    assert!(!map.has_room(), "there is room to spare");
     // At an end of a range, on both sides of a gap, and over a whole range.
     assert_eq!(map.del_in_place(3, 4), Ok(1));
     assert_eq!(map.del_in_place(8, 9), Ok(1));
@@ -96,6 +96,12 @@ fn an_empty_or_reversed_range_is_nothing() {
     for (from, to) in [(5, 5), (7, 3), (u64::MAX, 0), (0, 0)] {
         assert_eq!((map.missing(from, to), map.count(from, to)), (0, 0));
         assert_eq!((map.add(from, to), map.del(from, to)), (Ok(0), Ok(0)));
+    }
+    // Nor does it need room.
+    starve(&mut map);
+    for (from, to) in [(5, 5), (7, 3)] {
+        assert!(!map.del_splits(from, to));
+        assert_eq!(map.del_in_place(from, to), Ok(0));
     }
     assert_eq!(ranges(&map), [0..10]);
 }
@@ -167,7 +173,7 @@ proptest! {
         for (op, prepared, memory) in ops {
             let before = runs(&model, base);
             map.starved = false;
-            map.ranges.shrink_to_fit();
+            map.spares = Spares::new();
             if prepared {
                 map.prepare(1).unwrap();
             }

@@ -1,13 +1,13 @@
 //! The right way for each of the tests beside this one. It compiles: what they lack is what their messages say.
 
-use hugewalk::addr::{HugeSize, VirtAddr};
-use hugewalk::arch::Entry;
+use hugewalk::addr::VirtAddr;
+use hugewalk::arch::{Entry, X86_64};
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gather::Gather;
 use hugewalk::gup::GupFlags;
 use hugewalk::mm::Mm;
-use hugewalk::platform::{Hugewalk, Platform, Protocol, Step};
+use hugewalk::platform::Platform;
 use hugewalk::share::{Unsharing, huge_pmd_unshare};
 use hugewalk::walk::{LockedSlot, Slot, Stable, Unshared, WrongProof, huge_pte_offset, leaf_offset};
 use hugewalk::{AddressSpace, Task};
@@ -15,7 +15,7 @@ use hugewalk::{AddressSpace, Task};
 /// In a read section: every answer may be `Unshared`.
 fn a_read_section<P: Platform>(task: &mut Task<P>, mm: &Mm<P>, address: VirtAddr) -> Result<Entry, Unshared> {
     let read_section = task.rcu_read_lock();
-    let Ok(Some(slot)) = huge_pte_offset(&read_section, mm, address, HugeSize::Size2M) else {
+    let Ok(Some(slot)) = huge_pte_offset(&read_section, mm, address, X86_64::SIZE_2M) else {
         return Ok(Entry::None);
     };
     let seen: Entry = slot.read()?;
@@ -77,7 +77,7 @@ fn unshares<P: Platform>(
     let Some(vma) = mmap.find(address) else { return Ok(false) };
     let Some(mut vma_lock) = mmap.lock_vma_write(vma, task) else { return Ok(false) };
     let mut i_mmap = vma.file().i_mmap_write(task);
-    if let Some(slot) = huge_pte_offset(&vma_lock, space.mm(), address, HugeSize::Size2M)? {
+    if let Some(slot) = huge_pte_offset(&vma_lock, space.mm(), address, X86_64::SIZE_2M)? {
         let slot: Slot<'_, P, Stable> = slot;
         drop(slot.lock(task));
     }
@@ -93,7 +93,7 @@ fn unshares<P: Platform>(
         huge_pmd_unshare(&mut vma_lock, address, gather, task)
     })?;
     // Both are proofs again.
-    let found = huge_pte_offset(&vma_lock, space.mm(), address, HugeSize::Size2M)?;
+    let found = huge_pte_offset(&vma_lock, space.mm(), address, X86_64::SIZE_2M)?;
     drop(found.map(|slot| slot.read()));
     drop(i_mmap.vmas(0..1).count());
     drop(i_mmap);
@@ -104,7 +104,7 @@ fn unshares<P: Platform>(
 fn walks_and_faults<P: Platform>(task: &mut Task<P>, space: &AddressSpace<P>, address: VirtAddr) -> bool {
     let empty = {
         let read_section = task.rcu_read_lock();
-        match huge_pte_offset(&read_section, space.mm(), address, HugeSize::Size2M) {
+        match huge_pte_offset(&read_section, space.mm(), address, X86_64::SIZE_2M) {
             Ok(Some(slot)) => slot.read() == Ok(Entry::None),
             _ => true,
         }
@@ -129,19 +129,4 @@ fn an_address_space<P: Platform>(space: &AddressSpace<P>) {
     to_another_thread(space);
 }
 
-/// The protocol for production, and a weaker one for a checker that answers for it.
-fn protocol<T: Protocol>() {}
-
-struct NeverRevalidates;
-
-// SAFETY: none; this test chooses it and runs nothing.
-unsafe impl Protocol for NeverRevalidates {
-    fn keeps(step: Step) -> bool {
-        step != Step::Revalidate
-    }
-}
-
-fn main() {
-    protocol::<Hugewalk>();
-    protocol::<NeverRevalidates>();
-}
+fn main() {}
