@@ -15,6 +15,7 @@
 mod ambient;
 mod crash;
 mod ends;
+mod registers;
 mod rewind;
 mod setup;
 mod strategy;

@@ -19,6 +19,7 @@ use std::sync::Once;
 use corosensei::trap::CoroutineTrapHandler;
 
 use super::ambient::{MOVING, VM, violation};
+use super::registers;
 use super::{Mode, Turn, Vm};
 
 /// What is explored has crashed: it used memory that is not there, or ran what is no instruction.
@@ -85,12 +86,12 @@ pub fn catch_crashes() {
 extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let context: *mut libc::ucontext_t = context.cast();
     // SAFETY: the system hands it over for the time of this call.
-    let registers = unsafe { &mut (*context).uc_mcontext.gregs };
+    let registers = unsafe { &mut (*context).uc_mcontext };
     // SAFETY: likewise.
     let info = unsafe { &*info };
     // SAFETY: these signals come with the address that they are about.
     let address = unsafe { info.si_addr() }.addr();
-    let stack = registers[libc::REG_RSP as usize] as usize;
+    let stack = registers::stack_pointer(registers);
     match RUNNING
         .get()
         .filter(|(coroutine, _)| coroutine.stack_ptr_in_bounds(stack) && !std::thread::panicking())
@@ -99,15 +100,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
             // SAFETY: the signal was raised on the stack of this coroutine, which is running; the registers are set as is asked for.
             // What it was in the middle of is given up with all memory that it can have changed, or leaks.
             let go_on = unsafe { coroutine.setup_trap_handler(move || report(vm, signal, address)) };
-            for (register, value) in [
-                (libc::REG_RIP, go_on.rip),
-                (libc::REG_RSP, go_on.rsp),
-                (libc::REG_RBP, go_on.rbp),
-                (libc::REG_RDI, go_on.rdi),
-                (libc::REG_RSI, go_on.rsi),
-            ] {
-                registers[register as usize] = value.cast_signed();
-            }
+            registers::go_on(registers, go_on);
         }
         None => {
             // The instruction is run again, and comes to whoever would have had the signal without this.
