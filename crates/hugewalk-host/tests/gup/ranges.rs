@@ -1,11 +1,15 @@
 //! Ranges: whole, in pieces, up to what cannot be had; who must not sleep, and who dumps core.
 
+use core::ops::Deref;
+use hugewalk::Hugetlb;
+use hugewalk::addr::{HugeFrame, VirtAddr};
 use hugewalk::arch::X86_64;
 use hugewalk::error::Errno;
 use hugewalk::fault::Access;
-use hugewalk::gup::GupError;
+use hugewalk::gup::{GupError, Pins};
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
 use hugewalk::vma::Protection;
+use hugewalk_host::Host;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -195,4 +199,61 @@ fn a_range_can_be_had_in_pieces_of_any_size_and_counts_as_pinned_until_it_is_giv
             }
         }
     }
+}
+
+/// The frames of pages, each of which is pinned once.
+fn pinned_once<H: Deref<Target = Hugetlb<Host>>>(pins: &Pins<Host, H>) -> Vec<HugeFrame> {
+    assert_eq!(pins.stopped_by(), None);
+    pins.pages().for_each(|page| assert_eq!(page.page().pins(), 1));
+    pins.pages().map(|page| page.frame()).collect()
+}
+
+#[test]
+fn pages_of_several_tables_come_one_after_the_other_whether_they_were_there_or_not() {
+    for way in ["pin_pages", "fast", "nowait"] {
+        let mut world = World::new();
+        // 20 pages before the end of a table, 20 behind it.
+        let start = at(512 - 20, 0);
+        map_private_at(&mut world, start, 40);
+        let page = |index: u64| start.checked_add(index * MIB2).unwrap();
+        for index in (0..40).filter(|index| way == "nowait" || ![0, 7, 8, 19, 20, 39].contains(index)) {
+            world.cpu().store(&mut world.task, page(index), 1).unwrap();
+        }
+        let World { task, space, .. } = &mut world;
+        let frames = match way {
+            "pin_pages" => pinned_once(&space.pin_pages(task, start, 40 * MIB2, PIN).unwrap()),
+            "fast" => pinned_once(&space.pin_pages_fast(task, start, 40 * MIB2, PIN).unwrap()),
+            _ => pinned_once(&space.pin_pages_nowait(task, start, 40 * MIB2, PIN).unwrap()),
+        };
+        let mapped = |index| space.follow_page(task, page(index), GET).unwrap().expect("mapped").frame();
+        assert_eq!(frames, (0..40).map(mapped).collect::<Vec<_>>(), "{way}");
+    }
+}
+
+#[test]
+fn pages_behind_the_mapping_whose_rights_were_looked_at_are_not_taken_with_it() {
+    let mut world = World::new();
+    map_private_at(&mut world, BASE, 4);
+    for index in 0..4 {
+        world.cpu().store(&mut world.task, at(index, 0), 1).unwrap();
+    }
+    // Such an entry can be read: only the mapping says that it must not be.
+    world.space.mprotect(&mut world.task, at(2, 0), 2 * MIB2, Protection::WRITE).unwrap();
+    let World { task, space, .. } = &mut world;
+    let stopped_by = Some(GupError::Protection { address: at(2, 0) });
+    let pins = space.pin_pages(task, BASE, 4 * MIB2, PIN).unwrap();
+    assert_eq!((pins.bytes(), pins.stopped_by()), (2 * MIB2, stopped_by));
+    let pins = space.pin_pages_nowait(task, BASE, 4 * MIB2, PIN).unwrap();
+    assert_eq!((pins.bytes(), pins.stopped_by()), (2 * MIB2, stopped_by));
+}
+
+fn map_private_at(world: &mut World, start: VirtAddr, pages: u64) {
+    let request = MapRequest {
+        placement: Placement::Fixed(start),
+        length: pages * MIB2,
+        protection: BOTH,
+        flags: MapFlags::empty(),
+        backing: Backing::Anonymous(X86_64::SIZE_2M),
+    };
+    world.space.mmap(&mut world.task, &request).unwrap();
 }

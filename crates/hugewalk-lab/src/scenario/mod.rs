@@ -87,6 +87,7 @@ mod mounts;
 mod moves;
 mod other;
 mod pages;
+mod pins;
 mod poison;
 mod races;
 mod reports;
@@ -162,7 +163,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
     rows.iter().copied()
 }
 
-const FILES: [&[Row]; 27] = [
+const FILES: [&[Row]; 28] = [
     races::ROWS,
     walkers::ROWS,
     other::ROWS,
@@ -190,6 +191,7 @@ const FILES: [&[Row]; 27] = [
     groups::ROWS,
     runs::ROWS,
     hosts::ROWS,
+    pins::ROWS,
 ];
 
 /// All scenarios, line by line.

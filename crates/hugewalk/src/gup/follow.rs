@@ -1,15 +1,17 @@
 //! The two walks: to an entry that is locked, and to one that is read without a lock.
 
-use core::ops::Deref;
+use core::ops::{Deref, Range};
 
-use super::{GupError, GupFlags, PinnedPage};
-use crate::addr::VirtAddr;
+use super::pinned::Pins;
+use super::{GupError, GupFlags, PinnedPage, SystemRef};
+use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::arch::{Entry, Leaf};
 use crate::hugetlb::Hugetlb;
 use crate::page::{NotHeld, Page, Speculative};
 use crate::platform::Platform;
 use crate::root::Mm;
 use crate::space::AddressSpace;
+use crate::table::{Alive, LockedSlot, Slot};
 use crate::task::Task;
 use crate::walk::leaf_offset;
 
@@ -47,8 +49,15 @@ impl Want {
 }
 
 /// What was found at the end of a walk.
-pub(super) enum Follow<P: Platform, H: Deref<Target = Hugetlb<P>>> {
-    Page(PinnedPage<P, H>),
+pub(super) enum Follow<T> {
+    /// The page, or a run of pages from this one on.
+    Page(T),
+    Missing(Missing),
+}
+
+/// Why there is no page to take.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Missing {
     /// No table, or no page.
     Hole,
     /// A migration entry, a marker, or an entry that does not allow the access: a fault has to
@@ -70,47 +79,133 @@ impl<P: Platform> Mm<P> {
         system: H,
         address: VirtAddr,
         want: Want,
-    ) -> Result<Follow<P, H>, GupError> {
+    ) -> Result<Follow<PinnedPage<P, H>>, GupError> {
         loop {
             let section = task.rcu_read_lock();
             let found = leaf_offset(&section, self, address).map_err(|_| GupError::WrongSystem)?;
             let Some((slot, _)) = found else {
-                return Ok(Follow::Hole);
+                return Ok(Follow::Missing(Missing::Hole));
             };
             let Ok(locked) = slot.lock() else { continue };
-            // Where sizes share a level, the entry says which of them it is.
             let locked = locked.resized_as_mapped();
             let size = locked.size();
-            let leaf = match locked.read() {
-                Entry::Leaf(leaf) => leaf,
-                // A table of the host's: whatever is mapped there is none of the engine's pages.
-                Entry::None | Entry::HostTable(_) => return Ok(Follow::Hole),
-                Entry::Marker | Entry::Migration(_) => return Ok(Follow::MustFault),
-                Entry::Hwpoison(_) | Entry::Poison => {
-                    return Err(GupError::Hwpoison { address: address.huge_page(size), size });
-                }
-                // It replaced an empty entry, or a leaf, since the walk.
-                Entry::Table(_) => continue,
+            let frame = match look(&locked, &system, address, want)? {
+                Look::Page(frame) => frame,
+                Look::Missing(missing) => return Ok(Follow::Missing(missing)),
+                Look::Again => continue,
             };
-            if !want.is_allowed_by(leaf) {
-                return Ok(Follow::MustFault);
-            }
-            let page = system.page(leaf.frame);
-            // The table lock keeps fork from making the page shared.
-            if want.must_unshare(leaf, page) {
-                return Ok(Follow::MustUnshare);
-            }
-            // The locked entry is a leaf of this size and holds a reference to its page. That
-            // confirms the speculative reference.
-            return match Speculative::take(&*system, leaf.frame, want.pin).map(|held| held.confirmed().1) {
+            if let Some(frame) = take_mapped(&*system, frame, address, want)? {
                 // SAFETY: the reference, and the pin, pass on.
-                Ok(frame) => Ok(Follow::Page(unsafe { PinnedPage::from_raw(system, frame, size, want) })),
-                Err(NotHeld::Crowded) => Err(GupError::TooManyReferences { address }),
-                // The entry holds a reference. If the count is zero all the same, migration has
-                // frozen it.
-                Err(NotHeld::Free) => continue,
-            };
+                return Ok(Follow::Page(unsafe { PinnedPage::from_raw(system, frame, size, want) }));
+            }
         }
+    }
+
+    /// As [`follow`](Self::follow), and goes on with the pages behind it: up to the end of the range, as long as they lie
+    /// in the same table, there is room for them, and each can be taken at once. One walk and one table lock for all of them.
+    ///
+    /// Linux: `follow_hugetlb_page()` in mm/hugetlb.c (until 6.4), which looks for each page anew.
+    pub(super) fn follow_run<H: Deref<Target = Hugetlb<P>>>(
+        &self,
+        task: &Task<P>,
+        system: SystemRef<'_, P>,
+        range: Range<VirtAddr>,
+        pins: &mut Pins<P, H>,
+    ) -> Result<Follow<()>, GupError> {
+        let want = pins.want();
+        loop {
+            let section = task.rcu_read_lock();
+            let found = leaf_offset(&section, self, range.start).map_err(|_| GupError::WrongSystem)?;
+            let Some((slot, size)) = found else {
+                return Ok(Follow::Missing(Missing::Hole));
+            };
+            let Ok(locked) = slot.lock() else { continue };
+            let mut locked = locked.resized_as_mapped();
+            let mut frame = match look(&locked, &system, range.start, want)? {
+                Look::Page(frame) => frame,
+                Look::Missing(missing) => return Ok(Follow::Missing(missing)),
+                Look::Again => continue,
+            };
+            let end = self.geometry().table_range(range.start, size.level()).end.min(range.end);
+            let mut address = range.start;
+            let mut taken = false;
+            loop {
+                match take_mapped(&*system, frame, address, want) {
+                    Ok(Some(frame)) => {
+                        taken = true;
+                        // SAFETY: the reference, and the pin, pass on.
+                        let page = unsafe { PinnedPage::from_raw(system, frame, locked.size(), want) };
+                        let Some(next) = pins.push(page).filter(|next| *next < end) else { break };
+                        address = next;
+                    }
+                    Err(error) if !taken => return Err(error),
+                    // What is behind the first page is for the caller to ask for again.
+                    Ok(None) | Err(_) => break,
+                }
+                locked.move_to(address);
+                locked = locked.resized_as_mapped();
+                let Ok(Look::Page(another)) = look(&locked, &system, address, want) else { break };
+                frame = another;
+            }
+            if taken {
+                return Ok(Follow::Page(()));
+            }
+        }
+    }
+}
+
+/// What an entry whose table is locked says.
+enum Look {
+    /// A page that may be taken as is wanted.
+    Page(HugeFrame),
+    Missing(Missing),
+    /// There is a table where the walk ended: it has to be done again.
+    Again,
+}
+
+/// Looks at an entry whose table is locked. Where sizes share a level, the slot is
+/// [resized](LockedSlot::resized_as_mapped): the entry says which of them it is.
+fn look<P: Platform>(
+    locked: &LockedSlot<'_, P>,
+    system: &Hugetlb<P>,
+    address: VirtAddr,
+    want: Want,
+) -> Result<Look, GupError> {
+    let size = locked.size();
+    let leaf = match locked.read() {
+        Entry::Leaf(leaf) => leaf,
+        // A table of the host's: whatever is mapped there is none of the engine's pages.
+        Entry::None | Entry::HostTable(_) => return Ok(Look::Missing(Missing::Hole)),
+        Entry::Marker | Entry::Migration(_) => return Ok(Look::Missing(Missing::MustFault)),
+        Entry::Hwpoison(_) | Entry::Poison => {
+            return Err(GupError::Hwpoison { address: address.huge_page(size), size });
+        }
+        // It replaced an empty entry, or a leaf, since the walk.
+        Entry::Table(_) => return Ok(Look::Again),
+    };
+    if !want.is_allowed_by(leaf) {
+        return Ok(Look::Missing(Missing::MustFault));
+    }
+    // The table lock keeps fork from making the page shared.
+    if want.must_unshare(leaf, system.page(leaf.frame)) {
+        return Ok(Look::Missing(Missing::MustUnshare));
+    }
+    Ok(Look::Page(leaf.frame))
+}
+
+/// Takes a reference to the page of an entry, with its table still locked since [`look`]. The entry is a leaf of the
+/// slot's size and holds a reference to its page: that confirms the speculative reference. `None` if the count is zero all
+/// the same: migration has frozen it.
+fn take_mapped<P: Platform>(
+    system: &Hugetlb<P>,
+    frame: HugeFrame,
+    address: VirtAddr,
+    want: Want,
+) -> Result<Option<HugeFrame>, GupError> {
+    match Speculative::take(system, frame, want.pin).map(|held| held.confirmed().1) {
+        Ok(frame) => Ok(Some(frame)),
+        Err(NotHeld::Crowded) => Err(GupError::TooManyReferences { address }),
+        Err(NotHeld::Free) => Ok(None),
     }
 }
 
@@ -132,23 +227,61 @@ impl<P: Platform> AddressSpace<P> {
     ) -> Option<PinnedPage<P, H>> {
         let section = task.rcu_read_lock();
         let (slot, size) = leaf_offset(&section, self.mm(), address).ok()??;
-        let seen = slot.peek().ok()?;
-        let Entry::Leaf(leaf) = seen.unconfirmed() else {
-            return None;
-        };
-        let size = seen.leaf_size_or(size);
-        if !want.is_allowed_by(leaf) {
-            return None;
-        }
-        // From here on, returning drops the reference.
-        let held = Speculative::take(system, leaf.frame, want.pin).ok()?;
-        seen.confirm_unchanged().ok()?;
-        if want.must_unshare(leaf, held.page()) {
-            return None;
-        }
-        let (system, frame) = held.confirmed();
-        // SAFETY: the reference, and the pin, pass on. The entry was a leaf of this size after they
-        // were taken, and it held a reference to its page. So the page had this size then.
-        Some(unsafe { PinnedPage::from_raw(system, frame, size, want) })
+        take_fast(&slot, size, system, want)
     }
+
+    /// As [`follow_fast`](Self::follow_fast), and goes on with the pages behind it, as long as they lie in the same table,
+    /// there is room for them, and each can be taken at once. One walk for all of them; each is confirmed by itself.
+    /// False if it took none.
+    pub(super) fn follow_fast_run<H: Deref<Target = Hugetlb<P>>>(
+        &self,
+        task: &Task<P>,
+        system: SystemRef<'_, P>,
+        address: VirtAddr,
+        pins: &mut Pins<P, H>,
+    ) -> bool {
+        let section = task.rcu_read_lock();
+        let Ok(Some((mut slot, size))) = leaf_offset(&section, self.mm(), address) else {
+            return false;
+        };
+        let end = self.mm().geometry().table_range(address, size.level()).end;
+        let mut taken = false;
+        while let Some(page) = take_fast(&slot, size, system, pins.want()) {
+            taken = true;
+            match pins.push(page).filter(|next| *next < end) {
+                Some(next) => slot.move_to(next),
+                None => break,
+            }
+        }
+        taken
+    }
+}
+
+/// Takes a reference to the page of an entry without a lock: the steps of the fast way, in [the module](super). `None` if
+/// something changes meanwhile. `size` is that of the walk.
+#[inline]
+fn take_fast<P: Platform, H: Deref<Target = Hugetlb<P>>>(
+    slot: &Slot<'_, P, Alive>,
+    size: HugeSize,
+    system: H,
+    want: Want,
+) -> Option<PinnedPage<P, H>> {
+    let seen = slot.peek().ok()?;
+    let Entry::Leaf(leaf) = seen.unconfirmed() else {
+        return None;
+    };
+    let size = seen.leaf_size_or(size);
+    if !want.is_allowed_by(leaf) {
+        return None;
+    }
+    // From here on, returning drops the reference.
+    let held = Speculative::take(system, leaf.frame, want.pin).ok()?;
+    seen.confirm_unchanged().ok()?;
+    if want.must_unshare(leaf, held.page()) {
+        return None;
+    }
+    let (system, frame) = held.confirmed();
+    // SAFETY: the reference, and the pin, pass on. The entry was a leaf of this size after they
+    // were taken, and it held a reference to its page. So the page had this size then.
+    Some(unsafe { PinnedPage::from_raw(system, frame, size, want) })
 }

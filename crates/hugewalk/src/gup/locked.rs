@@ -1,6 +1,6 @@
 //! Pins under an mmap lock of the host's: for hosts with [a set of VMAs of their own](crate::vm_ops).
 
-use super::follow::{Follow, Want};
+use super::follow::{Follow, Missing, Want};
 use super::{GupError, GupFlags, PinnedPage, Pins, SystemRef, check, check_rights, is_cached};
 use crate::addr::VirtAddr;
 use crate::fault::{Access, Fault, Handled, Migration, fault_under};
@@ -25,7 +25,7 @@ pub enum Followed<P: Platform> {
 ///
 /// [`Pins::bytes`] says how far it came. If it stopped at the end of the VMA, the host goes on with the next one.
 ///
-/// Holds: the mmap lock in read. Takes table locks, one page at a time, and what
+/// Holds: the mmap lock in read. Takes table locks, for 16 pages of a table at a time, and what
 /// [`hugetlb_fault`](crate::fault::hugetlb_fault) takes.
 ///
 /// Linux: `follow_hugetlb_page()` in mm/hugetlb.c, and `__get_user_pages()` in mm/gup.c since 6.5.
@@ -51,15 +51,15 @@ pub fn follow_hugetlb_page<P: Platform>(
     let system = unsafe { SystemRef::of_mm(mmap.mm()) };
     let access = if flags.contains(GupFlags::WRITE) { Access::Write } else { Access::Read };
     let mut moving = None;
-    let filled = pins.fill(|at| {
+    let filled = pins.fill(|at, pins| {
         loop {
-            let unshare = match mmap.mm().follow(task, system, at, Want::of(flags))? {
-                Follow::Page(page) => return Ok(page),
-                Follow::Hole if flags.contains(GupFlags::DUMP) && !is_cached(vma, at) => {
+            let unshare = match mmap.mm().follow_run(task, system, at..vma.end(), pins)? {
+                Follow::Page(()) => return Ok(()),
+                Follow::Missing(Missing::Hole) if flags.contains(GupFlags::DUMP) && !is_cached(vma, at) => {
                     return Err(GupError::NoPage { address: at });
                 }
-                Follow::Hole | Follow::MustFault => false,
-                Follow::MustUnshare => true,
+                Follow::Missing(Missing::Hole | Missing::MustFault) => false,
+                Follow::Missing(Missing::MustUnshare) => true,
             };
             let wanted = if unshare { (Access::Read, true) } else { (access, false) };
             match fault_under(mmap, vma, at, wanted, task)? {
@@ -100,7 +100,7 @@ pub fn hugetlb_follow_page<P: Platform>(
     check_vma(mmap, vma, address, flags)?;
     Ok(match mmap.mm().follow(task, task.hugetlb().clone(), address, Want::of(flags))? {
         Follow::Page(page) => Some(page),
-        Follow::Hole | Follow::MustFault | Follow::MustUnshare => None,
+        Follow::Missing(_) => None,
     })
 }
 

@@ -19,6 +19,9 @@
 //! way. If both succeed, the entry was the address space's own when it was read, and the reference
 //! is to the page that it named.
 //!
+//! Pages of one table are taken together, 16 at a time. They share the walk, and the lock of the
+//! table or the read section. Each is still looked at, taken and confirmed by itself.
+//!
 //! The mmap lock, in read, adds what entries do not say: whether there is a mapping, and whether it
 //! allows the access. It is taken before the read section. A page that is not mapped yet is faulted
 //! in with no lock held, and then looked up again. A caller that must not sleep
@@ -50,15 +53,18 @@ mod locked;
 mod pinned;
 mod transfer;
 
+use core::ops::Deref;
+
 use bitflags::bitflags;
 
 pub use self::locked::{Followed, follow_hugetlb_page, hugetlb_follow_page};
 pub use self::pinned::{PinnedPage, PinnedRef, Pins, SystemRef};
 pub use crate::error::{GupError, NotPinnedForWriting, TransferError};
 
-use self::follow::{Follow, Want};
+use self::follow::{Follow, Missing, Want};
 use crate::addr::VirtAddr;
 use crate::fault::{Access, Fault};
+use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::Platform;
 use crate::root::Mm;
@@ -90,8 +96,8 @@ impl<P: Platform> AddressSpace<P> {
     /// Neither number needs to be aligned. The result has as many pages as possible, from the first
     /// on; [`Pins::stopped_by`] says what stopped it. A length of 0 gives no page and no error.
     ///
-    /// Takes the mmap lock in read and table locks, one page at a time, and the locks that a fault
-    /// takes.
+    /// Takes the mmap lock in read and table locks, for 16 pages of a table at a time, and the locks
+    /// that a fault takes.
     ///
     /// Linux: `get_user_pages_unlocked()`, `pin_user_pages_unlocked()` in mm/gup.c.
     ///
@@ -107,7 +113,7 @@ impl<P: Platform> AddressSpace<P> {
     ) -> Result<Pins<P>, GupError> {
         self.check(task, flags)?;
         let mut pins = Pins::new(task.hugetlb().clone(), address, length, Want::of(flags));
-        pins.fill(|at| self.pin_page(task, SystemRef::of(self), at, flags))?;
+        pins.fill(|at, pins| self.pin_run(task, at, flags, pins))?;
         Ok(pins)
     }
 
@@ -133,15 +139,15 @@ impl<P: Platform> AddressSpace<P> {
         let Some(mmap) = self.mmap_try_read(task) else {
             return if length == 0 { Ok(pins) } else { Err(GupError::WouldSleep) };
         };
-        pins.fill(|at| {
+        pins.fill(|at, pins| {
             let vma = mmap.find(at).ok_or(GupError::NotMapped { address: at })?;
             check_rights(vma, at, flags)?;
-            match self.mm().follow(task, SystemRef::of(self), at, Want::of(flags))? {
-                Follow::Page(page) => Ok(page),
-                Follow::Hole if flags.contains(GupFlags::DUMP) && !is_cached(vma, at) => {
+            match self.mm().follow_run(task, SystemRef::of(self), at..vma.end(), pins)? {
+                Follow::Page(()) => Ok(()),
+                Follow::Missing(Missing::Hole) if flags.contains(GupFlags::DUMP) && !is_cached(vma, at) => {
                     Err(GupError::NoPage { address: at })
                 }
-                Follow::Hole | Follow::MustFault | Follow::MustUnshare => Err(GupError::WouldSleep),
+                Follow::Missing(_) => Err(GupError::WouldSleep),
             }
         })?;
         Ok(pins)
@@ -180,9 +186,11 @@ impl<P: Platform> AddressSpace<P> {
         }
         let system = SystemRef::of(self);
         let mut pins = Pins::new(system, address, length, Want::of(flags));
-        pins.fill(|at| match self.follow_fast(task, system, at, Want::of(flags)) {
-            Some(page) => Ok(page),
-            None => self.pin_page(task, system, at, flags),
+        pins.fill(|at, pins| {
+            if self.follow_fast_run(task, system, at, pins) {
+                return Ok(());
+            }
+            self.pin_run(task, at, flags, pins)
         })?;
         Ok(pins)
     }
@@ -228,7 +236,21 @@ impl<P: Platform> AddressSpace<P> {
         self.check(task, flags)?;
         Ok(match self.mm().follow(task, task.hugetlb().clone(), address, Want::of(flags))? {
             Follow::Page(page) => Some(page),
-            Follow::Hole | Follow::MustFault | Follow::MustUnshare => None,
+            Follow::Missing(_) => None,
+        })
+    }
+
+    /// Takes pages from `address` on, one or more, and faults in the first if necessary. Sleeps.
+    fn pin_run<H: Deref<Target = Hugetlb<P>>>(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        flags: GupFlags,
+        pins: &mut Pins<P, H>,
+    ) -> Result<(), GupError> {
+        let system = SystemRef::of(self);
+        self.pin_with(task, address, flags, |task, end| {
+            self.mm().follow_run(task, system, address..end, pins)
         })
     }
 
@@ -240,20 +262,35 @@ impl<P: Platform> AddressSpace<P> {
         address: VirtAddr,
         flags: GupFlags,
     ) -> Result<PinnedPage<P, SystemRef<'h, P>>, GupError> {
+        self.pin_with(task, address, flags, |task, _| {
+            self.mm().follow(task, system, address, Want::of(flags))
+        })
+    }
+
+    /// Takes the page at `address` as `follow` does, which is given the end of the VMA, and faults it in if necessary. Sleeps.
+    fn pin_with<T>(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        flags: GupFlags,
+        mut follow: impl FnMut(&Task<P>, VirtAddr) -> Result<Follow<T>, GupError>,
+    ) -> Result<T, GupError> {
         loop {
             let mmap = self.mmap_read(task);
             let vma = mmap.find(address).ok_or(GupError::NotMapped { address })?;
             check_rights(vma, address, flags)?;
             let locked = VmaReadGuard::beside_section(&mmap.held, vma, task);
-            let followed = self.mm().follow(task, system, address, Want::of(flags))?;
+            let followed = follow(task, vma.end())?;
             drop(locked);
             let unshare = match followed {
                 Follow::Page(page) => return Ok(page),
-                Follow::Hole if flags.contains(GupFlags::DUMP) && !is_cached(vma, address) => {
+                Follow::Missing(Missing::Hole)
+                    if flags.contains(GupFlags::DUMP) && !is_cached(vma, address) =>
+                {
                     return Err(GupError::NoPage { address });
                 }
-                Follow::Hole | Follow::MustFault => false,
-                Follow::MustUnshare => true,
+                Follow::Missing(Missing::Hole | Missing::MustFault) => false,
+                Follow::Missing(Missing::MustUnshare) => true,
             };
             // The fault takes the mmap lock again, and looks for the VMA again.
             drop(mmap);

@@ -9,13 +9,13 @@ use super::follow::Want;
 use super::{GupError, NotPinnedForWriting};
 use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::arch::Paging;
-use crate::error::MemoryError;
-use crate::hugetlb::{Hugetlb, Inside};
+use crate::error::{MemoryError, OutOfMemory};
+use crate::hugetlb::{Hugetlb, Inside, RUN};
 use crate::page::{Page, PageRef};
 use crate::platform::Platform;
 use crate::root::Mm;
 use crate::space::AddressSpace;
-use crate::sync::{Arc, try_push};
+use crate::sync::Arc;
 
 /// A borrowed system. Holding a page through it writes no reference count but the page's own.
 ///
@@ -194,6 +194,9 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> fmt::Debug for PinnedPage<P, H>
     }
 }
 
+/// For how many pages memory is allocated at first: 4 KiB of it.
+const AHEAD: usize = 256;
+
 /// The pages of a range of addresses, or of its first part, in order. They are held until this
 /// value is dropped. Dropping it does not sleep, unless it has the last handle of the system.
 ///
@@ -204,6 +207,7 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> fmt::Debug for PinnedPage<P, H>
 ///
 /// - Each of `pages` has a reference that this value owns, and a pin if `want.pin`.
 /// - They are pages of `system`, which always dereferences to the same system.
+/// - `pages` has memory for `room` more.
 #[must_use = "the pages are released when this is dropped"]
 pub struct Pins<P: Platform, H: Deref<Target = Hugetlb<P>> = Arc<Hugetlb<P>>> {
     system: H,
@@ -212,35 +216,24 @@ pub struct Pins<P: Platform, H: Deref<Target = Hugetlb<P>> = Arc<Hugetlb<P>>> {
     length: u64,
     bytes: u64,
     pages: Vec<(HugeFrame, HugeSize)>,
+    room: usize,
     stopped_by: Option<GupError>,
 }
 
 impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
     pub(super) const fn new(system: H, start: VirtAddr, length: u64, want: Want) -> Self {
-        Self { system, want, start, length, bytes: 0, pages: Vec::new(), stopped_by: None }
+        Self { system, want, start, length, bytes: 0, pages: Vec::new(), room: 0, stopped_by: None }
     }
 
-    /// Takes one page after the other until the range is full, or until `page_at` fails, which
-    /// returns pages of this system.
-    pub(super) fn fill<'h>(
+    /// Takes pages, a few at a time, until the range is full, or until `more` fails. It gets the address to go on from, there is
+    /// [room](Self::push) for a page at least, and it takes one or more.
+    pub(super) fn fill(
         &mut self,
-        mut page_at: impl FnMut(VirtAddr) -> Result<PinnedPage<P, SystemRef<'h, P>>, GupError>,
-    ) -> Result<(), GupError>
-    where
-        P: 'h,
-    {
-        while self.bytes < self.length {
-            // Past the end of the number range the last address stands in, which is not mapped either.
-            let at = self.start.checked_add(self.bytes).unwrap_or(VirtAddr::new(u64::MAX));
-            let next = page_at(at).and_then(|page| {
-                let left = page.size().bytes() - (at.as_u64() & (page.size().bytes() - 1));
-                try_push(&mut self.pages, (page.frame, page.size))?;
-                // INVARIANT: the reference, and the pin, pass on.
-                core::mem::forget(page);
-                Ok(left)
-            });
-            match next {
-                Ok(left) => self.bytes += left.min(self.length - self.bytes),
+        mut more: impl FnMut(VirtAddr, &mut Self) -> Result<(), GupError>,
+    ) -> Result<(), GupError> {
+        while let Some(at) = self.next() {
+            match self.make_room().map_err(GupError::from).and_then(|()| more(at, self)) {
+                Ok(()) => {}
                 Err(error) if self.pages.is_empty() => return Err(error),
                 Err(error) => {
                     self.stopped_by = Some(error);
@@ -249,6 +242,45 @@ impl<P: Platform, H: Deref<Target = Hugetlb<P>>> Pins<P, H> {
             }
         }
         Ok(())
+    }
+
+    /// The address of the next page that is wanted.
+    fn next(&self) -> Option<VirtAddr> {
+        // Past the end of the number range the last address stands in, which is not mapped either.
+        let at = || self.start.checked_add(self.bytes).unwrap_or(VirtAddr::new(u64::MAX));
+        (self.bytes < self.length).then(at)
+    }
+
+    /// Pages are taken under a lock, or in a read section: memory for a run of them is allocated ahead, and for as many runs as
+    /// [`AHEAD`] says.
+    fn make_room(&mut self) -> Result<(), OutOfMemory> {
+        let smallest = self.system.sizes().next().map_or(1, HugeSize::bytes);
+        // One more where the range begins in the middle of a page.
+        let left = (self.length - self.bytes).div_ceil(smallest).saturating_add(1);
+        let left = usize::try_from(left).map_or(AHEAD, |left| left.min(AHEAD));
+        let run = left.min(RUN);
+        self.pages.try_reserve(if self.pages.is_empty() { left } else { run })?;
+        self.room = run;
+        Ok(())
+    }
+
+    /// What the pages are taken for.
+    pub(super) const fn want(&self) -> Want {
+        self.want
+    }
+
+    /// Adds the page at the address that [`fill`](Self::fill) gave, or that the last call returned. Returns the address of the next
+    /// one, if one is wanted and there is room for it.
+    #[inline]
+    pub(super) fn push(&mut self, page: PinnedPage<P, SystemRef<'_, P>>) -> Option<VirtAddr> {
+        let at = self.next()?;
+        self.room = self.room.checked_sub(1)?;
+        let left = page.size.bytes() - (at.as_u64() & (page.size.bytes() - 1));
+        self.bytes += left.min(self.length - self.bytes);
+        self.pages.push((page.frame, page.size));
+        // INVARIANT: the reference, and the pin, pass on.
+        core::mem::forget(page);
+        self.next().filter(|_| self.room > 0)
     }
 
     /// The address that was asked for.
