@@ -214,8 +214,9 @@ impl<'g, P: Platform> Gather<'g, P> {
             // There is no room, and with a table lock held nothing is allocated.
             self.flush_with(Room::AsItIs);
             // The flush covered this page too.
-            let mut batch = PutBatch::new(self.mm.hugetlb(), self.size);
-            self.put(page, Room::AsItIs, &mut batch);
+            let restore = restore(self.reserve.as_ref(), Room::AsItIs);
+            let mut batch = PutBatch::new(self.mm.hugetlb(), self.size, restore);
+            self.put(page, &mut batch);
             batch.finish();
         }
     }
@@ -308,15 +309,15 @@ impl<'g, P: Platform> Gather<'g, P> {
         // Taken out of the list before it is put: a platform that unwinds while it takes a page back must
         // not get it twice.
         let (inline, inline_len) = (self.inline, core::mem::take(&mut self.inline_len));
-        let mut batch = PutBatch::new(hugetlb, self.size);
+        let mut batch = PutBatch::new(hugetlb, self.size, restore(self.reserve.as_ref(), room));
         for page in inline.into_iter().take(inline_len) {
-            self.put(page, room, &mut batch);
+            self.put(page, &mut batch);
         }
         // If that unwinds, the others are still in their list.
         batch.flush();
         let mut more = core::mem::take(&mut self.more);
         for page in more.drain(..) {
-            self.put(page, room, &mut batch);
+            self.put(page, &mut batch);
         }
         batch.finish();
         // Keeps its capacity: a table may be locked, and nothing is freed under that lock either.
@@ -345,15 +346,24 @@ impl<'g, P: Platform> Gather<'g, P> {
         // What is left of the gather owns nothing: the tables' records are not freed with their list.
     }
 
-    fn put(&self, Unmapped { frame, reserved }: Unmapped, room: Room, batch: &mut PutBatch<'_, P>) {
+    fn put(
+        &self,
+        Unmapped { frame, reserved }: Unmapped,
+        batch: &mut PutBatch<'_, P, impl FnMut(Range<u64>) -> bool>,
+    ) {
         // Only after the flush. A fault that finds the page mapped once takes it for its own and writes to
         // it, while a processor of this address space could still read it.
         self.mm.hugetlb().page(frame).remove_mapping();
-        match self.reserve.as_ref().filter(|_| reserved) {
-            Some(reserve) => batch.put(frame, |index| reserve.restore(index, room)),
-            None => batch.put(frame, |_| false),
-        }
+        batch.put(frame, reserved);
     }
+}
+
+/// Restores reservations of a private mapping, if there is one that has some.
+fn restore<P: Platform>(
+    reserve: Option<&Arc<PrivateReserve<P>>>,
+    room: Room,
+) -> impl FnMut(Range<u64>) -> bool {
+    move |indices| reserve.is_some_and(|reserve| reserve.restore(indices, room))
 }
 
 impl<P: Platform> Drop for Gather<'_, P> {

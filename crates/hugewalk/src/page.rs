@@ -473,15 +473,22 @@ impl<P: Platform> Page<P> {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         let subpool = unsafe { (*self.subpool.get()).take() };
         // SAFETY: likewise.
-        let owner = unsafe { (*self.owner.get()).file.take() };
+        let owner = unsafe { &mut *self.owner.get() };
+        let (file, index) = (owner.file.take(), owner.index);
         // Nothing else changes the flags of a page without references that is in no list. Relaxed: the
         // AcqRel of `put` orders it after the last holder's changes. Release: as in `reset`.
         let flags = self.flags.load(Ordering::Relaxed);
         self.flags.store(flags & KEPT, Ordering::Release);
         // SAFETY: by the invariants of `Owner` an anonymous page accounts for a reference, and its
         // note was taken out above.
-        let file = owner.filter(|_| flags & ANON != 0).map(|file| unsafe { file.reclaim() });
-        Stripped { size: size_of_pool(flags), subpool, restore: flags & RESTORE_RESERVE != 0, file }
+        let file = file.filter(|_| flags & ANON != 0).map(|file| unsafe { file.reclaim() });
+        Stripped {
+            size: size_of_pool(flags),
+            subpool,
+            restore: flags & RESTORE_RESERVE != 0,
+            index: (flags & ANON != 0).then_some(index),
+            file,
+        }
     }
 }
 

@@ -350,12 +350,12 @@ impl<P: Platform> Drop for HugeFile<P> {
         // Every VMA holds its file, so the file is not mapped. Linux: hugetlbfs_evict_inode().
         let mut cache = core::mem::replace(self.cache.get_mut(), PageCache::new());
         let mut freed = 0;
-        let mut batch = PutBatch::new(&self.hugetlb, self.size_class);
+        let mut batch = PutBatch::new(&self.hugetlb, self.size_class, |_| false);
         while let Some(chunk) = cache.pop_chunk() {
             for frame in chunk.pages() {
                 // This comes before the file's memory is freed: see `rmap`.
                 self.hugetlb.clear_owner(frame);
-                batch.put(frame, |_| false);
+                batch.put(frame, false);
                 freed += 1;
             }
         }

@@ -1,5 +1,6 @@
 //! The end of a reference: where a page goes when its last one is dropped.
 
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
@@ -26,19 +27,14 @@ impl<P: Platform> Hugetlb<P> {
     /// not say which size that is: between a speculative read and this call the page may have come
     /// to another pool.
     fn put(&self, frame: HugeFrame, weight: u64) {
-        if let Some(stripped) = self.put_last(frame, weight, |_| false) {
+        if let Some(stripped) = self.put_last(frame, weight) {
             self.take_back(frame, stripped);
         }
     }
 
     /// Drops a reference. If it was the last one, and the page is one of this system, returns what
     /// the page leaves behind.
-    fn put_last(
-        &self,
-        frame: HugeFrame,
-        weight: u64,
-        restore: impl FnOnce(u64) -> bool,
-    ) -> Option<Stripped<P>> {
+    fn put_last(&self, frame: HugeFrame, weight: u64) -> Option<Stripped<P>> {
         let page = self.page(frame);
         // AcqRel: all holders' uses come before the page's next life.
         if page.refs.fetch_sub(weight, Ordering::AcqRel) != weight {
@@ -49,13 +45,8 @@ impl<P: Platform> Hugetlb<P> {
             unsafe { self.put_foreign(frame) };
             return None;
         }
-        // SAFETY: that was the last reference, so this caller has exclusive access to the owner.
-        let index = unsafe { (*page.owner.get()).index };
-        let restored = page.is_anon() && restore(index);
         // SAFETY: that was the last reference.
-        let mut stripped = unsafe { page.strip() };
-        stripped.restore |= restored;
-        Some(stripped)
+        Some(unsafe { page.strip() })
     }
 
     /// Gives back a page of another system: a walker of this system held the last, speculative
@@ -82,7 +73,7 @@ impl<P: Platform> Hugetlb<P> {
 
     /// Puts a page that has been stripped into its pool.
     fn take_back(&self, frame: HugeFrame, stripped: Stripped<P>) {
-        let Stripped { size, subpool, restore, file } = stripped;
+        let Stripped { size, subpool, restore, file, .. } = stripped;
         // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation and was never in
         // use restores it. Otherwise the sub-pool may keep a reservation for its minimum.
         match &subpool {
@@ -106,15 +97,15 @@ pub(super) unsafe fn take_home<P: Platform>(page: NonNull<()>, frame: HugeFrame)
     // SAFETY: by the contract of this function it is such a record, and records are never freed.
     let page: &Page<P> = unsafe { page.cast().as_ref() };
     // SAFETY: passed on to the caller.
-    let Stripped { size, subpool, restore, file } = unsafe { page.strip() };
+    let stripped = unsafe { page.strip() };
     // Each of them keeps its system alive, so they are dropped last.
-    let keeps = (subpool.clone(), file.clone());
+    let keeps = (stripped.subpool.clone(), stripped.file.clone());
     let system = match &keeps {
         (Some(subpool), _) => subpool.hugetlb(),
         (None, Some(file)) => file.hugetlb(),
         (None, None) => return false,
     };
-    system.take_back(frame, Stripped { size, subpool, restore, file });
+    system.take_back(frame, stripped);
     true
 }
 
@@ -126,6 +117,8 @@ pub(super) struct Stripped<P: Platform> {
     /// The page's reservation is restored: it used one, and was never in use or its mapping wants
     /// it back.
     pub(super) restore: bool,
+    /// The offset that a private page was allocated for.
+    pub(super) index: Option<u64>,
     pub(super) file: Option<Arc<HugeFile<P>>>,
 }
 
@@ -134,10 +127,13 @@ pub(super) struct Stripped<P: Platform> {
 /// A batch that is dropped without [`finish`](Self::finish), since a callback unwinds, leaks the
 /// pages in it: it calls the platform no more.
 #[must_use = "the pages in a batch reach their pool when it is finished"]
-pub(crate) struct PutBatch<'h, P: Platform> {
+pub(crate) struct PutBatch<'h, P: Platform, R: FnMut(Range<u64>) -> bool> {
     hugetlb: &'h Hugetlb<P>,
     size: HugeSize,
+    restore: R,
     pages: [Freed; PUT_BATCH],
+    /// The offset of each page whose reservation may be restored.
+    indices: [Option<u64>; PUT_BATCH],
     len: usize,
 }
 
@@ -152,37 +148,41 @@ pub(crate) struct Freed {
     pub(crate) restore: bool,
 }
 
-impl<'h, P: Platform> PutBatch<'h, P> {
+impl<'h, P: Platform, R: FnMut(Range<u64>) -> bool> PutBatch<'h, P, R> {
     /// An empty batch. Pages of another size go to their pool one by one.
-    pub(crate) fn new(hugetlb: &'h Hugetlb<P>, size: HugeSize) -> Self {
+    ///
+    /// `restore` is given offsets that private pages were allocated for, and says whether all of these pages had used a
+    /// reservation; then it has restored them. If they had not, nothing has changed.
+    pub(crate) fn new(hugetlb: &'h Hugetlb<P>, size: HugeSize, restore: R) -> Self {
         let pages = [Freed { frame: HugeFrame(0), restore: false }; PUT_BATCH];
-        Self { hugetlb, size, pages, len: 0 }
+        Self { hugetlb, size, restore, pages, indices: [None; PUT_BATCH], len: 0 }
     }
 
     /// Drops one reference. If it was the last one, the page goes to its pool with the batch, or at
     /// once if a mount counts it. Does not sleep.
     ///
-    /// If it was the last reference to a private page, `restore` says whether the page's reservation
-    /// is restored. Its argument is the offset that the page was allocated for. What it restores
-    /// is there once the batch is finished: until then the caller keeps everybody from using it.
+    /// If it was the last reference to a private page, and `reserved`, its reservation is restored. It is there
+    /// once the batch is finished: until then the caller keeps everybody from using it.
     ///
     /// Linux: `folio_set_hugetlb_restore_reserve()` in `__unmap_hugepage_range()`, which decides
     /// before the last reference is gone.
-    pub(crate) fn put(&mut self, frame: HugeFrame, restore: impl FnOnce(u64) -> bool) {
-        let Some(stripped) = self.hugetlb.put_last(frame, REFERENCE, restore) else { return };
+    pub(crate) fn put(&mut self, frame: HugeFrame, reserved: bool) {
+        let Some(mut stripped) = self.hugetlb.put_last(frame, REFERENCE) else { return };
+        let index = stripped.index.filter(|_| reserved);
         if stripped.subpool.is_some() || stripped.size != self.size {
+            stripped.restore |= index.and_then(|index| offsets(index, index)).is_some_and(&mut self.restore);
             self.hugetlb.take_back(frame, stripped);
             return;
         }
-        let Stripped { restore, file, .. } = stripped;
         if self.len == PUT_BATCH {
             self.flush();
         }
-        if let Some(place) = self.pages.get_mut(self.len) {
-            *place = Freed { frame, restore };
+        if let (Some(page), Some(at)) = (self.pages.get_mut(self.len), self.indices.get_mut(self.len)) {
+            *page = Freed { frame, restore: stripped.restore };
+            *at = index;
             self.len += 1;
         }
-        drop(file);
+        drop(stripped.file);
     }
 
     /// Gives the pages to their pool.
@@ -195,7 +195,76 @@ impl<'h, P: Platform> PutBatch<'h, P> {
         // Taken out of the batch first: a platform that unwinds while it takes a page back must not
         // get it twice.
         let len = core::mem::take(&mut self.len);
-        let pages = self.pages.get(..len).unwrap_or(&[]);
+        let (Some(pages), Some(indices)) = (self.pages.get_mut(..len), self.indices.get(..len)) else {
+            return;
+        };
+        restore_reserves(pages, indices, &mut self.restore);
         self.hugetlb.pool(self.size).free_all(self.hugetlb, pages);
+    }
+}
+
+/// Restores what pages had reserved, for those with offsets in a row at once if it goes.
+fn restore_reserves(
+    pages: &mut [Freed],
+    indices: &[Option<u64>],
+    restore: &mut impl FnMut(Range<u64>) -> bool,
+) {
+    let mut pages = pages.iter_mut();
+    for run in indices.chunk_by(|one, next| one.is_some_and(|one| one.checked_add(1) == *next)) {
+        let all = match (run.first(), run.last()) {
+            (Some(&Some(first)), Some(&Some(last))) => offsets(first, last).is_some_and(&mut *restore),
+            _ => false,
+        };
+        for (page, index) in pages.by_ref().take(run.len()).zip(run) {
+            let mut by_itself = || index.and_then(|index| offsets(index, index)).is_some_and(&mut *restore);
+            page.restore |= all || run.len() > 1 && by_itself();
+        }
+    }
+}
+
+/// The last number is no page's offset.
+fn offsets(first: u64, last: u64) -> Option<Range<u64>> {
+    last.checked_add(1).map(|end| first..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+    use alloc::vec::Vec;
+
+    /// Which of the pages at these offsets have their reservations restored, if these offsets have used one; and what is
+    /// used afterwards.
+    fn restored(
+        indices: &[Option<u64>],
+        used: impl IntoIterator<Item = u64>,
+    ) -> (Vec<bool>, Vec<u64>, usize) {
+        let mut used: BTreeSet<u64> = used.into_iter().collect();
+        let mut pages: Vec<_> =
+            indices.iter().map(|_| Freed { frame: HugeFrame(0), restore: false }).collect();
+        let mut asked = 0;
+        restore_reserves(&mut pages, indices, &mut |range: Range<u64>| {
+            asked += 1;
+            let all = range.clone().all(|index| used.contains(&index));
+            if all {
+                used.retain(|index| !range.contains(index));
+            }
+            all
+        });
+        (pages.iter().map(|page| page.restore).collect(), used.into_iter().collect(), asked)
+    }
+
+    #[test]
+    fn pages_in_a_row_are_asked_for_once() {
+        let indices = [Some(4), Some(5), Some(6)];
+        assert_eq!(restored(&indices, 4..8), (alloc::vec![true; 3], alloc::vec![7], 1));
+    }
+
+    #[test]
+    fn pages_that_used_none_keep_none_from_those_beside_them() {
+        let indices = [Some(4), Some(5), Some(6), None, Some(7), Some(9), Some(u64::MAX)];
+        let (restored, left, _) = restored(&indices, [4, 6, 8, 9]);
+        assert_eq!(restored, [true, false, true, false, false, true, false]);
+        assert_eq!(left, [8]);
     }
 }

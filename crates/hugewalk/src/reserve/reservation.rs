@@ -1,5 +1,7 @@
 //! Takes pages and reserves ranges, and keeps region map, mount and pool in step.
 
+use core::ops::Range;
+
 use super::{RegionMap, SubPool};
 use crate::addr::{HugeFrame, HugeSize};
 use crate::error::{NoPage, OutOfMemory};
@@ -33,18 +35,17 @@ impl<P: Platform> PrivateReserve<P> {
         Arc::try_new(Self { lock, used: SpinLock::<P, _>::new(RegionMap::new()) })
     }
 
-    /// Restores the reservation of the page at `index`, which is about to be freed. True if the
-    /// page had used one, and it is restored. Without memory to note that, the reservation stays
-    /// used.
+    /// Restores the reservations of the pages at these offsets, which are about to be freed. True if all of them had used one, and
+    /// they are restored; else nothing has changed. Without memory to note that, the reservations stay used.
     ///
     /// Linux: `vma_needs_reservation()` and `vma_add_reservation()` in `__unmap_hugepage_range()`,
     /// from 6.12 on.
-    pub(crate) fn restore(&self, index: u64, room: Room) -> bool {
-        let undone = match room {
-            Room::MayGrow => unlist::<P>(&self.used, index),
-            Room::AsItIs => self.used.lock().del_in_place(index, index.saturating_add(1)),
+    pub(crate) fn restore(&self, Range { start, end }: Range<u64>, room: Room) -> bool {
+        let used = match room {
+            Room::MayGrow => lock_regions::<P>(&self.used, |map| map.del_splits(start, end)),
+            Room::AsItIs => Ok(self.used.lock()),
         };
-        undone == Ok(1)
+        used.is_ok_and(|mut used| used.missing(start, end) == 0 && used.del_in_place(start, end).is_ok())
     }
 }
 
