@@ -191,17 +191,17 @@ fn follow(pointer: u64) {
         // SAFETY: nothing is there: the processor raises a signal, and nothing comes back here.
         #[cfg(target_arch = "x86_64")]
         unsafe {
-            std::arch::asm!("mov {0}, qword ptr [{0}]", inout(reg) pointer + 0x18 => _)
+            std::arch::asm!("mov {0}, qword ptr [{0}]", inout(reg) pointer + 0x18 => _);
         };
         // SAFETY: likewise.
         #[cfg(target_arch = "aarch64")]
         unsafe {
-            std::arch::asm!("ldr {0}, [{0}]", inout(reg) pointer + 0x18 => _)
+            std::arch::asm!("ldr {0}, [{0}]", inout(reg) pointer + 0x18 => _);
         };
         // SAFETY: likewise.
         #[cfg(target_arch = "riscv64")]
         unsafe {
-            std::arch::asm!("ld {0}, 0({0})", inout(reg) pointer + 0x18 => _)
+            std::arch::asm!("ld {0}, 0({0})", inout(reg) pointer + 0x18 => _);
         };
     }
 }
