@@ -16,6 +16,9 @@
 //! A flush that unwinds may have flushed nothing. What was to be freed after it is then leaked when the
 //! gather is dropped: see [`platform`](crate::platform) on callbacks that unwind.
 //!
+//! Secondary MMUs are told of the change before the first entry is cleared, and of its end after the last flush: see
+//! [`Notify`](crate::platform::Notify#secondary-mmus).
+//!
 //! If there is no memory for its list, a batch is limited to the entries that need none. Retired tables are
 //! linked through their own records and never need memory.
 //!
@@ -27,13 +30,15 @@ use core::ptr;
 
 use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::file::{FileProof, HugeFile, IMmapWriteGuard};
+use crate::notice::Notice;
 use crate::page::PutBatch;
-use crate::platform::{Event, Flush, Platform};
+use crate::platform::{Event, Flush, Invalidation, Platform};
 use crate::protocol::{Step, keeps};
 use crate::reserve::{PrivateReserve, Room};
 use crate::root::Mm;
 use crate::sync::Arc;
 use crate::table::{Retired, TableRef};
+use crate::task::Task;
 use crate::vma::Vma;
 
 /// Pages a batch holds without memory of its own.
@@ -76,6 +81,8 @@ pub struct Gather<'g, P: Platform> {
     retired: Retired,
     unshared: u64,
     last: u64,
+    /// Secondary MMUs know what changes. Dropped last: they are told of the end after the flush.
+    notice: Option<Notice<'g, P>>,
 }
 
 impl<'g, P: Platform> Gather<'g, P> {
@@ -148,6 +155,7 @@ impl<'g, P: Platform> Gather<'g, P> {
             retired: Retired::new(),
             unshared: 0,
             last: 0,
+            notice: None,
         }
     }
 
@@ -164,8 +172,56 @@ impl<'g, P: Platform> Gather<'g, P> {
                 .is_some_and(|i_mmap| ptr::eq::<HugeFile<P>>(i_mmap.file(), &raw const **vma.file()))
     }
 
+    /// Tells secondary MMUs that entries of a range of `vma` are about to change, and the rest of a table with them if it is
+    /// shared. They are told of the end once this gather has flushed for the last time. May sleep. No table is locked.
+    #[inline]
+    pub(crate) fn announce(
+        &mut self,
+        vma: &Vma<P>,
+        range: &Range<VirtAddr>,
+        why: Invalidation,
+        task: &mut Task<P>,
+    ) {
+        let range = self.to_announce(vma, range);
+        if let Some(range) = range {
+            self.notice = Some(Notice::start(self.mm, range, why, task));
+        }
+    }
+
+    /// As [`announce`](Self::announce), without sleeping.
+    #[inline]
+    pub(crate) fn announce_at_once(&mut self, vma: &Vma<P>, range: &Range<VirtAddr>, why: Invalidation) {
+        let range = self.to_announce(vma, range);
+        if let Some(range) = range {
+            self.notice = Some(Notice::start_at_once(self.mm, range, why));
+        }
+    }
+
+    /// What is to be announced for a change of a range, if it has not been. What was announced before is over then.
+    #[inline]
+    fn to_announce(&mut self, vma: &Vma<P>, range: &Range<VirtAddr>) -> Option<Range<VirtAddr>> {
+        debug_assert!(self.is_for(vma), "the gather is for another VMA");
+        let reach = vma.reach_of(range);
+        if self.notice.as_ref().is_some_and(|notice| notice.covers(&reach)) {
+            return None;
+        }
+        if self.notice.is_some() {
+            self.flush();
+            self.notice = None;
+        }
+        Some(reach)
+    }
+
+    /// Were secondary MMUs told of a change of this range? Where no `i_mmap` is held, tables go that have no entry any more, or
+    /// they are the host's.
+    fn is_announced(&self, range: &Range<VirtAddr>) -> bool {
+        let weaker = !keeps::<P>(Step::NotifyEndLast) || !keeps::<P>(Step::NotifyWholeTable);
+        self.i_mmap.is_none() || weaker || self.notice.as_ref().is_some_and(|notice| notice.covers(range))
+    }
+
     /// A translation in `range` was taken away or narrowed.
     pub(crate) fn changed(&mut self, range: Range<VirtAddr>) {
+        debug_assert!(self.is_announced(&range), "{range:?} changes, and nobody was told");
         self.range = Some(match self.range.take() {
             None => range,
             Some(so_far) => so_far.start.min(range.start)..so_far.end.max(range.end),
@@ -288,6 +344,9 @@ impl<'g, P: Platform> Gather<'g, P> {
         }
         if let Some(range) = self.range.clone() {
             self.unflushed = true;
+            if !keeps::<P>(Step::NotifyEndLast) {
+                self.notice = None;
+            }
             let flush = || {
                 if keeps::<P>(Step::Flush) {
                     let tables = self.tables && keeps::<P>(Step::FlushTables);

@@ -153,6 +153,7 @@ pub mod reserve;
 pub mod file;
 pub mod vma;
 
+mod notice;
 pub mod gather;
 mod tree;
 pub mod share;

@@ -102,6 +102,14 @@ pub enum Step {
     RunLooksAgain,
     /// It rereads each entry with the table locked.
     RunRecheck,
+    /// Secondary MMUs are told of a change before it.
+    NotifyStart,
+    /// They are told that it is over after the flush.
+    NotifyEndLast,
+    /// They are told of the whole range of a table that may be shared.
+    NotifyWholeTable,
+    /// Those of each address space that uses a table are told of a change in it.
+    NotifySharers,
     /// Walkers hold no VMA lock around their read sections. They need none; Linux has held it since 6.3. GUP-fast does not, even
     /// then.
     WalkUnlocked,

@@ -22,7 +22,7 @@
 use crate::addr::VirtAddr;
 use crate::error::OutOfMemory;
 use crate::gather::Gather;
-use crate::platform::{Event, Platform};
+use crate::platform::{Event, Invalidation, Platform};
 use crate::protocol::{Step, keeps};
 use crate::root::Mm;
 use crate::table::{LockedSlot, Place, Slot, Stable, TableRef};
@@ -68,7 +68,8 @@ pub enum Unsharing {
 /// Holds: the VMA lock in write (by `vma`) and `i_mmap` in write (by `gather`). Takes the table lock. Does
 /// not sleep.
 ///
-/// The flush is left to `gather`, which is finished before `i_mmap` is released.
+/// The flush is left to `gather`, which is finished before `i_mmap` is released. Secondary MMUs are told of the change
+/// before, without sleeping, and of its end when `gather` is finished.
 ///
 /// `vma` is borrowed mutably because a guard in write also proves stable slots. None of them survives this
 /// call.
@@ -103,6 +104,10 @@ where
     if !is_own || !gather.is_for(vma.vma()) || !vma.vma().size().shares_tables() {
         return Err(WrongProof);
     }
+    if !vma.vma().contains(address) {
+        return Err(WrongProof);
+    }
+    gather.announce_at_once(vma.vma(), &vma.vma().page_around(address), Invalidation::Clear);
     Ok(match lock_own_table(vma, address, gather, task)? {
         OwnTable::Unshared => Unsharing::Unshared,
         OwnTable::Locked(_) | OwnTable::Missing => Unsharing::Alone,

@@ -35,7 +35,7 @@ use crate::entries::{Zap, by_table, zap_range};
 use crate::error::FileError;
 use crate::file::{FileProof, HugeFile, IMmapWriteGuard, LARGEST, range_end};
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::protocol::{Step, keeps};
 use crate::reserve::{lock_regions, release_range, unlist};
 use crate::sleep::BiasedWriteSem;
@@ -356,6 +356,7 @@ impl<P: Platform> HugeFile<P> {
         let vma = locked.vma();
         if let Some(range) = vma.addresses_of(offsets) {
             let mut gather = Gather::on_file_side(vma.mm(), i_mmap);
+            gather.announce(vma, &range, Invalidation::Clear, task);
             zap_range(locked, range, zap, &mut gather, task);
             gather.finish();
         }

@@ -19,7 +19,7 @@ use crate::vma::VmaWriteGuard;
 ///
 /// Holds: the VMA lock in write, and `i_mmap` in write (by `gather`). Takes table locks. Does not sleep.
 ///
-/// Flushes are left to `gather`.
+/// Flushes are left to `gather`, to which the caller has announced what changes.
 pub(crate) fn each_own_entry<P: Platform>(
     vma_lock: &mut VmaWriteGuard<'_, P>,
     range: Range<VirtAddr>,

@@ -53,7 +53,7 @@ impl Zap {
 ///
 /// Holds: the VMA lock in write, and `i_mmap` in write (by `gather`). Takes table locks. Does not sleep.
 ///
-/// Flushes, and putting the pages, are left to `gather`.
+/// Flushes, and putting the pages, are left to `gather`, to which the caller has announced the range.
 ///
 /// Linux: `__unmap_hugepage_range()` in mm/hugetlb.c.
 pub(crate) fn zap_range<P: Platform>(

@@ -7,8 +7,9 @@ use crate::entries::{At, Contents, FreshPage, Install, NotFresh, Zap, install_if
 use crate::error::OutOfMemory;
 use crate::file::NotInserted;
 use crate::gather::Gather;
+use crate::notice::Notice;
 use crate::page::PageRef;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::reserve::NoPage;
 use crate::root::Mm;
 use crate::share::huge_pte_alloc;
@@ -301,7 +302,7 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         slot: &Slot<'_, P, Stable>,
         leaf: Leaf,
         old: PageRef<'v, P>,
-        task: &Task<P>,
+        task: &mut Task<P>,
     ) -> Result<Attempt<'v, P>, FaultError> {
         let (vma, hugetlb) = (self.vma(), self.mm().hugetlb());
         // The page belongs to the owner of the reservation, which has used it up; children share the page
@@ -317,6 +318,9 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
             Err(error) => return Err(self.failed(error)),
         };
         vma.set_anon();
+        // Told of the end when the table is unlocked: the flush comes before.
+        let pages = self.address..self.address.plus(vma.size().bytes());
+        let _notice = Notice::start(self.mm(), pages, Invalidation::Clear, task);
         let locked = slot.lock(task);
         let now = locked.read();
         // A mapping without reservations has no VMA lock: the page may have been dropped since, or the
@@ -356,6 +360,7 @@ pub(super) fn rob_children<P: Platform>(
             continue;
         };
         let mut gather = Gather::on_file_side(vma.mm(), &i_mmap);
+        gather.announce(vma, &range, Invalidation::Clear, task);
         zap_range(&mut locked, range, Zap::Page(frame), &mut gather, task);
         gather.finish();
     }

@@ -49,6 +49,7 @@ mod observe;
 mod protect;
 mod remap;
 mod seal;
+mod settle;
 mod soft_dirty;
 mod unmap;
 

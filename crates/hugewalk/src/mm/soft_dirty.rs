@@ -3,7 +3,7 @@
 use crate::entries::each_own_entry;
 use crate::error::WrongSystem;
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::space::AddressSpace;
 use crate::task::Task;
 use crate::vma::VmaWriteGuard;
@@ -30,6 +30,7 @@ impl<P: Platform> AddressSpace<P> {
             let Some(mut locked) = mmap.lock_vma_write(vma, task) else { continue };
             let mut i_mmap = vma.file().i_mmap_write_within(task);
             let mut gather = Gather::new(vma.mm(), &mut i_mmap);
+            gather.announce(vma, &(vma.start()..vma.end()), Invalidation::SoftDirty, task);
             clear_vma(&mut locked, &mut gather, task);
             gather.finish();
         }

@@ -122,7 +122,11 @@ pub(super) fn empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Vma<P>,
 
 /// As [`empty_vma`], if the VMA lock and `i_mmap` can be taken without waiting. If not, returns false and
 /// changes nothing.
-pub(super) fn try_empty_vma<P: Platform>(mmap: &MmapWriteGuard<'_, P>, vma: &Vma<P>, task: &Task<P>) -> bool {
+pub(super) fn try_empty_vma<P: Platform>(
+    mmap: &MmapWriteGuard<'_, P>,
+    vma: &Vma<P>,
+    task: &mut Task<P>,
+) -> bool {
     let emptied = try_empty(&mmap.held, vma, task);
     if emptied {
         wake_faults(vma);

@@ -21,7 +21,7 @@ use crate::arch::Entry;
 use crate::entries::{by_table, each_own_entry};
 use crate::error::{Errno, OutOfMemory, WrongSystem};
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::share::huge_pte_alloc;
 use crate::space::{AddressSpace, MmapReadGuard};
 use crate::sync::Arc;
@@ -387,6 +387,7 @@ impl Mapping<'_, '_> {
             }
             let mut i_mmap = vma.file().i_mmap_write_within(task);
             let mut gather = Gather::new(vma.mm(), &mut i_mmap);
+            gather.announce(vma, &part, Invalidation::ProtectionVma, task);
             if is_hole {
                 let protected = self.whole_pages(part);
                 protect_entries(&mut locked, protected, true, &mut gather, task);

@@ -5,10 +5,11 @@
 //! calls can report it. Records have the same layout on all platforms, so the records of `P` serve
 //! systems made from the handle.
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::{
-    Barriers, Contents, Event, Flush, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord,
+    Barriers, Contents, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord,
     Tables, Tlb, Trace,
 };
 use crate::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
@@ -225,6 +226,27 @@ macro_rules! handle {
             #[track_caller]
             fn handler_called(&self, context: &P::MmContext) {
                 P::handler_called(self, context);
+            }
+            #[inline(always)]
+            #[track_caller]
+            fn has_secondary_mmus(&self, context: &P::MmContext) -> bool {
+                P::has_secondary_mmus(self, context)
+            }
+            #[inline(always)]
+            #[track_caller]
+            fn invalidate_range_start(
+                &self,
+                context: &P::MmContext,
+                range: &Range<VirtAddr>,
+                why: Invalidation,
+                may_block: bool,
+            ) {
+                P::invalidate_range_start(self, context, range, why, may_block);
+            }
+            #[inline(always)]
+            #[track_caller]
+            fn invalidate_range_end(&self, context: &P::MmContext, range: &Range<VirtAddr>, why: Invalidation) {
+                P::invalidate_range_end(self, context, range, why);
             }
         }
 

@@ -86,7 +86,7 @@ pub use self::contents::Contents;
 pub use self::handle::HandleRcu;
 pub use self::limits::Limits;
 pub use self::locks::Locks;
-pub use self::notify::Notify;
+pub use self::notify::{Invalidation, Notify};
 pub use self::pages::Pages;
 pub(crate) use self::record::fits;
 pub use self::record::{PageRecord, TableRecord};

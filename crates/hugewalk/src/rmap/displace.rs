@@ -1,8 +1,8 @@
 //! Takes a page out of every entry that maps it.
 
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 
-use crate::addr::HugeFrame;
+use crate::addr::{HugeFrame, VirtAddr};
 
 use super::walk::{Mapped, Tables, mapped_places, uses};
 use super::{LockedPage, PageError};
@@ -10,8 +10,9 @@ use crate::entries::{At, Instead, Pinned};
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::hugetlb::Hugetlb;
-use crate::platform::{Event, Flush, Platform, ROUNDS};
-use crate::protocol::polite_rounds;
+use crate::notice::Notice;
+use crate::platform::{Event, Flush, Invalidation, Platform, ROUNDS};
+use crate::protocol::{Step, keeps, polite_rounds};
 use crate::share::unshare_locked;
 use crate::task::Task;
 use crate::vma::{Awaited, Vma, VmaWriteGuard};
@@ -89,7 +90,7 @@ impl<P: Platform> LockedPage<'_, P> {
         i_mmap: &IMmapWriteGuard<'_, P>,
         instead: Instead,
         in_place: bool,
-        task: &Task<P>,
+        task: &mut Task<P>,
     ) -> Result<Option<Awaited<P>>, Pinned> {
         let offsets = self.index..self.index + 1;
         loop {
@@ -122,7 +123,7 @@ impl<P: Platform> LockedPage<'_, P> {
         i_mmap: &IMmapWriteGuard<'_, P>,
         instead: Instead,
         in_place: bool,
-        task: &Task<P>,
+        task: &mut Task<P>,
     ) -> ControlFlow<Pinned, Outcome> {
         let vma = mapped.vma.vma();
         // `i_mmap` is held in write, so the share count does not change.
@@ -132,6 +133,7 @@ impl<P: Platform> LockedPage<'_, P> {
             };
             // The gather flushes after the table is unlocked and before the VMA lock is released.
             let mut gather = Gather::on_file_side(vma.mm(), i_mmap);
+            gather.announce(vma, &vma.page_around(mapped.address), Invalidation::Clear, task);
             let Some(locked) = mapped.lock(task) else {
                 return ControlFlow::Continue(Outcome::Nothing);
             };
@@ -140,7 +142,11 @@ impl<P: Platform> LockedPage<'_, P> {
             let unshared = unshare_locked(locked, mapped.address, &mut gather).is_ok();
             return ControlFlow::Continue(if unshared { Outcome::Changed } else { Outcome::Nothing });
         }
+        // Dropped after the gather: the other users are told of the end when they have been flushed.
+        let _sharers = (mapped.sharers() > 0 && keeps::<P>(Step::NotifySharers))
+            .then(|| SharersNotice::start((self.index, mapped), i_mmap, task));
         let mut gather = Gather::on_file_side(vma.mm(), i_mmap);
+        gather.announce(vma, &vma.page_around(mapped.address), Invalidation::Clear, task);
         let Some(locked) = mapped.lock(task) else {
             return ControlFlow::Continue(Outcome::Nothing);
         };
@@ -184,9 +190,64 @@ impl<P: Platform> LockedPage<'_, P> {
             return;
         };
         let mut gather = Gather::on_file_side(vma.mm(), &i_mmap);
+        gather.announce(vma, &range, Invalidation::Clear, task);
         // The locks belong to this VMA and its file, so this cannot fail.
         let _ = crate::share::huge_pmd_unshare(&mut vma_lock, range.start, &mut gather, task);
         gather.finish();
+    }
+}
+
+/// The other users of a shared table were told that the entry of a page changes in it. Dropping this tells each that the change is
+/// over.
+///
+/// In Linux each user of a table has an entry changed, or a table unshared, for itself: `try_to_unmap_one()` in mm/rmap.c.
+///
+/// # Invariants
+///
+/// `i_mmap` is held in write, so the users stay the same, and so does what they note.
+struct SharersNotice<'n, P: Platform> {
+    i_mmap: &'n IMmapWriteGuard<'n, P>,
+    index: u64,
+    table: u64,
+    /// The mapping through which the entry is changed. Its own gather tells.
+    own: &'n Vma<P>,
+}
+
+impl<'n, P: Platform> SharersNotice<'n, P> {
+    /// Tells the users of the table in which `mapped` lies, the entry for page `index` of the file. May sleep.
+    fn start(
+        (index, mapped): (u64, &Mapped<'n, '_, P>),
+        i_mmap: &'n IMmapWriteGuard<'n, P>,
+        task: &mut Task<P>,
+    ) -> Self {
+        let this = Self { i_mmap, index, table: mapped.table(), own: mapped.vma.vma() };
+        this.each_user(|vma, page| {
+            let notice = Notice::start(vma.mm(), page, Invalidation::Clear, task);
+            vma.set_told(notice.leave_open());
+        });
+        this
+    }
+
+    fn each_user(&self, mut tell: impl FnMut(&Vma<P>, Range<VirtAddr>)) {
+        let offsets = self.index..self.index + 1;
+        for proof in self.i_mmap.vmas(offsets.clone()) {
+            let vma = proof.vma();
+            if !core::ptr::eq::<Vma<P>>(&raw const **vma, self.own)
+                && uses(&proof, self.index, self.table)
+                && let Some(page) = vma.addresses_of(&offsets)
+            {
+                tell(vma, page);
+            }
+        }
+    }
+}
+
+impl<P: Platform> Drop for SharersNotice<'_, P> {
+    fn drop(&mut self) {
+        self.each_user(|vma, page| {
+            let told = vma.set_told(false);
+            drop(Notice::left_open(vma.mm(), page, Invalidation::Clear, told));
+        });
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn exchange_range<P: Platform>(
     range: &Range<VirtAddr>,
     changes: impl Fn(&Vma<P>) -> bool,
     successor: impl Fn(&Vma<P>, Shape) -> Result<Arc<Vma<P>>, OutOfMemory>,
-    work: impl Fn(&mut VmaWriteGuard<'_, P>, &Vma<P>, &mut Gather<'_, P>, &Task<P>),
+    work: impl Fn(&mut VmaWriteGuard<'_, P>, &Vma<P>, &mut Gather<'_, P>, &mut Task<P>),
     task: &mut Task<P>,
 ) -> Result<(), MapError> {
     let changes = |vma: &&Arc<Vma<P>>| changes(vma);

@@ -6,7 +6,7 @@ use super::{ProtectMode, Userfault, UserfaultError, check_aligned};
 use crate::addr::VirtAddr;
 use crate::entries::{by_table, each_own_entry};
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::share::huge_pte_alloc;
 use crate::space::MmapReadGuard;
 use crate::sync::Arc;
@@ -81,6 +81,7 @@ impl<P: Platform> Userfault<P> {
         }
         let mut i_mmap = vma.file().i_mmap_write_within(task);
         let mut gather = Gather::new(vma.mm(), &mut i_mmap);
+        gather.announce(vma, &part, Invalidation::ProtectionVma, task);
         protect_entries(&mut locked, part, on, &mut gather, task);
         gather.finish();
         Ok(())
@@ -105,7 +106,7 @@ fn make_tables<P: Platform>(
 }
 
 /// Write-protects the entries of a part of a VMA for the handler, or takes that back. The flush is left to
-/// `gather`.
+/// `gather`, to which the caller has announced the change.
 ///
 /// Linux: `hugetlb_change_protection()` in mm/hugetlb.c with `MM_CP_UFFD_WP` or `MM_CP_UFFD_WP_RESOLVE`.
 pub(crate) fn protect_entries<P: Platform>(

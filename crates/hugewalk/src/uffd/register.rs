@@ -8,7 +8,7 @@ use crate::addr::{HugeSize, VirtAddr};
 use crate::entries::by_table;
 use crate::error::MapError;
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::share::huge_pmd_unshare;
 use crate::space::{AddressSpace, MmapWriteGuard, exchange_range};
 use crate::sync::Arc;
@@ -80,6 +80,7 @@ impl<P: Platform> Userfault<P> {
                 vma.registered(shape, &self.context)
             },
             |locked, new, gather, task| {
+                announce(locked, gather, task);
                 // Protections that another handler left behind without unregistering.
                 if locked.vma().userfault().is_some_and(|context| context.is_gone()) {
                     unprotect(locked, gather, task);
@@ -155,6 +156,7 @@ fn unregister_where<P: Platform>(
         |vma| vma.userfault().is_some_and(&wanted),
         |vma, shape| vma.successor(Shape { flags: shape.flags - VmaFlags::UFFD, ..shape }),
         |locked, _, gather, task| {
+            announce(locked, gather, task);
             unprotect(locked, gather, task);
             if let Some(context) = locked.vma().userfault() {
                 // The woken faults see what the mapping is now once the mmap lock is free.
@@ -189,6 +191,12 @@ fn check_range<P: Platform>(
     let last = mmap.vmas.overlapping(range).last().filter(|vma| range.end <= vma.end() && is_cut(vma));
     let refused = unaligned(start, first.size()).or(last.and_then(|last| unaligned(range.end, last.size())));
     refused.map_or(Ok(()), Err)
+}
+
+/// Tells secondary MMUs of what follows.
+fn announce<P: Platform>(locked: &VmaWriteGuard<'_, P>, gather: &mut Gather<'_, P>, task: &mut Task<P>) {
+    let vma = locked.vma();
+    gather.announce(vma, &(vma.start()..vma.end()), Invalidation::ProtectionVma, task);
 }
 
 /// Takes back write protections that no handler will take back any more.

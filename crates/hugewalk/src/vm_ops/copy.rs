@@ -9,8 +9,9 @@ use crate::entries::{At, Contents, FreshPage, Install, NotFresh, by_table};
 use crate::error::{MapError, OutOfMemory, WrongSystem};
 use crate::file::TreePlace;
 use crate::hugetlb::Hugetlb;
+use crate::notice::Notice;
 use crate::page::PageRef;
-use crate::platform::{Flush, Platform};
+use crate::platform::{Flush, Invalidation, Platform};
 use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
 use crate::table::{LockedSlot, Slot, Stable};
@@ -102,6 +103,9 @@ fn copy_entries<P: Platform>(
         return Ok(());
     };
     let size = old.size();
+    // Told of the end after the flush below. The entries of a shared mapping stay as they are.
+    let changes = if old.is_shared() { old.start()..old.start() } else { old.start()..old.end() };
+    let _notice = Notice::start(old.mm(), changes, Invalidation::Clear, task);
     let mut result = Ok(());
     for part in by_table(old.mm().geometry(), old.start()..old.end(), size) {
         let Ok(Some(source)) = huge_pte_offset(&from, old.mm(), part.start, size) else {

@@ -4,7 +4,7 @@ use super::{enter, stale};
 use crate::entries::each_own_entry;
 use crate::error::MapError;
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::protocol::{Step, keeps};
 use crate::sync::Arc;
 use crate::task::Task;
@@ -39,9 +39,10 @@ pub(crate) fn change_entries<P: Platform>(
     locked: &mut VmaWriteGuard<'_, P>,
     new: &Vma<P>,
     gather: &mut Gather<'_, P>,
-    task: &Task<P>,
+    task: &mut Task<P>,
 ) {
     let vma = locked.vma();
+    gather.announce(vma, &(vma.start()..vma.end()), Invalidation::ProtectionVma, task);
     each_own_entry(locked, vma.start()..vma.end(), gather, task, |at, gather| at.reprotect(new, gather));
 }
 
@@ -51,7 +52,7 @@ pub(crate) fn exchange<P: Platform>(
     mmap: &MmapLockedForWrite<'_, P>,
     old: &Vma<P>,
     new: &Arc<Vma<P>>,
-    work: &impl Fn(&mut VmaWriteGuard<'_, P>, &Vma<P>, &mut Gather<'_, P>, &Task<P>),
+    work: &impl Fn(&mut VmaWriteGuard<'_, P>, &Vma<P>, &mut Gather<'_, P>, &mut Task<P>),
     task: &mut Task<P>,
 ) -> bool {
     let Some(mut locked) = VmaWriteGuard::lock(mmap, old, task) else { return false };

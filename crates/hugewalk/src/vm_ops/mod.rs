@@ -20,6 +20,7 @@
 //! | changes rights | [`protect`] | write | `hugetlb_change_protection()` |
 //! | moves a mapping | [`remap`], then [`free_tables`] | write | `move_hugetlb_page_tables()` |
 //! | forks | [`copy`] for each VMA | write, of both | `copy_hugetlb_page_range()` |
+//! | begins to keep translations of its own | [`settle`] for each VMA | write | `mmu_notifier_register()` |
 //! | has base pages in the same tree | [`base`](crate::base#a-host-with-a-set-of-its-own) | read | `pmd_alloc()`, `pmd_populate()` |
 //!
 //! # Protocol
@@ -48,6 +49,7 @@ mod copy;
 mod exchange;
 mod map;
 mod remap;
+mod settle;
 mod split;
 mod unlisted;
 mod unmap;
@@ -62,6 +64,8 @@ pub use self::map::map;
 pub use self::remap::remap;
 pub(crate) use self::remap::{make_tables, take_place};
 pub(crate) use self::split::Cut;
+pub use self::settle::settle;
+pub(crate) use self::settle::wait_for_changes;
 pub use self::split::split;
 pub use self::unmap::{Unmapped, free_tables, unmap};
 pub(crate) use self::unmap::{empty, free_tables_unless, return_reservation, try_empty};

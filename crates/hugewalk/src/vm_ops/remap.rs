@@ -8,7 +8,7 @@ use crate::addr::VirtAddr;
 use crate::entries::{by_table, each_own_entry};
 use crate::error::{MapError, OutOfMemory};
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::protocol::{Step, keeps};
 use crate::share::huge_pte_alloc;
 use crate::sync::Arc;
@@ -122,6 +122,7 @@ pub(crate) fn take_place<P: Platform>(
         huge_pte_alloc(&to, new, new.start(), Some(&to), task)?;
     }
     let mut gather = Gather::new(old.mm(), &mut i_mmap);
+    gather.announce(old, &(old.start()..old.end()), Invalidation::Clear, task);
     move_entries(mmap, &mut locked, new, &mut gather, task);
     gather.finish();
     new.take_over_from(old);

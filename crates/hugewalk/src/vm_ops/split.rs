@@ -5,7 +5,7 @@ use crate::addr::VirtAddr;
 use crate::error::MapError;
 use crate::file::{IMmapWriteGuard, TreePlace};
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::protocol::{Step, keeps};
 use crate::share::huge_pmd_unshare;
 use crate::sync::Arc;
@@ -93,7 +93,7 @@ impl<P: Platform> Cut<P> {
         &self,
         locked: &mut VmaWriteGuard<'_, P>,
         i_mmap: &mut IMmapWriteGuard<'_, P>,
-        task: &Task<P>,
+        task: &mut Task<P>,
     ) {
         if !self.old.size().shares_tables() {
             return;
@@ -102,6 +102,8 @@ impl<P: Platform> Cut<P> {
         for part in self.parts.iter().flatten().skip(1) {
             let boundary = part.start();
             if boundary != self.old.table_range(boundary).start {
+                let page = boundary..boundary.plus(self.old.size().bytes());
+                gather.announce(&self.old, &page, Invalidation::Clear, task);
                 // The locks belong to this VMA and its file, so this cannot be refused.
                 let _ = huge_pmd_unshare(locked, boundary, &mut gather, task);
             }

@@ -8,7 +8,7 @@ use crate::entries::{Zap, zap_range};
 use crate::error::{MapError, WrongSystem};
 use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::protocol::{Step, keeps};
 use crate::reserve::release_range;
 use crate::sync::Arc;
@@ -130,7 +130,11 @@ pub(crate) fn empty<P: Platform>(mmap: &MmapLockedForWrite<'_, P>, vma: &Vma<P>,
 
 /// As [`empty`], if the VMA lock and `i_mmap` can be taken without waiting. If not, returns false and
 /// changes nothing.
-pub(crate) fn try_empty<P: Platform>(mmap: &MmapLockedForWrite<'_, P>, vma: &Vma<P>, task: &Task<P>) -> bool {
+pub(crate) fn try_empty<P: Platform>(
+    mmap: &MmapLockedForWrite<'_, P>,
+    vma: &Vma<P>,
+    task: &mut Task<P>,
+) -> bool {
     let Some(mut locked) = VmaWriteGuard::try_lock(mmap, vma) else { return false };
     let Some(mut i_mmap) = vma.file().i_mmap_try_write() else { return false };
     zap_all(&mut locked, &mut i_mmap, task);
@@ -142,11 +146,13 @@ pub(crate) fn try_empty<P: Platform>(mmap: &MmapLockedForWrite<'_, P>, vma: &Vma
 fn zap_all<P: Platform>(
     locked: &mut VmaWriteGuard<'_, P>,
     i_mmap: &mut IMmapWriteGuard<'_, P>,
-    task: &Task<P>,
+    task: &mut Task<P>,
 ) {
     let vma = locked.vma();
     let mut gather = Gather::new(vma.mm(), i_mmap);
-    zap_range(locked, vma.start()..vma.end(), Zap::All, &mut gather, task);
+    let range = vma.start()..vma.end();
+    gather.announce(vma, &range, Invalidation::Unmap, task);
+    zap_range(locked, range, Zap::All, &mut gather, task);
     gather.finish();
 }
 

@@ -7,7 +7,7 @@ use crate::addr::VirtAddr;
 use crate::entries::{Zap, zap_range};
 use crate::error::MapError;
 use crate::gather::Gather;
-use crate::platform::Platform;
+use crate::platform::{Invalidation, Platform};
 use crate::task::Task;
 use crate::vma::{MmapLocked, Vma, VmaWriteGuard};
 
@@ -50,6 +50,7 @@ pub(crate) fn zap_pages<P: Platform>(
     let Some(mut locked) = VmaWriteGuard::lock(mmap, vma, task) else { return false };
     let mut i_mmap = vma.file().i_mmap_write_within(task);
     let mut gather = Gather::new(vma.mm(), &mut i_mmap);
+    gather.announce(vma, &range, Invalidation::Clear, task);
     zap_range(&mut locked, range, Zap::Pages, &mut gather, task);
     gather.finish();
     true

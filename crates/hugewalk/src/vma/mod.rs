@@ -28,6 +28,7 @@ use crate::addr::{HugeSize, VirtAddr};
 use crate::error::OutOfMemory;
 use crate::file::HugeFile;
 use crate::platform::Platform;
+use crate::protocol::{Step, keeps};
 use crate::reserve::{PrivateReserve, Reservations};
 use crate::root::Mm;
 use crate::sleep::BiasedRwSem;
@@ -147,6 +148,8 @@ pub struct Vma<P: Platform> {
     rank: AtomicU64,
     /// It has left its file's tree for good. Written with the mmap lock and `i_mmap` held in write.
     gone: AtomicBool,
+    /// Secondary MMUs were told of a change in a table that it shares, which is under way. Guarded by `i_mmap` in write.
+    told: AtomicBool,
 }
 
 /// The bounds and properties of a VMA: all that can differ between it and the VMA that replaces it.
@@ -209,6 +212,7 @@ impl<P: Platform> Vma<P> {
             anon: AtomicBool::new(false),
             rank: AtomicU64::new(0),
             gone: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         })
     }
 
@@ -367,9 +371,27 @@ impl<P: Platform> Vma<P> {
             }
     }
 
+    /// The range of the huge page that contains an address of the mapping.
+    pub(crate) fn page_around(&self, address: VirtAddr) -> Range<VirtAddr> {
+        let start = address.huge_page(self.size());
+        start..start.plus(self.size().bytes())
+    }
+
     /// The range that the table of the leaf for `address` translates.
     pub(crate) fn table_range(&self, address: VirtAddr) -> Range<VirtAddr> {
         self.mm.geometry().table_range(address, self.size().level())
+    }
+
+    /// What an operation on a range of the mapping may change: a table that is shared goes as a whole.
+    ///
+    /// Linux: `adjust_range_if_pmd_sharing_possible()` in mm/hugetlb.c.
+    pub(crate) fn reach_of(&self, range: &Range<VirtAddr>) -> Range<VirtAddr> {
+        if range.is_empty() || !keeps::<P>(Step::NotifyWholeTable) {
+            return range.clone();
+        }
+        let widened = |address| if self.may_share_at(address) { self.table_range(address) } else { range.clone() };
+        let last = VirtAddr::new(range.end.as_u64() - 1);
+        widened(range.start).start.min(range.start)..widened(last).end.max(range.end)
     }
 
     /// Do two mappings of one file agree in everything that sharing requires? The policy is not part of
@@ -464,6 +486,13 @@ impl<P: Platform> Vma<P> {
     /// It leaves its file's tree for good. The caller holds the mmap lock and `i_mmap` in write.
     pub(crate) fn set_gone(&self) {
         self.gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes whether secondary MMUs have been told of a change in a table that it shares, and returns what was noted. The caller
+    /// holds `i_mmap` in write.
+    pub(crate) fn set_told(&self, told: bool) -> bool {
+        // Relaxed: `i_mmap` orders it.
+        self.told.swap(told, Ordering::Relaxed)
     }
 
     /// Has a private mapping ever had a page of its own?

@@ -10,16 +10,20 @@ use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::walk::leaf_offset;
 use parking_lot::Mutex;
 
+use super::secondary::Secondary;
 use super::{AddressSpace, Task, inject};
 
 /// Translations by the page they begin at, of the processor that loads and of the one that stores.
 #[derive(Default)]
-pub(crate) struct Tlb([Mutex<BTreeMap<VirtAddr, (Leaf, HugeSize)>>; 2]);
+pub(crate) struct Tlb {
+    processors: [Mutex<BTreeMap<VirtAddr, (Leaf, HugeSize)>>; 2],
+    pub(crate) secondary: Secondary,
+}
 
 impl Tlb {
     pub(crate) fn flush(&self, range: &Range<VirtAddr>) {
         let end = |start: VirtAddr, size: HugeSize| start.as_u64() + size.bytes();
-        for processor in &self.0 {
+        for processor in &self.processors {
             processor.lock().retain(|&start, &mut (_, size)| {
                 start >= range.end || end(start, size) <= range.start.as_u64()
             });
@@ -27,7 +31,7 @@ impl Tlb {
     }
 
     fn processor(&self, access: Access) -> &Mutex<BTreeMap<VirtAddr, (Leaf, HugeSize)>> {
-        &self.0[usize::from(access == Access::Write)]
+        &self.processors[usize::from(access == Access::Write)]
     }
 
     fn find(&self, sizes: &[HugeSize], address: VirtAddr, access: Access) -> Option<(Leaf, HugeSize)> {

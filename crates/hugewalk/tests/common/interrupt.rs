@@ -27,6 +27,20 @@ pub(crate) enum At {
     FreeTable,
     /// A huge page that comes back.
     FreeHuge,
+    /// Secondary MMUs have been told that a range is about to change, or are about to be told that it has.
+    Told,
+}
+
+/// The calls that are watched.
+const WATCHED: [At; 6] = [At::Flush, At::AllocHuge, At::Copy, At::Fill, At::FreeHuge, At::Told];
+
+/// Also if the work unwinds.
+struct Restore;
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        BUSY.with(|busy| *busy.borrow_mut() = false);
+    }
 }
 
 type Work = Box<dyn FnOnce()>;
@@ -34,6 +48,7 @@ type Work = Box<dyn FnOnce()>;
 thread_local! {
     static PENDING: RefCell<VecDeque<(At, Work)>> = const { RefCell::new(VecDeque::new()) };
     static BUSY: RefCell<bool> = const { RefCell::new(false) };
+    static WATCH: Cell<Option<fn()>> = const { Cell::new(None) };
     static PAUSES: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -50,23 +65,26 @@ pub(crate) fn before_next(at: At, work: impl FnOnce() + 'static) {
     PENDING.with(|pending| pending.borrow_mut().push_back((at, Box::new(work))));
 }
 
+/// From now on `watch` runs inside each call that changes a page or a translation, and is not made by it.
+pub(crate) fn watch(watch: Option<fn()>) {
+    WATCH.set(watch);
+}
+
 /// Such a call is about to take effect. Says whether there was work for it.
 pub(crate) fn reach(at: At) -> bool {
     if BUSY.with(|busy| *busy.borrow()) {
         return false;
+    }
+    if let Some(watch) = WATCH.get().filter(|_| WATCHED.contains(&at)) {
+        BUSY.with(|busy| *busy.borrow_mut() = true);
+        let _restore = Restore;
+        watch();
     }
     let work = PENDING.with(|pending| {
         let mut pending = pending.borrow_mut();
         if pending.front().is_some_and(|(first, _)| *first == at) { pending.pop_front() } else { None }
     });
     if let Some((_, work)) = work {
-        /// Also if the work unwinds.
-        struct Restore;
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                BUSY.with(|busy| *busy.borrow_mut() = false);
-            }
-        }
         BUSY.with(|busy| *busy.borrow_mut() = true);
         PAUSES.set(0);
         let _restore = Restore;

@@ -12,6 +12,7 @@ pub(crate) mod interrupt;
 mod locks;
 mod memory;
 mod platform;
+pub(crate) mod secondary;
 mod tables;
 
 pub(crate) use self::platform::Bench;

@@ -1,5 +1,6 @@
 //! The platform itself.
 
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::cell::Cell;
@@ -9,7 +10,7 @@ use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::arch::{AnyPaging, Paging, X86_64};
 use hugewalk::error::{MemoryError, OutOfMemory};
 use hugewalk::platform::{
-    self, Barriers, Event, Flush, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord, Tables,
+    self, Barriers, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord, Tables,
     Trace,
 };
 use hugewalk::sync::Parker;
@@ -19,7 +20,7 @@ use super::cpu::Tlb;
 use super::locks::{Alone, Leaf, Sections, Spinning, may_sleep, waits_for_processors};
 use super::memory::Contents;
 use super::tables::{Frames, Region};
-use super::{inject, interrupt};
+use super::{inject, interrupt, secondary};
 
 const TABLES: usize = 1024;
 /// How many huge pages of a size there can be.
@@ -373,15 +374,34 @@ unsafe impl platform::Tlb for Bench {
     }
     fn flush_tlb(&self, context: &Tlb, flush: Flush) {
         waits_for_processors("flush_tlb");
-        inject::exempt(|| interrupt::reach(interrupt::At::Flush));
+        inject::exempt(|| secondary::in_flush(|| _ = interrupt::reach(interrupt::At::Flush)));
         inject::exempt(|| {
+            context.secondary.check_flush(&flush, !matches!(self.paging, AnyPaging::X86_64(_)));
             context.flush(&flush.range);
             *self.last_flush.lock() = Some(flush);
         });
     }
 }
 
-impl Notify for Bench {}
+impl Notify for Bench {
+    fn has_secondary_mmus(&self, context: &Tlb) -> bool {
+        context.secondary.is_attached()
+    }
+    fn invalidate_range_start(&self, context: &Tlb, range: &Range<VirtAddr>, why: Invalidation, may_block: bool) {
+        may_sleep("invalidate_range_start");
+        inject::exempt(|| {
+            context.secondary.start(range, why, may_block);
+            interrupt::reach(interrupt::At::Told);
+        });
+    }
+    fn invalidate_range_end(&self, context: &Tlb, range: &Range<VirtAddr>, why: Invalidation) {
+        may_sleep("invalidate_range_end");
+        inject::exempt(|| {
+            interrupt::reach(interrupt::At::Told);
+            context.secondary.end(range, why);
+        });
+    }
+}
 
 impl Trace for Bench {
     fn trace(&self, event: Event) {
