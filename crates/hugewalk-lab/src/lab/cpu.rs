@@ -21,6 +21,7 @@ use hugewalk::sync::Word as _;
 
 use super::ground::{Cached, Flaw, Flush, Format, Lab, RawEntry, To, Translation, access, world};
 use super::judge::{self, PageUse};
+use super::notify::{Notices, is_kept};
 use super::property::Property;
 use super::trace;
 use super::word::Word;
@@ -32,6 +33,8 @@ use crate::story::StepKind;
 pub struct Context {
     /// Processors in the middle of an access.
     busy: Cell<u32>,
+    /// What its secondary MMU is told.
+    pub(super) notices: Notices,
 }
 
 // SAFETY: used by `Lab::flush_tlb` and `Cpu::load`, which panic on another OS thread.
@@ -41,7 +44,7 @@ unsafe impl Send for Context {}
 
 impl Context {
     pub(super) fn new() -> Self {
-        Self { busy: Cell::new(0) }
+        Self { busy: Cell::new(0), notices: Notices::default() }
     }
 
     fn object(&self) -> Object {
@@ -102,7 +105,7 @@ fn flush_now(context: &Context, range: &Range<VirtAddr>, tables: bool) {
     world().cached.flush(|cached| {
         let kept = cached.range();
         let is_meant = tables || matches!(cached.to, To::Page(_));
-        is_meant && cached.context == of && kept.end > range.start.as_u64() && kept.start < range.end.as_u64()
+        is_meant && cached.context == of && !is_kept(cached, of) && kept.end > range.start.as_u64() && kept.start < range.end.as_u64()
     });
 }
 
@@ -189,14 +192,7 @@ impl<'s> Cpu<'s> {
         trace::event(Some(context.object()), StepKind::Access, || in_words(what, address, "begins"));
         let found = translate(self.root, context, address, what);
         if let Some(page) = found {
-            let frame = page.frame;
-            // SAFETY: the record of a page that was mapped; its memory stays.
-            let record = unsafe { world().page_record(frame).cast::<Page<Lab>>().as_ref() };
-            if record.references() == 0 {
-                let text = format!("a processor touches huge page {:#x}, which is free", frame.0);
-                world().violated(Property::I6, &text);
-            }
-            self.use_page(address, page, what);
+            use_page(self.root, address, page, what);
         }
         context.end_access();
         trace::event(Some(context.object()), StepKind::Access, || {
@@ -206,21 +202,27 @@ impl<'s> Cpu<'s> {
         });
         found.map(|page| page.frame)
     }
+}
 
-    /// The access itself: what the page contains is loaded, or is something else from now on.
-    fn use_page(&self, address: VirtAddr, page: Translation, what: Use) {
-        let (root, address) = (self.root, address.as_u64() >> 21 << 21);
-        let stores = what == Use::Store;
-        if let Some(object) = world().contents_of(page.frame) {
-            // What is judged depends on what the entry says now, though the processor does not look.
-            let entry = world().entry_object(page.table, (address >> 21 & 511) as usize);
-            let op = if stores { Op::write(object) } else { Op::read(object) };
-            access(&op.and(entry, Kind::Read));
-        }
-        judge::uses_page(&PageUse { root, address, page, stores });
-        if stores {
-            world().contents.store(page.frame, in_thread(), root, address);
-        }
+/// An access by a translation: what the page contains is loaded, or is something else from now on.
+pub(super) fn use_page(root: TableFrame, address: VirtAddr, page: Translation, what: Use) {
+    let address = address.as_u64() >> 21 << 21;
+    // SAFETY: the record of a page that was mapped; its memory stays.
+    let record = unsafe { world().page_record(page.frame).cast::<Page<Lab>>().as_ref() };
+    if record.references() == 0 {
+        let text = format!("a processor touches huge page {:#x}, which is free", page.frame.0);
+        world().violated(Property::I6, &text);
+    }
+    let stores = what == Use::Store;
+    if let Some(object) = world().contents_of(page.frame) {
+        // What is judged depends on what the entry says now, though the processor does not look.
+        let entry = world().entry_object(page.table, (address >> 21 & 511) as usize);
+        let op = if stores { Op::write(object) } else { Op::read(object) };
+        access(&op.and(entry, Kind::Read));
+    }
+    judge::uses_page(&PageUse { root, address, page, stores });
+    if stores {
+        world().contents.store(page.frame, in_thread(), root, address);
     }
 }
 

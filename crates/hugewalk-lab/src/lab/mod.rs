@@ -43,19 +43,22 @@ mod memory;
 mod word;
 mod locks;
 mod rcu;
+mod notify;
 mod cpu;
+mod secondary;
 mod protocol;
 mod walker;
 mod report;
 mod speculate;
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::arch::{Aarch64, Entry};
 use hugewalk::error::{MemoryError, OutOfMemory};
 use hugewalk::platform::{
-    Barriers, Contents, Event, Flush, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord,
+    Barriers, Contents, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord,
     Tables, Tlb, Trace,
 };
 use hugewalk::protocol::Step;
@@ -74,6 +77,7 @@ pub use self::property::Property;
 pub(crate) use self::rcu::set_interrupts_off;
 pub use self::rcu::{LabRcu, LabReader};
 pub use self::report::Report;
+pub use self::secondary::SecondaryMmu;
 pub use self::settings::{Broadcast, Settings, Walkers};
 pub use self::speculate::Speculator;
 pub use self::trace::has_line_tables;
@@ -353,7 +357,19 @@ unsafe impl<F: Format> Tlb for Lab<F> {
     }
 }
 
-impl<F: Format> Notify for Lab<F> {}
+impl<F: Format> Notify for Lab<F> {
+    fn has_secondary_mmus(&self, context: &Context) -> bool {
+        context.notices.attached.get()
+    }
+    fn invalidate_range_start(&self, context: &Context, range: &Range<VirtAddr>, _: Invalidation, _: bool) {
+        let _lab = world().at_work();
+        context.notices.start(std::ptr::from_ref(context).addr(), range);
+    }
+    fn invalidate_range_end(&self, context: &Context, _: &Range<VirtAddr>, _: Invalidation) {
+        let _lab = world().at_work();
+        context.notices.end();
+    }
+}
 
 impl<F: Format> Trace for Lab<F> {
     fn trace(&self, event: Event) {

@@ -75,7 +75,13 @@ impl Property {
     }
 }
 
+/// What a secondary MMU keeps has this number in place of a processor's.
+pub(super) const SECONDARY: usize = usize::MAX;
+
 /// A processor as drawings name it, or who works when none does.
 pub(super) fn in_words(cpu: Option<usize>) -> String {
+    if cpu == Some(SECONDARY) {
+        return "a secondary MMU".to_owned();
+    }
     cpu.map_or_else(|| "the setup".to_owned(), |cpu| format!("CPU {}", char::from(b'A' + cpu as u8)))
 }

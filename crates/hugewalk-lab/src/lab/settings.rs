@@ -73,7 +73,7 @@ pub(super) const fn bit(step: Step) -> u64 {
 const UNCHECKED: u64 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
 
 /// Names of the steps that can be left out.
-const STEPS: [(&str, Step); 39] = [
+const STEPS: [(&str, Step); 43] = [
     ("rcu-free", Step::RcuFree),
     ("revalidate", Step::Revalidate),
     ("confirm-parent", Step::ConfirmParent),
@@ -113,6 +113,10 @@ const STEPS: [(&str, Step); 39] = [
     ("run-mutexes", Step::RunMutexes),
     ("run-looks-again", Step::RunLooksAgain),
     ("run-recheck", Step::RunRecheck),
+    ("notify-start", Step::NotifyStart),
+    ("notify-end-last", Step::NotifyEndLast),
+    ("notify-whole-table", Step::NotifyWholeTable),
+    ("notify-sharers", Step::NotifySharers),
 ];
 
 const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {

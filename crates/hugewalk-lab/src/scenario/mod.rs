@@ -95,6 +95,7 @@ mod reservations;
 mod rmap;
 mod runs;
 mod scans;
+mod secondary;
 mod stores;
 mod unpopulated;
 mod waits;
@@ -189,6 +190,7 @@ const FILES: [&[Row]; 28] = [
     unpopulated::ROWS,
     poison::ROWS,
     groups::ROWS,
+    secondary::ROWS,
     runs::ROWS,
     hosts::ROWS,
     pins::ROWS,

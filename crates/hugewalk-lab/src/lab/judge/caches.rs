@@ -3,7 +3,7 @@
 
 use super::Judge;
 use crate::lab::ground::{To, world};
-use crate::lab::property::Property;
+use crate::lab::property::{Property, SECONDARY};
 use crate::lab::trace;
 
 pub(in crate::lab) struct Caches;
@@ -22,7 +22,9 @@ impl Caches {
         });
         let Some(cached) = stale else { return };
         let table = cached.table();
-        let by = if matches!(cached.to, To::Page(..)) { "a TLB" } else { "a paging-structure cache" };
+        let by = if cached.cpu == Some(SECONDARY) {
+            "a secondary MMU"
+        } else if matches!(cached.to, To::Page(..)) { "a TLB" } else { "a paging-structure cache" };
         let whose = world().roots().position(|root| root == cached.root).map_or(0, |at| at + 1);
         let text =
             format!("{by} still reaches T{} for P{whose}, which has no entry for it any more", table.0);
