@@ -24,6 +24,8 @@
 //!
 //! Linux: `struct mmu_gather` in include/asm-generic/tlb.h.
 
+mod announce;
+
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::ptr;
@@ -32,13 +34,12 @@ use crate::addr::{HugeFrame, HugeSize, VirtAddr};
 use crate::file::{FileProof, HugeFile, IMmapWriteGuard};
 use crate::notice::Notice;
 use crate::page::PutBatch;
-use crate::platform::{Event, Flush, Invalidation, Platform};
+use crate::platform::{Event, Flush, Platform};
 use crate::protocol::{Step, keeps};
 use crate::reserve::{PrivateReserve, Room};
 use crate::root::Mm;
 use crate::sync::Arc;
 use crate::table::{Retired, TableRef};
-use crate::task::Task;
 use crate::vma::Vma;
 
 /// Pages a batch holds without memory of its own.
@@ -170,53 +171,6 @@ impl<'g, P: Platform> Gather<'g, P> {
             && self
                 .i_mmap
                 .is_some_and(|i_mmap| ptr::eq::<HugeFile<P>>(i_mmap.file(), &raw const **vma.file()))
-    }
-
-    /// Tells secondary MMUs that entries of a range of `vma` are about to change, and the rest of a table with them if it is
-    /// shared. They are told of the end once this gather has flushed for the last time. May sleep. No table is locked.
-    #[inline]
-    pub(crate) fn announce(
-        &mut self,
-        vma: &Vma<P>,
-        range: &Range<VirtAddr>,
-        why: Invalidation,
-        task: &mut Task<P>,
-    ) {
-        let range = self.to_announce(vma, range);
-        if let Some(range) = range {
-            self.notice = Some(Notice::start(self.mm, range, why, task));
-        }
-    }
-
-    /// As [`announce`](Self::announce), without sleeping.
-    #[inline]
-    pub(crate) fn announce_at_once(&mut self, vma: &Vma<P>, range: &Range<VirtAddr>, why: Invalidation) {
-        let range = self.to_announce(vma, range);
-        if let Some(range) = range {
-            self.notice = Some(Notice::start_at_once(self.mm, range, why));
-        }
-    }
-
-    /// What is to be announced for a change of a range, if it has not been. What was announced before is over then.
-    #[inline]
-    fn to_announce(&mut self, vma: &Vma<P>, range: &Range<VirtAddr>) -> Option<Range<VirtAddr>> {
-        debug_assert!(self.is_for(vma), "the gather is for another VMA");
-        let reach = vma.reach_of(range);
-        if self.notice.as_ref().is_some_and(|notice| notice.covers(&reach)) {
-            return None;
-        }
-        if self.notice.is_some() {
-            self.flush();
-            self.notice = None;
-        }
-        Some(reach)
-    }
-
-    /// Were secondary MMUs told of a change of this range? Where no `i_mmap` is held, tables go that have no entry any more, or
-    /// they are the host's.
-    fn is_announced(&self, range: &Range<VirtAddr>) -> bool {
-        let weaker = !keeps::<P>(Step::NotifyEndLast) || !keeps::<P>(Step::NotifyWholeTable);
-        self.i_mmap.is_none() || weaker || self.notice.as_ref().is_some_and(|notice| notice.covers(range))
     }
 
     /// A translation in `range` was taken away or narrowed.

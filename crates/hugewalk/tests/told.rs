@@ -84,12 +84,15 @@ fn run(program: &Program) -> usize {
         };
         let Some(call) = call else { continue };
         inject::exempt(|| watch(&mut engine));
-        engine.apply(&call);
+        let outcome = engine.apply(&call);
         told += inject::exempt(|| check(&engine));
         if inject::has_failed() {
             break;
         }
-        inject::exempt(|| model.apply(&call));
+        inject::exempt(|| {
+            assert_eq!(outcome, model.apply(&call), "{call:x?}: engine, model");
+            engine.compare(&model);
+        });
     }
     secondary::unwatch();
     if !inject::has_failed() {
@@ -227,12 +230,7 @@ const CASES: &[Case] = &[
         [&[Clear, Unmap], &[], &[], &[]],
         [0, 2, 2, 2],
     ),
-    (
-        "exit",
-        |world| world.one.exit(&mut world.task).unwrap(),
-        [&[Unmap], &[], &[], &[]],
-        [0, 2, 2, 2],
-    ),
+    ("exit", |world| world.one.exit(&mut world.task).unwrap(), [&[Unmap], &[], &[], &[]], [0, 2, 2, 2]),
     (
         "mprotect",
         |world| world.one.mprotect(&mut world.task, at(START), GIB, Protection::READ).unwrap(),
@@ -327,12 +325,7 @@ const CASES: &[Case] = &[
         [&[SoftDirty], &[], &[], &[]],
         [0, 2, 2, 2],
     ),
-    (
-        "userfaultfd registers",
-        |world| drop(world.handler()),
-        [&[ProtectionVma], &[], &[], &[]],
-        [0, 2, 2, 2],
-    ),
+    ("userfaultfd registers", |world| drop(world.handler()), [&[ProtectionVma], &[], &[], &[]], [0, 2, 2, 2]),
     (
         "userfaultfd write-protects, and leaves",
         |world| {
@@ -361,12 +354,7 @@ const CASES: &[Case] = &[
         [&[ProtectionVma], &[], &[], &[]],
         [0, 2, 2, 2],
     ),
-    (
-        "settling",
-        |world| world.one.settle(&mut world.task).unwrap(),
-        [&[], &[], &[], &[]],
-        [2; 4],
-    ),
+    ("settling", |world| world.one.settle(&mut world.task).unwrap(), [&[], &[], &[], &[]], [2; 4]),
 ];
 
 #[test]

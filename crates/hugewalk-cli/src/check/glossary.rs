@@ -162,8 +162,12 @@ pub(crate) fn step(name: &str) -> &'static str {
         }
         "notify-start" => "secondary MMUs are told of a change before the first entry changes",
         "notify-end-last" => "secondary MMUs are told that a change is over once the TLB has been flushed",
-        "notify-whole-table" => "secondary MMUs are told of all that a table translates, where the table may be shared",
-        "notify-sharers" => "secondary MMUs of each address space that uses a table are told of a change in it",
+        "notify-whole-table" => {
+            "secondary MMUs are told of all that a table translates, where the table may be shared"
+        }
+        "notify-sharers" => {
+            "secondary MMUs of each address space that uses a table are told of a change in it"
+        }
         "run-recheck" => "a task that faults many pages in together rereads each entry with the table locked",
         _ => "",
     }

@@ -1,5 +1,6 @@
 //! The checks themselves: each method of the platform, and what must hold for its result.
 
+use core::ops::Range;
 use core::panic::Location;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
@@ -8,8 +9,8 @@ use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::arch::{Barrier, Paging};
 use hugewalk::error::{MemoryError, OutOfMemory};
 use hugewalk::platform::{
-    Barriers, Contents, Event, Flush, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord,
-    Tables, Tlb, Trace,
+    Barriers, Contents, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform,
+    TableRecord, Tables, Tlb, Trace,
 };
 use hugewalk::sync::{Parker, Word};
 
@@ -415,6 +416,32 @@ impl<P: Platform> Notify for Checked<P> {
     fn handler_called(&self, context: &P::MmContext) {
         let _inside = self.enter("handler_called", Location::caller());
         self.platform.handler_called(context);
+    }
+    #[track_caller]
+    fn has_secondary_mmus(&self, context: &P::MmContext) -> bool {
+        let _inside = self.enter("has_secondary_mmus", Location::caller());
+        self.platform.has_secondary_mmus(context)
+    }
+    #[track_caller]
+    fn invalidate_range_start(
+        &self,
+        context: &P::MmContext,
+        range: &Range<VirtAddr>,
+        why: Invalidation,
+        may_block: bool,
+    ) {
+        let (call, caller) = ("invalidate_range_start", Location::caller());
+        // Also if it may not block: no spinning lock is held, whatever holds.
+        may_sleep_in(call, caller);
+        let _inside = self.enter(call, caller);
+        self.platform.invalidate_range_start(context, range, why, may_block);
+    }
+    #[track_caller]
+    fn invalidate_range_end(&self, context: &P::MmContext, range: &Range<VirtAddr>, why: Invalidation) {
+        let (call, caller) = ("invalidate_range_end", Location::caller());
+        may_sleep_in(call, caller);
+        let _inside = self.enter(call, caller);
+        self.platform.invalidate_range_end(context, range, why);
     }
 }
 

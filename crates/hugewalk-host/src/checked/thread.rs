@@ -64,7 +64,7 @@ pub(super) fn may_call(call: &'static str, caller: &'static Location<'static>) {
 }
 
 /// Callbacks that may sleep.
-const SLEEPING: [&str; 4] = ["alloc_table", "alloc_huge", "zero_huge", "copy_huge"];
+const SLEEPING: [&str; 5] = ["alloc_table", "alloc_huge", "zero_huge", "copy_huge", "invalidate_range_start"];
 
 /// Checks that sleeping in `call` is allowed.
 pub(super) fn may_sleep_in(call: &'static str, caller: &'static Location<'static>) {

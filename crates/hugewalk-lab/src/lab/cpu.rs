@@ -105,7 +105,11 @@ fn flush_now(context: &Context, range: &Range<VirtAddr>, tables: bool) {
     world().cached.flush(|cached| {
         let kept = cached.range();
         let is_meant = tables || matches!(cached.to, To::Page(_));
-        is_meant && cached.context == of && !is_kept(cached, of) && kept.end > range.start.as_u64() && kept.start < range.end.as_u64()
+        is_meant
+            && cached.context == of
+            && !is_kept(cached, of)
+            && kept.end > range.start.as_u64()
+            && kept.start < range.end.as_u64()
     });
 }
 

@@ -58,8 +58,8 @@ use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::arch::{Aarch64, Entry};
 use hugewalk::error::{MemoryError, OutOfMemory};
 use hugewalk::platform::{
-    Barriers, Contents, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord,
-    Tables, Tlb, Trace,
+    Barriers, Contents, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform,
+    TableRecord, Tables, Tlb, Trace,
 };
 use hugewalk::protocol::Step;
 

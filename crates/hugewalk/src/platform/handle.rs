@@ -9,8 +9,8 @@ use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::{
-    Barriers, Contents, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord,
-    Tables, Tlb, Trace,
+    Barriers, Contents, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform,
+    TableRecord, Tables, Tlb, Trace,
 };
 use crate::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use crate::arch::Barrier;
@@ -245,7 +245,12 @@ macro_rules! handle {
             }
             #[inline(always)]
             #[track_caller]
-            fn invalidate_range_end(&self, context: &P::MmContext, range: &Range<VirtAddr>, why: Invalidation) {
+            fn invalidate_range_end(
+                &self,
+                context: &P::MmContext,
+                range: &Range<VirtAddr>,
+                why: Invalidation,
+            ) {
                 P::invalidate_range_end(self, context, range, why);
             }
         }

@@ -9,7 +9,8 @@
 //!
 //! # What may sleep
 //!
-//! Only the sleeping locks, [`Parker::park`](crate::sync::Parker::park) and [`Barriers::pause`] may block. All other callbacks
+//! Only the sleeping locks, [`Parker::park`](crate::sync::Parker::park), [`Barriers::pause`],
+//! [`Notify::invalidate_range_start`], and what says so of itself may block. All other callbacks
 //! are called with table locks held or inside RCU sections. They must neither sleep nor call back
 //! into the engine.
 //!
@@ -107,7 +108,7 @@ pub(crate) const ROUNDS: u32 = 10_000;
 /// | [`Contents`] | what is in huge pages |
 /// | [`Locks`] | locks that sleep, places to sleep, read sections and grace periods |
 /// | [`Tlb`] | what processors remember |
-/// | [`Notify`] | who else is told |
+/// | [`Notify`] | who else is told: handlers of faults, secondary MMUs |
 /// | [`Trace`] | tracepoints |
 /// | [`Limits`] | what a host allows |
 ///

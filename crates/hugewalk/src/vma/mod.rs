@@ -389,7 +389,8 @@ impl<P: Platform> Vma<P> {
         if range.is_empty() || !keeps::<P>(Step::NotifyWholeTable) {
             return range.clone();
         }
-        let widened = |address| if self.may_share_at(address) { self.table_range(address) } else { range.clone() };
+        let widened =
+            |address| if self.may_share_at(address) { self.table_range(address) } else { range.clone() };
         let last = VirtAddr::new(range.end.as_u64() - 1);
         widened(range.start).start.min(range.start)..widened(last).end.max(range.end)
     }

@@ -10,8 +10,8 @@ use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::arch::{AnyPaging, Paging, X86_64};
 use hugewalk::error::{MemoryError, OutOfMemory};
 use hugewalk::platform::{
-    self, Barriers, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform, TableRecord, Tables,
-    Trace,
+    self, Barriers, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform,
+    TableRecord, Tables, Trace,
 };
 use hugewalk::sync::Parker;
 use parking_lot::Mutex;
@@ -387,7 +387,13 @@ impl Notify for Bench {
     fn has_secondary_mmus(&self, context: &Tlb) -> bool {
         context.secondary.is_attached()
     }
-    fn invalidate_range_start(&self, context: &Tlb, range: &Range<VirtAddr>, why: Invalidation, may_block: bool) {
+    fn invalidate_range_start(
+        &self,
+        context: &Tlb,
+        range: &Range<VirtAddr>,
+        why: Invalidation,
+        may_block: bool,
+    ) {
         may_sleep("invalidate_range_start");
         inject::exempt(|| {
             context.secondary.start(range, why, may_block);

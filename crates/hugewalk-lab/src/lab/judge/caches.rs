@@ -24,7 +24,11 @@ impl Caches {
         let table = cached.table();
         let by = if cached.cpu == Some(SECONDARY) {
             "a secondary MMU"
-        } else if matches!(cached.to, To::Page(..)) { "a TLB" } else { "a paging-structure cache" };
+        } else if matches!(cached.to, To::Page(..)) {
+            "a TLB"
+        } else {
+            "a paging-structure cache"
+        };
         let whose = world().roots().position(|root| root == cached.root).map_or(0, |at| at + 1);
         let text =
             format!("{by} still reaches T{} for P{whose}, which has no entry for it any more", table.0);
