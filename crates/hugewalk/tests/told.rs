@@ -8,6 +8,8 @@
 mod common;
 mod model;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use common::{File, GIB, Hugetlb, M2, Task, at, cpu, inject, map, secondary, small, system};
 use hugewalk::addr::{HugeFrame, VirtAddr};
 use hugewalk::fault::{Access, Fault};
@@ -382,4 +384,32 @@ fn an_unshare_by_hand_tells_without_sleeping_and_of_the_end_with_the_gather() {
     secondary::must_not_block(false);
     assert_eq!(unshared, Ok(Unsharing::Unshared));
     assert_eq!(told(&world.one), [Clear]);
+}
+
+/// The locks of these tests panic where a thread would wait.
+#[test]
+fn settling_waits_for_changes_that_come_from_the_mapping_and_from_the_file() {
+    let ways: [(&str, fn(&mut World)); 3] = [
+        ("MADV_DONTNEED", |world| {
+            world.one.madvise(&mut world.task, at(START), M2, Advice::DontNeed).unwrap();
+        }),
+        ("truncation", |world| world.file.truncate(&mut world.task, 0).unwrap()),
+        ("copy-on-write", |world| {
+            cpu::store(&world.child, &mut world.task, at(START), 2).unwrap();
+        }),
+    ];
+    for (name, change) in ways {
+        let mut world = World::new();
+        let space = if name == "copy-on-write" { world.child.clone() } else { world.one.clone() };
+        let mut other = common::task(&world.hugetlb);
+        let waited = std::rc::Rc::new(std::cell::Cell::new(false));
+        let waits = waited.clone();
+        common::interrupt::before_next_flush(move || {
+            let settled = catch_unwind(AssertUnwindSafe(|| space.settle(&mut other)));
+            waits.set(settled.is_err());
+        });
+        change(&mut world);
+        assert!(waited.get(), "{name}");
+        world.one.settle(&mut world.task).unwrap();
+    }
 }
