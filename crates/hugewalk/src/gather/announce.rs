@@ -21,7 +21,7 @@ impl<P: Platform> Gather<'_, P> {
         why: Invalidation,
         task: &mut Task<P>,
     ) {
-        let range = self.to_announce(vma, range);
+        let range = self.begin_anew(vma, range);
         if let Some(range) = range {
             self.notice = Some(Notice::start(self.mm, range, why, task));
         }
@@ -30,15 +30,15 @@ impl<P: Platform> Gather<'_, P> {
     /// As [`announce`](Self::announce), without sleeping.
     #[inline]
     pub(crate) fn announce_at_once(&mut self, vma: &Vma<P>, range: &Range<VirtAddr>, why: Invalidation) {
-        let range = self.to_announce(vma, range);
+        let range = self.begin_anew(vma, range);
         if let Some(range) = range {
             self.notice = Some(Notice::start_at_once(self.mm, range, why));
         }
     }
 
-    /// What is to be announced for a change of a range, if it has not been. What was announced before is over then.
+    /// What is to be announced for a change of a range, if it has not been. What was announced before is over then: it is flushed.
     #[inline]
-    fn to_announce(&mut self, vma: &Vma<P>, range: &Range<VirtAddr>) -> Option<Range<VirtAddr>> {
+    fn begin_anew(&mut self, vma: &Vma<P>, range: &Range<VirtAddr>) -> Option<Range<VirtAddr>> {
         debug_assert!(self.is_for(vma), "the gather is for another VMA");
         let reach = vma.reach_of(range);
         if self.notice.as_ref().is_some_and(|notice| notice.covers(&reach)) {
