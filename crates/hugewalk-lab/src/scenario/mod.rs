@@ -164,7 +164,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
     rows.iter().copied()
 }
 
-const FILES: [&[Row]; 28] = [
+const FILES: [&[Row]; 29] = [
     races::ROWS,
     walkers::ROWS,
     other::ROWS,
