@@ -294,6 +294,11 @@ fn missing_base_pages_are_handled_by_a_userfaultfd() {
     passes("faults.c");
 }
 
+#[test]
+fn a_debugger_sees_stops_registers_and_memory_and_locks_survive_their_owners() {
+    passes("traces.c");
+}
+
 fn passes(program: &str) {
     let stage = Stage::new();
     let source = format!("crates/hugewalk-cli/tests/guest/{program}");
@@ -345,8 +350,8 @@ fn on_arm64_too_two_processes_share_a_table() {
 }
 
 #[test]
-fn on_arm64_registers_pages_of_groups_and_files_are_as_a_program_expects() {
-    for program in ["registers", "contiguous", "files"] {
+fn on_arm64_registers_pages_of_groups_files_and_debuggers_are_as_a_program_expects() {
+    for program in ["registers", "contiguous", "files", "traces"] {
         let source = format!("crates/hugewalk-cli/tests/guest/{program}.c");
         let Some(output) = on_arm64(&source, &["--pool", "16"]) else { return };
         assert_eq!(text(&output.stdout), "0 checks failed\n", "{program}: {}", text(&output.stderr));

@@ -14,6 +14,7 @@
 //! | `processor` | what each processor sets up for itself, and how it finds what it has of its own |
 //! | `switch` | the stack of a thread that has not run yet |
 //! | `signal` | the frame on a program's stack, and the return from it |
+//! | `Registers` | what a debugger sees of a program that has stopped |
 //! | `numbers`, `name` | numbers of system calls and flags, and their names; `call`: calls of this architecture alone |
 //! | `auxv` | what a program is told of the processor |
 //!

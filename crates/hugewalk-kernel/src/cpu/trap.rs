@@ -4,6 +4,7 @@ use hugewalk::fault::Access;
 
 use super::this;
 use crate::arch::{Frame, interrupts, processor};
+use crate::process::ptrace;
 use crate::process::signal::{self, Cause};
 use crate::task::{current, exit_current, schedule_if_due};
 use crate::{process, syscall, task};
@@ -39,7 +40,16 @@ fn leave(frame: &mut Frame) {
 
 #[unsafe(no_mangle)]
 extern "C" fn trap_syscall(frame: &mut Frame) {
-    syscall::dispatch(frame);
+    let me = current();
+    let number = frame.number();
+    // Relaxed: read by the thread itself.
+    me.call.store(number, core::sync::atomic::Ordering::Relaxed);
+    if !me.tracee.is_traced() || ptrace::call_begins(frame) {
+        syscall::dispatch(frame);
+    }
+    if me.tracee.is_traced() {
+        ptrace::call_ends(frame, number);
+    }
     leave(frame);
 }
 

@@ -16,6 +16,7 @@ use crate::task::current;
 
 unsafe extern "C" {
     fn user_copy(to: *mut u8, from: *const u8, count: usize) -> usize;
+    fn user_exchange(at: *mut u32, old: u32, new: u32) -> usize;
 }
 
 /// Values that a program may hand over: any bytes are one, and there are no gaps.
@@ -193,4 +194,22 @@ pub fn peek(address: u64) -> Option<u32> {
     // SAFETY: the destination is `value`; the source is a program's, where a fault is expected.
     let left = unsafe { user_copy((&raw mut value).cast(), from, 4) };
     (left == 0).then_some(value)
+}
+
+/// Exchanges a word for another if it is the expected one. False if it is not.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub fn exchange(address: u64, old: u32, new: u32) -> Result<bool> {
+    check(address, 4)?;
+    loop {
+        let at = core::ptr::with_exposed_provenance_mut(address as usize);
+        // SAFETY: the word is a program's, where a fault is expected.
+        match unsafe { user_exchange(at, old, new) } {
+            0 => return Ok(true),
+            1 => return Ok(false),
+            _ => current().space().fault(address, Access::Write).map_err(Refused::errno)?,
+        }
+    }
 }

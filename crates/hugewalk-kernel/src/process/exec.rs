@@ -18,7 +18,7 @@ use crate::memory::PAGE;
 use crate::space::area::Rights;
 use crate::space::map::Place;
 use crate::space::{STACK_LIMIT, STACK_TOP, Space};
-use crate::task::{Thread, begin, current};
+use crate::task::{Thread, begin, current, robust};
 
 /// Bytes of arguments and environment at most.
 const LONGEST: usize = 128 << 10;
@@ -149,6 +149,7 @@ pub fn execute(frame: &mut Frame, image: &[u8], start: &Start) -> Result<()> {
         space.leave();
         return Err(Errno::EINTR);
     }
+    robust::release_all();
     note(&process, start);
     *me.name.lock() = thread::short_name(&start.path);
     let old = process.space.lock().replace(space.clone());

@@ -1,4 +1,4 @@
-//! The end of a process, and waiting for it.
+//! The end of a process.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -7,10 +7,9 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{CLD_DUMPED, CLD_EXITED, CLD_KILLED, SIGCHLD};
 
 use super::signal::{self, Info};
-use super::{PROCESSES, Process, find};
-use crate::errno::{Errno, Result};
+use super::{PROCESSES, Process, find, ptrace};
 use crate::report;
-use crate::task::{current, wait};
+use crate::task::current;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +29,7 @@ impl Status {
         }
     }
 
-    fn as_code(self) -> (i32, i32) {
+    pub(super) fn as_code(self) -> (i32, i32) {
         match self {
             Self::Exited(status) => (CLD_EXITED as i32, i32::from(status)),
             Self::Killed(signal, false) => (CLD_KILLED as i32, signal as i32),
@@ -119,6 +118,22 @@ pub(super) fn finish(process: &Arc<Process>, status: Status) {
     }
     process.state.lock().status = Some(status);
     process.gone.wake_all();
+    ptrace::tracer_ends(process);
+    let tracer = process.tracer.lock().upgrade();
+    match tracer {
+        // The parent learns of it when the tracer has waited for it.
+        Some(tracer) if !process.is_child_of(&tracer) => {
+            let (code, value) = status.as_code();
+            signal::send_to_process(&tracer, Info::child(SIGCHLD, code, process.pid, value));
+            tracer.waiters.wake_all();
+        }
+        _ => tell_parent(process, status),
+    }
+    crate::boot::ended(process.pid, status);
+}
+
+/// Tells the parent of a process that it has ended, or forgets it if there is none.
+pub(super) fn tell_parent(process: &Arc<Process>, status: Status) {
     let parent = process.parent.lock().upgrade();
     match parent {
         Some(parent) => {
@@ -134,7 +149,6 @@ pub(super) fn finish(process: &Arc<Process>, status: Status) {
         }
         None => drop(PROCESSES.lock().remove(&process.pid)),
     }
-    crate::boot::ended(process.pid, status);
 }
 
 /// Who gets the children of a process that ends.
@@ -151,57 +165,9 @@ fn heir(process: &Arc<Process>) -> Option<Arc<Process>> {
 }
 
 /// Forgets a child that has ended.
-fn reap(parent: &Process, child: &Arc<Process>) {
+pub(super) fn reap(parent: &Process, child: &Arc<Process>) {
+    ptrace::child_is_gone(parent, child.pid);
     parent.state.lock().children.retain(|other| other.pid != child.pid);
     parent.children_reaped.fetch_add(1, Ordering::Relaxed);
     PROCESSES.lock().remove(&child.pid);
-}
-
-/// Which children `wait4` is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
-    /// Any.
-    Any,
-    /// The one with this number.
-    Pid(u32),
-    /// Those of a group.
-    Group(u32),
-}
-
-/// Waits until a child has ended. Returns its number and how it ended, or `None` if none has and `nohang`. With `keep`, it can be
-/// waited for again. Sleeps.
-///
-/// # Errors
-///
-/// `ECHILD` if there is no such child, `EINTR`.
-pub fn wait_for(which: Which, nohang: bool, keep: bool) -> Result<Option<(u32, Status)>> {
-    let process = current().process().clone();
-    let _place = process.waiters.enter();
-    loop {
-        let (any, ended) = {
-            let state = process.state.lock();
-            let mut wanted = state.children.iter().filter(|child| match which {
-                Which::Any => true,
-                Which::Pid(pid) => child.pid == pid,
-                Which::Group(group) => child.state.lock().group == group,
-            });
-            let any = wanted.clone().next().is_some();
-            let ended =
-                wanted.find_map(|child| child.state.lock().status.map(|status| (child.clone(), status)));
-            (any, ended)
-        };
-        if let Some((child, status)) = ended {
-            if !keep {
-                reap(&process, &child);
-            }
-            return Ok(Some((child.pid, status)));
-        }
-        if !any {
-            return Err(Errno::ECHILD);
-        }
-        if nohang {
-            return Ok(None);
-        }
-        wait::sleep(None)?;
-    }
 }

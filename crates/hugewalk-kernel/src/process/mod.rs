@@ -4,8 +4,11 @@
 //! |---|---|
 //! | [`thread`] | clone and fork, the start and the end of a thread |
 //! | [`exec`], [`elf`] | another program in the same process |
-//! | [`exit`], [`pidfd`] | the end of a process, and waiting for it |
+//! | [`exit`], [`pidfd`] | the end of a process |
+//! | [`wait`] | waiting for children |
 //! | [`signal`] | signals: sent, blocked, delivered, returned from |
+//! | [`stop`] | processes that signals stop |
+//! | [`ptrace`] | threads that another process traces |
 //!
 //! Lock order: the list of all processes, a process's state, its handlers, a thread's signals. All are spinning locks, and
 //! nothing sleeps under them.
@@ -14,8 +17,11 @@ pub mod elf;
 pub mod exec;
 pub mod exit;
 pub mod pidfd;
+pub mod ptrace;
 pub mod signal;
+pub mod stop;
 pub mod thread;
+pub mod wait;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -70,6 +76,21 @@ pub struct State {
     pub vforked: bool,
     /// It has begun another program.
     pub has_execed: bool,
+    /// A signal has stopped it.
+    pub stopped: Option<Stopped>,
+    /// How often one did.
+    pub stops: u32,
+    /// It goes on after that, and its parent has not waited for that.
+    pub continued: bool,
+}
+
+/// A signal has stopped a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopped {
+    /// Which.
+    pub signal: u32,
+    /// The parent has waited for it.
+    pub told: bool,
 }
 
 /// A process.
@@ -114,6 +135,10 @@ pub struct Process {
     pub faults: AtomicU64,
     /// How often it was made to end a `wait`; for the numbers in /proc.
     pub children_reaped: AtomicU64,
+    /// The threads that it traces.
+    pub tracees: Mutex<Vec<Arc<Thread>>>,
+    /// The process that traces its first thread.
+    pub tracer: Mutex<Weak<Process>>,
 }
 
 impl Process {
@@ -149,6 +174,8 @@ impl Process {
             subreaper: core::sync::atomic::AtomicBool::new(false),
             faults: AtomicU64::new(0),
             children_reaped: AtomicU64::new(0),
+            tracees: Mutex::new(Vec::new()),
+            tracer: Mutex::new(Weak::new()),
         });
         PROCESSES.lock().insert(pid, process.clone());
         Ok(process)
@@ -192,6 +219,11 @@ impl Process {
         self.parent.lock().upgrade().map_or(0, |parent| parent.pid)
     }
 
+    /// Is this its parent?
+    pub fn is_child_of(&self, other: &Arc<Self>) -> bool {
+        self.parent.lock().upgrade().is_some_and(|parent| Arc::ptr_eq(&parent, other))
+    }
+
     /// Its threads that have not ended.
     pub fn threads(&self) -> Vec<Arc<Thread>> {
         self.state.lock().threads.clone()
@@ -226,6 +258,9 @@ impl State {
             session,
             vforked: false,
             has_execed: false,
+            stopped: None,
+            stops: 0,
+            continued: false,
         }
     }
 }

@@ -5,13 +5,14 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general::{
-    BUS_ADRERR, BUS_MCEERR_AR, SA_NOCLDWAIT, SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART, SEGV_ACCERR,
-    SEGV_MAPERR, SI_KERNEL, SI_TKILL, SI_USER, SIGBUS, SIGCHLD, SIGCONT, SIGKILL, SIGSEGV, SIGSTOP, SIGTSTP,
-    SIGTTIN, SIGTTOU, SIGURG, SIGWINCH,
+    BUS_ADRERR, BUS_MCEERR_AR, SA_NOCLDSTOP, SA_NOCLDWAIT, SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART,
+    SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL, SI_TKILL, SI_USER, SIGBUS, SIGCHLD, SIGCONT, SIGKILL, SIGSEGV,
+    SIGSTOP, SIGURG, SIGWINCH,
 };
+use linux_raw_sys::ptrace::PTRACE_EVENT_EXIT;
 
 use super::exit::{Status, end_group};
-use super::{Process, thread};
+use super::{Process, ptrace, stop, thread};
 use crate::arch::Frame;
 use crate::errno::{Errno, Result};
 use crate::space::fault::Refused;
@@ -22,12 +23,12 @@ use crate::trace;
 pub type Set = u64;
 
 /// The set with one signal.
-pub fn set_of(signal: u32) -> Set {
+pub const fn set_of(signal: u32) -> Set {
     1 << (signal - 1)
 }
 
 /// Signals that cannot be blocked, caught or ignored.
-fn unblockable() -> Set {
+pub fn unblockable() -> Set {
     set_of(SIGKILL) | set_of(SIGSTOP)
 }
 
@@ -58,6 +59,13 @@ impl Info {
     /// About a child.
     pub fn child(signal: u32, code: i32, pid: u32, value: i32) -> Self {
         Self { signal, code, fields: [u64::from(pid), u64::from(value.cast_unsigned()), 0] }
+    }
+
+    /// As a program has it.
+    pub fn of_bytes(bytes: &[u8; 128]) -> Self {
+        let word =
+            |at: usize| bytes[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        Self { signal: word(0) as u32, code: word(8) as i32, fields: [word(16), word(24), word(32)] }
     }
 
     /// As a program sees it.
@@ -126,9 +134,10 @@ impl Pending {
         }
     }
 
-    /// Takes the first of a set.
+    /// Takes the first of a set; `SIGKILL` before all others.
     pub fn take(&mut self, wanted: Set) -> Option<Info> {
-        let at = self.0.iter().position(|info| set_of(info.signal) & wanted != 0)?;
+        let first = |wanted| self.0.iter().position(|info| set_of(info.signal) & wanted != 0);
+        let at = first(wanted & set_of(SIGKILL)).or_else(|| first(wanted))?;
         Some(self.0.remove(at))
     }
 
@@ -224,6 +233,11 @@ impl Handlers {
         }
     }
 
+    /// Is it told of children that have ended only, not of those that stop and go on?
+    pub fn hides_stops(&self) -> bool {
+        self.action(SIGCHLD).flags & u64::from(SA_NOCLDSTOP) != 0
+    }
+
     /// Are children forgotten as soon as they end?
     pub fn discards_children(&self) -> bool {
         let action = self.action(SIGCHLD);
@@ -233,11 +247,14 @@ impl Handlers {
 
 /// Sends a signal to a process: any thread that does not block it gets it.
 pub fn send_to_process(process: &Arc<Process>, info: Info) {
+    stop::before_sending(process, info.signal);
     let threads = process.threads();
     let bit = set_of(info.signal);
     let blocks = |thread: &Arc<Thread>| thread.signals.lock().mask & bit != 0;
     let open = threads.iter().find(|thread| !blocks(thread));
-    if open.is_some() && process.handlers().lock().ignores(info.signal) && info.signal != SIGKILL {
+    // A tracer sees what is ignored too.
+    let ignores = || process.handlers().lock().ignores(info.signal) && info.signal != SIGKILL;
+    if open.is_some_and(|thread| !thread.tracee.is_traced()) && ignores() {
         return;
     }
     process.pending.lock().add(info);
@@ -251,7 +268,8 @@ pub fn send_to_process(process: &Arc<Process>, info: Info) {
 /// Sends a signal to a thread.
 pub fn send_to_thread(thread: &Arc<Thread>, info: Info) {
     let Some(process) = &thread.process else { return };
-    let ignored = process.handlers().lock().ignores(info.signal);
+    stop::before_sending(process, info.signal);
+    let ignored = process.handlers().lock().ignores(info.signal) && !thread.tracee.is_traced();
     {
         let mut signals = thread.signals.lock();
         let blocked = signals.mask & set_of(info.signal) != 0;
@@ -274,7 +292,15 @@ pub fn force_info(info: Info) {
     let process = me.process();
     let ignored = process.handlers().lock().action(info.signal).handler == 1;
     let blocked = me.signals.lock().mask & set_of(info.signal) != 0;
-    if ignored || blocked || info.signal == SIGKILL {
+    if me.tracee.is_traced() && info.signal != SIGKILL {
+        // The tracer sees it first.
+        if ignored || blocked {
+            process.handlers().lock().set(info.signal, Action::default());
+        }
+        let mut signals = me.signals.lock();
+        signals.mask &= !set_of(info.signal);
+        signals.pending.0.insert(0, info);
+    } else if ignored || blocked || info.signal == SIGKILL {
         end_group(process, Status::Killed(info.signal, dumps(info.signal)));
     } else {
         me.signals.lock().pending.0.insert(0, info);
@@ -351,12 +377,24 @@ pub fn handle(registers: &mut Frame) {
     let process = me.process().clone();
     let ending = process.state.lock().ending;
     if ending.is_some() || me.ends_alone.load(Ordering::SeqCst) {
+        ptrace::event(registers, PTRACE_EVENT_EXIT, ending.map_or(0, Status::as_wait).into());
         drop(process);
         thread::exit(0);
     }
-    let restart = me.signals.lock().restart.take();
+    stop::stay(registers);
+    if me.tracee.is_traced() {
+        ptrace::stop_if_wanted(registers);
+    }
     let mask = me.signals.lock().mask;
-    let Some(info) = take(!mask) else {
+    let mut info = take(!mask);
+    if let Some(found) = info
+        && me.tracee.is_traced()
+        && found.signal != SIGKILL
+    {
+        info = ptrace::signal_stop(registers, found);
+    }
+    let restart = me.signals.lock().restart.take();
+    let Some(info) = info else {
         if let Some(number) = restart {
             again(registers, number);
         }
@@ -383,8 +421,12 @@ pub fn handle(registers: &mut Frame) {
                 again(registers, number);
             }
         }
-        // Nothing here stops.
-        0 if matches!(info.signal, SIGSTOP | SIGTSTP | SIGTTIN | SIGTTOU) => {}
+        0 if stop::STOPPING.contains(&info.signal) => {
+            stop::stop(&process, info.signal);
+            if let Some(number) = restart {
+                again(registers, number);
+            }
+        }
         0 => end_group(&process, Status::Killed(info.signal, dumps(info.signal))),
         _ => {
             if let Some(number) = restart
@@ -393,7 +435,9 @@ pub fn handle(registers: &mut Frame) {
             {
                 again(registers, number);
             }
+            registers.set_step(&me.registers, false);
             deliver(registers, &info, &action);
+            ptrace::stepped_into_handler(registers);
         }
     }
     if has_deliverable(&me) || process.state.lock().ending.is_some() {

@@ -1,21 +1,23 @@
 //! clone and fork, and the start and the end of a thread.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use linux_raw_sys::general::{
     CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_FILES, CLONE_FS, CLONE_PARENT_SETTID, CLONE_SETTLS,
-    CLONE_SIGHAND, CLONE_THREAD, CLONE_VFORK, CLONE_VM,
+    CLONE_SIGHAND, CLONE_THREAD, CLONE_VFORK, CLONE_VM, SIGCHLD,
 };
+use linux_raw_sys::ptrace::PTRACE_EVENT_VFORK_DONE;
 use spin::Mutex;
 
 use super::signal::Pending;
-use super::{PROCESSES, Process, State, exit, fresh_number};
+use super::{PROCESSES, Process, State, exit, fresh_number, ptrace};
 use crate::arch::Frame;
 use crate::errno::{Errno, Result};
 use crate::memory::user;
 use crate::task::wait::WaitQueue;
-use crate::task::{Thread, begin, current, futex};
+use crate::task::{Thread, begin, current, futex, robust};
 
 /// What `clone` and `clone3` ask for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +42,7 @@ pub struct Request {
 /// # Errors
 ///
 /// `EINVAL` for flags that do not go together, `ENOMEM`, `EAGAIN`.
-pub fn clone(frame: &Frame, request: &Request) -> Result<u64> {
+pub fn clone(frame: &mut Frame, request: &Request) -> Result<u64> {
     let has = |flag: u32| request.flags & u64::from(flag) != 0;
     if has(CLONE_THREAD) && !has(CLONE_SIGHAND)
         || has(CLONE_SIGHAND) && !has(CLONE_VM)
@@ -98,10 +100,15 @@ pub fn clone(frame: &Frame, request: &Request) -> Result<u64> {
         state.threads.push(thread.clone());
         state.vforked = has(CLONE_VFORK);
     }
+    let traced = ptrace::follow(&thread, has(CLONE_VFORK), request.exit_signal == SIGCHLD);
     begin(&thread);
     drop(thread);
+    if let Some(event) = traced {
+        ptrace::event(frame, event, tid.into());
+    }
     if has(CLONE_VFORK) {
         owner.waiters.wait_uninterrupted(|| (!owner.state.lock().vforked).then_some(()));
+        ptrace::event(frame, PTRACE_EVENT_VFORK_DONE, tid.into());
     }
     Ok(u64::from(tid))
 }
@@ -140,6 +147,8 @@ impl Process {
             subreaper: core::sync::atomic::AtomicBool::new(false),
             faults: AtomicU64::new(0),
             children_reaped: AtomicU64::new(0),
+            tracees: Mutex::new(Vec::new()),
+            tracer: Mutex::new(Weak::new()),
         });
         self.state.lock().children.push(child.clone());
         PROCESSES.lock().insert(pid, child.clone());
@@ -160,6 +169,7 @@ pub fn started() {
 pub fn exit(own_status: u8) -> ! {
     let me = current();
     let process = me.process().clone();
+    robust::release_all();
     let clear = me.clear_tid.swap(0, Ordering::Relaxed);
     if clear != 0 && user::put(clear, &0_u32).is_ok() {
         futex::wake_at(clear);
@@ -178,6 +188,7 @@ pub fn exit(own_status: u8) -> ! {
         drop(thread);
         (last, ending)
     };
+    ptrace::thread_ends(status.unwrap_or(exit::Status::Exited(own_status)));
     process.waiters.wake_all();
     crate::trace::ended(status.unwrap_or(exit::Status::Exited(own_status)));
     if last {

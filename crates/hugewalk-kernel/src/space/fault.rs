@@ -262,6 +262,25 @@ impl Space {
         Ok(())
     }
 
+    /// As [`write_fresh`](Self::write_fresh), in an address space that is in use: not in shared areas, nor where the program has
+    /// nothing at all. The threads of the program have stopped, or take the bytes as they come.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`, `ENOMEM`.
+    pub fn write_by_force(self: &Arc<Self>, start: u64, bytes: &[u8]) -> crate::errno::Result<()> {
+        {
+            let areas = self.areas().read();
+            let last = start.checked_add(bytes.len() as u64 - 1).ok_or(Errno::EFAULT)?;
+            for at in [start, last] {
+                if areas.find(at).is_none_or(|area| area.shared) {
+                    return Err(Errno::EFAULT);
+                }
+            }
+        }
+        self.write_fresh(start, bytes)
+    }
+
     /// The entry of a base page, made if there is none, of an area that is not shared.
     fn base_entry(&self, page_at: u64) -> crate::errno::Result<u64> {
         let areas = self.areas().read();

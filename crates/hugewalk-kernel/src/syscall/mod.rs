@@ -5,6 +5,7 @@
 mod memory;
 mod policy;
 mod process;
+mod ptrace;
 mod signal;
 mod thread;
 mod time;
@@ -41,6 +42,7 @@ pub fn dispatch(frame: &mut Frame) {
                 .or_else(|| thread::call(number, &arguments, frame))
                 .or_else(|| process::call(number, &arguments, frame))
                 .or_else(|| signal::call(number, &arguments, frame))
+                .or_else(|| ptrace::call(number, &arguments))
                 .or_else(|| time::call(number, &arguments))
                 .or_else(|| policy::call(number, &arguments))
                 .or_else(|| transfer::call(number, &arguments))

@@ -12,7 +12,8 @@ use crate::cpu::clock;
 use crate::errno::{Errno, Result};
 use crate::memory::{frames, user};
 use crate::process::exec::{self, Start};
-use crate::process::exit::{Status, Which, wait_for};
+use crate::process::ptrace;
+use crate::process::wait::{Wants, Which, wait_for};
 use crate::process::{self, find};
 use crate::task::current;
 use crate::{fs, random};
@@ -116,8 +117,13 @@ fn execve(frame: &mut Frame, path: u64, arguments: u64, environment: u64) -> Res
         start.arguments = all;
     }
     exec::execute(frame, &image, &start)?;
+    frame.set_result(0);
+    ptrace::began_program(frame);
     Ok(0)
 }
+
+/// Children of each kind are waited for: `__WNOTHREAD`, `__WALL`, `__WCLONE`.
+const ANY_KIND: u32 = 0xe000_0000;
 
 fn which(pid: i32) -> Which {
     match pid {
@@ -129,9 +135,20 @@ fn which(pid: i32) -> Which {
 }
 
 fn wait4(pid: i32, status: u64, options: u32, usage_at: u64) -> Result<u64> {
-    let Some((pid, ended)) = wait_for(which(pid), options & WNOHANG != 0, false)? else { return Ok(0) };
+    if options & !(WNOHANG | WUNTRACED | WCONTINUED | ANY_KIND) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let has = |flag| options & flag != 0;
+    let wants = Wants {
+        ended: true,
+        stopped: has(WUNTRACED),
+        continued: has(WCONTINUED),
+        nohang: has(WNOHANG),
+        keep: false,
+    };
+    let Some((pid, found)) = wait_for(which(pid), wants)? else { return Ok(0) };
     if status != 0 {
-        user::put(status, &ended.as_wait())?;
+        user::put(status, &found.as_wait())?;
     }
     if usage_at != 0 {
         usage(usage_at)?;
@@ -147,22 +164,25 @@ fn waitid(a: &Arguments) -> Result<u64> {
         _ => return Err(Errno::EINVAL),
     };
     let options = a[3] as u32;
-    if options & WEXITED == 0 {
+    let has = |flag| options & flag != 0;
+    if options & !(WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED | ANY_KIND) != 0
+        || !has(WEXITED | WSTOPPED | WCONTINUED)
+    {
         return Err(Errno::EINVAL);
     }
-    let found = wait_for(which, options & WNOHANG != 0, options & WNOWAIT != 0)?;
+    let wants = Wants {
+        ended: has(WEXITED),
+        stopped: has(WSTOPPED),
+        continued: has(WCONTINUED),
+        nohang: has(WNOHANG),
+        keep: has(WNOWAIT),
+    };
+    let found = wait_for(which, wants)?;
     if a[2] != 0 {
-        let bytes = match found {
-            None => [0; 128],
-            Some((pid, status)) => {
-                let (code, value) = match status {
-                    Status::Exited(status) => (CLD_EXITED, i32::from(status)),
-                    Status::Killed(signal, false) => (CLD_KILLED, signal.cast_signed()),
-                    Status::Killed(signal, true) => (CLD_DUMPED, signal.cast_signed()),
-                };
-                process::signal::Info::child(SIGCHLD, code as i32, pid, value).bytes()
-            }
-        };
+        let bytes = found.map_or([0; 128], |(pid, found)| {
+            let (code, value) = found.as_code();
+            process::signal::Info::child(SIGCHLD, code, pid, value).bytes()
+        });
         user::write(a[2], &bytes)?;
     }
     Ok(0)

@@ -1,6 +1,7 @@
 //! Threads: clone, exit, futex, and what a thread sets about itself.
 
 use crate::arch::numbers::*;
+use linux_raw_sys::ptrace::PTRACE_EVENT_EXIT;
 
 use super::{Answer, Arguments};
 use crate::arch::{Frame, clone_arguments};
@@ -8,8 +9,9 @@ use crate::cpu::{self, clock};
 use crate::errno::{Errno, Result};
 use crate::memory::user;
 use crate::process::exit::{Status, end_group};
+use crate::process::ptrace;
 use crate::process::thread::{self, Request};
-use crate::task::{current, futex, yield_now};
+use crate::task::{current, futex, robust, yield_now};
 
 pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
     Some(match number {
@@ -27,7 +29,10 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
             frame,
             &Request { flags: u64::from(CLONE_VM | CLONE_VFORK), exit_signal: SIGCHLD, ..Request::default() },
         ),
-        __NR_exit => thread::exit(a[0] as u8),
+        __NR_exit => {
+            ptrace::event(frame, PTRACE_EVENT_EXIT, (a[0] & 0xff) << 8);
+            thread::exit(a[0] as u8)
+        }
         __NR_exit_group => {
             end_group(current().process(), Status::Exited(a[0] as u8));
             current().interrupted.store(true, core::sync::atomic::Ordering::SeqCst);
@@ -39,8 +44,8 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
             current().clear_tid.store(a[0], core::sync::atomic::Ordering::Relaxed);
             Ok(u64::from(current().tid))
         }
-        // A list of locks that a thread holds when it dies: nobody looks at it here.
-        __NR_set_robust_list => Ok(0),
+        __NR_set_robust_list => robust::set(a[0], a[1]),
+        __NR_get_robust_list => robust::of(a[0] as u32, a[1], a[2]),
         // Programs go on without it.
         __NR_rseq => Err(Errno::ENOSYS),
         __NR_sched_yield => {
@@ -58,7 +63,7 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
     })
 }
 
-fn clone3(frame: &Frame, arguments: u64, size: u64) -> Result<u64> {
+fn clone3(frame: &mut Frame, arguments: u64, size: u64) -> Result<u64> {
     if !(64..=4096).contains(&size) {
         return Err(Errno::EINVAL);
     }

@@ -83,7 +83,7 @@ fn piece(space: &Arc<Space>, there: u64, here: u64, count: u64, write: bool) -> 
 }
 
 /// Reads or writes memory of an address space that need not be loaded.
-fn reach(space: &Arc<Space>, start: u64, bytes: &mut [u8], write: bool) -> Result<usize> {
+pub(super) fn reach(space: &Arc<Space>, start: u64, bytes: &mut [u8], write: bool) -> Result<usize> {
     if !space.has_base(start, bytes.len() as u64) {
         let me = current();
         let mut task = me.task()?;

@@ -13,6 +13,7 @@
 pub mod futex;
 pub mod lock;
 mod queue;
+pub mod robust;
 mod thread;
 pub mod timer;
 pub mod wait;

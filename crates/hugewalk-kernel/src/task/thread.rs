@@ -17,6 +17,7 @@ use crate::errno::{Errno, Result};
 use crate::memory::stack::KernelStack;
 use crate::platform::Kernel;
 use crate::process::Process;
+use crate::process::ptrace::Tracee;
 use crate::process::signal::ThreadSignals;
 use crate::space::{Space, active};
 
@@ -70,6 +71,12 @@ pub struct Thread {
     pub ends_alone: AtomicBool,
     /// `PR_SET_NAME`.
     pub name: Mutex<[u8; 16]>,
+    /// Its tracer.
+    pub tracee: Tracee,
+    /// The number of the last system call that it made.
+    pub call: AtomicU64,
+    /// The list of locks that it holds, in its memory (`set_robust_list`).
+    pub robust_list: AtomicU64,
 }
 
 // SAFETY: by the type invariants.
@@ -234,6 +241,9 @@ impl Thread {
             interrupted: AtomicBool::new(false),
             ends_alone: AtomicBool::new(false),
             name: Mutex::new([0; 16]),
+            tracee: Tracee::new(),
+            call: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
         })
     }
 

@@ -280,6 +280,21 @@ user_copy:
     b.ne 3b
 4:  mov x0, #0
     ret
+// Exchanges w1 at x0 for w2. Returns 0, 1 if there was something else, 2 after a fault.
+    .global user_exchange
+user_exchange:
+    mov x3, x2
+    mov x2, #2
+5:  ldaxr w4, [x0]
+    cmp w4, w1
+    b.ne 6f
+    stlxr w5, w3, [x0]
+    cbnz w5, 5b
+    mov x0, #0
+    ret
+6:  clrex
+    mov x0, #1
+    ret
 user_copy_end:
 user_copy_failed:
     mov x0, x2

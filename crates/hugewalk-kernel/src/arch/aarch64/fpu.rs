@@ -37,7 +37,9 @@ impl Fpu {
 
 /// Registers that a program changes by itself, and that the kernel leaves alone: TPIDR_EL0.
 pub struct UserRegisters {
-    thread_pointer: AtomicU64,
+    pub(super) thread_pointer: AtomicU64,
+    /// MDSCR_EL1: bit 0 makes instructions of the program trap one by one.
+    debug: AtomicU64,
 }
 
 fn thread_pointer() -> u64 {
@@ -50,7 +52,7 @@ fn thread_pointer() -> u64 {
 impl UserRegisters {
     /// Of a program that begins.
     pub const fn new() -> Self {
-        Self { thread_pointer: AtomicU64::new(0) }
+        Self { thread_pointer: AtomicU64::new(0), debug: AtomicU64::new(0) }
     }
 
     /// Takes the processor's.
@@ -63,6 +65,20 @@ impl UserRegisters {
         let value = self.thread_pointer.load(Relaxed);
         // SAFETY: the register is the program's.
         unsafe { asm!("msr tpidr_el0, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+        self.load_debug();
+    }
+
+    fn load_debug(&self) {
+        let value = self.debug.load(Relaxed);
+        // SAFETY: debug exceptions are masked in the kernel, so it concerns the program alone.
+        unsafe { asm!("msr mdscr_el1, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+    }
+
+    /// The running thread, whose registers these are, traps after one instruction of its program, or no more.
+    pub(super) fn set_step(&self, step: bool) {
+        if self.debug.swap(u64::from(step), Relaxed) != u64::from(step) {
+            self.load_debug();
+        }
     }
 
     /// A program begins in the running thread, whose registers these are.

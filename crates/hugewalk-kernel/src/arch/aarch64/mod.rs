@@ -16,6 +16,7 @@ pub mod mmu;
 mod names;
 pub mod numbers;
 pub mod processor;
+mod registers;
 pub mod signal;
 pub mod switch;
 mod trap;
@@ -28,6 +29,7 @@ use hugewalk::arch::Aarch64;
 pub use self::fpu::{Fpu, UserRegisters};
 pub use self::frame::Frame;
 pub use self::names::name;
+pub use self::registers::{AUDIT, Registers, TRAP_OF_STEP};
 use crate::syscall::{Answer, Arguments};
 
 global_asm!(include_str!("entry.s"), flush = const controller::Interrupt::Flush as u32, timer = const controller::TIMER);

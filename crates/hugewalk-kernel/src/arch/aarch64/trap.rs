@@ -5,6 +5,7 @@ use core::arch::asm;
 use hugewalk::fault::Access;
 use linux_raw_sys::general::{
     BUS_ADRALN, FPE_FLTUNK, ILL_ILLOPC, SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, TRAP_BRKPT,
+    TRAP_TRACE,
 };
 
 use super::Frame;
@@ -48,8 +49,9 @@ extern "C" fn trap_exception(frame: &mut Frame) {
         0x22 => (SIGBUS, BUS_ADRALN, frame.pc),
         0x26 => (SIGBUS, BUS_ADRALN, frame.sp),
         0x2c => (SIGFPE, FPE_FLTUNK, frame.pc),
-        // Single step, and the instruction BRK.
-        0x32 | 0x3c => (SIGTRAP, TRAP_BRKPT, frame.pc),
+        0x32 => (SIGTRAP, TRAP_TRACE, frame.pc),
+        // The instruction BRK.
+        0x3c => (SIGTRAP, TRAP_BRKPT, frame.pc),
         _ => (SIGSEGV, SI_KERNEL, 0),
     };
     trap::exception(frame, Cause::Exception { signal, code, address });

@@ -226,6 +226,15 @@ user_copy:
     jnz 3b
 4:  xor eax, eax
     ret
+# Exchanges esi at rdi for edx. Returns 0, 1 if there was something else, 2 after a fault.
+    .globl user_exchange
+user_exchange:
+    mov ecx, 2
+    mov eax, esi
+    lock cmpxchg [rdi], edx
+    setne al
+    movzx eax, al
+    ret
 user_copy_end:
 user_copy_failed:
     mov rax, rcx

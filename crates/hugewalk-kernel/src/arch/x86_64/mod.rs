@@ -14,6 +14,7 @@ mod names;
 mod port;
 mod prctl;
 pub mod processor;
+mod registers;
 pub mod signal;
 pub mod switch;
 mod symbols;
@@ -29,6 +30,7 @@ pub use self::fpu::{Fpu, UserRegisters};
 pub use self::frame::Frame;
 pub use self::names::name;
 pub use self::prctl::call;
+pub use self::registers::{AUDIT, Registers, TRAP_OF_STEP};
 
 global_asm!(include_str!("entry.s"));
 

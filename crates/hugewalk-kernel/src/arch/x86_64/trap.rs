@@ -2,7 +2,7 @@
 
 use hugewalk::fault::Access;
 use linux_raw_sys::general::{
-    BUS_ADRERR, FPE_INTDIV, ILL_ILLOPN, SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, TRAP_BRKPT,
+    BUS_ADRERR, FPE_INTDIV, ILL_ILLOPN, SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, TRAP_TRACE,
 };
 
 use super::Frame;
@@ -25,7 +25,8 @@ extern "C" fn trap_page_fault(frame: &mut Frame, address: u64) {
 extern "C" fn trap_exception(frame: &mut Frame) {
     let (signal, code, address) = match frame.vector {
         0 | 16 | 19 => (SIGFPE, FPE_INTDIV, frame.rip),
-        1 | 3 => (SIGTRAP, TRAP_BRKPT, frame.rip),
+        1 => (SIGTRAP, TRAP_TRACE, frame.rip),
+        3 => (SIGTRAP, SI_KERNEL, 0),
         6 => (SIGILL, ILL_ILLOPN, frame.rip),
         17 => (SIGBUS, BUS_ADRERR, frame.rip),
         _ => (SIGSEGV, SI_KERNEL, 0),

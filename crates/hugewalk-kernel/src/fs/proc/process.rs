@@ -201,6 +201,10 @@ fn name(process: &Process, thread: Option<&Arc<Thread>>) -> String {
 fn state(process: &Process) -> (char, &'static str) {
     if process.state.lock().status.is_some() {
         ('Z', "zombie")
+    } else if process.threads().iter().any(|thread| thread.tracee.is_stopped()) {
+        ('t', "tracing stop")
+    } else if process.state.lock().stopped.is_some() {
+        ('T', "stopped")
     } else if process.pid == current().process().pid {
         ('R', "running")
     } else {
@@ -212,8 +216,9 @@ fn state(process: &Process) -> (char, &'static str) {
 fn status(process: &Arc<Process>) -> Result<String> {
     let (letter, word) = state(process);
     let (pid, parent) = (process.pid, process.parent_pid());
+    let tracer = process.tracer.lock().upgrade().map_or(0, |tracer| tracer.pid);
     let mut text = format!(
-        "Name:\t{}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\nTracerPid:\t0\n\
+        "Name:\t{}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\nTracerPid:\t{tracer}\n\
          Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t{}\nGroups:\t0\n",
         name(process, None),
         process.umask.load(core::sync::atomic::Ordering::Relaxed),
