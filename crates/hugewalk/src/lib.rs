@@ -143,6 +143,7 @@ pub mod platform;
 pub mod sleep;
 mod hugetlb;
 pub mod task;
+pub mod source;
 pub mod table;
 mod root;
 pub mod walk;

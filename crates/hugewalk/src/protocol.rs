@@ -110,6 +110,8 @@ pub enum Step {
     NotifyWholeTable,
     /// Those of each address space that uses a table are told of a change in it.
     NotifySharers,
+    /// A handler that has copied from a source which faulted, with no lock held, looks again whether the mappings are changing.
+    LookAfterCopy,
     /// Walkers hold no VMA lock around their read sections. They need none; Linux has held it since 6.3. GUP-fast does not, even
     /// then.
     WalkUnlocked,

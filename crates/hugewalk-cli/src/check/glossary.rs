@@ -65,6 +65,9 @@ pub(crate) fn protocol(settings: &Settings) -> String {
         "ipi-targeted" => "Proposed in February 2026, on machines whose flushes are none: ",
         "unshare-rcu" => "Suggested in February 2026: ",
         "hugewalk" => "This engine: ",
+        "look-after-copy" => {
+            "a handler whose source has faulted, with no lock held, looks again whether the mappings are changing"
+        }
         _ => "",
     };
     let walkers = match settings.walkers {

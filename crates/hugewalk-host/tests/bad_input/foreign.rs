@@ -159,6 +159,10 @@ pub(crate) const CASES: &[Foreign] = &[
     ("file/io.rs unreserve", |w| errno!(w.file.unreserve(&mut w.foreign.task, 0, PMD_SIZE))),
     ("file/io.rs allocate", |w| errno!(w.file.allocate(&mut w.foreign.task, 0, 3 * PMD_SIZE, false))),
     ("file/io.rs write_at", |w| errno!(w.file.write_at(&mut w.foreign.task, 0, &[9]))),
+    ("file/write.rs write_from", |w| {
+        let mut source: &[u8] = &[9];
+        w.file.write_from(&mut w.foreign.task, 0, 1, &mut source).err().map(|stopped| stopped.error.errno())
+    }),
     ("truncate.rs truncate", |w| errno!(w.file.truncate(&mut w.foreign.task, 0))),
     ("truncate.rs punch_hole", |w| errno!(w.file.punch_hole(&mut w.foreign.task, 0, PMD_SIZE))),
     ("gup/locked.rs follow_hugetlb_page", |w| {
@@ -267,6 +271,11 @@ pub(crate) const CASES: &[Foreign] = &[
     ("uffd/fill.rs copy", |w| {
         let bytes = vec![9; PMD_SIZE as usize];
         errno!(w.uffd.copy(&mut w.foreign.task, page(HANDLED + 1), &bytes, CopyMode::empty()))
+    }),
+    ("uffd/fill.rs copy_from", |w| {
+        let mut source: &[u8] = &vec![9; PMD_SIZE as usize];
+        let place = (page(HANDLED + 1), PMD_SIZE);
+        errno!(w.uffd.copy_from(&mut w.foreign.task, place.0, place.1, &mut source, CopyMode::empty()))
     }),
     ("uffd/fill.rs continue_range", |w| {
         let mode = ContinueMode::empty();

@@ -2,6 +2,7 @@
 //!
 //! After what the kernel's selftest `userfaultfd` says it checks, for `hugetlb` (private mappings) and `hugetlb_shared`.
 
+mod copies;
 mod events;
 mod handler;
 mod memory;

@@ -158,6 +158,20 @@ fn filling_says_so_and_restores_reservations() {
             failed
         });
     }
+    // From a source that has to be faulted in first.
+    for kind in KINDS {
+        let missing = || World::registered(2, kind, Modes::MISSING);
+        each_allocation_refused(missing, |world| {
+            let mut source = crate::copies::Absent(|_: &mut Task<Host>, _| Ok(()));
+            let filled =
+                world.uffd.copy_from(&mut world.task, at(1, 0), MIB2, &mut source, CopyMode::empty());
+            let failed = is_missing(&filled.map_err(|stopped| stopped.error));
+            let counters = world.hugetlb.pool(X86_64::SIZE_2M).counters();
+            let used = if failed { 0 } else { 1 };
+            assert_eq!((counters.reserved, counters.free), (2 - used, counters.total - used));
+            failed
+        });
+    }
     let in_file = || {
         let mut world = World::registered(2, MapFlags::SHARED, Modes::MINOR);
         world.file.write_at(&mut world.task, 0, b"x").unwrap();

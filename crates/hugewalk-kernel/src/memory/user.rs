@@ -7,10 +7,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
+use hugewalk::Task;
+use hugewalk::error::BadSource;
 use hugewalk::fault::Access;
+use hugewalk::source::{Room, Source};
 
 use super::{PAGE, USER_END};
 use crate::errno::{Errno, Result};
+use crate::platform::Kernel;
 use crate::space::fault::Refused;
 use crate::task::current;
 
@@ -211,5 +215,59 @@ pub fn exchange(address: u64, old: u32, new: u32) -> Result<bool> {
             1 => return Ok(false),
             _ => current().space().fault(address, Access::Write).map_err(Refused::errno)?,
         }
+    }
+}
+
+/// The running program's memory from an address on, for the engine to copy from.
+pub struct Memory(pub u64);
+
+/// Bytes that go from a program to the engine together.
+const PIECE: usize = 1024;
+
+impl Memory {
+    /// Copies pieces until there is no room, or `read` has less than a piece.
+    fn pieces(
+        &self,
+        offset: u64,
+        room: &mut Room<'_, Kernel>,
+        mut read: impl FnMut(u64, &mut [u8]) -> usize,
+    ) {
+        let mut piece = [0; PIECE];
+        let mut at = self.0.saturating_add(offset);
+        loop {
+            let piece = &mut piece[..room.left().min(PIECE)];
+            let count = read(at, piece);
+            room.write(&piece[..count]);
+            if room.left() == 0 || count < piece.len() {
+                return;
+            }
+            at = at.saturating_add(count as u64);
+        }
+    }
+}
+
+impl Source<Kernel> for Memory {
+    fn copy_nofault(&mut self, offset: u64, room: &mut Room<'_, Kernel>) {
+        self.pieces(offset, room, |at, piece| {
+            if check(at, piece.len()).is_err() {
+                return 0;
+            }
+            let from = core::ptr::with_exposed_provenance(at as usize);
+            // SAFETY: the destination is all of `piece`; the source is a program's, where a fault is expected.
+            let left = unsafe { user_copy(piece.as_mut_ptr(), from, piece.len()) };
+            piece.len() - left
+        });
+    }
+
+    fn copy(
+        &mut self,
+        offset: u64,
+        room: &mut Room<'_, Kernel>,
+        task: &mut Task<Kernel>,
+    ) -> core::result::Result<(), BadSource> {
+        current().lend_task(task, || {
+            self.pieces(offset, room, |at, piece| read_some(at, piece).unwrap_or(0));
+        });
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use hugewalk::Task;
 use spin::Mutex;
@@ -50,6 +50,8 @@ pub struct Thread {
     space: UnsafeCell<Option<Arc<Space>>>,
     task: UnsafeCell<Option<Task<Kernel>>>,
     task_in_use: AtomicBool,
+    /// The task, while [`Current::lend_task`] has it. Null otherwise.
+    task_lent: AtomicPtr<Task<Kernel>>,
     task_id: AtomicU64,
     pub(super) state: AtomicU8,
     pub(super) token: AtomicBool,
@@ -147,6 +149,9 @@ impl Current {
     pub fn task(&self) -> Result<TaskGuard> {
         assert!(!self.task_in_use.swap(true, Ordering::Relaxed), "the engine's task is in use further up");
         let guard = TaskGuard { thread: *self };
+        if !self.task_lent.load(Ordering::Relaxed).is_null() {
+            return Ok(guard);
+        }
         // SAFETY: by the type invariants, this is the thread itself; `task_in_use` keeps others away.
         let slot = unsafe { &mut *self.task.get() };
         if slot.is_none() {
@@ -157,6 +162,17 @@ impl Current {
             *slot = Some(task);
         }
         Ok(guard)
+    }
+
+    /// Lets `work` have the engine's task, which somebody further up has borrowed and does not use meanwhile.
+    pub fn lend_task<R>(&self, task: &mut Task<Kernel>, work: impl FnOnce() -> R) -> R {
+        // Relaxed: only the thread itself looks.
+        let lent_before = self.task_lent.swap(task, Ordering::Relaxed);
+        let used_before = self.task_in_use.swap(false, Ordering::Relaxed);
+        let done = work();
+        self.task_in_use.store(used_before, Ordering::Relaxed);
+        self.task_lent.store(lent_before, Ordering::Relaxed);
+        done
     }
 
     /// The engine's task of this thread, if nothing further up uses it: for what is done when a value is dropped.
@@ -188,6 +204,10 @@ impl Deref for TaskGuard {
     type Target = Task<Kernel>;
 
     fn deref(&self) -> &Task<Kernel> {
+        // SAFETY: `lend_task` has borrowed it for as long as it is noted, and `task_in_use` is set for this guard.
+        if let Some(lent) = unsafe { self.thread.task_lent.load(Ordering::Relaxed).as_ref() } {
+            return lent;
+        }
         // SAFETY: `task` filled the slot, and `task_in_use` is set for this guard.
         let slot = unsafe { &*self.thread.task.get() };
         slot.as_ref().expect("filled when the guard was made")
@@ -196,6 +216,10 @@ impl Deref for TaskGuard {
 
 impl DerefMut for TaskGuard {
     fn deref_mut(&mut self) -> &mut Task<Kernel> {
+        // SAFETY: as in `deref`.
+        if let Some(lent) = unsafe { self.thread.task_lent.load(Ordering::Relaxed).as_mut() } {
+            return lent;
+        }
         // SAFETY: as in `deref`.
         let slot = unsafe { &mut *self.thread.task.get() };
         slot.as_mut().expect("filled when the guard was made")
@@ -228,6 +252,7 @@ impl Thread {
             space: UnsafeCell::new(space),
             task: UnsafeCell::new(None),
             task_in_use: AtomicBool::new(false),
+            task_lent: AtomicPtr::new(ptr::null_mut()),
             task_id: AtomicU64::new(0),
             state: AtomicU8::new(State::Blocked as u8),
             token: AtomicBool::new(false),

@@ -1,7 +1,6 @@
 //! The ioctls that work on ranges: of huge pages by the engine, of base pages by the kernel.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use hugewalk::addr::VirtAddr;
 use hugewalk::uffd::{ContinueMode, CopyMode, Modes, PoisonMode, ProtectMode, Stopped};
@@ -9,7 +8,6 @@ use hugewalk::uffd::{ContinueMode, CopyMode, Modes, PoisonMode, ProtectMode, Sto
 use super::Uffd;
 use super::base::{Handler, Registration};
 use super::fill::Fill;
-use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::memory::{PAGE, user};
 use crate::space::Space;
@@ -124,29 +122,11 @@ impl Uffd {
                 space.fill(to + offset, base, Fill::Bytes(&bytes), mode.contains(CopyMode::WP))
             });
         }
-        // Some pages at a time, whose bytes are read before the engine takes any lock. It judges all of a short range at once.
-        let size = 16 * arch::SIZE_2M.bytes();
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(length.min(size) as usize).map_err(|_| Errno::ENOMEM)?;
-        let mut done = 0;
-        let outcome = loop {
-            if done == length {
-                break Ok(());
-            }
-            bytes.resize((length - done).min(size) as usize, 0);
-            if let Err(error) = user::read(from + done, &mut bytes) {
-                break Err(error);
-            }
+        let outcome = {
             let mut task = current().task()?;
-            match handle.copy(&mut task, VirtAddr::new(to + done), &bytes, mode) {
-                Ok(()) => done += bytes.len() as u64,
-                Err(stopped) => {
-                    done += stopped.done;
-                    break Err(stopped.error.into());
-                }
-            }
+            handle.copy_from(&mut task, VirtAddr::new(to), length, &mut user::Memory(from), mode)
         };
-        answer(at + 32, done, outcome)
+        stopped(at + 32, length, outcome)
     }
 
     pub(super) fn zero(&self, at: u64) -> Result<u64> {

@@ -73,7 +73,7 @@ pub(super) const fn bit(step: Step) -> u64 {
 const UNCHECKED: u64 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
 
 /// Names of the steps that can be left out.
-const STEPS: [(&str, Step); 43] = [
+const STEPS: [(&str, Step); 44] = [
     ("rcu-free", Step::RcuFree),
     ("revalidate", Step::Revalidate),
     ("confirm-parent", Step::ConfirmParent),
@@ -117,6 +117,7 @@ const STEPS: [(&str, Step); 43] = [
     ("notify-end-last", Step::NotifyEndLast),
     ("notify-whole-table", Step::NotifyWholeTable),
     ("notify-sharers", Step::NotifySharers),
+    ("look-after-copy", Step::LookAfterCopy),
 ];
 
 const fn mainline(name: &'static str, broadcast: Broadcast) -> Settings {

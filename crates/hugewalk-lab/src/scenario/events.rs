@@ -5,14 +5,16 @@ use std::rc::Rc;
 
 use hugewalk::addr::VirtAddr;
 use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE, X86_64};
+use hugewalk::error::BadSource;
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, RemapTo};
+use hugewalk::source::{Room, Source};
 use hugewalk::uffd::{CopyMode, Features, Message, Modes, Userfault};
 use hugewalk::walk::huge_pte_offset;
 
 use super::Scenario;
 use super::bench::{BASE, Bench, LabTask, Process, page};
-use super::expected::{NONE, Row};
+use super::expected::{MISTAKE, NONE, Row};
 use super::handlers::{PAGE, bring, faults, handled, resolve};
 use super::stores::{PAGES, row};
 use crate::explore::violation;
@@ -46,6 +48,22 @@ pub(super) const ROWS: &[Row] = &[
         "S45/event-fork",
         "a process forks while its handler brings a page: what it brought before it reads of the fork, the child has too",
         told_of_fork
+    ),
+    row!(
+        "S45/copy-fork",
+        "S45/event-fork, and what the handler brings is copied from a source that faults, with no lock held",
+        told_of_fork_while_copying
+    ),
+    row!(
+        "S45/copy-fork:looks-once",
+        "S45/copy-fork, and the handler does not look again after the copy whether the mappings are changing",
+        told_of_fork_while_copying,
+        without "look-after-copy"
+    ),
+    row!(
+        "S45/copy-munmap",
+        "a handler brings a page from a source that faults, while its mapping goes",
+        unmap_while_copying
     ),
 ];
 
@@ -124,17 +142,43 @@ fn told_of_none(bench: &mut Bench<'_>) {
     bench.cpu("drop", move |_| drop(handler));
 }
 
+/// A source of which nothing is there. It takes the lock that each fault of the process takes first.
+struct Absent(Process);
+
+impl Source<Lab> for Absent {
+    fn copy(&mut self, _: u64, room: &mut Room<'_, Lab>, task: &mut LabTask) -> Result<(), BadSource> {
+        drop(self.0.mmap_read(task));
+        room.write(&PAGE);
+        Ok(())
+    }
+}
+
 fn told_of_fork(bench: &mut Bench<'_>) {
+    fork_while(bench, |task, handler, _| handler.copy(task, page(0), &PAGE, CopyMode::empty()).is_ok());
+}
+
+fn told_of_fork_while_copying(bench: &mut Bench<'_>) {
+    fork_while(bench, |task, handler, process| {
+        handler.copy_from(task, page(0), PMD_SIZE, &mut Absent(process), CopyMode::empty()).is_ok()
+    });
+}
+
+/// A fork, and a handler that brings a page, and says whether it could.
+fn fork_while(
+    bench: &mut Bench<'_>,
+    bring: impl FnOnce(&mut LabTask, &Userfault<Lab>, Process) -> bool + 'static,
+) {
     let file = bench.file();
     let process = bench.private_written(&file, 1);
     process.madvise(bench.task(), BASE, PMD_SIZE, Advice::DontNeed).expect("mapped");
     let handler = Userfault::new(&process, Features::EVENT_FORK).expect("memory");
     handler.register(bench.task(), BASE, PMD_SIZE, Modes::MISSING).expect("mapped");
     let nursery = bench.nursery();
+    let same = process.clone();
     bench.cpu("fork", move |task| nursery.keep(process.fork(task).expect("memory")));
     bench.cpu("handler", move |task| {
         // It is refused as long as there is something to read.
-        let has_brought = handler.copy(task, page(0), &PAGE, CopyMode::empty()).is_ok();
+        let has_brought = bring(task, &handler, same);
         if let Ok(Message::Fork(child)) = handler.read_event(task)
             && has_brought
             && !has_page(task, child.address_space())
@@ -143,6 +187,20 @@ fn told_of_fork(bench: &mut Bench<'_>) {
             violation(text.to_owned(), Property::I13);
         }
     });
+}
+
+fn unmap_while_copying(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.private_written(&file, 1);
+    process.madvise(bench.task(), BASE, PMD_SIZE, Advice::DontNeed).expect("mapped");
+    let handler = Userfault::new(&process, Features::empty()).expect("memory");
+    handler.register(bench.task(), BASE, PMD_SIZE, Modes::MISSING).expect("mapped");
+    let same = process.clone();
+    bench.cpu("handler", move |task| {
+        // The mapping may be gone.
+        let _ = handler.copy_from(task, page(0), PMD_SIZE, &mut Absent(same), CopyMode::empty());
+    });
+    bench.cpu("munmap", move |task| process.munmap(task, BASE, PMD_SIZE).expect("aligned"));
 }
 
 /// Has the process a page at page 0?

@@ -95,7 +95,7 @@ pub fn expected(id: &str, settings: &Settings) -> Option<Expected> {
 
 /// For each step of the engine's protocol that can be left out, the scenario that has a race without it, and the protocol:
 /// no step is there without one.
-pub const PROOFS: [(&str, &str, Settings); 43] = [
+pub const PROOFS: [(&str, &str, Settings); 44] = [
     ("rcu-free", "S1", Settings::HUGEWALK),
     ("revalidate", "S8", Settings::HUGEWALK),
     ("confirm-parent", "S7", Settings::HUGEWALK),
@@ -138,6 +138,7 @@ pub const PROOFS: [(&str, &str, Settings); 43] = [
     ("notify-end-last", "S92", Settings::HUGEWALK),
     ("notify-whole-table", "S93", Settings::HUGEWALK),
     ("notify-sharers", "S94", Settings::HUGEWALK),
+    ("look-after-copy", "S45/copy-fork", Settings::HUGEWALK),
     // Only who broadcasts wants to know who was the last.
     ("count-then-tell", "S10", Settings::IPI_LAST),
 ];

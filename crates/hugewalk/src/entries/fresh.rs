@@ -1,11 +1,14 @@
 //! Fresh pages for a mapping: taken, filled, and noted as its own.
 
-use crate::addr::VirtAddr;
-use crate::error::{FaultError, MapError, MemoryError};
+use crate::addr::{HugeSize, VirtAddr};
+use crate::error::{BadSource, FaultError, MapError, MemoryError};
 use crate::file::NotInserted;
+use crate::hugetlb::Hugetlb;
 use crate::page::PageRef;
 use crate::platform::Platform;
-use crate::reserve::{NewPage, NoPage};
+use crate::reserve::{NewPage, NoPage, Reservations};
+use crate::source::{Room, Source};
+use crate::task::Task;
 use crate::vma::Vma;
 
 /// What a fresh page holds.
@@ -13,8 +16,6 @@ pub(crate) enum Contents<'c, P: Platform> {
     Zeroes,
     /// The same as a page of the same size.
     Of(&'c PageRef<'c, P>),
-    /// These bytes, one page at most.
-    Bytes(&'c [u8]),
 }
 
 /// Why there is no fresh page. Nothing was changed.
@@ -84,13 +85,32 @@ impl<'v, P: Platform> FreshPage<'v, P> {
             Contents::Zeroes => unsafe { platform.zero_huge(frame, size) },
             // SAFETY: both are held, and of the file's size; this one was taken above, so they are two.
             Contents::Of(other) => unsafe { platform.copy_huge(other.frame(), frame, size) }?,
-            // SAFETY: taken above; the bytes are one page at most.
-            Contents::Bytes(bytes) => unsafe { platform.write_huge(frame, 0, bytes) },
         }
+        Ok(Self::filled(page, vma, index))
+    }
+
+    /// As [`new`](Self::new), filled with what a source has from `offset` on. `None` if that has to be faulted in first.
+    pub(crate) fn from_source(
+        vma: &'v Vma<P>,
+        index: u64,
+        (source, offset): (&mut dyn Source<P>, u64),
+        avoid_reserve: bool,
+    ) -> Result<Option<Self>, NoPage> {
+        let (file, size) = (vma.file(), vma.size());
+        let hugetlb = file.hugetlb();
+        let page = NewPage::take(hugetlb, size, &vma.reservations(), file.subpool(), index, avoid_reserve)?;
+        // SAFETY: taken above, with this size, and kept as long as there is room to fill.
+        let mut room = unsafe { Room::of_page(hugetlb.platform(), page.frame(), 0, size.bytes()) };
+        source.copy_nofault(offset, &mut room);
+        Ok((room.left() == 0).then(|| Self::filled(page, vma, index)))
+    }
+
+    /// A page that was taken for offset `index`, and filled since.
+    pub(crate) fn filled(page: NewPage<'v, P>, vma: &'v Vma<P>, index: u64) -> Self {
         if !vma.is_shared() {
-            page.set_private(file);
+            page.set_private(vma.file());
         }
-        Ok(Self { page, vma, index })
+        Self { page, vma, index }
     }
 
     /// Puts the page into the file of a shared mapping. It belongs to the file then, whether it can be mapped or not.
@@ -104,5 +124,53 @@ impl<'v, P: Platform> FreshPage<'v, P> {
     #[inline]
     pub(crate) fn commit(self) -> PageRef<'v, P> {
         self.page.commit()
+    }
+}
+
+/// A page with what a source had, on its way to one that a mapping has a right to: it uses no reservation and belongs to no
+/// file. Dropping it gives it back.
+pub(crate) struct CopiedPage<'h, P: Platform> {
+    page: NewPage<'h, P>,
+    size: HugeSize,
+}
+
+/// Why there is no copy. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotCopied {
+    NoPage(NoPage),
+    BadSource(BadSource),
+}
+
+impl<'h, P: Platform> CopiedPage<'h, P> {
+    /// Takes a page that nobody has reserved, and fills it with what the source has from `offset` on. Sleeps; the caller holds
+    /// no lock.
+    ///
+    /// A page that was taken for an offset of a file cannot be kept for as long: its reservation is noted as used, which
+    /// truncation would count without the fault mutex.
+    ///
+    /// Linux: `alloc_hugetlb_folio_vma()` in `hugetlb_mfill_atomic_pte()`.
+    pub(crate) fn new(
+        hugetlb: &'h Hugetlb<P>,
+        size: HugeSize,
+        source: &mut dyn Source<P>,
+        offset: u64,
+        task: &mut Task<P>,
+    ) -> Result<Self, NotCopied> {
+        let page = NewPage::take(hugetlb, size, &Reservations::Nobody, None, 0, false);
+        let page = page.map_err(NotCopied::NoPage)?;
+        // SAFETY: taken above, with this size, and kept as long as there is room to fill.
+        let mut room = unsafe { Room::of_page(hugetlb.platform(), page.frame(), 0, size.bytes()) };
+        let copied = source.copy(offset, &mut room, task).and_then(|()| room.full());
+        copied.map_err(NotCopied::BadSource)?;
+        Ok(Self { page, size })
+    }
+
+    pub(crate) fn size(&self) -> HugeSize {
+        self.size
+    }
+
+    /// The same contents, for a fresh page.
+    pub(crate) fn contents(&self) -> Contents<'_, P> {
+        Contents::Of(self.page.page())
     }
 }

@@ -44,7 +44,7 @@ mod zap;
 
 pub(crate) use self::at::At;
 pub(crate) use self::displace::{Instead, Pinned};
-pub(crate) use self::fresh::{Contents, FreshPage, NotFresh};
+pub(crate) use self::fresh::{Contents, CopiedPage, FreshPage, NotCopied, NotFresh};
 pub(crate) use self::install::{Install, install_if, install_run};
 pub(crate) use self::visit::{by_table, each_own_entry};
 pub(crate) use self::zap::{Zap, zap_range};

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Errno, Interrupted, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WrongSystem};
+use super::{BadSource, Errno, Interrupted, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WrongSystem};
 use crate::addr::HugeSize;
 
 /// Why an operation on a file failed.
@@ -52,6 +52,9 @@ pub enum FileError {
     /// A signal came. Pages that were allocated before stay.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
+    /// The bytes to be written cannot be had.
+    #[error(transparent)]
+    BadSource(#[from] BadSource),
     /// The mount has pages of another size.
     #[error("the mount has pages of another size")]
     WrongMount,
@@ -76,7 +79,24 @@ impl FileError {
             Self::Hwpoison { .. } => Errno::EIO,
             Self::OutOfMemory(_) => Errno::ENOMEM,
             Self::Interrupted(_) => Errno::EINTR,
+            Self::BadSource(_) => Errno::EFAULT,
         }
+    }
+}
+
+/// Writing to a file stopped. What was written before the error stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("stopped after {done:#x} bytes: {error}")]
+pub struct WriteStopped {
+    /// Bytes written.
+    pub done: u64,
+    /// Why it stopped.
+    pub error: FileError,
+}
+
+impl<E: Into<FileError>> From<E> for WriteStopped {
+    fn from(error: E) -> Self {
+        Self { done: 0, error: error.into() }
     }
 }
 

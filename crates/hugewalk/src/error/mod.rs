@@ -14,7 +14,7 @@ pub use hugewalk_rcu::OutOfMemory;
 use thiserror::Error;
 
 pub use self::fault::FaultError;
-pub use self::file::FileError;
+pub use self::file::{FileError, WriteStopped};
 pub use self::gup::{GupError, NotPinnedForWriting, TransferError};
 pub use self::map::MapError;
 pub use self::no_page::{NoPage, PoolEmpty, SubPoolFull};
@@ -36,6 +36,13 @@ pub struct WrongSystem;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
 #[error("the memory of the page failed")]
 pub struct MemoryError;
+
+/// Bytes that were to be copied cannot be had: a [`Source`](crate::source::Source) has none there, or it failed.
+///
+/// Linux: `-EFAULT`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Error)]
+#[error("the bytes to be copied cannot be had")]
+pub struct BadSource;
 
 /// A wait has ended before what was waited for came: the task was [killed](crate::sync::Parker::is_killed), or
 /// [interrupted](crate::sync::Parker::is_interrupted) where an operation says so.

@@ -223,7 +223,7 @@ impl<P: Platform> HugeFile<P> {
     }
 
     /// The page of an offset, the offset in that page, and how many of `length` bytes lie in it.
-    fn piece(&self, offset: u64, length: usize) -> (u64, u64, usize) {
+    pub(super) fn piece(&self, offset: u64, length: usize) -> (u64, u64, usize) {
         let size = self.size_class();
         let within = offset & (size.bytes() - 1);
         let here = usize::try_from(size.bytes() - within).map_or(length, |left| left.min(length));
@@ -232,7 +232,7 @@ impl<P: Platform> HugeFile<P> {
 
     /// The page at `index`, allocated and zeroed if there was none. The caller holds the inode lock and the fault mutex of
     /// `index`.
-    fn find_or_allocate(&self, index: u64) -> Result<PageRef<'_, P>, FileError> {
+    pub(super) fn find_or_allocate(&self, index: u64) -> Result<PageRef<'_, P>, FileError> {
         let hugetlb = self.hugetlb();
         if let Some(page) = self.find_page(index) {
             return Ok(page);

@@ -16,6 +16,7 @@ mod cache;
 mod i_mmap;
 mod io;
 mod tree;
+mod write;
 
 use core::fmt;
 use core::ops::Range;
@@ -29,8 +30,8 @@ pub(crate) use self::tree::TreePlace;
 use self::tree::VmaTree;
 use crate::addr::{HugeFrame, HugeSize};
 use crate::arch::Paging;
-pub use crate::error::FileError;
 use crate::error::OutOfMemory;
+pub use crate::error::{FileError, WriteStopped};
 use crate::hugetlb::{Hugetlb, Inside, RUN};
 use crate::page::{PageRef, PageRun, PutBatch};
 use crate::platform::{Barriers, Platform};

@@ -229,6 +229,10 @@ impl<'a, P: Platform> NewPage<'a, P> {
         self.page.frame()
     }
 
+    pub(crate) fn page(&self) -> &PageRef<'a, P> {
+        &self.page
+    }
+
     /// Notes that the page is for a private mapping of `file`, at the offset it was taken for.
     pub(crate) fn set_private(&self, file: &Arc<HugeFile<P>>) {
         self.page.set_private(file, self.taken.index);

@@ -3,9 +3,9 @@
 use thiserror::Error;
 
 use crate::addr::{HugeSize, VirtAddr};
-use crate::entries::NotFresh;
+use crate::entries::{NotCopied, NotFresh};
 use crate::error::MapError;
-use crate::error::{Errno, Interrupted, OutOfMemory, WaitError, WrongSystem};
+use crate::error::{BadSource, Errno, Interrupted, OutOfMemory, WaitError, WrongSystem};
 use crate::reserve::NoPage;
 
 /// Why an operation of a handler failed. Nothing was changed.
@@ -101,6 +101,9 @@ pub enum UserfaultError {
     /// No memory for tables or records.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// The bytes to be copied cannot be had.
+    #[error(transparent)]
+    BadSource(#[from] BadSource),
     /// A signal came, and no message.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -126,7 +129,7 @@ impl UserfaultError {
             Self::Busy { .. } => Errno::EBUSY,
             Self::NotRegistered { .. } => Errno::ENOENT,
             Self::Exists { .. } => Errno::EEXIST,
-            Self::NotInFile { .. } => Errno::EFAULT,
+            Self::NotInFile { .. } | Self::BadSource(_) => Errno::EFAULT,
             Self::Hwpoison { .. } => Errno::EIO,
             Self::Changing => Errno::EAGAIN,
             Self::Exited => Errno::ESRCH,
@@ -141,6 +144,15 @@ impl UserfaultError {
         match error {
             NotFresh::NoPage(error) => error.into(),
             NotFresh::BadSource => Self::Hwpoison { address },
+        }
+    }
+}
+
+impl From<NotCopied> for UserfaultError {
+    fn from(error: NotCopied) -> Self {
+        match error {
+            NotCopied::NoPage(error) => error.into(),
+            NotCopied::BadSource(error) => Self::BadSource(error),
         }
     }
 }

@@ -2,33 +2,28 @@
 
 use core::ops::Range;
 
+use super::place::{Bytes, Filled, Filling, fill_page};
 use super::{ContinueMode, CopyMode, PoisonMode, Stopped, Userfault, UserfaultError, check_aligned};
-use crate::addr::VirtAddr;
-use crate::arch::Entry;
-use crate::entries::{At, Contents, FreshPage, Install, install_if};
-use crate::error::OutOfMemory;
-use crate::file::NotInserted;
-use crate::page::PageRef;
+use crate::addr::{HugeSize, VirtAddr};
+use crate::entries::CopiedPage;
 use crate::platform::Platform;
-use crate::share::huge_pte_alloc;
+use crate::protocol::{Step, keeps};
+use crate::source::Source;
 use crate::sync::Arc;
-use crate::table::{Slot, Stable};
 use crate::task::Task;
 use crate::vma::held::KeepsVma as _;
-use crate::vma::{MmapLocked, Vma, VmaFlags, VmaReadGuard};
+use crate::vma::{MmapLocked, Vma, VmaFlags};
 
 /// What a range is filled with.
-#[derive(Clone, Copy)]
-enum Filling<'b> {
-    /// Fresh pages with these bytes, mapped write-protected if the handler wants that.
-    Bytes(&'b [u8], bool),
+enum With<'b, P: Platform> {
+    /// Fresh pages with the bytes of a source, mapped write-protected if the handler wants that.
+    Copies(&'b mut dyn Source<P>, bool),
     /// The file's own pages, mapped write-protected if the handler wants that.
     OfFile(bool),
     Zeroes,
     /// No page: accesses fail from now on.
     Poison,
 }
-
 impl<P: Platform> Userfault<P> {
     /// Fills missing pages with `bytes`, a whole number of pages, and wakes the faults that wait for them.
     /// Pages of a shared mapping go into the file. Sleeps.
@@ -50,9 +45,34 @@ impl<P: Platform> Userfault<P> {
         bytes: &[u8],
         mode: CopyMode,
     ) -> Result<(), Stopped> {
+        let mut source = bytes;
+        self.copy_from(task, start, bytes.len() as u64, &mut source, mode)
+    }
+
+    /// Fills missing pages with what a source has, which may have to be faulted in, and wakes the faults that wait for them.
+    /// Sleeps.
+    ///
+    /// Each page is first copied as [`copy`](Self::copy) does, under the locks that it takes, if the source has all of its bytes. Else
+    /// the locks are given up. The source fills a page that the pool has free and unreserved, and then everything is looked
+    /// at again: what is registered then is filled.
+    ///
+    /// Linux: `UFFDIO_COPY`, `mfill_atomic_hugetlb()` in mm/userfaultfd.c.
+    ///
+    /// # Errors
+    ///
+    /// As for [`copy`](Self::copy); [`UserfaultError::BadSource`] if the source fails. The pages before the one it happened at
+    /// are filled then, and nothing else is changed.
+    pub fn copy_from(
+        &self,
+        task: &mut Task<P>,
+        start: VirtAddr,
+        length: u64,
+        source: &mut dyn Source<P>,
+        mode: CopyMode,
+    ) -> Result<(), Stopped> {
         let known = CopyMode::all().contains(mode);
-        let filling = Filling::Bytes(bytes, mode.contains(CopyMode::WP));
-        self.fill(task, start, bytes.len() as u64, filling, known, !mode.contains(CopyMode::DONTWAKE))
+        let with = With::Copies(source, mode.contains(CopyMode::WP));
+        self.fill(task, start, length, with, known, !mode.contains(CopyMode::DONTWAKE))
     }
 
     /// Maps the pages that the file has in a range where nothing is mapped, and wakes the faults that wait for them. Sleeps.
@@ -72,8 +92,8 @@ impl<P: Platform> Userfault<P> {
         mode: ContinueMode,
     ) -> Result<(), Stopped> {
         let known = ContinueMode::all().contains(mode);
-        let filling = Filling::OfFile(mode.contains(ContinueMode::WP));
-        self.fill(task, start, length, filling, known, !mode.contains(ContinueMode::DONTWAKE))
+        let with = With::OfFile(mode.contains(ContinueMode::WP));
+        self.fill(task, start, length, with, known, !mode.contains(ContinueMode::DONTWAKE))
     }
 
     /// Says that the contents of a range where nothing is mapped are lost: accesses fail with
@@ -99,7 +119,7 @@ impl<P: Platform> Userfault<P> {
         mode: PoisonMode,
     ) -> Result<(), Stopped> {
         let known = PoisonMode::all().contains(mode);
-        self.fill(task, start, length, Filling::Poison, known, !mode.contains(PoisonMode::DONTWAKE))
+        self.fill(task, start, length, With::Poison, known, !mode.contains(PoisonMode::DONTWAKE))
     }
 
     /// Always fails: there is no huge page of zeroes that could be mapped. The function exists so that a
@@ -111,7 +131,7 @@ impl<P: Platform> Userfault<P> {
     ///
     /// [`UserfaultError::Unsupported`], unless the range is refused for another reason first.
     pub fn zero(&self, task: &mut Task<P>, start: VirtAddr, length: u64) -> Result<(), Stopped> {
-        self.fill(task, start, length, Filling::Zeroes, true, false)
+        self.fill(task, start, length, With::Zeroes, true, false)
     }
 
     fn fill(
@@ -119,7 +139,7 @@ impl<P: Platform> Userfault<P> {
         task: &mut Task<P>,
         start: VirtAddr,
         length: u64,
-        filling: Filling<'_>,
+        mut with: With<'_, P>,
         known_mode: bool,
         wake: bool,
     ) -> Result<(), Stopped> {
@@ -129,78 +149,86 @@ impl<P: Platform> Userfault<P> {
         if !known_mode {
             return Err(UserfaultError::UnknownFlags.into());
         }
-        let filled = self.fill_range(task, &range, filling);
-        let done = filled.map_or_else(|stopped| stopped.done, |()| length);
+        let mut done = 0;
+        let filled = self.fill_range(task, &range, &mut with, &mut done);
         if done > 0 && wake {
             self.context.wake(&(start..start.plus(done)));
         }
-        filled
+        filled.map_err(|error| Stopped { done, error })
     }
 
-    /// Linux: `__mcopy_atomic_hugetlb()` in mm/userfaultfd.c.
+    /// Counts in `done` the bytes that are filled.
+    ///
+    /// Linux: `mfill_atomic_hugetlb()` in mm/userfaultfd.c.
     fn fill_range(
         &self,
         task: &mut Task<P>,
         range: &Range<VirtAddr>,
-        filling: Filling<'_>,
-    ) -> Result<(), Stopped> {
+        with: &mut With<'_, P>,
+        done: &mut u64,
+    ) -> Result<(), UserfaultError> {
+        let hugetlb = self.space.mm().hugetlb();
+        let mut copied = None;
+        while let Some(size) = self.fill_until_fault(task, range, with, done, copied.take())? {
+            if let With::Copies(source, _) = with {
+                copied = Some(CopiedPage::new(hugetlb, size, *source, *done, task)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the range from `done` on, its next page with what was `copied`. Stops before a page that the source has to fault in,
+    /// and returns the size of that page.
+    fn fill_until_fault(
+        &self,
+        task: &mut Task<P>,
+        range: &Range<VirtAddr>,
+        with: &mut With<'_, P>,
+        done: &mut u64,
+        mut copied: Option<CopiedPage<'_, P>>,
+    ) -> Result<Option<HugeSize>, UserfaultError> {
         let mmap = self.space.mmap_read(task);
-        // Checked again, now that no operation can begin to change the mappings.
-        self.check_alive()?;
+        let looks = copied.is_none() || keeps::<P>(Step::LookAfterCopy);
+        // Checked again, now that no operation can begin to change the mappings. S45/copy-fork: one may have begun while the
+        // source was copied.
+        if looks {
+            self.check_alive()?;
+        }
         // Set before it is known whether the mapping is registered, as in Linux since 6.9
         // (`uffd_lock_vma()`): from now on, a fork copies the entries of a private mapping.
         if let Some(vma) = mmap.find(range.start).filter(|vma| !vma.is_shared()) {
             vma.set_anon();
         }
         let vma = Self::find_registered(&mmap, range)?;
-        let protect = matches!(filling, Filling::Bytes(_, true) | Filling::OfFile(true));
+        let protect = matches!(with, With::Copies(_, true) | With::OfFile(true));
         if protect && !vma.flags().contains(VmaFlags::UFFD_WP) {
-            return Err(UserfaultError::NotProtectable { address: range.start }.into());
+            return Err(UserfaultError::NotProtectable { address: range.start });
         }
-        if matches!(filling, Filling::Zeroes) {
-            return Err(UserfaultError::Unsupported.into());
+        if matches!(with, With::Zeroes) {
+            return Err(UserfaultError::Unsupported);
         }
         check_aligned(vma, range)?;
-        let page_bytes = vma.size().bytes();
-        let mut done = 0;
-        while done < range.end.offset_from(range.start) {
-            let address = range.start.plus(done);
-            let filling = match filling {
-                Filling::Bytes(bytes, protect) => Filling::Bytes(page_of(bytes, done, page_bytes), protect),
-                other => other,
+        let size = vma.size();
+        while *done < range.end.offset_from(range.start) {
+            let address = range.start.plus(*done);
+            // A mapping of pages of another size may have taken the place of the first one.
+            let copied = copied.take().filter(|copied| copied.size() == size);
+            let filling = match with {
+                With::Copies(source, protect) => {
+                    let from_source = Bytes::Source(*source, *done);
+                    Filling::Copy(copied.as_ref().map_or(from_source, Bytes::Copied), *protect)
+                }
+                With::OfFile(protect) => Filling::OfFile(*protect),
+                With::Poison => Filling::Poison,
+                With::Zeroes => return Err(UserfaultError::Unsupported),
             };
-            fill_page(&mmap.held, vma, address, filling, task).map_err(|error| Stopped { done, error })?;
-            done += page_bytes;
+            match fill_page(&mmap.held, vma, address, filling, task)? {
+                Filled::Done => *done += size.bytes(),
+                Filled::MustFault => return Ok(Some(size)),
+            }
         }
-        Ok(())
+        Ok(None)
     }
-}
-
-fn page_of(bytes: &[u8], from: u64, length: u64) -> &[u8] {
-    let (from, length) = (from as usize, length as usize);
-    bytes.get(from..from + length).unwrap_or_default()
-}
-
-fn fill_page<P: Platform>(
-    mmap: &MmapLocked<'_, P>,
-    vma: &Vma<P>,
-    address: VirtAddr,
-    filling: Filling<'_>,
-    task: &mut Task<P>,
-) -> Result<(), UserfaultError> {
-    let mutex = vma.mm().hugetlb().fault_mutex(task, vma.file().id(), vma.offset_of(address));
-    let guard = mmap.lock_vma(vma, task).ok_or(UserfaultError::NotRegistered { address })?;
-    let slot = huge_pte_alloc(&guard, vma, address, Some(&guard), task)?;
-    let place = Place { guard: &guard, slot, address };
-    let filled = match filling {
-        Filling::Bytes(bytes, protect) => place.copy(bytes, protect, task),
-        Filling::OfFile(protect) => place.take_up(protect, task),
-        Filling::Poison => place.poison(task),
-        Filling::Zeroes => Err(UserfaultError::Unsupported),
-    };
-    drop(guard);
-    drop(mutex);
-    filled
 }
 
 /// What [`hugetlb_mfill_atomic`] brings into a place where nothing is mapped.
@@ -242,8 +270,11 @@ pub fn hugetlb_mfill_atomic<P: Platform>(
     if !size.is_aligned(address.as_u64()) {
         return Err(UserfaultError::Unaligned { value: address.as_u64(), size });
     }
+    let mut source: &[u8] = if let Fill::Copy(bytes) = fill { bytes } else { &[] };
     let filling = match fill {
-        Fill::Copy(bytes) if bytes.len() as u64 == size.bytes() => Filling::Bytes(bytes, false),
+        Fill::Copy(bytes) if bytes.len() as u64 == size.bytes() => {
+            Filling::Copy(Bytes::Source(&mut source, 0), false)
+        }
         Fill::Copy(bytes) => {
             return Err(UserfaultError::BadRange { start: address, length: bytes.len() as u64 });
         }
@@ -251,87 +282,9 @@ pub fn hugetlb_mfill_atomic<P: Platform>(
         Fill::Poison => Filling::Poison,
     };
     if !vma.is_shared() {
-        // As in `fill_range`.
+        // As in `fill_until_fault`.
         vma.set_anon();
     }
-    fill_page(mmap, vma, address, filling, task)
-}
-
-/// The entry of a page, with the fault mutex and the VMA lock held.
-struct Place<'g, 'v, P: Platform> {
-    guard: &'g VmaReadGuard<'v, P>,
-    slot: Slot<'g, P, Stable>,
-    address: VirtAddr,
-}
-
-impl<P: Platform> Place<'_, '_, P> {
-    fn copy(&self, bytes: &[u8], protect: bool, task: &Task<P>) -> Result<(), UserfaultError> {
-        let (vma, address) = (self.guard.vma(), self.address);
-        let (file, index) = (vma.file(), vma.offset_of(address));
-        let exists = UserfaultError::Exists { address };
-        if !self.slot.read().may_be_filled() || (vma.is_shared() && file.find_page(index).is_some()) {
-            return Err(exists);
-        }
-        // A private mapping may go on past the end of the file. A shared mapping has no place for a page there: no
-        // reservation is used or noted meanwhile, since truncation may be counting them. As in Linux, there has to be a
-        // page all the same.
-        let no_place = vma.is_shared() && !file.has_index(index);
-        let page = FreshPage::new(vma, index, &Contents::Bytes(bytes), no_place)
-            .map_err(|error| UserfaultError::of_fresh(error, address))?;
-        if no_place {
-            return Err(UserfaultError::NotInFile { address });
-        }
-        if vma.is_shared() {
-            let page = page.into_file().map_err(|error| match error {
-                NotInserted::BeyondEof => UserfaultError::NotInFile { address },
-                NotInserted::OutOfMemory => OutOfMemory.into(),
-            })?;
-            return if self.install(page, true, protect, task) { Ok(()) } else { Err(exists) };
-        }
-        // If truncation has moved the end to before the page meanwhile, this fill comes after it.
-        if self.install_with(|| page.commit(), true, protect, task) { Ok(()) } else { Err(exists) }
-    }
-
-    /// Maps the page that the file has.
-    fn take_up(&self, protect: bool, task: &Task<P>) -> Result<(), UserfaultError> {
-        let (vma, address) = (self.guard.vma(), self.address);
-        let page =
-            vma.file().find_page(vma.offset_of(address)).ok_or(UserfaultError::NotInFile { address })?;
-        if page.page().is_hwpoison() {
-            return Err(UserfaultError::Hwpoison { address });
-        }
-        // A private mapping copies the file's page when it is written.
-        let done = self.install(page, vma.is_shared(), protect, task);
-        if done { Ok(()) } else { Err(UserfaultError::Exists { address }) }
-    }
-
-    /// Says that the page is lost. A marker counts as a page here, as in Linux.
-    fn poison(&self, task: &Task<P>) -> Result<(), UserfaultError> {
-        let (vma, address) = (self.guard.vma(), self.address);
-        let locked = self.slot.lock(task);
-        if At::new(&locked, vma, address).poison() { Ok(()) } else { Err(UserfaultError::Exists { address }) }
-    }
-
-    /// Maps a page if the entry is empty. The reference becomes the mapping's then; otherwise it is dropped. A
-    /// marker goes: the page is protected only if the handler says so now.
-    fn install(&self, page: PageRef<'_, P>, writable: bool, protect: bool, task: &Task<P>) -> bool {
-        self.install_with(|| page, writable, protect, task)
-    }
-
-    /// As [`install`](Self::install). Only once the entry is known to be empty `page` is asked for the reference.
-    fn install_with<'p>(
-        &self,
-        page: impl FnOnce() -> PageRef<'p, P>,
-        writable: bool,
-        protect: bool,
-        task: &Task<P>,
-    ) -> bool
-    where
-        P: 'p,
-    {
-        // Written from the start: the contents exist nowhere else.
-        let how = |_| Install { writable, protected: protect, written: true };
-        let place = (self.guard.vma(), self.address);
-        install_if(&self.slot, place, Entry::may_be_filled, || true, page, how, task).is_some()
-    }
+    // Bytes of a whole page are there.
+    fill_page(mmap, vma, address, filling, task).map(drop)
 }

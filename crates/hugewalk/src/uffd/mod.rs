@@ -47,6 +47,7 @@ mod event;
 mod fault;
 mod fill;
 mod message;
+mod place;
 mod protect;
 mod register;
 
