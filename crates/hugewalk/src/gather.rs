@@ -319,10 +319,19 @@ impl<'g, P: Platform> Gather<'g, P> {
             self.base_pages = false;
         }
         (self.unshared, self.last) = (0, 0);
+        if self.inline_len > 0 || !self.more.is_empty() {
+            self.put_all(room);
+        }
+        self.retired.free_after_grace_period(hugetlb, self.mm.id());
+    }
+
+    /// Puts the pages collected so far. They have been flushed.
+    fn put_all(&mut self, room: Room) {
         // Taken out of the list before it is put: a platform that unwinds while it takes a page back must
         // not get it twice.
         let (inline, inline_len) = (self.inline, core::mem::take(&mut self.inline_len));
-        let mut batch = PutBatch::new(hugetlb, self.size, restore(self.reserve.as_ref(), room));
+        let restore = restore(self.reserve.as_ref(), room);
+        let mut batch = PutBatch::new(self.mm.hugetlb(), self.size, restore);
         for page in inline.into_iter().take(inline_len) {
             self.put(page, &mut batch);
         }
@@ -335,7 +344,6 @@ impl<'g, P: Platform> Gather<'g, P> {
         batch.finish();
         // Keeps its capacity: a table may be locked, and nothing is freed under that lock either.
         self.more = more;
-        self.retired.free_after_grace_period(hugetlb, self.mm.id());
     }
 
     /// Flushes, and gives up everything. Does not sleep.
