@@ -85,6 +85,12 @@ pub(super) const ROWS: &[Row] = &[
         by RESERVED
     ),
     row!(
+        "S44/mmap",
+        "a mapping is made while its file is truncated, and reserves the last page, which somebody without a reservation wants",
+        map_and_truncate,
+        by RESERVED
+    ),
+    row!(
         "S44/surplus",
         "a mapping asks the host for a page that the pool has not; another reserves the last that it has",
         reserve_surplus,
@@ -287,6 +293,24 @@ fn reserve_and_fault(bench: &mut Bench<'_>) {
         }
     });
     bench.cpu("fault", move |task| _ = may_get(task, &other, 0));
+}
+
+fn map_and_truncate(bench: &mut Bench<'_>) {
+    pool_and_one(bench, 1);
+    let (file, outside) = (bench.file(), bench.file());
+    let owner = bench.empty();
+    let stranger = bench.process(&outside, &[]);
+    let same = file.clone();
+    bench.cpu("mmap, fault", move |task| {
+        // Where the file has the place, the mapping has made it that long, and reserved the page with it.
+        if reserve(task, &owner, &same, 1, true) && !may_get(task, &owner, 0) && same.size() > 0 {
+            violation("I15: a fault with a reservation gets no page".to_owned(), Property::I15);
+        }
+    });
+    bench.cpu("truncate, fault elsewhere", move |task| {
+        file.truncate(task, 0).expect("aligned");
+        may_get(task, &stranger, 0);
+    });
 }
 
 fn reserve_surplus(bench: &mut Bench<'_>) {
