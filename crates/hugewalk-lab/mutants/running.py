@@ -65,7 +65,7 @@ def wait(process, limit):
 
 
 def pulse(process):
-    """The processor time so far, and whether all threads sleep."""
+    """The processor time so far, of it and of what it has started, and whether all their threads sleep."""
     ticks, asleep = 0, True
     try:
         for thread in os.listdir(f"/proc/{process}/task"):
@@ -73,6 +73,11 @@ def pulse(process):
                 fields = file.read().rpartition(b")")[2].split()
             asleep = asleep and fields[0] == b"S"
             ticks += int(fields[11]) + int(fields[12])
+            with open(f"/proc/{process}/task/{thread}/children") as file:
+                children = file.read().split()
+            for used, sleeps in map(pulse, children):
+                ticks += used * os.sysconf("SC_CLK_TCK")
+                asleep = asleep and sleeps
     except OSError:
         asleep = False
     return ticks / os.sysconf("SC_CLK_TCK"), asleep
