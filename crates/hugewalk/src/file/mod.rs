@@ -15,6 +15,7 @@
 mod cache;
 mod i_mmap;
 mod io;
+mod ranks;
 mod tree;
 mod write;
 

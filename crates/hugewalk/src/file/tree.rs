@@ -3,14 +3,12 @@
 use alloc::boxed::Box;
 use core::ops::{Range, RangeInclusive};
 
+use super::ranks::{Spread, free_between};
 use crate::avl::{Node, Sorted, Tree};
 use crate::error::OutOfMemory;
 use crate::platform::Platform;
 use crate::sync::Arc;
 use crate::vma::Vma;
-
-/// The distance between the ranks of two neighbours, so that others fit in.
-const GAP: u64 = 1 << 32;
 
 /// A VMA in the tree, or on its way there.
 struct Mapping<P: Platform> {
@@ -173,36 +171,15 @@ impl<P: Platform> VmaTree<P> {
     /// A free rank behind this one, if there is one.
     fn free_behind(&self, offset: u64, rank: u64) -> Option<u64> {
         let behind = self.mappings.above((offset, rank)).filter(|behind| behind.offset == offset);
-        match behind {
-            None => rank.checked_add(GAP).or_else(|| Some(rank.midpoint(u64::MAX))),
-            Some(behind) => Some(rank.midpoint(behind.rank)),
-        }
-        .filter(|&free| free > rank)
+        free_between(rank, behind.map(|behind| behind.rank))
     }
 
     /// Brings the ranks around one further apart. Returns what has become of it.
-    ///
-    /// The ranks that are changed are those of the smallest aligned range that is not crowded: the larger the range, the
-    /// fewer of its ranks may be taken. So the cost of each insertion, the changes before it included, is on average in
-    /// proportion to the logarithm of the number of VMAs.
-    ///
-    /// Bender and others, "Two simplified algorithms for maintaining order in a list".
     fn spread(&mut self, offset: u64, rank: u64) -> u64 {
-        // A range twice as large may hold 4/3 as many.
-        let (mut size, mut most) = (1_u64, 1_u64);
-        let (ranks, taken) = loop {
-            (size, most) = (size.saturating_mul(2), most + most.div_ceil(3));
-            let is_all = size == u64::MAX;
-            let first = if is_all { 0 } else { rank & !(size - 1) };
-            let ranks = first..=if is_all { u64::MAX } else { first + (size - 1) };
-            let taken = self.mappings.count(&keys(offset, &ranks)) as u64;
-            if is_all || taken < most && taken < size / 4 {
-                break (ranks, taken);
-            }
-        };
-        let (step, mut next, mut here) = (size / (taken + 1), *ranks.start(), rank);
-        self.mappings.rename(&keys(offset, &ranks), |mapping| {
-            next += step;
+        let spread = Spread::around(rank, |ranks| self.mappings.count(&keys(offset, ranks)) as u64);
+        let (mut numbers, mut here) = (spread.numbers(), rank);
+        self.mappings.rename(&keys(offset, spread.ranks()), |mapping| {
+            let next = numbers.next().unwrap_or(mapping.rank);
             if mapping.rank == rank {
                 here = next;
             }

@@ -140,8 +140,7 @@ impl<P: Platform> AddressSpace<P> {
                 let mmap = self.mmap_read(task);
                 let Some(vma) = mmap.overlapping(&(next..range.end)).next() else { break };
                 let address = vma.start().max(next);
-                let access = populating(vma).ok_or(FaultError::Protection { address })?;
-                (address..vma.end().min(range.end), vma.size(), access)
+                (address..vma.end().min(range.end), vma.size(), populating(vma))
             };
             next = part.start;
             // How many of the next pages are for faults.
@@ -173,14 +172,14 @@ impl<P: Platform> AddressSpace<P> {
     }
 }
 
-/// The access that pages of a mapping are faulted in for before they are touched. `None` if the mapping
-/// allows none.
-fn populating<P: Platform>(vma: &Vma<P>) -> Option<Access> {
-    match vma.protection() {
-        rights if rights.is_empty() => None,
+/// The access that pages of a mapping are faulted in for before they are touched. If the mapping allows nothing, the fault is
+/// refused.
+fn populating<P: Platform>(vma: &Vma<P>) -> Access {
+    if vma.protection().contains(Protection::WRITE) && !vma.is_shared() {
         // A private page is copied now, rather than at the first store.
-        rights if rights.contains(Protection::WRITE) && !vma.is_shared() => Some(Access::Write),
+        Access::Write
+    } else {
         // A mapping that allows anything is populated for loads: Linux asks for the page by force here.
-        _ => Some(Access::Read),
+        Access::Read
     }
 }

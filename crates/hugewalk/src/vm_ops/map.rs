@@ -1,7 +1,6 @@
 //! New mappings.
 
 use super::align_error;
-use crate::arch::Paging;
 use crate::error::{MapError, OutOfMemory, WrongSystem};
 use crate::file::{HugeFile, TreePlace};
 use crate::hugetlb::Hugetlb;
@@ -28,9 +27,9 @@ use crate::vma::{MmapLockedForWrite, Protection, Shape, Vma, VmaFlags};
 ///
 /// # Errors
 ///
-/// [`MapError::NoSuchSize`], [`MapError::Unaligned`], [`MapError::ZeroLength`] if the range is empty, [`MapError::Overflow`] if it
-/// reaches past the end of user addresses, [`MapError::OffsetOverflow`]; [`MapError::NoPage`] if its pages cannot be reserved;
-/// [`MapError::OutOfMemory`]; [`MapError::WrongSystem`] if the task or the file belongs to another system. Nothing was mapped then.
+/// [`MapError::Unaligned`], [`MapError::ZeroLength`] if the range is empty, [`MapError::Overflow`] if it reaches past the end of
+/// user addresses, [`MapError::OffsetOverflow`]; [`MapError::NoPage`] if its pages cannot be reserved; [`MapError::OutOfMemory`];
+/// [`MapError::WrongSystem`] if the task or the file belongs to another system. Nothing was mapped then.
 ///
 /// # Safety
 ///
@@ -60,12 +59,10 @@ pub unsafe fn map<P: Platform>(
     Ok(vma)
 }
 
-/// Refuses a shape that no VMA of this file can have. Returns the offset in bytes at which it ends.
+/// Refuses a shape that no VMA of this file can have. Returns the offset in bytes at which it ends. The file is of the same
+/// system, so its size is one that the processors map.
 fn check<P: Platform>(mm: &Mm<P>, file: &HugeFile<P>, shape: &Shape) -> Result<u64, MapError> {
     let size = file.size_class();
-    if !mm.paging().has(size) {
-        return Err(MapError::NoSuchSize { size });
-    }
     align_error(size, shape.start.as_u64())?;
     align_error(size, shape.end.as_u64())?;
     if shape.end <= shape.start {

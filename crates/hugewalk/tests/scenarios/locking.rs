@@ -78,6 +78,19 @@ fn a_range_with_a_hole_is_not_locked_at_all() {
 }
 
 #[test]
+fn what_allows_nothing_cannot_be_locked() {
+    let mut world = World::new(4);
+    let (file, space) = (world.file(), world.process());
+    for (page, flags) in [(0, SHARED), (1, MapFlags::empty())] {
+        map(&space, &mut world.task, &file, page * M2, HERE + page * M2, M2, flags).unwrap();
+        space.mprotect(&mut world.task, at(HERE + page * M2), M2, Protection::empty()).unwrap();
+        let refused = FaultError::Protection { address: at(HERE + page * M2) };
+        assert_eq!(mlock(&mut world, &space, HERE + page * M2, M2), Err(MapError::Lock(refused)));
+    }
+    assert_eq!(file.pages(), 0);
+}
+
+#[test]
 fn what_is_locked_from_now_on_is_faulted_in_when_it_is_mapped() {
     let mut world = World::new(8);
     let (file, space) = (world.file(), world.process());
