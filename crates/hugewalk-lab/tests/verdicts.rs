@@ -118,52 +118,71 @@ fn no_turn_of_a_counterexample_is_longer_than_it_must_be() {
     }
 }
 
+/// For each property, rows that show it, under which protocol, and words of what is found there.
+const JUDGES: [(&str, &str, Settings, &str); 32] = [
+    ("I1", "S1", Settings::LEGACY, "use after free: CPU A reads T"),
+    ("I1", "S2", Settings::RFC, "use after free: CPU A locks the lock of T"),
+    ("I1", "S28:two-loads", Settings::HUGEWALK, "which has never been a table"),
+    ("I1", "S21:no-reference", Settings::HUGEWALK, "B uses the lock in a VMA of P1, freed by CPU A"),
+    ("I2", "S8", Settings::RFC_PTL, "writes to T"),
+    ("I3", "S7", Settings::RFC_PTL, "not its own when it was read"),
+    ("I3", "S9/gup-fast", Settings::VMA_LOCK, "its mapping has no right to"),
+    ("I4", "S18:two-locks", Settings::HUGEWALK, "its count says"),
+    ("I5", "S14:unshare-early", Settings::HUGEWALK, "has no mapping that may"),
+    ("I6", "S11:late-flush", Settings::HUGEWALK, "a paging-structure cache still reaches"),
+    ("I6", "S11:narrow-flush", Settings::HUGEWALK, "a TLB still reaches"),
+    ("I6", "S74/reuse:leaves-only", Settings::HUGEWALK, "a paging-structure cache still reaches"),
+    ("I7", "S25:no-trylock", Settings::HUGEWALK, "lock order"),
+    ("I7", "S26:write-lock", Settings::HUGEWALK, "waits for a lock that it holds itself"),
+    ("I8", "S19:look-first", Settings::HUGEWALK, "deadlock"),
+    ("I8", "S24:shared-lock-only", Settings::HUGEWALK, "livelock"),
+    ("I8", "S5:no-sleep", Settings::HUGEWALK, "livelock"),
+    ("I8", "S33:lock-let-go", Settings::HUGEWALK, "starves"),
+    ("I9", "S16:page-reference", Settings::HUGEWALK, "left at the end"),
+    ("I9", "S32:size-once", Settings::HUGEWALK, "mapped of a file with nothing in it"),
+    ("I10", "S6:sleeping-visitor", Settings::RFC, "sleeping in an atomic section"),
+    ("I11", "S34:no-flush", Settings::HUGEWALK, "still stores to page"),
+    ("I11", "S35:late-flush", Settings::HUGEWALK, "in whose place page"),
+    ("I11", "S35/zap:late-flush", Settings::HUGEWALK, "of another process has stored since"),
+    ("I12", "S37:late-fill", Settings::HUGEWALK, "which has not been filled"),
+    ("I13", "S34:read-then-write", Settings::HUGEWALK, "and a processor has stored to its page"),
+    ("I14", "S38:torn-freeze", Settings::HUGEWALK, "references"),
+    (
+        "I15",
+        "S43:account-let-go",
+        Settings::HUGEWALK,
+        "mounts have 1 reservations of their own, and the pool has 0",
+    ),
+    ("I16", "S46/protect:empty-first", Settings::HUGEWALK, "reports none"),
+    ("I16", "S46/reuse:parent-not-confirmed", Settings::HUGEWALK, "where all the time was"),
+    ("I17", "S80:no-barrier-of-entry", Settings::HUGEWALK, "a reader and a writer hold the lock at once"),
+    ("I18", "S90:no-break", Settings::HUGEWALK, "has two translations of"),
+];
+
 #[test]
 fn each_judge_can_say_no() {
-    let says = [
-        ("I1", "S1", Settings::LEGACY, "use after free: CPU A reads T"),
-        ("I1", "S2", Settings::RFC, "use after free: CPU A locks the lock of T"),
-        ("I1", "S28:two-loads", Settings::HUGEWALK, "which has never been a table"),
-        ("I1", "S21:no-reference", Settings::HUGEWALK, "B uses the lock in a VMA of P1, freed by CPU A"),
-        ("I2", "S8", Settings::RFC_PTL, "writes to T"),
-        ("I3", "S7", Settings::RFC_PTL, "not its own when it was read"),
-        ("I3", "S9/gup-fast", Settings::VMA_LOCK, "its mapping has no right to"),
-        ("I4", "S18:two-locks", Settings::HUGEWALK, "its count says"),
-        ("I5", "S14:unshare-early", Settings::HUGEWALK, "has no mapping that may"),
-        ("I6", "S11:late-flush", Settings::HUGEWALK, "a paging-structure cache still reaches"),
-        ("I6", "S11:narrow-flush", Settings::HUGEWALK, "a TLB still reaches"),
-        ("I6", "S74/reuse:leaves-only", Settings::HUGEWALK, "a paging-structure cache still reaches"),
-        ("I7", "S25:no-trylock", Settings::HUGEWALK, "lock order"),
-        ("I7", "S26:write-lock", Settings::HUGEWALK, "waits for a lock that it holds itself"),
-        ("I8", "S19:look-first", Settings::HUGEWALK, "deadlock"),
-        ("I8", "S24:shared-lock-only", Settings::HUGEWALK, "livelock"),
-        ("I8", "S5:no-sleep", Settings::HUGEWALK, "livelock"),
-        ("I8", "S33:lock-let-go", Settings::HUGEWALK, "starves"),
-        ("I9", "S16:page-reference", Settings::HUGEWALK, "left at the end"),
-        ("I9", "S32:size-once", Settings::HUGEWALK, "mapped of a file with nothing in it"),
-        ("I11", "S34:no-flush", Settings::HUGEWALK, "still stores to page"),
-        ("I11", "S35:late-flush", Settings::HUGEWALK, "in whose place page"),
-        ("I11", "S35/zap:late-flush", Settings::HUGEWALK, "of another process has stored since"),
-        ("I12", "S37:late-fill", Settings::HUGEWALK, "which has not been filled"),
-        ("I14", "S38:torn-freeze", Settings::HUGEWALK, "references"),
-        (
-            "I15",
-            "S43:account-let-go",
-            Settings::HUGEWALK,
-            "mounts have 1 reservations of their own, and the pool has 0",
-        ),
-        ("I16", "S46/protect:empty-first", Settings::HUGEWALK, "reports none"),
-        ("I16", "S46/reuse:parent-not-confirmed", Settings::HUGEWALK, "where all the time was"),
-        ("I17", "S80:no-barrier-of-entry", Settings::HUGEWALK, "a reader and a writer hold the lock at once"),
-        ("I18", "S90:no-break", Settings::HUGEWALK, "has two translations of"),
-        ("I13", "S34:read-then-write", Settings::HUGEWALK, "and a processor has stored to its page"),
-        ("I10", "S6:sleeping-visitor", Settings::RFC, "sleeping in an atomic section"),
-    ];
-    for (property, id, settings, words) in says {
+    for (property, id, settings, words) in JUDGES {
         let verdict = quick_verdict(id, settings);
         let found = verdict.report.counterexample.as_ref().map_or("nothing", |found| &found.text);
         assert!(found.contains(words), "{property}: {verdict}");
     }
+}
+
+#[test]
+fn the_documentation_names_the_rows_that_show_each_property() {
+    let page = include_str!("../../../docs/lab.md");
+    let told: Vec<&str> = page.lines().filter(|line| line.starts_with("- I")).collect();
+    let mut expected: Vec<String> = Vec::new();
+    for (property, id, settings, _) in JUDGES {
+        let under = if settings == Settings::HUGEWALK { "" } else { &format!(" under {}", settings.name) };
+        match expected.last_mut().filter(|line| line.starts_with(&format!("- {property}: "))) {
+            Some(line) => *line += &format!(", {id}{under}"),
+            None => expected.push(format!("- {property}: {id}{under}")),
+        }
+    }
+    assert_eq!(told, expected);
+    let properties = page.lines().filter(|line| line.starts_with("| I")).count();
+    assert_eq!(properties, expected.len(), "a property that no row shows");
 }
 
 /// The text of what is found in a scenario of the test's own, which is judged by nothing but what is judged always.
