@@ -299,6 +299,11 @@ fn a_debugger_sees_stops_registers_and_memory_and_locks_survive_their_owners() {
     passes("traces.c");
 }
 
+#[test]
+fn a_process_that_waits_for_a_handler_ends_at_once_when_it_is_killed() {
+    passes("killed.c");
+}
+
 fn passes(program: &str) {
     let stage = Stage::new();
     let source = format!("crates/hugewalk-cli/tests/guest/{program}");

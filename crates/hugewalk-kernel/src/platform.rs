@@ -130,6 +130,17 @@ unsafe impl Parker for Bed {
             thread.unpark();
         }
     }
+
+    fn is_killed(&self) -> bool {
+        // Asked by the thread that waits.
+        current().is_killed()
+    }
+
+    fn is_interrupted(&self) -> bool {
+        // A wait in the engine is a fault or a system call that begins anew, as a whole, behind a signal's handler. Only the end
+        // of the thread is worth that.
+        self.is_killed()
+    }
 }
 
 // SAFETY:

@@ -104,8 +104,8 @@ fn install(uffd: Arc<Uffd>, flags: u32) -> Result<u32> {
     current().process().files().insert(opened, flags & O_CLOEXEC != 0, 0)
 }
 
-/// Wakes all that waits for handlers of an address space, which ends.
-pub fn release(space: &Arc<Space>) {
+/// Ends the handlers of an address space that nothing runs in any more. Who reads of its faults goes on.
+pub fn release(space: &Space) {
     let open: Vec<Arc<Uffd>> = OPEN.lock().iter().filter_map(Weak::upgrade).collect();
     for uffd in open.iter().filter(|uffd| hugewalk::Arc::ptr_eq(&uffd.space, space.engine())) {
         let handle = core::mem::replace(&mut *uffd.state.lock(), State::Ended);

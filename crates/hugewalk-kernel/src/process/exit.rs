@@ -51,11 +51,6 @@ pub fn end_group(process: &Arc<Process>, status: Status) {
     for thread in &threads {
         thread.interrupt();
     }
-    // Threads that wait for a handler of page faults wait in the engine, and nothing there looks at signals. If the process has
-    // such a handler, its end wakes them.
-    if let Ok(space) = process.space() {
-        crate::uffd::release(&space);
-    }
 }
 
 /// Ends the other threads of the running process, for execve. False if the process ends.

@@ -109,7 +109,7 @@ impl Cause {
                 Refused::Protection => (SIGSEGV, SEGV_ACCERR, address, 0),
                 Refused::NoPage => (SIGBUS, BUS_ADRERR, address, 0),
                 Refused::Hwpoison(lsb) => (SIGBUS, BUS_MCEERR_AR, address, u64::from(lsb)),
-                Refused::OutOfMemory => (SIGKILL, SI_KERNEL, address, 0),
+                Refused::OutOfMemory | Refused::Killed => (SIGKILL, SI_KERNEL, address, 0),
             },
             Self::Exception { signal, code, address } => (signal, code, address, 0),
         };
@@ -257,6 +257,10 @@ pub fn send_to_process(process: &Arc<Process>, info: Info) {
     if open.is_some_and(|thread| !thread.tracee.is_traced()) && ignores() {
         return;
     }
+    if info.signal == SIGKILL {
+        // Not delivered: it ends also threads that wait in the kernel. Linux: `complete_signal()`.
+        return end_group(process, Status::Killed(SIGKILL, false));
+    }
     process.pending.lock().add(info);
     match open {
         Some(thread) => thread.interrupt(),
@@ -268,6 +272,9 @@ pub fn send_to_process(process: &Arc<Process>, info: Info) {
 /// Sends a signal to a thread.
 pub fn send_to_thread(thread: &Arc<Thread>, info: Info) {
     let Some(process) = &thread.process else { return };
+    if info.signal == SIGKILL {
+        return send_to_process(process, info);
+    }
     stop::before_sending(process, info.signal);
     let ignored = process.handlers().lock().ignores(info.signal) && !thread.tracee.is_traced();
     {

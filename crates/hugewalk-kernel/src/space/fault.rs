@@ -30,6 +30,8 @@ pub enum Refused {
     Hwpoison(u32),
     /// There is no memory: `SIGKILL`.
     OutOfMemory,
+    /// The thread is to end, and its fault would have to wait.
+    Killed,
 }
 
 impl Refused {
@@ -37,6 +39,7 @@ impl Refused {
     pub fn errno(self) -> Errno {
         match self {
             Self::OutOfMemory => Errno::ENOMEM,
+            Self::Killed => Errno::EINTR,
             Self::Hwpoison(_) => Errno::EHWPOISON,
             _ => Errno::EFAULT,
         }
@@ -49,6 +52,7 @@ impl From<FaultError> for Refused {
             FaultError::NotMapped { .. } => Self::NotMapped,
             FaultError::Protection { .. } => Self::Protection,
             FaultError::OutOfMemory(_) => Self::OutOfMemory,
+            FaultError::Interrupted(_) => Self::Killed,
             FaultError::Hwpoison { size, .. } => Self::Hwpoison(size.shift()),
             _ => Self::NoPage,
         }

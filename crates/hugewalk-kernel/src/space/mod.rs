@@ -104,6 +104,7 @@ impl Space {
     pub fn leave(&self) {
         // AcqRel: what the other users did comes before the end.
         if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            crate::uffd::release(self);
             self.empty();
         }
     }

@@ -164,6 +164,15 @@ impl Current {
         Ok(guard)
     }
 
+    /// Is the thread to end, alone or with its process? It stays so. A wait that looks here ends then.
+    ///
+    /// Linux: `fatal_signal_pending()`.
+    pub fn is_killed(&self) -> bool {
+        // SeqCst: pairs with the store in `end_other_threads`, which comes before the thread is woken.
+        let ends_alone = self.ends_alone.load(Ordering::SeqCst);
+        ends_alone || self.process.as_ref().is_some_and(|process| process.state.lock().ending.is_some())
+    }
+
     /// Lets `work` have the engine's task, which somebody further up has borrowed and does not use meanwhile.
     pub fn lend_task<R>(&self, task: &mut Task<Kernel>, work: impl FnOnce() -> R) -> R {
         // Relaxed: only the thread itself looks.

@@ -57,6 +57,20 @@ impl WaitQueue {
         }
     }
 
+    /// As [`wait`](Self::wait), unless the thread is to end. `None` then.
+    ///
+    /// Linux: `TASK_KILLABLE`.
+    pub fn wait_killable<R>(&self, mut look: impl FnMut() -> Option<R>) -> Option<R> {
+        let _place = self.enter();
+        loop {
+            let found = look();
+            if found.is_some() || current().is_killed() {
+                return found;
+            }
+            super::park();
+        }
+    }
+
     /// As [`wait`](Self::wait), whatever signals come.
     pub fn wait_uninterrupted<R>(&self, mut look: impl FnMut() -> Option<R>) -> R {
         let _place = self.enter();

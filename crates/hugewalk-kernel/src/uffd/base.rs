@@ -111,7 +111,7 @@ impl Handler {
     ///
     /// # Errors
     ///
-    /// `NoPage` if the handler wants signals instead.
+    /// `NoPage` if the handler wants signals instead, `Killed` if the thread is to end.
     pub fn fault(&self, address: u64, access: Access, reason: Reason) -> core::result::Result<(), Refused> {
         if self.features.contains(Features::SIGBUS) {
             return Err(Refused::NoPage);
@@ -137,7 +137,7 @@ impl Handler {
             number
         };
         self.space.mm().context().handlers().wake_all();
-        self.waiting.wait_uninterrupted(|| {
+        let answered = self.waiting.wait_killable(|| {
             let mut state = self.state.lock();
             let at = state.faults.iter().position(|fault| fault.number == number)?;
             if state.closed || state.faults[at].woken {
@@ -146,6 +146,11 @@ impl Handler {
             }
             None
         });
+        if answered.is_none() {
+            // Nobody is asked for a fault that has gone.
+            self.state.lock().faults.retain(|fault| fault.number != number);
+            return Err(Refused::Killed);
+        }
         Ok(())
     }
 

@@ -56,7 +56,7 @@ impl Change {
         Self(handler.clone())
     }
 
-    /// Tells the handler, and waits until it has read it. Sleeps.
+    /// Tells the handler, and waits until it has read it, unless the thread is to end. Sleeps.
     fn tell(self, what: What) {
         let handler = &self.0;
         let number = {
@@ -70,7 +70,8 @@ impl Change {
             number
         };
         handler.space.mm().context().handlers().wake_all();
-        handler.waiting.wait_uninterrupted(|| {
+        // A thread that is to end leaves the event to be read.
+        let _ = handler.waiting.wait_killable(|| {
             let state = handler.state.lock();
             (!state.events.iter().any(|event| event.number == number)).then_some(())
         });
