@@ -253,7 +253,9 @@ impl Trace for Machine {
     }
 }
 
-impl Limits for Machine {}
+impl Limits for Machine {
+    type Charge = core::convert::Infallible;
+}
 
 // SAFETY: the parts above are those of one platform.
 unsafe impl Platform for Machine {}

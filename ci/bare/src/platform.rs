@@ -290,7 +290,9 @@ impl<M: Machine> Notify for Kernel<M> {}
 
 impl<M: Machine> Trace for Kernel<M> {}
 
-impl<M: Machine> Limits for Kernel<M> {}
+impl<M: Machine> Limits for Kernel<M> {
+    type Charge = core::convert::Infallible;
+}
 
 // SAFETY: the parts above are those of one platform.
 unsafe impl<M: Machine> Platform for Kernel<M> {}

@@ -372,6 +372,7 @@ impl<F: Paging> Trace for Host<F> {
 }
 
 impl<F: Paging> Limits for Host<F> {
+    type Charge = core::convert::Infallible;
     fn mmap_min_addr(&self) -> VirtAddr {
         self.mmap_min_addr
     }

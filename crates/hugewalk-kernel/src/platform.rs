@@ -271,7 +271,9 @@ impl Trace for Kernel {
     }
 }
 
-impl Limits for Kernel {}
+impl Limits for Kernel {
+    type Charge = core::convert::Infallible;
+}
 
 // SAFETY: the parts above are those of one machine. A build that leaves steps out uses the memory of freed tables and base pages
 // for nothing else; records of pages stay for ever. The steps that can be left out are listed in `protocol`: none of them is what

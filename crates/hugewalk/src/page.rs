@@ -9,6 +9,7 @@ mod refs;
 mod run;
 
 use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -84,7 +85,7 @@ const MIGRATION: u64 = 1 << 32;
 ///
 /// # Invariants
 ///
-/// - While `refs` is 0 the page is free, and only its pool touches `subpool`. A caller that takes
+/// - While `refs` is 0 the page is free, and only its pool touches `subpool` and `charge`. A caller that takes
 ///   the page out of the pool, or drops the last reference, has exclusive access to it as well.
 /// - `links`, and the flags that name the list, are touched under the pool's lock, or with
 ///   exclusive access to the page.
@@ -101,7 +102,8 @@ const MIGRATION: u64 = 1 << 32;
 ///   [`rmap`](crate::rmap).
 /// - `system` and `take_home` name the system that has the page. A pool with exclusive access to
 ///   the page writes them. That system may be of another type `P` than this code; then this code
-///   does not touch `subpool` and `owner`.
+///   does not touch `subpool`, `owner` and `charge`.
+/// - `charge` has a value from the first reference of a use to the moment after the last.
 #[repr(C, align(64))]
 pub struct Page<P: Platform> {
     refs: P::Word,
@@ -115,6 +117,8 @@ pub struct Page<P: Platform> {
     system: AtomicUsize,
     /// How that system takes the page back.
     take_home: UnsafeCell<Option<TakeHome>>,
+    /// Who has paid for the page, from `hand_out` to `strip`. Before that the bytes say nothing.
+    charge: UnsafeCell<MaybeUninit<Option<P::Charge>>>,
 }
 
 /// [`take_home`] for the type of the page's system. Handles to one platform are platforms of
@@ -349,7 +353,7 @@ impl<P: Platform> Page<P> {
         self.owner.get()
     }
 
-    /// Passes `old`'s use on to this page: the mount that counts it, and its kind. The owner is
+    /// Passes `old`'s use on to this page: the mount that counts it, who has paid for it, and its kind. The owner is
     /// passed on separately.
     ///
     /// Linux: `move_hugetlb_state()` in mm/hugetlb.c.
@@ -362,6 +366,8 @@ impl<P: Platform> Page<P> {
         let subpool = unsafe { (*old.subpool.get()).take() };
         // SAFETY: the caller has exclusive access to this page.
         unsafe { *self.subpool.get() = subpool };
+        // SAFETY: likewise for both; both have been handed out. Nobody has paid for this one.
+        unsafe { ptr::swap(self.charge.get(), old.charge.get()) };
         // AcqRel: these pair with the Acquire in `is_anon` and `is_in_use`. No other code holds
         // either page, so only speculative lookups read the flags meanwhile.
         let kind = old.flags.fetch_and(KEPT, Ordering::AcqRel) & (ANON | IN_USE);
@@ -417,14 +423,21 @@ impl<P: Platform> Page<P> {
         }
     }
 
-    /// Hands the page from the pool to its first holder, with one reference.
+    /// Hands the page from the pool to its first holder, with one reference. `charge` is who has paid for it.
     ///
     /// # Safety
     ///
     /// The caller took the page out of the pool and has exclusive access to it.
-    pub(crate) unsafe fn hand_out(&self, subpool: Option<Arc<SubPool<P>>>, restore_reserve: bool) {
+    pub(crate) unsafe fn hand_out(
+        &self,
+        subpool: Option<Arc<SubPool<P>>>,
+        charge: Option<P::Charge>,
+        restore_reserve: bool,
+    ) {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         unsafe { *self.subpool.get() = subpool };
+        // SAFETY: likewise. `strip` has taken the last value out.
+        unsafe { *self.charge.get() = MaybeUninit::new(charge) };
         // Nothing else changes the flags of a page without references that is in no list. Relaxed: as
         // in `set_listed`, whose Release store this one replaces without changing what it published;
         // and the Release below orders it before the first reference.
@@ -472,6 +485,8 @@ impl<P: Platform> Page<P> {
     unsafe fn strip(&self) -> Stripped<P> {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         let subpool = unsafe { (*self.subpool.get()).take() };
+        // SAFETY: likewise. `hand_out` has put a value in, and it is not used again.
+        let charge = unsafe { (*self.charge.get()).assume_init_read() };
         // SAFETY: likewise.
         let owner = unsafe { &mut *self.owner.get() };
         let (file, index) = (owner.file.take(), owner.index);
@@ -485,6 +500,7 @@ impl<P: Platform> Page<P> {
         Stripped {
             size: size_of_pool(flags),
             subpool,
+            charge,
             restore: flags & RESTORE_RESERVE != 0,
             index: (flags & ANON != 0).then_some(index),
             file,

@@ -330,7 +330,9 @@ impl Notify for Loom {}
 
 impl Trace for Loom {}
 
-impl Limits for Loom {}
+impl Limits for Loom {
+    type Charge = core::convert::Infallible;
+}
 
 // SAFETY: the parts above are those of one platform.
 unsafe impl Platform for Loom {

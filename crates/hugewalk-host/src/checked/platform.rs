@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::arch::{Barrier, Paging};
-use hugewalk::error::{MemoryError, OutOfMemory};
+use hugewalk::error::{LimitReached, MemoryError, OutOfMemory};
 use hugewalk::platform::{
     Barriers, Contents, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform,
     TableRecord, Tables, Tlb, Trace,
@@ -454,6 +454,19 @@ impl<P: Platform> Trace for Checked<P> {
 }
 
 impl<P: Platform> Limits for Checked<P> {
+    type Charge = P::Charge;
+    #[track_caller]
+    fn try_charge(&self, size: HugeSize, pages: u64) -> Result<Option<P::Charge>, LimitReached> {
+        let (call, caller) = ("try_charge", Location::caller());
+        may_sleep_in(call, caller);
+        let _inside = self.enter(call, caller);
+        self.platform.try_charge(size, pages)
+    }
+    #[track_caller]
+    fn uncharge(&self, charge: P::Charge, size: HugeSize, pages: u64) {
+        let _inside = self.enter("uncharge", Location::caller());
+        self.platform.uncharge(charge, size, pages);
+    }
     #[track_caller]
     fn mmap_min_addr(&self) -> VirtAddr {
         let _inside = self.enter("mmap_min_addr", Location::caller());

@@ -64,7 +64,8 @@ pub(super) fn may_call(call: &'static str, caller: &'static Location<'static>) {
 }
 
 /// Callbacks that may sleep.
-const SLEEPING: [&str; 5] = ["alloc_table", "alloc_huge", "zero_huge", "copy_huge", "invalidate_range_start"];
+const SLEEPING: [&str; 6] =
+    ["alloc_table", "alloc_huge", "zero_huge", "copy_huge", "invalidate_range_start", "try_charge"];
 
 /// Checks that sleeping in `call` is allowed.
 pub(super) fn may_sleep_in(call: &'static str, caller: &'static Location<'static>) {

@@ -289,7 +289,9 @@ impl Notify for Broken {}
 
 impl Trace for Broken {}
 
-impl Limits for Broken {}
+impl Limits for Broken {
+    type Charge = core::convert::Infallible;
+}
 
 // SAFETY: the parts above are those of one platform.
 unsafe impl Platform for Broken {}

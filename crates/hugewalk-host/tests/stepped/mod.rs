@@ -347,7 +347,9 @@ impl Notify for Stepped {
 
 impl Trace for Stepped {}
 
-impl Limits for Stepped {}
+impl Limits for Stepped {
+    type Charge = core::convert::Infallible;
+}
 
 // SAFETY: the parts above are those of one platform.
 unsafe impl Platform for Stepped {}

@@ -393,7 +393,9 @@ impl<F: Format> Trace for Lab<F> {
     }
 }
 
-impl<F: Format> Limits for Lab<F> {}
+impl<F: Format> Limits for Lab<F> {
+    type Charge = core::convert::Infallible;
+}
 
 // SAFETY: the parts above are those of one machine. Steps may be left out: memory of tables and page records is never used for
 // anything else, VMAs are kept that somebody does without a reference to, and one thread runs at a time.

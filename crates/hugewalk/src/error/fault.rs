@@ -2,7 +2,9 @@
 
 use thiserror::Error;
 
-use super::{Errno, Interrupted, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WaitError, WrongSystem};
+use super::{
+    Errno, Interrupted, LimitReached, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WaitError, WrongSystem,
+};
 use crate::addr::{HugeSize, VirtAddr};
 
 /// Why a fault could not be resolved.
@@ -33,6 +35,9 @@ pub enum FaultError {
     /// The mount's limit is reached. `SIGBUS`.
     #[error(transparent)]
     SubPoolFull(SubPoolFull),
+    /// The limit of the group of processes is reached. `SIGBUS`.
+    #[error(transparent)]
+    LimitReached(LimitReached),
     /// The page was taken from this process to serve the owner of its reservation. `SIGBUS`.
     #[error("the page at {address:?} was given to the owner of its reservation")]
     TakenAway {
@@ -90,6 +95,7 @@ impl FaultError {
             Self::BeyondEof { .. }
             | Self::PoolEmpty(_)
             | Self::SubPoolFull(_)
+            | Self::LimitReached(_)
             | Self::TakenAway { .. }
             | Self::Hwpoison { .. }
             | Self::Userfault { .. } => true,
@@ -112,6 +118,7 @@ impl From<NoPage> for FaultError {
             NoPage::OutOfMemory(error) => Self::OutOfMemory(error),
             NoPage::PoolEmpty(error) => Self::PoolEmpty(error),
             NoPage::SubPoolFull(error) => Self::SubPoolFull(error),
+            NoPage::LimitReached(error) => Self::LimitReached(error),
         }
     }
 }

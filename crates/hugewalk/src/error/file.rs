@@ -2,7 +2,9 @@
 
 use thiserror::Error;
 
-use super::{BadSource, Errno, Interrupted, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WrongSystem};
+use super::{
+    BadSource, Errno, Interrupted, LimitReached, NoPage, OutOfMemory, PoolEmpty, SubPoolFull, WrongSystem,
+};
 use crate::addr::HugeSize;
 
 /// Why an operation on a file failed.
@@ -39,6 +41,9 @@ pub enum FileError {
     /// The mount's limit is reached. Pages that were allocated before stay.
     #[error(transparent)]
     SubPoolFull(SubPoolFull),
+    /// The limit of the group of processes is reached. Pages that were allocated before stay.
+    #[error(transparent)]
+    LimitReached(LimitReached),
     /// Memory failure has hit the page, and its contents are lost. Pages that were written before
     /// it stay written. Linux: `EIO`.
     #[error("page {index} has a hardware error")]
@@ -75,7 +80,7 @@ impl FileError {
             | Self::WrongSystem(_) => Errno::EINVAL,
             Self::NoSuchSize { .. } => Errno::ENODEV,
             Self::TooLarge => Errno::EFBIG,
-            Self::PoolEmpty(_) | Self::SubPoolFull(_) => Errno::ENOSPC,
+            Self::PoolEmpty(_) | Self::SubPoolFull(_) | Self::LimitReached(_) => Errno::ENOSPC,
             Self::Hwpoison { .. } => Errno::EIO,
             Self::OutOfMemory(_) => Errno::ENOMEM,
             Self::Interrupted(_) => Errno::EINTR,
@@ -106,6 +111,7 @@ impl From<NoPage> for FileError {
             NoPage::OutOfMemory(error) => Self::OutOfMemory(error),
             NoPage::PoolEmpty(error) => Self::PoolEmpty(error),
             NoPage::SubPoolFull(error) => Self::SubPoolFull(error),
+            NoPage::LimitReached(error) => Self::LimitReached(error),
         }
     }
 }

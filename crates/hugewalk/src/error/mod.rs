@@ -17,7 +17,7 @@ pub use self::fault::FaultError;
 pub use self::file::{FileError, WriteStopped};
 pub use self::gup::{GupError, NotPinnedForWriting, TransferError};
 pub use self::map::MapError;
-pub use self::no_page::{NoPage, PoolEmpty, SubPoolFull};
+pub use self::no_page::{LimitReached, NoPage, PoolEmpty, SubPoolFull};
 pub use self::page::PageError;
 
 /// An argument (a task, a file, a mount) belongs to another [`Hugetlb`](crate::Hugetlb). Nothing was

@@ -16,6 +16,9 @@ pub enum NoPage {
     /// The mount's maximum is reached.
     #[error(transparent)]
     SubPoolFull(SubPoolFull),
+    /// The limit of the group of processes is reached.
+    #[error(transparent)]
+    LimitReached(LimitReached),
 }
 
 /// The pool has fewer pages without a reservation than were asked for.
@@ -39,4 +42,21 @@ pub struct SubPoolFull {
     pub asked: u64,
     /// Huge pages that the mount had left.
     pub left: u64,
+}
+
+/// The group of processes that would pay for the pages may not have so many more: see
+/// [`Limits::try_charge`](crate::platform::Limits::try_charge).
+///
+/// Linux: `-ENOMEM` of `hugetlb_cgroup_charge_cgroup()`, which `alloc_hugetlb_folio()` makes ENOSPC, and a fault SIGBUS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{asked} huge pages asked for, beyond the limit of the group")]
+pub struct LimitReached {
+    /// Huge pages asked for.
+    pub asked: u64,
+}
+
+impl From<LimitReached> for NoPage {
+    fn from(error: LimitReached) -> Self {
+        Self::LimitReached(error)
+    }
 }

@@ -310,9 +310,9 @@ impl<'v, P: Platform> Faulting<'_, 'v, P> {
         let owner_of_shared = vma.reserve().is_some() && old.page().is_anon();
         let copy = match self.new_page(&Contents::Of(&old), owner_of_shared) {
             Ok(copy) => copy,
-            Err(NotFresh::NoPage(NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_)))
-                if owner_of_shared && self.may_rob =>
-            {
+            Err(NotFresh::NoPage(
+                NoPage::PoolEmpty(_) | NoPage::SubPoolFull(_) | NoPage::LimitReached(_),
+            )) if owner_of_shared && self.may_rob => {
                 return Ok(Attempt::RobChildren(old));
             }
             Err(error) => return Err(self.failed(error)),

@@ -71,9 +71,18 @@ impl<P: Platform> Hugetlb<P> {
         self.pool(size).free(self, frame, false);
     }
 
+    /// Gives back what was charged for pages, if anybody has paid.
+    #[inline]
+    pub(crate) fn uncharge(&self, charge: Option<P::Charge>, size: HugeSize, pages: u64) {
+        if let Some(charge) = charge {
+            self.platform().uncharge(charge, size, pages);
+        }
+    }
+
     /// Puts a page that has been stripped into its pool.
     fn take_back(&self, frame: HugeFrame, stripped: Stripped<P>) {
-        let Stripped { size, subpool, restore, file, .. } = stripped;
+        let Stripped { size, subpool, charge, restore, file, .. } = stripped;
+        self.uncharge(charge, size, 1);
         // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation and was never in
         // use restores it. Otherwise the sub-pool may keep a reservation for its minimum.
         match &subpool {
@@ -114,6 +123,8 @@ pub(super) struct Stripped<P: Platform> {
     /// The size of the pool that the page goes back to.
     pub(super) size: HugeSize,
     pub(super) subpool: Option<Arc<SubPool<P>>>,
+    /// Who has paid for the page.
+    pub(super) charge: Option<P::Charge>,
     /// The page's reservation is restored: it used one, and was never in use or its mapping wants
     /// it back.
     pub(super) restore: bool,
@@ -177,6 +188,7 @@ impl<'h, P: Platform, R: FnMut(Range<u64>) -> bool> PutBatch<'h, P, R> {
         if self.len == PUT_BATCH {
             self.flush();
         }
+        self.hugetlb.uncharge(stripped.charge.take(), self.size, 1);
         if let (Some(page), Some(at)) = (self.pages.get_mut(self.len), self.indices.get_mut(self.len)) {
             *page = Freed { frame, restore: stripped.restore };
             *at = index;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use crate::arch::Barrier;
-use crate::error::{MemoryError, OutOfMemory};
+use crate::error::{LimitReached, MemoryError, OutOfMemory};
 use crate::rcu::{Rcu, RcuHead};
 
 /// The RCU of a platform, for a system made from a handle to the platform.
@@ -264,6 +264,15 @@ macro_rules! handle {
         }
 
         impl<P: Limits> Limits for $handle {
+            type Charge = P::Charge;
+            #[inline(always)]
+            fn try_charge(&self, size: HugeSize, pages: u64) -> Result<Option<P::Charge>, LimitReached> {
+                P::try_charge(self, size, pages)
+            }
+            #[inline(always)]
+            fn uncharge(&self, charge: P::Charge, size: HugeSize, pages: u64) {
+                P::uncharge(self, charge, size, pages);
+            }
             #[inline]
             fn mmap_min_addr(&self) -> VirtAddr {
                 P::mmap_min_addr(self)

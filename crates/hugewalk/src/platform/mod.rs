@@ -57,8 +57,8 @@
 //!
 //! One case is not exact. A huge page goes to the host from the first system and comes to the
 //! second, while a lockless walker of the first tries to take a reference to it. Then the first
-//! system may give the page back (unless it belongs to a mount or to private mappings), and the
-//! counters of the second do not notice. Where that matters, let one platform serve one system at a
+//! system may give the page back (unless it belongs to a mount or to private mappings), and neither the
+//! counters of the second nor whoever has [paid](Limits#control-groups) notice. Where that matters, let one platform serve one system at a
 //! time.
 //!
 //! # The kernel's half of an address space
@@ -110,7 +110,7 @@ pub(crate) const ROUNDS: u32 = 10_000;
 /// | [`Tlb`] | what processors remember |
 /// | [`Notify`] | who else is told: handlers of faults, secondary MMUs |
 /// | [`Trace`] | tracepoints |
-/// | [`Limits`] | what a host allows |
+/// | [`Limits`] | what a host allows, and who pays for pages |
 ///
 /// # Safety
 ///

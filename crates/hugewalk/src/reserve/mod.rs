@@ -14,6 +14,7 @@
 //! pool. Each has a spinning lock. The locks are taken in this order and held together. So all
 //! three change as one, and if the last refuses, the first two stay as they were.
 
+mod charged;
 mod reservation;
 mod mount;
 mod region;
@@ -28,4 +29,4 @@ pub(crate) use self::reservation::{
 pub(crate) use self::run::NewRun;
 pub use self::subpool::SubPoolAccount;
 
-pub use crate::error::{NoPage, SubPoolFull};
+pub use crate::error::{LimitReached, NoPage, SubPoolFull};

@@ -66,7 +66,7 @@ impl Sorted for Region {
 /// For each element `start < end`, and `end` is less than the next element's `start`.
 ///
 /// Linux: `struct resv_map`, its list of `struct file_region`, in mm/hugetlb.c. Linux keeps ranges charged to
-/// different control groups apart; there are no control groups here, so neighbours always merge.
+/// different control groups apart; reservations are charged to none here, so neighbours always merge.
 pub struct RegionMap {
     regions: Tree<Region>,
     /// Room: for ranges that are to come, and of those that are gone.

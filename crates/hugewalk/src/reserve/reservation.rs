@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use super::charged::Charged;
 use super::{RegionMap, SubPool};
 use crate::addr::{HugeFrame, HugeSize};
 use crate::error::{NoPage, OutOfMemory};
@@ -210,11 +211,13 @@ impl<'a, P: Platform> NewPage<'a, P> {
                 }
             })
         };
+        // Before the locks of the reservations: the host may sleep.
+        let charge = Charged::try_new(hugetlb, size, 1)?;
         // The frame, whether freeing it before its first use restores a reservation, and what else
         // to undo.
         let (frame, restore, undo) = Supply::retry(hugetlb, size, attempt)?;
         // SAFETY: just taken from the pool, so this caller has exclusive access.
-        unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), restore) };
+        unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), charge.spend(1), restore) };
         // SAFETY: the reference that `hand_out` set up is ours.
         let page = unsafe { PageRef::from_raw(hugetlb, frame, size) };
         Ok(Self::taken(page, undo, index))

@@ -1,6 +1,7 @@
 //! Pages for offsets side by side, taken together.
 
 use super::SubPool;
+use super::charged::Charged;
 use super::reservation::{NewPage, Reservations, Undo, lock_regions};
 use crate::addr::{HugeFrame, HugeSize};
 use crate::hugetlb::{Hugetlb, RUN};
@@ -39,6 +40,7 @@ impl<'a, P: Platform> NewRun<'a, P> {
             Some(_) => 0,
             None => pool.take_run(hugetlb, false, places),
         };
+        let charge = Charged::try_new(hugetlb, size, pages as u64).ok()?;
         let (len, restore, undo) = match *reservations {
             Reservations::Nobody => (unreserved(places), false, Undo::Nothing),
             Reservations::File(lock) => {
@@ -73,9 +75,10 @@ impl<'a, P: Platform> NewRun<'a, P> {
                 )
             }
         };
+        let charge = charge.spend(len as u64);
         for &frame in frames.get(..len)? {
             // SAFETY: just taken from the pool, so this caller has exclusive access.
-            unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), restore) };
+            unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), charge.clone(), restore) };
         }
         // SAFETY: `hand_out` set a reference up for each of them, which is ours.
         let pages = unsafe { PageRun::from_raw(hugetlb, size, frames, len) };

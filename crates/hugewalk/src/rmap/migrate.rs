@@ -150,15 +150,15 @@ impl<P: Platform> Hugetlb<P> {
         Err(PageError::Held { references: others })
     }
 
-    /// Takes a page that is not reserved, and that no mount counts yet: moving passes the old
-    /// page's mount on.
+    /// Takes a page that is not reserved, that no mount counts yet, and that nobody has paid for: moving passes the old
+    /// page's mount and charge on.
     ///
     /// Linux: `alloc_huge_page_nodemask()` in mm/hugetlb.c.
     fn take_for_move(&self, old: &LockedPage<'_, P>) -> Result<PageRef<'_, P>, PageError> {
         let size = old.page.size();
         let frame = Supply::retry(self, size, |supply| self.pool(size).take(supply, false))?;
         // SAFETY: just taken from the pool, so this caller has exclusive access.
-        unsafe { self.page(frame).hand_out(None, false) };
+        unsafe { self.page(frame).hand_out(None, None, false) };
         // SAFETY: the reference that `hand_out` set up is ours.
         Ok(unsafe { PageRef::from_raw(self, frame, size) })
     }

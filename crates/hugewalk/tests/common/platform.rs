@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::arch::{AnyPaging, Paging, X86_64};
-use hugewalk::error::{MemoryError, OutOfMemory};
+use hugewalk::error::{LimitReached, MemoryError, OutOfMemory};
 use hugewalk::platform::{
     self, Barriers, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform,
     TableRecord, Tables, Trace,
@@ -36,8 +36,22 @@ thread_local! {
     pub(crate) static READER_BIAS: Cell<bool> = const { Cell::new(false) };
 }
 
+/// A group of processes that pays for pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Group(pub(crate) u8);
+
+thread_local! {
+    /// Who pays for what is taken now, if anybody does.
+    pub(crate) static PAYER: Cell<Option<Group>> = const { Cell::new(None) };
+    /// How many pages may be charged before the limit is reached, if there is one.
+    pub(crate) static CHARGES_LEFT: Cell<Option<u64>> = const { Cell::new(None) };
+    /// Has a limit been reached?
+    pub(crate) static LIMIT_REACHED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// The host of these tests.
 pub(crate) struct Bench {
+    charged: Mutex<BTreeMap<(usize, Group), u64>>,
     paging: AnyPaging,
     /// The frame numbers of both sizes start at the same place: a frame may be a large page now, and a small one later.
     one_memory: bool,
@@ -82,6 +96,7 @@ impl Bench {
         let sizes = || paging.leaves().iter().copied().map(most);
         let huge = |count| Mutex::new(Huge { frames: Frames::new(count), contents: BTreeMap::new() });
         Self {
+            charged: Mutex::default(),
             paging,
             one_memory: false,
             mmap_min_addr: 65536,
@@ -114,6 +129,17 @@ impl Bench {
     /// Frames of a table.
     fn table_frames(&self) -> u64 {
         self.paging.geometry().base_bytes() >> 12
+    }
+
+    /// Pages of a size that a group has paid for.
+    pub(crate) fn charged(&self, size: HugeSize, group: Group) -> u64 {
+        self.charged.lock().get(&(size.index(), group)).copied().unwrap_or(0)
+    }
+
+    /// Pages of a size that have been paid for.
+    pub(crate) fn all_charged(&self, size: HugeSize) -> u64 {
+        let charged = self.charged.lock();
+        charged.iter().filter(|((index, _), _)| *index == size.index()).map(|(_, pages)| pages).sum()
     }
 
     /// The tracepoints passed since the last call.
@@ -416,6 +442,27 @@ impl Trace for Bench {
 }
 
 impl Limits for Bench {
+    type Charge = Group;
+    fn try_charge(&self, size: HugeSize, pages: u64) -> Result<Option<Group>, LimitReached> {
+        may_sleep("try_charge");
+        let Some(group) = PAYER.get() else { return Ok(None) };
+        if CHARGES_LEFT.get().is_some_and(|left| pages > left) {
+            LIMIT_REACHED.set(true);
+            return Err(LimitReached { asked: pages });
+        }
+        CHARGES_LEFT.set(CHARGES_LEFT.get().map(|left| left - pages));
+        inject::exempt(|| *self.charged.lock().entry((size.index(), group)).or_default() += pages);
+        Ok(Some(group))
+    }
+    fn uncharge(&self, group: Group, size: HugeSize, pages: u64) {
+        inject::exempt(|| {
+            let mut charged = self.charged.lock();
+            let left = charged.get_mut(&(size.index(), group)).and_then(|had| had.checked_sub(pages));
+            let left =
+                left.unwrap_or_else(|| panic!("{group:?} gets back {pages} pages more than it has paid for"));
+            charged.insert((size.index(), group), left);
+        });
+    }
     fn mmap_min_addr(&self) -> VirtAddr {
         VirtAddr::new(self.mmap_min_addr)
     }

@@ -189,6 +189,7 @@ fn of_fault(error: &FaultError) -> Refused {
         FaultError::BeyondEof { .. } => Why::BeyondEof,
         FaultError::PoolEmpty(_) => Why::PoolEmpty,
         FaultError::SubPoolFull(_) => Why::SubPoolFull,
+        FaultError::LimitReached(_) => Why::LimitReached,
         FaultError::TakenAway { .. } => Why::TakenAway,
         FaultError::OutOfMemory(_) => Why::OutOfMemory,
         _ => Why::Other,
@@ -208,6 +209,7 @@ fn of_file(error: &FileError) -> Refused {
         FileError::OutOfMemory(_) => Why::OutOfMemory,
         FileError::PoolEmpty(_) => Why::PoolEmpty,
         FileError::SubPoolFull(_) => Why::SubPoolFull,
+        FileError::LimitReached(_) => Why::LimitReached,
         _ => Why::Other,
     };
     refused(error.errno(), why, error)
@@ -231,6 +233,7 @@ fn of_map(error: &MapError) -> Refused {
         MapError::AccessDenied => Why::AccessDenied,
         MapError::NoPage(NoPage::PoolEmpty(_)) => Why::PoolEmpty,
         MapError::NoPage(NoPage::SubPoolFull(_)) => Why::SubPoolFull,
+        MapError::NoPage(NoPage::LimitReached(_)) => Why::LimitReached,
         MapError::Fault(error) => of_fault(error).1,
         MapError::File(error) => of_file(error).1,
         _ => Why::Other,

@@ -101,6 +101,8 @@ pub(crate) enum Why {
     TakenAway,
     PoolEmpty,
     SubPoolFull,
+    /// The engine's alone: the model has no groups.
+    LimitReached,
     /// Of the engine alone: the model has memory.
     OutOfMemory,
     Other,
