@@ -485,8 +485,10 @@ impl<P: Platform> Page<P> {
     unsafe fn strip(&self) -> Stripped<P> {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         let subpool = unsafe { (*self.subpool.get()).take() };
-        // SAFETY: likewise. `hand_out` has put a value in, and it is not used again.
-        let charge = unsafe { (*self.charge.get()).assume_init_read() };
+        // SAFETY: likewise.
+        let charge = unsafe { &*self.charge.get() };
+        // SAFETY: `hand_out` has put a value in, and it is not used again.
+        let charge = unsafe { charge.assume_init_read() };
         // SAFETY: likewise.
         let owner = unsafe { &mut *self.owner.get() };
         let (file, index) = (owner.file.take(), owner.index);
