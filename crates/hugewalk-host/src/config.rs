@@ -22,8 +22,11 @@ pub enum Tracing {
     Off,
     /// They are counted: [`Host::event_counts`](crate::Host::event_counts).
     Count,
-    /// They are counted, and kept for [`Host::take_events`](crate::Host::take_events).
+    /// They are counted, and those [of tables](hugewalk::platform::Event::is_of_tables) kept for
+    /// [`Host::take_events`](crate::Host::take_events).
     Record,
+    /// They are counted, and all of them kept.
+    RecordAll,
 }
 
 /// How to build a [`Host`](crate::Host). The defaults make a machine of 64 GiB of huge pages with room for a million

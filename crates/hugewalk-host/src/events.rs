@@ -19,7 +19,7 @@ pub struct EventCounts {
     pub flushes: u64,
     /// Tables handed to RCU to be freed.
     pub tables_retired: u64,
-    /// Events that [`Tracing::Record`] could not keep for want of memory.
+    /// Events that [`Tracing::Record`] or [`Tracing::RecordAll`] could not keep for want of memory.
     pub lost: u64,
 }
 
@@ -61,13 +61,18 @@ impl Tracer {
             Event::Unshared { .. } => Some(&self.unshared),
             Event::Flushed { .. } => Some(&self.flushes),
             Event::TableRetired { .. } => Some(&self.tables_retired),
-            // A tracepoint newer than this crate is kept, if events are, and not counted.
+            // The others are kept, if events are, and not counted.
             _ => None,
         };
         if let Some(count) = count {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        if self.tracing == Tracing::Record {
+        let keeps = match self.tracing {
+            Tracing::Off | Tracing::Count => false,
+            Tracing::Record => event.is_of_tables(),
+            Tracing::RecordAll => true,
+        };
+        if keeps {
             let mut kept = self.kept.lock();
             if kept.try_reserve(1).is_ok() {
                 kept.push(event);

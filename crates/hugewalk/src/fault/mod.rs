@@ -26,7 +26,7 @@ pub(crate) use self::run::Ahead;
 use crate::addr::{HugeFrame, VirtAddr};
 use crate::arch::Entry;
 pub use crate::error::FaultError;
-use crate::platform::Platform;
+use crate::platform::{Event, Platform};
 use crate::protocol::{Step, keeps};
 use crate::root::Mm;
 use crate::sleep::Signals;
@@ -139,7 +139,21 @@ impl<P: Platform> AddressSpace<P> {
         (access, unshare): (Access, bool),
         signals: Signals,
     ) -> Result<Resolved, FaultError> {
-        task.enter(self.mm().hugetlb())?;
+        let hugetlb = self.mm().hugetlb();
+        task.enter(hugetlb)?;
+        let resolved = self.resolve_untold(task, address, (access, unshare), signals);
+        let (mm, write) = (self.mm().id(), access == Access::Write);
+        hugetlb.platform().trace(Event::Faulted { mm, address, write, resolved: resolved.is_ok() });
+        resolved
+    }
+
+    fn resolve_untold(
+        &self,
+        task: &mut Task<P>,
+        address: VirtAddr,
+        (access, unshare): (Access, bool),
+        signals: Signals,
+    ) -> Result<Resolved, FaultError> {
         let mut tidied = false;
         loop {
             let mmap = self.mmap_read(task);

@@ -9,7 +9,7 @@ use crate::error::{NoPage, OutOfMemory};
 use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
 use crate::page::{Page, PageRef};
-use crate::platform::Platform;
+use crate::platform::{Event, Platform};
 use crate::pool::{Short, Supply};
 use crate::sleep::BiasedRwSem;
 use crate::sync::{Arc, SpinLock, SpinLockGuard};
@@ -102,20 +102,27 @@ pub(crate) fn reserve_range<P: Platform>(
     from: u64,
     to: u64,
 ) -> Result<(), NoPage> {
-    Supply::retry(hugetlb, size, |supply| {
+    let mut wanted = 0;
+    let reserved = Supply::retry(hugetlb, size, |supply| {
         let mut reserve = |pages| match subpool {
             Some(subpool) => subpool.reserve(supply, pages),
             None => hugetlb.pool(size).reserve(supply, pages).map_err(Short::from),
         };
         let Some(map) = map else {
-            return reserve(to.saturating_sub(from));
+            wanted = to.saturating_sub(from);
+            return reserve(wanted);
         };
         let mut map = lock_regions::<P>(map, |_| true)?;
-        reserve(map.missing(from, to))?;
+        wanted = map.missing(from, to);
+        reserve(wanted)?;
         // Cannot fail: room was made above, and the lock has been held since then.
         map.add(from, to)?;
         Ok(())
-    })
+    });
+    if reserved.is_ok() {
+        hugetlb.platform().trace(Event::Reserved { size, pages: wanted });
+    }
+    reserved
 }
 
 /// Takes back `pages` reservations that no page has used. Linux: the end of
@@ -126,6 +133,7 @@ pub(crate) fn release_range<P: Platform>(
     subpool: Option<&Arc<SubPool<P>>>,
     pages: u64,
 ) {
+    hugetlb.platform().trace(Event::Unreserved { size, pages });
     match subpool {
         Some(subpool) => subpool.unreserve(pages),
         None => hugetlb.pool(size).unreserve(hugetlb, pages),

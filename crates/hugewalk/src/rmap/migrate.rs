@@ -130,6 +130,12 @@ impl<P: Platform> Hugetlb<P> {
     }
 
     fn move_page(&self, old: &LockedPage<'_, P>, task: &mut Task<P>) -> Result<HugeFrame, PageError> {
+        let moved = self.move_page_untold(old, task);
+        self.platform().trace(Event::Migrated { from: old.page.frame(), to: moved.ok() });
+        moved
+    }
+
+    fn move_page_untold(&self, old: &LockedPage<'_, P>, task: &mut Task<P>) -> Result<HugeFrame, PageError> {
         let new = self.take_for_move(old)?;
         let mut away = Away { page: old, to: &old.page, task };
         let displaced = old.displace(Instead::Migration, away.task).map_err(|_| NotMoved::Held);

@@ -4,7 +4,7 @@ use super::{Context, Features, Pagefault, PagefaultFlags};
 use crate::addr::{HugeSize, VirtAddr};
 use crate::arch::Entry;
 use crate::error::FaultError;
-use crate::platform::Platform;
+use crate::platform::{Event, Platform};
 use crate::protocol::{Step, keeps};
 use crate::root::Mm;
 use crate::sleep::Signals;
@@ -74,6 +74,20 @@ impl<P: Platform> Asked<P> {
         if context.features().contains(Features::SIGBUS) {
             return Err(FaultError::Userfault { address: self.page });
         }
+        let (system, mm, address) = (task.hugetlb().clone(), context.mm().id(), self.page);
+        system.platform().trace(Event::HandlerAsked { mm, address });
+        let waited = self.wait_untold(mmap, signals, task);
+        system.platform().trace(Event::HandlerAnswered { mm, address });
+        waited
+    }
+
+    fn wait_untold(
+        self,
+        mmap: MmapReadGuard<'_, P>,
+        signals: Signals,
+        task: &mut Task<P>,
+    ) -> Result<(), FaultError> {
+        let context = &*self.context;
         let Some(ticket) = context.post_fault(self.pagefault)? else {
             return Ok(());
         };

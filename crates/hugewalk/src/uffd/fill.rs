@@ -6,7 +6,7 @@ use super::place::{Bytes, Filled, Filling, fill_page};
 use super::{ContinueMode, CopyMode, PoisonMode, Stopped, Userfault, UserfaultError, check_aligned};
 use crate::addr::{HugeSize, VirtAddr};
 use crate::entries::CopiedPage;
-use crate::platform::Platform;
+use crate::platform::{Event, Platform};
 use crate::protocol::{Step, keeps};
 use crate::source::Source;
 use crate::sync::Arc;
@@ -151,6 +151,11 @@ impl<P: Platform> Userfault<P> {
         }
         let mut done = 0;
         let filled = self.fill_range(task, &range, &mut with, &mut done);
+        if done > 0 {
+            let mm = self.space.mm();
+            let filled = Event::HandlerFilled { mm: mm.id(), address: start, length: done };
+            mm.hugetlb().platform().trace(filled);
+        }
         if done > 0 && wake {
             self.context.wake(&(start..start.plus(done)));
         }

@@ -437,7 +437,9 @@ impl Notify for Bench {
 
 impl Trace for Bench {
     fn trace(&self, event: Event) {
-        inject::exempt(|| self.events.lock().push(event));
+        if event.is_of_tables() {
+            inject::exempt(|| self.events.lock().push(event));
+        }
     }
 }
 
