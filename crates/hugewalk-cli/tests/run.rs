@@ -304,6 +304,11 @@ fn a_process_that_waits_for_a_handler_ends_at_once_when_it_is_killed() {
     passes("killed.c");
 }
 
+#[test]
+fn users_have_their_own_files_and_segments_and_threads_their_processors() {
+    passes("users.c");
+}
+
 fn passes(program: &str) {
     let stage = Stage::new();
     let source = format!("crates/hugewalk-cli/tests/guest/{program}");

@@ -7,10 +7,16 @@ use super::base_file::BaseFile;
 use super::file::File;
 use super::folder::Folder;
 use super::inode::{Inode, Kind, PathLink};
-use super::path;
 use super::seals::Seals;
+use super::{mounts, path};
 use crate::boot::archive::{Member, members};
 use crate::errno::{Errno, Result};
+
+/// The users and groups that programs look for by name.
+const USERS: [(&str, &str); 2] = [
+    ("passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"),
+    ("group", "root:x:0:\nnogroup:x:65534:\n"),
+];
 
 /// Unpacks the files into the root.
 ///
@@ -40,6 +46,17 @@ pub fn unpack(archive: &[u8]) -> Result<()> {
             _ => return Err(Errno::EIO),
         };
         found.parent.inode.folder()?.insert(&found.parent.inode, found.free_name()?, &inode)?;
+    }
+    let folder = mounts::make_folder("/etc")?.place()?;
+    for (name, contents) in USERS {
+        // The archive may have brought its own.
+        let found = path::lookup(&folder, name.as_bytes(), false)?;
+        if found.inode.is_none() {
+            let file = BaseFile::new(name, Seals::closed());
+            file.write(0, contents.as_bytes(), 0)?;
+            let inode = Inode::new(&found.parent.inode.filesystem, Kind::Base(file), 0o644);
+            found.parent.inode.folder()?.insert(&found.parent.inode, found.free_name()?, &inode)?;
+        }
     }
     Ok(())
 }

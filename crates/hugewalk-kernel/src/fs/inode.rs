@@ -16,6 +16,8 @@ use super::pipe::Pipe;
 use crate::cpu::clock;
 use crate::errno::{Errno, Result};
 use crate::memory::PAGE;
+use crate::process::credentials;
+use crate::task::current;
 
 /// What an inode is.
 pub enum Kind {
@@ -109,8 +111,9 @@ impl Inode {
     /// A new inode without a name.
     pub fn new(filesystem: &Arc<Filesystem>, kind: Kind, permissions: u32) -> Arc<Self> {
         let now = clock::wall();
-        let meta =
-            Meta { permissions, owner: 0, group: 0, links: 0, accessed: now, modified: now, changed: now };
+        let own = current().process.as_ref().map(|process| process.credentials.lock().clone());
+        let (owner, group) = own.map_or((0, 0), |own| (own.user.effective, own.group.effective));
+        let meta = Meta { permissions, owner, group, links: 0, accessed: now, modified: now, changed: now };
         Arc::new(Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             filesystem: filesystem.clone(),
@@ -122,6 +125,17 @@ impl Inode {
     /// An inode outside all file systems: of a pipe, a userfaultfd, memory.
     pub fn anonymous(kind: Kind) -> Arc<Self> {
         Self::new(&Filesystem::nowhere(), kind, 0o600)
+    }
+
+    /// Has the running process these rights to it: read 4, write 2, execute 1?
+    ///
+    /// # Errors
+    ///
+    /// `EACCES`.
+    pub fn check(&self, wanted: u32) -> Result<()> {
+        let meta = *self.meta.lock();
+        let lacks = credentials::own().lacks(&[meta.owner], &[meta.group], meta.permissions, wanted);
+        if lacks { Err(Errno::EACCES) } else { Ok(()) }
     }
 
     /// The folder that it is.

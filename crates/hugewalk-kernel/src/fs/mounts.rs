@@ -127,7 +127,7 @@ pub fn root() -> Arc<Inode> {
 }
 
 /// A folder of the root's, made where there is none.
-fn make_folder(path: &str) -> Result<Found> {
+pub(super) fn make_folder(path: &str) -> Result<Found> {
     let start = super::Place::root();
     let mut at = String::new();
     for name in path.split('/').filter(|name| !name.is_empty()) {

@@ -17,6 +17,7 @@ use crate::fs::memfd;
 use crate::fs::seals::Seals;
 use crate::memory::PAGE;
 use crate::platform::hugetlb;
+use crate::process::credentials;
 use crate::task::current;
 
 /// `/proc/sys/kernel/shmmax`: bytes of a segment at most.
@@ -43,10 +44,10 @@ pub struct Segment {
     pub size: u64,
     /// Where its pages are.
     pub backing: Backing,
-    /// Permissions.
-    pub permissions: u32,
     /// The process that made it.
     pub creator: u32,
+    /// The user and the group of that.
+    pub made_by: [u32; 2],
     /// The number of the namespace it is in.
     namespace: u64,
     counts: Mutex<Counts>,
@@ -80,6 +81,10 @@ impl Drop for Namespace {
 /// What changes of a segment.
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
+    /// Permissions.
+    pub permissions: u32,
+    /// The user and the group that it belongs to.
+    pub owner: [u32; 2],
     /// Mappings of it.
     pub attached: u64,
     /// It goes away with the last of them.
@@ -109,14 +114,18 @@ fn now() -> u64 {
 ///
 /// # Errors
 ///
-/// `EEXIST`, `ENOENT`, `EINVAL` for a size that does not fit, `ENOSPC`, `ENOMEM` also if there are not enough huge pages.
+/// `EEXIST`, `ENOENT`, `EACCES`, `EINVAL` for a size that does not fit, `ENOSPC`, `ENOMEM` also if there are not enough huge pages.
 pub fn get(key: i32, size: u64, flags: u32) -> Result<u32> {
+    let namespace = current().process().ipc.lock().as_ref().map_or(0, |namespace| namespace.0);
     if key != 0 {
-        let found = SEGMENTS.lock().values().find(|segment| segment.key == key).cloned();
+        let found = SEGMENTS.lock().values().find(|segment| segment.has_key(key, namespace)).cloned();
         match found {
             Some(_) if flags & IPC_CREAT != 0 && flags & IPC_EXCL != 0 => return Err(Errno::EEXIST),
             Some(segment) if size > segment.size => return Err(Errno::EINVAL),
-            Some(segment) => return Ok(segment.id),
+            Some(segment) => {
+                segment.check(flags >> 6 | flags >> 3 | flags)?;
+                return Ok(segment.id);
+            }
             None if flags & IPC_CREAT == 0 => return Err(Errno::ENOENT),
             None => {}
         }
@@ -141,18 +150,21 @@ pub fn get(key: i32, size: u64, flags: u32) -> Result<u32> {
         Backing::Base(file)
     };
     let id = NEXT.fetch_add(1, Ordering::Relaxed) as u32;
+    let own = credentials::own();
+    let owner = [own.user.effective, own.group.effective];
+    let counts = Counts { permissions: flags & 0o777, owner, times: [0, 0, now()], ..Counts::default() };
     let segment = Segment {
         id,
         key,
         size,
         backing,
-        permissions: flags & 0o777,
         creator: current().process().pid,
-        namespace: current().process().ipc.lock().as_ref().map_or(0, |namespace| namespace.0),
-        counts: Mutex::new(Counts { times: [0, 0, now()], ..Counts::default() }),
+        made_by: owner,
+        namespace,
+        counts: Mutex::new(counts),
     };
     let mut segments = SEGMENTS.lock();
-    if key != 0 && segments.values().any(|segment| segment.key == key) {
+    if key != 0 && segments.values().any(|segment| segment.has_key(key, namespace)) {
         drop(segments);
         return Err(Errno::EEXIST);
     }
@@ -189,6 +201,42 @@ pub fn all() -> Vec<Arc<Segment>> {
 }
 
 impl Segment {
+    /// One that is to be destroyed is found by its key no more.
+    fn has_key(&self, key: i32, namespace: u64) -> bool {
+        self.key == key && self.namespace == namespace && !self.counts().doomed
+    }
+
+    /// Has the running process these rights to it: read 4, write 2, execute 1?
+    ///
+    /// # Errors
+    ///
+    /// `EACCES`. Linux: `ipcperms()` in ipc/util.c.
+    pub fn check(&self, wanted: u32) -> Result<()> {
+        let now = self.counts();
+        let (users, groups) = ([self.made_by[0], now.owner[0]], [self.made_by[1], now.owner[1]]);
+        let lacks = credentials::own().lacks(&users, &groups, now.permissions, wanted);
+        if lacks { Err(Errno::EACCES) } else { Ok(()) }
+    }
+
+    /// May the running process change and destroy it?
+    ///
+    /// # Errors
+    ///
+    /// `EPERM`. Linux: `ipcctl_obtain_check()` in ipc/util.c.
+    pub fn must_be_own(&self) -> Result<()> {
+        let own = credentials::own();
+        let users = [self.made_by[0], self.counts().owner[0]];
+        if own.is_root() || users.contains(&own.user.effective) { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// `IPC_SET`: gives it to another user and group, with other permissions.
+    pub fn change(&self, owner: [u32; 2], permissions: u32) {
+        let mut counts = self.counts.lock();
+        counts.owner = owner;
+        counts.permissions = permissions & 0o777;
+        counts.times[2] = now();
+    }
+
     /// What changes of it, as it is now.
     pub fn counts(&self) -> Counts {
         *self.counts.lock()

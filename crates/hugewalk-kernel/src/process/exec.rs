@@ -82,6 +82,9 @@ fn write_stack(space: &Space, loaded: &Loaded, start: &Start) -> Result<u64> {
     let mut random = [0; 16];
     crate::random::fill(&mut random);
     let random = put(&random, false)?;
+    // The first program begins before there is a process.
+    let who =
+        current().process.as_ref().map(|process| process.credentials.lock().clone()).unwrap_or_default();
     let mut words = Vec::from([arguments.len() as u64]);
     words.extend(arguments);
     words.push(0);
@@ -93,10 +96,10 @@ fn write_stack(space: &Space, loaded: &Loaded, start: &Start) -> Result<u64> {
         (AT_PHNUM, loaded.headers.1),
         (AT_PAGESZ, PAGE),
         (AT_ENTRY, loaded.entry),
-        (AT_UID, 0),
-        (AT_EUID, 0),
-        (AT_GID, 0),
-        (AT_EGID, 0),
+        (AT_UID, who.user.real.into()),
+        (AT_EUID, who.user.effective.into()),
+        (AT_GID, who.group.real.into()),
+        (AT_EGID, who.group.effective.into()),
         (AT_SECURE, 0),
         (AT_RANDOM, random),
         (AT_HWCAP, auxv::features()),
@@ -165,6 +168,11 @@ pub fn execute(frame: &mut Frame, image: &[u8], start: &Start) -> Result<()> {
     let closed = process.files().remove_close_on_exec();
     drop(closed);
     process.handlers().lock().reset_for_exec();
+    {
+        let mut own = process.credentials.lock();
+        own.user.saved = own.user.effective;
+        own.group.saved = own.group.effective;
+    }
     me.signals.lock().forget_stack();
     process.state.lock().has_execed = true;
     exit::end_of_vfork(&process);

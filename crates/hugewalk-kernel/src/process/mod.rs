@@ -5,6 +5,7 @@
 //! | [`thread`] | clone and fork, the start and the end of a thread |
 //! | [`exec`], [`elf`] | another program in the same process |
 //! | [`exit`], [`pidfd`] | the end of a process |
+//! | [`credentials`] | users and groups |
 //! | [`wait`] | waiting for children |
 //! | [`signal`] | signals: sent, blocked, delivered, returned from |
 //! | [`stop`] | processes that signals stop |
@@ -13,6 +14,7 @@
 //! Lock order: the list of all processes, a process's state, its handlers, a thread's signals. All are spinning locks, and
 //! nothing sleeps under them.
 
+pub mod credentials;
 pub mod elf;
 pub mod exec;
 pub mod exit;
@@ -31,6 +33,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use spin::Mutex;
 
+use self::credentials::Credentials;
 use self::exit::Status;
 use self::signal::{Handlers, Pending};
 use crate::errno::{Errno, Result};
@@ -135,6 +138,8 @@ pub struct Process {
     pub faults: AtomicU64,
     /// How often it was made to end a `wait`; for the numbers in /proc.
     pub children_reaped: AtomicU64,
+    /// Who it is.
+    pub credentials: Mutex<Credentials>,
     /// The threads that it traces.
     pub tracees: Mutex<Vec<Arc<Thread>>>,
     /// The process that traces its first thread.
@@ -174,6 +179,7 @@ impl Process {
             subreaper: core::sync::atomic::AtomicBool::new(false),
             faults: AtomicU64::new(0),
             children_reaped: AtomicU64::new(0),
+            credentials: Mutex::new(Credentials::default()),
             tracees: Mutex::new(Vec::new()),
             tracer: Mutex::new(Weak::new()),
         });

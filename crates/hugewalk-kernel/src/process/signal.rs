@@ -53,7 +53,8 @@ impl Info {
     pub fn user(signal: u32, thread: bool) -> Self {
         let code = if thread { SI_TKILL } else { SI_USER as i32 };
         let pid = current().process().pid;
-        Self { signal, code, fields: [u64::from(pid), 0, 0] }
+        let user = super::credentials::own().user.real;
+        Self { signal, code, fields: [u64::from(pid) | u64::from(user) << 32, 0, 0] }
     }
 
     /// About a child.

@@ -80,6 +80,7 @@ pub fn clone(frame: &mut Frame, request: &Request) -> Result<u64> {
     thread.signals.lock().inherit(&me.signals.lock());
     thread.registers.inherit(&me.registers, has(CLONE_SETTLS).then_some(request.tls));
     *thread.name.lock() = *me.name.lock();
+    thread.processors.store(me.processors.load(Ordering::Relaxed), Ordering::Relaxed);
     if has(CLONE_CHILD_CLEARTID) {
         thread.clear_tid.store(request.child_tid, Ordering::Relaxed);
     }
@@ -147,6 +148,7 @@ impl Process {
             subreaper: core::sync::atomic::AtomicBool::new(false),
             faults: AtomicU64::new(0),
             children_reaped: AtomicU64::new(0),
+            credentials: Mutex::new(self.credentials.lock().clone()),
             tracees: Mutex::new(Vec::new()),
             tracer: Mutex::new(Weak::new()),
         });

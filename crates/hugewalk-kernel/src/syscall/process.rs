@@ -11,6 +11,7 @@ use crate::arch::{self, Frame};
 use crate::cpu::clock;
 use crate::errno::{Errno, Result};
 use crate::memory::{frames, user};
+use crate::process::credentials::{self, Ids, Kind};
 use crate::process::exec::{self, Start};
 use crate::process::ptrace;
 use crate::process::wait::{Wants, Which, wait_for};
@@ -27,16 +28,24 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
         __NR_waitid => waitid(a),
         __NR_getpid => Ok(u64::from(process.pid)),
         __NR_getppid => Ok(u64::from(process.parent_pid())),
-        __NR_getuid | __NR_geteuid | __NR_getgid | __NR_getegid => Ok(0),
-        __NR_getresuid | __NR_getresgid => (|| {
-            for at in &a[..3] {
-                user::put(*at, &0_u32)?;
-            }
-            Ok(0)
-        })(),
-        __NR_setuid | __NR_setgid | __NR_setreuid | __NR_setregid | __NR_setresuid | __NR_setresgid
-        | __NR_setgroups | __NR_setfsuid | __NR_setfsgid | __NR_capset => Ok(0),
-        __NR_getgroups => Ok(0),
+        __NR_getuid => Ok(credentials::own().user.real.into()),
+        __NR_geteuid => Ok(credentials::own().user.effective.into()),
+        __NR_getgid => Ok(credentials::own().group.real.into()),
+        __NR_getegid => Ok(credentials::own().group.effective.into()),
+        __NR_getresuid => put_ids(credentials::own().user, a),
+        __NR_getresgid => put_ids(credentials::own().group, a),
+        __NR_setuid => credentials::set(Kind::User, a[0] as u32),
+        __NR_setgid => credentials::set(Kind::Group, a[0] as u32),
+        __NR_setreuid => credentials::set_two(Kind::User, a[0] as u32, a[1] as u32),
+        __NR_setregid => credentials::set_two(Kind::Group, a[0] as u32, a[1] as u32),
+        __NR_setresuid => credentials::set_three(Kind::User, [a[0], a[1], a[2]].map(|id| id as u32)),
+        __NR_setresgid => credentials::set_three(Kind::Group, [a[0], a[1], a[2]].map(|id| id as u32)),
+        // It is the effective one always.
+        __NR_setfsuid => Ok(credentials::own().user.effective.into()),
+        __NR_setfsgid => Ok(credentials::own().group.effective.into()),
+        __NR_setgroups => set_groups(a[0], a[1]),
+        __NR_getgroups => groups(a[0], a[1]),
+        __NR_capset => Ok(0),
         __NR_capget => capget(a[0], a[1]),
         __NR_getpgrp => Ok(u64::from(process.state.lock().group)),
         __NR_getpgid => of(a[0] as u32).map(|process| u64::from(process.state.lock().group)),
@@ -65,6 +74,36 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
         __NR_unshare => unshare(a[0] as u32),
         _ => return None,
     })
+}
+
+fn put_ids(ids: Ids, a: &Arguments) -> Result<u64> {
+    for (at, id) in a.iter().zip([ids.real, ids.effective, ids.saved]) {
+        user::put(*at, &id)?;
+    }
+    Ok(0)
+}
+
+fn set_groups(count: u64, at: u64) -> Result<u64> {
+    credentials::must_be_root()?;
+    if count > 65536 {
+        return Err(Errno::EINVAL);
+    }
+    let groups = (0..count).map(|index| user::get(at + 4 * index)).collect::<Result<Vec<u32>>>()?;
+    current().process().credentials.lock().groups = groups;
+    Ok(0)
+}
+
+fn groups(room: u64, into: u64) -> Result<u64> {
+    let groups = credentials::own().groups;
+    if room != 0 {
+        if (room as usize) < groups.len() {
+            return Err(Errno::EINVAL);
+        }
+        for (index, group) in groups.iter().enumerate() {
+            user::put(into + 4 * index as u64, group)?;
+        }
+    }
+    Ok(groups.len() as u64)
 }
 
 /// `unshare`: a namespace of segments, or a table of descriptors.
@@ -254,7 +293,8 @@ fn capget(header: u64, data: u64) -> Result<u64> {
         return if data == 0 { Ok(0) } else { Err(Errno::EINVAL) };
     }
     if data != 0 {
-        user::put(data, &[u32::MAX, u32::MAX, 0, 0x1ff, 0x1ff, 0])?;
+        let has = if credentials::own().is_root() { [u32::MAX, 0x1ff] } else { [0; 2] };
+        user::put(data, &[has[0], has[0], 0, has[1], has[1], 0])?;
     }
     Ok(0)
 }

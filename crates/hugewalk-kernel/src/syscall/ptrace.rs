@@ -12,6 +12,7 @@ use super::{Answer, Arguments};
 use crate::arch::{AUDIT, Registers};
 use crate::errno::{Errno, Result};
 use crate::memory::user;
+use crate::process::credentials::{self, Ids};
 use crate::process::ptrace::{
     self, Go, Tracing, Why, attach, detach, interrupt, resume, tracee, with_stopped,
 };
@@ -115,6 +116,7 @@ fn begin(tid: u32, seized: bool, data: u64) -> Result<u64> {
     if thread.process.as_ref().is_none_or(|process| Arc::ptr_eq(process, &own)) {
         return Err(Errno::EPERM);
     }
+    may_trace(&thread)?;
     attach(&thread, &own, seized, options)?;
     if seized {
         // It may be in a stop of its process, which is now this one's to end.
@@ -123,6 +125,15 @@ fn begin(tid: u32, seized: bool, data: u64) -> Result<u64> {
         send_to_thread(&thread, Info::kernel(SIGSTOP));
     }
     Ok(0)
+}
+
+/// Linux: `__ptrace_may_access()` in kernel/ptrace.c.
+fn may_trace(thread: &Thread) -> Result<()> {
+    let own = credentials::own();
+    let other = thread.process.as_ref().ok_or(Errno::EPERM)?.credentials.lock().clone();
+    let all = |ids: Ids, id| [ids.real, ids.effective, ids.saved] == [id; 3];
+    let same = all(other.user, own.user.real) && all(other.group, own.group.real);
+    if own.is_root() || same { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 fn space_of(thread: &Thread) -> Result<Arc<Space>> {

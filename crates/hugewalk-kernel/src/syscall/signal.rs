@@ -8,7 +8,7 @@ use crate::cpu::clock;
 use crate::errno::{Errno, Result};
 use crate::memory::user;
 use crate::process::signal::{self, Action, Info, Set, forget, send_to_process, send_to_thread, set_mask};
-use crate::process::{self, find};
+use crate::process::{self, credentials, find};
 use crate::task::wait::sleep;
 use crate::task::{current, timer};
 
@@ -157,7 +157,11 @@ fn kill(pid: i32, number: u32) -> Result<u64> {
     if targets.is_empty() {
         return Err(Errno::ESRCH);
     }
-    for target in targets.iter().filter(|_| number != 0) {
+    let mut allowed = targets.iter().filter(|target| may_signal(target, number)).peekable();
+    if allowed.peek().is_none() {
+        return Err(Errno::EPERM);
+    }
+    for target in allowed.filter(|_| number != 0) {
         send_to_process(target, Info::user(number, false));
     }
     Ok(0)
@@ -173,10 +177,23 @@ fn kill_thread(group: Option<u32>, tid: u32, number: u32) -> Result<u64> {
     };
     let thread = candidates.iter().flat_map(|process| process.threads()).find(|thread| thread.tid == tid);
     let thread = thread.ok_or(Errno::ESRCH)?;
+    if thread.process.as_ref().is_none_or(|process| !may_signal(process, number)) {
+        return Err(Errno::EPERM);
+    }
     if number != 0 {
         send_to_thread(&thread, Info::user(number, true));
     }
     Ok(0)
+}
+
+/// May the running process send a signal to another? Linux: `check_kill_permission()` in kernel/signal.c.
+fn may_signal(target: &process::Process, number: u32) -> bool {
+    let (me, own) = (current(), credentials::own());
+    let ids = target.credentials.lock().user;
+    let same_session = || me.process().state.lock().session == target.state.lock().session;
+    own.is_root()
+        || [own.user.real, own.user.effective].iter().any(|id| [ids.real, ids.saved].contains(id))
+        || number == SIGCONT && same_session()
 }
 
 /// Sets the interval timer, and returns how many nanoseconds the old one had left.

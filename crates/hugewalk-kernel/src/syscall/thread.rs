@@ -1,5 +1,8 @@
 //! Threads: clone, exit, futex, and what a thread sets about itself.
 
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
 use crate::arch::numbers::*;
 use linux_raw_sys::ptrace::PTRACE_EVENT_EXIT;
 
@@ -9,9 +12,9 @@ use crate::cpu::{self, clock};
 use crate::errno::{Errno, Result};
 use crate::memory::user;
 use crate::process::exit::{Status, end_group};
-use crate::process::ptrace;
 use crate::process::thread::{self, Request};
-use crate::task::{current, futex, robust, yield_now};
+use crate::process::{self, Process, ptrace};
+use crate::task::{Thread, current, futex, move_to, robust, yield_now};
 
 pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
     Some(match number {
@@ -35,13 +38,13 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
         }
         __NR_exit_group => {
             end_group(current().process(), Status::Exited(a[0] as u8));
-            current().interrupted.store(true, core::sync::atomic::Ordering::SeqCst);
+            current().interrupted.store(true, Ordering::SeqCst);
             Ok(0)
         }
         __NR_futex => futex(a),
         __NR_gettid => Ok(u64::from(current().tid)),
         __NR_set_tid_address => {
-            current().clear_tid.store(a[0], core::sync::atomic::Ordering::Relaxed);
+            current().clear_tid.store(a[0], Ordering::Relaxed);
             Ok(u64::from(current().tid))
         }
         __NR_set_robust_list => robust::set(a[0], a[1]),
@@ -52,8 +55,9 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
             yield_now();
             Ok(0)
         }
-        __NR_sched_getaffinity => affinity(a[1], a[2]),
-        __NR_sched_setaffinity | __NR_sched_setscheduler | __NR_setpriority => Ok(0),
+        __NR_sched_getaffinity => affinity(a[0] as u32, a[1], a[2]),
+        __NR_sched_setaffinity => set_affinity(a[0] as u32, a[1], a[2]),
+        __NR_sched_setscheduler | __NR_setpriority => Ok(0),
         __NR_sched_getscheduler | __NR_sched_getparam => Ok(0),
         __NR_sched_get_priority_max | __NR_sched_get_priority_min => Ok(0),
         // 20 less the nice value of 0.
@@ -115,13 +119,45 @@ fn futex(a: &Arguments) -> Result<u64> {
     }
 }
 
-fn affinity(size: u64, into: u64) -> Result<u64> {
+/// The thread with this number; 0 is the running one.
+fn thread_of(tid: u32) -> Result<Arc<Thread>> {
+    if tid == 0 {
+        return Ok(current().handle());
+    }
+    let of = |process: Arc<Process>| process.threads().into_iter().find(|thread| thread.tid == tid);
+    process::find(tid).and_then(of).or_else(|| process::all().into_iter().find_map(of)).ok_or(Errno::ESRCH)
+}
+
+/// All processors, a bit each.
+fn all_processors() -> u64 {
+    (1 << cpu::count()) - 1
+}
+
+fn affinity(tid: u32, size: u64, into: u64) -> Result<u64> {
     if size < 8 || !size.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
-    let mask = (1_u64 << cpu::count()) - 1;
+    let mask = thread_of(tid)?.processors.load(Ordering::Relaxed) & all_processors();
     user::put(into, &mask)?;
     Ok(8)
+}
+
+/// Linux: `sched_setaffinity()` in kernel/sched/syscalls.c.
+fn set_affinity(tid: u32, size: u64, at: u64) -> Result<u64> {
+    let mut mask = [0; 8];
+    user::read(at, &mut mask[..size.min(8) as usize])?;
+    let mask = u64::from_ne_bytes(mask) & all_processors();
+    let thread = thread_of(tid)?;
+    if mask == 0 {
+        return Err(Errno::EINVAL);
+    }
+    if thread.tid == current().tid {
+        move_to(mask);
+    } else {
+        // It goes there when it is chosen next.
+        thread.processors.store(mask, Ordering::Relaxed);
+    }
+    Ok(0)
 }
 
 fn getcpu(cpu: u64, node: u64) -> Result<u64> {

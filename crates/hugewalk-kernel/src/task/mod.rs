@@ -19,5 +19,5 @@ pub mod timer;
 pub mod wait;
 
 pub(crate) use self::queue::finish_switch;
-pub use self::queue::{idle, park, park_until, schedule_if_due, start_scheduling, yield_now};
+pub use self::queue::{idle, move_to, park, park_until, schedule_if_due, start_scheduling, yield_now};
 pub use self::thread::{Thread, begin, current, exit_current, kernel_thread, tasks};

@@ -59,8 +59,8 @@ impl Queue {
         LENGTH.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The first thread that no other processor is switching away from.
-    fn pop(&mut self, own: *const Thread) -> Option<Arc<Thread>> {
+    /// The first thread that may run on this processor, and that no other is switching away from.
+    fn pop(&mut self, own: *const Thread, processor: usize) -> Option<Arc<Thread>> {
         let mut before: *const Thread = ptr::null();
         let mut at = self.first;
         while !at.is_null() {
@@ -69,7 +69,8 @@ impl Queue {
             // SAFETY: the queue's lock is held.
             let next = unsafe { *thread.next.get() };
             // Acquire: pairs with the Release in `finish_switch`, after which the saved stack pointer is valid.
-            if ptr::eq(at, own) || !thread.on_cpu.load(Ordering::Acquire) {
+            let is_free = ptr::eq(at, own) || !thread.on_cpu.load(Ordering::Acquire);
+            if is_free && thread.may_run_on(processor) {
                 if before.is_null() {
                     self.first = next;
                 } else {
@@ -104,8 +105,17 @@ pub fn start_scheduling() {
 
 /// Puts a thread that can run into the queue, and wakes a processor that idles.
 fn enqueue(thread: Arc<Thread>) {
+    let may = thread.processors.load(Ordering::Relaxed);
     QUEUE.lock().push(thread);
+    wake_one_of(may);
+}
+
+/// Wakes a processor that idles, of those that a thread may run on.
+fn wake_one_of(processors: u64) {
     for processor in cpu::all() {
+        if processors >> processor.number() & 1 == 0 {
+            continue;
+        }
         // SeqCst: pairs with the store in `idle`, which is followed by a look into the queue.
         if processor.idle.load(Ordering::SeqCst) && processor.idle.swap(false, Ordering::SeqCst) {
             if processor.number() != cpu::this().number() {
@@ -187,7 +197,7 @@ fn switch() {
         if !is_idle && change(&me, State::Running, State::Runnable) {
             queue.push(me.handle());
         }
-        queue.pop(own)
+        queue.pop(own, processor.number())
     };
     let next = match next {
         Some(next) if ptr::eq(&raw const *next, own) => {
@@ -238,6 +248,17 @@ pub(crate) fn finish_switch() {
         // While it is blocked or in the queue, its waker or the queue has a reference of their own.
         // SAFETY: the reference that `switch` left with the processor.
         drop(unsafe { Arc::from_raw(previous) });
+    }
+}
+
+/// The running thread may run on these processors from now on, of which there is one at least. It goes to one of them.
+pub fn move_to(processors: u64) {
+    let me = current();
+    me.processors.store(processors, Ordering::Relaxed);
+    while !me.may_run_on(cpu::this().number()) {
+        // Taken by this processor no more; one of the others finds it when the switch is done.
+        wake_one_of(processors);
+        switch();
     }
 }
 

@@ -77,6 +77,8 @@ pub struct Thread {
     pub tracee: Tracee,
     /// The number of the last system call that it made.
     pub call: AtomicU64,
+    /// The processors that it may run on, a bit each (`sched_setaffinity`).
+    pub processors: AtomicU64,
     /// The list of locks that it holds, in its memory (`set_robust_list`).
     pub robust_list: AtomicU64,
 }
@@ -277,6 +279,7 @@ impl Thread {
             name: Mutex::new([0; 16]),
             tracee: Tracee::new(),
             call: AtomicU64::new(0),
+            processors: AtomicU64::new(u64::MAX),
             robust_list: AtomicU64::new(0),
         })
     }
@@ -306,6 +309,12 @@ impl Thread {
         thread.state.store(State::Running as u8, Ordering::Relaxed);
         thread.on_cpu.store(true, Ordering::Relaxed);
         Ok(Arc::new(thread))
+    }
+
+    /// May it run on this processor?
+    pub(super) fn may_run_on(&self, processor: usize) -> bool {
+        // Relaxed: a thread that changes it looks itself, and others' next choice is soon enough.
+        self.processors.load(Ordering::Relaxed) >> processor & 1 != 0
     }
 
     /// The number of its task of the engine, or 0 if it has none.

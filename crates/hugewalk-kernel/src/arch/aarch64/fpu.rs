@@ -70,6 +70,11 @@ impl UserRegisters {
 
     fn load_debug(&self) {
         let value = self.debug.load(Relaxed);
+        if value != 0 {
+            // The processor begins with the OS lock, which keeps debug exceptions off.
+            // SAFETY: nothing else looks at the lock.
+            unsafe { asm!("msr oslar_el1, xzr", options(nomem, nostack, preserves_flags)) };
+        }
         // SAFETY: debug exceptions are masked in the kernel, so it concerns the program alone.
         unsafe { asm!("msr mdscr_el1, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
     }

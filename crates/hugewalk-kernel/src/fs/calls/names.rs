@@ -6,8 +6,8 @@ use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general::{
     AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, O_ACCMODE, O_APPEND, O_CLOEXEC, O_CREAT,
-    O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_TMPFILE, O_TRUNC, RENAME_NOREPLACE, S_IFIFO, S_IFMT,
-    S_IFREG,
+    O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_TMPFILE, O_TRUNC, O_WRONLY, RENAME_NOREPLACE,
+    S_IFIFO, S_IFMT, S_IFREG,
 };
 
 use super::{lookup, opened, path_at, size};
@@ -18,6 +18,7 @@ use crate::fs::path::Found;
 use crate::fs::pipe::Pipe;
 use crate::fs::{Opened, Place, folder, mounts};
 use crate::memory::user;
+use crate::process::credentials;
 use crate::task::current;
 
 /// The permissions of something new, less what the process masks out.
@@ -61,6 +62,11 @@ pub(super) fn open(at: u64, path: u64, flags: u32, mode: u32) -> Result<u64> {
         let nothing: Arc<dyn crate::fs::File> = Arc::new(folder::FolderFile);
         return install(Opened::new(nothing, inode, found.path(), kept), flags);
     }
+    if !fresh {
+        let read = if flags & O_ACCMODE == O_WRONLY { 0 } else { 4 };
+        let write = if flags & O_ACCMODE == O_RDONLY { 0 } else { 2 };
+        inode.check(read | write)?;
+    }
     let opened = inode.open(found.path(), kept)?;
     if flags & O_TRUNC != 0 && !fresh && flags & O_ACCMODE != O_RDONLY {
         size::truncate_to_nothing(&inode)?;
@@ -74,6 +80,7 @@ fn create(found: &Found, mode: u32) -> Result<Arc<Inode>> {
         return Err(Errno::EISDIR);
     }
     let parent = &found.parent.inode;
+    parent.check(2 | 1)?;
     let path = String::from_utf8_lossy(&found.path()).into_owned();
     let inode = parent.filesystem.create(&path, permissions(mode))?;
     parent.folder()?.insert(parent, found.free_name()?, &inode)?;
@@ -98,6 +105,7 @@ pub(super) fn make_folder(at: u64, path: u64, mode: u32) -> Result<u64> {
     let name = found.free_name()?;
     let parent = &found.parent.inode;
     parent.filesystem.may_change()?;
+    parent.check(2 | 1)?;
     parent.folder()?.insert(parent, name, &Folder::create(&parent.filesystem, permissions(mode)))?;
     Ok(0)
 }
@@ -108,6 +116,7 @@ pub(super) fn make_node(at: u64, path: u64, mode: u32) -> Result<u64> {
     let name = found.free_name()?;
     let parent = &found.parent.inode;
     parent.filesystem.may_change()?;
+    parent.check(2 | 1)?;
     match mode & S_IFMT {
         0 | S_IFREG => drop(create(&found, mode)?),
         S_IFIFO => {
@@ -141,6 +150,7 @@ pub(super) fn remove(at: u64, path: u64, flags: u32) -> Result<u64> {
     }
     let parent = &found.parent.inode;
     parent.filesystem.may_change()?;
+    parent.check(2 | 1)?;
     let removed = parent.folder()?.remove(&found.name)?;
     drop(removed);
     parent.touch();
@@ -223,6 +233,7 @@ pub(super) fn link_to_path(path: u64, at: u64, to: u64) -> Result<u64> {
     let target = lookup(at, to, false)?;
     let parent = &target.parent.inode;
     parent.filesystem.may_change()?;
+    parent.check(2 | 1)?;
     let link = Inode::new(&parent.filesystem, Kind::Link(Arc::new(PathLink(path))), 0o777);
     parent.folder()?.insert(parent, target.free_name()?, &link)?;
     Ok(0)
@@ -273,6 +284,7 @@ pub(super) fn place(address: u64, size: u64) -> Result<u64> {
 
 /// `mount`, of a new file system.
 pub(super) fn mount(path: u64, name: u64, options: u64) -> Result<u64> {
+    credentials::must_be_root()?;
     let at = lookup(AT_FDCWD as u64, path, true)?;
     let name = user::string(name, 64)?;
     let options = if options == 0 { String::new() } else { user::string(options, 4096)? };
@@ -282,6 +294,7 @@ pub(super) fn mount(path: u64, name: u64, options: u64) -> Result<u64> {
 
 /// `umount2`.
 pub(super) fn unmount(path: u64) -> Result<u64> {
+    credentials::must_be_root()?;
     mounts::unmount(&lookup(AT_FDCWD as u64, path, true)?)?;
     Ok(0)
 }

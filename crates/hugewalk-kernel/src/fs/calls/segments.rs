@@ -50,6 +50,7 @@ pub(super) fn attach(id: u32, address: u64, flags: u32) -> Result<u64> {
     let mut rights = Rights::READ;
     rights.set(Rights::WRITE, flags & SHM_RDONLY == 0);
     rights.set(Rights::EXECUTE, flags & SHM_EXEC != 0);
+    segment.check(rights_wanted(flags))?;
     let me = current();
     let space = me.space();
     // Attached before it is mapped: else it could be destroyed in between.
@@ -58,6 +59,12 @@ pub(super) fn attach(id: u32, address: u64, flags: u32) -> Result<u64> {
     let start = mapped.map_err(|error| if error == Errno::EEXIST { Errno::EINVAL } else { error })?;
     space.attach(start, segment);
     Ok(start)
+}
+
+fn rights_wanted(flags: u32) -> u32 {
+    let write = if flags & SHM_RDONLY == 0 { 2 } else { 0 };
+    let execute = if flags & SHM_EXEC != 0 { 1 } else { 0 };
+    4 | write | execute
 }
 
 fn map(segment: &Segment, space: &crate::space::Space, place: Place, rights: Rights) -> Result<u64> {
@@ -121,9 +128,13 @@ pub(super) fn detach(address: u64) -> Result<u64> {
 /// `struct shmid64_ds`: `ipc_perm` of 48 bytes, the size, three times, two processes, the number of attachments, two words more.
 fn describe(segment: &Segment, counts: Counts) -> [u64; 14] {
     let mut words = [0; 14];
-    let mode = segment.permissions | if counts.doomed { SHM_DEST } else { 0 };
-    words[0] = u64::from(segment.key as u32);
-    words[2] = u64::from(mode) << 32;
+    let mode = counts.permissions | if counts.doomed { SHM_DEST } else { 0 };
+    let both = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    // One that is to be destroyed has no key any more.
+    let key = if counts.doomed { 0 } else { segment.key as u32 };
+    words[0] = both(key, counts.owner[0]);
+    words[1] = both(counts.owner[1], segment.made_by[0]);
+    words[2] = both(segment.made_by[1], mode);
     words[6] = segment.size;
     words[7..10].copy_from_slice(&counts.times);
     words[10] = u64::from(segment.creator) | u64::from(counts.last) << 32;
@@ -135,15 +146,30 @@ fn describe(segment: &Segment, counts: Counts) -> [u64; 14] {
 pub(super) fn control(id: u32, command: u32, address: u64) -> Result<u64> {
     match command {
         IPC_RMID => {
-            shm::find(id)?.destroy();
+            let segment = shm::find(id)?;
+            segment.must_be_own()?;
+            segment.destroy();
             Ok(0)
         }
         IPC_STAT | SHM_STAT | SHM_STAT_ANY => {
             let segment = shm::find(id)?;
+            if command != SHM_STAT_ANY {
+                segment.check(4)?;
+            }
             user::put(address, &describe(&segment, segment.counts()))?;
             Ok(if command == IPC_STAT { 0 } else { id.into() })
         }
-        IPC_SET | SHM_LOCK | SHM_UNLOCK => shm::find(id).map(|_| 0),
+        IPC_SET => {
+            let words: [u64; 14] = user::get(address)?;
+            let segment = shm::find(id)?;
+            segment.must_be_own()?;
+            segment.change([(words[0] >> 32) as u32, words[1] as u32], (words[2] >> 32) as u32);
+            Ok(0)
+        }
+        SHM_LOCK | SHM_UNLOCK => {
+            shm::find(id)?.must_be_own()?;
+            Ok(0)
+        }
         IPC_INFO => {
             use core::sync::atomic::Ordering::Relaxed;
             let limits = [

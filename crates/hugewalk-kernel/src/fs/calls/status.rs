@@ -13,6 +13,7 @@ use crate::fs::mounts::{Contents, Filesystem};
 use crate::memory::frames;
 use crate::memory::{PAGE, user};
 use crate::platform::hugetlb;
+use crate::process::credentials;
 use crate::task::current;
 
 /// The bytes of a structure of the ABI's, which has no gaps.
@@ -121,15 +122,28 @@ pub(super) fn filesystem_of(descriptor: u64, address: u64) -> Result<u64> {
     put_filesystem(&opened(descriptor)?.inode.filesystem, address)
 }
 
-/// `access`: root may do everything.
-pub(super) fn access(at: u64, path: u64) -> Result<u64> {
-    lookup(at, path, true)?.existing()?;
+/// `access`. Root may do everything but execute what nobody may.
+pub(super) fn access(at: u64, path: u64, wanted: u32) -> Result<u64> {
+    const EXECUTE: u32 = 1;
+    if wanted & !7 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let inode = lookup(at, path, true)?.existing()?;
+    inode.check(wanted)?;
+    let nobody = inode.meta.lock().permissions & 0o111 == 0;
+    if wanted & EXECUTE != 0 && nobody && inode.folder().is_err() {
+        return Err(Errno::EACCES);
+    }
     Ok(0)
 }
 
 fn set_mode(inode: &Inode, mode: u32) -> Result<u64> {
     use crate::fs::inode::Kind;
     let mut meta = inode.meta.lock();
+    let own = credentials::own();
+    if !own.is_root() && own.user.effective != meta.owner {
+        return Err(Errno::EPERM);
+    }
     let changes = (meta.permissions ^ mode) & 0o111 != 0;
     let seals = match &inode.kind {
         Kind::Base(file) => Some(&file.seals),
@@ -158,8 +172,14 @@ pub(super) fn change_mode_of(descriptor: u64, mode: u32) -> Result<u64> {
     set_mode(&opened.inode, mode)
 }
 
-fn set_owner(inode: &Inode, owner: u32, group: u32) -> u64 {
+fn set_owner(inode: &Inode, owner: u32, group: u32) -> Result<u64> {
     let mut meta = inode.meta.lock();
+    let own = credentials::own();
+    let keeps = [u32::MAX, meta.owner].contains(&owner);
+    let may = own.is_root() || keeps && own.user.effective == meta.owner;
+    if !may {
+        return Err(Errno::EPERM);
+    }
     // All ones: leave it as it is.
     if owner != u32::MAX {
         meta.owner = owner;
@@ -168,17 +188,17 @@ fn set_owner(inode: &Inode, owner: u32, group: u32) -> u64 {
         meta.group = group;
     }
     meta.changed = clock::wall();
-    0
+    Ok(0)
 }
 
 /// `chown`, `fchownat`.
 pub(super) fn change_owner(at: u64, path: u64, owner: u32, group: u32) -> Result<u64> {
-    Ok(set_owner(&*find(at, path, AT_EMPTY_PATH)?, owner, group))
+    set_owner(&*find(at, path, AT_EMPTY_PATH)?, owner, group)
 }
 
 /// `fchown`.
 pub(super) fn change_owner_of(descriptor: u64, owner: u32, group: u32) -> Result<u64> {
-    Ok(set_owner(&opened(descriptor)?.inode, owner, group))
+    set_owner(&opened(descriptor)?.inode, owner, group)
 }
 
 /// `utimensat`: sets both times to now, whatever was asked for.

@@ -13,6 +13,7 @@ use super::super::mounts::{self, Filesystem};
 use super::super::text::Text;
 use super::{maps, pages};
 use crate::errno::{Errno, Result};
+use crate::process::credentials::Ids;
 use crate::process::{self, Process};
 use crate::task::{Thread, current};
 
@@ -216,12 +217,16 @@ fn state(process: &Process) -> (char, &'static str) {
 fn status(process: &Arc<Process>) -> Result<String> {
     let (letter, word) = state(process);
     let (pid, parent) = (process.pid, process.parent_pid());
+    let who = process.credentials.lock().clone();
+    let ids = |ids: Ids| format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.effective);
     let tracer = process.tracer.lock().upgrade().map_or(0, |tracer| tracer.pid);
     let mut text = format!(
         "Name:\t{}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\nTracerPid:\t{tracer}\n\
-         Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t{}\nGroups:\t0\n",
+         Uid:\t{}\nGid:\t{}\nFDSize:\t{}\nGroups:\t0\n",
         name(process, None),
         process.umask.load(core::sync::atomic::Ordering::Relaxed),
+        ids(who.user),
+        ids(who.group),
         process.files().in_use().len().max(64),
     );
     if let Ok(space) = process.space() {
