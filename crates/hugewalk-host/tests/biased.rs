@@ -179,6 +179,30 @@ fn a_task_that_has_no_place_left_takes_the_plain_lock() {
 }
 
 #[test]
+fn a_line_that_was_given_back_is_that_of_one_task_again() {
+    let hugetlb = system();
+    let locks: Vec<_> = (0..7).map(|_| Lock::new(&hugetlb, ())).collect();
+    locks.iter().for_each(|lock| bias(lock, &hugetlb, READS));
+    let (last, others) = locks.split_last().unwrap();
+    let elsewhere = |work: &(dyn Fn() + Sync)| thread::scope(|scope| scope.spawn(work).join().unwrap());
+    let mut first = task(&hugetlb).unwrap();
+    elsewhere(&|| drop(task(&hugetlb).unwrap()));
+    drop(first);
+    // Two lines are free. The first task fills one.
+    first = task(&hugetlb).unwrap();
+    let held: Vec<_> = others.iter().map(|lock| lock.read(&mut first)).collect();
+    elsewhere(&|| {
+        let mut second = task(&hugetlb).unwrap();
+        let before = hugetlb.revocations();
+        let also = last.read(&mut second);
+        assert!(last.try_write().is_none());
+        drop(also);
+        assert_eq!(hugetlb.revocations(), before + 1, "it holds the plain lock, for want of a place");
+    });
+    drop(held);
+}
+
+#[test]
 fn a_task_of_another_system_takes_the_plain_lock() {
     let (hugetlb, other) = (system(), system());
     let lock = Lock::new(&hugetlb, ());

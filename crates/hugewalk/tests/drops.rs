@@ -137,6 +137,28 @@ fn what_is_busy_is_left_for_later_and_its_holder_does_not_wait_for_itself() {
     assert_eq!(in_use(&machine), (0, 0));
 }
 
+#[test]
+fn what_was_busy_in_the_middle_goes_with_the_next_attempt() {
+    let World { machine, hugetlb, mut task, .. } = World::new();
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    let files = [0, 1, 2].map(|page| {
+        let (file, start) = (HugeFile::new(&hugetlb, SMALL, None).unwrap(), START.as_u64() + page * M2);
+        space.mmap(&mut task, &MapRequest::file(&file, 0, M2).shared().at(VirtAddr::new(start))).unwrap();
+        space.fault(&mut task, VirtAddr::new(start), Access::Write).unwrap();
+        file
+    });
+    let i_mmap = files[1].i_mmap_read(&mut task);
+    drop(space);
+    task.finish_drops();
+    let mapped = |task: &mut Task<Machine>, file: usize| files[file].i_mmap_read(task).vmas(0..1).count();
+    assert_eq!([mapped(&mut task, 0), i_mmap.vmas(0..1).count(), mapped(&mut task, 2)], [0, 1, 1]);
+    drop(i_mmap);
+    task.finish_drops();
+    assert_eq!([0, 1, 2].map(|file| mapped(&mut task, file)), [0; 3]);
+    drop((files, task, hugetlb));
+    assert_eq!(in_use(&machine), (0, 0));
+}
+
 /// A guard of `i_mmap` keeps no borrow of the task, and only of the file.
 #[test]
 fn the_end_waits_for_a_guard_that_outlives_every_task() {

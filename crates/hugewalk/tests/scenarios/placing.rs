@@ -57,6 +57,17 @@ fn the_null_page_cannot_be_mapped() {
 }
 
 #[test]
+fn the_highest_hole_is_found_wherever_it_lies_among_the_mappings() {
+    for hole in 1..31 {
+        let mut place = Place::on(Bench::new());
+        for page in (0..32).filter(|&page| page != hole) {
+            place.map(Placement::Fixed(at(4 * GIB + page * M2)), M2).unwrap();
+        }
+        assert_eq!(place.map(Placement::Below(at(4 * GIB + 32 * M2)), M2), Ok(4 * GIB + hole * M2));
+    }
+}
+
+#[test]
 fn a_hint_below_the_lowest_address_means_the_lowest() {
     let mut place = Place::on(Bench::with_mmap_min_addr(8 * M2));
     assert_eq!(place.map(Placement::Hint(at(M2)), M2), Ok(8 * M2));
