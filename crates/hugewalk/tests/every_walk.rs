@@ -110,6 +110,8 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
     ("fault/run.rs", "install", "huge_pte_alloc", Taken("mmap.lock_vma("), "VMA lock in read; shares"),
     ("gup/follow.rs", "follow", "leaf_offset", RCU, "locked and revalidated"),
     ("gup/follow.rs", "follow_fast", "leaf_offset", RCU, "re-read and confirmed, no lock"),
+    ("gup/follow.rs", "follow_fast_run", "leaf_offset", RCU, "each page re-read and confirmed, no lock"),
+    ("gup/follow.rs", "follow_run", "leaf_offset", RCU, "locked and revalidated, once for a table"),
     (
         "pagewalk/mod.rs",
         "walk_until_fault",
@@ -184,7 +186,7 @@ const KNOWN: &[(&str, &str, &str, Proof, &str)] = &[
     ),
     ("mm/observe.rs", "each_table", "huge_pte_offset", Signature("VmaReadGuard<'_, P>"), "VMA lock in read"),
     ("uffd/fault.rs", "must_wait", "huge_pte_offset", RCU, "looks between queueing and sleeping (S19)"),
-    ("uffd/fill.rs", "fill_page", "huge_pte_alloc", Taken("mmap.lock_vma("), "VMA lock in read; shares"),
+    ("uffd/place.rs", "fill_page", "huge_pte_alloc", Taken("mmap.lock_vma("), "VMA lock in read; shares"),
     (
         "uffd/protect.rs",
         "make_tables",
@@ -224,7 +226,7 @@ const AT_REST: &[(&str, &str, &[&str])] = &[
     ("uffd/register.rs", "unshare_all", &[VMA_WRITE, GATHER]),
     ("vm_ops/split.rs", "unshare_at_cuts", &[VMA_WRITE, "i_mmap: &mut IMmapWriteGuard<'_, P>"]),
     // UFFDIO_COPY and UFFDIO_CONTINUE: the VMA lock in read, taken under this.
-    ("uffd/fill.rs", "fill_page", &["MmapLocked<'_, P>"]),
+    ("uffd/place.rs", "fill_page", &["MmapLocked<'_, P>"]),
     ("uffd/protect.rs", "protect_entries", &[VMA_WRITE, GATHER]),
 ];
 
