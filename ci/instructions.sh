@@ -44,10 +44,10 @@ done <<'ROWS'
 x86-64 bare 29
 x86-64 rcu 91
 x86-64 vma-lock -
-x86-64 gup-fast 141
+x86-64 gup-fast 133
 x86-64 follow-page -
-arm64 rcu 152
-arm64-group rcu 153
+arm64 rcu 149
+arm64-group rcu 149
 riscv64 rcu 222
 riscv64-group rcu 246
 ROWS

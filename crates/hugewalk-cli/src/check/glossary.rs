@@ -171,6 +171,9 @@ pub(crate) fn step(name: &str) -> &'static str {
         "notify-sharers" => {
             "secondary MMUs of each address space that uses a table are told of a change in it"
         }
+        "look-after-copy" => {
+            "a handler that has copied a page with no lock held looks again at the mapping before it maps the page"
+        }
         "run-recheck" => "a task that faults many pages in together rereads each entry with the table locked",
         _ => "",
     }

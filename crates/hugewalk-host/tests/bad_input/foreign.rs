@@ -134,6 +134,9 @@ pub(crate) const CASES: &[Foreign] = &[
             errno!(unsafe { vm_ops::remap(&mut locked(mm), vma, page(40), &mut w.foreign.task) })
         })
     }),
+    ("vm_ops/settle.rs settle", |w| {
+        in_own_set(w, |w, mm, vma| errno!(vm_ops::settle(&mut locked(mm), vma, &mut w.foreign.task)))
+    }),
     ("vm_ops/split.rs split", |w| {
         in_own_set(w, |w, mm, vma| errno!(vm_ops::split(&mut locked(mm), vma, page(1), &mut w.foreign.task)))
     }),
@@ -217,6 +220,7 @@ pub(crate) const CASES: &[Foreign] = &[
         errno!(w.space.mremap(&mut w.foreign.task, page(0), PMD_SIZE, PMD_SIZE, to))
     }),
     ("mm/seal.rs mseal", |w| errno!(w.space.mseal(&mut w.foreign.task, page(0), 2 * PMD_SIZE))),
+    ("mm/settle.rs settle", |w| wrong_system(w.space.settle(&mut w.foreign.task))),
     ("mm/soft_dirty.rs clear_soft_dirty", |w| wrong_system(w.space.clear_soft_dirty(&mut w.foreign.task))),
     ("mm/unmap.rs munmap", |w| errno!(w.space.munmap(&mut w.foreign.task, page(0), 2 * PMD_SIZE))),
     ("pagewalk/mod.rs walk_range", |w| {

@@ -227,7 +227,9 @@ impl<P: Platform> AddressSpace<P> {
     ) -> Option<PinnedPage<P, H>> {
         let section = task.rcu_read_lock();
         let (slot, size) = leaf_offset(&section, self.mm(), address).ok()??;
-        take_fast(&slot, size, system, want)
+        let (frame, size) = take_fast(&slot, size, &system, want)?;
+        // SAFETY: the reference, and the pin, pass on. The page had this size when they were taken.
+        Some(unsafe { PinnedPage::from_raw(system, frame, size, want) })
     }
 
     /// As [`follow_fast`](Self::follow_fast), and goes on with the pages behind it, as long as they lie in the same table,
@@ -246,8 +248,10 @@ impl<P: Platform> AddressSpace<P> {
         };
         let end = self.mm().geometry().table_range(address, size.level()).end;
         let mut taken = false;
-        while let Some(page) = take_fast(&slot, size, system, pins.want()) {
+        while let Some((frame, size)) = take_fast(&slot, size, &system, pins.want()) {
             taken = true;
+            // SAFETY: the reference, and the pin, pass on. The page had this size when they were taken.
+            let page = unsafe { PinnedPage::from_raw(system, frame, size, pins.want()) };
             match pins.push(page).filter(|next| *next < end) {
                 Some(next) => slot.move_to(next),
                 None => break,
@@ -258,14 +262,15 @@ impl<P: Platform> AddressSpace<P> {
 }
 
 /// Takes a reference to the page of an entry without a lock: the steps of the fast way, in [the module](super). `None` if
-/// something changes meanwhile. `size` is that of the walk.
+/// something changes meanwhile. `size` is that of the walk. The page that is returned has a reference, and a pin if one is
+/// wanted, and had this size when they were taken.
 #[inline]
-fn take_fast<P: Platform, H: Deref<Target = Hugetlb<P>>>(
+fn take_fast<P: Platform>(
     slot: &Slot<'_, P, Alive>,
     size: HugeSize,
-    system: H,
+    system: &Hugetlb<P>,
     want: Want,
-) -> Option<PinnedPage<P, H>> {
+) -> Option<(HugeFrame, HugeSize)> {
     let seen = slot.peek().ok()?;
     let Entry::Leaf(leaf) = seen.unconfirmed() else {
         return None;
@@ -280,8 +285,7 @@ fn take_fast<P: Platform, H: Deref<Target = Hugetlb<P>>>(
     if want.must_unshare(leaf, held.page()) {
         return None;
     }
-    let (system, frame) = held.confirmed();
-    // SAFETY: the reference, and the pin, pass on. The entry was a leaf of this size after they
-    // were taken, and it held a reference to its page. So the page had this size then.
-    Some(unsafe { PinnedPage::from_raw(system, frame, size, want) })
+    // The entry was a leaf of this size after the reference was taken, and it held one to its page.
+    let (_, frame) = held.confirmed();
+    Some((frame, size))
 }

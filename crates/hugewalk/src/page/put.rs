@@ -34,18 +34,30 @@ impl<P: Platform> Hugetlb<P> {
 
     /// Drops a reference. If it was the last one, and the page is one of this system, returns what
     /// the page leaves behind.
+    #[inline]
     fn put_last(&self, frame: HugeFrame, weight: u64) -> Option<Stripped<P>> {
-        let page = self.page(frame);
         // AcqRel: all holders' uses come before the page's next life.
-        if page.refs.fetch_sub(weight, Ordering::AcqRel) != weight {
-            return None;
-        }
-        if !page.is_of(self) {
-            // SAFETY: that was the last reference.
-            unsafe { self.put_foreign(frame) };
+        if self.page(frame).refs.fetch_sub(weight, Ordering::AcqRel) != weight {
             return None;
         }
         // SAFETY: that was the last reference.
+        unsafe { self.strip(frame) }
+    }
+
+    /// What a page leaves behind, if it is one of this system.
+    ///
+    /// # Safety
+    ///
+    /// The caller dropped the last reference.
+    #[inline(never)]
+    unsafe fn strip(&self, frame: HugeFrame) -> Option<Stripped<P>> {
+        let page = self.page(frame);
+        if !page.is_of(self) {
+            // SAFETY: passed on to the caller.
+            unsafe { self.put_foreign(frame) };
+            return None;
+        }
+        // SAFETY: passed on to the caller.
         Some(unsafe { page.strip() })
     }
 
