@@ -57,7 +57,7 @@ fn populating_keeps_the_pages_it_got() {
             let (file, space) =
                 (File::new(&hugetlb, SMALL, None).unwrap(), AddressSpace::new(&hugetlb).unwrap());
             map(&space, &mut task, &file, 0, HERE, 4 * M2, MapFlags::SHARED).unwrap();
-            // For good: what one allocation is wanted for in vain, a fault tries once more.
+            // From now on every allocation fails: a fault tries again what one failed allocation has kept it from.
             inject::arm_for_good_after(allowed);
             let done = inject::inside(|| space.madvise(&mut task, at(HERE), 4 * M2, advice));
             inject::disarm();
