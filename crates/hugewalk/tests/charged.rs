@@ -176,11 +176,6 @@ fn payer(call: &Call) -> Group {
     Group(1 + process as u8)
 }
 
-/// Pages that all processes have installed.
-fn resident(engine: &Engine) -> u64 {
-    engine.processes.iter().flatten().map(|space| space.mm().resident()).sum()
-}
-
 /// Runs a program of which each call is paid for by its process. The charge after `allowed` others is refused.
 fn run(program: &Program, allowed: Option<u64>) {
     let (mut engine, mut model) = (Engine::new(program.format), Model::new(program.format));
@@ -194,7 +189,7 @@ fn run(program: &Program, allowed: Option<u64>) {
             Err(step) => model.resolve(step),
         };
         let Some(call) = call else { continue };
-        let before = resident(&engine);
+        let before = engine.resident();
         let mut outcome = paid_by(payer(&call), || engine.apply(&call));
         check(&engine.hugetlb, &sizes);
         if LIMIT_REACHED.take() {
@@ -207,7 +202,7 @@ fn run(program: &Program, allowed: Option<u64>) {
             }
             // A store to a page of the file that a private mapping has not copied yet: without a page for the copy, the file's is
             // mapped for reading, as where the pool is empty.
-            let for_reading = matches!(call, Call::Store { .. }) && resident(&engine) == before + 1;
+            let for_reading = matches!(call, Call::Store { .. }) && engine.resident() == before + 1;
             if !for_reading {
                 engine.compare(&model);
             }
