@@ -285,6 +285,11 @@ mod tests {
     }
 
     #[test]
+    fn a_page_between_two_that_go_keeps_what_it_has_used() {
+        assert_eq!(restored(&[Some(4), Some(6)], 4..7), (alloc::vec![true; 2], alloc::vec![5], 2));
+    }
+
+    #[test]
     fn pages_that_used_none_keep_none_from_those_beside_them() {
         let indices = [Some(4), Some(5), Some(6), None, Some(7), Some(9), Some(u64::MAX)];
         let (restored, left, _) = restored(&indices, [4, 6, 8, 9]);
