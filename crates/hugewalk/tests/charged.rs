@@ -189,7 +189,7 @@ fn run(program: &Program, allowed: Option<u64>) {
             Err(step) => model.resolve(step),
         };
         let Some(call) = call else { continue };
-        let before = engine.resident();
+        let before = common::resident(&engine.processes);
         let mut outcome = paid_by(payer(&call), || engine.apply(&call));
         check(&engine.hugetlb, &sizes);
         if LIMIT_REACHED.take() {
@@ -202,7 +202,8 @@ fn run(program: &Program, allowed: Option<u64>) {
             }
             // A store to a page of the file that a private mapping has not copied yet: without a page for the copy, the file's is
             // mapped for reading, as where the pool is empty.
-            let for_reading = matches!(call, Call::Store { .. }) && engine.resident() == before + 1;
+            let for_reading =
+                matches!(call, Call::Store { .. }) && common::resident(&engine.processes) == before + 1;
             if !for_reading {
                 engine.compare(&model);
             }

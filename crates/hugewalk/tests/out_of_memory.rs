@@ -96,7 +96,7 @@ fn move_the_rest(engine: &mut Engine, starts: &[u64], call: &Call) -> Outcome {
 }
 
 fn step(engine: &mut Engine, model: &mut Model, call: &Call) {
-    let (had_failed, before) = (inject::has_failed(), engine.resident());
+    let (had_failed, before) = (inject::has_failed(), common::resident(&engine.processes));
     let mut outcome = engine.apply(call);
     if inject::has_failed() && !had_failed {
         assert!(!needs_no_memory(call), "{call:x?} needs memory");
@@ -113,7 +113,8 @@ fn step(engine: &mut Engine, model: &mut Model, call: &Call) {
         } else if refused {
             // A store to a page of the file that a private mapping has not copied yet: if the host has no page for the copy, the
             // file's is mapped for reading.
-            let for_reading = matches!(call, Call::Store { .. }) && engine.resident() == before + 1;
+            let for_reading =
+                matches!(call, Call::Store { .. }) && common::resident(&engine.processes) == before + 1;
             if !for_reading {
                 engine.compare(model);
             }

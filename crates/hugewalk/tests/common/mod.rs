@@ -116,3 +116,8 @@ pub(crate) fn map(
     };
     space.mmap(task, &request)
 }
+
+/// Pages that all of these processes have installed.
+pub(crate) fn resident(processes: &[Option<Arc<AddressSpace>>]) -> u64 {
+    processes.iter().flatten().map(|space| space.mm().resident()).sum()
+}

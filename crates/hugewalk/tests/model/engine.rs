@@ -40,11 +40,6 @@ impl Engine {
         }
     }
 
-    /// Pages that all processes have installed.
-    pub(crate) fn resident(&self) -> u64 {
-        self.processes.iter().flatten().map(|space| space.mm().resident()).sum()
-    }
-
     pub(crate) fn apply(&mut self, call: &Call) -> Outcome {
         let call = call.clone();
         inside(|| self.carry_out(&call))
