@@ -82,6 +82,7 @@ fn every_mapping_of_a_file_page_gets_the_error_and_the_file_keeps_the_page() {
         cpu.load(&mut task, page(0)).unwrap();
     }
     assert_eq!(hugetlb.memory_failure(&mut task, bad), Ok(Recovery::File));
+    assert_eq!(hugetlb.memory_failure(&mut task, bad), Err(PageError::Hwpoison));
     for cpu in &mut stale {
         // In an entry for the last user of the table, and for the private one; in the file for who was unshared.
         for _ in 0..2 {

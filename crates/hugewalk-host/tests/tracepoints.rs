@@ -86,6 +86,9 @@ fn each_operation_tells_of_itself() {
         ]
     );
 
+    uffd.copy(&mut task, at(2), &vec![1; M2 as usize], CopyMode::empty()).unwrap_err();
+    assert_eq!(told(&hugetlb), [], "nothing was filled");
+
     drop(uffd);
     space.exit(&mut task).unwrap();
     file.truncate(&mut task, 0).unwrap();

@@ -31,7 +31,7 @@ use crate::arch;
 use crate::cpu::irq_lock::IrqLock;
 use crate::cpu::shootdown;
 use crate::memory::frames::{self, Kind};
-use crate::memory::{HUGE, PAGE, direct};
+use crate::memory::{PAGE, direct};
 use crate::report::COUNTERS;
 use crate::space::root::Root;
 use crate::task::lock::{RawMutex, RawRwLock};
@@ -59,9 +59,9 @@ pub fn hugetlb() -> &'static hugewalk::Arc<Hugetlb<Kernel>> {
     HUGETLB.get().expect("the engine is started before the first program")
 }
 
-/// The sizes of huge pages that are handed out: whole blocks of 2 MiB.
+/// The sizes of huge pages.
 pub fn sizes() -> impl Iterator<Item = HugeSize> {
-    arch::SIZES.into_iter().filter(|size| size.bytes() >= HUGE)
+    arch::SIZES.into_iter()
 }
 
 /// The kernel, as `hugewalk` sees it.
@@ -145,7 +145,7 @@ unsafe impl Parker for Bed {
 
 // SAFETY:
 // - Frames: `frames` hands out a frame, or a huge page, once until it is given back; huge pages are aligned to their size.
-//   Records are found by the frame's number, and overlap nothing. Those of huge pages are statics that start as zeroes.
+//   Records are found by the frame's number, and overlap nothing. Those of huge pages start as zeroes, and stay.
 // - All memory is in the direct map, which stays for ever.
 // - `flush_tlb` waits until every processor that has the root loaded has reloaded it.
 // - The locks are `spin`'s and those of `task::lock`.
@@ -177,19 +177,17 @@ unsafe impl Tables for Kernel {
 // SAFETY: a huge page is handed out once until it is given back, and its record stays.
 unsafe impl Pages for Kernel {
     fn alloc_huge(&self, size: HugeSize) -> Option<HugeFrame> {
-        // Pages of less than a block are refused.
-        let blocks = (size.bytes() / HUGE) as usize;
-        frames::allocate_huge((blocks > 0).then_some(blocks)?).map(|address| HugeFrame(address / PAGE))
+        frames::huge::allocate(size.bytes()).map(|address| HugeFrame(address / PAGE))
     }
     unsafe fn free_huge(&self, frame: HugeFrame, size: HugeSize) {
         // SAFETY: passed on to the caller.
-        unsafe { frames::free_huge(frame.0 * PAGE, (size.bytes() / HUGE) as usize) };
+        unsafe { frames::huge::free(frame.0 * PAGE, size.bytes()) };
     }
     unsafe fn page_record(&self, frame: HugeFrame) -> NonNull<PageRecord> {
-        frames::page_record(frame.0 * PAGE)
+        frames::huge::page_record(frame.0 * PAGE)
     }
     fn has_page_record(&self, frame: HugeFrame) -> bool {
-        frame.0.checked_mul(PAGE).is_some_and(frames::is_memory)
+        frame.0.checked_mul(PAGE).is_some_and(frames::huge::is_memory)
     }
 }
 
@@ -264,7 +262,7 @@ impl Trace for Kernel {
                 protocol::flushed_last(mm);
             }
             Event::StillMapped { frame } => {
-                crate::console::report(format_args!("leak page {frame:?} is still mapped"))
+                protocol::lost(format_args!("page {frame:?} is still mapped"));
             }
             _ => {}
         }

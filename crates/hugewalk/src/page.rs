@@ -14,7 +14,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) use self::links::{Link, Links};
-pub(crate) use self::put::{Freed, PutBatch};
+pub(crate) use self::put::{Charges, Freed, PutBatch};
 use self::put::{Stripped, take_home};
 pub(crate) use self::refs::{NotHeld, PageRef, Speculative};
 pub(crate) use self::run::PageRun;
@@ -85,7 +85,7 @@ const MIGRATION: u64 = 1 << 32;
 ///
 /// # Invariants
 ///
-/// - While `refs` is 0 the page is free, and only its pool touches `subpool` and `charge`. A caller that takes
+/// - While `refs` is 0 the page is free, and only its pool touches `subpool` and `charges`. A caller that takes
 ///   the page out of the pool, or drops the last reference, has exclusive access to it as well.
 /// - `links`, and the flags that name the list, are touched under the pool's lock, or with
 ///   exclusive access to the page.
@@ -102,8 +102,8 @@ const MIGRATION: u64 = 1 << 32;
 ///   [`rmap`](crate::rmap).
 /// - `system` and `take_home` name the system that has the page. A pool with exclusive access to
 ///   the page writes them. That system may be of another type `P` than this code; then this code
-///   does not touch `subpool`, `owner` and `charge`.
-/// - `charge` has a value from the first reference of a use to the moment after the last.
+///   does not touch `subpool`, `owner` and `charges`.
+/// - `charges` has a value from the first reference of a use to the moment after the last.
 #[repr(C, align(64))]
 pub struct Page<P: Platform> {
     refs: P::Word,
@@ -118,7 +118,7 @@ pub struct Page<P: Platform> {
     /// How that system takes the page back.
     take_home: UnsafeCell<Option<TakeHome>>,
     /// Who has paid for the page, from `hand_out` to `strip`. Before that the bytes say nothing.
-    charge: UnsafeCell<MaybeUninit<Option<P::Charge>>>,
+    charges: UnsafeCell<MaybeUninit<Charges<P>>>,
 }
 
 /// [`take_home`] for the type of the page's system. Handles to one platform are platforms of
@@ -367,7 +367,7 @@ impl<P: Platform> Page<P> {
         // SAFETY: the caller has exclusive access to this page.
         unsafe { *self.subpool.get() = subpool };
         // SAFETY: likewise for both; both have been handed out. Nobody has paid for this one.
-        unsafe { ptr::swap(self.charge.get(), old.charge.get()) };
+        unsafe { ptr::swap(self.charges.get(), old.charges.get()) };
         // AcqRel: these pair with the Acquire in `is_anon` and `is_in_use`. No other code holds
         // either page, so only speculative lookups read the flags meanwhile.
         let kind = old.flags.fetch_and(KEPT, Ordering::AcqRel) & (ANON | IN_USE);
@@ -423,7 +423,7 @@ impl<P: Platform> Page<P> {
         }
     }
 
-    /// Hands the page from the pool to its first holder, with one reference. `charge` is who has paid for it.
+    /// Hands the page from the pool to its first holder, with one reference. `charges` say who has paid for it.
     ///
     /// # Safety
     ///
@@ -431,13 +431,13 @@ impl<P: Platform> Page<P> {
     pub(crate) unsafe fn hand_out(
         &self,
         subpool: Option<Arc<SubPool<P>>>,
-        charge: Option<P::Charge>,
+        charges: Charges<P>,
         restore_reserve: bool,
     ) {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         unsafe { *self.subpool.get() = subpool };
         // SAFETY: likewise. `strip` has taken the last value out.
-        unsafe { *self.charge.get() = MaybeUninit::new(charge) };
+        unsafe { *self.charges.get() = MaybeUninit::new(charges) };
         // Nothing else changes the flags of a page without references that is in no list. Relaxed: as
         // in `set_listed`, whose Release store this one replaces without changing what it published;
         // and the Release below orders it before the first reference.
@@ -486,9 +486,9 @@ impl<P: Platform> Page<P> {
         // SAFETY: by the type invariants nobody else touches it while the page has no reference.
         let subpool = unsafe { (*self.subpool.get()).take() };
         // SAFETY: likewise.
-        let charge = unsafe { &*self.charge.get() };
+        let charges = unsafe { &*self.charges.get() };
         // SAFETY: `hand_out` has put a value in, and it is not used again.
-        let charge = unsafe { charge.assume_init_read() };
+        let charges = unsafe { charges.assume_init_read() };
         // SAFETY: likewise.
         let owner = unsafe { &mut *self.owner.get() };
         let (file, index) = (owner.file.take(), owner.index);
@@ -502,7 +502,7 @@ impl<P: Platform> Page<P> {
         Stripped {
             size: size_of_pool(flags),
             subpool,
-            charge,
+            charges,
             restore: flags & RESTORE_RESERVE != 0,
             index: (flags & ANON != 0).then_some(index),
             file,

@@ -193,7 +193,7 @@ impl<P: Platform> HugeFile<P> {
         // Neighbouring pages that leave a reserved range in ascending order leave at most one more
         // range. So room for one is enough for most holes, and it is made before anything is
         // changed.
-        drop(lock_regions::<P>(self.reservations(), |_| true)?);
+        drop(lock_regions::<P, _, _>(self.reservations(), |_| 1)?);
         self.zero_bytes(offset..inner.start, task);
         self.zero_bytes(inner.end..end, task);
         // The range stays part of the file, so the write protections of a userfaultfd handler stay
@@ -222,7 +222,9 @@ impl<P: Platform> HugeFile<P> {
             self.hugetlb().wait_for_faults(task);
             map = self.reservations().lock();
         }
-        map.del_to_end(from)
+        map.del_to_end_with(from, |charge, pages| {
+            self.hugetlb().uncharge_reserved(charge.clone(), self.size_class(), pages);
+        })
     }
 
     /// Removes one page from the file and from every mapping. True if there was one.
@@ -244,7 +246,7 @@ impl<P: Platform> HugeFile<P> {
         // fault mutex is released. A fault that still found the offset there would take a page that
         // is reserved for somebody else. Without memory to note that, this page and those behind it
         // stay.
-        unlist::<P>(self.reservations(), index)?;
+        unlist(self.hugetlb(), self.size_class(), self.reservations(), index)?;
         self.evict(index);
         drop(mutex);
         Ok(())

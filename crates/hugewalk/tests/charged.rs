@@ -4,14 +4,15 @@ mod common;
 mod model;
 
 use common::{
-    CHARGES_LEFT, File, GIB, Group, Hugetlb, LIMIT_REACHED, M2, PAYER, Task, at, cpu, map, small, system,
+    CHARGES_LEFT, File, GIB, Group, Hugetlb, LIMIT_REACHED, M2, PAYER, RESERVABLE_LEFT, Task, at, cpu, map,
+    small, system,
 };
 use hugewalk::addr::HugeSize;
 use hugewalk::error::Errno;
 use hugewalk::fault::{Access, FaultError};
 use hugewalk::file::FileError;
 use hugewalk::gup::GupFlags;
-use hugewalk::mm::{Advice, MapError, MapFlags};
+use hugewalk::mm::{Advice, MapError, MapFlags, Placement};
 use hugewalk::sync::Arc;
 use model::format::Format;
 use model::program::{Program, program};
@@ -163,24 +164,21 @@ fn an_owner_beyond_its_limit_takes_its_page_from_the_child() {
     assert_eq!(charged(&hugetlb), [1, 0]);
 }
 
-/// The process that makes a call, or the first.
-fn payer(call: &Call) -> Group {
-    let (Call::Load { process, .. }
-    | Call::Store { process, .. }
-    | Call::Advise { process, .. }
-    | Call::Map { process, .. }
-    | Call::Fork { from: process, .. }) = *call
-    else {
-        return ONE;
-    };
-    Group(1 + process as u8)
+/// Can a mapping be refused and something have changed? It unmaps what it was to replace.
+fn replaces(model: &Model, call: &Call) -> bool {
+    let Call::Map { process, map } = call else { return false };
+    let Placement::Fixed(start) = map.placement else { return false };
+    let range = start.as_u64()..start.as_u64() + map.length.next_multiple_of(GIB);
+    model.processes[*process].as_ref().is_some_and(|found| !found.overlapping(&range).is_empty())
 }
 
-/// Runs a program of which each call is paid for by its process. The charge after `allowed` others is refused.
-fn run(program: &Program, allowed: Option<u64>) {
+/// Runs a program of which each call is paid for by its process. The charge after `allowed` others is refused, and after
+/// `reservable` others as reserved.
+fn run(program: &Program, allowed: Option<u64>, reservable: Option<u64>) {
     let (mut engine, mut model) = (Engine::new(program.format), Model::new(program.format));
     let sizes = program.format.sizes();
     CHARGES_LEFT.set(allowed);
+    RESERVABLE_LEFT.set(reservable);
     LIMIT_REACHED.set(false);
     let opening = program.opening().into_iter().map(Ok);
     for step in opening.chain(program.steps.iter().map(Err)) {
@@ -190,14 +188,17 @@ fn run(program: &Program, allowed: Option<u64>) {
         };
         let Some(call) = call else { continue };
         let before = common::resident(&engine.processes);
-        let mut outcome = paid_by(payer(&call), || engine.apply(&call));
+        let mut outcome = engine.apply(&call);
         check(&engine.hugetlb, &sizes);
         if LIMIT_REACHED.take() {
             CHARGES_LEFT.set(None);
+            RESERVABLE_LEFT.set(None);
+            let mapping = outcome == Outcome::Refused(Refused("ENOMEM", Why::LimitReached));
             // What is done page by page stops half way, and populating a mapping may go without: there the program ends. So it does
             // where the owner of a reservation has taken its page from others instead.
             let one_page = matches!(call, Call::Load { .. } | Call::Store { .. });
-            if !one_page || outcome != Outcome::Refused(Refused("EFAULT", Why::LimitReached)) {
+            let touched = one_page && outcome == Outcome::Refused(Refused("EFAULT", Why::LimitReached));
+            if !touched && (!mapping || replaces(&model, &call)) {
                 return;
             }
             // A store to a page of the file that a private mapping has not copied yet: without a page for the copy, the file's is
@@ -207,13 +208,14 @@ fn run(program: &Program, allowed: Option<u64>) {
             if !for_reading {
                 engine.compare(&model);
             }
-            outcome = paid_by(payer(&call), || engine.apply(&call));
+            outcome = engine.apply(&call);
         }
         assert_eq!(outcome, model.apply(&call), "{call:x?}: engine, model");
         engine.compare(&model);
     }
     engine.finish(&model);
     CHARGES_LEFT.set(None);
+    RESERVABLE_LEFT.set(None);
 }
 
 fn config(cases: u32) -> Config {
@@ -228,7 +230,7 @@ proptest! {
     fn what_is_in_use_was_paid_for_after_every_call(
         program in program([Format::x86(), Format::others()].concat(), 60),
     ) {
-        run(&program, None);
+        run(&program, None, None);
     }
 
     #[test]
@@ -236,6 +238,14 @@ proptest! {
         program in program(Format::x86(), 60),
         allowed in 0u64..20,
     ) {
-        run(&program, Some(allowed));
+        run(&program, Some(allowed), None);
+    }
+
+    #[test]
+    fn a_reservation_that_is_refused_leaves_everything_as_it_was(
+        program in program(Format::x86(), 60),
+        reservable in prop_oneof![0u64..20, 20u64..1500],
+    ) {
+        run(&program, None, Some(reservable));
     }
 }

@@ -162,15 +162,21 @@ fn what_was_busy_in_the_middle_goes_with_the_next_attempt() {
 /// A guard of `i_mmap` keeps no borrow of the task, and only of the file.
 #[test]
 fn the_end_waits_for_a_guard_that_outlives_every_task() {
-    let World { machine, hugetlb, mut task, file, spaces } = World::new();
-    let i_mmap = file.i_mmap_write(&mut task);
-    drop((spaces, task, hugetlb));
-    assert_eq!(in_use(&machine), (SHARED, 8));
-    drop(i_mmap);
-    // The guard had the last handle. The file keeps the system's memory and its page, and nothing is mapped.
-    assert_eq!(in_use(&machine), (0, 8));
-    drop(file);
-    assert_eq!(in_use(&machine), (0, 0));
+    for writes in [false, true] {
+        let World { machine, hugetlb, mut task, file, spaces } = World::new();
+        let (read, write) = if writes {
+            (None, Some(file.i_mmap_write(&mut task)))
+        } else {
+            (Some(file.i_mmap_read(&mut task)), None)
+        };
+        drop((spaces, task, hugetlb));
+        assert_eq!(in_use(&machine), (SHARED, 8));
+        drop((read, write));
+        // The guard had the last handle. The file keeps the system's memory and its page, and nothing is mapped.
+        assert_eq!(in_use(&machine), (0, 8));
+        drop(file);
+        assert_eq!(in_use(&machine), (0, 0));
+    }
 }
 
 #[test]

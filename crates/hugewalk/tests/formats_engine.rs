@@ -11,7 +11,7 @@ use hugewalk::arch::{Aarch64, AnyPaging, Entry, Granule, Leaf, LeafFlags, Paging
 use hugewalk::fault::Access;
 use hugewalk::file::HugeFile;
 use hugewalk::gup::GupFlags;
-use hugewalk::mm::{Advice, MapFlags, MapRequest, RemapTo};
+use hugewalk::mm::{Advice, MapError, MapFlags, MapRequest, Placement, RemapTo};
 use hugewalk::platform::{Event, Tables as _};
 use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
@@ -526,4 +526,65 @@ fn sizes_of_other_formats_are_refused() {
     let svnapot = Riscv64::new(Sv::Sv39).with_svnapot().of_shift(21).unwrap();
     assert_eq!(hugetlb.resize_pool(svnapot, 4), 0);
     finish(vec![space], &hugetlb, task);
+}
+
+/// A table of the level of base pages is the engine's or the host's, whole.
+#[test]
+fn pages_of_less_than_such_a_table_and_base_pages_never_meet_in_one() {
+    for paging in formats() {
+        let Some(&size) = paging.leaves().iter().find(|size| size.level() == 0) else { continue };
+        let (hugetlb, mut task) = system(paging);
+        let space = AddressSpace::new(&hugetlb).unwrap();
+        let (block, base) = (paging.geometry().table_bytes(0), paging.geometry().base_bytes());
+        let at = VirtAddr::new;
+        let (here, last) = (2 * block, at(3 * block - base));
+        let map = |task: &mut Task, placement| {
+            space.mmap(task, &MapRequest::anonymous(size, size.bytes()).placed(placement))
+        };
+        // Base pages first.
+        assert_eq!(space.claim(&mut task, Placement::FixedNoReplace(last), base), Ok(last));
+        let refused = Err(MapError::SameTable { address: last });
+        assert_eq!(map(&mut task, Placement::FixedNoReplace(at(here))), refused);
+        assert_eq!(map(&mut task, Placement::Fixed(at(here))), refused);
+        let hinted = map(&mut task, Placement::Hint(at(here))).unwrap();
+        assert!(!(here..here + block).contains(&hinted.as_u64()));
+        let below = at(here - size.bytes());
+        for top in [last, at(here + size.bytes())] {
+            assert_eq!(map(&mut task, Placement::Below(top)), Ok(below));
+            assert_eq!(
+                space.mremap(&mut task, below, size.bytes(), size.bytes(), RemapTo::Fixed(at(here))),
+                refused
+            );
+            space.munmap(&mut task, below, size.bytes()).unwrap();
+        }
+        // Small pages first, behind and before.
+        assert_eq!(map(&mut task, Placement::FixedNoReplace(below)), Ok(below));
+        let refused = Err(MapError::SameTable { address: below });
+        for place in [at(here - block), at(here - size.bytes() - base)] {
+            assert_eq!(space.claim(&mut task, Placement::FixedNoReplace(place), base), refused);
+            assert_eq!(space.claim(&mut task, Placement::Fixed(place), base), refused);
+        }
+        for (top, pages) in [(below, 1), (at(here), 2), (at(here - block), 3)] {
+            let found = space.claim(&mut task, Placement::Below(top), base);
+            assert_eq!(found, Ok(at(here - block - pages * base)), "below {top:?}");
+        }
+        space.release(&mut task, last..at(here + block)).unwrap();
+        assert_eq!(map(&mut task, Placement::FixedNoReplace(at(here))), Ok(at(here)));
+        let refused = Err(MapError::SameTable { address: at(here) });
+        assert_eq!(space.claim(&mut task, Placement::FixedNoReplace(last), base), refused);
+        let behind = at(here + size.bytes());
+        assert_eq!(
+            space.claim(&mut task, Placement::Hint(behind), base).map(|found| found == behind),
+            Ok(false)
+        );
+        let top = at(here + block + base);
+        assert_eq!(space.claim(&mut task, Placement::Below(top), 2 * base), Ok(at(here - block - 5 * base)));
+        assert_eq!(space.claim(&mut task, Placement::Below(top), base), Ok(at(here + block)));
+        // In tables of their own both are used.
+        for page in [below, at(here)] {
+            space.fault(&mut task, page, Access::Write).unwrap();
+        }
+        space.release(&mut task, at(0)..at(here + 2 * block)).unwrap();
+        finish(vec![space], &hugetlb, task);
+    }
 }

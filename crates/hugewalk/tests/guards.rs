@@ -15,6 +15,9 @@ use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
 use hugewalk::walk::huge_pte_offset;
 
+#[global_allocator]
+static HEAP: common::heap::Heap = common::heap::Heap;
+
 const START: hugewalk::addr::VirtAddr = at(4 * GIB);
 
 /// An address space that shares the table of a file with another one.

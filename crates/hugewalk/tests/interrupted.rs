@@ -14,6 +14,7 @@ use hugewalk::mm::{Advice, MapFlags, MapRequest};
 use hugewalk::pool::PoolCounters;
 use hugewalk::rmap::PageError;
 use hugewalk::sync::Arc;
+use hugewalk::uffd::{Features, Message, Modes, Userfault};
 use hugewalk::walk::huge_pte_offset;
 
 #[global_allocator]
@@ -50,6 +51,60 @@ fn nobody_takes_a_page_for_its_own_that_another_process_can_still_read() {
     });
     child.madvise(&mut task, ADDRESS, M2, Advice::DontNeed).unwrap();
     assert!(!is_pending());
+}
+
+#[test]
+fn a_handler_hears_of_an_unmap_once_it_has_happened() {
+    let (mut task, _, space, child) = family();
+    child.exit(&mut task).unwrap();
+    let uffd = Userfault::new(&space, Features::EVENT_UNMAP).unwrap();
+    uffd.register(&mut task, ADDRESS, M2, Modes::MISSING).unwrap();
+    before_next_flush(move || {
+        assert!(!uffd.poll() && uffd.try_read_event().is_none());
+        // Nobody would read what it waits for.
+        drop(uffd);
+    });
+    space.munmap(&mut task, ADDRESS, M2).unwrap();
+    assert!(!is_pending());
+}
+
+/// Drops the two pages of a mapping. Before its handler reads of that, something takes its place, whose page at `kept` is touched. It is
+/// there afterwards.
+fn drops_what_is_left(kept: VirtAddr, replace: fn(&AddressSpace, &mut Task)) {
+    let (hugetlb, mut task) = system(4);
+    assert_eq!(hugetlb.resize_pool(X86_64::SIZE_1G, 1), 1);
+    let file = File::new(&hugetlb, SMALL, None).unwrap();
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    map(&space, &mut task, &file, 0, ADDRESS.as_u64(), 2 * M2, MapFlags::SHARED).unwrap();
+    let uffd = Userfault::new(&space, Features::EVENT_REMOVE).unwrap();
+    uffd.register(&mut task, ADDRESS, 2 * M2, Modes::MISSING).unwrap();
+    let same = space.clone();
+    before_next(At::HandlerCalled, move || {
+        let mut task = common::task(&hugetlb);
+        replace(&same, &mut task);
+        assert_eq!(same.fault(&mut task, kept, Access::Write), Ok(Fault::Fresh));
+        assert!(matches!(uffd.try_read_event(), Some(Message::Remove { .. })));
+    });
+    space.madvise(&mut task, ADDRESS, 2 * M2, Advice::DontNeed).unwrap();
+    assert!(!is_pending());
+    assert_eq!(space.fault(&mut task, kept, Access::Read), Ok(Fault::Present));
+}
+
+#[test]
+fn pages_are_dropped_up_to_where_the_mapping_ends_once_its_handler_knows() {
+    drops_what_is_left(at(ADDRESS.as_u64() + M2), |space, task| {
+        let other = File::new(task.hugetlb(), SMALL, None).unwrap();
+        map(space, task, &other, 0, ADDRESS.as_u64() + M2, M2, MapFlags::SHARED).unwrap();
+    });
+}
+
+#[test]
+fn a_page_that_is_larger_once_the_handler_knows_is_not_dropped_for_a_part_of_it() {
+    drops_what_is_left(ADDRESS, |space, task| {
+        space.munmap(task, ADDRESS, 2 * M2).unwrap();
+        let other = File::new(task.hugetlb(), X86_64::SIZE_1G, None).unwrap();
+        map(space, task, &other, 0, ADDRESS.as_u64(), GIB, MapFlags::SHARED).unwrap();
+    });
 }
 
 #[test]

@@ -16,6 +16,9 @@ use hugewalk::sync::Arc;
 use hugewalk::vma::Protection;
 use hugewalk::walk::huge_pte_offset;
 
+#[global_allocator]
+static HEAP: common::heap::Heap = common::heap::Heap;
+
 const HERE: VirtAddr = VirtAddr::new(1 << 32);
 const BESIDE: VirtAddr = VirtAddr::new((1 << 32) + M2);
 const PAGES: u64 = 6;

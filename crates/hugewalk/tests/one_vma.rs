@@ -9,9 +9,10 @@ use hugewalk::Hugetlb;
 use hugewalk::addr::VirtAddr;
 use hugewalk::arch::{Aarch64, AnyPaging, Granule, Paging as _};
 use hugewalk::error::WrongSystem;
-use hugewalk::fault::{Access, Handled, hugetlb_fault};
+use hugewalk::fault::{Access, FaultError, Handled, hugetlb_fault};
 use hugewalk::mm::{MapError, Mm};
 use hugewalk::sync::Arc;
+use hugewalk::uffd::{Fill, UserfaultError, hugetlb_mfill_atomic};
 use hugewalk::vm_ops;
 use hugewalk::vma::{MmapLockedForWrite, Policy, Protection, Shape, Vma, VmaFlags};
 
@@ -219,6 +220,60 @@ fn a_mapping_gets_rights_that_are_known_and_its_entries_with_it() {
     assert!(hugetlb_fault(&mmap, &vma, at(HERE), Access::Write, &mut task).is_err());
     drop(vm_ops::unmap(&mut mmap, &vma, &mut task).unwrap());
     free_tables(&mut mmap, pages(1), 0..1 << 40, &task).unwrap();
+}
+
+#[test]
+fn a_page_is_filled_inside_a_mapping_from_its_start_and_with_as_many_bytes_as_it_has() {
+    let (hugetlb, mut task) = system(4);
+    let (mm, file) = (Mm::new(&hugetlb).unwrap(), File::new(&hugetlb, SMALL, None).unwrap());
+    let mut mmap = lock(&mm);
+    let vma = map(&mut mmap, &file, shape(pages(2), 0, SHARED), &mut task).unwrap();
+    let mut fill = |mmap: &Locked<'_>, vma: &Arc<Vma<Bench>>, address, bytes: u64| {
+        let bytes = vec![7; usize::try_from(bytes).unwrap()];
+        hugetlb_mfill_atomic(mmap, vma, at(address), Fill::Copy(&bytes), &mut task)
+    };
+    for address in [HERE - M2, HERE + 2 * M2] {
+        let outside = Err(UserfaultError::NotRegistered { address: at(address) });
+        assert_eq!(fill(&mmap, &vma, address, M2), outside);
+    }
+    let unaligned = Err(UserfaultError::Unaligned { value: HERE + 4096, size: SMALL });
+    assert_eq!(fill(&mmap, &vma, HERE + 4096, M2), unaligned);
+    for length in [0, M2 - 1, M2 + 1, 2 * M2] {
+        let no_page = Err(UserfaultError::BadRange { start: at(HERE), length });
+        assert_eq!(fill(&mmap, &vma, HERE, length), no_page);
+    }
+    assert_eq!((mm.resident(), file.pages()), (0, 0));
+    assert_eq!(fill(&mmap, &vma, HERE, M2), Ok(()));
+    assert_eq!(fill(&mmap, &vma, HERE, M2), Err(UserfaultError::Exists { address: at(HERE) }));
+    // A copy of a shared mapping finds the page in the file.
+    let child = Mm::new(&hugetlb).unwrap();
+    let mut child_mmap = lock(&child);
+    let copied = copy(&mut mmap, &vma, &mut child_mmap, &mut common::task(&hugetlb)).unwrap();
+    assert_eq!((mm.resident(), child.resident()), (1, 0));
+    drop(vm_ops::unmap(&mut child_mmap, &copied, &mut common::task(&hugetlb)).unwrap());
+    drop(vm_ops::unmap(&mut mmap, &vma, &mut common::task(&hugetlb)).unwrap());
+    let gone = Err(UserfaultError::NotRegistered { address: at(HERE) });
+    assert_eq!(fill(&mmap, &vma, HERE, M2), gone);
+    free_tables(&mut mmap, pages(2), 0..1 << 40, &task).unwrap();
+}
+
+#[test]
+fn a_copy_of_a_private_mapping_has_the_poison_that_was_filled_in() {
+    let (hugetlb, mut task) = system(4);
+    let file = File::new(&hugetlb, SMALL, None).unwrap();
+    let (mm, into) = (Mm::new(&hugetlb).unwrap(), Mm::new(&hugetlb).unwrap());
+    let (mut parent, mut child) = (lock(&mm), lock(&into));
+    let vma = map(&mut parent, &file, shape(pages(1), 0, VmaFlags::empty()), &mut task).unwrap();
+    hugetlb_mfill_atomic(&parent, &vma, at(HERE), Fill::Poison, &mut task).unwrap();
+    let copied = copy(&mut parent, &vma, &mut child, &mut task).unwrap();
+    let lost = FaultError::Hwpoison { address: at(HERE), size: SMALL };
+    for (mmap, vma) in [(&parent, &vma), (&child, &copied)] {
+        assert_eq!(hugetlb_fault(mmap, vma, at(HERE), Access::Read, &mut task).map(|_| ()), Err(lost));
+    }
+    for (mmap, vma) in [(&mut parent, &vma), (&mut child, &copied)] {
+        drop(vm_ops::unmap(mmap, vma, &mut task).unwrap());
+        free_tables(mmap, pages(1), 0..1 << 40, &task).unwrap();
+    }
 }
 
 #[test]

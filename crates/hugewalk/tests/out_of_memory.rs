@@ -7,6 +7,8 @@
 mod common;
 #[path = "out_of_memory/half_done.rs"]
 mod half_done;
+#[path = "out_of_memory/handlers.rs"]
+mod handlers;
 mod model;
 #[path = "out_of_memory/programs.rs"]
 mod programs;

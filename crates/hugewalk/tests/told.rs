@@ -413,3 +413,22 @@ fn settling_waits_for_changes_that_come_from_the_mapping_and_from_the_file() {
         world.one.settle(&mut world.task).unwrap();
     }
 }
+
+#[test]
+fn a_change_up_to_the_end_of_a_table_is_not_told_of_the_next_table() {
+    let mut world = World::new();
+    let space = Space::new(&world.hugetlb).unwrap();
+    let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+    map(&space, &mut world.task, &world.file, 0, START, 2 * GIB, flags).unwrap();
+    let last = START + GIB - M2;
+    space.fault(&mut world.task, at(last), Access::Write).unwrap();
+    let context = space.clone();
+    context.mm().context().secondary.attach();
+    common::interrupt::before_next_flush(move || {
+        let secondary = &context.mm().context().secondary;
+        assert!(secondary.is_under_way(at(START)..at(START + GIB)));
+        assert!(!secondary.is_under_way(at(START)..at(START + 2 * GIB)));
+    });
+    space.madvise(&mut world.task, at(last), M2, Advice::DontNeed).unwrap();
+    assert!(!common::interrupt::is_pending());
+}

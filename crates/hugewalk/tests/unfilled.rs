@@ -14,6 +14,9 @@ use hugewalk::sync::Arc;
 use hugewalk::uffd::{CopyMode, Features, Modes, Userfault};
 use hugewalk::walk::huge_pte_offset;
 
+#[global_allocator]
+static HEAP: common::heap::Heap = common::heap::Heap;
+
 const ADDRESS: VirtAddr = VirtAddr::new(1 << 32);
 const PRIVATE: MapFlags = MapFlags::empty();
 
@@ -56,6 +59,9 @@ impl World {
             assert_eq!(entry(&space, &task), Entry::None);
             assert_eq!(file.pages(), 0);
             assert_eq!(hugetlb.memory_failure(&mut task, frame), Err(PageError::OnItsWay));
+            assert_eq!(hugetlb.unmap_page(&mut task, frame), Err(PageError::OnItsWay));
+            assert_eq!(hugetlb.migrate(&mut task, frame), Err(PageError::OnItsWay));
+            assert_eq!(hugetlb.soft_offline(&mut task, frame), Err(PageError::OnItsWay));
         });
         work(&mut self);
         assert!(!is_pending(), "{what} fills no page");

@@ -16,6 +16,9 @@ use hugewalk::rcu::Rcu as _;
 use hugewalk::share::huge_pmd_unshare;
 use hugewalk::sync::Arc;
 
+#[global_allocator]
+static HEAP: common::heap::Heap = common::heap::Heap;
+
 const START: u64 = 4 * GIB;
 const ADDRESS: hugewalk::addr::VirtAddr = at(START);
 

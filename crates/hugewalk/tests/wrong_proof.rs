@@ -3,17 +3,22 @@
 use hugewalk::addr::VirtAddr;
 use hugewalk::arch::{PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::file::HugeFile;
-use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
+use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement, RemapTo};
 use hugewalk::sync::Arc;
-use hugewalk::vma::Protection;
+use hugewalk::vma::{Protection, Vma};
 use hugewalk::walk::{Proof, WrongProof, huge_pte_offset, leaf_offset};
 use hugewalk::{AddressSpace, Hugetlb, Task};
 use hugewalk_host::{Host, HostConfig};
 
-const START: VirtAddr = VirtAddr::new(4 * PUD_SIZE);
+const START: VirtAddr = VirtAddr::new(4 * PUD_SIZE + PMD_SIZE);
 
 fn after(pages: u64) -> VirtAddr {
     VirtAddr::new(START.as_u64() + pages * PMD_SIZE)
+}
+
+/// In the same table.
+fn before() -> VirtAddr {
+    VirtAddr::new(START.as_u64() - PMD_SIZE)
 }
 
 fn system() -> (Arc<Hugetlb<Host>>, Task<Host>) {
@@ -22,7 +27,7 @@ fn system() -> (Arc<Hugetlb<Host>>, Task<Host>) {
     (hugetlb, task)
 }
 
-/// One page of a file, shared, at [`START`], and a hole behind it.
+/// One page of a file, shared, at [`START`], and holes before and behind it.
 fn space(
     hugetlb: &Arc<Hugetlb<Host>>,
     task: &mut Task<Host>,
@@ -57,13 +62,13 @@ fn a_lock_of_another_address_space_or_of_another_vma_is_no_proof() {
         let locked = mmap.lock_vma(vma, &mut task).unwrap();
         assert!(!is_refused(&locked, &space, START));
         assert!(is_refused(&locked, &other, START));
-        assert!(is_refused(&locked, &space, after(1)));
+        assert!(is_refused(&locked, &space, after(1)) && is_refused(&locked, &space, before()));
     }
     {
         let locked = mmap.lock_vma_write(vma, &mut task).unwrap();
         assert!(!is_refused(&locked, &space, START));
         assert!(is_refused(&locked, &other, START));
-        assert!(is_refused(&locked, &space, after(1)));
+        assert!(is_refused(&locked, &space, after(1)) && is_refused(&locked, &space, before()));
     }
     let i_mmap = file.i_mmap_read(&mut task);
     let proofs: Vec<_> = i_mmap.vmas(0..1).collect();
@@ -71,10 +76,48 @@ fn a_lock_of_another_address_space_or_of_another_vma_is_no_proof() {
     for proof in &proofs {
         assert_ne!(is_refused(proof, &space, START), is_refused(proof, &other, START));
         assert!(is_refused(proof, &space, after(1)) && is_refused(proof, &other, after(1)));
+        assert!(is_refused(proof, &space, before()) && is_refused(proof, &other, before()));
     }
     // Nor is a VMA of another address space locked through this one.
     let others = other.mmap_read(&mut task);
     assert!(others.lock_vma(vma, &mut task).is_none() && others.lock_vma_write(vma, &mut task).is_none());
+}
+
+#[test]
+fn a_mapping_that_was_replaced_or_unmapped_is_not_locked_any_more() {
+    let (hugetlb, mut task) = system();
+    let file = HugeFile::new(&hugetlb, X86_64::SIZE_2M, None).unwrap();
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    let request = MapRequest {
+        placement: Placement::Fixed(START),
+        length: 3 * PMD_SIZE,
+        protection: Protection::READ,
+        flags: MapFlags::SHARED | MapFlags::NORESERVE,
+        backing: Backing::File { file: &file, offset: 0 },
+    };
+    space.mmap(&mut task, &request).unwrap();
+    let mut replaced: Vec<Arc<Vma<Host>>> = Vec::new();
+    let mut check = |task: &mut Task<Host>, mapped: Option<VirtAddr>| {
+        let mmap = space.mmap_read(task);
+        for vma in &replaced {
+            assert!(mmap.lock_vma(vma, task).is_none() && mmap.lock_vma_write(vma, task).is_none());
+        }
+        if let Some(address) = mapped {
+            let vma = mmap.find(address).unwrap();
+            assert!(mmap.lock_vma(vma, task).is_some() && mmap.lock_vma_write(vma, task).is_some());
+            replaced.push(vma.clone());
+        }
+    };
+    check(&mut task, Some(START));
+    // One of the same bounds takes its place, then one that is a part of it, then one elsewhere.
+    space.mprotect(&mut task, START, 3 * PMD_SIZE, Protection::READ | Protection::WRITE).unwrap();
+    check(&mut task, Some(START));
+    space.mprotect(&mut task, after(1), PMD_SIZE, Protection::READ).unwrap();
+    check(&mut task, Some(START));
+    space.mremap(&mut task, START, PMD_SIZE, PMD_SIZE, RemapTo::Fixed(after(8))).unwrap();
+    check(&mut task, Some(after(8)));
+    space.munmap(&mut task, after(8), PMD_SIZE).unwrap();
+    check(&mut task, None);
 }
 
 #[test]

@@ -468,6 +468,18 @@ impl<P: Platform> Limits for Checked<P> {
         self.platform.uncharge(charge, size, pages);
     }
     #[track_caller]
+    fn try_charge_reserved(&self, size: HugeSize, pages: u64) -> Result<Option<P::Charge>, LimitReached> {
+        let (call, caller) = ("try_charge_reserved", Location::caller());
+        may_sleep_in(call, caller);
+        let _inside = self.enter(call, caller);
+        self.platform.try_charge_reserved(size, pages)
+    }
+    #[track_caller]
+    fn uncharge_reserved(&self, charge: P::Charge, size: HugeSize, pages: u64) {
+        let _inside = self.enter("uncharge_reserved", Location::caller());
+        self.platform.uncharge_reserved(charge, size, pages);
+    }
+    #[track_caller]
     fn mmap_min_addr(&self) -> VirtAddr {
         let _inside = self.enter("mmap_min_addr", Location::caller());
         self.platform.mmap_min_addr()

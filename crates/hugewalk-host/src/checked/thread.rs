@@ -64,8 +64,15 @@ pub(super) fn may_call(call: &'static str, caller: &'static Location<'static>) {
 }
 
 /// Callbacks that may sleep.
-const SLEEPING: [&str; 6] =
-    ["alloc_table", "alloc_huge", "zero_huge", "copy_huge", "invalidate_range_start", "try_charge"];
+const SLEEPING: [&str; 7] = [
+    "alloc_table",
+    "alloc_huge",
+    "zero_huge",
+    "copy_huge",
+    "invalidate_range_start",
+    "try_charge",
+    "try_charge_reserved",
+];
 
 /// Checks that sleeping in `call` is allowed.
 pub(super) fn may_sleep_in(call: &'static str, caller: &'static Location<'static>) {

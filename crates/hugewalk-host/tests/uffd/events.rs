@@ -7,6 +7,7 @@ use hugewalk::error::Errno;
 use hugewalk::fault::FaultError;
 use hugewalk::mm::{Advice, MapFlags, RemapTo};
 use hugewalk::uffd::{CopyMode, Features, Message, Modes, Userfault, UserfaultError};
+use hugewalk::vma::{Protection, VmaFlags};
 use hugewalk::{AddressSpace, Task};
 use hugewalk_host::{Cpu, Host};
 
@@ -56,6 +57,54 @@ fn munmap_waits_until_the_handler_knows() {
         world.uffd.copy(&mut world.task, at(3, 0), &page_of(1), NONE).unwrap();
         world.end();
     }
+}
+
+/// A process with three mappings that are registered with its handler, and one with another handler.
+fn two_handlers(features: Features) -> (World, Userfault<Host>) {
+    let mut world = World::new(4, MapFlags::SHARED, features);
+    let other = Userfault::new(&world.space, features).unwrap();
+    world.uffd.register(&mut world.task, BASE, 3 * MIB2, Modes::MISSING).unwrap();
+    other.register(&mut world.task, at(3, 0), MIB2, Modes::MISSING).unwrap();
+    world.space.mprotect(&mut world.task, at(1, 0), MIB2, Protection::READ).unwrap();
+    (world, other)
+}
+
+/// What the two handlers read, each by its number, until the operation is over.
+fn all_told<R: Send>(
+    world: &mut World,
+    other: &Userfault<Host>,
+    operation: impl FnOnce(&AddressSpace<Host>, &mut Task<Host>) -> R + Send,
+) -> (R, Vec<(u8, Message<Host>)>) {
+    let (space, done) = (world.space.clone(), AtomicBool::new(false));
+    world.beside(
+        |_, task| {
+            let result = operation(&space, task);
+            done.store(true, Ordering::Release);
+            result
+        },
+        |_, uffd| {
+            let mut told = Vec::new();
+            until(|| {
+                for (handler, number) in [(uffd, 1), (other, 2)] {
+                    told.extend(handler.try_read_event().map(|message| (number, message)));
+                }
+                done.load(Ordering::Acquire)
+            });
+            told
+        },
+    )
+}
+
+#[test]
+fn munmap_of_several_mappings_is_told_once_to_each_handler() {
+    let (mut world, other) = two_handlers(Features::EVENT_UNMAP);
+    let ((), told) = all_told(&mut world, &other, |space, task| space.munmap(task, BASE, 4 * MIB2).unwrap());
+    for (_, message) in &told {
+        assert!(matches!(message, Message::Unmap { start: BASE, end } if *end == at(4, 0)));
+    }
+    assert_eq!(told.iter().map(|&(number, _)| number).collect::<Vec<_>>(), [1, 2]);
+    drop(other);
+    world.end();
 }
 
 #[test]
@@ -248,6 +297,23 @@ fn a_fork_waits_until_the_handler_has_the_child() {
 }
 
 #[test]
+fn a_fork_gives_each_handler_one_handle_for_all_its_mappings() {
+    let (mut world, other) = two_handlers(Features::EVENT_FORK);
+    let (child, told) = all_told(&mut world, &other, |space, task| space.fork(task).unwrap());
+    assert_eq!(told.iter().map(|&(number, _)| number).collect::<Vec<_>>(), [1, 2]);
+    let handles: Vec<_> = told.into_iter().map(|(_, message)| child_handle(message)).collect();
+    let stranger = Userfault::new(&child, Features::empty()).unwrap();
+    for (page, handle) in [(0, 0), (1, 0), (2, 0), (3, 1)] {
+        let others = UserfaultError::Others { address: at(page, 0) };
+        assert_eq!(stranger.unregister(&mut world.task, at(page, 0), MIB2), Err(others));
+        handles[handle].unregister(&mut world.task, at(page, 0), MIB2).unwrap();
+    }
+    child.exit(&mut world.task).unwrap();
+    drop((handles, stranger, child, other));
+    world.end();
+}
+
+#[test]
 fn without_the_feature_the_faults_of_a_child_are_nobodys() {
     for kind in KINDS {
         let mut world = World::registered(2, kind, Modes::MISSING);
@@ -283,6 +349,10 @@ fn a_child_of_a_process_with_signals_gets_signals() {
     world.end();
 }
 
+fn has_handler(space: &AddressSpace<Host>, task: &mut Task<Host>) -> bool {
+    space.mmap_read(task).vmas().any(|vma| vma.flags().intersects(VmaFlags::UFFD))
+}
+
 #[test]
 fn a_handler_that_dies_does_not_hold_up_who_waits_for_it_to_read() {
     let features =
@@ -292,6 +362,7 @@ fn a_handler_that_dies_does_not_hold_up_who_waits_for_it_to_read() {
         |space, task| {
             let child = space.fork(task).unwrap();
             // It has no handler either.
+            assert!(!has_handler(&child, task));
             assert_eq!(load(&mut Cpu::new(&child).unwrap(), task, 0), Ok(0));
             child.exit(task).unwrap();
         },

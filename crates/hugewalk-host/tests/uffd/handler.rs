@@ -2,11 +2,11 @@
 
 use hugewalk::addr::VirtAddr;
 use hugewalk::fault::FaultError;
-use hugewalk::mm::MapFlags;
+use hugewalk::mm::{MapFlags, RemapTo};
 use hugewalk::uffd::{Features, Modes, ProtectMode, Userfault};
 use hugewalk::vma::VmaFlags;
 
-use crate::setup::{BASE, KINDS, MIB2, World, load, read_fault, store};
+use crate::setup::{BASE, KINDS, MIB2, World, at, load, read_fault, store, until};
 
 fn is_registered(world: &mut World, address: VirtAddr) -> bool {
     let mmap = world.space.mmap_read(&mut world.task);
@@ -59,6 +59,18 @@ fn protections_of_a_handler_that_has_died_mean_nothing() {
 }
 
 #[test]
+fn a_move_after_the_handler_has_died_leaves_the_mapping_to_nobody() {
+    let mut world = World::new(2, MapFlags::SHARED, Features::empty());
+    let doomed = Userfault::new(&world.space, Features::EVENT_REMAP).unwrap();
+    doomed.register(&mut world.task, BASE, 2 * MIB2, Modes::MISSING).unwrap();
+    drop(doomed);
+    let there = at(600, 0);
+    world.space.mremap(&mut world.task, BASE, 2 * MIB2, 2 * MIB2, RemapTo::Fixed(there)).unwrap();
+    assert!(!is_registered(&mut world, there));
+    world.end();
+}
+
+#[test]
 fn what_a_dead_handler_had_another_can_have() {
     let mut world = World::new(2, MapFlags::SHARED, Features::empty());
     let doomed = Userfault::new(&world.space, Features::empty()).unwrap();
@@ -70,6 +82,17 @@ fn what_a_dead_handler_had_another_can_have() {
     // The protections were those of the other.
     store(&mut cpu, &mut world.task, 0, 1).unwrap();
     assert!(!world.uffd.poll());
+    // Those that come are the new one's.
+    world.uffd.write_protect(&mut world.task, BASE, MIB2, ProtectMode::WP).unwrap();
+    let (stored, ()) = world.beside(
+        |cpu, task| store(cpu, task, 0, 2),
+        |task, uffd| {
+            until(|| uffd.poll());
+            read_fault(uffd, task);
+            uffd.write_protect(task, BASE, MIB2, ProtectMode::empty()).unwrap();
+        },
+    );
+    assert_eq!(stored, Ok(()));
     drop(cpu);
     world.end();
 }

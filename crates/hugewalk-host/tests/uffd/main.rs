@@ -4,6 +4,7 @@
 
 mod copies;
 mod events;
+mod filling;
 mod handler;
 mod memory;
 mod poison;

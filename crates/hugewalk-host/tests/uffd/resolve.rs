@@ -353,6 +353,9 @@ fn bad_input_gives_the_error_of_linux_and_changes_nothing() {
     assert_eq!(go_on.unwrap_err().errno(), Errno::EINVAL);
     assert_eq!(uffd.zero(task, BASE, MIB2).unwrap_err().errno(), Errno::EINVAL);
     assert_eq!(errno(uffd.wake(at(0, 1), MIB2)), Errno::EINVAL);
+    // The last addresses that there are.
+    uffd.wake(VirtAddr::new(top.as_u64() - 4096), 4096).unwrap();
+    assert_eq!(errno(uffd.wake(top, 4096)), Errno::EINVAL);
     assert_eq!(errno(uffd.unregister(task, at(4, 0), MIB2)), Errno::ENOMEM);
     assert_eq!(errno(uffd.unregister(task, VirtAddr::new(GIB), MIB2)), Errno::EINVAL);
     assert_eq!(errno(uffd.unregister(task, at(0, 4096), MIB2)), Errno::EINVAL);

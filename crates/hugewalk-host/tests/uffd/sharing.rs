@@ -58,6 +58,28 @@ fn registering_for_protection_or_minor_faults_unshares_and_for_missing_pages_doe
 }
 
 #[test]
+fn two_that_are_registered_for_the_same_faults_share_only_if_these_are_those_on_missing_pages() {
+    for (modes, shared_by) in [(Modes::WP, 1), (Modes::MINOR, 1), (Modes::MISSING, 2)] {
+        let (mut world, other) = two_processes(Features::empty());
+        let others = Userfault::new(&other, Features::empty()).unwrap();
+        world.register(modes);
+        others.register(&mut world.task, BASE, 2 * GIB, modes).unwrap();
+        for address in [BASE, at(512, 0)] {
+            if modes == Modes::MINOR {
+                world.uffd.continue_range(&mut world.task, address, MIB2, ContinueMode::empty()).unwrap();
+            } else {
+                world.space.fault(&mut world.task, address, Access::Read).unwrap();
+            }
+        }
+        assert_eq!(users(&world.space, &mut world.task), [shared_by; 2], "{modes:?}");
+        assert_eq!(users(&other, &mut world.task), [shared_by; 2], "{modes:?}");
+        other.exit(&mut world.task).unwrap();
+        drop((other, others));
+        world.end();
+    }
+}
+
+#[test]
 fn registering_a_part_unshares_the_gigabytes_it_cuts_and_no_other() {
     let (mut world, other) = two_processes(Features::empty());
     world.uffd.register(&mut world.task, at(3, 0), MIB2, Modes::WP).unwrap();

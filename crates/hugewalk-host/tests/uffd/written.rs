@@ -4,7 +4,7 @@ use hugewalk::addr::VirtAddr;
 use hugewalk::error::Errno;
 use hugewalk::mm::MapFlags;
 use hugewalk::pagewalk::{Categories, Region, Scan, ScanError, ScanFlags};
-use hugewalk::uffd::{Features, Modes, ProtectMode};
+use hugewalk::uffd::{Features, Modes, ProtectMode, Userfault};
 
 use crate::setup::{BASE, GIB, KINDS, MIB2, World, at, load, map_at, store};
 
@@ -34,6 +34,19 @@ fn written(world: &mut World) -> Vec<u64> {
 fn pages(region: &Region) -> impl Iterator<Item = u64> + use<> {
     let number = |address: VirtAddr| address.offset_from(BASE) / MIB2;
     number(region.start)..number(region.end)
+}
+
+#[test]
+fn asynchronous_protection_brings_that_of_pages_that_are_not_there_and_no_other_feature_does() {
+    let world = World::new(1, MapFlags::SHARED, Features::empty());
+    for (asked, has) in [
+        (Features::empty(), Features::empty()),
+        (Features::PAGEFAULT_FLAG_WP, Features::PAGEFAULT_FLAG_WP),
+        (Features::WP_ASYNC, Features::WP_ASYNC | Features::WP_UNPOPULATED),
+    ] {
+        assert_eq!(Userfault::new(&world.space, asked).unwrap().features(), has);
+    }
+    world.end();
 }
 
 #[test]
@@ -173,6 +186,14 @@ fn a_mapping_without_asynchronous_protection_is_left_out_or_refused() {
     let scan = Scan { flags: ScanFlags::empty(), mask: Categories::WPALLOWED, ..scan };
     assert_eq!(world.space.scan_pages(&mut world.task, &scan).unwrap().regions, []);
     drop(cpu);
+    world.end();
+
+    // Nor has a mapping it whose handler asks for missing pages only.
+    let mut world = World::new(2, MapFlags::SHARED, Features::WP_ASYNC);
+    world.register(Modes::MISSING);
+    let scan = Scan { flags: ScanFlags::CHECK_WPASYNC, ..for_written(&world) };
+    let refused = world.space.scan_pages(&mut world.task, &scan);
+    assert_eq!(refused.unwrap_err(), ScanError::NotAsync { address: BASE });
     world.end();
 }
 

@@ -7,10 +7,11 @@
 //! What is weaker lets the engine, or a processor, reach tables and pages that were freed. So that build never hands a freed
 //! table or a freed base page out again (see [`memory::frames`](crate::memory::frames)), and huge pages only as huge pages: a late access meets what was there, or
 //! the contents of another program, and the kernel's own memory stays whole. What is late is counted: a walk that comes to a freed table,
-//! and a freed table that holds an entry at the end.
+//! and a table that was stored to after the last use of it was given up.
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use hugewalk::protocol::Step;
@@ -228,6 +229,12 @@ pub(super) fn look(table: u64) {
     }
 }
 
+/// Something was not given back. Where a walker was late, that is what came of it: an entry in a table that was freed is never cleared.
+pub fn lost(what: fmt::Arguments<'_>) {
+    let is_late = WEAKER && (LATE.load(Ordering::Relaxed) > 0 || frames::changed_freed_tables() > 0);
+    report(format_args!("{} {what}", if is_late { "stale" } else { "leak" }));
+}
+
 /// Says what came of it.
 pub fn say() {
     if !WEAKER || !CHOSEN.load(Ordering::Relaxed) {
@@ -238,9 +245,6 @@ pub fn say() {
         report(format_args!("count not_told {}", NOT_TOLD.load(Ordering::Relaxed)));
     }
     let changed = frames::changed_freed_tables();
-    if changed > 0 {
-        report(format_args!("stale {changed} tables were stored to after they were freed"));
-    }
     report(format_args!("count late_walks {}", LATE.load(Ordering::Relaxed)));
     report(format_args!("count late_stores {changed}"));
     report(format_args!("count kept {}", frames::kept()));

@@ -4,12 +4,12 @@
 use std::rc::Rc;
 
 use hugewalk::addr::VirtAddr;
-use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE, X86_64};
+use hugewalk::arch::{Entry, Leaf, PMD_SIZE, PUD_SIZE, X86_64};
 use hugewalk::error::BadSource;
 use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, RemapTo};
 use hugewalk::source::{Room, Source};
-use hugewalk::uffd::{CopyMode, Features, Message, Modes, Userfault};
+use hugewalk::uffd::{CopyMode, Features, Message, Modes, ProtectMode, Userfault};
 use hugewalk::walk::huge_pte_offset;
 
 use super::Scenario;
@@ -59,6 +59,11 @@ pub(super) const ROWS: &[Row] = &[
         "S45/copy-fork, and the handler does not look again after the copy whether the mappings are changing",
         told_of_fork_while_copying,
         without "look-after-copy"
+    ),
+    row!(
+        "S45/protect-fork",
+        "a process forks while its handler protects a page: what it protected before it reads of the fork is so in the child",
+        told_of_fork_while_protecting
     ),
     row!(
         "S45/copy-munmap",
@@ -154,36 +159,57 @@ impl Source<Lab> for Absent {
 }
 
 fn told_of_fork(bench: &mut Bench<'_>) {
-    fork_while(bench, |task, handler, _| handler.copy(task, page(0), &PAGE, CopyMode::empty()).is_ok());
+    fork_while_bringing(bench, |task, handler, _| {
+        handler.copy(task, page(0), &PAGE, CopyMode::empty()).is_ok()
+    });
 }
 
 fn told_of_fork_while_copying(bench: &mut Bench<'_>) {
-    fork_while(bench, |task, handler, process| {
+    fork_while_bringing(bench, |task, handler, process| {
         handler.copy_from(task, page(0), PMD_SIZE, &mut Absent(process), CopyMode::empty()).is_ok()
     });
 }
 
-/// A fork, and a handler that brings a page, and says whether it could.
-fn fork_while(
+fn fork_while_bringing(
     bench: &mut Bench<'_>,
     bring: impl FnOnce(&mut LabTask, &Userfault<Lab>, Process) -> bool + 'static,
 ) {
     let file = bench.file();
     let process = bench.private_written(&file, 1);
     process.madvise(bench.task(), BASE, PMD_SIZE, Advice::DontNeed).expect("mapped");
-    let handler = Userfault::new(&process, Features::EVENT_FORK).expect("memory");
-    handler.register(bench.task(), BASE, PMD_SIZE, Modes::MISSING).expect("mapped");
+    fork_while(bench, &process, Modes::MISSING, bring, |_| true);
+}
+
+fn told_of_fork_while_protecting(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.private_written(&file, 1);
+    let protect = |task: &mut LabTask, handler: &Userfault<Lab>, _| {
+        handler.write_protect(task, BASE, PMD_SIZE, ProtectMode::WP).is_ok()
+    };
+    fork_while(bench, &process, Modes::WP, protect, Leaf::is_protected);
+}
+
+/// A fork, and a handler that changes page 0 in a way that shows in its entry, and says whether it could.
+fn fork_while(
+    bench: &mut Bench<'_>,
+    process: &Process,
+    modes: Modes,
+    change: impl FnOnce(&mut LabTask, &Userfault<Lab>, Process) -> bool + 'static,
+    shows: impl FnOnce(Leaf) -> bool + 'static,
+) {
+    let handler = Userfault::new(process, Features::EVENT_FORK).expect("memory");
+    handler.register(bench.task(), BASE, PMD_SIZE, modes).expect("mapped");
     let nursery = bench.nursery();
-    let same = process.clone();
+    let (process, same) = (process.clone(), process.clone());
     bench.cpu("fork", move |task| nursery.keep(process.fork(task).expect("memory")));
     bench.cpu("handler", move |task| {
         // It is refused as long as there is something to read.
-        let has_brought = bring(task, &handler, same);
+        let has_changed = change(task, &handler, same);
         if let Ok(Message::Fork(child)) = handler.read_event(task)
-            && has_brought
-            && !has_page(task, child.address_space())
+            && has_changed
+            && !leaf(task, child.address_space()).is_some_and(shows)
         {
-            let text = "I13: a child has not what its parent's handler brought before it read of the fork";
+            let text = "I13: a child has not what its parent's handler did before it read of the fork";
             violation(text.to_owned(), Property::I13);
         }
     });
@@ -203,10 +229,10 @@ fn unmap_while_copying(bench: &mut Bench<'_>) {
     bench.cpu("munmap", move |task| process.munmap(task, BASE, PMD_SIZE).expect("aligned"));
 }
 
-/// Has the process a page at page 0?
-fn has_page(task: &mut LabTask, process: &Process) -> bool {
+/// What a process has at page 0.
+fn leaf(task: &mut LabTask, process: &Process) -> Option<Leaf> {
     let mmap = process.mmap_read(task);
-    let Some(locked) = mmap.find(BASE).and_then(|vma| mmap.lock_vma(vma, task)) else { return false };
-    let slot = huge_pte_offset(&locked, process.mm(), BASE, X86_64::SIZE_2M).ok().flatten();
-    slot.is_some_and(|slot| matches!(slot.read(), Entry::Leaf(_)))
+    let locked = mmap.find(BASE).and_then(|vma| mmap.lock_vma(vma, task))?;
+    let slot = huge_pte_offset(&locked, process.mm(), BASE, X86_64::SIZE_2M).ok().flatten()?;
+    if let Entry::Leaf(leaf) = slot.read() { Some(leaf) } else { None }
 }

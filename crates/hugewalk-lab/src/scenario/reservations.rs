@@ -351,8 +351,12 @@ fn punch_without_memory(bench: &mut Bench<'_>) {
     pool_and_one(bench, 7);
     let (file, outside) = (bench.file(), bench.file());
     let owner = bench.process(&file, &[10, 12]);
+    // Two ranges that come and go leave the list of reservations with room for two. The third takes one of them.
+    for index in [20, 22] {
+        file.reserve(bench.task(), index * PMD_SIZE, PMD_SIZE).expect("pages");
+    }
+    file.unreserve(bench.task(), 20 * PMD_SIZE, 3 * PMD_SIZE).expect("they go whole");
     reserve(bench.task(), &owner, &file, 5, true);
-    // With what lies apart here the list of reservations has room for one more.
     for index in [1, 3] {
         owner.fault(bench.task(), page(index), Access::Write).expect("a page");
     }

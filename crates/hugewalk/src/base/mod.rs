@@ -24,6 +24,9 @@
 //! - **The search for a free range** leaves claims out. So does [`Placement::FixedNoReplace`](crate::mm::Placement::FixedNoReplace). A mapping with
 //!   [`Placement::Fixed`](crate::mm::Placement::Fixed), and a move, end with [`MapError::Claimed`] where the host has claimed something: the host takes away
 //!   what it has there, releases the range, and tries again. The engine never calls back for that.
+//! - **Pages of less than a table of base pages translates**, such as groups of 64 KiB, lie in tables of that level too. What such a
+//!   table translates is the engine's or the host's, whole. The search for a free range sees to that, and a fixed place that would
+//!   break it ends with [`MapError::SameTable`]. A host with a set of its own sees to it itself.
 //! - **A table of the host's** is where every walk of the engine's ends. It is not read, copied, moved, write-protected or freed
 //!   by any operation of the engine's; [`Entry::HostTable`] is all that a walker sees of it. What is below is the host's: the
 //!   entries, their flushes, and when lockless walkers of its own have left.

@@ -156,7 +156,7 @@ impl<'h, P: Platform> CopiedPage<'h, P> {
         offset: u64,
         task: &mut Task<P>,
     ) -> Result<Self, NotCopied> {
-        let page = NewPage::take(hugetlb, size, &Reservations::Nobody, None, 0, false);
+        let page = NewPage::take(hugetlb, size, &Reservations::Passing, None, 0, false);
         let page = page.map_err(NotCopied::NoPage)?;
         // SAFETY: taken above, with this size, and kept as long as there is room to fill.
         let mut room = unsafe { Room::of_page(hugetlb.platform(), page.frame(), 0, size.bytes()) };

@@ -72,6 +72,15 @@ pub enum MapError {
         /// The first address that the host has claimed.
         address: VirtAddr,
     },
+    /// Pages that are smaller than what a table of base pages translates would lie in one table with base pages of the host's:
+    /// see [`base`](crate::base).
+    #[error(
+        "{address:?} is translated by the same table, and only one of the engine and the host can have that"
+    )]
+    SameTable {
+        /// What is there: claimed by the host, or mapped with such pages.
+        address: VirtAddr,
+    },
     /// The host has not claimed any of the range that a table of its own would cover.
     #[error("nothing is claimed in the range of a table around {address:?}")]
     NotClaimed {
@@ -115,7 +124,7 @@ pub enum MapError {
     /// The mapping would need a right that the file was not opened with, or it is not shared and writable.
     #[error("access denied")]
     AccessDenied,
-    /// The pool or the mount cannot reserve the pages.
+    /// The pool or the mount cannot reserve the pages, or the group of processes may reserve no more.
     #[error(transparent)]
     NoPage(NoPage),
     /// The memory of a page failed that a child has to have a copy of, because the parent's is pinned.
@@ -187,9 +196,11 @@ impl MapError {
             | Self::BadNodes
             | Self::NotClaimed { .. }
             | Self::WrongSystem(_) => Errno::EINVAL,
-            Self::NoRoom { .. } | Self::NotMapped { .. } | Self::NoPage(_) | Self::OutOfMemory(_) => {
-                Errno::ENOMEM
-            }
+            Self::NoRoom { .. }
+            | Self::SameTable { .. }
+            | Self::NotMapped { .. }
+            | Self::NoPage(_)
+            | Self::OutOfMemory(_) => Errno::ENOMEM,
             Self::Exists { .. } | Self::Claimed { .. } => Errno::EEXIST,
             Self::HostTable { .. } => Errno::EBUSY,
             Self::OffsetOverflow { .. } => Errno::EOVERFLOW,

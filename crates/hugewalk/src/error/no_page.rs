@@ -45,9 +45,11 @@ pub struct SubPoolFull {
 }
 
 /// The group of processes that would pay for the pages may not have so many more: see
-/// [`Limits::try_charge`](crate::platform::Limits::try_charge).
+/// [`Limits::try_charge`](crate::platform::Limits::try_charge) and
+/// [`Limits::try_charge_reserved`](crate::platform::Limits::try_charge_reserved).
 ///
-/// Linux: `-ENOMEM` of `hugetlb_cgroup_charge_cgroup()`, which `alloc_hugetlb_folio()` makes ENOSPC, and a fault SIGBUS.
+/// Linux: `-ENOMEM` of `hugetlb_cgroup_charge_cgroup()`, which becomes ENOMEM in mmap, ENOSPC in `alloc_hugetlb_folio()`, and
+/// SIGBUS at a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{asked} huge pages asked for, beyond the limit of the group")]
 pub struct LimitReached {

@@ -83,11 +83,6 @@ impl<'f, P: Platform> IMmapReadGuard<'f, P> {
         self.file
     }
 
-    /// Is the VMA in the tree?
-    pub(crate) fn has(&self, vma: &Vma<P>) -> bool {
-        self.tree.has(vma)
-    }
-
     /// The VMAs that map any of these offsets (in huge pages).
     pub fn vmas(&self, offsets: Range<u64>) -> impl Iterator<Item = FileProof<'_, P>> {
         // INVARIANT: in the tree whose lock the guard holds for the borrow.

@@ -52,7 +52,7 @@ impl<P: Platform> HugeFile<P> {
             _ => MapError::Overflow,
         })?;
         let inode_lock = self.lock_inode(task);
-        let map = Some(self.reservations());
+        let map = self.reservations();
         let reserved =
             reserve_range(self.hugetlb(), self.size_class(), map, self.subpool(), pages.start, pages.end);
         drop(inode_lock);
@@ -82,7 +82,7 @@ impl<P: Platform> HugeFile<P> {
             // given up.
             let mutex = self.hugetlb().fault_mutex(task, self.id(), index);
             if self.find_page(index).is_none() {
-                let given_back = unlist::<P>(self.reservations(), index)?;
+                let given_back = unlist(self.hugetlb(), self.size_class(), self.reservations(), index)?;
                 release_range(self.hugetlb(), self.size_class(), self.subpool(), given_back);
             }
             drop(mutex);

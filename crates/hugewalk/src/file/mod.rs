@@ -37,7 +37,7 @@ use crate::hugetlb::{Hugetlb, Inside, RUN};
 use crate::page::{PageRef, PageRun, PutBatch};
 use crate::platform::{Barriers, Platform};
 use crate::protocol::{Step, keeps};
-use crate::reserve::{RegionMap, SubPool, release_range};
+use crate::reserve::{FileMap, RegionMap, SubPool, release_range};
 use crate::sleep::{RwSem, SleepLock, SleepLockGuard};
 use crate::sync::{Apart, Arc, SpinLock, Unowned, Word};
 use crate::task::Task;
@@ -59,7 +59,7 @@ pub struct HugeFile<P: Platform> {
     /// Size in bytes. Written under the cache's lock.
     size: P::Word,
     cache: Apart<SpinLock<P, PageCache>>,
-    reservations: Apart<SpinLock<P, RegionMap>>,
+    reservations: Apart<SpinLock<P, FileMap<P>>>,
     i_mmap: Apart<RwSem<P, VmaTree<P>>>,
     inode_lock: SleepLock<P>,
 }
@@ -94,7 +94,7 @@ impl<P: Platform> HugeFile<P> {
             subpool: subpool.cloned(),
             size: <P as Barriers>::Word::new(0),
             cache: Apart(SpinLock::<P, _>::new(PageCache::new())),
-            reservations: Apart(SpinLock::<P, _>::new(RegionMap::new())),
+            reservations: Apart(SpinLock::<P, _>::new(RegionMap::default())),
             i_mmap: Apart(RwSem::new(VmaTree::new())),
             inode_lock: SleepLock::new(),
         })?)
@@ -145,7 +145,7 @@ impl<P: Platform> HugeFile<P> {
         &self.hugetlb
     }
 
-    pub(crate) fn reservations(&self) -> &SpinLock<P, RegionMap> {
+    pub(crate) fn reservations(&self) -> &SpinLock<P, FileMap<P>> {
         &self.reservations
     }
 
@@ -362,7 +362,9 @@ impl<P: Platform> Drop for HugeFile<P> {
             }
         }
         batch.finish();
-        let reserved = self.reservations.get_mut().del_to_end(0);
+        let reserved = self.reservations.get_mut().del_to_end_with(0, |charge, pages| {
+            self.hugetlb.uncharge_reserved(charge.clone(), self.size_class, pages);
+        });
         release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), reserved - freed.min(reserved));
     }
 }

@@ -24,7 +24,7 @@ impl<P: Platform> AddressSpace<P> {
     ///
     /// # Errors
     ///
-    /// Those of [`munmap`](Self::munmap) and of the placement; [`MapError::UnalignedAddress`], [`MapError::ZeroLength`],
+    /// Those of [`munmap`](Self::munmap) and of the placement; [`MapError::SameTable`], [`MapError::UnalignedAddress`], [`MapError::ZeroLength`],
     /// [`MapError::Exited`]. Nothing was changed then.
     pub fn claim(&self, task: &mut Task<P>, placement: Placement, length: u64) -> Result<VirtAddr, MapError> {
         task.enter(self.mm().hugetlb())?;

@@ -48,7 +48,7 @@ pub enum Placement {
     /// Only a hint above 2^47 lets a mapping lie above 2^47: *anywhere* then means the whole address space.
     Hint(VirtAddr),
     /// Here, in place of whatever is mapped (`MAP_FIXED`). The host's own mappings are not replaced: see
-    /// [`MapError::Claimed`].
+    /// [`MapError::Claimed`], [`MapError::SameTable`].
     Fixed(VirtAddr),
     /// Here, or not at all (`MAP_FIXED_NOREPLACE`).
     FixedNoReplace(VirtAddr),
@@ -263,8 +263,10 @@ pub(super) fn place<P: Platform>(
     let lowest = mmap.mm().hugetlb().platform().mmap_min_addr();
     let fits = |start: VirtAddr| start.checked_add(length).is_some_and(|end| end <= top);
     let taken = |start: VirtAddr| mmap.vmas.first_taken(&(start..start.plus(length)));
+    let beside = |start: VirtAddr| mmap.vmas.beside(geometry, &(start..start.plus(length)), size);
     let unit = size.map_or(geometry.base_bytes(), HugeSize::bytes);
-    let anywhere = |top| mmap.vmas.gap_below(top, lowest, length, unit).ok_or(MapError::NoRoom { length });
+    let anywhere =
+        |top| mmap.vmas.gap_below(geometry, (top, lowest), length, size).ok_or(MapError::NoRoom { length });
     match placement {
         Placement::Fixed(start) | Placement::FixedNoReplace(start) => {
             if !geometry.is_aligned(start.as_u64()) {
@@ -280,7 +282,10 @@ pub(super) fn place<P: Platform>(
             if let (Placement::FixedNoReplace(_), Some(address)) = (placement, taken(start)) {
                 return Err(MapError::Exists { address });
             }
-            Ok(start)
+            match beside(start) {
+                Some(address) => Err(MapError::SameTable { address }),
+                None => Ok(start),
+            }
         }
         Placement::Hint(hint) => {
             // Rounded down to a small page first, then up to a huge one. Linux: `round_hint_to_min()` in
@@ -292,7 +297,8 @@ pub(super) fn place<P: Platform>(
             let hint = VirtAddr::new(hint.checked_next_multiple_of(unit).unwrap_or(0));
             // Below the window or above it, not across its end. Linux: `mmap_address_hint_valid()`.
             let on_one_side = |start: VirtAddr| (start > window) == (start.plus(length) > window);
-            if hint > VirtAddr::default() && fits(hint) && on_one_side(hint) && taken(hint).is_none() {
+            let is_free = |hint| taken(hint).is_none() && beside(hint).is_none();
+            if hint > VirtAddr::default() && fits(hint) && on_one_side(hint) && is_free(hint) {
                 return Ok(hint);
             }
             anywhere(if hint > window { top } else { window })

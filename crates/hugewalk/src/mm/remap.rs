@@ -47,7 +47,7 @@ impl<P: Platform> AddressSpace<P> {
     /// - [`MapError::BadAddress`] if nothing is mapped at `old`, if the range to be moved reaches past its
     ///   mapping (and the length changes), or if one of several mappings has a userfaultfd handler.
     /// - [`MapError::Sealed`] if a mapping to be moved or replaced is sealed.
-    /// - [`MapError::Claimed`] if the host has claimed something at the new place.
+    /// - [`MapError::Claimed`] if the host has claimed something at the new place, [`MapError::SameTable`] beside it.
     /// - [`MapError::Grows`], [`MapError::Overlaps`], [`MapError::ZeroLength`], [`MapError::Unaligned`],
     ///   [`MapError::UnalignedAddress`], [`MapError::Overflow`], [`MapError::TooLow`],
     ///   [`MapError::OutOfMemory`].
@@ -207,6 +207,9 @@ fn remap<P: Platform>(
         }
         if let Some(address) = mmap.vmas.claims.first_in(&target) {
             return Err(MapError::Claimed { address });
+        }
+        if let Some(address) = mmap.vmas.beside(mmap.mm().geometry(), &target, Some(vma.size())) {
+            return Err(MapError::SameTable { address });
         }
         unmap_range(mmap, &target, &mut events.target, task)?;
     }

@@ -83,18 +83,27 @@ impl<P: Platform> Hugetlb<P> {
         self.pool(size).free(self, frame, false);
     }
 
-    /// Gives back what was charged for pages, if anybody has paid.
+    /// Gives back what was charged for a page, if anybody has paid.
     #[inline]
-    pub(crate) fn uncharge(&self, charge: Option<P::Charge>, size: HugeSize, pages: u64) {
+    fn uncharge(&self, charges: Charges<P>, size: HugeSize) {
+        if let Some(charge) = charges.in_use {
+            self.platform().uncharge(charge, size, 1);
+        }
+        self.uncharge_reserved(charges.reserved, size, 1);
+    }
+
+    /// Gives back what was charged for reserved pages, if anybody has paid.
+    #[inline]
+    pub(crate) fn uncharge_reserved(&self, charge: Option<P::Charge>, size: HugeSize, pages: u64) {
         if let Some(charge) = charge {
-            self.platform().uncharge(charge, size, pages);
+            self.platform().uncharge_reserved(charge, size, pages);
         }
     }
 
     /// Puts a page that has been stripped into its pool.
     fn take_back(&self, frame: HugeFrame, stripped: Stripped<P>) {
-        let Stripped { size, subpool, charge, restore, file, .. } = stripped;
-        self.uncharge(charge, size, 1);
+        let Stripped { size, subpool, charges, restore, file, .. } = stripped;
+        self.uncharge(charges, size);
         // Linux: free_huge_page() in mm/hugetlb.c. A page that used a reservation and was never in
         // use restores it. Otherwise the sub-pool may keep a reservation for its minimum.
         match &subpool {
@@ -130,13 +139,27 @@ pub(super) unsafe fn take_home<P: Platform>(page: NonNull<()>, frame: HugeFrame)
     true
 }
 
+/// Who has paid for a page: nobody, or one for each limit.
+///
+/// Linux: `_hugetlb_cgroup` and `_hugetlb_cgroup_rsvd` of `struct folio`.
+pub(crate) struct Charges<P: Platform> {
+    /// As a page in use.
+    pub(crate) in_use: Option<P::Charge>,
+    /// As a reserved page, if it was taken without a reservation.
+    pub(crate) reserved: Option<P::Charge>,
+}
+
+impl<P: Platform> Charges<P> {
+    pub(crate) const NONE: Self = Self { in_use: None, reserved: None };
+}
+
 /// What a page leaves behind when its last reference is dropped.
 pub(super) struct Stripped<P: Platform> {
     /// The size of the pool that the page goes back to.
     pub(super) size: HugeSize,
     pub(super) subpool: Option<Arc<SubPool<P>>>,
     /// Who has paid for the page.
-    pub(super) charge: Option<P::Charge>,
+    pub(super) charges: Charges<P>,
     /// The page's reservation is restored: it used one, and was never in use or its mapping wants
     /// it back.
     pub(super) restore: bool,
@@ -200,7 +223,7 @@ impl<'h, P: Platform, R: FnMut(Range<u64>) -> bool> PutBatch<'h, P, R> {
         if self.len == PUT_BATCH {
             self.flush();
         }
-        self.hugetlb.uncharge(stripped.charge.take(), self.size, 1);
+        self.hugetlb.uncharge(stripped.charges, self.size);
         if let (Some(page), Some(at)) = (self.pages.get_mut(self.len), self.indices.get_mut(self.len)) {
             *page = Freed { frame, restore: stripped.restore };
             *at = index;

@@ -52,6 +52,10 @@ impl<'h, P: Platform> PageRef<'h, P> {
         self.size
     }
 
+    pub(crate) fn hugetlb(&self) -> &'h Hugetlb<P> {
+        self.hugetlb
+    }
+
     /// Counts one more leaf entry that maps the page. The reference becomes that entry's. The caller
     /// has locked the table, and stores the entry before it unlocks it.
     pub(crate) fn into_mapping(self) {

@@ -273,6 +273,18 @@ macro_rules! handle {
             fn uncharge(&self, charge: P::Charge, size: HugeSize, pages: u64) {
                 P::uncharge(self, charge, size, pages);
             }
+            #[inline(always)]
+            fn try_charge_reserved(
+                &self,
+                size: HugeSize,
+                pages: u64,
+            ) -> Result<Option<P::Charge>, LimitReached> {
+                P::try_charge_reserved(self, size, pages)
+            }
+            #[inline(always)]
+            fn uncharge_reserved(&self, charge: P::Charge, size: HugeSize, pages: u64) {
+                P::uncharge_reserved(self, charge, size, pages);
+            }
             #[inline]
             fn mmap_min_addr(&self) -> VirtAddr {
                 P::mmap_min_addr(self)

@@ -4,8 +4,9 @@
 //! private mapping has a map of its own with the reverse meaning: an offset in it has used its
 //! reservation.
 //!
-//! Ranges are half open, in huge pages, sorted and disjoint. Two ranges that meet become one. So a
-//! file that is reserved whole costs one element, however many mappings reserved it piece by piece.
+//! Ranges are half open, in huge pages, sorted and disjoint. Two ranges that meet become one, unless they carry different
+//! values. So a file that is reserved whole costs one element for each group that pays, however many mappings reserved it
+//! piece by piece.
 //!
 //! # Protocol
 //!
@@ -23,6 +24,8 @@
 //! stale (`region_abort()` and the cache of regions). An owner that releases the lock in step 3
 //! must ask again before it adds, and reserve or give back the difference.
 
+mod add;
+
 use alloc::boxed::Box;
 use core::fmt;
 use core::ops::Range;
@@ -30,21 +33,23 @@ use core::ops::Range;
 use crate::avl::{Node, Sorted, Spares, Tree};
 use crate::error::OutOfMemory;
 
-/// A range of a map.
-#[derive(Clone, Debug)]
-pub(crate) struct Region(Range<u64>);
+/// A range of a map, and what it carries.
+pub(crate) struct Region<T> {
+    range: Range<u64>,
+    carried: T,
+}
 
-impl Sorted for Region {
+impl<T> Sorted for Region<T> {
     type Key = u64;
     /// How many pages there are.
     type Summary = u64;
 
     fn key(&self) -> u64 {
-        self.0.start
+        self.range.start
     }
 
     fn summary(&self) -> u64 {
-        self.0.end - self.0.start
+        self.range.end - self.range.start
     }
 
     fn join(first: u64, second: u64) -> u64 {
@@ -58,27 +63,49 @@ impl Sorted for Region {
 /// about it, adding it and deleting it answer 0. The offset `u64::MAX` itself is never in the map,
 /// since no half-open range reaches it.
 ///
+/// Each range carries a value, and the value belongs to each page of it. The map of a file notes there who has paid for the
+/// reservations. Most maps carry nothing. Values without a size count as equal.
+///
 /// A query costs time in proportion to the logarithm of the number of ranges. So does a change, for each range that it
 /// overlaps.
 ///
 /// # Invariants
 ///
-/// For each element `start < end`, and `end` is less than the next element's `start`.
+/// For each element `start < end`, and `end` is at most the next element's `start`. Two elements that meet carry values
+/// that are not equal.
 ///
-/// Linux: `struct resv_map`, its list of `struct file_region`, in mm/hugetlb.c. Linux keeps ranges charged to
-/// different control groups apart; reservations are charged to none here, so neighbours always merge.
-pub struct RegionMap {
-    regions: Tree<Region>,
-    /// Room: for ranges that are to come, and of those that are gone.
-    spares: Spares<Region>,
+/// Linux: `struct resv_map`, its list of `struct file_region`, in mm/hugetlb.c. `has_same_uncharge_info()` says which
+/// neighbours merge.
+pub struct RegionMap<T = ()> {
+    regions: Tree<Region<T>>,
+    /// Room: for ranges that are to come, and of those that are gone. It carries default values.
+    spares: Spares<Region<T>>,
     /// Refuses all growth beyond the room there is.
     #[cfg(test)]
     starved: bool,
 }
 
 impl RegionMap {
-    /// An empty map. Does not allocate.
+    /// An empty map whose ranges carry nothing. Does not allocate. ([`Default`] makes one of any kind.)
     pub const fn new() -> Self {
+        Self::empty()
+    }
+
+    /// Adds `from..to`, and returns how many of its pages were not in the map before.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if one more element was needed and there was no room for it; the map is as before. Cannot
+    /// fail after [`prepare`](Self::prepare), nor if the range overlaps or touches one that is in the map.
+    ///
+    /// Linux: `region_add()` in mm/hugetlb.c.
+    pub fn add(&mut self, from: u64, to: u64) -> Result<u64, OutOfMemory> {
+        self.add_with(from, to, &())
+    }
+}
+
+impl<T> RegionMap<T> {
+    const fn empty() -> Self {
         Self {
             regions: Tree::new(),
             spares: Spares::new(),
@@ -105,7 +132,7 @@ impl RegionMap {
     fn below(&self, page: u64) -> u64 {
         let (mut found, mut next) = (0, self.regions.root());
         while let Some(node) = next {
-            let region = &node.element().0;
+            let region = &node.element().range;
             next = if region.start < page {
                 found += node.left().map_or(0, Node::summary) + (region.end.min(page) - region.start);
                 node.right()
@@ -118,7 +145,7 @@ impl RegionMap {
 
     /// Whether `page` is in the map.
     pub fn contains(&self, page: u64) -> bool {
-        self.regions.at_or_below(page).is_some_and(|region| page < region.0.end)
+        self.regions.at_or_below(page).is_some_and(|region| page < region.range.end)
     }
 
     /// Whether no page is in the map.
@@ -126,41 +153,77 @@ impl RegionMap {
         self.regions.is_empty()
     }
 
-    /// The ranges of the map in ascending order: none empty, with at least one absent page between any two.
+    /// The ranges of the map in ascending order: none empty. Between two that carry equal values there is at least one absent
+    /// page.
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.regions.iter().map(|region| region.0.clone())
+        self.iter_with().map(|(range, _)| range)
     }
 
-    /// The first range that ends at `from` or behind it, if it begins at `to` or before it.
-    fn first_touching(&self, from: u64, to: u64) -> Option<Range<u64>> {
-        let before = self.regions.at_or_below(from).filter(|region| from <= region.0.end);
-        let first = before.or_else(|| self.regions.above(from)).map(|region| region.0.clone());
-        first.filter(|r| r.start <= to)
+    /// As [`iter`](Self::iter), with what each range carries.
+    pub fn iter_with(&self) -> impl Iterator<Item = (Range<u64>, &T)> + '_ {
+        self.regions.iter().map(|region| (region.range.clone(), &region.carried))
     }
 
     /// The first range that has a page of `from..to`.
     pub(crate) fn first_overlapping(&self, from: u64, to: u64) -> Option<Range<u64>> {
-        let before = self.regions.at_or_below(from).filter(|region| from < region.0.end);
-        let first = before.or_else(|| self.regions.above(from)).map(|region| region.0.clone());
-        first.filter(|r| r.start < to)
+        self.overlapping(from, to).map(|region| region.range.clone())
+    }
+
+    fn overlapping(&self, from: u64, to: u64) -> Option<&Region<T>> {
+        let before = self.regions.at_or_below(from).filter(|region| from < region.range.end);
+        before.or_else(|| self.regions.above(from)).filter(|region| region.range.start < to)
     }
 
     /// The last range that begins below `page`.
     pub(crate) fn last_below(&self, page: u64) -> Option<Range<u64>> {
-        self.regions.at_or_below(page.checked_sub(1)?).map(|region| region.0.clone())
+        self.regions.at_or_below(page.checked_sub(1)?).map(|region| region.range.clone())
     }
 
-    /// Makes room so that the next `n_changes` calls of [`add`](Self::add) and [`del`](Self::del) cannot fail,
-    /// whatever their ranges.
+    /// Is there room for one change?
+    pub(crate) fn has_room(&self) -> bool {
+        self.spares.len() > 0
+    }
+
+    /// For how many more elements is there room?
+    pub(crate) fn room_left(&self) -> usize {
+        self.spares.len()
+    }
+
+    /// Takes room that was made.
+    pub(crate) fn take_rooms(&mut self, mut rooms: Spares<Region<T>>) {
+        while let Some(room) = rooms.pop() {
+            self.spares.push(room);
+        }
+    }
+
+    /// Changes the range that begins at `start`, in a way that keeps it apart from the others.
+    fn change(&mut self, start: u64, range: Range<u64>) {
+        self.regions.rename(&(start..=start), |region| region.range = range.clone());
+    }
+
+    /// Would deleting `from..to` split an element in two?
+    pub(crate) fn del_splits(&self, from: u64, to: u64) -> bool {
+        self.split_by(from, to).is_some()
+    }
+
+    /// The element that deleting `from..to` would split in two.
+    fn split_by(&self, from: u64, to: u64) -> Option<&Region<T>> {
+        self.overlapping(from, to).filter(|r| from < to && r.range.start < from && to < r.range.end)
+    }
+}
+
+impl<T: Clone + Eq + Default> RegionMap<T> {
+    /// Makes room so that the next `n_changes` calls of [`add`](RegionMap::add) and [`del`](Self::del) cannot fail, whatever
+    /// their ranges.
     ///
-    /// One change needs at most one more element. Room is not counted per caller: a caller that
-    /// shares the map with others holds the lock from here to the change.
+    /// One change needs at most one more element; [`add_with`](Self::add_with) may need [more](Self::elements_for). Room is
+    /// not counted per caller: a caller that shares the map with others holds the lock from here to the change.
     ///
     /// # Errors
     ///
     /// [`OutOfMemory`] if the room cannot be had; the map is as before.
     pub fn prepare(&mut self, n_changes: usize) -> Result<(), OutOfMemory> {
-        if n_changes > isize::MAX as usize / size_of::<Node<Region>>() {
+        if n_changes > isize::MAX as usize / size_of::<Node<Region<T>>>() {
             return Err(OutOfMemory);
         }
         while self.spares.len() < n_changes {
@@ -170,7 +233,7 @@ impl RegionMap {
         Ok(())
     }
 
-    fn allocate(&self) -> Result<Box<Node<Region>>, OutOfMemory> {
+    fn allocate(&self) -> Result<Box<Node<Region<T>>>, OutOfMemory> {
         #[cfg(test)]
         if self.starved {
             return Err(OutOfMemory);
@@ -178,66 +241,25 @@ impl RegionMap {
         Self::room()
     }
 
-    /// Is there room for one change?
-    pub(crate) fn has_room(&self) -> bool {
-        self.spares.len() > 0
+    fn room() -> Result<Box<Node<Region<T>>>, OutOfMemory> {
+        Node::new(Region { range: 0..0, carried: T::default() })
     }
 
-    /// Room for one change, for an owner that makes it with its lock released.
-    pub(crate) fn room() -> Result<Box<Node<Region>>, OutOfMemory> {
-        Node::new(Region(0..0))
-    }
-
-    /// Takes room that was made.
-    pub(crate) fn take_room(&mut self, room: Box<Node<Region>>) {
-        self.spares.push(room);
-    }
-
-    /// Puts a range in, which touches none, in this room.
-    fn insert(&mut self, mut room: Box<Node<Region>>, range: Range<u64>) {
-        room.element_mut().0 = range;
-        self.regions.insert(room);
-    }
-
-    /// Changes the range that begins at `start`, in a way that keeps it apart from the others.
-    fn change(&mut self, start: u64, range: Range<u64>) {
-        self.regions.rename(&(start..=start), |region| region.0 = range.clone());
+    /// Room for so many elements, for an owner that makes it with its lock released.
+    pub(crate) fn rooms(elements: usize) -> Result<Spares<Region<T>>, OutOfMemory> {
+        let mut rooms = Spares::new();
+        for _ in 0..elements {
+            rooms.push(Self::room()?);
+        }
+        Ok(rooms)
     }
 
     /// Takes the range that begins at `start` out.
     fn remove(&mut self, start: u64) {
-        if let Some(node) = self.regions.remove(start) {
+        if let Some(mut node) = self.regions.remove(start) {
+            node.element_mut().carried = T::default();
             self.spares.push(node);
         }
-    }
-
-    /// Adds `from..to`, and returns how many of its pages were not in the map before.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfMemory`] if one more element was needed and there was no room for it; the map is as before. Cannot
-    /// fail after [`prepare`](Self::prepare), nor if the range overlaps or touches one that is in the map.
-    ///
-    /// Linux: `region_add()` in mm/hugetlb.c.
-    pub fn add(&mut self, from: u64, to: u64) -> Result<u64, OutOfMemory> {
-        if from >= to {
-            return Ok(0);
-        }
-        // All elements that overlap or touch the range: together with it they become one.
-        let Some(first) = self.first_touching(from, to) else {
-            let room = self.spares.pop().map_or_else(|| self.allocate(), Ok)?;
-            self.insert(room, from..to);
-            return Ok(to - from);
-        };
-        let (mut present, mut end) = (overlap(&first, from, to), first.end.max(to));
-        let behind = |map: &Self| map.regions.above(first.start).map(|region| region.0.clone());
-        while let Some(r) = behind(self).filter(|r| r.start <= to) {
-            present += overlap(&r, from, to);
-            end = end.max(r.end);
-            self.remove(r.start);
-        }
-        self.change(first.start, first.start.min(from)..end);
-        Ok(to - from - present)
     }
 
     /// Deletes `from..to`, and returns how many of its pages were in the map.
@@ -249,32 +271,54 @@ impl RegionMap {
     ///
     /// Linux: `region_del()` in mm/hugetlb.c.
     pub fn del(&mut self, from: u64, to: u64) -> Result<u64, OutOfMemory> {
+        self.del_with(from, to, |_, _| ())
+    }
+
+    /// As [`del`](Self::del). `gone` is told what was carried, and by how many pages, of each range that loses some.
+    ///
+    /// # Errors
+    ///
+    /// As for [`del`](Self::del).
+    pub fn del_with(
+        &mut self,
+        from: u64,
+        to: u64,
+        mut gone: impl FnMut(&T, u64),
+    ) -> Result<u64, OutOfMemory> {
         if from >= to {
             return Ok(0);
         }
-        if let Some(r) = self.split_by(from, to) {
+        if self.del_splits(from, to) {
             let room = self.spares.pop().map_or_else(|| self.allocate(), Ok)?;
-            self.change(r.start, r.start..from);
-            self.insert(room, to..r.end);
+            if let Some(Region { range, carried }) = self.split_by(from, to) {
+                gone(carried, to - from);
+                let (range, carried) = (range.clone(), carried.clone());
+                self.change(range.start, range.start..from);
+                self.insert(room, to..range.end, carried);
+            }
             return Ok(to - from);
         }
-        Ok(self.cut(from, to))
+        Ok(self.cut(from, to, gone))
     }
 
     /// As [`del`](Self::del), for an owner that must not allocate. Fails if one more element is
     /// needed and there is no room.
     pub(crate) fn del_in_place(&mut self, from: u64, to: u64) -> Result<u64, OutOfMemory> {
-        if !self.has_room() && self.del_splits(from, to) { Err(OutOfMemory) } else { self.del(from, to) }
+        self.del_in_place_with(from, to, |_, _| ())
     }
 
-    /// Would deleting `from..to` split an element in two?
-    pub(crate) fn del_splits(&self, from: u64, to: u64) -> bool {
-        self.split_by(from, to).is_some()
-    }
-
-    /// The element that deleting `from..to` would split in two.
-    fn split_by(&self, from: u64, to: u64) -> Option<Range<u64>> {
-        self.first_overlapping(from, to).filter(|r| from < to && r.start < from && to < r.end)
+    /// As [`del_in_place`](Self::del_in_place). `gone` is told as by [`del_with`](Self::del_with).
+    pub(crate) fn del_in_place_with(
+        &mut self,
+        from: u64,
+        to: u64,
+        gone: impl FnMut(&T, u64),
+    ) -> Result<u64, OutOfMemory> {
+        if !self.has_room() && self.del_splits(from, to) {
+            Err(OutOfMemory)
+        } else {
+            self.del_with(from, to, gone)
+        }
     }
 
     /// Deletes everything from `from` on, and returns how many pages that were. Cannot fail:
@@ -283,34 +327,41 @@ impl RegionMap {
     /// Linux: `region_del()` with `LONG_MAX` as its end, in mm/hugetlb.c; this is what truncation and the last unmap
     /// of a private mapping use.
     pub fn del_to_end(&mut self, from: u64) -> u64 {
-        self.cut(from, u64::MAX)
+        self.del_to_end_with(from, |_, _| ())
+    }
+
+    /// As [`del_to_end`](Self::del_to_end). `gone` is told as by [`del_with`](Self::del_with).
+    pub fn del_to_end_with(&mut self, from: u64, gone: impl FnMut(&T, u64)) -> u64 {
+        self.cut(from, u64::MAX, gone)
     }
 
     /// Deletes `from..to`, which does not split an element.
-    fn cut(&mut self, from: u64, to: u64) -> u64 {
-        let mut gone = 0;
-        while let Some(r) = self.first_overlapping(from, to) {
-            gone += overlap(&r, from, to);
+    fn cut(&mut self, from: u64, to: u64, mut gone: impl FnMut(&T, u64)) -> u64 {
+        let mut all = 0;
+        while let Some(Region { range, carried }) = self.overlapping(from, to) {
+            let (range, pages) = (range.clone(), overlap(range, from, to));
+            gone(carried, pages);
+            all += pages;
             // The first one may keep its head, the last one its tail.
-            if r.start < from {
-                self.change(r.start, r.start..from);
-            } else if to < r.end {
-                self.change(r.start, to..r.end);
+            if range.start < from {
+                self.change(range.start, range.start..from);
+            } else if to < range.end {
+                self.change(range.start, to..range.end);
             } else {
-                self.remove(r.start);
+                self.remove(range.start);
             }
         }
-        gone
+        all
     }
 }
 
-impl Default for RegionMap {
+impl<T> Default for RegionMap<T> {
     fn default() -> Self {
-        Self::new()
+        Self::empty()
     }
 }
 
-impl fmt::Debug for RegionMap {
+impl<T> fmt::Debug for RegionMap<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter()).finish()
     }

@@ -1,54 +1,18 @@
 //! Takes pages and reserves ranges, and keeps region map, mount and pool in step.
 
-use core::ops::Range;
+use core::borrow::BorrowMut;
 
-use super::charged::Charged;
+use super::charged::{Charged, InUse, Reserved, Stop};
+use super::private::{PrivateReserve, unuse};
 use super::{RegionMap, SubPool};
 use crate::addr::{HugeFrame, HugeSize};
 use crate::error::{NoPage, OutOfMemory};
 use crate::file::HugeFile;
 use crate::hugetlb::Hugetlb;
-use crate::page::{Page, PageRef};
-use crate::platform::{Event, Platform};
+use crate::page::{Charges, Page, PageRef};
+use crate::platform::{Event, Limits, Platform};
 use crate::pool::{Short, Supply};
-use crate::sleep::BiasedRwSem;
 use crate::sync::{Arc, SpinLock, SpinLockGuard};
-
-/// The reservations of a private mapping. The process that made the mapping owns them. Linux:
-/// `struct resv_map` of a VMA.
-///
-/// The map has the opposite meaning of a file's: an offset in it has used its reservation.
-pub(crate) struct PrivateReserve<P: Platform> {
-    /// Stands in for the VMA lock, which private mappings do not have.
-    pub(crate) lock: BiasedRwSem<P, ()>,
-    pub(crate) used: SpinLock<P, RegionMap>,
-}
-
-impl<P: Platform> PrivateReserve<P> {
-    /// No reservation is used.
-    ///
-    /// # Safety
-    ///
-    /// The system is alive as long as this is used.
-    pub(crate) unsafe fn new(hugetlb: &Hugetlb<P>) -> Result<Arc<Self>, OutOfMemory> {
-        // SAFETY: passed on to the caller.
-        let lock = unsafe { BiasedRwSem::new(hugetlb, ()) };
-        Arc::try_new(Self { lock, used: SpinLock::<P, _>::new(RegionMap::new()) })
-    }
-
-    /// Restores the reservations of the pages at these offsets, which are about to be freed. True if all of them had used one, and
-    /// they are restored; else nothing has changed. Without memory to note that, the reservations stay used.
-    ///
-    /// Linux: `vma_needs_reservation()` and `vma_add_reservation()` in `__unmap_hugepage_range()`,
-    /// from 6.12 on.
-    pub(crate) fn restore(&self, Range { start, end }: Range<u64>, room: Room) -> bool {
-        let used = match room {
-            Room::MayGrow => lock_regions::<P>(&self.used, |map| map.del_splits(start, end)),
-            Room::AsItIs => Ok(self.used.lock()),
-        };
-        used.is_ok_and(|mut used| used.missing(start, end) == 0 && used.del_in_place(start, end).is_ok())
-    }
-}
 
 /// May a change allocate?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,37 +23,85 @@ pub(crate) enum Room {
     AsItIs,
 }
 
-/// Locks a region map. If `changes` says that there will be a change, the map has room for it then,
-/// so that the change cannot fail.
-pub(crate) fn lock_regions<P: Platform>(
-    map: &SpinLock<P, RegionMap>,
-    changes: impl Fn(&RegionMap) -> bool,
-) -> Result<SpinLockGuard<'_, P, RegionMap>, OutOfMemory> {
-    let mut regions = map.lock();
-    if changes(&regions) && !regions.has_room() {
-        drop(regions);
-        let room = RegionMap::room()?;
-        regions = map.lock();
-        regions.take_room(room);
+/// The reservations of a file, and who has paid for each. A page that was taken without a reservation is in the map as well, and
+/// nobody has paid for it here: its record says who has paid.
+///
+/// Linux: `struct resv_map` of an inode.
+pub(crate) type FileMap<P> = RegionMap<Option<<P as Limits>::Charge>>;
+
+/// Locks a region map, with room for as many further elements as `more` says, so that the change that needs them cannot fail.
+#[inline]
+pub(crate) fn lock_regions<P, T, M>(
+    lock: &SpinLock<P, M>,
+    more: impl Fn(&RegionMap<T>) -> usize,
+) -> Result<SpinLockGuard<'_, P, M>, OutOfMemory>
+where
+    P: Platform,
+    T: Clone + Eq + Default,
+    M: BorrowMut<RegionMap<T>>,
+{
+    let guard = lock.lock();
+    let map: &RegionMap<T> = (*guard).borrow();
+    let more_now = more(map);
+    if more_now <= map.room_left() {
+        return Ok(guard);
     }
-    Ok(regions)
+    let lacking = more_now - map.room_left();
+    drop(guard);
+    lock_with_more_room::<P, T, M>(lock, lacking, more)
 }
 
-/// Takes one offset out of a region map, and returns how many were in it: 1 or 0.
-pub(crate) fn unlist<P: Platform>(map: &SpinLock<P, RegionMap>, index: u64) -> Result<u64, OutOfMemory> {
+/// As [`lock_regions`], for a map that lacked room for so many elements a moment ago.
+#[cold]
+fn lock_with_more_room<P, T, M>(
+    lock: &SpinLock<P, M>,
+    mut lacking: usize,
+    more: impl Fn(&RegionMap<T>) -> usize,
+) -> Result<SpinLockGuard<'_, P, M>, OutOfMemory>
+where
+    P: Platform,
+    T: Clone + Eq + Default,
+    M: BorrowMut<RegionMap<T>>,
+{
+    loop {
+        let rooms = RegionMap::rooms(lacking)?;
+        let mut guard = lock.lock();
+        let map: &mut RegionMap<T> = (*guard).borrow_mut();
+        map.take_rooms(rooms);
+        // Others may have changed the map.
+        lacking = more(map).saturating_sub(map.room_left());
+        if lacking == 0 {
+            return Ok(guard);
+        }
+    }
+}
+
+/// Takes one offset out of a file's map, and returns how many were in it: 1 or 0. What was paid for it there is given back.
+pub(crate) fn unlist<P: Platform>(
+    hugetlb: &Hugetlb<P>,
+    size: HugeSize,
+    map: &SpinLock<P, FileMap<P>>,
+    index: u64,
+) -> Result<u64, OutOfMemory> {
     let end = index.saturating_add(1);
-    lock_regions::<P>(map, |map| map.del_splits(index, end))?.del_in_place(index, end)
+    lock_regions::<P, _, _>(map, |map| usize::from(map.del_splits(index, end)))?.del_in_place_with(
+        index,
+        end,
+        |charge, pages| hugetlb.uncharge_reserved(charge.clone(), size, pages),
+    )
 }
 
 /// Whose reservations a fault may use.
 pub(crate) enum Reservations<'a, P: Platform> {
     /// Those of the file. An offset in the map is reserved.
-    File(&'a SpinLock<P, RegionMap>),
+    File(&'a SpinLock<P, FileMap<P>>),
     /// Those of a private mapping that this process made itself. An offset in the map has used its
     /// reservation.
     Owner(&'a PrivateReserve<P>),
     /// None: a private mapping inherited by fork, or one made without reservations.
     Nobody,
+    /// None, and nobody pays for the page: it only passes contents on to one that a mapping gets.
+    Passing,
 }
 
 /// Reserves the part of `from..to` that the file has no reservation for yet. May sleep. Linux:
@@ -97,32 +109,37 @@ pub(crate) enum Reservations<'a, P: Platform> {
 pub(crate) fn reserve_range<P: Platform>(
     hugetlb: &Hugetlb<P>,
     size: HugeSize,
-    map: Option<&SpinLock<P, RegionMap>>,
+    map: &SpinLock<P, FileMap<P>>,
     subpool: Option<&Arc<SubPool<P>>>,
     from: u64,
     to: u64,
 ) -> Result<(), NoPage> {
-    let mut wanted = 0;
-    let reserved = Supply::retry(hugetlb, size, |supply| {
-        let mut reserve = |pages| match subpool {
-            Some(subpool) => subpool.reserve(supply, pages),
-            None => hugetlb.pool(size).reserve(supply, pages).map_err(Short::from),
-        };
-        let Some(map) = map else {
-            wanted = to.saturating_sub(from);
-            return reserve(wanted);
-        };
-        let mut map = lock_regions::<P>(map, |_| true)?;
-        wanted = map.missing(from, to);
-        reserve(wanted)?;
+    let wanted = Charged::retry(hugetlb, size, |supply, charged| {
+        let mut map = lock_regions::<P, _, _>(map, |map| map.elements_for(from, to, charged.payer()))?;
+        let wanted = map.missing(from, to);
+        charged.cover(wanted)?;
+        reserve_pages(hugetlb, size, subpool, supply, wanted)?;
         // Cannot fail: room was made above, and the lock has been held since then.
-        map.add(from, to)?;
-        Ok(())
-    });
-    if reserved.is_ok() {
-        hugetlb.platform().trace(Event::Reserved { size, pages: wanted });
+        map.add_with(from, to, charged.payer())?;
+        charged.spend(wanted);
+        Ok(wanted)
+    })?;
+    hugetlb.platform().trace(Event::Reserved { size, pages: wanted });
+    Ok(())
+}
+
+/// Reserves `pages` from the mount, or from the pool.
+pub(super) fn reserve_pages<P: Platform>(
+    hugetlb: &Hugetlb<P>,
+    size: HugeSize,
+    subpool: Option<&Arc<SubPool<P>>>,
+    supply: &mut Supply<'_, P>,
+    pages: u64,
+) -> Result<(), Short<NoPage>> {
+    match subpool {
+        Some(subpool) => subpool.reserve(supply, pages),
+        None => hugetlb.pool(size).reserve(supply, pages).map_err(Short::from),
     }
-    reserved
 }
 
 /// Takes back `pages` reservations that no page has used. Linux: the end of
@@ -144,7 +161,7 @@ pub(crate) fn release_range<P: Platform>(
 pub(super) enum Undo<'a, P: Platform> {
     Nothing,
     /// The offset was added to the file's map.
-    Added(&'a SpinLock<P, RegionMap>),
+    Added(&'a SpinLock<P, FileMap<P>>),
     /// The owner's reservation was marked used.
     Used(&'a PrivateReserve<P>),
 }
@@ -166,6 +183,8 @@ pub(crate) struct NewPage<'a, P: Platform> {
 
 /// What is undone for a page that was not used.
 struct Taken<'a, P: Platform> {
+    hugetlb: &'a Hugetlb<P>,
+    size: HugeSize,
     page: &'a Page<P>,
     undo: Undo<'a, P>,
     index: u64,
@@ -188,44 +207,60 @@ impl<'a, P: Platform> NewPage<'a, P> {
     ) -> Result<Self, NoPage> {
         let end = index.saturating_add(1);
         // Under the locks of the reservations; the host is asked without them.
-        let attempt = |supply: &mut Supply<'_, P>| -> Result<_, Short<NoPage>> {
-            let pool = hugetlb.pool(size);
-            let unreserved = |supply: &mut Supply<'_, P>| match subpool {
-                Some(subpool) => subpool.take_page(supply),
-                None => pool.take(supply, false).map_err(Short::from),
+        let attempt =
+            |supply: &mut Supply<'_, P>, charged: &mut Charged<'_, P, Reserved>| -> Result<_, Short<Stop>> {
+                let pool = hugetlb.pool(size);
+                // A page that nobody has reserved is paid for as if it were.
+                let mut unreserved = || -> Result<_, Short<Stop>> {
+                    charged.cover(1)?;
+                    let frame = match subpool {
+                        Some(subpool) => subpool.take_page(supply)?,
+                        None => pool.take(supply, false)?,
+                    };
+                    Ok((frame, charged.spend(1)))
+                };
+                Ok(match *reservations {
+                    _ if avoid_reserve => (unreserved()?, false, Undo::Nothing),
+                    Reservations::Nobody => (unreserved()?, false, Undo::Nothing),
+                    Reservations::Passing => ((pool.take(supply, false)?, None), false, Undo::Nothing),
+                    Reservations::File(lock) => {
+                        let more = |map: &FileMap<P>| match map.contains(index) {
+                            true => 0,
+                            false => map.elements_for(index, end, &None),
+                        };
+                        let mut map = lock_regions::<P, _, _>(lock, more)?;
+                        if map.contains(index) {
+                            ((pool.take(supply, true)?, None), true, Undo::Nothing)
+                        } else {
+                            let taken = unreserved()?;
+                            map.add_with(index, end, &None)?;
+                            (taken, false, Undo::Added(lock))
+                        }
+                    }
+                    Reservations::Owner(reserve) => {
+                        let more = |map: &RegionMap| usize::from(!map.contains(index));
+                        let mut used = lock_regions::<P, _, _>(&reserve.used, more)?;
+                        if used.map.contains(index) {
+                            (unreserved()?, false, Undo::Nothing)
+                        } else {
+                            let frame = pool.take(supply, true)?;
+                            used.map.add(index, end)?;
+                            ((frame, None), true, Undo::Used(reserve))
+                        }
+                    }
+                })
             };
-            Ok(match *reservations {
-                _ if avoid_reserve => (unreserved(supply)?, false, Undo::Nothing),
-                Reservations::Nobody => (unreserved(supply)?, false, Undo::Nothing),
-                Reservations::File(lock) => {
-                    let mut map = lock_regions::<P>(lock, |map| !map.contains(index))?;
-                    if map.contains(index) {
-                        (pool.take(supply, true)?, true, Undo::Nothing)
-                    } else {
-                        let frame = unreserved(supply)?;
-                        map.add(index, end)?;
-                        (frame, false, Undo::Added(lock))
-                    }
-                }
-                Reservations::Owner(reserve) => {
-                    let mut used = lock_regions::<P>(&reserve.used, |used| !used.contains(index))?;
-                    if used.contains(index) {
-                        (unreserved(supply)?, false, Undo::Nothing)
-                    } else {
-                        let frame = pool.take(supply, true)?;
-                        used.add(index, end)?;
-                        (frame, true, Undo::Used(reserve))
-                    }
-                }
-            })
-        };
         // Before the locks of the reservations: the host may sleep.
-        let charge = Charged::try_new(hugetlb, size, 1)?;
-        // The frame, whether freeing it before its first use restores a reservation, and what else
-        // to undo.
-        let (frame, restore, undo) = Supply::retry(hugetlb, size, attempt)?;
+        let mut in_use = match reservations {
+            Reservations::Passing => Charged::<_, InUse>::none(hugetlb, size),
+            _ => Charged::try_new(hugetlb, size, 1)?,
+        };
+        // The frame and who has paid for it as reserved, whether freeing it before its first use restores a reservation, and
+        // what else to undo.
+        let ((frame, reserved), restore, undo) = Charged::retry(hugetlb, size, attempt)?;
+        let charges = Charges { in_use: in_use.spend(1), reserved };
         // SAFETY: just taken from the pool, so this caller has exclusive access.
-        unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), charge.spend(1), restore) };
+        unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), charges, restore) };
         // SAFETY: the reference that `hand_out` set up is ours.
         let page = unsafe { PageRef::from_raw(hugetlb, frame, size) };
         Ok(Self::taken(page, undo, index))
@@ -233,7 +268,8 @@ impl<'a, P: Platform> NewPage<'a, P> {
 
     /// A page that was taken for offset `index`, with what that changed.
     pub(super) fn taken(page: PageRef<'a, P>, undo: Undo<'a, P>, index: u64) -> Self {
-        Self { taken: Taken { page: page.page(), undo, index }, page }
+        let taken = Taken { hugetlb: page.hugetlb(), size: page.size(), page: page.page(), undo, index };
+        Self { taken, page }
     }
 
     pub(crate) fn frame(&self) -> HugeFrame {
@@ -262,11 +298,21 @@ impl<'a, P: Platform> NewPage<'a, P> {
 }
 
 impl<P: Platform> Drop for Taken<'_, P> {
+    #[inline]
     fn drop(&mut self) {
+        if !matches!(self.undo, Undo::Nothing) {
+            self.undo();
+        }
+    }
+}
+
+impl<P: Platform> Taken<'_, P> {
+    #[cold]
+    fn undo(&self) {
         let undone = match self.undo {
             Undo::Nothing => Ok(0),
-            Undo::Added(map) => unlist::<P>(map, self.index),
-            Undo::Used(reserve) => unlist::<P>(&reserve.used, self.index),
+            Undo::Added(map) => unlist(self.hugetlb, self.size, map, self.index),
+            Undo::Used(reserve) => unuse(reserve, self.index),
         };
         if undone.is_err() {
             // Removing one offset from the middle of a range makes two ranges. That needs room, and

@@ -1,12 +1,13 @@
 //! Pages for offsets side by side, taken together.
 
-use super::SubPool;
-use super::charged::Charged;
-use super::reservation::{NewPage, Reservations, Undo, lock_regions};
+use super::charged::{Charged, InUse, Reserved, Stop};
+use super::reservation::{FileMap, NewPage, Reservations, Undo, lock_regions};
+use super::{RegionMap, SubPool};
 use crate::addr::{HugeFrame, HugeSize};
 use crate::hugetlb::{Hugetlb, RUN};
-use crate::page::{Freed, PageRun};
+use crate::page::{Charges, Freed, PageRun};
 use crate::platform::Platform;
+use crate::pool::{Short, Supply};
 use crate::sync::Arc;
 
 /// Pages for offsets side by side, on their way into use: one visit to the reservations, and one to the pool. Those that are not
@@ -36,49 +37,62 @@ impl<'a, P: Platform> NewRun<'a, P> {
         let places = frames.get_mut(..pages)?;
         let to = from.saturating_add(pages as u64);
         let pool = hugetlb.pool(size);
-        let unreserved = |places: &mut [HugeFrame]| match subpool {
-            Some(_) => 0,
-            None => pool.take_run(hugetlb, false, places),
-        };
-        let charge = Charged::try_new(hugetlb, size, pages as u64).ok()?;
-        let (len, restore, undo) = match *reservations {
-            Reservations::Nobody => (unreserved(places), false, Undo::Nothing),
-            Reservations::File(lock) => {
-                let mut map = lock_regions::<P>(lock, |map| map.missing(from, to) > 0).ok()?;
-                match map.missing(from, to) {
-                    0 => (pool.take_run(hugetlb, true, places), true, Undo::Nothing),
-                    missing if missing == pages as u64 => {
-                        let len = unreserved(places);
+        let attempt =
+            |_: &mut Supply<'_, P>, charged: &mut Charged<'_, P, Reserved>| -> Result<_, Short<Stop>> {
+                // Pages that nobody has reserved are paid for as if they were.
+                let unreserved = |places: &mut [HugeFrame]| match subpool {
+                    Some(_) => Ok(0),
+                    None => charged.cover(pages as u64).map(|()| pool.take_run(hugetlb, false, places)),
+                };
+                let (len, restore, undo) = match *reservations {
+                    Reservations::Nobody => (unreserved(places)?, false, Undo::Nothing),
+                    // Such pages are taken one by one.
+                    Reservations::Passing => return Ok(None),
+                    Reservations::File(lock) => {
+                        // One range without a neighbour: the pool may have fewer pages, and those need not reach the one behind.
+                        let more = |map: &FileMap<P>| usize::from(map.missing(from, to) > 0);
+                        let mut map = lock_regions::<P, _, _>(lock, more)?;
+                        match map.missing(from, to) {
+                            0 => (pool.take_run(hugetlb, true, places), true, Undo::Nothing),
+                            missing if missing == pages as u64 => {
+                                let len = unreserved(places)?;
+                                // Does not fail: there is room.
+                                let added = map.add_with(from, from + len as u64, &None);
+                                (
+                                    given_back_unless(added.is_ok(), hugetlb, size, places, len, false),
+                                    false,
+                                    Undo::Added(lock),
+                                )
+                            }
+                            _ => return Ok(None),
+                        }
+                    }
+                    Reservations::Owner(reserve) => {
+                        let more = |map: &RegionMap| usize::from(map.missing(from, to) > 0);
+                        let mut used = lock_regions::<P, _, _>(&reserve.used, more)?;
+                        if used.map.missing(from, to) < pages as u64 {
+                            return Ok(None);
+                        }
+                        let len = pool.take_run(hugetlb, true, places);
                         // Does not fail: there is room.
-                        let added = map.add(from, from + len as u64);
+                        let added = used.map.add(from, from + len as u64);
                         (
-                            given_back_unless(added.is_ok(), hugetlb, size, places, len, false),
-                            false,
-                            Undo::Added(lock),
+                            given_back_unless(added.is_ok(), hugetlb, size, places, len, true),
+                            true,
+                            Undo::Used(reserve),
                         )
                     }
-                    _ => return None,
-                }
-            }
-            Reservations::Owner(reserve) => {
-                let mut used = lock_regions::<P>(&reserve.used, |used| used.missing(from, to) > 0).ok()?;
-                if used.missing(from, to) < pages as u64 {
-                    return None;
-                }
-                let len = pool.take_run(hugetlb, true, places);
-                // Does not fail: there is room.
-                let added = used.add(from, from + len as u64);
-                (
-                    given_back_unless(added.is_ok(), hugetlb, size, places, len, true),
-                    true,
-                    Undo::Used(reserve),
-                )
-            }
-        };
-        let charge = charge.spend(len as u64);
+                };
+                let charge = if restore { None } else { charged.spend(len as u64) };
+                Ok(Some((len, charge, restore, undo)))
+            };
+        let mut in_use = Charged::<_, InUse>::try_new(hugetlb, size, pages as u64).ok()?;
+        let (len, reserved, restore, undo) = Charged::retry(hugetlb, size, attempt).ok()??;
+        let in_use = in_use.spend(len as u64);
         for &frame in frames.get(..len)? {
+            let charges = Charges { in_use: in_use.clone(), reserved: reserved.clone() };
             // SAFETY: just taken from the pool, so this caller has exclusive access.
-            unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), charge.clone(), restore) };
+            unsafe { hugetlb.page(frame).hand_out(subpool.cloned(), charges, restore) };
         }
         // SAFETY: `hand_out` set a reference up for each of them, which is ours.
         let pages = unsafe { PageRun::from_raw(hugetlb, size, frames, len) };

@@ -39,7 +39,7 @@ use crate::addr::HugeFrame;
 use crate::entries::{At, Instead};
 use crate::error::MemoryError;
 use crate::hugetlb::Hugetlb;
-use crate::page::PageRef;
+use crate::page::{Charges, PageRef};
 use crate::platform::{Event, Platform, ROUNDS};
 use crate::pool::{Poisoned, Supply};
 use crate::protocol::patience;
@@ -164,7 +164,7 @@ impl<P: Platform> Hugetlb<P> {
         let size = old.page.size();
         let frame = Supply::retry(self, size, |supply| self.pool(size).take(supply, false))?;
         // SAFETY: just taken from the pool, so this caller has exclusive access.
-        unsafe { self.page(frame).hand_out(None, None, false) };
+        unsafe { self.page(frame).hand_out(None, Charges::NONE, false) };
         // SAFETY: the reference that `hand_out` set up is ours.
         Ok(unsafe { PageRef::from_raw(self, frame, size) })
     }

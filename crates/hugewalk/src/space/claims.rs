@@ -30,15 +30,23 @@ impl Claims {
         Some(VirtAddr::new(claimed.start).max(range.start))
     }
 
-    /// The highest address, a multiple of `unit`, from which `length` bytes of the range are not claimed.
-    pub(crate) fn gap_within(&self, range: &Range<VirtAddr>, length: u64, unit: u64) -> Option<VirtAddr> {
+    /// The highest address, a multiple of `unit`, from which `length` bytes of the range are not claimed, nor anything else of the
+    /// blocks that they lie in. A block has so many bytes; `unit` is a multiple of that, or the other way round.
+    pub(crate) fn gap_within(
+        &self,
+        range: &Range<VirtAddr>,
+        length: u64,
+        unit: u64,
+        block: u64,
+    ) -> Option<VirtAddr> {
         let (start, mut ceiling) = (range.start.as_u64(), range.end.as_u64() / unit * unit);
         loop {
             let gap = ceiling.checked_sub(length).filter(|&gap| gap >= start)?;
+            let blocks = gap / block * block..ceiling.checked_next_multiple_of(block)?;
             // What is claimed below the ceiling ends before the gap, or the gap lies before that.
-            match self.ranges.last_below(ceiling).filter(|claimed| claimed.end > gap) {
+            match self.ranges.last_below(blocks.end).filter(|claimed| claimed.end > blocks.start) {
                 None => return Some(VirtAddr::new(gap)),
-                Some(claimed) => ceiling = claimed.start / unit * unit,
+                Some(claimed) => ceiling = claimed.start / unit.max(block) * unit.max(block),
             }
         }
     }
@@ -111,12 +119,13 @@ mod tests {
                 .collect();
             let expected: Vec<u64> = addresses.filter(is_claimed).collect();
             prop_assert_eq!(&found, &expected);
-            for (length, unit) in [(1, 1), (4, 2), (6, 3)] {
+            for (length, unit, block) in [(1, 1, 1), (4, 2, 1), (6, 3, 1), (1, 1, 4), (4, 2, 8), (6, 6, 3)] {
                 let starts = (asked.start.as_u64()..asked.end.as_u64()).rev().filter(|start| start % unit == 0);
                 let free = |start: &u64| {
-                    start + length <= asked.end.as_u64() && (*start..start + length).all(|it| !is_claimed(&it))
+                    let blocks = start / block * block..(start + length).next_multiple_of(block).min(ADDRESSES);
+                    start + length <= asked.end.as_u64() && !blocks.into_iter().any(|it| is_claimed(&it))
                 };
-                let highest = claims.gap_within(&asked, length, unit).map(VirtAddr::as_u64);
+                let highest = claims.gap_within(&asked, length, unit, block).map(VirtAddr::as_u64);
                 prop_assert_eq!(highest, { starts }.find(free));
             }
             prop_assert_eq!(claims.first_in(&asked).map(VirtAddr::as_u64), expected.first().copied());

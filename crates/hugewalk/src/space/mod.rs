@@ -1,5 +1,6 @@
 //! Address spaces: their VMAs, and the mmap lock. [`mm`](crate::mm) has the operations on them, and the protocol.
 
+mod beside;
 mod claims;
 mod exchange;
 mod set;

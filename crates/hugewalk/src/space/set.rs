@@ -181,20 +181,16 @@ impl<P: Platform> VmaSet<P> {
         [mapped, self.claims.first_in(range)].into_iter().flatten().min()
     }
 
-    /// The highest free range of `length` bytes that lies between `lowest` and `top`, at a multiple of `unit`, as `length` is.
-    /// Never one at address 0.
-    ///
-    /// Linux: `hugetlb_get_unmapped_area_topdown()` in fs/hugetlbfs/inode.c.
-    pub(crate) fn gap_below(
+    /// What `fits` answers for the highest hole between mappings that lies in `bounds` and has `length` bytes, and for which it has an
+    /// answer.
+    pub(super) fn highest_hole(
         &self,
-        top: VirtAddr,
-        lowest: VirtAddr,
+        bounds: Range<VirtAddr>,
         length: u64,
-        unit: u64,
+        fits: &impl Fn(Range<VirtAddr>) -> Option<VirtAddr>,
     ) -> Option<VirtAddr> {
-        let lowest = VirtAddr::new(lowest.as_u64().max(1));
-        let fits = |hole: Range<VirtAddr>| self.claims.gap_within(&hole, length, unit);
-        highest(self.vmas.root(), lowest..top, length, &fits)
+        let lowest = VirtAddr::new(bounds.start.as_u64().max(1));
+        highest(self.vmas.root(), lowest..bounds.end, length, fits)
     }
 }
 

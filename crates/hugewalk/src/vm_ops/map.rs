@@ -111,9 +111,12 @@ impl<'f, P: Platform> NewMapping<'f, P> {
         if vma.flags().contains(VmaFlags::NORESERVE) {
             return Ok(());
         }
-        let map = vma.is_shared().then(|| file.reservations());
-        let offsets = vma.offsets();
-        reserve_range(file.hugetlb(), file.size_class(), map, file.subpool(), offsets.start, offsets.end)
+        let (hugetlb, size, subpool, offsets) =
+            (file.hugetlb(), file.size_class(), file.subpool(), vma.offsets());
+        match vma.reserve() {
+            Some(reserve) => reserve.reserve(hugetlb, size, subpool, offsets.end - offsets.start),
+            None => reserve_range(hugetlb, size, file.reservations(), subpool, offsets.start, offsets.end),
+        }
     }
 
     /// Puts the VMA into the file's tree. Takes `i_mmap` in write. Sleeps.

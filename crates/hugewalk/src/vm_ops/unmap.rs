@@ -10,7 +10,6 @@ use crate::file::IMmapWriteGuard;
 use crate::gather::Gather;
 use crate::platform::{Invalidation, Platform};
 use crate::protocol::{Step, keeps};
-use crate::reserve::release_range;
 use crate::sync::Arc;
 use crate::task::Task;
 use crate::tree::free_unneeded;
@@ -156,14 +155,12 @@ fn zap_all<P: Platform>(
     gather.finish();
 }
 
-/// Returns the part of its reservation that a private mapping leaves unused when it goes.
+/// Returns the part of its reservation that a private mapping leaves unused when it goes, and what was paid for all of it.
 ///
 /// Linux: `hugetlb_vm_op_close()` in mm/hugetlb.c.
 pub(crate) fn return_reservation<P: Platform>(vma: &Vma<P>) {
     if let Some(reserve) = vma.reserve() {
-        let offsets = vma.offsets();
-        let unused = reserve.used.lock().missing(offsets.start, offsets.end);
         let file = vma.file();
-        release_range(file.hugetlb(), file.size_class(), file.subpool(), unused);
+        reserve.give_back(file.hugetlb(), file.size_class(), file.subpool(), vma.offsets());
     }
 }

@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::Vma;
 use crate::addr::VirtAddr;
-use crate::file::{IMmapReadGuard, IMmapWriteGuard};
+use crate::file::IMmapWriteGuard;
 use crate::platform::Platform;
 use crate::protocol::{self, Step, keeps};
 use crate::root::Mm;
@@ -14,7 +14,7 @@ use crate::task::Task;
 use crate::walk::{Proof, sealed};
 
 /// What has to be held to take the lock of a VMA, since the VMA may turn out to have none: the mmap lock,
-/// in read or write, or `i_mmap` with the VMA in its tree.
+/// in read or write, or `i_mmap` in write with the VMA in its tree.
 pub(crate) mod held {
     use crate::platform::Platform;
     use crate::vma::Vma;
@@ -121,12 +121,6 @@ impl<'v, P: Platform> VmaWriteGuard<'v, P> {
         // INVARIANT: the caller holds the lock of `vma` in write for `'v`, and `holder` keeps the VMA.
         let keeps = !keeps::<P>(Step::LookAgain) || holder.keeps(vma);
         keeps.then_some(Self { vma, _semaphore: None })
-    }
-}
-
-impl<P: Platform> held::KeepsVma<P> for IMmapReadGuard<'_, P> {
-    fn keeps(&self, vma: &Vma<P>) -> bool {
-        self.has(vma)
     }
 }
 

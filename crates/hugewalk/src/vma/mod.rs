@@ -392,7 +392,7 @@ impl<P: Platform> Vma<P> {
         let widened =
             |address| if self.may_share_at(address) { self.table_range(address) } else { range.clone() };
         let last = VirtAddr::new(range.end.as_u64() - 1);
-        widened(range.start).start.min(range.start)..widened(last).end.max(range.end)
+        widened(range.start).start..widened(last).end
     }
 
     /// Do two mappings of one file agree in everything that sharing requires? The policy is not part of
@@ -426,7 +426,7 @@ impl<P: Platform> Vma<P> {
     pub fn reserved(&self) -> u64 {
         let Some(reserve) = &self.reserve else { return 0 };
         let offsets = self.offsets();
-        self.pages() - reserve.used.lock().count(offsets.start, offsets.end)
+        self.pages() - reserve.used.lock().map.count(offsets.start, offsets.end)
     }
 
     /// The lock that only a VMA has that may share tables.

@@ -27,8 +27,14 @@ pub(crate) enum At {
     FreeTable,
     /// A huge page that comes back.
     FreeHuge,
+    /// Pages are charged as reserved.
+    Charge,
     /// Secondary MMUs have been told that a range is about to change, or are about to be told that it has.
     Told,
+    /// A fault is over, and holds nothing any more.
+    Faulted,
+    /// A handler of page faults is called: it has something to read.
+    HandlerCalled,
 }
 
 /// The calls that are watched.

@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread::LocalKey;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
 use hugewalk::arch::{AnyPaging, Paging, X86_64};
@@ -45,13 +46,63 @@ thread_local! {
     pub(crate) static PAYER: Cell<Option<Group>> = const { Cell::new(None) };
     /// How many pages may be charged before the limit is reached, if there is one.
     pub(crate) static CHARGES_LEFT: Cell<Option<u64>> = const { Cell::new(None) };
+    /// How many pages may be charged as reserved before that limit is reached, if there is one.
+    pub(crate) static RESERVABLE_LEFT: Cell<Option<u64>> = const { Cell::new(None) };
     /// Has a limit been reached?
     pub(crate) static LIMIT_REACHED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// What a group has paid: as large as a charge may be, so that no record is too small for two of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Receipt(Group, u64);
+
+/// What groups have paid for, by size.
+#[derive(Default)]
+struct Paid(Mutex<BTreeMap<(usize, Group), u64>>);
+
+impl Paid {
+    fn by(&self, size: HugeSize, group: Group) -> u64 {
+        self.0.lock().get(&(size.index(), group)).copied().unwrap_or(0)
+    }
+
+    fn by_all(&self, size: HugeSize) -> u64 {
+        self.0.lock().iter().filter(|((index, _), _)| *index == size.index()).map(|(_, pages)| pages).sum()
+    }
+
+    /// The group of this thread pays, if that leaves it within the limit.
+    fn charge(
+        &self,
+        left: &'static LocalKey<Cell<Option<u64>>>,
+        size: HugeSize,
+        pages: u64,
+    ) -> Result<Option<Receipt>, LimitReached> {
+        let Some(group) = PAYER.get() else { return Ok(None) };
+        if left.get().is_some_and(|left| pages > left) {
+            LIMIT_REACHED.set(true);
+            return Err(LimitReached { asked: pages });
+        }
+        left.set(left.get().map(|left| left - pages));
+        inject::exempt(|| *self.0.lock().entry((size.index(), group)).or_default() += pages);
+        Ok(Some(Receipt(group, 0)))
+    }
+
+    fn give_back(&self, Receipt(group, _): Receipt, size: HugeSize, pages: u64) {
+        inject::exempt(|| {
+            let mut paid = self.0.lock();
+            let left = paid.get_mut(&(size.index(), group)).and_then(|had| had.checked_sub(pages));
+            let left =
+                left.unwrap_or_else(|| panic!("{group:?} gets back {pages} pages more than it has paid for"));
+            paid.insert((size.index(), group), left);
+        });
+    }
+}
+
 /// The host of these tests.
 pub(crate) struct Bench {
-    charged: Mutex<BTreeMap<(usize, Group), u64>>,
+    /// Pages in use.
+    charged: Paid,
+    /// Reserved pages.
+    charged_reserved: Paid,
     paging: AnyPaging,
     /// The frame numbers of both sizes start at the same place: a frame may be a large page now, and a small one later.
     one_memory: bool,
@@ -96,7 +147,8 @@ impl Bench {
         let sizes = || paging.leaves().iter().copied().map(most);
         let huge = |count| Mutex::new(Huge { frames: Frames::new(count), contents: BTreeMap::new() });
         Self {
-            charged: Mutex::default(),
+            charged: Paid::default(),
+            charged_reserved: Paid::default(),
             paging,
             one_memory: false,
             mmap_min_addr: 65536,
@@ -133,13 +185,22 @@ impl Bench {
 
     /// Pages of a size that a group has paid for.
     pub(crate) fn charged(&self, size: HugeSize, group: Group) -> u64 {
-        self.charged.lock().get(&(size.index(), group)).copied().unwrap_or(0)
+        self.charged.by(size, group)
     }
 
     /// Pages of a size that have been paid for.
     pub(crate) fn all_charged(&self, size: HugeSize) -> u64 {
-        let charged = self.charged.lock();
-        charged.iter().filter(|((index, _), _)| *index == size.index()).map(|(_, pages)| pages).sum()
+        self.charged.by_all(size)
+    }
+
+    /// Pages of a size that a group has paid for as reserved.
+    pub(crate) fn charged_reserved(&self, size: HugeSize, group: Group) -> u64 {
+        self.charged_reserved.by(size, group)
+    }
+
+    /// Pages of a size that have been paid for as reserved.
+    pub(crate) fn all_charged_reserved(&self, size: HugeSize) -> u64 {
+        self.charged_reserved.by_all(size)
     }
 
     /// The tracepoints passed since the last call.
@@ -410,6 +471,9 @@ unsafe impl platform::Tlb for Bench {
 }
 
 impl Notify for Bench {
+    fn handler_called(&self, _: &Tlb) {
+        inject::exempt(|| interrupt::reach(interrupt::At::HandlerCalled));
+    }
     fn has_secondary_mmus(&self, context: &Tlb) -> bool {
         context.secondary.is_attached()
     }
@@ -440,30 +504,28 @@ impl Trace for Bench {
         if event.is_of_tables() {
             inject::exempt(|| self.events.lock().push(event));
         }
+        if matches!(event, Event::Faulted { .. }) {
+            inject::exempt(|| interrupt::reach(interrupt::At::Faulted));
+        }
     }
 }
 
 impl Limits for Bench {
-    type Charge = Group;
-    fn try_charge(&self, size: HugeSize, pages: u64) -> Result<Option<Group>, LimitReached> {
+    type Charge = Receipt;
+    fn try_charge(&self, size: HugeSize, pages: u64) -> Result<Option<Receipt>, LimitReached> {
         may_sleep("try_charge");
-        let Some(group) = PAYER.get() else { return Ok(None) };
-        if CHARGES_LEFT.get().is_some_and(|left| pages > left) {
-            LIMIT_REACHED.set(true);
-            return Err(LimitReached { asked: pages });
-        }
-        CHARGES_LEFT.set(CHARGES_LEFT.get().map(|left| left - pages));
-        inject::exempt(|| *self.charged.lock().entry((size.index(), group)).or_default() += pages);
-        Ok(Some(group))
+        self.charged.charge(&CHARGES_LEFT, size, pages)
     }
-    fn uncharge(&self, group: Group, size: HugeSize, pages: u64) {
-        inject::exempt(|| {
-            let mut charged = self.charged.lock();
-            let left = charged.get_mut(&(size.index(), group)).and_then(|had| had.checked_sub(pages));
-            let left =
-                left.unwrap_or_else(|| panic!("{group:?} gets back {pages} pages more than it has paid for"));
-            charged.insert((size.index(), group), left);
-        });
+    fn uncharge(&self, receipt: Receipt, size: HugeSize, pages: u64) {
+        self.charged.give_back(receipt, size, pages);
+    }
+    fn try_charge_reserved(&self, size: HugeSize, pages: u64) -> Result<Option<Receipt>, LimitReached> {
+        may_sleep("try_charge_reserved");
+        inject::exempt(|| interrupt::reach(interrupt::At::Charge));
+        self.charged_reserved.charge(&RESERVABLE_LEFT, size, pages)
+    }
+    fn uncharge_reserved(&self, receipt: Receipt, size: HugeSize, pages: u64) {
+        self.charged_reserved.give_back(receipt, size, pages);
     }
     fn mmap_min_addr(&self) -> VirtAddr {
         VirtAddr::new(self.mmap_min_addr)

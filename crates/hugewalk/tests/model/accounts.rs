@@ -7,6 +7,7 @@ use hugewalk::pool::PoolCounters;
 use super::Refused;
 use super::Why;
 use super::state::{Frame, Model, Mount, Pool};
+use crate::common::Group;
 
 impl Model {
     pub(super) fn pool(&mut self, size: HugeSize) -> &mut Pool {
@@ -99,14 +100,28 @@ impl Model {
     /// A page that was reserved; the caller removes the reservation.
     pub(super) fn reserved_page(&mut self, size: HugeSize, mount: Option<usize>) -> u64 {
         self.next_frame += 1;
-        self.frames.insert(self.next_frame, Frame { size, mount, holders: 1 });
+        self.frames.insert(self.next_frame, Frame { size, mount, holders: 1, payer: None });
         self.next_frame
     }
 
     /// A page that was not reserved.
     pub(super) fn spare_page(&mut self, size: HugeSize, mount: Option<usize>) -> Result<u64, Why> {
         self.reserve_on(size, mount, 1)?;
-        Ok(self.reserved_page(size, mount))
+        let frame = self.reserved_page(size, mount);
+        self.frames.get_mut(&frame).expect("it was made just now").payer = self.payer;
+        Ok(frame)
+    }
+
+    /// What a group has paid for as reserved: for reservations of files, for private mappings, and for pages that were taken
+    /// without a reservation.
+    pub(crate) fn paid_as_reserved(&self, size: HugeSize, group: Group) -> u64 {
+        let files = self.files.iter().filter(|file| file.size_class == size);
+        let of_files = files.flat_map(|file| file.paid.values()).filter(|payer| **payer == group).count();
+        let vmas = self.processes.iter().flatten().flat_map(|process| process.vmas.values());
+        let vmas = vmas.filter(|vma| vma.size == size && vma.payer == Some(group));
+        let frames = self.frames.values().filter(|frame| frame.size == size && frame.payer == Some(group));
+        (of_files + frames.count()) as u64
+            + vmas.map(|vma| (vma.end - vma.start) >> size.shift()).sum::<u64>()
     }
 
     pub(super) fn put_page(&mut self, frame: u64) {

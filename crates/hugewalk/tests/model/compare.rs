@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use hugewalk::addr::HugeFrame;
+use hugewalk::addr::{HugeFrame, HugeSize};
 use hugewalk::mm::Residency;
 use hugewalk::platform::Event;
 use hugewalk::vma::VmaFlags;
 
-use super::state::{Entry, Model, Vma};
+use super::state::{Entry, Model, PROCESSES, Vma};
 use super::{Engine, probes};
-use crate::common::{AddressSpace, File, at, cpu};
+use crate::common::{AddressSpace, File, Group, at, cpu};
+
+/// The groups that the processes of a program belong to.
+const GROUPS: [Group; PROCESSES] = [Group(1), Group(2), Group(3)];
 
 /// Who uses a table: a process, the start of the table's range.
 type Users = Vec<(usize, u64)>;
@@ -23,6 +26,10 @@ impl Engine {
             let counters = self.hugetlb.pool(size).counters();
             assert_eq!(counters, model.counters(size), "counters of {size:?}: engine, model");
             assert!(counters.reserved <= counters.free && counters.free <= counters.total);
+            let in_use = counters.total - counters.free;
+            assert_eq!(self.hugetlb.platform().all_charged(size), in_use, "{size:?}: charged, in use");
+            let paid: u64 = GROUPS.map(|group| self.compare_paid(model, size, group)).iter().sum();
+            assert_eq!(self.hugetlb.platform().all_charged_reserved(size), paid, "{size:?}: by other groups");
         }
         for (slot, file) in self.files.iter().enumerate() {
             if let Some(file) = file {
@@ -35,6 +42,17 @@ impl Engine {
             }
         }
         self.check_sharing(model);
+    }
+
+    /// Compares what a group has paid for as reserved, and returns it.
+    fn compare_paid(&self, model: &Model, size: HugeSize, group: Group) -> u64 {
+        let paid = self.hugetlb.platform().charged_reserved(size, group);
+        assert_eq!(
+            paid,
+            model.paid_as_reserved(size, group),
+            "reserved of {size:?}, {group:?}: engine, model"
+        );
+        paid
     }
 
     fn compare_process(&mut self, space: &AddressSpace, model: &Model, process: usize) {
@@ -171,6 +189,12 @@ impl Engine {
                 hugewalk::pool::PoolCounters { total: limit, free: limit, reserved: 0, surplus: 0 };
             assert_eq!(counters, expected, "at the end");
             assert_eq!(self.hugetlb.platform().huge_in_use(size) as u64, limit, "huge pages leaked");
+            let platform = self.hugetlb.platform();
+            assert_eq!(
+                (platform.all_charged(size), platform.all_charged_reserved(size)),
+                (0, 0),
+                "charges leaked"
+            );
             self.hugetlb.resize_pool(size, 0);
             assert_eq!(self.hugetlb.platform().huge_in_use(size), 0);
         }

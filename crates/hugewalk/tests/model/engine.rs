@@ -13,7 +13,7 @@ use hugewalk::sync::Arc;
 use super::state::{FILES, MOUNTS, PROCESSES};
 use super::{Call, Map, Outcome, Refused, What, Why};
 use crate::common::inject::{exempt, inside};
-use crate::common::{AddressSpace, Bench, File, Hugetlb, Task, at, cpu, task};
+use crate::common::{AddressSpace, Bench, File, Hugetlb, PAYER, Task, at, cpu, task};
 
 pub(crate) struct Engine {
     pub(crate) processes: [Option<Arc<AddressSpace>>; PROCESSES],
@@ -40,9 +40,13 @@ impl Engine {
         }
     }
 
+    /// Carries a call out. The group of its process pays.
     pub(crate) fn apply(&mut self, call: &Call) -> Outcome {
         let call = call.clone();
-        inside(|| self.carry_out(&call))
+        PAYER.set(Some(call.payer()));
+        let outcome = inside(|| self.carry_out(&call));
+        PAYER.set(None);
+        outcome
     }
 
     fn carry_out(&mut self, call: &Call) -> Outcome {

@@ -16,6 +16,7 @@ impl Model {
             size: 0,
             pages: BTreeMap::new(),
             reserved: BTreeSet::new(),
+            paid: BTreeMap::new(),
             open,
             gone: false,
         });
@@ -43,6 +44,7 @@ impl Model {
         for (_, page) in self.files[file].pages.split_off(&index) {
             self.put_page(page.frame);
         }
+        self.files[file].paid.split_off(&index);
         let reservations = self.files[file].reserved.split_off(&index).len() as u64;
         self.give_back(self.files[file].mount, reservations);
     }
@@ -113,7 +115,8 @@ impl Model {
         }
         self.zap_offsets(file, &whole);
         let pages = take_range(&mut self.files[file].pages, whole);
-        for (_, page) in pages {
+        for (index, page) in pages {
+            self.files[file].paid.remove(&index);
             self.put_page(page.frame);
         }
         Ok(())

@@ -62,6 +62,7 @@ impl Model {
             shared: map.flags.contains(MapFlags::SHARED),
             noreserve: map.flags.contains(MapFlags::NORESERVE),
             reserved: None,
+            payer: None,
             robbed: false,
             anon: false,
             turn: self.last_turn(),
@@ -115,8 +116,12 @@ impl Model {
         let file_mount = file.mount;
         self.reserve_on(vma.size, file_mount, wanted.len() as u64)?;
         if vma.shared {
-            self.files[vma.file].reserved.extend(wanted);
+            let file = &mut self.files[vma.file];
+            file.paid
+                .extend(self.payer.iter().flat_map(|&payer| wanted.iter().map(move |&index| (index, payer))));
+            file.reserved.extend(wanted);
         } else {
+            vma.payer = self.payer;
             self.pending = file_mount.map(|mount| (mount, wanted.len() as u64));
             vma.reserved = Some(wanted);
         }

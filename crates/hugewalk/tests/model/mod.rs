@@ -25,6 +25,8 @@ use hugewalk::fault::Access;
 use hugewalk::mm::{Advice, MapFlags, Placement, RemapTo};
 use hugewalk::vma::Protection;
 
+use crate::common::Group;
+
 /// An operation with all its numbers, for model and engine alike. Files and mounts are named by slots.
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
@@ -49,6 +51,21 @@ pub(crate) enum Call {
     Write { slot: usize, offset: u64, bytes: Vec<u8> },
     Resize { size: HugeSize, pages: u64 },
     Overcommit { size: HugeSize, pages: u64 },
+}
+
+impl Call {
+    /// The group that pays for what the call takes: that of its process, or of the first.
+    pub(crate) fn payer(&self) -> Group {
+        let process = match *self {
+            Self::Load { process, .. }
+            | Self::Store { process, .. }
+            | Self::Advise { process, .. }
+            | Self::Map { process, .. }
+            | Self::Fork { from: process, .. } => process,
+            _ => 0,
+        };
+        Group(1 + process as u8)
+    }
 }
 
 /// What to map.

@@ -15,7 +15,7 @@ impl Model {
         }
         for vma in child.vmas.values_mut() {
             // Here: a robbed mapping stays so in the child. (Linux forgets it, and the grandchild finds zeroes.)
-            vma.reserved = None;
+            (vma.reserved, vma.payer) = (None, None);
             vma.turn.push(behind);
         }
         for entry in child.private.values() {

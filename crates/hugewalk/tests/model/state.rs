@@ -10,6 +10,7 @@ use super::format::Format;
 use hugewalk::vma::Protection;
 
 use super::{Call, Outcome};
+use crate::common::Group;
 
 pub(crate) const PROCESSES: usize = 3;
 pub(crate) const FILES: usize = 3;
@@ -36,6 +37,8 @@ pub(crate) struct Model {
     pub(super) frames: BTreeMap<u64, Frame>,
     pub(super) next_frame: u64,
     pub(super) next_turn: u64,
+    /// The group that pays for what is reserved now, if one does.
+    pub(super) payer: Option<Group>,
     /// Promised to a private mapping on a mount that is about to be made.
     pub(super) pending: Option<(usize, u64)>,
 }
@@ -52,6 +55,8 @@ pub(super) struct Frame {
     pub(super) size: HugeSize,
     pub(super) mount: Option<usize>,
     pub(super) holders: u32,
+    /// Who has paid for it as for a reserved page, as it was taken without a reservation.
+    pub(super) payer: Option<Group>,
 }
 
 pub(crate) struct Mount {
@@ -71,6 +76,8 @@ pub(crate) struct File {
     pub(crate) pages: BTreeMap<u64, FilePage>,
     /// Pages that are reserved and not there yet.
     pub(crate) reserved: BTreeSet<u64>,
+    /// Who has paid for pages that are reserved, or were until they came.
+    pub(super) paid: BTreeMap<u64, Group>,
     /// Somebody has it open.
     pub(super) open: bool,
     pub(super) gone: bool,
@@ -112,6 +119,8 @@ pub(crate) struct Vma {
     pub(crate) noreserve: bool,
     /// The pages of the file that are reserved for this private mapping and not used, if the process made it.
     pub(crate) reserved: Option<BTreeSet<u64>>,
+    /// Who has paid for all of its pages.
+    pub(super) payer: Option<Group>,
     pub(crate) robbed: bool,
     /// It has had a page of its own, or was about to.
     pub(crate) anon: bool,
@@ -182,8 +191,9 @@ impl Model {
         self.slots[slot].expect("calls name files that are open")
     }
 
-    /// Carries a call out.
+    /// Carries a call out. The group of its process pays.
     pub(crate) fn apply(&mut self, call: &Call) -> Outcome {
+        self.payer = Some(call.payer());
         match call.clone() {
             Call::NewMount { slot, max, min } => self.new_mount(slot, max, min).into(),
             Call::CloseMount { slot } => {

@@ -8,7 +8,8 @@ use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::file::FileError;
 use hugewalk::gup::{GupError, GupFlags, TransferError};
 use hugewalk::mm::{MapError, MapFlags};
-use hugewalk::rmap::PageError;
+use hugewalk::rmap::{PageError, Recovery};
+use hugewalk::vma::Protection;
 
 const HERE: u64 = 4 * GIB;
 const PRIVATE: MapFlags = MapFlags::empty();
@@ -185,4 +186,29 @@ fn reading_stops_before_memory_that_fails() {
     drop((space, file));
     world.task.finish_drops();
     world.finish();
+}
+
+#[test]
+fn pages_are_mapped_ahead_up_to_one_that_memory_failure_has_hit() {
+    let bad_memory = |page| FaultError::Hwpoison { address: at(HERE + page * M2), size: small() };
+    for (flags, bad) in [(MapFlags::SHARED, 0), (MapFlags::SHARED, 2), (PRIVATE, 0), (PRIVATE, 2)] {
+        let mut world = World::new(8);
+        let (file, other, space) = (world.file(), world.process(), world.process());
+        file.allocate(&mut world.task, 0, 4 * M2, false).unwrap();
+        world.map(&other, &file, HERE, 4 * M2, MapFlags::SHARED);
+        world.load(&other, HERE + bad * M2);
+        let frame = world.frame(&other, HERE + bad * M2);
+        other.exit(&mut world.task).unwrap();
+        assert_eq!(world.hugetlb.memory_failure(&mut world.task, frame), Ok(Recovery::File));
+
+        world.map(&space, &file, HERE, 4 * M2, flags);
+        space.mprotect(&mut world.task, at(HERE), 4 * M2, Protection::READ).unwrap();
+        let refused = space.mlock(&mut world.task, at(HERE), 4 * M2);
+        assert_eq!(refused, Err(MapError::Lock(bad_memory(bad))));
+        assert_eq!(space.mm().resident(), bad, "those before it");
+        assert_eq!(space.fault(&mut world.task, at(HERE + bad * M2), Access::Read), Err(bad_memory(bad)));
+        drop((other, space, file));
+        world.task.finish_drops();
+        world.finish();
+    }
 }

@@ -1,7 +1,9 @@
 //! mlock: what it faults in, and what it leaves alone.
 
 use super::World;
-use super::common::{AddressSpace, GIB, M2, RW, at, map};
+use super::common::interrupt::{At, before_next, is_pending};
+use super::common::{AddressSpace, GIB, M2, RW, at, cpu, map, task};
+use hugewalk::arch::LeafFlags;
 use hugewalk::fault::FaultError;
 use hugewalk::mm::{LockAll, MapError, MapFlags};
 use hugewalk::vma::Protection;
@@ -149,4 +151,55 @@ fn the_last_byte_of_a_mapping_can_be_locked_by_itself() {
     assert_eq!(file.pages(), 1);
     let hole = Err(MapError::NotMapped { address: at(HERE + M2) });
     assert_eq!(space.munlock(&mut world.task, at(HERE + M2 - 1), 2), hole);
+}
+
+/// Which of so many pages are mapped dirty. All of them are mapped.
+fn dirty(world: &World, space: &AddressSpace, pages: u64) -> Vec<bool> {
+    let leaf = |page| cpu::peek(space, &world.task, at(HERE + page * M2)).unwrap().0;
+    (0..pages).map(|page| leaf(page).flags.contains(LeafFlags::DIRTY)).collect()
+}
+
+#[test]
+fn shared_memory_is_populated_by_loads_and_private_memory_by_stores() {
+    // One page is left to a fault, several are mapped ahead: those that the file has, and fresh ones.
+    for (pages, cached) in [(1, true), (1, false), (3, true), (3, false)] {
+        for (flags, stores) in [(SHARED, false), (MapFlags::empty(), true)] {
+            let mut world = World::new(6);
+            let (file, space) = (world.file(), world.process());
+            if cached {
+                file.allocate(&mut world.task, 0, pages * M2, false).unwrap();
+            }
+            world.map(&space, &file, HERE, pages * M2, flags | MapFlags::POPULATE);
+            assert_eq!(
+                dirty(&world, &space, pages),
+                vec![stores; pages as usize],
+                "{pages}, {cached}, {flags:?}"
+            );
+            drop((file, space));
+            world.task.finish_drops();
+            world.finish();
+        }
+    }
+}
+
+#[test]
+fn what_another_thread_changes_between_two_pages_is_looked_at_again() {
+    type Change = fn(&AddressSpace, &mut super::Task) -> Result<(), MapError>;
+    let unmapped: Change = |space, task| space.munmap(task, at(HERE + M2), M2);
+    let protected: Change = |space, task| space.mprotect(task, at(HERE + M2), 2 * M2, Protection::READ);
+    for (change, resident) in [(unmapped, 2), (protected, 3)] {
+        let mut world = World::new(4);
+        let (file, space) = (world.file(), world.process());
+        world.map(&space, &file, HERE, 3 * M2, MapFlags::empty());
+        // The first page is mapped, so a fault looks at it. The next ones would be mapped for stores.
+        world.store(&space, HERE, 1);
+        let (hugetlb, other) = (world.hugetlb.clone(), space.clone());
+        before_next(At::Faulted, move || change(&other, &mut task(&hugetlb)).unwrap());
+        assert_eq!(mlock(&mut world, &space, HERE, 3 * M2), Ok(()));
+        assert!(!is_pending());
+        assert_eq!(space.mm().resident(), resident);
+        drop((file, space));
+        world.task.finish_drops();
+        world.finish();
+    }
 }

@@ -146,12 +146,17 @@ fn pages_of_a_gib_do_not_share() {
     world.hugetlb.resize_pool(giant(), 2);
     let file = HugeFile::new(&world.hugetlb, giant(), None).unwrap();
     let (one, two) = (world.process(), world.process());
-    for space in [&one, &two] {
-        world.map(space, &file, 512 * GIB, 2 * GIB, SHARED);
-        world.store(space, 513 * GIB, 1);
+    // A part of what a table translates, and all of it.
+    for (start, length, flags) in [(512, 2, SHARED), (1024, 512, SHARED | MapFlags::NORESERVE)] {
+        for space in [&one, &two] {
+            world.map(space, &file, start * GIB, length * GIB, flags);
+            world.store(space, (start + 1) * GIB, 1);
+        }
     }
-    assert_eq!((world.users(&one), world.users(&two)), (vec![1], vec![1]));
+    assert_eq!((world.users(&one), world.users(&two)), (vec![1; 2], vec![1; 2]));
     assert_eq!(two.tables(&mut world.task).unwrap()[0].size, giant());
+    let mmap = one.mmap_read(&mut world.task);
+    assert!(mmap.vmas().all(|vma| !vma.may_share_at(vma.start())));
 }
 
 #[test]
