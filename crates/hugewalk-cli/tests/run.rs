@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -225,19 +226,36 @@ fn two_processes_share_a_table_of_the_engines_under_a_real_mmu() {
     assert!(line.contains("breakfast"), "{line}");
 }
 
+/// Runs a program of the checkout with options and arguments.
+type Runs = fn(&str, &[&str], &[&str]) -> Option<Output>;
+
+fn on_x86_64(source: &str, options: &[&str], arguments: &[&str]) -> Option<Output> {
+    in_guest_with(&Stage::new(), source, options, arguments)
+}
+
+fn json_report(output: &Output) -> Value {
+    serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON")
+}
+
 #[test]
 fn a_flush_that_is_left_out_is_named_and_counted() {
-    let stage = Stage::new();
+    names_a_flush_that_is_left_out(on_x86_64);
+}
+
+#[test]
+fn on_arm64_too_a_flush_that_is_left_out_is_named_and_counted() {
+    names_a_flush_that_is_left_out(on_arm64);
+}
+
+fn names_a_flush_that_is_left_out(runs: Runs) {
     let source = "examples/guest/stale.c";
-    let Some(output) = in_guest(&stage, source, &["--pool", "4", "--report", "json"]) else { return };
+    let Some(output) = runs(source, &["--pool", "4", "--report", "json"], &[]) else { return };
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "dropped; the other processor reads 0: as it should\n");
 
     // Whether the other processor keeps its translation is its own business; that it was not told is not.
-    let arguments = ["--pool", "4", "--report", "json", "--without", "flush"];
-    let output = in_guest(&stage, source, &arguments).expect("as before");
-    let report: Value =
-        serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON");
+    let options = ["--pool", "4", "--report", "json", "--without", "flush"];
+    let report = json_report(&runs(source, &options, &[]).expect("as before"));
     assert!(report["counts"]["not_told"].as_u64() >= Some(1), "{report}");
     let stale = report["stale"][0].as_str().unwrap_or_default();
     assert!(stale.contains("the step `flush` is missing"), "{report}");
@@ -245,14 +263,22 @@ fn a_flush_that_is_left_out_is_named_and_counted() {
 
 #[test]
 fn the_broadcasts_of_a_protocol_are_sent_and_counted() {
-    let stage = Stage::new();
+    sends_broadcasts(on_x86_64);
+}
+
+/// There too, though flushes need none: an interrupt is what lockless walkers are waited for by.
+#[test]
+fn on_arm64_too_the_broadcasts_of_a_protocol_are_sent_and_counted() {
+    sends_broadcasts(on_arm64);
+}
+
+fn sends_broadcasts(runs: Runs) {
     let source = "examples/guest/forks.c";
     let broadcasts = |protocol: &str| {
         let options = ["--cpus", "3", "--pool", "8", "--report", "json", "--protocol", protocol];
-        let output = in_guest_with(&stage, source, &options, &["5", "together"])?;
+        let output = runs(source, &options, &["5", "together"])?;
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        let report: Value =
-            serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON");
+        let report = json_report(&output);
         assert_eq!(report["protocol"]["name"], protocol);
         assert_eq!(
             (&report["protocol"]["ipi_each"], &report["protocol"]["ipi_last"]),
@@ -269,6 +295,30 @@ fn the_broadcasts_of_a_protocol_are_sent_and_counted() {
     };
     let Some(own) = broadcasts("hugewalk") else { return };
     assert_eq!((own, broadcasts("ipi-each"), broadcasts("ipi-last")), (0, Some(5), Some(1)));
+}
+
+/// The VMA lock is what keeps the table of a fault from being unshared.
+#[test]
+fn a_store_to_a_table_that_was_freed_is_counted() {
+    stores_late(on_x86_64);
+}
+
+#[test]
+fn on_arm64_too_a_store_to_a_table_that_was_freed_is_counted() {
+    stores_late(on_arm64);
+}
+
+fn stores_late(runs: Runs) {
+    let late_stores = |protocol| {
+        let options = ["--pool", "128", "--report", "json", "--protocol", protocol];
+        let output = runs("examples/guest/late.c", &options, &[])?;
+        // What is lost with a late store is no leak of the kernel's.
+        assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+        json_report(&output)["counts"]["late_stores"].as_u64()
+    };
+    let Some(with_lock) = late_stores("vma-lock") else { return };
+    let without = late_stores("legacy");
+    assert!(with_lock == 0 && without >= Some(1), "with the lock {with_lock}, without {without:?}");
 }
 
 #[test]
@@ -309,6 +359,50 @@ fn users_have_their_own_files_and_segments_and_threads_their_processors() {
     passes("users.c");
 }
 
+#[test]
+fn orphans_groups_sessions_and_limits_are_as_a_program_expects() {
+    passes("family.c");
+}
+
+#[test]
+fn states_of_threads_and_mounts_in_use_are_told_as_a_program_expects() {
+    passes("states.c");
+}
+
+#[test]
+fn a_stack_grows_where_it_was_unmapped_and_not_over_huge_pages() {
+    passes("stack.c");
+}
+
+/// The same calls each time, but for how threads and processes come in between. `ci/full.sh` has others.
+#[test]
+fn random_system_calls_neither_stop_the_kernel_nor_make_it_keep_anything() {
+    let stage = Stage::new();
+    let source = "crates/hugewalk-cli/tests/guest/random_calls.c";
+    let options = ["--pool", "100", "--memory", "1G", "--timeout", "600", "--report", "json"];
+    let Some(output) = in_guest_with(&stage, source, &options, &["range", "1", "16"]) else { return };
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{}{said}", text(&output.stdout));
+    // What was called is whatever the kernel knows and does not know.
+    let report: Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
+    assert!(report["counts"]["calls"].as_u64() > Some(100), "{report}");
+}
+
+/// Also where the host is busy while the guest starts: then a clock that was set wrongly showed.
+#[test]
+fn the_guests_clock_is_not_ahead_of_the_hosts() {
+    let stage = Stage::new();
+    for _ in 0..5 {
+        let begin = Instant::now();
+        let options = ["--pool", "8", "--report", "json"];
+        let Some(output) = in_guest(&stage, "examples/guest/sharing.c", &options) else { return };
+        let report: Value =
+            serde_json::from_str(text(&output.stderr).lines().last().expect("a line")).expect("JSON");
+        let guest = report["counts"]["nanoseconds"].as_u64().expect("a number");
+        assert!(u128::from(guest) < begin.elapsed().as_nanos(), "{report}");
+    }
+}
+
 fn passes(program: &str) {
     let stage = Stage::new();
     let source = format!("crates/hugewalk-cli/tests/guest/{program}");
@@ -317,8 +411,8 @@ fn passes(program: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
 
-/// As [`in_guest`], for arm64. None, and one line, also where the kernel cannot be built for it.
-fn on_arm64(source: &str, options: &[&str]) -> Option<Output> {
+/// As [`on_x86_64`], for arm64. None, and one line, also where the kernel cannot be built for it.
+fn on_arm64(source: &str, options: &[&str], arguments: &[&str]) -> Option<Output> {
     let stage = Stage::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     // Named as its source is: it looks at its command line.
@@ -334,7 +428,7 @@ fn on_arm64(source: &str, options: &[&str]) -> Option<Output> {
         }
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_hugewalk"));
-    command.current_dir(&root).args(["run", "--arch", "arm64"]).args(options).arg(&program);
+    command.current_dir(&root).args(["run", "--arch", "arm64"]).args(options).arg(&program).args(arguments);
     let output = command.stdin(Stdio::null()).output().expect("it ran");
     if text(&output.stderr).contains("cannot be built for arm64") {
         eprintln!("skipped: {}", text(&output.stderr).trim_end());
@@ -346,7 +440,7 @@ fn on_arm64(source: &str, options: &[&str]) -> Option<Output> {
 /// Its flushes reach all processors by themselves, so none is interrupted for one.
 #[test]
 fn on_arm64_too_two_processes_share_a_table() {
-    let Some(output) = on_arm64("examples/guest/sharing.c", &["--pool", "8", "--report", "json"]) else {
+    let Some(output) = on_arm64("examples/guest/sharing.c", &["--pool", "8", "--report", "json"], &[]) else {
         return;
     };
     let error = text(&output.stderr);
@@ -363,7 +457,7 @@ fn on_arm64_too_two_processes_share_a_table() {
 fn on_arm64_registers_pages_of_groups_files_and_debuggers_are_as_a_program_expects() {
     for program in ["registers", "contiguous", "files", "traces"] {
         let source = format!("crates/hugewalk-cli/tests/guest/{program}.c");
-        let Some(output) = on_arm64(&source, &["--pool", "16"]) else { return };
+        let Some(output) = on_arm64(&source, &["--pool", "16"], &[]) else { return };
         assert_eq!(text(&output.stdout), "0 checks failed\n", "{program}: {}", text(&output.stderr));
         assert_eq!(output.status.code(), Some(0), "{program}: {}", text(&output.stderr));
     }

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use hugewalk::pool::PoolCounters;
 use spin::Mutex;
 
 use crate::arch::SIZE_2M;
@@ -12,7 +13,7 @@ use crate::console::report;
 use crate::cpu::{self, clock, shootdown};
 use crate::memory::frames::{self, Kind};
 use crate::memory::{heap, stack};
-use crate::platform::hugetlb;
+use crate::platform::{hugetlb, protocol, sizes};
 use crate::{process, task};
 
 /// A number that only grows.
@@ -163,7 +164,7 @@ pub fn finish(end: End) -> ! {
     ] {
         report(format_args!("count {name} {value}"));
     }
-    crate::platform::protocol::say();
+    protocol::say();
     let mut by_users: BTreeMap<usize, u64> = BTreeMap::new();
     for users in SHARED.lock().values() {
         *by_users.entry(*users).or_insert(0) += 1;
@@ -177,16 +178,17 @@ pub fn finish(end: End) -> ! {
 
 /// Everything that programs had is given back by now, or it leaked.
 fn leaks() {
-    let pool = hugetlb().pool(SIZE_2M).counters();
+    let of_pools =
+        |what: fn(PoolCounters) -> u64| sizes().map(|size| what(hugetlb().pool(size).counters())).sum();
     let found: Vec<(&str, u64)> = Vec::from([
-        ("huge pages are still in use", pool.total - pool.free),
-        ("huge pages are still reserved", pool.reserved),
+        ("huge pages are still in use", of_pools(|pool| pool.total - pool.free)),
+        ("huge pages are still reserved", of_pools(|pool| pool.reserved)),
         ("base pages", frames::in_use(Kind::Base) as u64),
         ("tables of base pages, or roots", frames::in_use(Kind::Table) as u64),
         ("tables of the engine", frames::in_use(Kind::Engine) as u64),
         ("threads", u64::from(task::tasks())),
     ]);
     for (what, count) in found.into_iter().filter(|(_, count)| *count > 0) {
-        report(format_args!("leak {count} {what}"));
+        protocol::lost(format_args!("{count} {what}"));
     }
 }

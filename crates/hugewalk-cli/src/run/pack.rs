@@ -56,8 +56,7 @@ pub(super) fn pack(args: &RunArgs, protocol: &Protocol) -> Result<Vec<u8>, PackE
     elf::check(&program, args.arch)
         .map_err(|reason| PackError::NotLoadable { path: named.to_owned(), reason })?;
     let cwd = in_guest(Path::new("/"), &args.cwd)?;
-    let name = named.file_name().unwrap_or(OsStr::new("program"));
-    let place = name.as_bytes();
+    let place = &program_in_guest(named);
 
     let mut archive = Archive::new(&settings(args, protocol, place, &cwd)?);
     archive.folder(&cwd, 0o755);
@@ -68,6 +67,16 @@ pub(super) fn pack(args: &RunArgs, protocol: &Protocol) -> Result<Vec<u8>, PackE
         add(&mut archive, &host, &in_guest(&base, &guest)?)?;
     }
     Ok(archive.finish())
+}
+
+/// Folders at the guest's root, where a program of that name cannot lie.
+const FOLDERS: [&str; 8] = ["boot", "dev", "etc", "huge", "proc", "root", "sys", "tmp"];
+
+/// Where the program lies in the guest, without the leading `/`: at the root, or in `/bin` if a folder has its name.
+fn program_in_guest(named: &Path) -> Vec<u8> {
+    let name = named.file_name().unwrap_or(OsStr::new("program")).as_bytes();
+    let folder: &[u8] = if FOLDERS.iter().any(|folder| folder.as_bytes() == name) { b"bin/" } else { b"" };
+    [folder, name].concat()
 }
 
 /// The strings of the settings, each with its NUL.
@@ -183,6 +192,12 @@ mod tests {
         assert_eq!(guest("/work", "/bin//sh").as_deref(), Some("bin/sh"));
         assert_eq!(guest("/", "./x").as_deref(), Some("x"));
         assert_eq!(guest("/", "../x"), None);
+    }
+
+    #[test]
+    fn a_program_lies_at_the_root_unless_a_folder_has_its_name() {
+        assert_eq!(program_in_guest(Path::new("/usr/bin/true")), b"true");
+        assert_eq!(program_in_guest(Path::new("./huge")), b"bin/huge");
     }
 
     #[test]

@@ -277,6 +277,77 @@ static void events(char *self)
 	ENDS(child, 9);
 }
 
+static void *exits(void *unused)
+{
+	syscall(SYS_exit, 0);
+	return unused;
+}
+
+/* A child that tells its tracer of its end has its status already: what it is sent then changes nothing, and does not let it go on. */
+static void ends_in_three_ways(void)
+{
+	static const int ways[] = { 0, SIGTERM, SIGKILL }, statuses[] = { 3 << 8, SIGTERM, SIGKILL };
+	unsigned long told;
+
+	for (int which = 0; which < 3; which++) {
+		pid_t child = fork();
+
+		if (child == 0) {
+			if (ptrace(PTRACE_TRACEME, 0, 0, 0))
+				_exit(1);
+			raise(SIGSTOP);
+			if (ways[which])
+				kill(getpid(), ways[which]);
+			_exit(3);
+		}
+		STOPS(child, SIGSTOP);
+		CHECK(ptrace(PTRACE_SETOPTIONS, child, 0, PTRACE_O_TRACEEXIT) == 0);
+		CHECK(ptrace(PTRACE_CONT, child, 0, 0) == 0);
+		if (ways[which] == SIGTERM) {
+			STOPS(child, SIGTERM);
+			CHECK(ptrace(PTRACE_CONT, child, 0, SIGTERM) == 0);
+		}
+		EVENT(child, PTRACE_EVENT_EXIT);
+		CHECK(kill(child, SIGKILL) == 0);
+		usleep(50000);
+		CHECK(waitpid(child, &status, WNOHANG) == 0);
+		CHECK(ptrace(PTRACE_GETEVENTMSG, child, 0, &told) == 0 && told == (unsigned long)statuses[which]);
+		CHECK(ptrace(PTRACE_CONT, child, 0, 0) == 0);
+		CHECK(waitpid(child, &status, 0) == child && status == statuses[which]);
+	}
+}
+
+/* One thread tells of its end, and the process goes on: if that is killed, so is the thread in its stop. */
+static void killed_beside_a_thread_that_ends(void)
+{
+	unsigned long made;
+	pthread_t thread;
+	pid_t child = fork();
+
+	if (child == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, 0, 0))
+			_exit(1);
+		raise(SIGSTOP);
+		pthread_create(&thread, NULL, exits, NULL);
+		for (;;)
+			pause();
+	}
+	STOPS(child, SIGSTOP);
+	CHECK(ptrace(PTRACE_SETOPTIONS, child, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXIT) == 0);
+	CHECK(ptrace(PTRACE_CONT, child, 0, 0) == 0);
+	EVENT(child, PTRACE_EVENT_CLONE);
+	CHECK(ptrace(PTRACE_GETEVENTMSG, child, 0, &made) == 0 && made != (unsigned long)child);
+	CHECK(ptrace(PTRACE_CONT, child, 0, 0) == 0);
+	CHECK(waitpid((pid_t)made, &status, __WALL) == (pid_t)made && WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+	CHECK(ptrace(PTRACE_CONT, (pid_t)made, 0, 0) == 0);
+	CHECK(waitpid((pid_t)made, &status, __WALL) == (pid_t)made && status >> 8 == (SIGTRAP | PTRACE_EVENT_EXIT << 8));
+	CHECK(kill(child, SIGKILL) == 0);
+	CHECK(waitpid((pid_t)made, &status, __WALL) == (pid_t)made && status == SIGKILL);
+	EVENT(child, PTRACE_EVENT_EXIT);
+	CHECK(ptrace(PTRACE_CONT, child, 0, 0) == 0);
+	CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
 /* Huge pages: what a debugger stores in a private one is the child's alone. */
 static void huge(void)
 {
@@ -397,6 +468,8 @@ int main(int argc, char **argv)
 	calls();
 	attached();
 	events("/proc/self/exe");
+	ends_in_three_ways();
+	killed_beside_a_thread_that_ends();
 	stopped();
 	robust();
 	if (argc == 1)

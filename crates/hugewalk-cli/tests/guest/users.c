@@ -14,8 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -131,6 +133,39 @@ static void segments(int flags, long size)
 	FAILS(shmctl(id, IPC_STAT, &about), EINVAL);
 }
 
+/* Who may lock memory, and have segments of huge pages. */
+static void locking(int huge)
+{
+	struct rlimit none = { 0, 0 }, some = { 65536, 65536 };
+	char *at = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int locked = MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED;
+
+	CHILD(CHECK(setrlimit(RLIMIT_MEMLOCK, &none) == 0);
+	      CHECK(mlock(at, 1 << 20) == 0 && munlock(at, 1 << 20) == 0);
+	      nobody();
+	      FAILS(mlock(at, 4096), EPERM);
+	      FAILS(mlockall(MCL_CURRENT), EPERM);
+	      CHECK(mmap(NULL, 4096, PROT_READ, locked, -1, 0) == MAP_FAILED && errno == EPERM));
+	CHILD(CHECK(setrlimit(RLIMIT_MEMLOCK, &some) == 0);
+	      nobody();
+	      CHECK(mlock(at, 4096) == 0 && munlock(at, 4096) == 0);
+	      FAILS(mlock(at, 1 << 20), ENOMEM);
+	      CHECK(mmap(NULL, 1 << 20, PROT_READ, locked, -1, 0) == MAP_FAILED && errno == EAGAIN));
+	munmap(at, 1 << 20);
+	FAILS(shmget(IPC_PRIVATE, 1UL << 62, IPC_CREAT | 0600), ENOMEM);
+	if (!huge)
+		return;
+	CHILD(nobody(); FAILS(shmget(IPC_PRIVATE, HUGE, IPC_CREAT | SHM_HUGETLB | 0600), EPERM));
+	int file = open("/proc/sys/vm/hugetlb_shm_group", O_RDWR);
+	CHECK(write(file, "65534", 5) == 5);
+	CHILD(nobody();
+	      int id = shmget(IPC_PRIVATE, HUGE, IPC_CREAT | SHM_HUGETLB | 0600);
+	      CHECK(id >= 0 && shmctl(id, IPC_RMID, NULL) == 0));
+	lseek(file, 0, SEEK_SET);
+	CHECK(write(file, "0", 1) == 1);
+	close(file);
+}
+
 static void files(void)
 {
 	struct stat about;
@@ -198,6 +233,7 @@ int main(int argc, char **argv)
 	segments(0, 4096);
 	if (argc == 1)
 		segments(SHM_HUGETLB, HUGE);
+	locking(argc == 1);
 	files();
 	processors();
 	printf("%d checks failed\n", failed);

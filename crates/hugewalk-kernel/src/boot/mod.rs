@@ -102,11 +102,7 @@ extern "C" fn first(_: u64) {
         refuse(format_args!("{why}"));
     }
     let status = ENDED.wait_uninterrupted(|| FIRST.lock().1);
-    // What the program left running goes with it.
-    for process in process::all() {
-        end_group(&process, Status::Killed(9, false));
-    }
-    wait_for_the_rest();
+    end_the_rest();
     fs::end();
     settle();
     crate::report::finish(match status {
@@ -128,8 +124,7 @@ fn begin_program(settings: &Settings) -> Result<(), String> {
     }
     COUNTERS.pages.add(pool);
     let archive = ARCHIVE.get().copied().unwrap_or_default();
-    fs::begin(archive)
-        .map_err(|error| alloc::format!("the archive cannot be unpacked: error {}", error.0))?;
+    fs::begin(archive).map_err(|why| alloc::format!("the archive cannot be unpacked: {why}"))?;
     let place =
         Place::of(settings.cwd.as_bytes()).map_err(|_| alloc::format!("{}: no such folder", settings.cwd))?;
     let files = Arc::new(Descriptors::new());
@@ -163,10 +158,15 @@ pub fn ended(pid: u32, status: Status) {
     ENDED.wake_all();
 }
 
-/// Waits until all threads of programs are gone, and no processor has the root of one loaded, 10 s at most.
-fn wait_for_the_rest() {
+/// What the program left running goes with it. Waits until all threads are gone, and no processor has the root of one loaded, 10 s
+/// at most.
+fn end_the_rest() {
     let deadline = clock::now() + 10_000_000_000;
     while (task::tasks() > 0 || !active::others_have_let_go()) && clock::now() < deadline {
+        // Each time: one of them may have been about to fork.
+        for process in process::all() {
+            end_group(&process, Status::Killed(9, false));
+        }
         task::park_until(Some(clock::now() + 1_000_000));
         task::yield_now();
     }

@@ -14,9 +14,10 @@ use spin::Mutex;
 use super::file::File;
 use super::seals::Seals;
 use crate::errno::{Errno, Result};
-use crate::memory::PAGE;
 use crate::memory::page::BasePage;
+use crate::memory::{PAGE, frames};
 use crate::space::area::PageSource;
+use crate::task::current;
 
 /// Bytes of a file at most.
 pub const LARGEST: u64 = 1 << 43;
@@ -95,8 +96,17 @@ impl BaseFile {
     /// `EFBIG`, `ENOMEM`.
     pub fn allocate(&self, offset: u64, length: u64, keep_size: bool) -> Result<()> {
         let end = offset.checked_add(length).filter(|&end| end <= LARGEST).ok_or(Errno::EFBIG)?;
-        for index in offset / PAGE..end.div_ceil(PAGE) {
+        let range = offset / PAGE..end.div_ceil(PAGE);
+        let present = self.contents.lock().pages.range(range.clone()).count() as u64;
+        // Known beforehand, so that what cannot be had whole is not begun.
+        if range.end - range.start - present > frames::totals().1 / PAGE {
+            return Err(Errno::ENOMEM);
+        }
+        for index in range {
             self.obtain(index)?;
+            if current().is_killed() {
+                return Err(Errno::EINTR);
+            }
         }
         let mut contents = self.contents.lock();
         if !keep_size && contents.size < end {

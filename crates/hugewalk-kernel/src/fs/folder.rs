@@ -44,12 +44,16 @@ pub struct Entry {
 impl Folder {
     /// An empty folder.
     pub fn empty() -> Self {
-        Self { entries: Mutex::default(), listing: None, parent: Mutex::new(Weak::new()) }
+        Self::with(None)
     }
 
     /// A folder whose names are found by a listing.
     pub fn listed(listing: Arc<dyn Listing>) -> Self {
-        Self { listing: Some(listing), ..Self::empty() }
+        Self::with(Some(listing))
+    }
+
+    fn with(listing: Option<Arc<dyn Listing>>) -> Self {
+        Self { entries: Mutex::default(), listing, parent: Mutex::new(Weak::new()) }
     }
 
     /// A new folder in a file system, in no other folder yet.
@@ -130,6 +134,16 @@ impl Folder {
             && self.listing.as_ref().is_none_or(|listing| listing.names().is_empty())
     }
 
+    /// The inodes that are kept.
+    pub fn kept(&self) -> Vec<Arc<Inode>> {
+        self.entries.lock().values().cloned().collect()
+    }
+
+    /// Takes all names away that are kept, and returns their inodes.
+    pub fn empty_out(&self) -> Vec<Arc<Inode>> {
+        core::mem::take(&mut *self.entries.lock()).into_values().collect()
+    }
+
     /// All names but `.` and `..`.
     pub fn list(&self) -> Vec<Entry> {
         let entry = |name: &Vec<u8>, inode: &Arc<Inode>| Entry {
@@ -145,6 +159,19 @@ impl Folder {
             }
         }
         all
+    }
+}
+
+impl Drop for Folder {
+    /// What lies in it goes one folder after the other: folders may lie deeper than a stack of calls reaches.
+    fn drop(&mut self) {
+        let mut left = self.empty_out();
+        while let Some(inode) = left.pop() {
+            // Others may have it open.
+            if let Some(Inode { kind: Kind::Folder(folder), .. }) = Arc::into_inner(inode).as_ref() {
+                left.extend(folder.empty_out());
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::memory::page::BasePage;
 use crate::memory::{PAGE, user};
 use crate::platform::{Kernel, protocol};
 use crate::space::fault::Refused;
+use crate::space::user_range;
 use crate::task::current;
 
 /// `struct gup_test` in mm/gup_test.h, in words of 32 bits: two times, address and size of 64 bits each, then pages a call,
@@ -187,9 +188,9 @@ impl Pinned {
         let mut way = Way { flags: GupFlags::PIN | GupFlags::LONGTERM, fast: flags & USE_FAST != 0 };
         way.flags.set(GupFlags::WRITE, flags & USE_WRITE != 0);
         let mut all = Vec::new();
-        let mut at = address;
-        while at < address + size {
-            let pins = pin(at, address + size - at, way)?;
+        let (mut at, end) = user_range(address, size).map_err(|_| Errno::EINVAL)?;
+        while at < end {
+            let pins = pin(at, end - at, way)?;
             at += pins.bytes();
             all.push(pins);
         }

@@ -95,6 +95,14 @@ impl HugeNode {
         Ok(self.file.punch_hole(&mut *me.task()?, offset, length)?)
     }
 
+    /// Is it mapped?
+    pub fn is_mapped(&self) -> bool {
+        let me = current();
+        let Ok(mut task) = me.task() else { return true };
+        let i_mmap = self.file.i_mmap_read(&mut task);
+        i_mmap.vmas(0..u64::MAX).next().is_some()
+    }
+
     /// Mappings through which stores can reach the file.
     pub fn writable_mappings(&self) -> usize {
         let me = current();

@@ -53,17 +53,17 @@ pub use self::descriptors::Descriptors;
 pub use self::file::{Backing, File, Opened};
 pub use self::path::Place;
 
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
-
-use crate::errno::Result;
 
 /// Mounts all there is, and unpacks the archive.
 ///
 /// # Errors
 ///
-/// `EIO` for a damaged archive, or one with files where none can be; `ENOMEM`.
-pub fn begin(archive: &[u8]) -> Result<()> {
-    mounts::mount_all()?;
+/// What could not be made, in words.
+pub fn begin(archive: &[u8]) -> core::result::Result<(), String> {
+    mounts::mount_all().map_err(|error| format!("the folders cannot be made: error {}", error.0))?;
     archive::unpack(archive)
 }
 

@@ -23,6 +23,7 @@ use super::{device, proc, sys};
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::platform::{Kernel, hugetlb, sizes};
+use crate::process::{self, Process};
 
 /// A mount's share of a pool.
 pub type SubPoolOf = hugewalk::Arc<SubPool<Kernel>>;
@@ -190,7 +191,7 @@ pub fn is_known(name: &str) -> bool {
 fn amount(text: &str, size: HugeSize) -> Option<u64> {
     if let Some(percent) = text.strip_suffix('%') {
         let total = hugetlb().pool(size).counters().total;
-        return Some(percent.parse::<u64>().ok()? * total / 100 * size.bytes());
+        return (percent.parse::<u64>().ok()?.checked_mul(total)? / 100).checked_mul(size.bytes());
     }
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let shift = match &text[digits.len()..] {
@@ -200,7 +201,7 @@ fn amount(text: &str, size: HugeSize) -> Option<u64> {
         "g" | "G" | "GB" => 30,
         _ => return None,
     };
-    digits.parse::<u64>().ok()?.checked_shl(shift)
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// hugetlbfs with its options. Linux: `hugetlbfs_parse_param()` in fs/hugetlbfs/inode.c.
@@ -236,7 +237,8 @@ fn huge(options: &str) -> Result<(Arc<Inode>, String)> {
     } else {
         None
     };
-    let mut shown = format!("rw,relatime,pagesize={}M", size.bytes() >> 20);
+    let (unit, letter) = if size.shift() < 20 { (10, 'K') } else { (20, 'M') };
+    let mut shown = format!("rw,relatime,pagesize={}{letter}", size.bytes() >> unit);
     for (key, pages) in [("size", max), ("min_size", min)] {
         if let Some(pages) = pages {
             shown += &format!(",{key}={}K", (pages * size.bytes()) >> 10);
@@ -266,13 +268,16 @@ pub fn mount(at: &Found, name: &str, options: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes a mount away. Files of it that are open stay.
+/// Takes a mount away. With `detach`, also one that is in use; files of it that are open stay.
 ///
 /// # Errors
 ///
-/// `EINVAL` if nothing is mounted there.
-pub fn unmount(at: &Found) -> Result<()> {
+/// `EINVAL` if nothing is mounted there, `EBUSY` if it is in use.
+pub fn unmount(at: &Found, detach: bool) -> Result<()> {
     let root = at.existing()?;
+    if !detach && is_root(&root) && is_in_use(&root) {
+        return Err(Errno::EBUSY);
+    }
     let mount = {
         let mut mounts = MOUNTS.lock();
         let index = mounts.iter().rposition(|mount| mount.place.is_some() && Arc::ptr_eq(&mount.root, &root));
@@ -286,6 +291,40 @@ pub fn unmount(at: &Found) -> Result<()> {
     Ok(())
 }
 
+/// Does a process have a file of it open, or its working directory in it; is one of its files mapped, or something mounted in
+/// it? A file that has no name and is mapped only is not seen.
+fn is_in_use(root: &Arc<Inode>) -> bool {
+    let of_it = |inode: &Arc<Inode>| Arc::ptr_eq(&inode.filesystem, &root.filesystem);
+    let by_process = |process: &Arc<Process>| {
+        let files = process.files();
+        let opened =
+            |descriptor: &u32| files.get(descriptor.cast_signed()).is_ok_and(|file| of_it(&file.inode));
+        of_it(&process.place().inode) || files.in_use().iter().any(opened)
+    };
+    let below = |mount: &Mount| {
+        let folder = mount.place.as_ref().and_then(|(folder, ..)| folder.upgrade());
+        folder.is_some_and(|folder| of_it(&folder))
+    };
+    process::all().iter().any(by_process) || MOUNTS.lock().iter().any(below) || is_mapped(root)
+}
+
+/// Is a file in this folder mapped, or in one below? Folders may lie deeper than a stack of calls reaches.
+fn is_mapped(root: &Arc<Inode>) -> bool {
+    let mut left = Vec::from([root.clone()]);
+    while let Some(inode) = left.pop() {
+        match &inode.kind {
+            // What is open was looked for before, so whoever else holds the file has it mapped.
+            Kind::Base(file) if Arc::strong_count(file) > 1 => return true,
+            Kind::Huge(node) if node.is_mapped() => return true,
+            Kind::Folder(folder) if !matches!(inode.filesystem.contents, Contents::Fixed) => {
+                left.extend(folder.kept());
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
 /// Is it the root of a mounted file system?
 pub fn is_root(inode: &Arc<Inode>) -> bool {
     MOUNTS.lock().iter().any(|mount| Arc::ptr_eq(&mount.root, inode))
@@ -295,18 +334,11 @@ pub fn is_root(inode: &Arc<Inode>) -> bool {
 pub fn unmount_all() {
     let mounts = core::mem::take(&mut *MOUNTS.lock());
     for mount in mounts {
-        if let Kind::Folder(folder) = &mount.root.kind {
-            empty(folder);
-        }
-    }
-}
-
-fn empty(folder: &Folder) {
-    for entry in folder.list() {
-        if let Ok(inode) = folder.remove(&entry.name)
-            && let Kind::Folder(inner) = &inode.kind
-        {
-            empty(inner);
+        let mut left = Vec::from([mount.root]);
+        while let Some(inode) = left.pop() {
+            if let Kind::Folder(folder) = &inode.kind {
+                left.extend(folder.empty_out());
+            }
         }
     }
 }

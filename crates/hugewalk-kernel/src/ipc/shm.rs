@@ -5,7 +5,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hugewalk::addr::HugeSize;
 use spin::Mutex;
@@ -26,6 +26,9 @@ pub static SHMMAX: AtomicU64 = AtomicU64::new(u64::MAX - (1 << 24));
 pub static SHMALL: AtomicU64 = AtomicU64::new(u64::MAX - (1 << 24));
 /// `/proc/sys/kernel/shmmni`: segments at most.
 pub static SHMMNI: AtomicU64 = AtomicU64::new(4096);
+
+/// `/proc/sys/vm/hugetlb_shm_group`: whose members may have segments of huge pages without being root.
+pub static HUGE_GROUP: AtomicU32 = AtomicU32::new(0);
 
 const IPC_CREAT: u32 = 0o1000;
 const IPC_EXCL: u32 = 0o2000;
@@ -114,7 +117,7 @@ fn now() -> u64 {
 ///
 /// # Errors
 ///
-/// `EEXIST`, `ENOENT`, `EACCES`, `EINVAL` for a size that does not fit, `ENOSPC`, `ENOMEM` also if there are not enough huge pages.
+/// `EEXIST`, `ENOENT`, `EACCES`, `EPERM` for huge pages that are not for this user, `EINVAL` for a size that does not fit, `ENOSPC`, `ENOMEM` also if there are not enough huge pages.
 pub fn get(key: i32, size: u64, flags: u32) -> Result<u32> {
     let namespace = current().process().ipc.lock().as_ref().map_or(0, |namespace| namespace.0);
     if key != 0 {
@@ -142,15 +145,19 @@ pub fn get(key: i32, size: u64, flags: u32) -> Result<u32> {
     {
         return Err(Errno::ENOSPC);
     }
+    let own = credentials::own();
     let backing = if flags & SHM_HUGETLB != 0 {
+        if !own.is_root() && !own.is_in(HUGE_GROUP.load(Ordering::Relaxed)) {
+            return Err(Errno::EPERM);
+        }
         huge(memfd::size_of_flags(flags).map_err(|_| Errno::EINVAL)?, size, flags & SHM_NORESERVE == 0)?
     } else {
         let file = BaseFile::new(&alloc::format!("/SYSV{key:08x} (deleted)"), Seals::closed());
-        file.truncate(size.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?)?;
+        let length = size.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
+        file.truncate(length).map_err(|_| Errno::ENOMEM)?;
         Backing::Base(file)
     };
     let id = NEXT.fetch_add(1, Ordering::Relaxed) as u32;
-    let own = credentials::own();
     let owner = [own.user.effective, own.group.effective];
     let counts = Counts { permissions: flags & 0o777, owner, times: [0, 0, now()], ..Counts::default() };
     let segment = Segment {

@@ -1,19 +1,22 @@
-//! Frames: the machine's memory in blocks of 2 MiB, each a huge page or 512 frames of 4 KiB.
+//! Frames: the machine's memory in blocks of 2 MiB, each a huge page, 32 pages of 64 KiB, or 512 frames of 4 KiB.
 //!
-//! A block is free, a huge page, or cut into frames. A block that is cut for the engine's tables keeps their records in its
+//! A block is free, a huge page, or cut into parts or frames: [`huge`] has the pages, this room the frames. A block that is cut for the engine's tables keeps their records in its
 //! first frames: a frame's number leads to its record, and a block without tables has none. A block whose frames are all free
 //! is whole again.
 //!
 //! In a build for weaker protocols nothing that a program or a processor can still reach is handed out again: freed tables and base pages
 //! stay as they are, and what was a huge page is never anything else.
 //!
+//! Programs cannot have the last blocks: the kernel needs memory to free memory ([`Memory::spares`]).
+//!
 //! One spinning lock guards it all. Nothing is called under it.
 
-use core::cell::UnsafeCell;
+pub mod huge;
+
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use hugewalk::platform::{PageRecord, TableRecord};
+use hugewalk::platform::TableRecord;
 use spin::Mutex;
 
 use super::{HUGE, PAGE, direct};
@@ -22,6 +25,8 @@ use crate::platform::protocol;
 
 /// Blocks of physical memory at most: 64 GiB.
 const BLOCKS: usize = 32 << 10;
+/// Blocks that programs cannot have: 16 MiB, or a thirty-second part of a small machine.
+const KEPT_BLOCKS: usize = 8;
 /// Frames in a block.
 const FRAMES: usize = (HUGE / PAGE) as usize;
 /// Frames at the start of a block of tables that hold the records.
@@ -33,7 +38,10 @@ enum Use {
     /// It is not memory, or not all of it is ours.
     Reserved,
     Free,
+    /// A huge page, or a part of one.
     Huge,
+    /// Huge pages of 64 KiB.
+    Parts,
     Frames,
     Tables,
 }
@@ -41,10 +49,16 @@ enum Use {
 #[derive(Clone, Copy)]
 struct Block {
     usage: Use,
-    /// Frames in use.
+    /// Frames in use, or parts. Of a huge page: how many blocks of it lie before, at most 1.
     used: u16,
-    /// A bit for each frame in use.
+    /// A bit for each frame in use, or for each part.
     map: [u64; FRAMES / 64],
+}
+
+impl Block {
+    const fn of(usage: Use) -> Self {
+        Self { usage, used: 0, map: [0; FRAMES / 64] }
+    }
 }
 
 /// What frames are counted by, for the report and the search for leaks.
@@ -87,24 +101,20 @@ struct Memory {
     all: usize,
     /// Where the last search for a frame of each kind of block ended.
     hints: [usize; 2],
+    /// The same for parts.
+    part_hint: usize,
 }
 
 static MEMORY: Mutex<Memory> = Mutex::new(Memory {
-    blocks: [Block { usage: Use::Reserved, used: 0, map: [0; FRAMES / 64] }; BLOCKS],
+    blocks: [Block::of(Use::Reserved); BLOCKS],
     end: 0,
     all: 0,
     hints: [0; 2],
+    part_hint: 0,
 });
 
 /// How often a base page is mapped or held by a file: [`page`](super::page) uses it. One for each frame, made at the start.
 static COUNTS: AtomicU64 = AtomicU64::new(0);
-
-struct PageRecords(UnsafeCell<[PageRecord; BLOCKS]>);
-
-// SAFETY: the engine alone looks into records, by its own rules.
-unsafe impl Sync for PageRecords {}
-
-static PAGE_RECORDS: PageRecords = PageRecords(UnsafeCell::new([const { PageRecord::new() }; BLOCKS]));
 
 /// Takes the memory of these ranges, except what lies below 2 MiB or in `taken`; the first `mapped` bytes are mapped. Called once, at the start.
 pub fn set_up(ranges: impl Iterator<Item = Range>, taken: &[Range], mapped: u64) {
@@ -145,12 +155,6 @@ pub fn use_all() {
     memory.end = memory.all;
 }
 
-/// Does the address lie in a huge page that the engine has?
-pub fn is_huge(address: u64) -> bool {
-    let memory = MEMORY.lock();
-    memory.blocks.get((address / HUGE) as usize).is_some_and(|block| block.usage == Use::Huge)
-}
-
 /// Bytes of memory, and how many of them are free.
 pub fn totals() -> (u64, u64) {
     let memory = MEMORY.lock();
@@ -160,6 +164,7 @@ pub fn totals() -> (u64, u64) {
         totals.1 += match block.usage {
             Use::Free => HUGE,
             Use::Frames => HUGE - u64::from(block.used) * PAGE,
+            Use::Parts => HUGE - u64::from(block.used) * huge::PART,
             _ => 0,
         };
     }
@@ -176,7 +181,15 @@ pub(super) fn references(frame: u64) -> &'static AtomicU32 {
 }
 
 impl Memory {
-    fn frame(&mut self, usage: Use) -> Option<u64> {
+    /// May programs have so many free blocks more? A part of them is left to the kernel, which has to go on when programs have taken all:
+    /// an end of a process, for example, allocates before it frees.
+    fn spares(&self, blocks: usize) -> bool {
+        let kept = KEPT_BLOCKS.min(self.end / 32);
+        let free = self.blocks[..self.end].iter().filter(|block| block.usage == Use::Free);
+        free.take(blocks + kept).count() == blocks + kept
+    }
+
+    fn frame(&mut self, usage: Use, kind: Kind) -> Option<u64> {
         let tables = usage == Use::Tables;
         let hint = self.hints[usize::from(tables)];
         let end = self.end;
@@ -185,11 +198,14 @@ impl Memory {
             let block = &self.blocks[*at];
             block.usage == usage && usize::from(block.used) < FRAMES
         });
+        if cut.is_none() && kind != Kind::Kernel && !self.spares(1) {
+            return None;
+        }
         // From the top, so that what lives long is away from what huge pages are cut from.
         let at = cut.or_else(|| (0..end).rev().find(|at| self.blocks[*at].usage == Use::Free))?;
         let block = &mut self.blocks[at];
         if cut.is_none() {
-            *block = Block { usage, used: 0, map: [0; FRAMES / 64] };
+            *block = Block::of(usage);
             if tables {
                 block.map[0] = (1 << RECORDS) - 1;
                 block.used = RECORDS as u16;
@@ -223,7 +239,7 @@ impl Memory {
 /// Allocates a frame with any contents: its address.
 pub fn allocate(kind: Kind) -> Option<u64> {
     let usage = if kind == Kind::Engine { Use::Tables } else { Use::Frames };
-    let frame = MEMORY.lock().frame(usage)?;
+    let frame = MEMORY.lock().frame(usage, kind)?;
     count(kind, 1);
     Some(frame)
 }
@@ -269,14 +285,18 @@ pub fn kept() -> u64 {
     KEPT.load(Ordering::Relaxed)
 }
 
+/// Tables of the engine's that were given back with an entry in them. Whoever gives up the last use of a table has cleared all
+/// entries; so one was stored since.
+static NOT_EMPTY: AtomicU64 = AtomicU64::new(0);
+
 /// Keeps a freed frame for ever.
 fn keep(frame: u64, kind: Kind) {
     KEPT.fetch_add(1, Ordering::Relaxed);
     if kind == Kind::Engine {
         // The program's half of a root, and all of other tables; the kernel's half stays, for a processor that has it loaded.
-        for entry in entries(frame).iter().take(FRAMES / 2) {
-            entry.store(0, Ordering::Relaxed);
-        }
+        let entries = entries(frame).iter().take(FRAMES / 2);
+        let left = entries.filter(|entry| entry.swap(0, Ordering::Relaxed) != 0).count();
+        NOT_EMPTY.fetch_add(u64::from(left > 0), Ordering::Relaxed);
         references(frame).store(FREED, Ordering::Release);
     }
 }
@@ -292,7 +312,8 @@ pub fn is_freed_table(frame: u64) -> bool {
     references(frame).load(Ordering::Acquire) == FREED
 }
 
-/// How many freed tables of the engine's hold entries in the half that every table has from programs.
+/// How many freed tables of the engine's hold entries in the half that every table has from programs, or did when their memory was
+/// given back.
 pub fn changed_freed_tables() -> u64 {
     let memory = MEMORY.lock();
     let tables =
@@ -301,7 +322,8 @@ pub fn changed_freed_tables() -> u64 {
         tables.flat_map(|(at, _)| (RECORDS..FRAMES).map(move |index| at as u64 * HUGE + index as u64 * PAGE));
     let stored =
         |frame: u64| entries(frame).iter().take(FRAMES / 2).any(|entry| entry.load(Ordering::Relaxed) != 0);
-    frames.filter(|frame| is_freed_table(*frame) && stored(*frame)).count() as u64
+    let changed = frames.filter(|frame| is_freed_table(*frame) && stored(*frame)).count() as u64;
+    changed + NOT_EMPTY.load(Ordering::Relaxed)
 }
 
 /// Allocates so many frames in a row, for ever: at most a block, or whole blocks.
@@ -331,7 +353,7 @@ pub fn run(frames: usize, kind: Kind) -> Option<u64> {
         .rev()
         .find(|at| memory.blocks[*at..at + blocks].iter().all(|block| block.usage == Use::Free))?;
     for at in start..start + blocks {
-        memory.blocks[at] = Block { usage: Use::Frames, used: 0, map: [0; FRAMES / 64] };
+        memory.blocks[at] = Block::of(Use::Frames);
         let here = frames - (at - start) * FRAMES;
         memory.take(at, 0, here.min(FRAMES), kind);
     }
@@ -359,51 +381,6 @@ pub unsafe fn free_run(start: u64, frames: usize, kind: Kind) {
         // SAFETY: passed on to the caller.
         unsafe { free(start + index * PAGE, kind) };
     }
-}
-
-/// Allocates blocks in a row, aligned to their number: a huge page. Any contents.
-pub fn allocate_huge(blocks: usize) -> Option<u64> {
-    let mut memory = MEMORY.lock();
-    let end = memory.end;
-    let free = |at: usize| {
-        memory.blocks.get(at..at + blocks).is_some_and(|run| run.iter().all(|block| block.usage == Use::Free))
-    };
-    let start = (0..end).step_by(blocks).find(|at| free(*at))?;
-    memory.blocks[start..start + blocks].iter_mut().for_each(|block| block.usage = Use::Huge);
-    Some(start as u64 * HUGE)
-}
-
-/// Takes a huge page back.
-///
-/// # Safety
-///
-/// It came from [`allocate_huge`] with this size, and nothing reaches it any more.
-pub unsafe fn free_huge(address: u64, blocks: usize) {
-    let start = (address / HUGE) as usize;
-    let mut memory = MEMORY.lock();
-    // Where a late access may come, it finds the contents of huge pages and nothing else: the blocks stay huge.
-    if protocol::WEAKER {
-        KEPT.fetch_add((blocks * FRAMES) as u64, Ordering::Relaxed);
-        return;
-    }
-    memory.blocks[start..start + blocks].iter_mut().for_each(|block| block.usage = Use::Free);
-}
-
-/// May a huge page start at this address?
-pub fn is_memory(address: u64) -> bool {
-    let memory = MEMORY.lock();
-    address.is_multiple_of(HUGE)
-        && memory.blocks.get((address / HUGE) as usize).is_some_and(|block| block.usage != Use::Reserved)
-}
-
-/// The record of the huge page at this address.
-pub fn page_record(address: u64) -> NonNull<PageRecord> {
-    let records: *mut [PageRecord] = PAGE_RECORDS.0.get();
-    assert!(((address / HUGE) as usize) < BLOCKS, "no memory at {address:#x}");
-    // SAFETY: inside the array.
-    let record = unsafe { records.cast::<PageRecord>().add((address / HUGE) as usize) };
-    // SAFETY: part of a static.
-    unsafe { NonNull::new_unchecked(record) }
 }
 
 /// The record of the engine's table in this frame.

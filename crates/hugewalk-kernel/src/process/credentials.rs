@@ -38,7 +38,8 @@ impl Credentials {
         self.user.effective == 0
     }
 
-    fn is_in(&self, group: u32) -> bool {
+    /// Is it a member of this group?
+    pub fn is_in(&self, group: u32) -> bool {
         self.group.effective == group || self.groups.contains(&group)
     }
 

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{CLD_DUMPED, CLD_EXITED, CLD_KILLED, SIGCHLD};
 
 use super::signal::{self, Info};
-use super::{PROCESSES, Process, find, ptrace};
+use super::{INIT, PROCESSES, Process, find, ptrace};
 use crate::report;
 use crate::task::current;
 
@@ -38,7 +38,8 @@ impl Status {
     }
 }
 
-/// Makes all threads of a process end (`exit_group`, a deadly signal): each does so on its way to its program.
+/// Makes all threads of a process end (`exit_group`, a deadly signal): each does so on its way to its program. One that ends already keeps
+/// its status, and threads of it that have stopped to tell their tracer stay so, as on Linux.
 pub fn end_group(process: &Arc<Process>, status: Status) {
     let threads = {
         let mut state = process.state.lock();
@@ -99,7 +100,12 @@ pub(super) fn finish(process: &Arc<Process>, status: Status) {
         match heir {
             Some(first) => {
                 *child.parent.lock() = Arc::downgrade(&first);
-                first.state.lock().children.push(child);
+                first.state.lock().children.push(child.clone());
+                // Else its tracer waits for it first.
+                let ended = child.state.lock().status.is_some() && child.tracer.lock().upgrade().is_none();
+                if ended && first.pid == INIT {
+                    reap(&first, &child);
+                }
                 first.waiters.wake_all();
             }
             None => {
@@ -137,7 +143,7 @@ pub(super) fn tell_parent(process: &Arc<Process>, status: Status) {
             if process.exit_signal != 0 {
                 signal::send_to_process(&parent, Info::child(process.exit_signal, code, process.pid, value));
             }
-            if ignored && process.exit_signal == SIGCHLD {
+            if ignored && (process.exit_signal == SIGCHLD || parent.pid == INIT) {
                 reap(&parent, process);
             }
             parent.waiters.wake_all();
@@ -156,7 +162,7 @@ fn heir(process: &Arc<Process>) -> Option<Arc<Process>> {
         }
         above = ancestor.parent.lock().upgrade();
     }
-    find(1).filter(|first| first.pid != process.pid)
+    find(INIT).filter(|first| first.pid != process.pid)
 }
 
 /// Forgets a child that has ended.

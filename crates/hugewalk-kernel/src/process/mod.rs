@@ -5,7 +5,9 @@
 //! | [`thread`] | clone and fork, the start and the end of a thread |
 //! | [`exec`], [`elf`] | another program in the same process |
 //! | [`exit`], [`pidfd`] | the end of a process |
+//! | [`group`] | process groups and sessions |
 //! | [`credentials`] | users and groups |
+//! | [`memlock`] | how much may be locked in memory |
 //! | [`wait`] | waiting for children |
 //! | [`signal`] | signals: sent, blocked, delivered, returned from |
 //! | [`stop`] | processes that signals stop |
@@ -18,6 +20,8 @@ pub mod credentials;
 pub mod elf;
 pub mod exec;
 pub mod exit;
+pub mod group;
+pub mod memlock;
 pub mod pidfd;
 pub mod ptrace;
 pub mod signal;
@@ -29,7 +33,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use spin::Mutex;
 
@@ -44,7 +48,11 @@ use crate::task::timer::Alarm;
 use crate::task::wait::WaitQueue;
 
 static PROCESSES: Mutex<BTreeMap<u32, Arc<Process>>> = Mutex::new(BTreeMap::new());
-static NEXT: AtomicU32 = AtomicU32::new(1);
+static NEXT: AtomicU32 = AtomicU32::new(INIT + 1);
+
+/// The number of the process that inherits orphans. It has no program: it forgets its children as they end, and signals do
+/// nothing to it. Programs look for this number to see that their parent is gone, so no program may have it.
+pub const INIT: u32 = 1;
 
 /// A number that no process and no thread has.
 pub fn fresh_number() -> u32 {
@@ -124,6 +132,8 @@ pub struct Process {
     pub interval: Mutex<Option<(Alarm, u64)>>,
     /// The program: its path and its arguments, for /proc.
     pub program: Mutex<(String, Vec<u8>)>,
+    /// What is added to its badness when memory runs out. It is kept and shown, since nothing is killed for memory.
+    pub oom_score_adj: AtomicI32,
     /// Limits that were set: `RLIMIT_*`, soft and hard.
     pub limits: Mutex<[[u64; 2]; 16]>,
     /// Nanoseconds since the start when it began.
@@ -147,21 +157,37 @@ pub struct Process {
 }
 
 impl Process {
-    /// The first process.
+    /// The process with the first program, in a group of its own as a shell would start it. Its parent is [`INIT`], which is made
+    /// too.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub fn first(files: Arc<Descriptors>, place: Place) -> Result<Arc<Self>> {
+        let init = Self::new(INIT, INIT, Arc::new(Descriptors::new()), Place::root());
+        *init.program.lock() = ("init".into(), b"init\0".to_vec());
+        init.handlers().lock().ignore_children();
         let pid = fresh_number();
+        let process = Self::new(pid, INIT, files, place);
+        *process.parent.lock() = Arc::downgrade(&init);
+        init.state.lock().children.push(process.clone());
+        let mut processes = PROCESSES.lock();
+        processes.insert(INIT, init);
+        processes.insert(pid, process.clone());
+        Ok(process)
+    }
+
+    /// A process that leads a group, with the limits and the user of the beginning.
+    fn new(pid: u32, session: u32, files: Arc<Descriptors>, place: Place) -> Arc<Self> {
         let mut limits = [[u64::MAX; 2]; 16];
-        // RLIMIT_STACK and RLIMIT_NOFILE.
+        // RLIMIT_STACK, RLIMIT_NOFILE and RLIMIT_MEMLOCK.
         limits[3] = [8 << 20, u64::MAX];
         limits[7] = [u64::from(crate::fs::descriptors::LIMIT), u64::from(crate::fs::descriptors::LIMIT)];
-        let process = Arc::new(Self {
+        limits[8] = [memlock::DEFAULT; 2];
+        Arc::new(Self {
             pid,
             parent: Mutex::new(Weak::new()),
-            state: Mutex::new(State::new(pid, pid)),
+            state: Mutex::new(State::new(pid, session)),
             space: Mutex::new(None),
             files: Mutex::new(files),
             place: Mutex::new(Arc::new(Mutex::new(place))),
@@ -172,6 +198,7 @@ impl Process {
             exit_signal: 0,
             interval: Mutex::new(None),
             program: Mutex::new((String::new(), Vec::new())),
+            oom_score_adj: AtomicI32::new(0),
             limits: Mutex::new(limits),
             started: AtomicU64::new(crate::cpu::clock::now()),
             gone: WaitQueue::new(),
@@ -182,9 +209,7 @@ impl Process {
             credentials: Mutex::new(Credentials::default()),
             tracees: Mutex::new(Vec::new()),
             tracer: Mutex::new(Weak::new()),
-        });
-        PROCESSES.lock().insert(pid, process.clone());
-        Ok(process)
+        })
     }
 
     /// The address space.

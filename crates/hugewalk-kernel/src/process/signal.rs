@@ -12,7 +12,7 @@ use linux_raw_sys::general::{
 use linux_raw_sys::ptrace::PTRACE_EVENT_EXIT;
 
 use super::exit::{Status, end_group};
-use super::{Process, ptrace, stop, thread};
+use super::{INIT, Process, ptrace, stop, thread};
 use crate::arch::Frame;
 use crate::errno::{Errno, Result};
 use crate::space::fault::Refused;
@@ -239,6 +239,11 @@ impl Handlers {
         self.action(SIGCHLD).flags & u64::from(SA_NOCLDSTOP) != 0
     }
 
+    /// From now on children are forgotten as soon as they end.
+    pub fn ignore_children(&mut self) {
+        self.set(SIGCHLD, Action { handler: 1, ..Action::default() });
+    }
+
     /// Are children forgotten as soon as they end?
     pub fn discards_children(&self) -> bool {
         let action = self.action(SIGCHLD);
@@ -248,6 +253,9 @@ impl Handlers {
 
 /// Sends a signal to a process: any thread that does not block it gets it.
 pub fn send_to_process(process: &Arc<Process>, info: Info) {
+    if process.pid == INIT {
+        return;
+    }
     stop::before_sending(process, info.signal);
     let threads = process.threads();
     let bit = set_of(info.signal);

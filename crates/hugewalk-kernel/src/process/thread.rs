@@ -2,7 +2,7 @@
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use linux_raw_sys::general::{
     CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_FILES, CLONE_FS, CLONE_PARENT_SETTID, CLONE_SETTLS,
@@ -141,6 +141,7 @@ impl Process {
             exit_signal: request.exit_signal,
             interval: Mutex::new(None),
             program: Mutex::new(self.program.lock().clone()),
+            oom_score_adj: AtomicI32::new(self.oom_score_adj.load(Ordering::Relaxed)),
             limits: Mutex::new(*self.limits.lock()),
             started: AtomicU64::new(crate::cpu::clock::now()),
             gone: WaitQueue::new(),

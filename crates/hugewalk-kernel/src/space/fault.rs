@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use hugewalk::addr::VirtAddr;
 use hugewalk::fault::{Access, Fault, FaultError};
+use hugewalk::mm::Placement;
 
 use super::Space;
 use super::area::{Area, Backing, Rights};
@@ -16,6 +17,9 @@ use crate::memory::{PAGE, USER_END, direct};
 use crate::report::{self, COUNTERS};
 use crate::task::current;
 use crate::uffd::{Handler, Reason};
+
+/// How far a stack that grows stays away from what lies below it: 1 MiB. Linux: `stack_guard_gap` in mm/mmap.c.
+const STACK_GAP: u64 = 1 << 20;
 
 /// Why an access cannot go on: the signal that the program gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,17 +107,36 @@ impl Space {
         }
         {
             let mut areas = self.areas().write();
-            let Some(stack) =
-                areas.above(address).filter(|area| area.stack && address + super::STACK_LIMIT > area.end)
-            else {
-                return Err(refused);
-            };
-            let mut grown = stack.clone();
-            grown.end = stack.start;
-            grown.start = address & !(PAGE - 1);
-            areas.insert(grown);
+            // Unless another thread was faster.
+            if areas.find(address).is_none() {
+                let stack =
+                    areas.above(address).filter(|area| area.stack && address + super::STACK_LIMIT > area.end);
+                let mut grown = stack.cloned().ok_or(refused)?;
+                grown.end = grown.start;
+                grown.start = address & !(PAGE - 1);
+                let gap = grown.start.saturating_sub(STACK_GAP)..grown.start;
+                let is_near = |area: &Area| !area.stack && !area.rights.is_empty();
+                if areas.overlapping(gap.start, gap.end).any(is_near) {
+                    return Err(refused);
+                }
+                self.claim_for_stack(&grown)?;
+                areas.insert(grown);
+            }
         }
         self.base_fault(address, access).unwrap_or(Err(refused))
+    }
+
+    /// Claims addresses that the stack grows to. Most are claimed from the start; a program may have unmapped some.
+    fn claim_for_stack(&self, grown: &Area) -> Result<(), Refused> {
+        let mut task = current().task().map_err(|_| Refused::OutOfMemory)?;
+        let range = VirtAddr::new(grown.start)..VirtAddr::new(grown.end);
+        let with_gap = VirtAddr::new(grown.start.saturating_sub(STACK_GAP))..range.end;
+        // A stack grows neither over huge pages nor close to them.
+        if self.engine().mmap_read(&mut task).overlapping(&with_gap).next().is_some() {
+            return Err(Refused::NotMapped);
+        }
+        let claimed = self.engine().claim(&mut task, Placement::Fixed(range.start), grown.end - grown.start);
+        claimed.map(drop).map_err(|_| Refused::OutOfMemory)
     }
 
     /// As [`fault`](Self::fault), if the address lies in an area of base pages.

@@ -1,11 +1,13 @@
 //! fork: the child's copy of an address space.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
 
 use hugewalk::addr::VirtAddr;
 use hugewalk::mm::Placement;
 
-use super::area::Backing;
+use super::area::{Area, Backing};
 use super::root::bits;
 use super::{STACK_LIMIT, Space};
 use crate::errno::{Errno, Result};
@@ -38,6 +40,18 @@ impl Space {
         Ok(child)
     }
 
+    /// What is claimed for an area: its addresses, and what the stack has below it.
+    fn claims_of(&self, area: &Area) -> Result<Vec<Range<VirtAddr>>> {
+        let own = VirtAddr::new(area.start)..VirtAddr::new(area.end);
+        if !area.stack {
+            return Ok(Vec::from([own]));
+        }
+        let lowest = area.end.saturating_sub(STACK_LIMIT + (1 << 20)).min(area.start);
+        let mut task = current().task()?;
+        let mmap = self.engine().mmap_read(&mut task);
+        Ok(mmap.claims(&(VirtAddr::new(lowest)..own.end)).collect())
+    }
+
     fn copy_areas(&self, child: &Self, handlers: &mut Children) -> Result<()> {
         // In write: no fault of another thread gets a page between the copy of its entry and the flush.
         let areas = self.areas.write();
@@ -46,12 +60,10 @@ impl Space {
         child.release(0, USER_END);
         for area in areas.iter().filter(|area| !area.dont_fork) {
             let mut copy = area.clone();
-            let lowest =
-                if area.stack { (area.end - STACK_LIMIT - (1 << 20)).min(area.start) } else { area.start };
-            {
+            for claim in self.claims_of(area)? {
                 let mut task = current().task()?;
-                let there = Placement::Fixed(VirtAddr::new(lowest));
-                child.engine().claim(&mut task, there, area.end - lowest)?;
+                let length = claim.end.as_u64() - claim.start.as_u64();
+                child.engine().claim(&mut task, Placement::Fixed(claim.start), length)?;
             }
             copy.handler = match (handlers.handler(area, child)?, &area.handler) {
                 (Some(handler), Some(Registration { modes, .. })) => {

@@ -117,11 +117,19 @@ impl Space {
         let rounded = length.checked_next_multiple_of(size).unwrap_or(length);
         if let Place::Fixed(start) = place
             && start.is_multiple_of(size)
-            && self.has_base(start, rounded)
         {
-            // Base pages there go; the engine sees to its own.
-            user_range(start, rounded).map_err(|_| Errno::ENOMEM)?;
-            self.unmap(start, rounded)?;
+            let (start, end) = user_range(start, rounded).map_err(|_| Errno::ENOMEM)?;
+            // Of addresses without an area, what is claimed is only kept free for the stack. With the lock held, no area comes to be there.
+            let areas = self.areas().write();
+            let has_base = areas.overlapping(start, end).next().is_some();
+            if !has_base {
+                self.release(start, end);
+            }
+            drop(areas);
+            if has_base {
+                // Base pages there go; the engine sees to its own.
+                self.unmap(start, rounded)?;
+            }
         }
         let mut flags = MapFlags::empty();
         flags.set(MapFlags::SHARED, mapping.shared);

@@ -183,6 +183,10 @@ impl Space {
         let mut leaves = Vec::new();
         let mut task = current().task()?;
         let range = VirtAddr::new(start)..VirtAddr::new(end);
+        let mapped: Vec<_> = {
+            let huge = self.engine().mmap_read(&mut task);
+            huge.overlapping(&range).map(|vma| (vma.end().as_u64(), vma.size().bytes())).collect()
+        };
         self.engine().walk_range(&mut task, range.clone(), &mut Leaves { found: &mut leaves })?;
         for (at, size, shown) in leaves {
             for page in (at.max(start)..(at + size).min(end)).step_by(PAGE as usize) {
@@ -192,7 +196,8 @@ impl Space {
         }
         for (at, map) in self.engine().pagemap(&mut task, range)? {
             let at = at.as_u64();
-            let size = crate::arch::SIZE_2M.bytes();
+            // What was mapped since the look is shown the next time.
+            let size = mapped.iter().find(|(end, _)| at < *end).map_or(PAGE, |(_, size)| *size);
             for page in (at.max(start)..(at + size).min(end)).step_by(PAGE as usize) {
                 pages[((page - start) / PAGE) as usize].huge = Some(map);
             }
@@ -215,16 +220,19 @@ impl Space {
         let shown = self.pages(start, ((end - start) / PAGE) as usize)?;
         let mut here: Vec<u8> = shown.iter().map(|page| u8::from(page.frame.is_some())).collect();
         {
-            let size = crate::arch::SIZE_2M.bytes();
             let mut task = current().task()?;
             let mmap = self.engine().mmap_read(&mut task);
             let range = VirtAddr::new(start)..VirtAddr::new(end);
             let huge: Vec<_> = mmap
                 .overlapping(&range)
-                .map(|vma| vma.start().as_u64().max(start & !(size - 1))..vma.end().as_u64().min(end))
+                .map(|vma| {
+                    let size = vma.size().bytes();
+                    let from = vma.start().as_u64().max(start & !(size - 1));
+                    (from..vma.end().as_u64().min(end), size)
+                })
                 .collect();
             drop(mmap);
-            for range in huge {
+            for (range, size) in huge {
                 let pages = VirtAddr::new(range.start)..VirtAddr::new(range.end.next_multiple_of(size));
                 for (at, resident) in self.engine().mincore(&mut task, pages)? {
                     let at = at.as_u64();
@@ -247,6 +255,13 @@ impl Space {
 }
 
 impl Space {
+    /// The size of the huge page that an address lies in, mapped or not. Sleeps.
+    pub fn huge_size(&self, address: u64) -> Option<HugeSize> {
+        let mut task = current().task().ok()?;
+        let huge = self.engine().mmap_read(&mut task);
+        huge.find(VirtAddr::new(address)).map(|vma| vma.size())
+    }
+
     /// The name of a word in memory that several address spaces share: of its source, and its offset there. `None` if it is in
     /// private memory. Sleeps.
     ///

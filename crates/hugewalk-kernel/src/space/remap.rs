@@ -69,6 +69,11 @@ impl Space {
         let new_length = new_length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
         let old_length = old_length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
         let (_, old_end) = user_range(old, old_length).map_err(|_| Errno::EINVAL)?;
+        // Where it goes, or where it would end here.
+        let (new, new_end) = match to {
+            Move::To(new) => user_range(new, new_length).map_err(|_| Errno::EINVAL)?,
+            Move::May | Move::No => (old, old.checked_add(new_length).ok_or(Errno::ENOMEM)?),
+        };
         let mut area = {
             let areas = self.areas().read();
             let area = areas.find(old).ok_or(Errno::EFAULT)?;
@@ -77,6 +82,8 @@ impl Space {
             }
             area.part(old, old_end.max(old + PAGE).min(area.end))
         };
+        // A part of the stack does not grow where it goes.
+        area.stack = false;
         if old_length == 0 {
             // A second mapping of shared memory.
             area.handler = None;
@@ -95,7 +102,7 @@ impl Space {
                 *index += old_length / PAGE;
             }
             rest.start = old_end;
-            rest.end = old + new_length;
+            rest.end = new_end;
             if self.map_area(rest, false).is_ok() {
                 return Ok(old);
             }
@@ -103,10 +110,7 @@ impl Space {
                 return Err(Errno::ENOMEM);
             }
         }
-        if let Move::To(new) = to
-            && new < old_end
-            && old < new + new_length
-        {
+        if matches!(to, Move::To(_)) && new < old_end && old < new_end {
             return Err(Errno::EINVAL);
         }
         let moving = Moving::begin(&mut area);

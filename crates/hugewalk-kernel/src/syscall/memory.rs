@@ -13,6 +13,7 @@ use crate::errno::{Errno, Result};
 use crate::fs;
 use crate::memory::{PAGE, user};
 use crate::platform;
+use crate::process::memlock;
 use crate::process::signal;
 use crate::space::Space;
 use crate::space::area::{Area, Backing, PageSource, Rights};
@@ -33,12 +34,18 @@ pub(super) fn call(number: u32, a: &Arguments) -> Answer {
         __NR_madvise => madvise(&space(), a[0], a[1], a[2] as u32).map(|()| 0),
         __NR_brk => Ok(space().move_brk(a[0])),
         __NR_mincore => mincore(a[0], a[1], a[2]),
-        __NR_mlock => mlock(&space(), a[0], a[1], 0),
-        __NR_mlock2 => mlock(&space(), a[0], a[1], a[2]),
+        __NR_mlock => memlock::check(a[1], Errno::ENOMEM).and_then(|()| mlock(&space(), a[0], a[1], 0)),
+        __NR_mlock2 => memlock::check(a[1], Errno::ENOMEM).and_then(|()| mlock(&space(), a[0], a[1], a[2])),
         __NR_munlock => munlock(&space(), a[0], a[1]),
         __NR_mlockall => mlockall(&space(), a[0] as u32),
         __NR_munlockall => munlockall(&space()),
         __NR_msync => msync(&space(), a[0], a[1]),
+        // As on a processor without protection keys, where -1 stands for none.
+        __NR_pkey_mprotect if a[3] as i32 == -1 => {
+            rights(a[2]).and_then(|rights| space().protect(a[0], a[1], rights)).map(|()| 0)
+        }
+        __NR_pkey_mprotect | __NR_pkey_free => Err(Errno::EINVAL),
+        __NR_pkey_alloc => Err(if a[0] != 0 || a[1] & !3 != 0 { Errno::EINVAL } else { Errno::ENOSPC }),
         __NR_mseal => mseal(&space(), a[0], a[1]),
         __NR_userfaultfd => uffd::create(a[0] as u32),
         __NR_membarrier => {
@@ -86,6 +93,9 @@ fn mmap(address: u64, length: u64, prot: u64, flags: u32, descriptor: i32, offse
         at if flags & MAP_FIXED != 0 => Place::Fixed(at),
         hint => Place::Hint(hint & !(PAGE - 1)),
     };
+    if flags & MAP_LOCKED != 0 {
+        memlock::check(length, Errno::EAGAIN)?;
+    }
     let noreserve = flags & MAP_NORESERVE != 0;
     let (populate, locked) = (flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE, flags & MAP_LOCKED != 0);
     let huge = |size, file| HugeMapping { file, size, length, rights, shared, noreserve, populate, locked };
@@ -180,7 +190,7 @@ fn madvise(space: &Arc<Space>, start: u64, length: u64, advice: u32) -> Result<(
         // Hints about what the kernel might do and does not.
         MADV_NORMAL | MADV_RANDOM | MADV_SEQUENTIAL | MADV_WILLNEED | MADV_DONTDUMP | MADV_DODUMP
         | MADV_COLD | MADV_PAGEOUT | MADV_NOHUGEPAGE => {
-            return checked(space, start, length);
+            return checked(space, start, length).map(|_| ());
         }
         _ => return Err(Errno::EINVAL),
     };
@@ -211,11 +221,11 @@ fn of_huge(advice: u32) -> Option<Advice> {
     })
 }
 
-fn checked(space: &Space, start: u64, length: u64) -> Result<()> {
-    if !start.is_multiple_of(PAGE) {
-        return Err(Errno::EINVAL);
-    }
-    if space.is_mapped(start, length.next_multiple_of(PAGE))? { Ok(()) } else { Err(Errno::ENOMEM) }
+/// A range of whole pages, all of them mapped. Returns its length in bytes, rounded up.
+fn checked(space: &Space, start: u64, length: u64) -> Result<u64> {
+    let whole =
+        length.checked_next_multiple_of(PAGE).filter(|_| start.is_multiple_of(PAGE)).ok_or(Errno::EINVAL)?;
+    if space.is_mapped(start, whole)? { Ok(whole) } else { Err(Errno::ENOMEM) }
 }
 
 /// `MADV_FREE`: the pages may go; here they go at once. Huge pages do not take it.
@@ -230,9 +240,9 @@ fn free(space: &Arc<Space>, start: u64, length: u64) -> Result<()> {
 }
 
 fn dont_fork(space: &Space, start: u64, length: u64, dont: bool) -> Result<()> {
-    checked(space, start, length)?;
+    let whole = checked(space, start, length)?;
     let mut areas = space.areas().write();
-    for mut area in areas.take(start, start + length.next_multiple_of(PAGE)) {
+    for mut area in areas.take(start, start + whole) {
         area.dont_fork = dont;
         areas.insert(area);
     }
@@ -253,7 +263,7 @@ fn inject(space: &Arc<Space>, start: u64, length: u64, poison: bool) -> Result<(
     }
     space.advise(start, length, Advice::Hwpoison)?;
     if length > 0 {
-        let refused = Refused::Hwpoison(arch::SIZE_2M.shift());
+        let refused = Refused::Hwpoison(space.huge_size(start).unwrap_or(arch::SIZE_2M).shift());
         signal::force(signal::Cause::Fault { address: start, refused });
     }
     Ok(())
@@ -327,6 +337,7 @@ fn munlock(space: &Arc<Space>, start: u64, length: u64) -> Result<u64> {
 /// Of base pages nothing is ever paged out; those that are mapped later are faulted in when they are touched.
 fn mlockall(space: &Space, flags: u32) -> Result<u64> {
     let what = LockAll::from_bits(flags).ok_or(Errno::EINVAL)?;
+    memlock::check(0, Errno::ENOMEM)?;
     let me = current();
     let mut task = me.task()?;
     space.engine().mlockall(&mut task, what).map_err(|_| Errno::EINVAL)?;
@@ -341,7 +352,7 @@ fn munlockall(space: &Space) -> Result<u64> {
 }
 
 fn msync(space: &Space, start: u64, length: u64) -> Result<u64> {
-    checked(space, start, length).map(|()| 0)
+    checked(space, start, length).map(|_| 0)
 }
 
 fn mseal(space: &Space, start: u64, length: u64) -> Result<u64> {

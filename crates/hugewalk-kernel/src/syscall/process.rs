@@ -13,6 +13,7 @@ use crate::errno::{Errno, Result};
 use crate::memory::{frames, user};
 use crate::process::credentials::{self, Ids, Kind};
 use crate::process::exec::{self, Start};
+use crate::process::group;
 use crate::process::ptrace;
 use crate::process::wait::{Wants, Which, wait_for};
 use crate::process::{self, find};
@@ -50,16 +51,8 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
         __NR_getpgrp => Ok(u64::from(process.state.lock().group)),
         __NR_getpgid => of(a[0] as u32).map(|process| u64::from(process.state.lock().group)),
         __NR_getsid => of(a[0] as u32).map(|process| u64::from(process.state.lock().session)),
-        __NR_setpgid => of(a[0] as u32).map(|process| {
-            let group = if a[1] == 0 { process.pid } else { a[1] as u32 };
-            process.state.lock().group = group;
-            0
-        }),
-        __NR_setsid => {
-            let mut state = process.state.lock();
-            (state.session, state.group) = (process.pid, process.pid);
-            Ok(u64::from(process.pid))
-        }
+        __NR_setpgid => group::join(a[0] as u32, a[1] as i32).map(|()| 0),
+        __NR_setsid => group::begin_session().map(u64::from),
         __NR_prlimit64 => prlimit(a[0] as u32, a[1], a[2], a[3]),
         __NR_getrlimit => prlimit(0, a[0], 0, a[1]),
         __NR_setrlimit => prlimit(0, a[0], a[1], 0),
@@ -235,6 +228,9 @@ fn prlimit(pid: u32, resource: u64, new: u64, old: u64) -> Result<u64> {
         let limit: [u64; 2] = user::get(new)?;
         if limit[0] > limit[1] {
             return Err(Errno::EINVAL);
+        }
+        if limit[1] > was[1] {
+            credentials::must_be_root()?;
         }
         process.limits.lock()[at] = limit;
     }

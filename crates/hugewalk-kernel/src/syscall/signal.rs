@@ -8,7 +8,7 @@ use crate::cpu::clock;
 use crate::errno::{Errno, Result};
 use crate::memory::user;
 use crate::process::signal::{self, Action, Info, Set, forget, send_to_process, send_to_thread, set_mask};
-use crate::process::{self, credentials, find};
+use crate::process::{self, INIT, credentials, find};
 use crate::task::wait::sleep;
 use crate::task::{current, timer};
 
@@ -150,7 +150,13 @@ fn kill(pid: i32, number: u32) -> Result<u64> {
             let group = if pid == 0 { own.state.lock().group } else { pid.unsigned_abs() };
             let all = process::all();
             all.into_iter()
-                .filter(|other| pid == -1 && other.pid != own.pid || other.state.lock().group == group)
+                .filter(|other| {
+                    if pid == -1 {
+                        ![own.pid, INIT].contains(&other.pid)
+                    } else {
+                        other.state.lock().group == group
+                    }
+                })
                 .collect()
         }
     };

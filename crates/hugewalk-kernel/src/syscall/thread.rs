@@ -33,7 +33,10 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
             &Request { flags: u64::from(CLONE_VM | CLONE_VFORK), exit_signal: SIGCHLD, ..Request::default() },
         ),
         __NR_exit => {
-            ptrace::event(frame, PTRACE_EVENT_EXIT, (a[0] & 0xff) << 8);
+            // One that was killed meanwhile stops no more.
+            if !ptrace::dies() {
+                ptrace::event(frame, PTRACE_EVENT_EXIT, (a[0] & 0xff) << 8);
+            }
             thread::exit(a[0] as u8)
         }
         __NR_exit_group => {

@@ -317,6 +317,12 @@ impl Thread {
         self.processors.load(Ordering::Relaxed) >> processor & 1 != 0
     }
 
+    /// Does it sleep in the kernel?
+    pub fn sleeps(&self) -> bool {
+        // Relaxed: it can wake up in the next moment anyway.
+        self.state.load(Ordering::Relaxed) == State::Blocked as u8
+    }
+
     /// The number of its task of the engine, or 0 if it has none.
     pub fn task_id(&self) -> u64 {
         self.task_id.load(Ordering::Relaxed)

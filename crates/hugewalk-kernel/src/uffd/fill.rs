@@ -13,10 +13,10 @@ use super::base::{Handler, Registration};
 use crate::errno::{Errno, Result};
 use crate::memory::PAGE;
 use crate::memory::page::BasePage;
-use crate::space::Space;
 use crate::space::area::{Area, Areas, Backing, Rights};
 use crate::space::base::NotReplaced;
 use crate::space::root::bits;
+use crate::space::{Space, user_range};
 
 /// What is put where nothing is mapped.
 #[derive(Clone, Copy)]
@@ -164,7 +164,7 @@ impl Space {
         handler: &Arc<Handler>,
         protect: bool,
     ) -> Result<()> {
-        let end = start + length;
+        let (start, end) = user_range(start, length).map_err(|_| Errno::EINVAL)?;
         let areas = self.areas().read();
         if handler.is_changing() {
             return Err(Errno::EAGAIN);

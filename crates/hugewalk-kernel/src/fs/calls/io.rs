@@ -46,7 +46,7 @@ fn read_from(opened: &Opened, mut offset: u64, address: u64, count: u64) -> Resu
         };
         done += copied as u64;
         offset += copied as u64;
-        if copied < wanted || done == count || opened.file.reads_once() {
+        if copied < wanted || done == count || opened.file.reads_once() || current().is_killed() {
             break;
         }
     }
@@ -89,7 +89,7 @@ fn write_out(opened: &Opened, mut offset: u64, address: u64, count: u64, signals
         };
         done += put as u64;
         offset += put as u64;
-        if put < wanted || done == count {
+        if put < wanted || done == count || current().is_killed() {
             break;
         }
     }
@@ -232,33 +232,40 @@ pub(super) fn sendfile(to: u64, from: u64, offset: u64, count: u64) -> Result<u6
     if from.file.is_stream() {
         return Err(Errno::EINVAL);
     }
-    let mut own = from.offset.lock();
-    let mut at = if offset == 0 { *own } else { user::get(offset)? };
+    if to.flags() & O_APPEND != 0 {
+        return Err(Errno::EINVAL);
+    }
+    // The offsets are copied, and stored at the end: both may be of one open file, and a write may wait for long.
+    let mut at = if offset == 0 { *from.offset.lock() } else { place(&from, user::get(offset)?)? };
+    let mut place = if to.file.is_stream() { 0 } else { *to.offset.lock() };
+    let count = count.min(MOST);
     let mut bytes = buffer(count)?;
     let mut done = 0;
-    while done < count.min(MOST) {
+    while done < count {
         let wanted = (count - done).min(bytes.len() as u64) as usize;
-        let got = from.file.read(at, &mut bytes[..wanted], from.flags())?;
-        if got == 0 {
-            break;
-        }
-        let mut place = if to.file.is_stream() { None } else { Some(to.offset.lock()) };
-        let put = to.file.write(place.as_deref().copied().unwrap_or(0), &bytes[..got], to.flags());
-        let put = match put {
-            Ok(put) => put as u64,
+        let moved = from.file.read(at, &mut bytes[..wanted], from.flags()).and_then(|got| match got {
+            0 => Ok(0),
+            got => to.file.write(place, &bytes[..got], to.flags()),
+        });
+        let moved = match moved {
+            Ok(moved) => moved as u64,
             Err(error) if done == 0 => return Err(error),
             Err(_) => break,
         };
-        if let Some(place) = &mut place {
-            **place += put;
+        done += moved;
+        at += moved;
+        place += moved;
+        if moved == 0 || current().is_killed() {
+            break;
         }
-        done += put;
-        at += put;
     }
     if offset == 0 {
-        *own = at;
+        *from.offset.lock() = at;
     } else {
         user::put(offset, &at)?;
+    }
+    if !to.file.is_stream() {
+        *to.offset.lock() = place;
     }
     Ok(done)
 }

@@ -116,7 +116,7 @@ pub fn call(number: u32, arguments: &[u64; 6]) -> Option<Result<u64>> {
         __NR_fchdir => names::change_place_to(a),
         __NR_getcwd => names::place(a, b),
         __NR_mount => names::mount(b, c, e),
-        __NR_umount2 => names::unmount(a),
+        __NR_umount2 => names::unmount(a, b as u32),
 
         __NR_stat => status::at(here, a, b, 0),
         __NR_lstat => status::at(here, a, b, AT_SYMLINK_NOFOLLOW),
@@ -139,11 +139,13 @@ pub fn call(number: u32, arguments: &[u64; 6]) -> Option<Result<u64>> {
         __NR_truncate => size::truncate(a, b as i64),
         __NR_ftruncate => size::truncate_open(a, b as i64),
         __NR_fallocate => size::allocate(a, b as u32, c as i64, d as i64),
-        __NR_fsync | __NR_fdatasync | __NR_flock | __NR_fadvise64 | __NR_sync_file_range | __NR_syncfs => {
+        __NR_fsync | __NR_fdatasync | __NR_flock | __NR_sync_file_range | __NR_syncfs => {
             // There is no disk, and one program at a time has files to lock.
             opened(a).map(|_| 0)
         }
         __NR_sync => Ok(0),
+        __NR_fadvise64 => size::advise(a, c as i64, d as u32),
+        __NR_cachestat => size::cached(a, b, c, d as u32),
         // Nothing is read ahead: what is there is in memory.
         __NR_readahead => opened(a).map(|_| 0),
 

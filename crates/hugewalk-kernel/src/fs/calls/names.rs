@@ -5,9 +5,9 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, O_ACCMODE, O_APPEND, O_CLOEXEC, O_CREAT,
-    O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_TMPFILE, O_TRUNC, O_WRONLY, RENAME_NOREPLACE,
-    S_IFIFO, S_IFMT, S_IFREG,
+    AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, MNT_DETACH, MNT_EXPIRE, MNT_FORCE, O_ACCMODE,
+    O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_TMPFILE, O_TRUNC,
+    O_WRONLY, RENAME_NOREPLACE, S_IFIFO, S_IFMT, S_IFREG, UMOUNT_NOFOLLOW,
 };
 
 use super::{lookup, opened, path_at, size};
@@ -293,8 +293,12 @@ pub(super) fn mount(path: u64, name: u64, options: u64) -> Result<u64> {
 }
 
 /// `umount2`.
-pub(super) fn unmount(path: u64) -> Result<u64> {
+pub(super) fn unmount(path: u64, flags: u32) -> Result<u64> {
+    if flags & !(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW) != 0 {
+        return Err(Errno::EINVAL);
+    }
     credentials::must_be_root()?;
-    mounts::unmount(&lookup(AT_FDCWD as u64, path, true)?)?;
+    let at = lookup(AT_FDCWD as u64, path, flags & UMOUNT_NOFOLLOW == 0)?;
+    mounts::unmount(&at, flags & MNT_DETACH != 0)?;
     Ok(0)
 }

@@ -25,10 +25,11 @@ fn timespec(address: u64, unit: u64) -> Result<Option<u64>> {
     let (Ok(seconds), Ok(rest)) = (u64::try_from(seconds), u64::try_from(rest)) else {
         return Err(Errno::EINVAL);
     };
-    if rest * unit >= 1_000_000_000 {
+    // Of a `timeval` Linux takes more than a second of microseconds too.
+    if unit == 1 && rest >= 1_000_000_000 {
         return Err(Errno::EINVAL);
     }
-    let span = seconds.saturating_mul(1_000_000_000).saturating_add(rest * unit);
+    let span = seconds.saturating_mul(1_000_000_000).saturating_add(rest.saturating_mul(unit));
     Ok(Some(clock::now().saturating_add(span)))
 }
 

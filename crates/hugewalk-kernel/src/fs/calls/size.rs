@@ -1,13 +1,13 @@
-//! Sizes of files: truncated, allocated, punched.
+//! Sizes of files: truncated, allocated, punched; and how much of one is in memory.
 
 use alloc::sync::Arc;
 
-use linux_raw_sys::general::{AT_FDCWD, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
+use linux_raw_sys::general::{AT_FDCWD, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, POSIX_FADV_NOREUSE};
 
 use super::{lookup, opened};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Inode, Kind};
-use crate::memory::PAGE;
+use crate::memory::{PAGE, user};
 use crate::space::area::PageSource;
 use crate::space::forget::forget;
 
@@ -105,5 +105,43 @@ pub(super) fn allocate(descriptor: u64, mode: u32, offset: i64, length: i64) -> 
         _ => return Err(Errno::ENODEV),
     }
     opened.inode.touch();
+    Ok(0)
+}
+
+/// `struct cachestat`, as five numbers.
+type CacheStat = [u64; 5];
+
+/// `cachestat`: how many base pages of a range of a file are in memory. Nothing is ever written back or evicted. Linux: the system call in
+/// mm/filemap.c.
+pub(super) fn cached(descriptor: u64, range: u64, into: u64, flags: u32) -> Result<u64> {
+    let opened = opened(descriptor)?;
+    let [offset, length]: [u64; 2] = user::get(range)?;
+    if matches!(opened.inode.kind, Kind::Huge(_)) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let end = if length == 0 { u64::MAX } else { offset.saturating_add(length) };
+    let pages = match &opened.inode.kind {
+        Kind::Base(file) => {
+            let end = end.min(file.size()).div_ceil(PAGE);
+            (offset / PAGE..end).filter(|&index| file.has_page(index)).count() as u64
+        }
+        _ => 0,
+    };
+    let stat: CacheStat = [pages, 0, 0, 0, 0];
+    user::put(into, &stat).map(|()| 0)
+}
+
+/// `fadvise64`. There is no disk that advice could help with.
+pub(super) fn advise(descriptor: u64, length: i64, advice: u32) -> Result<u64> {
+    let opened = opened(descriptor)?;
+    if matches!(opened.inode.kind, Kind::Pipe(_)) {
+        return Err(Errno::ESPIPE);
+    }
+    if length < 0 || advice > POSIX_FADV_NOREUSE {
+        return Err(Errno::EINVAL);
+    }
     Ok(0)
 }

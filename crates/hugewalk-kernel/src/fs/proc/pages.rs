@@ -8,7 +8,7 @@ use hugewalk::pagewalk::{Categories, PageMap as PageMapOf, Scan, ScanFlags};
 use super::super::file::File;
 use super::super::inode::{Inode, Kind, Special};
 use crate::errno::{Errno, Result};
-use crate::memory::{HUGE, PAGE, USER_END, frames, user};
+use crate::memory::{PAGE, USER_END, frames, user};
 use crate::process::Process;
 use crate::space::observe::PageShown;
 use crate::task::current;
@@ -170,10 +170,10 @@ impl File for PageFlags {
             let count = (words.len() as u64).min(end.saturating_sub(first)) as usize;
             for (word, frame) in words[..count].iter_mut().zip(first..) {
                 let address = frame * PAGE;
-                *word = match (frames::is_huge(address), address.is_multiple_of(HUGE)) {
-                    (true, true) => IS_HUGE | HEAD,
-                    (true, false) => IS_HUGE | TAIL,
-                    (false, _) => 0,
+                *word = match frames::huge::begins(address) {
+                    Some(true) => IS_HUGE | HEAD,
+                    Some(false) => IS_HUGE | TAIL,
+                    None => 0,
                 };
             }
             Ok(count)

@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::str;
+use core::sync::atomic::Ordering;
 
 use super::super::file::Opened;
 use super::super::folder::{Folder, Listing};
@@ -13,8 +14,8 @@ use super::super::mounts::{self, Filesystem};
 use super::super::text::Text;
 use super::{maps, pages};
 use crate::errno::{Errno, Result};
-use crate::process::credentials::Ids;
-use crate::process::{self, Process};
+use crate::process::credentials::{self, Ids};
+use crate::process::{self, INIT, Process};
 use crate::task::{Thread, current};
 
 /// The processes, by their numbers; and the one that looks, as `self`.
@@ -83,19 +84,26 @@ fn folder(filesystem: &Arc<Filesystem>, process: &Arc<Process>, thread: Option<A
     place("maps", maps::maps);
     place("smaps", maps::smaps);
     place("numa_maps", maps::numa_maps);
-    place("status", status);
-    place("stat", stat);
     place("statm", statm);
     place("mounts", |_| Ok(mounts::text()));
     place("limits", |_| Ok(String::new()));
     place("cmdline", |process| Ok(String::from_utf8_lossy(&process.program.lock().1).into_owned()));
     place("oom_score", |_| Ok("0\n".into()));
+    let seen = |text: fn(&Arc<Process>, Option<&Arc<Thread>>) -> Result<String>| {
+        let (process, thread) = (process.clone(), thread.clone());
+        Text::new(move || text(&process, thread.as_ref()))
+    };
+    seen(status).place(&root, "status");
+    seen(stat).place(&root, "stat");
     let comm = {
         let (process, thread) = (process.clone(), thread.clone());
         move || Ok(format!("{}\n", name(&process, thread.as_ref())))
     };
     Text::new(comm).place(&root, "comm");
-    Text::new(|| Ok("0\n".into())).settable(|_| Ok(())).place(&root, "oom_score_adj");
+    let (shown, changed) = (process.clone(), process.clone());
+    Text::new(move || Ok(format!("{}\n", shown.oom_score_adj.load(Ordering::Relaxed))))
+        .writable(move |text| set_oom_score_adj(&changed, text))
+        .place(&root, "oom_score_adj");
     let cleared = process.clone();
     Text::new(|| Err(Errno::EINVAL)).settable(move |what| clear(&cleared, what)).place(&root, "clear_refs");
     pages::place(&root, process);
@@ -120,6 +128,19 @@ fn folder(filesystem: &Arc<Filesystem>, process: &Arc<Process>, thread: Option<A
         );
     }
     root
+}
+
+/// Only root may have a process killed later than it would be. Linux: `oom_score_adj_write()` in fs/proc/base.c.
+fn set_oom_score_adj(process: &Process, text: &str) -> Result<()> {
+    let value = text.trim().parse::<i32>().map_err(|_| Errno::EINVAL)?;
+    if !(-1000..=1000).contains(&value) {
+        return Err(Errno::EINVAL);
+    }
+    if value < process.oom_score_adj.load(Ordering::Relaxed) && !credentials::own().is_root() {
+        return Err(Errno::EACCES);
+    }
+    process.oom_score_adj.store(value, Ordering::Relaxed);
+    Ok(())
 }
 
 /// `clear_refs`: 4 clears soft-dirty, of huge pages; what 1 to 3 clear is looked at nowhere. Linux: `clear_refs_write()` in
@@ -198,36 +219,43 @@ fn name(process: &Process, thread: Option<&Arc<Thread>>) -> String {
     path.rsplit('/').next().unwrap_or("").chars().take(15).collect()
 }
 
-/// How a process is doing, in a letter and a word.
-fn state(process: &Process) -> (char, &'static str) {
+/// How a thread is doing, in a letter and a word; without one, how the first thread of its process is.
+fn state(process: &Process, thread: Option<&Arc<Thread>>) -> (char, &'static str) {
+    let threads = process.threads();
+    let thread = thread.or_else(|| threads.iter().find(|thread| thread.tid == process.pid));
     if process.state.lock().status.is_some() {
         ('Z', "zombie")
-    } else if process.threads().iter().any(|thread| thread.tracee.is_stopped()) {
+    } else if thread.is_some_and(|thread| thread.tracee.is_stopped()) {
         ('t', "tracing stop")
     } else if process.state.lock().stopped.is_some() {
         ('T', "stopped")
-    } else if process.pid == current().process().pid {
+    } else if thread.is_some_and(|thread| !thread.sleeps()) {
         ('R', "running")
+    } else if thread.is_none() && process.pid != INIT {
+        // Its first thread has ended before the others.
+        ('Z', "zombie")
     } else {
         ('S', "sleeping")
     }
 }
 
 /// `/proc/PID/status`. Linux: `proc_pid_status()` in fs/proc/array.c.
-fn status(process: &Arc<Process>) -> Result<String> {
-    let (letter, word) = state(process);
-    let (pid, parent) = (process.pid, process.parent_pid());
+fn status(process: &Arc<Process>, thread: Option<&Arc<Thread>>) -> Result<String> {
+    let (letter, word) = state(process, thread);
+    let (group, parent) = (process.pid, process.parent_pid());
+    let own = thread.map_or(group, |thread| thread.tid);
     let who = process.credentials.lock().clone();
     let ids = |ids: Ids| format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.effective);
     let tracer = process.tracer.lock().upgrade().map_or(0, |tracer| tracer.pid);
     let mut text = format!(
-        "Name:\t{}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\nTracerPid:\t{tracer}\n\
-         Uid:\t{}\nGid:\t{}\nFDSize:\t{}\nGroups:\t0\n",
-        name(process, None),
-        process.umask.load(core::sync::atomic::Ordering::Relaxed),
+        "Name:\t{}\nUmask:\t{:04o}\nState:\t{letter} ({word})\nTgid:\t{group}\nNgid:\t0\nPid:\t{own}\nPPid:\t{parent}\nTracerPid:\t{tracer}\n\
+         Uid:\t{}\nGid:\t{}\nFDSize:\t{}\nGroups:\t{}\n",
+        name(process, thread),
+        process.umask.load(Ordering::Relaxed),
         ids(who.user),
         ids(who.group),
         process.files().in_use().len().max(64),
+        who.groups.iter().map(|group| format!("{group} ")).collect::<String>(),
     );
     if let Ok(space) = process.space() {
         let sizes = maps::Sizes::of(&space)?;
@@ -247,26 +275,26 @@ fn status(process: &Arc<Process>) -> Result<String> {
     }
     text += &format!("Threads:\t{}\n", process.threads().len());
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd"] {
-        text +=
-            &format!("{set}:\t{}\n", if set == "CapInh" { "0000000000000000" } else { "000001ffffffffff" });
+        let has = set == "CapBnd" || set != "CapInh" && who.is_root();
+        text += &format!("{set}:\t{}\n", if has { "000001ffffffffff" } else { "0000000000000000" });
     }
     Ok(text)
 }
 
 /// `/proc/PID/stat`, with zeroes for what is not counted. Linux: `do_task_stat()` in fs/proc/array.c.
-fn stat(process: &Arc<Process>) -> Result<String> {
+fn stat(process: &Arc<Process>, thread: Option<&Arc<Thread>>) -> Result<String> {
     let (group, session) = {
         let state = process.state.lock();
         (state.group, state.session)
     };
     let sizes = process.space().ok().map_or(Ok(maps::Sizes::default()), |space| maps::Sizes::of(&space))?;
-    let started = process.started.load(core::sync::atomic::Ordering::Relaxed) / 10_000_000;
+    let started = process.started.load(Ordering::Relaxed) / 10_000_000;
     let zeroes = " 0".repeat(28);
     Ok(format!(
         "{} ({}) {} {} {group} {session} 0 -1 0 0 0 0 0 0 0 0 0 20 0 {} 0 {started} {} {}{zeroes}\n",
-        process.pid,
-        name(process, None),
-        state(process).0,
+        thread.map_or(process.pid, |thread| thread.tid),
+        name(process, thread),
+        state(process, thread).0,
         process.parent_pid(),
         process.threads().len(),
         sizes.mapped,

@@ -10,7 +10,7 @@ use super::super::memfd::NOEXEC;
 use super::super::text::{Text, folder};
 use crate::arch;
 use crate::errno::Errno;
-use crate::ipc::shm::{SHMALL, SHMMAX, SHMMNI};
+use crate::ipc::shm::{HUGE_GROUP, SHMALL, SHMMAX, SHMMNI};
 use crate::platform::hugetlb;
 
 /// The release, for `uname` and here. Programs ask for features by it; those of 6.12 are here.
@@ -68,7 +68,7 @@ pub(super) fn place(sys: &Arc<Inode>) {
     constant("1").place(&vm, "memory_failure_recovery");
     constant("65530").place(&vm, "max_map_count");
     constant("65536").place(&vm, "mmap_min_addr");
-    constant("0").place(&vm, "hugetlb_shm_group");
+    switch(&HUGE_GROUP, u32::MAX >> 1).place(&vm, "hugetlb_shm_group");
     // Nothing is cached that could be dropped.
     Text::new(|| Ok("0\n".into())).settable(|_| Ok(())).place(&vm, "drop_caches");
     Text::new(|| Ok("0\n".into())).settable(|_| Ok(())).place(&vm, "compact_memory");
