@@ -107,6 +107,17 @@ fn every_kind_of_damage_to_a_trace_is_named_with_its_line() {
     }
 }
 
+/// Records of so many pages would take all memory of this machine.
+#[test]
+fn mappings_that_no_machine_has_the_memory_for_are_refused_at_once() {
+    let damaged = "7 5.1 mmap(NULL, 0x7fffffffffff, PROT_READ, MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB, -1, 0) = 0x7f2000000000\n";
+    let said = complaint(damaged.as_bytes(), &[]);
+    assert_eq!(
+        said,
+        "hugewalk: the mappings need 128 TiB of huge pages, and no machine has more than 64 TiB; say with --pool how many there were"
+    );
+}
+
 #[test]
 fn of_a_recording_cut_inside_a_line_all_but_the_last_line_is_taken() {
     let whole = fs::read_to_string(example("selftest-mremap.strace")).expect("the example");

@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use hugewalk::addr::VirtAddr;
 use hugewalk::arch::{PUD_SIZE, X86_64};
@@ -132,13 +131,12 @@ fn populate(effort: &Effort) -> Result<Group, BenchError> {
     // Once before, so that what cannot work is said and not measured.
     round(&mut task.borrow_mut(), MapFlags::SHARED)?;
     let case = |name, flags| {
-        Case::timed(name, move |n| {
-            let began = Instant::now();
+        Case::new(name, move |n| {
             for _ in 0..n {
                 let _ = round(&mut task.borrow_mut(), flags);
             }
-            began.elapsed() / PAGES as u32
         })
+        .parts(PAGES)
         .goal(Goal::Nanoseconds(100.0))
     };
     let cases = vec![exchange(), case("shared", MapFlags::SHARED), case("private", MapFlags::empty())];
@@ -149,8 +147,9 @@ fn populate(effort: &Effort) -> Result<Group, BenchError> {
 fn pins(effort: &Effort, operations: &Operations) -> Group {
     let pin = Case::timed("pin and unpin", |n| {
         let one = |task: &mut Task<Host>, thread| operations.run(walkers::Way::PinPages, task, thread, n);
-        together(&operations.ground.hugetlb, 1, one) / PINNED as u32
+        together(&operations.ground.hugetlb, 1, one)
     });
+    let pin = pin.parts(PINNED);
     let cases = measure(effort, vec![exchange(), pin.goal(Goal::Nanoseconds(15.0))]);
     group("Pins of 64 pages in a row: a page", None, cases)
 }

@@ -57,6 +57,8 @@ pub(super) struct Case<'a> {
     name: String,
     /// What it is to cost.
     goal: Option<Goal>,
+    /// What is reported is a part of an iteration: one of so many.
+    parts: u64,
     /// Does it so many times, and says how long that took.
     work: Box<dyn FnMut(u64) -> Sample + 'a>,
 }
@@ -73,7 +75,13 @@ impl<'a> Case<'a> {
 
     /// A case that times itself, leaving out what it prepares.
     pub(super) fn timed<S: Into<Sample>>(name: &str, mut work: impl FnMut(u64) -> S + 'a) -> Self {
-        Self { name: name.to_owned(), goal: None, work: Box::new(move |iterations| work(iterations).into()) }
+        let work = Box::new(move |iterations| work(iterations).into());
+        Self { name: name.to_owned(), goal: None, parts: 1, work }
+    }
+
+    /// The same, of which an iteration does so many operations that one of them is reported.
+    pub(super) fn parts(self, parts: u64) -> Self {
+        Self { parts, ..self }
     }
 
     /// The same, which is to cost no more than this.
@@ -82,7 +90,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// What a case cost, per iteration.
+/// What a case cost, per iteration or part of one.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
     /// Its name.
@@ -119,11 +127,13 @@ pub(super) fn measure(effort: &Effort, mut cases: Vec<Case<'_>>) -> Vec<Measured
     cases.iter().zip(samples).map(|(case, samples)| summarise(case, &samples)).collect()
 }
 
-/// How many iterations take about `seconds`.
+/// How many iterations take about `seconds`. With what a case prepares and leaves out, they take four times as long at the most.
 fn calibrate(case: &mut Case<'_>, seconds: f64) -> u64 {
     let mut iterations = 1;
     loop {
-        let took = (case.work)(iterations).took.as_secs_f64();
+        let began = Instant::now();
+        let counted = (case.work)(iterations).took.as_secs_f64();
+        let took = counted.max(began.elapsed().as_secs_f64() / 4.0);
         if took >= seconds / 4.0 || iterations >= 1 << 30 {
             return ((iterations as f64 * seconds / took.max(1e-9)) as u64).max(1);
         }
@@ -132,8 +142,9 @@ fn calibrate(case: &mut Case<'_>, seconds: f64) -> u64 {
 }
 
 fn summarise(case: &Case<'_>, samples: &[(u64, Sample)]) -> Measured {
-    let each =
-        samples.iter().map(|(iterations, sample)| sample.took.as_secs_f64() * 1e9 / *iterations as f64);
+    let each = samples
+        .iter()
+        .map(|(iterations, sample)| sample.took.as_secs_f64() * 1e9 / (iterations * case.parts) as f64);
     let mut each: Vec<f64> = each.collect();
     each.sort_by(f64::total_cmp);
     let at = |index: usize| each.get(index).copied().unwrap_or(f64::NAN);
@@ -166,6 +177,25 @@ mod tests {
         assert!((measured[0].median_ns - 10.0).abs() < 1e-6);
         assert!((measured[1].median_ns - 30.0).abs() < 1e-6);
     }
+
+    #[test]
+    fn a_sample_is_as_long_as_it_was_asked_to_be_whatever_part_of_it_is_reported() {
+        let each = |iterations| Duration::from_millis(10 * iterations);
+        let mut case = Case::timed("fork, for each of its 1,000 mappings", each).parts(1000);
+        assert_eq!(calibrate(&mut case, 0.1), 10);
+        let measured = measure(&Effort { samples: 3, seconds: 0.3, bar: ProgressBar::hidden() }, vec![case]);
+        assert!((measured[0].median_ns - 10_000.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_a_case_leaves_out_does_not_make_its_samples_longer_than_four_times_as_long() {
+        let mut case = Case::timed("counts a thousandth", |iterations| {
+            std::thread::sleep(Duration::from_millis(iterations));
+            Duration::from_micros(iterations)
+        });
+        assert!(calibrate(&mut case, 0.01) <= 40);
+    }
+
     #[test]
     fn unsharing_is_counted_over_all_samples_of_a_case() {
         let sample = |times| Sample {

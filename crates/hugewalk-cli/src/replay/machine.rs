@@ -20,9 +20,12 @@ use super::got::Got;
 use super::handlers::{Handlers, Performed};
 use super::handling::fault_in;
 use super::plan::{Act, Change, FileAct, FileId, Map, MappingId, MoveTo, Plan, Space};
+use crate::report::text::size as size_text;
 use crate::trace::flags::Prot;
 
 const GIB: u64 = 1 << 30;
+/// The memory that Linux takes on x86-64 with tables of four levels: 64 TiB, `MAX_PHYSMEM_BITS`.
+const MOST: u64 = 1 << 46;
 
 /// The engine, with what a plan made on it so far.
 pub struct Machine {
@@ -47,6 +50,16 @@ pub enum MachineError {
     /// The host refuses.
     #[error("{0}; ask for fewer pages with --pool, or fewer --clones")]
     Host(#[from] HostError),
+    /// More than any machine has; the records of so many pages would take all memory of this one.
+    #[error(
+        "the mappings need {} of huge pages, and no machine has more than {}; say with --pool how many there were",
+        size_text(*bytes),
+        size_text(MOST)
+    )]
+    TooLarge {
+        /// Huge pages of all sizes, in bytes.
+        bytes: u64,
+    },
     /// No memory for the engine itself.
     #[error("not enough memory for the engine: {0}")]
     Memory(#[from] OutOfMemory),
@@ -90,6 +103,9 @@ impl Machine {
             pages.saturating_mul(pool.size.bytes()).checked_next_multiple_of(GIB).unwrap_or(u64::MAX)
         };
         let huge_bytes = pools.iter().map(bytes).fold(0, u64::saturating_add);
+        if huge_bytes > MOST {
+            return Err(MachineError::TooLarge { bytes: huge_bytes });
+        }
         let config = HostConfig::new()
             .huge_bytes(huge_bytes)
             .max_tables(tables(plan, copies))

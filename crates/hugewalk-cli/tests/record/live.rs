@@ -187,11 +187,16 @@ fn a_database_is_recorded_and_its_replay_has_the_kernels_figures() {
     let directory = room();
     let script = database()
         + r#"
-pgbench -h "$PWD/pg" -U postgres -c 4 -t 200 postgres > /dev/null 2>&1 &
+pgbench -h "$PWD/pg" -U postgres -c 4 -T 600 postgres > /dev/null 2>&1 &
 clients=$!
+# Once each client has a process of the server's, and has worked for a moment: the one that asks has one too.
+until [ "$(psql -h "$PWD/pg" -U postgres -d postgres -Atc "select count(*) from pg_stat_activity where backend_type = 'client backend'")" -ge 5 ]; do
+    kill -0 $clients; sleep 0.1
+done
 sleep 1
 kill -USR1 $RECORD
-wait $clients
+until [ -e .hugewalk-record*/truth-1.json ]; do kill -0 $RECORD; sleep 0.1; done
+kill $clients; wait $clients || true
 kill -INT $server
 wait $started
 "#;

@@ -85,16 +85,14 @@ pub(super) fn groups(effort: &Effort, sizes: &[u64]) -> Result<Vec<Group>, Bench
     let groups = OPERATIONS.map(|(what, work, each)| {
         let title = format!("Mappings of a file: {what}");
         grow(effort, &title, ("mapping", "mappings"), &all, |name, number, mapped| {
-            let parts = if each { number as u32 } else { 1 };
             let system = &system;
-            Case::timed(name, move |n| {
+            let case = Case::new(name, move |n| {
                 let mut task = system.task.borrow_mut();
-                let began = std::time::Instant::now();
                 for _ in 0..n {
                     let _ = work(mapped, &mut task);
                 }
-                began.elapsed() / parts
-            })
+            });
+            case.parts(if each { number } else { 1 })
         })
     });
     Ok(groups.into())
