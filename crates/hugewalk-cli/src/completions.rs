@@ -3,12 +3,28 @@
 use std::io::Write;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Command, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use clap_complete::{Shell, generate};
 use hugewalk_lab::lab::Settings;
 use hugewalk_lab::scenario;
 
 use crate::args::Cli;
+
+/// What stands behind the options in the help.
+const COMPLETING: &str = "\
+Examples:
+  hugewalk completions bash > /usr/share/bash-completion/completions/hugewalk
+  hugewalk completions zsh > /usr/share/zsh/site-functions/_hugewalk
+  hugewalk completions fish > /usr/share/fish/vendor_completions.d/hugewalk.fish";
+
+/// `hugewalk completions`
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETING)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum, ignore_case = true)]
+    pub shell: Shell,
+}
 
 /// The script for a shell.
 #[must_use]

@@ -3,12 +3,31 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Command, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use clap_mangen::Man;
 
-use crate::args::{Cli, ManArgs};
+use crate::args::Cli;
 use crate::check::error::did_you_mean;
 use crate::html::file;
+
+/// What stands behind the options in the help.
+const READING: &str = "\
+Examples:
+  hugewalk man check | man -l -
+  hugewalk man --to /usr/share/man/man1";
+
+/// `hugewalk man`
+#[derive(Debug, Args)]
+#[command(after_help = READING)]
+pub struct ManArgs {
+    /// Whose page: check, or check merge [default: that of hugewalk itself]
+    #[arg(value_name = "COMMAND", conflicts_with = "to")]
+    pub command: Vec<String>,
+
+    /// Write the pages of all commands to this directory
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+}
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! The figures of one run are to be compared with each other: everything in a group is measured in turn, sample by
 //! sample, so that a machine whose speed drifts slows all of them alike.
 
+pub mod args;
 mod chase;
 mod crowd;
 mod faults;
@@ -32,7 +33,8 @@ pub use self::sample::{Effort, Goal, Measured};
 
 use self::text::print;
 
-use crate::args::{BenchArgs, BenchWhat, Format};
+use self::args::{BenchArgs, BenchWhat};
+use crate::args::Format;
 use crate::compare::{self, CompareError};
 
 /// Why a benchmark could not be run.

@@ -26,8 +26,26 @@ const OTHER_THAN_LIST: [&str; 8] =
 /// `--executions` where nothing is said.
 pub(super) const EXECUTIONS: u64 = 5_000_000;
 
+/// What stands behind the options in the help.
+const CHECKING: &str = "\
+Examples:
+  hugewalk check                                     all scenarios under all protocols
+  hugewalk check S1 --protocol legacy                one race, drawn
+  hugewalk check S8 --protocol hugewalk --without revalidate
+  hugewalk check --show S1 --protocol hugewalk       a run of a safe one, drawn
+  hugewalk check S9 --protocol 'mine=rfc-ptl,broadcast=last,+revalidate'
+  hugewalk check --pct 1000000 --seed 7              random schedules
+  hugewalk check --pct 100000000 --shard 3/16 --checkpoint part-3.json
+  hugewalk check merge part-*.json
+
+Exit status:
+  0  all verdicts are as expected; a protocol of your own has no expected verdicts
+  1  some are not; the report says which
+  2  there is something wrong with what was asked for; one line on standard error says what";
+
 /// `hugewalk check`
 #[derive(Debug, Args)]
+#[command(after_help = CHECKING, after_long_help = CHECKING)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct CheckArgs {
     /// Something else than checking.

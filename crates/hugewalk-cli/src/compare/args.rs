@@ -6,8 +6,20 @@ use clap::Args;
 
 use crate::args::Format;
 
+/// What stands behind the options in the help.
+const COMPARING: &str = "\
+Examples:
+  hugewalk check --format json > now.json; hugewalk compare before.json now.json
+  hugewalk compare --tolerance 10 bench-main.json bench-branch.json
+
+Exit status:
+  0  nothing changed that counts
+  1  something did; the report says what
+  2  the two cannot be compared; one line on standard error says why";
+
 /// `hugewalk compare`
 #[derive(Debug, Args)]
+#[command(after_help = COMPARING, after_long_help = COMPARING)]
 pub struct CompareArgs {
     /// What was printed before: by check, replay or bench, with --format json
     #[arg(value_name = "BEFORE.json")]

@@ -1,6 +1,8 @@
 //! `hugewalk conform` where the kernel cannot be judged: it says so.
 
-use crate::args::ConformArgs;
+pub mod args;
+
+use self::args::ConformArgs;
 
 /// Why there is nothing to report.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::args::ConformArgs;
+use super::args::ConformArgs;
 use crate::notes;
 use crate::run::kernel_folder;
 

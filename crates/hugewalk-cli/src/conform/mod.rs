@@ -1,5 +1,6 @@
 //! `hugewalk conform`: programs on the engine and on the running kernel.
 
+pub mod args;
 mod guest;
 mod report;
 
@@ -15,7 +16,8 @@ use hugewalk_conform::run::{RunError, Sides, Unsure};
 use hugewalk_conform::table::{Held, UFFD, giant, uffd_page};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::{ConformArgs, ConformTable, Format};
+use self::args::{ConformArgs, ConformTable};
+use crate::args::Format;
 use crate::notes;
 
 /// How often a program is run to make it shorter.

@@ -10,8 +10,20 @@ use crate::gigabyte::GIB;
 /// The most that can be mapped: half of the addresses that a process has.
 const MOST: u64 = 64 << 40;
 
+/// What stands behind the options in the help.
+const ESTIMATING: &str = "\
+Examples:
+  hugewalk estimate --shared 512G --processes 500
+  hugewalk estimate --shared 512G --processes 500 --size 1G
+  hugewalk estimate --shared 512G --processes 500 --recording db.recording --cpus 64
+
+Exit status:
+  0  estimated
+  2  something that was given cannot be used; one line on standard error says what";
+
 /// `hugewalk estimate`
 #[derive(Clone, Debug, Args)]
+#[command(after_help = ESTIMATING, after_long_help = ESTIMATING)]
 pub struct EstimateArgs {
     /// How much memory they share, as in 512G
     #[arg(long, value_name = "SIZE", value_parser = bytes)]

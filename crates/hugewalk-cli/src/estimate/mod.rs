@@ -15,10 +15,11 @@ use serde::Serialize;
 
 use self::args::EstimateArgs;
 use self::engine::{Counted, EngineError, Gives, Program};
-use crate::args::{Format, ReplayArgs};
+use crate::args::Format;
 use crate::costs::{Costs, CostsError};
 use crate::gigabyte::GIB;
 use crate::recording::{Recorded, RecordingError};
+use crate::replay::args::ReplayArgs;
 use crate::replay::{self, MachineError, Shape};
 use crate::report::{Protocol, Unshare};
 use crate::trace::{Trace, TraceError};

@@ -6,8 +6,21 @@ use clap::Args;
 
 use crate::args::{Format, seconds};
 
+/// What stands behind the options in the help.
+const INSPECTING: &str = "\
+Examples:
+  hugewalk inspect                    all processes
+  hugewalk inspect $(pgrep postgres)  these
+  hugewalk inspect --watch 5          again every five seconds
+  hugewalk inspect --prometheus       metrics, for the textfile collector of the node exporter
+
+Exit status:
+  0  looked, whether or not there was anything to see
+  2  there is no such process, it is another user's, or there is no /proc; one line says which";
+
 /// `hugewalk inspect`
 #[derive(Debug, Args)]
+#[command(after_help = INSPECTING, after_long_help = INSPECTING)]
 pub struct InspectArgs {
     /// The processes to look at [default: all that may be looked at]
     #[arg(value_name = "PID", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]

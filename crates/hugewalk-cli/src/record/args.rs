@@ -6,8 +6,21 @@ use clap::Args;
 
 use crate::args::{Format, seconds};
 
+/// What stands behind the options in the help.
+const RECORDING: &str = "\
+Examples:
+  hugewalk record -o db.recording -- postgres -D data     then: hugewalk replay db.recording
+  hugewalk record --truth-at 5 --truth-at 60 -- ./server  figures after 5 and after 60 seconds
+  hugewalk record --pid 4711                              a server that runs, until Ctrl-C
+  kill -USR1 $(pgrep -x hugewalk)                         figures now
+
+Exit status:
+  0  recorded, however the program ended; the report says how
+  2  nothing was recorded; one line on standard error says why";
+
 /// `hugewalk record`
 #[derive(Debug, Args)]
+#[command(after_help = RECORDING, after_long_help = RECORDING)]
 pub struct RecordArgs {
     /// The program to run, and its arguments
     #[arg(value_name = "PROGRAM", trailing_var_arg = true, required_unless_present = "pid")]

@@ -16,6 +16,7 @@
 
 mod account;
 mod advice;
+pub mod args;
 mod attempt;
 mod doubts;
 mod elsewhere;
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use account::unsharing;
 use advice::Seen;
+use args::ReplayArgs;
 pub use html::page;
 pub use machine::{Machine, MachineError, PoolSize};
 pub(crate) use observe::Counting;
@@ -47,7 +49,6 @@ use schedule::Record;
 pub(crate) use shape::{Shape, shape};
 use whatif::{AsAsked, Wanted};
 
-use crate::args::ReplayArgs;
 use crate::costs::Costs;
 use crate::report::{Mapping, Peak, Rate, Recording, Report, SCHEMA, Truth, range_text};
 use crate::trace::{Clock, Time, Trace};

@@ -9,11 +9,11 @@
 use hugewalk::addr::HugeSize;
 use hugewalk::arch::X86_64;
 
+use super::args::{PoolArg, ReplayArgs};
 use super::attempt::Attempt;
 use super::machine::PoolSize;
 use super::plan::Plan;
 use super::schedule::Record;
-use crate::args::ReplayArgs;
 use crate::report::Truth;
 use crate::report::text::{counted, size as size_text};
 
@@ -48,8 +48,7 @@ impl Choice {
     pub(super) fn first(args: &ReplayArgs, plan: &Plan, truth: Option<&Truth>, default_shift: u32) -> Self {
         let mut why = Vec::new();
         let choose = |size: HugeSize| {
-            let is_asked_for =
-                |pool: &&crate::args::PoolArg| pool.shift.unwrap_or(default_shift) == size.shift();
+            let is_asked_for = |pool: &&PoolArg| pool.shift.unwrap_or(default_shift) == size.shift();
             let asked = args.pool.iter().rev().find(is_asked_for);
             let of_size = truth.filter(|truth| truth.huge_page_kb == size.bytes() >> 10);
             let (pages, overcommit, reason) = match (asked, of_size) {

@@ -2,11 +2,11 @@
 
 use hugewalk::arch::X86_64;
 
+use super::args::ReplayArgs;
 use super::machine::MachineError;
 use super::observe::snapshot;
 use super::plan::{Act, Known, Mount, plan};
 use super::pools::Choice;
-use crate::args::ReplayArgs;
 use crate::gigabyte::{GIB, whole_ranges};
 use crate::trace::{Time, Trace};
 

@@ -8,8 +8,24 @@ use clap::{Args, ValueEnum};
 use super::arch::Arch;
 use crate::args::seconds;
 
+/// What stands behind the options in the help.
+const RUNNING: &str = "\
+Examples:
+  hugewalk run ./map_hugetlb
+  hugewalk run --cpus 4 --pool 600 ./hugepage-mremap 1024
+  hugewalk run --file /bin/busybox=/bin/sh ./hugetlb-soft-offline
+  hugewalk run --trace --report none ./thuge-gen 2> thuge-gen.strace
+
+Exit status:
+  the program's own, or 128 and the number of the signal that ended it; else
+  2    the command line is wrong
+  124  the program was still running at the end of --timeout
+  125  it could not be run: no QEMU, no static program for the processors, something the kernel refuses, a fault in the kernel; one line
+       on standard error says which";
+
 /// `hugewalk run`
 #[derive(Debug, Args)]
+#[command(after_help = RUNNING, after_long_help = RUNNING)]
 #[command(override_usage = "hugewalk run [OPTIONS] PROGRAM [ARGS]...")]
 pub struct RunArgs {
     /// The program, a static executable of Linux, and its arguments; all that follows it is the program's

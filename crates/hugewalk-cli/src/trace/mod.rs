@@ -24,7 +24,7 @@ mod userfault;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use crate::args::Until;
+use crate::replay::args::Until;
 
 pub use call::{Advice, Call, Descriptor, Handling, Outcome};
 pub use clock::Clock;

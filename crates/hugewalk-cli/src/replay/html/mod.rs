@@ -9,8 +9,8 @@ use std::io;
 use serde::Serialize;
 
 use super::picture::Picture;
-use crate::args::ReplayArgs;
 use crate::html::{Kind, date, json};
+use crate::replay::args::ReplayArgs;
 use crate::report::Report;
 
 const KIND: Kind = Kind {
