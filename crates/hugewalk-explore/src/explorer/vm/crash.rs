@@ -20,7 +20,8 @@ use corosensei::trap::CoroutineTrapHandler;
 
 use super::ambient::{MOVING, VM, violation};
 use super::registers;
-use super::{Mode, Turn, Vm};
+use super::turn::Turn;
+use super::{Mode, Vm};
 
 /// What is explored has crashed: it used memory that is not there, or ran what is no instruction.
 #[derive(Clone, Copy, Debug)]

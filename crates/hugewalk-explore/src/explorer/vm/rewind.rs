@@ -27,7 +27,9 @@ use corosensei::stack::DefaultStack;
 
 use super::ambient::{MOVING, VM};
 use super::ends::Ends;
-use super::{Clock, Mode, Pending, Setup, Strategy, Turn, Vm};
+use super::threads::Pending;
+use super::turn::Turn;
+use super::{Clock, Mode, Setup, Strategy, Vm};
 use crate::explorer::arena::{self, AREAS, OF_SETUP};
 use crate::explorer::lockorder::LockOrder;
 use crate::explorer::objects;
