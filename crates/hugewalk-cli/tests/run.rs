@@ -370,6 +370,11 @@ fn states_of_threads_and_mounts_in_use_are_told_as_a_program_expects() {
 }
 
 #[test]
+fn mapped_files_are_called_by_their_paths_and_keep_their_mounts_busy() {
+    passes("names.c");
+}
+
+#[test]
 fn a_stack_grows_where_it_was_unmapped_and_not_over_huge_pages() {
     passes("stack.c");
 }
@@ -455,7 +460,7 @@ fn on_arm64_too_two_processes_share_a_table() {
 
 #[test]
 fn on_arm64_registers_pages_of_groups_files_and_debuggers_are_as_a_program_expects() {
-    for program in ["registers", "contiguous", "files", "traces"] {
+    for program in ["registers", "contiguous", "files", "traces", "names"] {
         let source = format!("crates/hugewalk-cli/tests/guest/{program}.c");
         let Some(output) = on_arm64(&source, &["--pool", "16"], &[]) else { return };
         assert_eq!(text(&output.stdout), "0 checks failed\n", "{program}: {}", text(&output.stderr));

@@ -247,6 +247,10 @@ impl Notify for Kernel {
     fn handler_called(&self, root: &Root) {
         root.handlers().wake_all();
     }
+    fn file_freed(&self, file: u64) {
+        crate::fs::huge_file::forget(file);
+        crate::ipc::shm::forget(file);
+    }
 }
 
 impl Trace for Kernel {

@@ -374,3 +374,16 @@ fn a_gigabyte_page_goes_the_same_way() {
     drop((task, hugetlb));
     assert_eq!((machine.tables_in_use(), machine.huge_in_use(X86_64::SIZE_1G)), (0, 0));
 }
+
+#[test]
+fn a_file_is_told_to_be_gone_once_and_with_its_last_mapping() {
+    let World { machine, hugetlb, mut task, file, spaces: [first, second] } = World::new();
+    let (id, pages) = (file.id(), 512 * M2);
+    drop(file);
+    first.munmap(&mut task, START, pages).unwrap();
+    assert_eq!(machine.freed_files(), []);
+    second.munmap(&mut task, START, pages).unwrap();
+    assert_eq!(machine.freed_files(), [id]);
+    drop((first, second, task, hugetlb));
+    assert_eq!(machine.freed_files(), [id]);
+}

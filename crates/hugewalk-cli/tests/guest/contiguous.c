@@ -1,32 +1,19 @@
 // arm64: pages of 64 KiB and of 32 MiB, each a group of 16 entries: mapped, shared, copied on write, given back. Those of 64 KiB
 // also as files, segments, and beside base pages.
-#define _GNU_SOURCE
-#include <errno.h>
+#include "check.h"
+
 #include <fcntl.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define SMALL (64L << 10)
 #define SMALL_PAGES (MAP_ANONYMOUS | MAP_HUGETLB | 16 << 26)
-
-static int failed;
-
-static void check(int good, const char *what) {
-    if (!good) {
-        failed++;
-        printf("failed: %s (%s)\n", what, strerror(errno));
-    }
-}
 
 static FILE *file_of(long page, const char *name, const char *mode) {
     char path[96];
@@ -194,6 +181,5 @@ int main(void) {
     many();
     files();
     beside_base_pages();
-    printf("%d checks failed\n", failed);
-    return failed != 0;
+    return report();
 }

@@ -3,50 +3,16 @@
  *
  * All of it holds on Linux too, for root with all capabilities.
  */
-#define _GNU_SOURCE
-#include <errno.h>
+#include "check.h"
+
 #include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define NOBODY 65534
-
-static int failed;
-
-#define CHECK(what) \
-	do { \
-		errno = 0; \
-		if (!(what)) { \
-			printf("line %d: %s (%s)\n", __LINE__, #what, strerror(errno)); \
-			failed++; \
-		} \
-	} while (0)
-
-/* The call fails, and with this error. */
-#define FAILS(call, error) CHECK((call) == -1 && errno == (error))
-
-/* The checks of a child count as well. */
-#define CHILD(body) \
-	do { \
-		int status; \
-		fflush(stdout); \
-		pid_t child_ = fork(); \
-		if (child_ == 0) { \
-			failed = 0; \
-			body; \
-			fflush(stdout); \
-			_exit(failed); \
-		} \
-		CHECK(waitpid(child_, &status, 0) == child_ && WIFEXITED(status)); \
-		failed += WEXITSTATUS(status); \
-	} while (0)
 
 static int put(const char *path, const char *text)
 {
@@ -176,6 +142,5 @@ int main(void)
 	groups();
 	out_of_memory();
 	limits();
-	printf("%d checks failed\n", failed);
-	return failed;
+	return report();
 }

@@ -1,8 +1,8 @@
 /* A userfaultfd that handles missing base pages, beside huge ones. Each check that fails is printed; the exit status is their
  * number. All of it holds on Linux too.
  */
-#define _GNU_SOURCE
-#include <errno.h>
+#include "check.h"
+
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
@@ -10,26 +10,9 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <unistd.h>
-
-static int failed;
-
-#define CHECK(what) \
-	do { \
-		errno = 0; \
-		if (!(what)) { \
-			printf("line %d: %s (%s)\n", __LINE__, #what, strerror(errno)); \
-			failed++; \
-		} \
-	} while (0)
-
-/* The call fails, and with this error. */
-#define FAILS(call, error) CHECK((call) == -1 && errno == (error))
 
 static int uffd, seen;
 
@@ -161,6 +144,5 @@ int main(void)
 	missing(MAP_PRIVATE);
 	missing(MAP_SHARED);
 	signals();
-	printf("%d checks failed\n", failed);
-	return failed;
+	return report();
 }

@@ -2,15 +2,13 @@
  *
  * All of it holds on Linux too, for root and with 16 free pages in the pool; with an argument, only what needs no huge pages.
  */
-#define _GNU_SOURCE
+#include "check.h"
+
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/select.h>
@@ -20,24 +18,6 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#define HUGE (2L << 20)
-
-static int failed;
-
-#define CHECK(what) \
-	do { \
-		errno = 0; \
-		if (!(what)) { \
-			printf("line %d: %s (%s)\n", __LINE__, #what, strerror(errno)); \
-			failed++; \
-		} \
-	} while (0)
-
-/* The call fails, and with this error. */
-#define FAILS(call, error) CHECK((call) == -1 && errno == (error))
 
 static void names(void)
 {
@@ -395,6 +375,5 @@ int main(int count, char **arguments)
 		segments();
 		shown();
 	}
-	printf("%d checks failed\n", failed);
-	return failed;
+	return report();
 }

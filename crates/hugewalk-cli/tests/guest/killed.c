@@ -3,37 +3,21 @@
  *
  * It asks for what Linux documents, as root and with 16 free pages in the pool.
  */
-#define _GNU_SOURCE
-#include <errno.h>
+#include "check.h"
+
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#define HUGE (2L << 20)
 #define HUGE_PAGES (MAP_ANONYMOUS | MAP_SHARED | MAP_HUGETLB)
 #define BASE_PAGES (MAP_ANONYMOUS | MAP_PRIVATE)
-
-static int failed;
-
-#define CHECK(what) \
-	do { \
-		errno = 0; \
-		if (!(what)) { \
-			printf("line %d: %s (%s)\n", __LINE__, #what, strerror(errno)); \
-			failed++; \
-		} \
-	} while (0)
 
 static int open_for(unsigned long features)
 {
@@ -194,6 +178,5 @@ int main(void)
 	one_of_two(HUGE_PAGES);
 	one_of_two(BASE_PAGES);
 	from_memory_that_is_not_there();
-	printf("%d checks failed\n", failed);
-	return failed;
+	return report();
 }

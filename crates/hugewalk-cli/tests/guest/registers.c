@@ -1,22 +1,13 @@
 // arm64: all registers of vectors survive a system call, a page fault, and a signal whose handler changes them all.
-#define _GNU_SOURCE
+#include "check.h"
+
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 static char *page;
-static int failed, handled;
-
-static void check(int good, const char *what) {
-    if (!good) {
-        failed++;
-        printf("failed: %s\n", what);
-    }
-}
+static int handled;
 
 // Changes all registers of vectors and the rounding mode, and allows the store.
 static void on_fault(int number, siginfo_t *info, void *context) {
@@ -73,6 +64,5 @@ int main(void) {
     check(memcmp(before, after, 512) == 0, "the registers of vectors");
     check(found == rounding, "the rounding mode");
     check((pid_t)pid == getpid(), "the result of the system call");
-    printf("%d checks failed\n", failed);
-    return failed != 0;
+    return report();
 }

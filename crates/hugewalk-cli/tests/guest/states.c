@@ -4,39 +4,20 @@
  * All of it holds on Linux too, for root and with 2 free huge pages; protection keys only on a processor without them,
  * and the configuration where a distribution installs it.
  */
-#define _GNU_SOURCE
+#include "check.h"
+
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#define HUGE (2L << 20)
 #define CACHESTAT 451
-
-static int failed;
-
-#define CHECK(what) \
-	do { \
-		errno = 0; \
-		if (!(what)) { \
-			printf("line %d: %s (%s)\n", __LINE__, #what, strerror(errno)); \
-			failed++; \
-		} \
-	} while (0)
-
-/* The call fails, and with this error. */
-#define FAILS(call, error) CHECK((call) == -1 && errno == (error))
 
 /* The first number in a stat file, and the letter. */
 static char state(const char *path, int *number)
@@ -259,6 +240,5 @@ int main(void)
 	mounts();
 	deep();
 	telling();
-	printf("%d checks failed\n", failed);
-	return failed;
+	return report();
 }

@@ -3,39 +3,19 @@
  *
  * All of it holds on Linux too; what is about huge pages wants 4 free ones, and is left out with an argument.
  */
-#define _GNU_SOURCE
+#include "check.h"
+
 #include <elf.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#define HUGE (2L << 20)
-
-static int failed;
-
-#define CHECK(what) \
-	do { \
-		errno = 0; \
-		if (!(what)) { \
-			printf("line %d: %s (%s)\n", __LINE__, #what, strerror(errno)); \
-			failed++; \
-		} \
-	} while (0)
-
-/* The call fails, and with this error. */
-#define FAILS(call, error) CHECK((call) == -1 && errno == (error))
 
 static int status;
 
@@ -474,6 +454,5 @@ int main(int argc, char **argv)
 	robust();
 	if (argc == 1)
 		huge();
-	printf("%d checks failed\n", failed);
-	return failed;
+	return report();
 }

@@ -3,16 +3,14 @@
  *
  * All of it holds on Linux too, for root and with 1 free huge page; with an argument, only what needs no huge pages.
  */
-#define _GNU_SOURCE
-#include <errno.h>
+#include "check.h"
+
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -20,40 +18,8 @@
 #include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#define HUGE (2L << 20)
 #define NOBODY 65534
-
-static int failed;
-
-#define CHECK(what) \
-	do { \
-		errno = 0; \
-		if (!(what)) { \
-			printf("line %d: %s (%s)\n", __LINE__, #what, strerror(errno)); \
-			failed++; \
-		} \
-	} while (0)
-
-/* The call fails, and with this error. */
-#define FAILS(call, error) CHECK((call) == -1 && errno == (error))
-
-/* The checks of a child count as well. */
-#define CHILD(body) \
-	do { \
-		int status; \
-		fflush(stdout); \
-		if (fork() == 0) { \
-			failed = 0; \
-			body; \
-			fflush(stdout); \
-			_exit(failed); \
-		} \
-		CHECK(wait(&status) > 0 && WIFEXITED(status)); \
-		failed += WEXITSTATUS(status); \
-	} while (0)
 
 static void changes(void)
 {
@@ -236,6 +202,5 @@ int main(int argc, char **argv)
 	locking(argc == 1);
 	files();
 	processors();
-	printf("%d checks failed\n", failed);
-	return failed;
+	return report();
 }

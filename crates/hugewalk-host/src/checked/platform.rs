@@ -418,6 +418,11 @@ impl<P: Platform> Notify for Checked<P> {
         self.platform.handler_called(context);
     }
     #[track_caller]
+    fn file_freed(&self, file: u64) {
+        let _inside = self.enter("file_freed", Location::caller());
+        self.platform.file_freed(file);
+    }
+    #[track_caller]
     fn has_secondary_mmus(&self, context: &P::MmContext) -> bool {
         let _inside = self.enter("has_secondary_mmus", Location::caller());
         self.platform.has_secondary_mmus(context)

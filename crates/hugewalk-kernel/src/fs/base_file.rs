@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use spin::Mutex;
 
 use super::file::File;
+use super::identity::Identity;
 use super::seals::Seals;
 use crate::errno::{Errno, Result};
 use crate::memory::page::BasePage;
@@ -35,7 +36,8 @@ pub struct BaseFile {
     pub seals: Seals,
     /// Mappings through which stores reach the file.
     writable: AtomicUsize,
-    name: String,
+    /// What /proc says of it.
+    pub identity: Identity,
 }
 
 impl BaseFile {
@@ -45,7 +47,7 @@ impl BaseFile {
             contents: Mutex::default(),
             seals,
             writable: AtomicUsize::new(0),
-            name: String::from(name),
+            identity: Identity::new(name),
         })
     }
 
@@ -247,6 +249,10 @@ impl PageSource for BaseFile {
     }
 
     fn name(&self) -> String {
-        self.name.clone()
+        self.identity.shown()
+    }
+
+    fn place(&self) -> Option<(u32, u64)> {
+        self.identity.place()
     }
 }

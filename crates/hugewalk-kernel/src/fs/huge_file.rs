@@ -9,6 +9,7 @@ use hugewalk::file::HugeFile;
 use spin::Mutex;
 
 use super::file::File;
+use super::identity::Identity;
 use super::mounts::SubPoolOf;
 use super::seals::Seals;
 use crate::errno::{Errno, Result};
@@ -21,20 +22,38 @@ pub struct HugeNode {
     pub file: hugewalk::Arc<HugeFile<Kernel>>,
     /// What may not be done any more.
     pub seals: Arc<Seals>,
+    /// What /proc says of it.
+    pub identity: Arc<Identity>,
 }
 
-/// What is known of the engine's files, as long as there is an inode: mappings know the file only.
+/// What is known of the engine's files, as long as they are: mappings know the file only, and outlive its inode.
 static KNOWN: Mutex<BTreeMap<u64, Known>> = Mutex::new(BTreeMap::new());
 
 struct Known {
-    name: String,
-    seals: Arc<Seals>,
+    identity: Arc<Identity>,
+    seals: Option<Arc<Seals>>,
+}
+
+/// Notes what /proc says of a file without an inode: of a segment of shared memory.
+pub fn know(file: &HugeFile<Kernel>, shown: &str) {
+    KNOWN.lock().insert(file.id(), Known { identity: Arc::new(Identity::new(shown)), seals: None });
+}
+
+/// The engine's file with this number is gone.
+pub fn forget(file: u64) {
+    let known = KNOWN.lock().remove(&file);
+    drop(known);
+}
+
+/// The device and the number of the inode that the engine's file with this number has or had.
+pub fn place_of(file: u64) -> Option<(u32, u64)> {
+    KNOWN.lock().get(&file)?.identity.place()
 }
 
 /// What /proc/PID/maps calls the engine's file with this number.
 pub fn name_of(file: u64) -> String {
-    let name = KNOWN.lock().get(&file).map(|known| known.name.clone());
-    name.unwrap_or_else(|| String::from("/anon_hugepage (deleted)"))
+    let known = KNOWN.lock().get(&file).map(|known| known.identity.clone());
+    known.map(|identity| identity.shown()).unwrap_or_else(|| String::from("/anon_hugepage (deleted)"))
 }
 
 /// May a shared mapping of the engine's file with this number become writable?
@@ -43,7 +62,7 @@ pub fn name_of(file: u64) -> String {
 ///
 /// `EPERM`.
 pub fn may_map_writable(file: u64) -> Result<()> {
-    let seals = KNOWN.lock().get(&file).map(|known| known.seals.clone());
+    let seals = KNOWN.lock().get(&file).and_then(|known| known.seals.clone());
     seals.map_or(Ok(()), |seals| seals.may_map_writable())
 }
 
@@ -56,8 +75,9 @@ impl HugeNode {
     pub fn new(name: &str, size: HugeSize, subpool: Option<&SubPoolOf>, seals: Seals) -> Result<Self> {
         let file = HugeFile::new(hugetlb(), size, subpool)?;
         let seals = Arc::new(seals);
-        KNOWN.lock().insert(file.id(), Known { name: String::from(name), seals: seals.clone() });
-        Ok(Self { file, seals })
+        let identity = Arc::new(Identity::new(name));
+        KNOWN.lock().insert(file.id(), Known { identity: identity.clone(), seals: Some(seals.clone()) });
+        Ok(Self { file, seals, identity })
     }
 
     /// Something to put behind a descriptor.
@@ -95,27 +115,12 @@ impl HugeNode {
         Ok(self.file.punch_hole(&mut *me.task()?, offset, length)?)
     }
 
-    /// Is it mapped?
-    pub fn is_mapped(&self) -> bool {
-        let me = current();
-        let Ok(mut task) = me.task() else { return true };
-        let i_mmap = self.file.i_mmap_read(&mut task);
-        i_mmap.vmas(0..u64::MAX).next().is_some()
-    }
-
     /// Mappings through which stores can reach the file.
     pub fn writable_mappings(&self) -> usize {
         let me = current();
         let Ok(mut task) = me.task() else { return 0 };
         let i_mmap = self.file.i_mmap_read(&mut task);
         i_mmap.vmas(0..u64::MAX).filter(|proof| proof.vma().is_shared()).count()
-    }
-}
-
-impl Drop for HugeNode {
-    fn drop(&mut self) {
-        let known = KNOWN.lock().remove(&self.file.id());
-        drop(known);
     }
 }
 

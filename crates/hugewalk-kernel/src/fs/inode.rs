@@ -11,6 +11,7 @@ use super::base_file::BaseFile;
 use super::file::{File, Opened};
 use super::folder::{Folder, FolderFile};
 use super::huge_file::HugeNode;
+use super::identity::Identity;
 use super::mounts::Filesystem;
 use super::pipe::Pipe;
 use crate::cpu::clock;
@@ -37,6 +38,17 @@ pub enum Kind {
     Special(Arc<dyn Special>),
     /// Something that is behind a descriptor only and implements [`File`] itself.
     Nameless,
+}
+
+impl Kind {
+    /// What /proc says of it, if it can be mapped.
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Base(file) => Some(&file.identity),
+            Self::Huge(node) => Some(&node.identity),
+            _ => None,
+        }
+    }
 }
 
 /// A symbolic link.
@@ -114,12 +126,11 @@ impl Inode {
         let own = current().process.as_ref().map(|process| process.credentials.lock().clone());
         let (owner, group) = own.map_or((0, 0), |own| (own.user.effective, own.group.effective));
         let meta = Meta { permissions, owner, group, links: 0, accessed: now, modified: now, changed: now };
-        Arc::new(Self {
-            number: NEXT.fetch_add(1, Ordering::Relaxed),
-            filesystem: filesystem.clone(),
-            kind,
-            meta: Mutex::new(meta),
-        })
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        if let Some(identity) = kind.identity() {
+            identity.set_place(filesystem.device, number);
+        }
+        Arc::new(Self { number, filesystem: filesystem.clone(), kind, meta: Mutex::new(meta) })
     }
 
     /// An inode outside all file systems: of a pipe, a userfaultfd, memory.

@@ -8,6 +8,7 @@
 //! | [`mounts`] | file systems and where they are |
 //! | [`base_file`] | files of base pages: tmpfs, the archive's files, shared anonymous memory |
 //! | [`huge_file`] | files of huge pages, over the engine's |
+//! | [`identity`] | what /proc says of a file that is mapped |
 //! | [`seals`], [`memfd`] | memory files and what may not be done with them any more |
 //! | [`packets`] | pairs of sockets that keep messages whole |
 //! | [`pipe`], `socket`, [`poll`] | pipes, pairs of sockets, and waiting for several descriptors |
@@ -23,7 +24,8 @@
 //! drops a file. Offsets of open files are under sleeping locks, as a read may sleep. Files of huge pages are the engine's, with
 //! the engine's locks.
 //!
-//! Everything runs as root: permissions are kept and shown, and refuse nothing.
+//! The engine's mappings know their file's number only. What /proc shows of such a file is kept beside it until the engine says,
+//! by `Notify::file_freed`, that the last mapping is gone.
 
 pub mod archive;
 pub mod base_file;
@@ -35,6 +37,7 @@ pub mod file;
 pub mod folder;
 pub mod gup_test;
 pub mod huge_file;
+pub mod identity;
 pub mod inode;
 pub mod memfd;
 pub mod mounts;

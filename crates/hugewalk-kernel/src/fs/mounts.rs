@@ -291,38 +291,37 @@ pub fn unmount(at: &Found, detach: bool) -> Result<()> {
     Ok(())
 }
 
-/// Does a process have a file of it open, or its working directory in it; is one of its files mapped, or something mounted in
-/// it? A file that has no name and is mapped only is not seen.
+/// Does a process have a file of it open or mapped, or its working directory in it, or is something mounted in it? Sleeps.
 fn is_in_use(root: &Arc<Inode>) -> bool {
     let of_it = |inode: &Arc<Inode>| Arc::ptr_eq(&inode.filesystem, &root.filesystem);
     let by_process = |process: &Arc<Process>| {
         let files = process.files();
         let opened =
             |descriptor: &u32| files.get(descriptor.cast_signed()).is_ok_and(|file| of_it(&file.inode));
-        of_it(&process.place().inode) || files.in_use().iter().any(opened)
+        of_it(&process.place().inode)
+            || files.in_use().iter().any(opened)
+            || process.space().is_ok_and(|space| space.maps_device(root.filesystem.device))
     };
     let below = |mount: &Mount| {
         let folder = mount.place.as_ref().and_then(|(folder, ..)| folder.upgrade());
         folder.is_some_and(|folder| of_it(&folder))
     };
-    process::all().iter().any(by_process) || MOUNTS.lock().iter().any(below) || is_mapped(root)
+    process::all().iter().any(by_process) || MOUNTS.lock().iter().any(below)
 }
 
-/// Is a file in this folder mapped, or in one below? Folders may lie deeper than a stack of calls reaches.
-fn is_mapped(root: &Arc<Inode>) -> bool {
-    let mut left = Vec::from([root.clone()]);
+/// Has the files below a folder that was moved shown by their new paths. Folders may lie deeper than a stack of calls reaches.
+pub fn moved(inode: &Arc<Inode>, from: &str, to: &str) {
+    let mut left = Vec::from([inode.clone()]);
     while let Some(inode) = left.pop() {
         match &inode.kind {
-            // What is open was looked for before, so whoever else holds the file has it mapped.
-            Kind::Base(file) if Arc::strong_count(file) > 1 => return true,
-            Kind::Huge(node) if node.is_mapped() => return true,
-            Kind::Folder(folder) if !matches!(inode.filesystem.contents, Contents::Fixed) => {
-                left.extend(folder.kept());
+            Kind::Folder(folder) => left.extend(folder.kept()),
+            kind => {
+                if let Some(identity) = kind.identity() {
+                    identity.rename(from, to);
+                }
             }
-            _ => {}
         }
     }
-    false
 }
 
 /// Is it the root of a mounted file system?

@@ -13,6 +13,7 @@ use spin::Mutex;
 use crate::errno::{Errno, Result};
 use crate::fs::base_file::BaseFile;
 use crate::fs::file::Backing;
+use crate::fs::huge_file;
 use crate::fs::memfd;
 use crate::fs::seals::Seals;
 use crate::memory::PAGE;
@@ -104,6 +105,11 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 /// The numbers of the files of huge pages that are or were segments: they may still be attached.
 static FILES: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 
+/// The engine's file with this number is gone.
+pub fn forget(file: u64) {
+    FILES.lock().remove(&file);
+}
+
 /// Is this file one that is or was a segment's?
 pub fn is_of_segment(file: u64) -> bool {
     FILES.lock().contains(&file)
@@ -150,7 +156,7 @@ pub fn get(key: i32, size: u64, flags: u32) -> Result<u32> {
         if !own.is_root() && !own.is_in(HUGE_GROUP.load(Ordering::Relaxed)) {
             return Err(Errno::EPERM);
         }
-        huge(memfd::size_of_flags(flags).map_err(|_| Errno::EINVAL)?, size, flags & SHM_NORESERVE == 0)?
+        huge(key, memfd::size_of_flags(flags).map_err(|_| Errno::EINVAL)?, size, flags & SHM_NORESERVE == 0)?
     } else {
         let file = BaseFile::new(&alloc::format!("/SYSV{key:08x} (deleted)"), Seals::closed());
         let length = size.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
@@ -180,10 +186,11 @@ pub fn get(key: i32, size: u64, flags: u32) -> Result<u32> {
 }
 
 /// A file of huge pages, of which all are reserved. Linux: `hugetlb_file_setup()` in fs/hugetlbfs/inode.c.
-fn huge(size: HugeSize, bytes: u64, reserves: bool) -> Result<Backing> {
+fn huge(key: i32, size: HugeSize, bytes: u64, reserves: bool) -> Result<Backing> {
     let length = size.round_up(bytes).ok_or(Errno::EINVAL)?;
     let file = hugewalk::file::HugeFile::new(hugetlb(), size, None)?;
     FILES.lock().insert(file.id());
+    huge_file::know(&file, &alloc::format!("/SYSV{key:08x} (deleted)"));
     let me = current();
     let mut task = me.task()?;
     file.truncate(&mut task, length)?;

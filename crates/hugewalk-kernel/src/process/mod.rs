@@ -35,6 +35,9 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use linux_raw_sys::general::{
+    RLIMIT_CORE, RLIMIT_MEMLOCK, RLIMIT_MSGQUEUE, RLIMIT_NICE, RLIMIT_NOFILE, RLIMIT_RTPRIO, RLIMIT_STACK,
+};
 use spin::Mutex;
 
 use self::credentials::Credentials;
@@ -180,10 +183,15 @@ impl Process {
     /// A process that leads a group, with the limits and the user of the beginning.
     fn new(pid: u32, session: u32, files: Arc<Descriptors>, place: Place) -> Arc<Self> {
         let mut limits = [[u64::MAX; 2]; 16];
-        // RLIMIT_STACK, RLIMIT_NOFILE and RLIMIT_MEMLOCK.
-        limits[3] = [8 << 20, u64::MAX];
-        limits[7] = [u64::from(crate::fs::descriptors::LIMIT), u64::from(crate::fs::descriptors::LIMIT)];
-        limits[8] = [memlock::DEFAULT; 2];
+        // Linux: `INIT_RLIMITS` in include/asm-generic/resource.h.
+        limits[RLIMIT_CORE as usize][0] = 0;
+        limits[RLIMIT_MSGQUEUE as usize] = [819_200; 2];
+        limits[RLIMIT_NICE as usize] = [0; 2];
+        limits[RLIMIT_RTPRIO as usize] = [0; 2];
+        limits[RLIMIT_STACK as usize] = [8 << 20, u64::MAX];
+        limits[RLIMIT_NOFILE as usize] =
+            [u64::from(crate::fs::descriptors::LIMIT), u64::from(crate::fs::descriptors::LIMIT)];
+        limits[RLIMIT_MEMLOCK as usize] = [memlock::DEFAULT; 2];
         Arc::new(Self {
             pid,
             parent: Mutex::new(Weak::new()),

@@ -75,6 +75,11 @@ pub trait PageSource: Send + Sync {
 
     /// What /proc/PID/maps says.
     fn name(&self) -> alloc::string::String;
+
+    /// The device and the number of its inode, if it has one.
+    fn place(&self) -> Option<(u32, u64)> {
+        None
+    }
 }
 
 /// What is behind an area.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use hugewalk::addr::{HugeSize, VirtAddr};
 use hugewalk::arch::Entry;
-use hugewalk::pagewalk::{Found, PageMap, Visitor};
+use hugewalk::pagewalk::{Found, NumaMaps, PageMap, Visitor};
 use hugewalk::uffd::Modes;
 use hugewalk::vma::VmaFlags;
 
@@ -13,7 +13,8 @@ use super::area::{Backing, Rights};
 use super::root::bits;
 use super::{Space, user_range};
 use crate::errno::{Errno, Result};
-use crate::memory::PAGE;
+use crate::fs::huge_file;
+use crate::memory::{PAGE, USER_END};
 use crate::platform::Kernel;
 use crate::task::current;
 
@@ -29,8 +30,6 @@ pub struct Shown {
     pub shared: bool,
     /// The size of a huge page, or `None` for base pages.
     pub huge: Option<HugeSize>,
-    /// The file's number, for huge pages.
-    pub file: u64,
     /// Offset in the file.
     pub offset: u64,
     /// Bytes that are mapped by this address space alone, and by several.
@@ -39,6 +38,8 @@ pub struct Shown {
     pub shared_bytes: u64,
     /// What is mapped, if it has a name.
     pub name: String,
+    /// The device and the number of the inode of what is mapped.
+    pub place: (u32, u64),
     /// What handlers of page faults are told of there.
     pub handled: VmaFlags,
 }
@@ -95,6 +96,7 @@ impl Space {
     /// `ENOMEM`.
     pub fn shown(&self) -> Result<Vec<Shown>> {
         let mut all = Vec::new();
+        let heap = self.brk();
         for area in self.areas().read().iter() {
             let mut bytes = (0, 0);
             self.visit(area.start, area.end, |_, entry| {
@@ -107,10 +109,16 @@ impl Space {
                 });
                 *(if page.references() > 1 { &mut bytes.1 } else { &mut bytes.0 }) += PAGE;
             });
-            let (offset, name) = match &area.backing {
-                Backing::Anonymous if area.stack => (0, "[stack]".to_string()),
-                Backing::Anonymous => (0, String::new()),
-                Backing::Source { source, index } => (index * PAGE, source.name()),
+            let (offset, name, place) = match &area.backing {
+                Backing::Anonymous if area.stack => (0, "[stack]".to_string(), None),
+                Backing::Anonymous if area.start < heap.1 && area.end > heap.0 => {
+                    (0, "[heap]".to_string(), None)
+                }
+                Backing::Anonymous => (0, String::new(), None),
+                // Memory without a name has an inode too.
+                Backing::Source { source, index } => {
+                    (index * PAGE, source.name(), source.place().or(Some((1, 1))))
+                }
             };
             all.push(Shown {
                 start: area.start,
@@ -118,11 +126,11 @@ impl Space {
                 rights: area.rights,
                 shared: area.shared,
                 huge: None,
-                file: 0,
                 offset,
                 private_bytes: bytes.0,
                 shared_bytes: bytes.1,
                 name,
+                place: place.unwrap_or_default(),
                 handled: area.registered().map_or(VmaFlags::empty(), |known| handled(known.modes)),
             });
         }
@@ -135,11 +143,11 @@ impl Space {
                 rights: Rights::from_bits_truncate(vma.protection().bits()),
                 shared: vma.is_shared(),
                 huge: Some(size),
-                file: vma.file().id(),
                 offset: vma.offset() << size.shift(),
                 private_bytes: residency.private * size.bytes(),
                 shared_bytes: residency.shared * size.bytes(),
-                name: String::new(),
+                name: huge_file::name_of(vma.file().id()),
+                place: huge_file::place_of(vma.file().id()).unwrap_or((15, vma.file().id())),
                 handled: vma.flags(),
             });
         });
@@ -288,6 +296,31 @@ impl Space {
 }
 
 impl Space {
+    /// What numa_maps adds up of the huge pages in a range. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// As the engine's.
+    pub fn totals(&self, start: u64, end: u64) -> Result<NumaMaps> {
+        let me = current();
+        let range = VirtAddr::new(start)..VirtAddr::new(end);
+        Ok(self.engine().numa_maps(&mut *me.task()?, range)?)
+    }
+
+    /// Is a file of the file system with this device number mapped? Sleeps.
+    pub fn maps_device(&self, device: u32) -> bool {
+        let of_it = |place: Option<(u32, u64)>| place.is_some_and(|place| place.0 == device);
+        let base = self.areas().read().iter().any(|area| match &area.backing {
+            Backing::Source { source, .. } => of_it(source.place()),
+            Backing::Anonymous => false,
+        });
+        let me = current();
+        let Ok(mut task) = me.task() else { return base };
+        let huge = self.engine().mmap_read(&mut task);
+        let all = VirtAddr::new(0)..VirtAddr::new(USER_END);
+        base || huge.overlapping(&all).any(|vma| of_it(huge_file::place_of(vma.file().id())))
+    }
+
     /// Is all of a range mapped? Sleeps.
     ///
     /// # Errors

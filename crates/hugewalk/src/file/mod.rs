@@ -366,6 +366,7 @@ impl<P: Platform> Drop for HugeFile<P> {
             self.hugetlb.uncharge_reserved(charge.clone(), self.size_class, pages);
         });
         release_range(&self.hugetlb, self.size_class, self.subpool.as_ref(), reserved - freed.min(reserved));
+        self.hugetlb.platform().file_freed(self.id);
     }
 }
 

@@ -43,7 +43,7 @@ pub struct NumaMaps {
     pub pages: u64,
     /// Leaves of private pages (`anon=`).
     pub anon: u64,
-    /// Leaves whose page has been written (`dirty=`).
+    /// Leaves whose page has been written (`dirty=`); those of a file's own pages always count.
     pub dirty: u64,
     /// The highest number of mappings that any of the pages has (`mapmax=`).
     pub mapmax: u64,
@@ -213,7 +213,8 @@ impl<P: Platform> Visitor<P> for NumaMaps {
         let page = found.vma().mm().hugetlb().page(leaf.frame);
         self.pages += 1;
         self.anon += u64::from(page.is_anon());
-        self.dirty += u64::from(leaf.is_dirty());
+        // Pages of files are marked as written when they go into the cache: hugetlb_add_to_page_cache().
+        self.dirty += u64::from(leaf.is_dirty() || !page.is_anon());
         self.mapmax = self.mapmax.max(page.mapcount());
     }
 }

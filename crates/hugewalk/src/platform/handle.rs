@@ -229,6 +229,11 @@ macro_rules! handle {
             }
             #[inline(always)]
             #[track_caller]
+            fn file_freed(&self, file: u64) {
+                P::file_freed(self, file);
+            }
+            #[inline(always)]
+            #[track_caller]
             fn has_secondary_mmus(&self, context: &P::MmContext) -> bool {
                 P::has_secondary_mmus(self, context)
             }

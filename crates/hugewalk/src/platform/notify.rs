@@ -52,6 +52,16 @@ pub trait Notify: Tlb {
         let _ = context;
     }
 
+    /// The file with this number is gone, with its last mapping and the last reference to it: a host that keeps something beside
+    /// a file, a name say, gives it up. Does nothing by default. Called wherever the last reference is dropped, perhaps in the
+    /// middle of an operation on an address space: it must neither sleep nor call back.
+    ///
+    /// Linux: `evict_inode()` of `hugetlbfs_ops`.
+    #[inline(always)]
+    fn file_freed(&self, file: u64) {
+        let _ = file;
+    }
+
     /// Does anything keep translations of this address space, beside processors? If not, nothing is told of its changes. Asked
     /// before each change, so it should be one load. No by default. Must neither sleep nor call back.
     ///

@@ -114,6 +114,7 @@ pub(crate) struct Bench {
     huge: Vec<Mutex<Huge>>,
     events: Mutex<Vec<Event>>,
     last_flush: Mutex<Option<Flush>>,
+    freed_files: Mutex<Vec<u64>>,
     /// Pages whose memory fails when it is read.
     bad: Mutex<BTreeSet<HugeFrame>>,
 }
@@ -159,6 +160,7 @@ impl Bench {
             huge: sizes().map(huge).collect(),
             events: Mutex::new(Vec::new()),
             last_flush: Mutex::new(None),
+            freed_files: Mutex::new(Vec::new()),
             bad: Mutex::new(BTreeSet::new()),
         }
     }
@@ -206,6 +208,11 @@ impl Bench {
     /// The tracepoints passed since the last call.
     pub(crate) fn take_events(&self) -> Vec<Event> {
         std::mem::take(&mut *self.events.lock())
+    }
+
+    /// The files that are gone, in the order in which they went.
+    pub(crate) fn freed_files(&self) -> Vec<u64> {
+        self.freed_files.lock().clone()
     }
 
     /// The last flush, unless it was taken already.
@@ -473,6 +480,9 @@ unsafe impl platform::Tlb for Bench {
 impl Notify for Bench {
     fn handler_called(&self, _: &Tlb) {
         inject::exempt(|| interrupt::reach(interrupt::At::HandlerCalled));
+    }
+    fn file_freed(&self, file: u64) {
+        inject::exempt(|| self.freed_files.lock().push(file));
     }
     fn has_secondary_mmus(&self, context: &Tlb) -> bool {
         context.secondary.is_attached()

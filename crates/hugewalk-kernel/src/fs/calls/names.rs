@@ -128,6 +128,13 @@ pub(super) fn make_node(at: u64, path: u64, mode: u32) -> Result<u64> {
     Ok(0)
 }
 
+/// An inode has lost the name by which it was found.
+fn lost(inode: &Inode, found: &Found) {
+    if let Some(identity) = inode.kind.identity() {
+        identity.remove(&String::from_utf8_lossy(&found.path()));
+    }
+}
+
 /// `unlinkat`, and `rmdir`.
 pub(super) fn remove(at: u64, path: u64, flags: u32) -> Result<u64> {
     let found = lookup(at, path, false)?;
@@ -152,6 +159,7 @@ pub(super) fn remove(at: u64, path: u64, flags: u32) -> Result<u64> {
     parent.filesystem.may_change()?;
     parent.check(2 | 1)?;
     let removed = parent.folder()?.remove(&found.name)?;
+    lost(&removed, &found);
     drop(removed);
     parent.touch();
     Ok(0)
@@ -198,10 +206,13 @@ pub(super) fn rename(from_at: u64, from: u64, to_at: u64, to: u64, flags: u32) -
             (_, Kind::Folder(_)) => return Err(Errno::EISDIR),
             _ => {}
         }
-        drop(new.folder()?.remove(&target.name)?);
+        let removed = new.folder()?.remove(&target.name)?;
+        lost(&removed, &target);
     }
     let moved = old.folder()?.remove(&source.name)?;
     new.folder()?.insert(new, &target.name, &moved)?;
+    let (from, to) = (source.path(), target.path());
+    mounts::moved(&moved, &String::from_utf8_lossy(&from), &String::from_utf8_lossy(&to));
     Ok(0)
 }
 

@@ -6,7 +6,6 @@ use alloc::sync::Arc;
 
 use hugewalk::vma::VmaFlags;
 
-use super::super::huge_file;
 use crate::errno::Result;
 use crate::memory::PAGE;
 use crate::process::Process;
@@ -43,12 +42,7 @@ impl Sizes {
 
 fn line(shown: &Shown) -> String {
     let letter = |right, letter| if shown.rights.contains(right) { letter } else { '-' };
-    let name = if shown.huge.is_some() { huge_file::name_of(shown.file) } else { shown.name.clone() };
-    let (device, inode) = match (shown.huge.is_some(), name.is_empty() || name.starts_with('[')) {
-        (true, _) => (15, shown.file),
-        (false, true) => (0, 0),
-        (false, false) => (1, 1),
-    };
+    let (name, (device, inode)) = (&shown.name, shown.place);
     let head = format!(
         "{:x}-{:x} {}{}{}{} {:08x} 00:{device:02x} {inode} ",
         shown.start,
@@ -127,18 +121,35 @@ pub(super) fn smaps(process: &Arc<Process>) -> Result<String> {
     Ok(text)
 }
 
-/// `numa_maps`, of the huge pages.
+/// `numa_maps`: the huge pages, and the names of the rest. Linux: `show_numa_map()` in fs/proc/task_mmu.c.
 pub(super) fn numa_maps(process: &Arc<Process>) -> Result<String> {
+    let space = process.space()?;
     let mut text = String::new();
-    for shown in process.space()?.shown()? {
+    for shown in space.shown()? {
         text += &format!("{:x} default", shown.start);
+        match shown.name.as_str() {
+            "" => {}
+            "[stack]" => text += " stack",
+            "[heap]" => text += " heap",
+            name => text += &format!(" file={}", name.replace('\\', "\\134").replace(' ', "\\040")),
+        }
         if let Some(size) = shown.huge {
-            let pages = (shown.private_bytes + shown.shared_bytes) / size.bytes();
-            text += &format!(
-                " file={} huge N0={pages} kernelpagesize_kB={}",
-                huge_file::name_of(shown.file),
-                size.bytes() >> 10
-            );
+            text += " huge";
+            let found = space.totals(shown.start, shown.end)?;
+            for (name, pages) in [("anon", found.anon), ("dirty", found.dirty)] {
+                if pages > 0 {
+                    text += &format!(" {name}={pages}");
+                }
+            }
+            if found.pages != found.anon && found.pages != found.dirty {
+                text += &format!(" mapped={}", found.pages);
+            }
+            if found.mapmax > 1 {
+                text += &format!(" mapmax={}", found.mapmax);
+            }
+            if found.pages > 0 {
+                text += &format!(" N0={} kernelpagesize_kB={}", found.pages, size.bytes() >> 10);
+            }
         }
         text.push('\n');
     }

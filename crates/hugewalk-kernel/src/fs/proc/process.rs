@@ -86,7 +86,7 @@ fn folder(filesystem: &Arc<Filesystem>, process: &Arc<Process>, thread: Option<A
     place("numa_maps", maps::numa_maps);
     place("statm", statm);
     place("mounts", |_| Ok(mounts::text()));
-    place("limits", |_| Ok(String::new()));
+    place("limits", |process| Ok(limits(&process.limits.lock())));
     place("cmdline", |process| Ok(String::from_utf8_lossy(&process.program.lock().1).into_owned()));
     place("oom_score", |_| Ok("0\n".into()));
     let seen = |text: fn(&Arc<Process>, Option<&Arc<Thread>>) -> Result<String>| {
@@ -168,7 +168,9 @@ struct OpenFile(Arc<Opened>);
 
 impl Link for OpenFile {
     fn target(&self) -> Result<Vec<u8>> {
-        Ok(self.0.path.clone())
+        // A file that has moved, or lost its name, since it was opened.
+        let identity = self.0.inode.kind.identity();
+        Ok(identity.map_or_else(|| self.0.path.clone(), |identity| identity.shown().into_bytes()))
     }
 
     fn jump(&self) -> Option<Arc<Inode>> {
@@ -300,6 +302,35 @@ fn stat(process: &Arc<Process>, thread: Option<&Arc<Thread>>) -> Result<String> 
         sizes.mapped,
         sizes.resident / crate::memory::PAGE,
     ))
+}
+
+/// `/proc/PID/limits`. Linux: `proc_pid_limits()` in fs/proc/base.c.
+fn limits(limits: &[[u64; 2]; 16]) -> String {
+    let names = [
+        ("Max cpu time", "seconds"),
+        ("Max file size", "bytes"),
+        ("Max data size", "bytes"),
+        ("Max stack size", "bytes"),
+        ("Max core file size", "bytes"),
+        ("Max resident set", "bytes"),
+        ("Max processes", "processes"),
+        ("Max open files", "files"),
+        ("Max locked memory", "bytes"),
+        ("Max address space", "bytes"),
+        ("Max file locks", "locks"),
+        ("Max pending signals", "signals"),
+        ("Max msgqueue size", "bytes"),
+        ("Max nice priority", ""),
+        ("Max realtime priority", ""),
+        ("Max realtime timeout", "us"),
+    ];
+    let number = |limit| if limit == u64::MAX { "unlimited".into() } else { format!("{limit}") };
+    let mut text = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    for ([soft, hard], (name, unit)) in limits.iter().zip(names) {
+        text += &format!("{name:<25} {:<20} {:<20} ", number(*soft), number(*hard));
+        text += &if unit.is_empty() { "\n".into() } else { format!("{unit:<10}\n") };
+    }
+    text
 }
 
 /// `/proc/PID/statm`, in base pages.
