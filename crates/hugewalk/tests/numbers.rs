@@ -48,7 +48,7 @@ const OTHERWISE: &[(&str, u128, &str)] = &[
     ("uffd/message.rs", 12, "a flag of Linux's"),
     ("uffd/message.rs", 13, "a flag of Linux's"),
     ("uffd/message.rs", 14, "a flag of Linux's"),
-    ("vma/mod.rs", 9, "a flag of a mapping"),
+    ("vma/flags.rs", 9, "a flag of a mapping"),
 ];
 
 #[test]
