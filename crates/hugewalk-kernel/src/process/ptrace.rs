@@ -113,16 +113,7 @@ impl Tracee {
         Self {
             traced: AtomicBool::new(false),
             group_stop: AtomicU32::new(0),
-            state: Mutex::new(Tracing {
-                tracer: Weak::new(),
-                seized: false,
-                options: 0,
-                go: Go::Freely,
-                stop: None,
-                message: 0,
-                wanted: false,
-                ended: None,
-            }),
+            state: Mutex::new(Tracing::none()),
         }
     }
 

@@ -7,7 +7,7 @@ use hugewalk::gup::GupFlags;
 
 use super::Scenario;
 use super::bench::{Bench, Process, dont_need, page};
-use super::expected::{EVERY_MISTAKE, NONE, Row, Verdicts};
+use super::expected::{EVERY_MISTAKE, NONE, OTHERS, Row, Verdicts};
 use super::other::fault;
 use super::reservations::RESERVED;
 use super::stores::row;
@@ -17,18 +17,7 @@ use crate::lab::{Cpu, Flaw, Property};
 /// A row with many executions in which nobody shares.
 const ONE_PROTOCOL: Verdicts = Verdicts::RacesBut(
     &[],
-    &[
-        "legacy",
-        "rfc",
-        "rfc-ptl",
-        "vma-lock",
-        "ipi-each",
-        "ipi-last",
-        "sync-rcu",
-        "ipi-implied",
-        "ipi-targeted",
-        "unshare-rcu",
-    ],
+    OTHERS,
     "no table is shared, so the protocols do not differ, and the engine's own is checked",
 );
 

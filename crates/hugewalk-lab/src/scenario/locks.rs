@@ -10,7 +10,7 @@ use hugewalk::sync::Word as _;
 
 use super::Scenario;
 use super::bench::{Bench, LabTask};
-use super::expected::{MISTAKE, Row, Verdicts};
+use super::expected::{MISTAKE, OTHERS, Row, Verdicts};
 use crate::explore::violation;
 use crate::lab::{Lab, Property, Word};
 
@@ -23,18 +23,7 @@ const EXCLUDES: &[Property] = &[Property::I17];
 /// Safe, and nothing that the protocols of others have.
 const OWN: Verdicts = Verdicts::RacesBut(
     &[],
-    &[
-        "legacy",
-        "rfc",
-        "rfc-ptl",
-        "vma-lock",
-        "ipi-each",
-        "ipi-last",
-        "sync-rcu",
-        "ipi-implied",
-        "ipi-targeted",
-        "unshare-rcu",
-    ],
+    OTHERS,
     "it is about a lock of this engine's, which the other protocols do not have",
 );
 

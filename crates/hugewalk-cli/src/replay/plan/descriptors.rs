@@ -246,15 +246,7 @@ impl Planner {
                 continue;
             }
             let act = FileAct { file, shift: self.huge(file).unwrap_or(21), change: Change::Forget };
-            self.push_op(Op {
-                time: event.time,
-                line: event.line,
-                pid: event.tid,
-                tid: event.tid,
-                call,
-                recorded: None,
-                act: Act::File(act),
-            });
+            self.push_op(Op::following(event, call, Act::File(act)));
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) use sharing::{ANOTHER_PLACE, to_gain};
 use crate::programs::Program;
 use crate::report::{Killed, Unsharable};
 use crate::trace::flags::Prot;
-use crate::trace::{Outcome, Time};
+use crate::trace::{Event, Outcome, Time};
 
 /// An address space that ever holds a huge mapping. Counted from zero in the order in which they come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +102,14 @@ pub struct Op {
     pub recorded: Option<Outcome>,
     /// What to do.
     pub act: Act,
+}
+
+impl Op {
+    /// What is only a consequence of a call.
+    fn following(event: &Event, call: &'static str, act: Act) -> Self {
+        let Event { time, line, tid, .. } = *event;
+        Self { time, line, pid: tid, tid, call, recorded: None, act }
+    }
 }
 
 /// What to do.

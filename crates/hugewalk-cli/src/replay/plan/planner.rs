@@ -300,16 +300,7 @@ impl Planner {
         for left in left {
             if let Some(mut memory) = left.space.and_then(|id| self.memories.remove(&id)) {
                 if let Some(space) = memory.space {
-                    let op = Op {
-                        time: event.time,
-                        line: event.line,
-                        pid: event.tid,
-                        tid: event.tid,
-                        call,
-                        recorded: None,
-                        act: Act::End { space },
-                    };
-                    self.push_op(op);
+                    self.push_op(Op::following(event, call, Act::End { space }));
                 }
                 memory.give_up();
                 self.count(&mut memory);

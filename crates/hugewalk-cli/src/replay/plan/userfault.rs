@@ -147,8 +147,7 @@ impl Planner {
         if let Some(space) = memory.filter(|_| userfault.used) {
             let features = userfault.features;
             let act = Act::Handler(HandlerAct { space, handler: file, features, what: ToHandler::Close });
-            let Event { time, line, tid, .. } = *event;
-            self.push_op(Op { time, line, pid: tid, tid, call, recorded: None, act });
+            self.push_op(Op::following(event, call, act));
         }
         true
     }
