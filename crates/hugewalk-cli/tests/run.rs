@@ -375,6 +375,11 @@ fn mapped_files_are_called_by_their_paths_and_keep_their_mounts_busy() {
 }
 
 #[test]
+fn calls_at_the_edges_of_huge_pages_do_and_refuse_what_linux_does() {
+    passes("calls.c");
+}
+
+#[test]
 fn a_stack_grows_where_it_was_unmapped_and_not_over_huge_pages() {
     passes("stack.c");
 }
@@ -460,7 +465,7 @@ fn on_arm64_too_two_processes_share_a_table() {
 
 #[test]
 fn on_arm64_registers_pages_of_groups_files_and_debuggers_are_as_a_program_expects() {
-    for program in ["registers", "contiguous", "files", "traces", "names"] {
+    for program in ["registers", "contiguous", "files", "traces", "names", "calls"] {
         let source = format!("crates/hugewalk-cli/tests/guest/{program}.c");
         let Some(output) = on_arm64(&source, &["--pool", "16"], &[]) else { return };
         assert_eq!(text(&output.stdout), "0 checks failed\n", "{program}: {}", text(&output.stderr));

@@ -249,7 +249,6 @@ impl Notify for Kernel {
     }
     fn file_freed(&self, file: u64) {
         crate::fs::huge_file::forget(file);
-        crate::ipc::shm::forget(file);
     }
 }
 

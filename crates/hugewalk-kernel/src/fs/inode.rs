@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use linux_raw_sys::general::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, stat};
+use linux_raw_sys::general::{O_DIRECT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, stat};
 use spin::Mutex;
 
 use super::base_file::BaseFile;
@@ -183,13 +183,26 @@ impl Inode {
         let file: Arc<dyn File> = match &self.kind {
             Kind::Folder(_) => Arc::new(FolderFile),
             Kind::Base(file) => file.clone(),
-            Kind::Huge(node) => node.clone_as_file(),
+            Kind::Huge(node) => {
+                self.may_be_direct(flags)?;
+                node.clone_as_file()
+            }
             Kind::Link(_) => return Err(Errno::ELOOP),
             Kind::Pipe(pipe) => Pipe::open(pipe, flags)?,
             Kind::Device(_, _, special) | Kind::Special(special) => special.open(flags)?,
             Kind::Nameless => return Err(Errno::ENXIO),
         };
         Ok(Opened::new(file, self.clone(), path, flags))
+    }
+
+    /// Can it be open with these flags? hugetlbfs has no direct input and output.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`.
+    pub fn may_be_direct(&self, flags: u32) -> Result<()> {
+        let direct = flags & O_DIRECT != 0 && matches!(self.kind, Kind::Huge(_));
+        if direct { Err(Errno::EINVAL) } else { Ok(()) }
     }
 
     /// Its size in bytes.

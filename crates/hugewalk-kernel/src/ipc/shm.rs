@@ -2,7 +2,7 @@
 //!
 //! A segment is a memory file with a number. One that is marked to be destroyed goes away when nobody is attached any more.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -102,19 +102,6 @@ pub struct Counts {
 static SEGMENTS: Mutex<BTreeMap<u32, Arc<Segment>>> = Mutex::new(BTreeMap::new());
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// The numbers of the files of huge pages that are or were segments: they may still be attached.
-static FILES: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
-
-/// The engine's file with this number is gone.
-pub fn forget(file: u64) {
-    FILES.lock().remove(&file);
-}
-
-/// Is this file one that is or was a segment's?
-pub fn is_of_segment(file: u64) -> bool {
-    FILES.lock().contains(&file)
-}
-
 fn now() -> u64 {
     crate::cpu::clock::wall() / 1_000_000_000
 }
@@ -189,7 +176,6 @@ pub fn get(key: i32, size: u64, flags: u32) -> Result<u32> {
 fn huge(key: i32, size: HugeSize, bytes: u64, reserves: bool) -> Result<Backing> {
     let length = size.round_up(bytes).ok_or(Errno::EINVAL)?;
     let file = hugewalk::file::HugeFile::new(hugetlb(), size, None)?;
-    FILES.lock().insert(file.id());
     huge_file::know(&file, &alloc::format!("/SYSV{key:08x} (deleted)"));
     let me = current();
     let mut task = me.task()?;
@@ -256,21 +242,39 @@ impl Segment {
         *self.counts.lock()
     }
 
-    /// A mapping of it was made, or copied by fork.
-    pub fn attach(&self, pid: u32) {
-        let mut counts = self.counts.lock();
-        counts.attached += 1;
-        counts.last = pid;
-        counts.times[0] = now();
+    /// Bytes that a mapping of all of it has.
+    pub fn mapped_size(&self) -> u64 {
+        match &self.backing {
+            Backing::Huge(file) => file.size(),
+            _ => self.size.next_multiple_of(PAGE),
+        }
     }
 
-    /// A mapping of it is gone.
-    pub fn detach(&self, pid: u32) {
+    /// Keeps it from being destroyed, as an attachment does, until it is released.
+    pub fn hold(&self) {
+        self.counts.lock().attached += 1;
+    }
+
+    /// See [`hold`](Self::hold).
+    pub fn release(&self) {
+        self.lose(|counts| counts.attached -= 1);
+    }
+
+    /// A process that had `before` mappings of it has `now` of them.
+    pub fn recount(&self, before: u64, now: u64, pid: u32) {
+        self.lose(|counts| {
+            counts.attached = (counts.attached + now).saturating_sub(before);
+            if now != before {
+                counts.last = pid;
+                counts.times[usize::from(now < before)] = self::now();
+            }
+        });
+    }
+
+    fn lose(&self, how: impl FnOnce(&mut Counts)) {
         let gone = {
             let mut counts = self.counts.lock();
-            counts.attached = counts.attached.saturating_sub(1);
-            counts.last = pid;
-            counts.times[1] = now();
+            how(&mut counts);
             counts.doomed && counts.attached == 0
         };
         if gone {
@@ -281,15 +285,7 @@ impl Segment {
 
     /// `IPC_RMID`: it goes away when nobody is attached.
     pub fn destroy(&self) {
-        let gone = {
-            let mut counts = self.counts.lock();
-            counts.doomed = true;
-            counts.attached == 0
-        };
-        if gone {
-            let segment = SEGMENTS.lock().remove(&self.id);
-            drop(segment);
-        }
+        self.lose(|counts| counts.doomed = true);
     }
 }
 

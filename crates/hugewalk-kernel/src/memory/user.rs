@@ -45,22 +45,23 @@ fn check(address: u64, length: usize) -> Result<()> {
     if end.is_some_and(|end| end <= USER_END) { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
-/// Copies until all is done, or a fault is refused. Returns how much is done.
+/// Copies until all is done, or a fault is refused. Returns how much is done: all that comes before the page that was refused.
+/// `step` copies from one place to another, and returns how much is left.
 fn copy(
     user: u64,
     length: usize,
     access: Access,
-    mut step: impl FnMut(usize) -> usize,
+    mut step: impl FnMut(usize, usize) -> usize,
 ) -> (usize, Option<Refused>) {
-    let mut done = 0;
+    let (mut done, mut end, mut beyond) = (0, length, None);
     loop {
-        done = length - step(done);
-        if done == length {
-            return (done, None);
+        done = end - step(done, end);
+        if done == end {
+            return (done, beyond);
         }
         // The access that faulted is of one to eight bytes, and may lie in two pages.
         let first = user + done as u64;
-        let last = user + (done + 7).min(length - 1) as u64;
+        let last = user + (done + 7).min(end - 1) as u64;
         let space = current().space();
         if let Err(refused) = space.fault(first, access) {
             return (done, Some(refused));
@@ -68,8 +69,9 @@ fn copy(
         if first / PAGE != last / PAGE
             && let Err(refused) = space.fault(last, access)
         {
-            // Up to seven bytes before the second page are not copied: fewer than could be.
-            return (done, Some(refused));
+            // The bytes before the second page can be copied.
+            end = (last / PAGE * PAGE - user) as usize;
+            beyond = Some(refused);
         }
     }
 }
@@ -85,9 +87,9 @@ pub fn read_some(address: u64, into: &mut [u8]) -> Result<usize> {
     }
     check(address, into.len())?;
     let length = into.len();
-    let (done, refused) = copy(address, length, Access::Read, |done| {
+    let (done, refused) = copy(address, length, Access::Read, |done, end| {
         let from = core::ptr::with_exposed_provenance((address as usize) + done);
-        let rest = &mut into[done..];
+        let rest = &mut into[done..end];
         // SAFETY: the destination is all of `rest`; the source is a program's, where a fault is expected.
         unsafe { user_copy(rest.as_mut_ptr(), from, rest.len()) }
     });
@@ -108,9 +110,9 @@ pub fn write_some(address: u64, from: &[u8]) -> Result<usize> {
     }
     check(address, from.len())?;
     let length = from.len();
-    let (done, refused) = copy(address, length, Access::Write, |done| {
+    let (done, refused) = copy(address, length, Access::Write, |done, end| {
         let to = core::ptr::with_exposed_provenance_mut((address as usize) + done);
-        let rest = &from[done..];
+        let rest = &from[done..end];
         // SAFETY: the source is all of `rest`; the destination is a program's, where a fault is expected.
         unsafe { user_copy(to, rest.as_ptr(), rest.len()) }
     });

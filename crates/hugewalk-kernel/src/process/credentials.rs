@@ -38,6 +38,12 @@ impl Credentials {
         self.user.effective == 0
     }
 
+    /// May it see and change the memory of a process with these? Linux: `__ptrace_may_access()` in kernel/ptrace.c.
+    pub fn may_reach(&self, other: &Self) -> bool {
+        let all = |ids: Ids, id| [ids.real, ids.effective, ids.saved] == [id; 3];
+        self.is_root() || all(other.user, self.user.real) && all(other.group, self.group.real)
+    }
+
     /// Is it a member of this group?
     pub fn is_in(&self, group: u32) -> bool {
         self.group.effective == group || self.groups.contains(&group)

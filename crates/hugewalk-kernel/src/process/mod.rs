@@ -151,6 +151,8 @@ pub struct Process {
     pub faults: AtomicU64,
     /// How often it was made to end a `wait`; for the numbers in /proc.
     pub children_reaped: AtomicU64,
+    /// The commands of `membarrier` that it has registered for.
+    pub barriers: AtomicU32,
     /// Who it is.
     pub credentials: Mutex<Credentials>,
     /// The threads that it traces.
@@ -214,6 +216,7 @@ impl Process {
             subreaper: core::sync::atomic::AtomicBool::new(false),
             faults: AtomicU64::new(0),
             children_reaped: AtomicU64::new(0),
+            barriers: AtomicU32::new(0),
             credentials: Mutex::new(Credentials::default()),
             tracees: Mutex::new(Vec::new()),
             tracer: Mutex::new(Weak::new()),

@@ -166,6 +166,8 @@ pub struct ThreadSignals {
     pub restart: Option<u64>,
 }
 
+/// The program runs on the alternate stack.
+pub const SS_ONSTACK: u32 = 1;
 /// There is no alternate stack.
 pub const SS_DISABLE: u32 = 2;
 
@@ -175,9 +177,12 @@ impl ThreadSignals {
         Self { mask: 0, saved_mask: None, pending: Pending::new(), stack: (0, 0, SS_DISABLE), restart: None }
     }
 
-    /// A new thread has its maker's mask.
-    pub fn inherit(&mut self, maker: &Self) {
+    /// A new thread has its maker's mask; and its alternate stack, unless the two would use one at the same time.
+    pub fn inherit(&mut self, maker: &Self, stack: bool) {
         self.mask = maker.mask;
+        if stack {
+            self.stack = maker.stack;
+        }
     }
 
     /// Another program has no alternate stack.
@@ -469,8 +474,6 @@ fn again(registers: &mut Frame, number: u64) {
 /// Where the frame of a handler goes, if the program leaves so many bytes below its stack pointer alone; and what the frame says
 /// of the alternate stack (`stack_t`).
 pub fn handler_stack(pointer: u64, below: u64, action: &Action) -> (u64, [u64; 3]) {
-    /// The program runs on the alternate stack.
-    const SS_ONSTACK: u32 = 1;
     let (start, size, flags) = current().signals.lock().stack;
     let on_stack = pointer.wrapping_sub(start) < size;
     let use_stack = action.flags & u64::from(SA_ONSTACK) != 0 && flags & SS_DISABLE == 0 && !on_stack;
@@ -490,6 +493,11 @@ fn deliver(registers: &mut Frame, info: &Info, action: &Action) {
         old
     };
     if crate::arch::signal::push(registers, info, action, old).is_err() {
-        end_group(me.process(), Status::Killed(SIGSEGV, true));
+        // A handler may have a better stack than this one. Linux: `force_sigsegv()` in kernel/signal.c.
+        if info.signal == SIGSEGV {
+            end_group(me.process(), Status::Killed(SIGSEGV, true));
+        } else {
+            force_info(Info::kernel(SIGSEGV));
+        }
     }
 }

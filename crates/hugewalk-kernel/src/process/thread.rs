@@ -77,7 +77,9 @@ pub fn clone(frame: &mut Frame, request: &Request) -> Result<u64> {
             return Err(error);
         }
     };
-    thread.signals.lock().inherit(&me.signals.lock());
+    // Those of one program that run at the same time have stacks of their own.
+    let stack = !has(CLONE_VM) || has(CLONE_VFORK);
+    thread.signals.lock().inherit(&me.signals.lock(), stack);
     thread.registers.inherit(&me.registers, has(CLONE_SETTLS).then_some(request.tls));
     *thread.name.lock() = *me.name.lock();
     thread.processors.store(me.processors.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -149,6 +151,7 @@ impl Process {
             subreaper: core::sync::atomic::AtomicBool::new(false),
             faults: AtomicU64::new(0),
             children_reaped: AtomicU64::new(0),
+            barriers: core::sync::atomic::AtomicU32::new(self.barriers.load(Ordering::Relaxed)),
             credentials: Mutex::new(self.credentials.lock().clone()),
             tracees: Mutex::new(Vec::new()),
             tracer: Mutex::new(Weak::new()),

@@ -74,7 +74,7 @@ impl Space {
             areas: SleepRwLock::new(Areas::new()),
             brk: SleepRwLock::new((0, 0)),
             users: AtomicUsize::new(1),
-            attached: attached::Attached::default(),
+            attached: attached::Attached::new(),
         });
         space.root().set_space(&space);
         space

@@ -1,6 +1,7 @@
 //! Memory: mmap, munmap, mprotect, mremap, madvise, brk, mlock, mincore, userfaultfd.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use crate::arch::numbers::*;
 use hugewalk::addr::HugeSize;
@@ -25,6 +26,13 @@ use crate::task::current;
 use crate::uffd;
 
 pub(super) fn call(number: u32, a: &Arguments) -> Answer {
+    let answer = serve(number, a)?;
+    let me = current();
+    me.space().count_attached(me.process().pid);
+    Some(answer)
+}
+
+fn serve(number: u32, a: &Arguments) -> Answer {
     let space = || current().space();
     Some(match number {
         __NR_mmap => mmap(a[0], a[1], a[2], a[3] as u32, a[4] as i32, a[5]),
@@ -39,19 +47,17 @@ pub(super) fn call(number: u32, a: &Arguments) -> Answer {
         __NR_munlock => munlock(&space(), a[0], a[1]),
         __NR_mlockall => mlockall(&space(), a[0] as u32),
         __NR_munlockall => munlockall(&space()),
-        __NR_msync => msync(&space(), a[0], a[1]),
+        __NR_msync => msync(&space(), a[0], a[1], a[2] as u32),
         // As on a processor without protection keys, where -1 stands for none.
         __NR_pkey_mprotect if a[3] as i32 == -1 => {
             rights(a[2]).and_then(|rights| space().protect(a[0], a[1], rights)).map(|()| 0)
         }
         __NR_pkey_mprotect | __NR_pkey_free => Err(Errno::EINVAL),
         __NR_pkey_alloc => Err(if a[0] != 0 || a[1] & !3 != 0 { Errno::EINVAL } else { Errno::ENOSPC }),
+        __NR_mseal if a[2] != 0 => Err(Errno::EINVAL),
         __NR_mseal => mseal(&space(), a[0], a[1]),
         __NR_userfaultfd => uffd::create(a[0] as u32),
-        __NR_membarrier => {
-            crate::cpu::shootdown::barrier();
-            Ok(0)
-        }
+        __NR_membarrier => membarrier(a[0] as u32, a[1]),
         _ => return None,
     })
 }
@@ -96,18 +102,30 @@ fn mmap(address: u64, length: u64, prot: u64, flags: u32, descriptor: i32, offse
     if flags & MAP_LOCKED != 0 {
         memlock::check(length, Errno::EAGAIN)?;
     }
+    // Only private memory without a file grows down.
+    let grows = flags & MAP_GROWSDOWN != 0;
+    if grows && (shared || flags & MAP_ANONYMOUS == 0 || flags & MAP_HUGETLB != 0) {
+        return Err(Errno::EINVAL);
+    }
     let noreserve = flags & MAP_NORESERVE != 0;
     let (populate, locked) = (flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE, flags & MAP_LOCKED != 0);
     let huge = |size, file| HugeMapping { file, size, length, rights, shared, noreserve, populate, locked };
     let mut is_huge = flags & MAP_HUGETLB != 0;
     let start = if flags & MAP_ANONYMOUS != 0 {
         if flags & MAP_HUGETLB != 0 {
-            space.map_huge(place, &huge(huge_size(flags)?, None))?
+            let size = huge_size(flags)?;
+            if !offset.is_multiple_of(size.bytes()) {
+                return Err(Errno::EINVAL);
+            }
+            space.map_huge(place, &huge(size, None))?
         } else {
             map_base(&space, place, length, rights, shared, None)?
         }
     } else {
         let opened = current().process().files().get(descriptor)?;
+        if flags & MAP_HUGETLB != 0 && !matches!(opened.inode.kind, fs::inode::Kind::Huge(_)) {
+            return Err(Errno::EINVAL);
+        }
         let (backing, may_write) = opened.backing(shared, rights.contains(Rights::WRITE))?;
         match backing {
             fs::Backing::Huge(file) => {
@@ -351,7 +369,36 @@ fn munlockall(space: &Space) -> Result<u64> {
     Ok(0)
 }
 
-fn msync(space: &Space, start: u64, length: u64) -> Result<u64> {
+/// All of it is one barrier here, whoever has asked for it. Linux: kernel/sched/membarrier.c.
+fn membarrier(command: u32, flags: u64) -> Result<u64> {
+    const QUERY: u32 = 0;
+    /// The last of the commands that are known: everything but what goes with restartable sequences.
+    const LAST: u32 = 1 << 6;
+    if flags as u32 != 0 || command > LAST || command.count_ones() > 1 {
+        return Err(Errno::EINVAL);
+    }
+    if command == QUERY {
+        return Ok(u64::from(LAST * 2 - 1));
+    }
+    let process = current().process().clone();
+    match command {
+        // Private ones are for processes that have registered for them.
+        0x10 | 0x40 => drop(process.barriers.fetch_or(command, Ordering::Relaxed)),
+        0x08 | 0x20 if process.barriers.load(Ordering::Relaxed) & command << 1 == 0 => {
+            return Err(Errno::EPERM);
+        }
+        _ => crate::cpu::shootdown::barrier(),
+    }
+    Ok(0)
+}
+
+/// There is nothing to write back to.
+fn msync(space: &Space, start: u64, length: u64, flags: u32) -> Result<u64> {
+    if flags & !(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0
+        || flags & (MS_ASYNC | MS_SYNC) == MS_ASYNC | MS_SYNC
+    {
+        return Err(Errno::EINVAL);
+    }
     checked(space, start, length).map(|_| 0)
 }
 

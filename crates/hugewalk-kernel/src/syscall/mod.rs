@@ -11,6 +11,8 @@ mod thread;
 mod time;
 mod transfer;
 
+pub use self::transfer::reach;
+
 use alloc::string::ToString;
 
 use linux_raw_sys::general::{

@@ -12,7 +12,7 @@ use super::{Answer, Arguments};
 use crate::arch::{AUDIT, Registers};
 use crate::errno::{Errno, Result};
 use crate::memory::user;
-use crate::process::credentials::{self, Ids};
+use crate::process::credentials;
 use crate::process::ptrace::{
     self, Go, Tracing, Why, attach, detach, interrupt, resume, tracee, with_stopped,
 };
@@ -131,9 +131,7 @@ fn begin(tid: u32, seized: bool, data: u64) -> Result<u64> {
 fn may_trace(thread: &Thread) -> Result<()> {
     let own = credentials::own();
     let other = thread.process.as_ref().ok_or(Errno::EPERM)?.credentials.lock().clone();
-    let all = |ids: Ids, id| [ids.real, ids.effective, ids.saved] == [id; 3];
-    let same = all(other.user, own.user.real) && all(other.group, own.group.real);
-    if own.is_root() || same { Ok(()) } else { Err(Errno::EPERM) }
+    if own.may_reach(&other) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 fn space_of(thread: &Thread) -> Result<Arc<Space>> {

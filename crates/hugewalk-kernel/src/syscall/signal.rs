@@ -21,7 +21,9 @@ pub(super) fn call(number: u32, a: &Arguments, registers: &mut Frame) -> Answer 
         __NR_rt_sigsuspend => user::get::<Set>(a[0]).and_then(|mask| signal::with_mask(Some(mask), forever)),
         __NR_pause => forever(),
         __NR_rt_sigtimedwait => timed_wait(a[0], a[1], a[2]),
-        __NR_sigaltstack => alternate_stack(a[0], a[1]),
+        __NR_sigaltstack => alternate_stack(a[0], a[1], registers.stack()),
+        __NR_rt_sigqueueinfo => queue(None, a[0] as u32, a[1] as u32, a[2]),
+        __NR_rt_tgsigqueueinfo => queue(Some(a[0] as u32), a[1] as u32, a[2] as u32, a[3]),
         __NR_kill => kill(a[0] as i32, a[1] as u32),
         __NR_tgkill => kill_thread(Some(a[0] as u32), a[1] as u32, a[2] as u32),
         __NR_tkill => kill_thread(None, a[0] as u32, a[1] as u32),
@@ -121,13 +123,21 @@ fn timed_wait(set: u64, info: u64, timeout: u64) -> Result<u64> {
     }
 }
 
-fn alternate_stack(new: u64, old: u64) -> Result<u64> {
+/// `SS_ONSTACK` is taken and means nothing. Linux: `do_sigaltstack()` in kernel/signal.c.
+fn alternate_stack(new: u64, old: u64, pointer: u64) -> Result<u64> {
     let me = current();
     let was = me.signals.lock().stack;
     if new != 0 {
         let [start, flags, size]: [u64; 3] = user::get(new)?;
         let flags = flags as u32;
-        let disable = flags & signal::SS_DISABLE != 0;
+        let on_stack = pointer.wrapping_sub(was.0) < was.1;
+        if on_stack {
+            return Err(Errno::EPERM);
+        }
+        if !matches!(flags, 0 | signal::SS_ONSTACK | signal::SS_DISABLE) {
+            return Err(Errno::EINVAL);
+        }
+        let disable = flags == signal::SS_DISABLE;
         if !disable && size < 2048 {
             return Err(Errno::ENOMEM);
         }
@@ -188,6 +198,33 @@ fn kill_thread(group: Option<u32>, tid: u32, number: u32) -> Result<u64> {
     }
     if number != 0 {
         send_to_thread(&thread, Info::user(number, true));
+    }
+    Ok(0)
+}
+
+/// `rt_sigqueueinfo`, and with a group `rt_tgsigqueueinfo`: a signal with what the sender says about it. What the kernel alone may
+/// say is refused, unless it is said to oneself. Linux: `do_rt_sigqueueinfo()` in kernel/signal.c.
+fn queue(group: Option<u32>, to: u32, number: u32, info: u64) -> Result<u64> {
+    let info = Info { signal: number, ..Info::of_bytes(&user::get(info)?) };
+    let own = current().process().pid;
+    if (info.code >= 0 || info.code == Info::user(number, true).code) && group.unwrap_or(to) != own {
+        return Err(Errno::EPERM);
+    }
+    if number != 0 {
+        check(number)?;
+    }
+    let process = find(group.unwrap_or(to)).ok_or(Errno::ESRCH)?;
+    let thread = process.threads().into_iter().find(|thread| thread.tid == to);
+    if group.is_some() && thread.is_none() {
+        return Err(Errno::ESRCH);
+    }
+    if !may_signal(&process, number) {
+        return Err(Errno::EPERM);
+    }
+    match thread {
+        _ if number == 0 => {}
+        Some(thread) if group.is_some() => send_to_thread(&thread, info),
+        _ => send_to_process(&process, info),
     }
     Ok(0)
 }

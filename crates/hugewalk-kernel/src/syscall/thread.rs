@@ -71,7 +71,10 @@ pub(super) fn call(number: u32, a: &Arguments, frame: &mut Frame) -> Answer {
 }
 
 fn clone3(frame: &mut Frame, arguments: u64, size: u64) -> Result<u64> {
-    if !(64..=4096).contains(&size) {
+    if size > 4096 {
+        return Err(Errno::E2BIG);
+    }
+    if size < 64 {
         return Err(Errno::EINVAL);
     }
     // flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls.

@@ -82,8 +82,12 @@ fn piece(space: &Arc<Space>, there: u64, here: u64, count: u64, write: bool) -> 
     Ok(count as u64)
 }
 
-/// Reads or writes memory of an address space that need not be loaded.
-pub(super) fn reach(space: &Arc<Space>, start: u64, bytes: &mut [u8], write: bool) -> Result<usize> {
+/// Reads or writes memory of an address space that need not be loaded, as far as it goes.
+///
+/// # Errors
+///
+/// `EFAULT` and the like if the first byte cannot be had.
+pub fn reach(space: &Arc<Space>, start: u64, bytes: &mut [u8], write: bool) -> Result<usize> {
     if !space.has_base(start, bytes.len() as u64) {
         let me = current();
         let mut task = me.task()?;

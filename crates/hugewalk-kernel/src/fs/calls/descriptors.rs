@@ -81,6 +81,7 @@ pub(super) fn control(descriptor: u64, command: u32, argument: u64) -> Result<u6
         // O_LARGEFILE, which every file of a 64-bit program is open with.
         F_GETFL => Ok(u64::from(opened.flags() | 0o100_000)),
         F_SETFL => {
+            opened.inode.may_be_direct(argument as u32)?;
             opened.set_flags(argument as u32);
             Ok(0)
         }

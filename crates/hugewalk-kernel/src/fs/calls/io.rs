@@ -8,6 +8,7 @@ use linux_raw_sys::general::{O_APPEND, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE,
 use super::opened;
 use crate::errno::{Errno, Result};
 use crate::fs::Opened;
+use crate::fs::inode::Kind;
 use crate::memory::user;
 use crate::process::signal;
 use crate::task::current;
@@ -229,7 +230,8 @@ pub(super) fn sendfile(to: u64, from: u64, offset: u64, count: u64) -> Result<u6
     let (to, from): (Arc<Opened>, Arc<Opened>) = (opened(to)?, opened(from)?);
     to.writable()?;
     from.readable()?;
-    if from.file.is_stream() {
+    // hugetlbfs has no `splice_read`.
+    if from.file.is_stream() || matches!(from.inode.kind, Kind::Huge(_)) {
         return Err(Errno::EINVAL);
     }
     if to.flags() & O_APPEND != 0 {
@@ -331,15 +333,23 @@ pub(super) fn list(descriptor: u64, address: u64, count: u64) -> Result<u64> {
     Ok(bytes.len() as u64)
 }
 
-/// `vmsplice` into a pipe: as much as the pipe has room for when it is empty. The bytes are copied at once, which a program cannot
-/// tell from pages that are copied when they change.
-pub(super) fn vmsplice(descriptor: u64, vectors: u64, count: u64) -> Result<u64> {
+/// `vmsplice` into a pipe: as much as the pipe has room for when it is empty. The bytes are copied at once; Linux puts the pages in,
+/// and what is stored in them before they are read shows. Out of a pipe it is a `read`.
+pub(super) fn vmsplice(descriptor: u64, vectors: u64, count: u64, flags: u32) -> Result<u64> {
+    // Move, do not wait, more follows, a gift.
+    if flags & !0xf != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let opened = opened(descriptor)?;
+    if !matches!(opened.inode.kind, Kind::Pipe(_)) {
+        return Err(Errno::EBADF);
+    }
     if count == 0 {
         return Ok(0);
     }
-    if !opened(descriptor)?.file.is_stream() {
-        return Err(Errno::EBADF);
-    }
     let [address, length]: [u64; 2] = user::get(vectors)?;
+    if opened.writable().is_err() {
+        return read(descriptor, address, length);
+    }
     write(descriptor, address, length.min(PIECE as u64))
 }

@@ -65,7 +65,7 @@ pub fn call(number: u32, arguments: &[u64; 6]) -> Option<Result<u64>> {
         __NR_pwrite64 => io::pwrite(a, b, c, d),
         __NR_readv => io::vectors(a, b, c, io::read),
         __NR_writev => io::vectors(a, b, c, io::write),
-        __NR_vmsplice => io::vmsplice(a, b, c),
+        __NR_vmsplice => io::vmsplice(a, b, c, d as u32),
         __NR_preadv => io::vectors_at(a, b, c, d, io::pread),
         __NR_pwritev => io::vectors_at(a, b, c, d, io::pwrite),
         __NR_lseek => io::seek(a, b as i64, c as u32),
@@ -144,6 +144,12 @@ pub fn call(number: u32, arguments: &[u64; 6]) -> Option<Result<u64>> {
             opened(a).map(|_| 0)
         }
         __NR_sync => Ok(0),
+        // Files have no attributes beside those of `stat`.
+        __NR_getxattr | __NR_lgetxattr | __NR_setxattr | __NR_lsetxattr | __NR_removexattr
+        | __NR_lremovexattr => {
+            lookup(here, a, true).and_then(|found| found.existing()).and(Err(Errno::EOPNOTSUPP))
+        }
+        __NR_fgetxattr | __NR_fsetxattr | __NR_fremovexattr => opened(a).and(Err(Errno::EOPNOTSUPP)),
         __NR_fadvise64 => size::advise(a, c as i64, d as u32),
         __NR_cachestat => size::cached(a, b, c, d as u32),
         // Nothing is read ahead: what is there is in memory.

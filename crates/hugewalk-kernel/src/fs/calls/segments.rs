@@ -37,12 +37,13 @@ pub(super) fn attach(id: u32, address: u64, flags: u32) -> Result<u64> {
         Backing::Huge(file) => file.size_class().bytes(),
         _ => PAGE,
     };
-    let address = match address % page {
-        0 => address,
-        rest if flags & SHM_RND != 0 => address - rest,
-        _ => return Err(Errno::EINVAL),
-    };
+    // It is rounded to base pages, whatever the segment has.
+    let address = if flags & SHM_RND != 0 { address & !(PAGE - 1) } else { address };
+    if !address.is_multiple_of(page) {
+        return Err(Errno::EINVAL);
+    }
     let place = match address {
+        0 if flags & SHM_REMAP != 0 => return Err(Errno::EINVAL),
         0 => Place::Hint(0),
         at if flags & SHM_REMAP != 0 => Place::Fixed(at),
         at => Place::FixedNoReplace(at),
@@ -53,12 +54,14 @@ pub(super) fn attach(id: u32, address: u64, flags: u32) -> Result<u64> {
     segment.check(rights_wanted(flags))?;
     let me = current();
     let space = me.space();
-    // Attached before it is mapped: else it could be destroyed in between.
-    segment.attach(me.process().pid);
-    let mapped = map(&segment, &space, place, rights).inspect_err(|_| segment.detach(me.process().pid));
-    let start = mapped.map_err(|error| if error == Errno::EEXIST { Errno::EINVAL } else { error })?;
-    space.attach(start, segment);
-    Ok(start)
+    // Held while it is mapped: else it could be destroyed in between.
+    segment.hold();
+    let mapped = map(&segment, &space, place, rights);
+    if mapped.is_ok() {
+        space.attach(&segment, me.process().pid);
+    }
+    segment.release();
+    mapped.map_err(|error| if error == Errno::EEXIST { Errno::EINVAL } else { error })
 }
 
 fn rights_wanted(flags: u32) -> u32 {
@@ -111,17 +114,14 @@ pub(super) fn detach(address: u64) -> Result<u64> {
     }
     let me = current();
     let (space, pid) = (me.space(), me.process().pid);
-    if space.has_base(address, PAGE) {
-        let segment = space.detach(address).ok_or(Errno::EINVAL)?;
-        let unmapped = space.unmap(address, segment.size.next_multiple_of(PAGE));
-        segment.detach(pid);
-        return unmapped.map(|()| 0);
+    let parts = space.attachment(address)?;
+    if parts.is_empty() {
+        return Err(Errno::EINVAL);
     }
-    let (file, parts) = space.huge_segment(address)?.ok_or(Errno::EINVAL)?;
     for part in parts {
         space.unmap(part.start, part.end - part.start)?;
     }
-    space.forget_segment(file, pid)?;
+    space.count_attached(pid);
     Ok(0)
 }
 

@@ -97,7 +97,7 @@ pub(super) fn smaps(process: &Arc<Process>) -> Result<String> {
         ] {
             text += &format!("{:<16}{:>8} kB\n", format!("{name}:"), bytes >> 10);
         }
-        text += "THPeligible:    0\nVmFlags:";
+        text += "THPeligible:           0\nVmFlags:";
         for (has, flag) in [
             (shown.rights.contains(Rights::READ), "rd"),
             (shown.rights.contains(Rights::WRITE), "wr"),
@@ -107,6 +107,7 @@ pub(super) fn smaps(process: &Arc<Process>) -> Result<String> {
             (true, "mw"),
             (true, "me"),
             (shown.shared, "ms"),
+            (huge, "de"),
             (huge, "ht"),
             (shown.handled.contains(VmaFlags::UFFD_MISSING), "um"),
             (shown.handled.contains(VmaFlags::UFFD_WP), "uw"),

@@ -9,8 +9,9 @@ use super::super::file::File;
 use super::super::inode::{Inode, Kind, Special};
 use crate::errno::{Errno, Result};
 use crate::memory::{PAGE, USER_END, frames, user};
-use crate::process::Process;
+use crate::process::{Process, credentials};
 use crate::space::observe::PageShown;
+use crate::syscall::reach;
 use crate::task::current;
 
 const SOFT_DIRTY: u64 = 1 << 55;
@@ -188,9 +189,47 @@ fn insert(folder: &Arc<Inode>, name: &str, special: Arc<dyn Special>) {
     }
 }
 
-/// `pagemap`, in a process's folder.
+/// `pagemap` and `mem`, in a process's folder.
 pub(super) fn place(folder: &Arc<Inode>, process: &Arc<Process>) {
     insert(folder, "pagemap", Arc::new(PageMap(process.clone())));
+    let memory: Arc<dyn Special> = Arc::new(Memory(process.clone()));
+    let inode = Inode::new(&folder.filesystem, Kind::Special(memory), 0o600);
+    if let Ok(names) = folder.folder() {
+        let _ = names.insert(folder, b"mem", &inode);
+    }
+}
+
+/// `/proc/PID/mem`: what a debugger may reach. Linux: `mem_rw()` in fs/proc/base.c.
+struct Memory(Arc<Process>);
+
+impl Special for Memory {
+    fn open(&self, _: u32) -> Result<Arc<dyn File>> {
+        if !credentials::own().may_reach(&self.0.credentials.lock()) {
+            return Err(Errno::EACCES);
+        }
+        Ok(Arc::new(Self(self.0.clone())))
+    }
+}
+
+impl File for Memory {
+    fn read(&self, offset: u64, into: &mut [u8], _: u32) -> Result<usize> {
+        let Ok(space) = self.0.space() else { return Ok(0) };
+        if into.is_empty() {
+            return Ok(0);
+        }
+        reach(&space, offset, into, false).map_err(|_| Errno::EIO)
+    }
+
+    fn write(&self, offset: u64, from: &[u8], _: u32) -> Result<usize> {
+        let Ok(space) = self.0.space() else { return Ok(0) };
+        if from.is_empty() {
+            return Ok(0);
+        }
+        let mut bytes = from.to_vec();
+        reach(&space, offset, &mut bytes, true)
+            .or_else(|_| space.write_by_force(offset, from).map(|()| from.len()))
+            .map_err(|_| Errno::EIO)
+    }
 }
 
 /// `kpageflags`, in the root.
