@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::bench::args::BenchArgs;
 use crate::check::args::CheckArgs;
@@ -40,6 +40,31 @@ pub struct Cli {
     /// Print what was asked for, and errors: no progress, no notes
     #[arg(short, long, global = true)]
     pub quiet: bool,
+}
+
+impl Cli {
+    /// Reads a command line.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, or the help that it asks for.
+    pub fn read(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let mut command = taking_numbers(Self::command());
+        let matches = command.try_get_matches_from_mut(words)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// A number below 0 behind an option is its value, and no option itself: so the option says what it wants instead.
+fn taking_numbers(command: clap::Command) -> clap::Command {
+    let takes_numbers = |arg: clap::Arg| {
+        if arg.is_positional() || !arg.get_action().takes_values() {
+            arg
+        } else {
+            arg.allow_negative_numbers(true)
+        }
+    };
+    command.mut_args(takes_numbers).mut_subcommands(taking_numbers)
 }
 
 /// When to print in colour.
@@ -196,8 +221,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        taking_numbers(Cli::command()).debug_assert();
     }
 
     #[test]

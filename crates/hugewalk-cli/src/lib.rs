@@ -42,6 +42,7 @@ use conform::args::ConformArgs;
 use costs::{Costs, CostsError};
 use inspect::args::InspectArgs;
 use manual::ManArgs;
+pub use notes::complain;
 use record::args::RecordArgs;
 use recording::Recorded;
 use replay::args::ReplayArgs;
@@ -76,7 +77,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Man(args) => man(args),
     };
     done.unwrap_or_else(|failure| {
-        anstream::eprintln!("hugewalk: {failure}");
+        complain(&failure);
         match failure {
             Failure::Check(CheckError::Interrupted { signal, .. }) => check::interrupt::die(signal),
             Failure::Run(RunError::Interrupted(signal)) => check::interrupt::die(signal),
@@ -121,6 +122,8 @@ enum Failure {
     Run(#[from] RunError),
     #[error("{}: cannot be written: {error}", file.display())]
     Unwritable { file: PathBuf, error: io::Error },
+    #[error("{}: --html and {other} would be the same file; give each its own", file.display())]
+    SameFile { file: PathBuf, other: &'static str },
     #[error("the report cannot be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -201,27 +204,50 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode, Failure> {
     replay_files(args, Vec::new())
 }
 
+/// A page does not take the place of what it is made of.
+fn leaves_inputs(page: &Path, args: &ReplayArgs) -> Result<(), Failure> {
+    let inputs = [
+        ("the recording", Some(&args.strace)),
+        ("--faults", args.faults.as_ref()),
+        ("--truth", args.truth.as_ref()),
+        ("--costs", args.costs.as_ref()),
+    ];
+    let same = |input: &Option<&PathBuf>| input.is_some_and(|input| html::file::are_same(page, input));
+    match inputs.into_iter().find(|(_, input)| same(input)) {
+        Some((other, _)) => Err(Failure::SameFile { file: page.to_owned(), other }),
+        None => Ok(()),
+    }
+}
+
 /// Replays files. The notes are what is known of them besides.
 fn replay_files(args: &ReplayArgs, mut notes: Vec<String>) -> Result<ExitCode, Failure> {
+    let page_at = args.html.as_deref().filter(|file| !html::file::is_standard(file));
+    page_at.map_or(Ok(()), |page| leaves_inputs(page, args))?;
     let mut trace = Trace::load(&args.strace, args.faults.as_deref())?;
     trace.notes.append(&mut notes);
     let truth = args.truth.as_deref().map(Truth::load).transpose()?;
     trace.has_moment(&args.strace, args.until)?;
     let costs = Costs::load(args.costs.as_deref())?;
     let unwritable = |file: &Path, error| Failure::Unwritable { file: file.to_owned(), error };
-    if let Some(file) = &args.html {
+    if let Some(file) = page_at {
         // Before all the work.
         html::file::try_at(file).map_err(|error| unwritable(file, error))?;
     }
     let Replayed { report, picture } = replay::replay(args, &args.hugetlbfs, &trace, truth.as_ref(), &costs)?;
+    let mut standard = None;
     if let (Some(file), Some(picture)) = (&args.html, &picture) {
         let page = replay::page(args, &report, picture)?;
-        html::file::write(file, &page).map_err(|error| unwritable(file, error))?;
+        if page_at.is_some() {
+            html::file::write(file, &page).map_err(|error| unwritable(file, error))?;
+        } else {
+            standard = Some(page);
+        }
     }
     let mut text = Vec::new();
-    match args.format {
-        Format::Text => report::text::write(&report, &mut text)?,
-        Format::Json => {
+    match (standard, args.format) {
+        (Some(page), _) => text = page.into_bytes(),
+        (None, Format::Text) => report::text::write(&report, &mut text)?,
+        (None, Format::Json) => {
             serde_json::to_writer_pretty(&mut text, &report).map_err(io::Error::from)?;
             text.push(b'\n');
         }
@@ -237,7 +263,7 @@ pub fn print_help(help: &clap::Error) -> ExitCode {
     match print(help.render().ansi().to_string().as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("hugewalk: the help cannot be written: {error}");
+            complain(&format_args!("the help cannot be written: {error}"));
             ExitCode::from(2)
         }
     }

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 use hugewalk_cli::args::{Cli, color_of};
+use hugewalk_cli::complain;
 use hugewalk_cli::usage::in_one_line;
 
 // SAFETY: scenarios keep to themselves: they are all the lab's own.
@@ -13,12 +13,12 @@ static ALLOCATOR: hugewalk_lab::Allocator = unsafe { hugewalk_lab::Allocator::ne
 
 fn main() -> ExitCode {
     color_of(std::env::args_os()).set();
-    match Cli::try_parse() {
+    match Cli::read(std::env::args_os()) {
         Ok(cli) => hugewalk_cli::run(&cli),
         Err(error)
             if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
         {
-            anstream::eprintln!("hugewalk: {}", in_one_line(&error));
+            complain(&in_one_line(&error, std::env::args_os()));
             ExitCode::from(2)
         }
         Err(error) if error.use_stderr() => error.exit(),

@@ -1,5 +1,7 @@
 //! What is said beside the report, on standard error: progress and notes. `--quiet` leaves it out.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
@@ -18,8 +20,13 @@ pub(crate) fn are_wanted() -> bool {
 /// A note of one line.
 pub(crate) fn note(text: &std::fmt::Arguments<'_>) {
     if are_wanted() {
-        anstream::eprintln!("hugewalk: {text}");
+        complain(text);
     }
+}
+
+/// What went wrong, in one line. Where nobody can read it, the exit status still tells.
+pub fn complain(text: &dyn Display) {
+    let _ = writeln!(anstream::stderr().lock(), "hugewalk: {text}");
 }
 
 /// A progress bar, drawn on standard error if that is a terminal.

@@ -1,16 +1,39 @@
 //! What is wrong with a command line, in plain words.
 
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
 /// What is wrong with a command line, and what would be right, in one line and without the usage.
 #[must_use]
-pub fn in_one_line(error: &clap::Error) -> String {
+pub fn in_one_line(error: &clap::Error, words: impl Iterator<Item = OsString>) -> String {
+    if error.kind() == ErrorKind::InvalidUtf8
+        && let Some((number, word)) = words.enumerate().find(|(_, word)| word.to_str().is_none())
+    {
+        return format!(
+            "argument {number} (`{}`) is no text in UTF-8; name it otherwise",
+            word.to_string_lossy()
+        );
+    }
+    // A value that begins as a number below 0 is no name of a file: it belongs to the option before it.
+    let unexpected = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument => is_below_zero(word),
+        _ => false,
+    };
     let text = error.to_string();
     let ends = |line: &&str| line.starts_with("Usage:") || line.starts_with("For more");
     let said = text.lines().map(str::trim).take_while(|line| !ends(line)).filter(|line| !line.is_empty());
+    let said = said.filter(|line| !(unexpected && line.starts_with("tip: ")));
     let without_label = said.map(|line| {
         let line = line.strip_prefix("error: ").unwrap_or(line);
         line.strip_prefix("tip: ").unwrap_or(line)
     });
     plain(&without_label.collect::<Vec<_>>().join("; ").replace(":; ", ": "))
+}
+
+/// Does it begin as a number below 0?
+fn is_below_zero(word: &str) -> bool {
+    word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// What the parser says of numbers and missing options, as a person would.
@@ -22,8 +45,12 @@ fn plain(line: &str) -> String {
     let line = line.replace("the following required arguments were not provided:", "this is missing:");
     let line = line.replace("; [possible values: ", "; there are ");
     let line = if line.contains("; there are ") { line.replacen(']', "", 1) } else { line };
+    let is_below = line.strip_prefix("invalid value '").is_some_and(is_below_zero);
     for (said, meant) in [
-        ("invalid digit found in string", "a whole number is wanted"),
+        (
+            "invalid digit found in string",
+            if is_below { "it cannot be below 0" } else { "a whole number is wanted" },
+        ),
         ("cannot parse integer from empty string", "a whole number is wanted"),
         ("number too large to fit in target type", "the number is too large"),
         ("invalid float literal", "a number is wanted"),
@@ -38,11 +65,14 @@ fn plain(line: &str) -> String {
 /// `...: 0 is not in 1..=1024` with the range in words.
 fn out_of_range(line: &str) -> Option<String> {
     let (before, range) = line.rsplit_once(" is not in ")?;
-    let (before, _) = before.rsplit_once(": ")?;
+    let (before, given) = before.rsplit_once(": ")?;
     let (least, most) = range.split_once("..")?;
     let largest = most.strip_prefix('=').unwrap_or(most);
     // What no type goes beyond is no bound that anybody has set.
     let unbounded = largest.parse::<u64>().is_ok_and(|largest| largest >= u64::from(u32::MAX));
+    if unbounded && given.parse::<i128>().ok() > largest.parse().ok() {
+        return Some(format!("{before}: the number is too large"));
+    }
     let wanted = match (least, unbounded) {
         ("", _) => format!("{largest} at most"),
         (least, true) => format!("{least} at least"),
@@ -53,13 +83,12 @@ fn out_of_range(line: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::args::Cli;
 
     fn said(line: &str) -> String {
-        in_one_line(&Cli::try_parse_from(line.split(' ')).expect_err("wrong"))
+        let words = || line.split(' ').map(OsString::from);
+        in_one_line(&Cli::read(words()).expect_err("wrong"), words())
     }
 
     #[test]
@@ -93,11 +122,44 @@ mod tests {
             said("hugewalk check --preemptions x"),
             "invalid value 'x' for '--preemptions <N>': a whole number is wanted"
         );
+        // Whatever option it is, and whatever is said of files that begin with a dash.
+        let below = [
+            ("bench walk --samples -1", "'--samples <N>': give 1 at least"),
+            ("run --cpus -1 x", "'--cpus <N>': give 1 to 255"),
+            ("estimate --shared 1G --processes -1", "'--processes <N>': it cannot be below 0"),
+            ("check --seed -1 --random 5", "'--seed <N>': it cannot be below 0"),
+            ("replay x --until -1", "'--until <TIME>': give seconds, as in 1795335398.67 or +12.5"),
+            ("record --truth-at -1 -- x", "'--truth-at <SECONDS>': a number of seconds above 0 is wanted"),
+            (
+                "compare a b --tolerance -1",
+                "'--tolerance <PERCENT>': a number of per cent from 0 on is wanted",
+            ),
+        ];
+        for (line, wanted) in below {
+            assert_eq!(said(&format!("hugewalk {line}")), format!("invalid value '-1' for {wanted}"));
+        }
+        assert_eq!(said("hugewalk check --shard -1/4"), "unexpected argument '-1' found");
+        assert_eq!(
+            said("hugewalk replay x --cpus 4294967296"),
+            "invalid value '4294967296' for '--cpus <N>': the number is too large"
+        );
         assert_eq!(said("hugewalk check --seed 3 S1"), "--seed goes with --random N or --pct N");
         assert_eq!(said("hugewalk check merge"), "this is missing: <FILE>...");
         assert_eq!(
             said("hugewalk check --format yaml"),
             "invalid value 'yaml' for '--format <FORMAT>'; there are text, json, md, svg"
         );
+    }
+    #[test]
+    fn an_argument_that_is_no_text_is_named() {
+        use std::os::unix::ffi::OsStringExt;
+        let words = || {
+            ["hugewalk", "explain", "S1"]
+                .map(OsString::from)
+                .into_iter()
+                .chain([OsString::from_vec(vec![b'S', 0xff])])
+        };
+        let said = in_one_line(&Cli::read(words()).expect_err("wrong"), words());
+        assert_eq!(said, "argument 3 (`S\u{fffd}`) is no text in UTF-8; name it otherwise");
     }
 }

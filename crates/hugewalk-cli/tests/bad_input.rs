@@ -1,7 +1,10 @@
 //! An input that cannot be used gives one line on standard error, nothing on standard output, and exit code 2.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use assert_cmd::Command;
 use tempfile::TempDir;
@@ -176,4 +179,85 @@ fn a_file_that_is_not_there_is_named() {
     let error = String::from_utf8(output.stderr).expect("text");
     assert!(error.starts_with("hugewalk: /nowhere/x: cannot be read: "), "{error}");
     assert_eq!(error.lines().count(), 1);
+}
+
+/// Runs the command in a directory with a good recording, its faults and a truth; gives back what it printed, and its complaint.
+fn ran(directory: &TempDir, arguments: &[&OsStr], input: &[u8]) -> (Option<i32>, String, String) {
+    for (name, contents) in [("t.strace", GOOD), ("t.faults", ""), ("t.truth", "{}")] {
+        fs::write(directory.path().join(name), contents).expect("written");
+    }
+    let mut command = Command::cargo_bin("hugewalk").expect("the command");
+    let output = command.current_dir(directory).args(arguments).write_stdin(input).output().expect("it ran");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn words(line: &str) -> Vec<&OsStr> {
+    line.split(' ').map(OsStr::new).collect()
+}
+
+#[test]
+fn a_page_does_not_take_the_place_of_what_it_is_made_of() {
+    let directory = TempDir::new().expect("a directory");
+    std::os::unix::fs::symlink("t.strace", directory.path().join("link")).expect("a link");
+    let replay = "replay t.strace --faults t.faults --truth t.truth --html";
+    for (page, other) in [
+        ("t.strace", "the recording"),
+        ("link", "the recording"),
+        ("../T/t.strace", "the recording"),
+        ("t.faults", "--faults"),
+        ("t.truth", "--truth"),
+    ] {
+        let name = directory.path().file_name().and_then(OsStr::to_str).expect("a name");
+        let page = page.replace('T', name);
+        let said = ran(&directory, &words(&format!("{replay} {page}")), b"");
+        let expected =
+            format!("hugewalk: {page}: --html and {other} would be the same file; give each its own\n");
+        assert_eq!(said, (Some(2), String::new(), expected));
+        assert_eq!(fs::read_to_string(directory.path().join("t.strace")).expect("there"), GOOD);
+    }
+}
+
+#[test]
+fn a_page_of_a_replay_goes_to_standard_output_too() {
+    let directory = TempDir::new().expect("a directory");
+    let (status, page, _) = ran(&directory, &words("replay t.strace --html -"), b"");
+    assert_eq!(status, Some(0));
+    assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"), "{page}");
+    assert!(!directory.path().join("-").exists());
+}
+
+#[test]
+fn standard_input_is_read_for_one_thing() {
+    let directory = TempDir::new().expect("a directory");
+    for (line, expected) in [
+        ("replay - --faults -", "-: standard input holds the calls already; give the faults as a file"),
+        ("check merge - -", "-: standard input is one checkpoint; name the others by their files"),
+        ("check status - x -", "-: standard input is one checkpoint; name the others by their files"),
+    ] {
+        let expected = format!("hugewalk: {expected}\n");
+        assert_eq!(ran(&directory, &words(line), GOOD.as_bytes()), (Some(2), String::new(), expected));
+    }
+}
+
+#[test]
+fn programs_may_have_names_and_arguments_that_are_no_text() {
+    let directory = TempDir::new().expect("a directory");
+    let program = OsStr::from_bytes(b"a\xffb");
+    let record = [OsStr::new("record"), OsStr::new("--"), program];
+    let expected = "hugewalk: a\u{fffd}b: there is no such program in PATH; check the name\n".to_owned();
+    assert_eq!(ran(&directory, &record, b""), (Some(2), String::new(), expected));
+    let explain = [OsStr::new("explain"), program];
+    let expected = "hugewalk: argument 2 (`a\u{fffd}b`) is no text in UTF-8; name it otherwise\n".to_owned();
+    assert_eq!(ran(&directory, &explain, b""), (Some(2), String::new(), expected));
+}
+
+#[test]
+fn the_status_tells_where_nobody_can_read_what_is_wrong() {
+    for arguments in [&["explain", "nothing"][..], &["explain"], &["replay", "nothing"]] {
+        let full = File::options().write(true).open("/dev/full").expect("Linux has it");
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hugewalk"));
+        let status = command.args(arguments).stdin(Stdio::null()).stderr(full).status().expect("it ran");
+        assert_eq!(status.code(), Some(2), "{arguments:?}");
+    }
 }

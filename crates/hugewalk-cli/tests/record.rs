@@ -45,7 +45,7 @@ fn what_cannot_be_recorded_is_refused_in_one_line_and_leaves_nothing() {
         (
             &["record", "-o", "no/such/place", "--no-faults", "--", "/bin/true"],
             None,
-            "hugewalk: no/such/place: cannot be made: No such file or directory (os error 2) at path ",
+            "hugewalk: no/such/place: cannot be made: No such file or directory (os error 2); name another with -o\n",
         ),
         (
             &["record", "--truth-at", "soon", "--", "true"],
@@ -65,6 +65,26 @@ fn what_cannot_be_recorded_is_refused_in_one_line_and_leaves_nothing() {
     let left: Vec<_> =
         fs::read_dir(directory.path()).expect("listed").flatten().map(|e| e.file_name()).collect();
     assert_eq!(left, ["there"]);
+}
+
+#[test]
+fn what_tools_write_meanwhile_wants_a_place() {
+    let directory = TempDir::new().expect("a directory");
+    let mut command = Command::cargo_bin("hugewalk").expect("the command");
+    command.current_dir(&directory).env("TMPDIR", "/no/such/place");
+    let output = command.args(["record", "--no-faults", "--", "true"]).output().expect("it ran");
+    let error = String::from_utf8(output.stderr).expect("text");
+    if error.contains("strace is not there") {
+        println!("skipped: there is no strace");
+        return;
+    }
+    assert_eq!(
+        error,
+        "hugewalk: /no/such/place: nothing can be written there meanwhile: No such file or directory (os error 2); \
+         name another directory with TMPDIR\n"
+    );
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 0);
 }
 
 #[test]

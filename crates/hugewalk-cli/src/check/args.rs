@@ -134,37 +134,31 @@ pub enum CheckFormat {
 #[command(next_help_heading = "Effort")]
 pub struct EffortArgs {
     /// Only schedules with at most N preemptions [default: with at most 2, then all, with reduction]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
     pub preemptions: Option<u32>,
 
     /// Limit on executions per stage of a case
-    #[arg(long, value_name = "N", default_value_t = EXECUTIONS, allow_negative_numbers = true, conflicts_with_all = ["random", "pct"], value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = EXECUTIONS, conflicts_with_all = ["random", "pct"], value_parser = clap::value_parser!(u64).range(1..))]
     pub executions: u64,
 
     /// Sample N random schedules of each case instead
-    #[arg(long, value_name = "N", group = "by_chance", allow_negative_numbers = true, conflicts_with_all = ["pct", "preemptions", "changes"], value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", group = "by_chance", conflicts_with_all = ["pct", "preemptions", "changes"], value_parser = clap::value_parser!(u64).range(1..))]
     pub random: Option<u64>,
 
     /// Sample N schedules of each case by probabilistic concurrency testing instead
-    #[arg(long, value_name = "N", group = "by_chance", allow_negative_numbers = true, conflicts_with = "preemptions", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", group = "by_chance", conflicts_with = "preemptions", value_parser = clap::value_parser!(u64).range(1..))]
     pub pct: Option<u64>,
 
     /// Changes of priority in a schedule of --pct
-    #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, requires = "pct", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "pct", value_parser = clap::value_parser!(u32).range(..=1000))]
     pub changes: u32,
 
     /// Seed of --random and --pct; the same seed gives the same schedules
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        allow_negative_numbers = true,
-        requires = "by_chance"
-    )]
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "by_chance")]
     pub seed: u64,
 
     /// Threads to work with [default: as many as there are processors]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub jobs: Option<u32>,
 }
 

@@ -208,6 +208,9 @@ pub(super) fn merge(files: &[PathBuf]) -> Result<Merged, CheckError> {
     let mut whole: Option<Campaign> = None;
     let mut parts: Vec<(PathBuf, u32, Missing)> = Vec::new();
     let mut all = 0;
+    if files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
+        return Err(CheckError::StandardInputTwice);
+    }
     for file in files {
         let part = Campaign::read(file)?;
         let selection = Selection::of(&part.options)

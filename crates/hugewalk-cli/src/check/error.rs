@@ -185,6 +185,9 @@ pub enum CheckError {
         /// The file.
         file: PathBuf,
     },
+    /// Standard input cannot be read twice.
+    #[error("-: standard input is one checkpoint; name the others by their files")]
+    StandardInputTwice,
     /// One file for two things.
     #[error("{}: {one} and {other} would be the same file; give each its own", file.display())]
     SameFile {

@@ -124,13 +124,8 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<ExitCode, CheckError
     report(&document, shard, args.format, args.html.as_deref(), out)
 }
 
-/// `-`: the page goes to standard output, in place of the report.
-fn is_standard(file: &Path) -> bool {
-    file.as_os_str() == "-"
-}
-
 fn page_can_be_written(file: &Path) -> Result<(), CheckError> {
-    if is_standard(file) {
+    if crate::html::file::is_standard(file) {
         return Ok(());
     }
     crate::html::file::try_at(file).map_err(|error| CheckError::Unwritable { file: file.to_owned(), error })
@@ -138,14 +133,7 @@ fn page_can_be_written(file: &Path) -> Result<(), CheckError> {
 
 /// Two files of one command are not one.
 fn are_two(file: &Path, one: &'static str, another: &Path, other: &'static str) -> Result<(), CheckError> {
-    let at = |file: &Path| {
-        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new(".")).canonicalize();
-        let name = file.file_name().map(ToOwned::to_owned);
-        file.canonicalize().ok().or_else(|| Some(directory.ok()?.join(name?)))
-    };
-    let is_file = file.metadata().map_or(true, |there| there.is_file());
-    if is_file && at(file).is_some_and(|place| at(another) == Some(place)) {
+    if crate::html::file::are_same(file, another) {
         return Err(CheckError::SameFile { file: file.to_owned(), one, other });
     }
     Ok(())
@@ -316,7 +304,7 @@ fn report(
     if let Some(file) = page {
         let unwritable = |error| CheckError::Unwritable { file: file.to_owned(), error };
         let page = html::page(document).map_err(unwritable)?;
-        if is_standard(file) {
+        if crate::html::file::is_standard(file) {
             out.write_all(page.as_bytes())?;
             return Ok(exit_code(document));
         }
@@ -387,7 +375,7 @@ fn one_schedule(
         None => show(case.scenario, case.settings),
     };
     let (scenario, protocol) = (case.scenario, case.settings.name);
-    if args.html.as_deref().is_some_and(is_standard) {
+    if args.html.as_deref().is_some_and(crate::html::file::is_standard) {
         let document = replayed(selection, case, args.freed_at_once, &parsed, story);
         out.write_all(html::page(&document)?.as_bytes())?;
         return Ok(ExitCode::SUCCESS);

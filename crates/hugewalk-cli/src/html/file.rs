@@ -7,6 +7,23 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
+/// `-`: the page goes to standard output, in place of the report.
+pub(crate) fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Would what is written to `path` take the place of what is, or will be, at the other one?
+pub(crate) fn are_same(path: &Path, other: &Path) -> bool {
+    let at = |file: &Path| {
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new(".")).canonicalize();
+        let name = file.file_name().map(ToOwned::to_owned);
+        file.canonicalize().ok().or_else(|| Some(directory.ok()?.join(name?)))
+    };
+    let is_file = path.metadata().map_or(true, |there| there.is_file());
+    is_file && at(path).is_some_and(|place| at(other) == Some(place))
+}
+
 /// Can a file be written there? What is there stays as it is.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ pub struct InspectArgs {
     pub all: bool,
 
     /// Repeat every 2 seconds, or as often as said: redraws on a terminal, prints one report after the other into a pipe. Numbers of processes go before it
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, allow_negative_numbers = true, default_missing_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
     pub watch: Option<f64>,
 
     /// Print metrics for Prometheus, in its text format

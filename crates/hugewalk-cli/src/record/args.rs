@@ -1,5 +1,6 @@
 //! The command line of `hugewalk record`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -24,7 +25,7 @@ Exit status:
 pub struct RecordArgs {
     /// The program to run, and its arguments
     #[arg(value_name = "PROGRAM", trailing_var_arg = true, required_unless_present = "pid")]
-    pub program: Vec<String>,
+    pub program: Vec<OsString>,
 
     /// Record this process and all that descend from it from now on, instead of a program from its start; may be repeated. Ctrl-C, or
     /// the end of all of them, ends the recording

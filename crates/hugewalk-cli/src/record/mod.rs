@@ -11,6 +11,7 @@ mod running;
 mod state;
 mod tools;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::iter::Peekable;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 
 use crate::args::Format;
+use crate::html::file::plainly;
 use crate::proc::{self, Mounted, ProcError, Root};
 use crate::recording::{CALLS, FAULTS, MountBefore, PoolBefore, Recorded, SCHEMA, TRUTH};
 use crate::trace::Time;
@@ -45,6 +47,14 @@ pub enum RecordError {
     #[error("{}: cannot be made: {source}; name another with -o", path.display())]
     Directory {
         /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The tools have no place for what they write meanwhile.
+    #[error("{}: nothing can be written there meanwhile: {source}; name another directory with TMPDIR", path.display())]
+    Scratch {
+        /// Where.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -125,11 +135,12 @@ pub fn run(args: &RecordArgs, out: &mut Vec<u8>) -> Result<(), RecordError> {
     if !args.no_faults {
         tools::find("perf")?;
     }
-    let unmade = |source| RecordError::Directory { path: directory.clone(), source };
+    let unmade = |source| RecordError::Directory { path: directory.clone(), source: plainly(source) };
     let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // In the same file system, for the rename at the end; removed if it does not come to that.
     let making = tempfile::Builder::new().prefix(".hugewalk-record").tempdir_in(parent).map_err(unmade)?;
-    let tools = tempfile::tempdir().map_err(unmade)?;
+    let scratch = |source| RecordError::Scratch { path: std::env::temp_dir(), source: plainly(source) };
+    let tools = tempfile::tempdir().map_err(scratch)?;
     let root = Root::new(Path::new("/"))?;
     let recorded = before(args, &root)?;
     let mut session = Session { args, root, recorded, directory: making.path(), truths: 0 };
@@ -156,18 +167,22 @@ fn default_name(args: &RecordArgs) -> PathBuf {
 }
 
 /// strace would start, and say it too late.
-fn find_program(program: &str) -> Result<(), RecordError> {
+fn find_program(program: &OsStr) -> Result<(), RecordError> {
     use std::os::unix::fs::PermissionsExt;
     let runs = |path: &Path| {
         fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     };
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = if program.contains('/') {
+    let found = if program.as_encoded_bytes().contains(&b'/') {
         runs(Path::new(program))
     } else {
         std::env::split_paths(&path).any(|directory| runs(&directory.join(program)))
     };
-    if found { Ok(()) } else { Err(RecordError::NoProgram { program: program.to_owned() }) }
+    if found {
+        Ok(())
+    } else {
+        Err(RecordError::NoProgram { program: program.to_string_lossy().into_owned() })
+    }
 }
 
 /// What the machine is before the program begins.
@@ -194,7 +209,7 @@ fn before(args: &RecordArgs, root: &Root) -> Result<Recorded, RecordError> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     Ok(Recorded {
         schema: SCHEMA.to_owned(),
-        command: args.program.clone(),
+        command: args.program.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         pids: args.pid.clone(),
         kernel: kernel.trim().to_owned(),
         default_page_kb: machine.default_page_kb,

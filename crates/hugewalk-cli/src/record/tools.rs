@@ -3,6 +3,7 @@
 //! The program waits, as a shell that has stopped itself, until perf counts its faults. perf runs in a process group of its
 //! own, so that Ctrl-C at the terminal reaches the program and not perf: it counts until the last process has ended.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -56,7 +57,7 @@ pub(super) fn find(tool: &'static str) -> Result<(), RecordError> {
 /// # Errors
 ///
 /// If it cannot be started.
-pub(super) fn start_program(program: &[String], calls: &Path) -> Result<Child, RecordError> {
+pub(super) fn start_program(program: &[OsString], calls: &Path) -> Result<Child, RecordError> {
     let strace = strace(calls);
     let mut shell = Command::new("sh");
     shell.args(["-c", "kill -STOP $$; exec \"$@\"", "sh", "strace"]).args(strace.get_args()).arg("--");

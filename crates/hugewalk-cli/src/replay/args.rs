@@ -60,17 +60,18 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FILE.json")]
     pub costs: Option<PathBuf>,
 
-    /// Also write an HTML report, with a time line, a map of addresses, and what other places and page sizes would give
+    /// Also write an HTML report, with a time line, a map of addresses, and what other places and page sizes would give; -
+    /// for standard output, in place of the text
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 
     /// Run the recorded program's processes N times over, all on the same files
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub clones: u32,
 
     /// Huge pages in the pool at the start, with :1G or :2M behind the number for another size than the default; may be
     /// repeated [default: as many as --truth says, else a guess that agrees with the recording]
-    #[arg(long, value_name = "PAGES[:SIZE]", allow_negative_numbers = true, value_parser = pool)]
+    #[arg(long, value_name = "PAGES[:SIZE]", value_parser = pool)]
     pub pool: Vec<PoolArg>,
 
     /// The size of huge pages where the recording names none: Hugepagesize of /proc/meminfo [default: as --truth says,

@@ -73,6 +73,9 @@ pub enum Problem {
     /// A moment was asked for, and there are none.
     #[error("has no times in seconds since the epoch, so there is no moment to stop at")]
     NoMoments,
+    /// Standard input was read for something else.
+    #[error("standard input holds the calls already")]
+    ReadAlready,
     /// Nothing in it.
     #[error("holds no events")]
     Empty,
@@ -154,6 +157,7 @@ impl Problem {
             Self::NoMoments => {
                 "record with strace -f -ttt, or give --until as +SECONDS where there are any times"
             }
+            Self::ReadAlready => "give the faults as a file",
             Self::Empty => "record again with strace -f -ttt -o FILE PROGRAM",
             Self::NoTime(_) => "the other lines have one: remove the line if it is not strace's own",
             Self::NotStrace(_) => "remove the line if it is not strace's own",

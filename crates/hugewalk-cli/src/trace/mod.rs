@@ -79,6 +79,9 @@ impl Trace {
     /// If one of them cannot be read, or holds a line that the tool would not have printed.
     pub fn load(strace: &Path, faults: Option<&Path>) -> Result<Self, TraceError> {
         let mut notes = Vec::new();
+        if let Some(file) = faults.filter(|file| strace.as_os_str() == "-" && *file == strace) {
+            return Err(TraceError::in_file(file, Problem::ReadAlready));
+        }
         let mut recording = strace::read(strace, &input::text(strace, &mut notes)?)?;
         notes.append(&mut recording.notes);
         let mut found = match faults {
