@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 
@@ -158,6 +159,39 @@ static void mounts(void)
 	CHECK(rmdir("/tmp/busy") == 0);
 }
 
+/* What a mount of huge pages was made with is shown, and kept. */
+static void options(void)
+{
+	const char *wanted = "a\\040source /tmp/busy hugetlbfs rw,relatime,uid=5,gid=6,mode=700,nr_inodes=3,pagesize=2M,"
+			     "size=4194304,min_size=2097152 0 0\n";
+	char line[512];
+	struct stat about;
+	struct statfs whole;
+	int seen = 0;
+
+	mkdir("/tmp/busy", 0755);
+	CHECK(mount("a source", "/tmp/busy", "hugetlbfs", 0, "size=4M,min_size=2M,mode=700,uid=5,gid=6,nr_inodes=3") == 0);
+	FILE *file = fopen("/proc/mounts", "r");
+	while (file && fgets(line, sizeof(line), file))
+		seen += !strcmp(line, wanted);
+	CHECK(file && seen == 1);
+	fclose(file);
+	CHECK(stat("/tmp/busy", &about) == 0 && about.st_mode == (S_IFDIR | 0700) && about.st_uid == 5 && about.st_gid == 6);
+	CHECK(about.st_nlink == 2);
+	CHECK(statfs("/tmp/busy", &whole) == 0 && whole.f_blocks == 2 && whole.f_bfree == 2);
+	CHECK(whole.f_files == 3 && whole.f_ffree == 2);
+	CHECK(mkdir("/tmp/busy/folder", 0755) == 0 && stat("/tmp/busy", &about) == 0 && about.st_nlink == 3);
+	CHECK(mknod("/tmp/busy/file", S_IFREG | 0600, 0) == 0);
+	FAILS(mknod("/tmp/busy/other", S_IFREG | 0600, 0), ENOSPC);
+	FAILS(mkdir("/tmp/busy/other", 0700), ENOSPC);
+	CHECK(unlink("/tmp/busy/file") == 0 && mkdir("/tmp/busy/other", 0700) == 0);
+	CHECK(umount("/tmp/busy") == 0);
+	CHECK(mount(NULL, "/tmp/busy", "hugetlbfs", 0, "min_size=2M") == 0);
+	CHECK(statfs("/tmp/busy", &whole) == 0 && whole.f_blocks == -1 && whole.f_bavail == -1 && whole.f_files == -1);
+	CHECK(stat("/tmp/busy", &about) == 0 && about.st_mode == (S_IFDIR | 0755));
+	CHECK(umount("/tmp/busy") == 0 && rmdir("/tmp/busy") == 0);
+}
+
 static void telling(void)
 {
 	unsigned long range[2] = { 0, 0 }, found[5];
@@ -238,6 +272,7 @@ int main(void)
 {
 	threads();
 	mounts();
+	options();
 	deep();
 	telling();
 	return report();

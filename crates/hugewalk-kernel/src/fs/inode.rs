@@ -127,6 +127,7 @@ impl Inode {
         let (owner, group) = own.map_or((0, 0), |own| (own.user.effective, own.group.effective));
         let meta = Meta { permissions, owner, group, links: 0, accessed: now, modified: now, changed: now };
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        filesystem.inodes.fetch_add(1, Ordering::Relaxed);
         if let Some(identity) = kind.identity() {
             identity.set_place(filesystem.device, number);
         }
@@ -244,7 +245,16 @@ impl Inode {
         stat.st_dev = u64::from(self.filesystem.device);
         stat.st_ino = self.number;
         // The widths of some fields differ by architecture.
-        stat.st_nlink = meta.links as _;
+        // A folder is also `.` in itself and `..` in those in it.
+        let links = match &self.kind {
+            Kind::Folder(folder) => {
+                let inner =
+                    folder.kept().iter().filter(|inner| matches!(inner.kind, Kind::Folder(_))).count();
+                2 + inner as u32
+            }
+            _ => meta.links,
+        };
+        stat.st_nlink = links as _;
         stat.st_mode = self.file_type() | meta.permissions;
         stat.st_uid = meta.owner;
         stat.st_gid = meta.group;
@@ -256,5 +266,11 @@ impl Inode {
         (stat.st_mtime, stat.st_mtime_nsec) = (seconds(meta.modified) as _, rest(meta.modified) as _);
         (stat.st_ctime, stat.st_ctime_nsec) = (seconds(meta.changed) as _, rest(meta.changed) as _);
         stat
+    }
+}
+
+impl Drop for Inode {
+    fn drop(&mut self) {
+        self.filesystem.inodes.fetch_sub(1, Ordering::Relaxed);
     }
 }

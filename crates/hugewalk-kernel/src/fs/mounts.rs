@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::str;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hugewalk::addr::HugeSize;
 use hugewalk::reserve::SubPool;
@@ -53,6 +53,10 @@ pub struct Filesystem {
     pub device: u32,
     /// What is in it.
     pub contents: Contents,
+    /// Inodes that it may have: `nr_inodes` of hugetlbfs.
+    pub most: Option<u64>,
+    /// Inodes that it has.
+    pub inodes: AtomicU64,
 }
 
 static DEVICES: AtomicU32 = AtomicU32::new(16);
@@ -60,8 +64,23 @@ static DEVICES: AtomicU32 = AtomicU32::new(16);
 impl Filesystem {
     /// A file system of this name, with its own device number.
     pub fn new(name: &'static str, magic: u32, contents: Contents) -> Arc<Self> {
+        Self::limited(name, magic, contents, None)
+    }
+
+    /// As [`new`](Self::new), with so many inodes at most.
+    fn limited(name: &'static str, magic: u32, contents: Contents, most: Option<u64>) -> Arc<Self> {
         let device = DEVICES.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { name, magic, device, contents })
+        Arc::new(Self { name, magic, device, contents, most, inodes: AtomicU64::new(0) })
+    }
+
+    /// May it have one inode more? Calls at the same time may each be the one.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`.
+    pub fn may_grow(&self) -> Result<()> {
+        let full = self.most.is_some_and(|most| self.inodes.load(Ordering::Relaxed) >= most);
+        if full { Err(Errno::ENOSPC) } else { Ok(()) }
     }
 
     /// Where what has no name in any folder is.
@@ -74,8 +93,9 @@ impl Filesystem {
     ///
     /// # Errors
     ///
-    /// `EACCES` where no files can be made, `ENOMEM`.
+    /// `EACCES` where no files can be made, `ENOSPC`, `ENOMEM`.
     pub fn create(self: &Arc<Self>, name: &str, permissions: u32) -> Result<Arc<Inode>> {
+        self.may_grow()?;
         let kind = match &self.contents {
             Contents::Base => Kind::Base(BaseFile::new(name, Seals::closed())),
             Contents::Huge { size, subpool } => {
@@ -101,6 +121,8 @@ impl Filesystem {
 }
 
 struct Mount {
+    /// What the caller said is mounted, which nobody looks at.
+    source: String,
     path: String,
     options: String,
     root: Arc<Inode>,
@@ -119,8 +141,13 @@ pub const HUGETLBFS: u32 = 0x9584_58f6;
 pub fn root() -> Arc<Inode> {
     ROOT.call_once(|| {
         let root = Folder::create(&Filesystem::new("tmpfs", TMPFS, Contents::Base), 0o755);
-        let mount =
-            Mount { path: "/".to_string(), options: "rw".to_string(), root: root.clone(), place: None };
+        let mount = Mount {
+            source: "tmpfs".into(),
+            path: "/".into(),
+            options: "rw".into(),
+            root: root.clone(),
+            place: None,
+        };
         MOUNTS.lock().push(mount);
         root
     })
@@ -159,7 +186,9 @@ pub fn mount_all() -> Result<()> {
         ("/huge", "hugetlbfs"),
         ("/sys/kernel/debug", "debugfs"),
     ] {
-        mount(&make_folder(path)?, name, "")?;
+        // Everybody may have files of huge pages.
+        let options = if name == "hugetlbfs" { "mode=1777" } else { "" };
+        mount(&make_folder(path)?, name, name, options)?;
     }
     Ok(())
 }
@@ -220,14 +249,17 @@ fn huge(options: &str) -> Result<(Arc<Inode>, String)> {
             size = known.ok_or(Errno::EINVAL)?;
         }
     }
-    let (mut max, mut min, mut permissions) = (None, None, 0o1777);
+    let (mut max, mut min, mut permissions, mut owner, mut most) = (None, None, 0o755, [0; 2], None);
     for (key, value) in pairs() {
         let bytes = || amount(value, size).ok_or(Errno::EINVAL);
         match key {
             "size" => max = Some(bytes()? >> size.shift()),
             "min_size" => min = Some(bytes()? >> size.shift()),
             "mode" => permissions = u32::from_str_radix(value, 8).map_err(|_| Errno::EINVAL)? & 0o7777,
-            "pagesize" | "uid" | "gid" | "nr_inodes" | "rw" | "relatime" => {}
+            "uid" => owner[0] = value.parse().map_err(|_| Errno::EINVAL)?,
+            "gid" => owner[1] = value.parse().map_err(|_| Errno::EINVAL)?,
+            "nr_inodes" => most = Some(amount(value, size).ok_or(Errno::EINVAL)?),
+            "pagesize" | "source" | "rw" | "relatime" => {}
             _ => return Err(Errno::EINVAL),
         }
     }
@@ -238,22 +270,38 @@ fn huge(options: &str) -> Result<(Arc<Inode>, String)> {
         None
     };
     let (unit, letter) = if size.shift() < 20 { (10, 'K') } else { (20, 'M') };
-    let mut shown = format!("rw,relatime,pagesize={}{letter}", size.bytes() >> unit);
+    // As `hugetlbfs_show_options()` puts them.
+    let mut shown = String::from("rw,relatime");
+    for (key, id) in ["uid", "gid"].into_iter().zip(owner).filter(|(_, id)| *id != 0) {
+        shown += &format!(",{key}={id}");
+    }
+    if permissions != 0o755 {
+        shown += &format!(",mode={permissions:o}");
+    }
+    if let Some(most) = most {
+        shown += &format!(",nr_inodes={most}");
+    }
+    shown += &format!(",pagesize={}{letter}", size.bytes() >> unit);
     for (key, pages) in [("size", max), ("min_size", min)] {
         if let Some(pages) = pages {
-            shown += &format!(",{key}={}K", (pages * size.bytes()) >> 10);
+            shown += &format!(",{key}={}", pages * size.bytes());
         }
     }
-    let filesystem = Filesystem::new("hugetlbfs", HUGETLBFS, Contents::Huge { size, subpool });
-    Ok((Folder::create(&filesystem, permissions), shown))
+    let filesystem = Filesystem::limited("hugetlbfs", HUGETLBFS, Contents::Huge { size, subpool }, most);
+    let root = Folder::create(&filesystem, permissions);
+    {
+        let mut meta = root.meta.lock();
+        [meta.owner, meta.group] = owner;
+    }
+    Ok((root, shown))
 }
 
-/// Mounts a file system of this name at a folder.
+/// Mounts a file system of this name at a folder. `source` is what /proc/mounts begins its line with.
 ///
 /// # Errors
 ///
 /// `ENODEV` for an unknown name, `EINVAL` for its options, `ENOTDIR`, `ENOENT`, `EBUSY` at the root.
-pub fn mount(at: &Found, name: &str, options: &str) -> Result<()> {
+pub fn mount(at: &Found, source: &str, name: &str, options: &str) -> Result<()> {
     let covered = at.existing()?;
     covered.folder()?;
     if at.name.is_empty() {
@@ -264,7 +312,7 @@ pub fn mount(at: &Found, name: &str, options: &str) -> Result<()> {
     folder.folder()?.exchange(folder, &at.name, &root);
     let path = String::from_utf8_lossy(&at.path()).into_owned();
     let place = Some((Arc::downgrade(folder), at.name.clone(), covered));
-    MOUNTS.lock().push(Mount { path, options, root, place });
+    MOUNTS.lock().push(Mount { source: source.to_string(), path, options, root, place });
     Ok(())
 }
 
@@ -347,7 +395,8 @@ pub fn text() -> String {
     let mounts = MOUNTS.lock();
     let line = |mount: &Mount| {
         let name = mount.root.filesystem.name;
-        format!("{name} {} {name} {} 0 0\n", mount.path, mount.options)
+        let escaped = |text: &str| text.replace('\\', "\\134").replace(' ', "\\040");
+        format!("{} {} {name} {} 0 0\n", escaped(&mount.source), escaped(&mount.path), mount.options)
     };
     mounts.iter().map(line).collect()
 }

@@ -115,7 +115,7 @@ pub fn call(number: u32, arguments: &[u64; 6]) -> Option<Result<u64>> {
         __NR_chdir => names::change_place(a),
         __NR_fchdir => names::change_place_to(a),
         __NR_getcwd => names::place(a, b),
-        __NR_mount => names::mount(b, c, e),
+        __NR_mount => names::mount(a, b, c, e),
         __NR_umount2 => names::unmount(a, b as u32),
 
         __NR_stat => status::at(here, a, b, 0),

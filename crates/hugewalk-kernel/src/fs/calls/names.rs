@@ -106,6 +106,7 @@ pub(super) fn make_folder(at: u64, path: u64, mode: u32) -> Result<u64> {
     let parent = &found.parent.inode;
     parent.filesystem.may_change()?;
     parent.check(2 | 1)?;
+    parent.filesystem.may_grow()?;
     parent.folder()?.insert(parent, name, &Folder::create(&parent.filesystem, permissions(mode)))?;
     Ok(0)
 }
@@ -245,6 +246,7 @@ pub(super) fn link_to_path(path: u64, at: u64, to: u64) -> Result<u64> {
     let parent = &target.parent.inode;
     parent.filesystem.may_change()?;
     parent.check(2 | 1)?;
+    parent.filesystem.may_grow()?;
     let link = Inode::new(&parent.filesystem, Kind::Link(Arc::new(PathLink(path))), 0o777);
     parent.folder()?.insert(parent, target.free_name()?, &link)?;
     Ok(0)
@@ -294,12 +296,13 @@ pub(super) fn place(address: u64, size: u64) -> Result<u64> {
 }
 
 /// `mount`, of a new file system.
-pub(super) fn mount(path: u64, name: u64, options: u64) -> Result<u64> {
+pub(super) fn mount(source: u64, path: u64, name: u64, options: u64) -> Result<u64> {
     credentials::must_be_root()?;
     let at = lookup(AT_FDCWD as u64, path, true)?;
     let name = user::string(name, 64)?;
     let options = if options == 0 { String::new() } else { user::string(options, 4096)? };
-    mounts::mount(&at, &name, &options)?;
+    let source = if source == 0 { String::from("none") } else { user::string(source, 4096)? };
+    mounts::mount(&at, &source, &name, &options)?;
     Ok(0)
 }
 

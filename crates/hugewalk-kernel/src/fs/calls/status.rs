@@ -12,7 +12,6 @@ use crate::fs::inode::Inode;
 use crate::fs::mounts::{Contents, Filesystem};
 use crate::memory::frames;
 use crate::memory::{PAGE, user};
-use crate::platform::hugetlb;
 use crate::process::credentials;
 use crate::task::current;
 
@@ -90,13 +89,16 @@ fn put_filesystem(filesystem: &Filesystem, address: u64) -> Result<u64> {
     match &filesystem.contents {
         Contents::Huge { size, subpool } => {
             answer.f_bsize = size.bytes() as _;
-            // Only a mount with a limit counts: `hugetlbfs_statfs()` in fs/hugetlbfs/inode.c.
-            if let Some(left) = subpool.as_ref().and_then(|subpool| subpool.left()) {
-                let used = subpool.as_ref().map_or(0, |subpool| subpool.usage().0);
-                answer.f_blocks = (left + used) as _;
+            // Only a mount with limits counts, and has -1 for those it lacks: `hugetlbfs_statfs()` in fs/hugetlbfs/inode.c.
+            if let Some(subpool) = subpool {
+                let left = subpool.left();
+                let (all, left) = (left.map(|left| left + subpool.usage().0), left.unwrap_or(u64::MAX));
+                answer.f_blocks = all.unwrap_or(u64::MAX) as _;
                 (answer.f_bfree, answer.f_bavail) = (left as _, left as _);
+                let inodes = filesystem.inodes.load(Ordering::Relaxed);
+                answer.f_files = filesystem.most.unwrap_or(u64::MAX) as _;
+                answer.f_ffree = filesystem.most.map_or(u64::MAX, |most| most.saturating_sub(inodes)) as _;
             }
-            let _ = hugetlb();
         }
         Contents::Base => {
             let (total, free) = frames::totals();
