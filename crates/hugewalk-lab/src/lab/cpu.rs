@@ -69,19 +69,21 @@ impl Context {
     }
 }
 
-/// Takes what was cached of a range back: translations, and with `tables` the entries that lead to tables.
-pub(super) fn flush(context: &Context, range: &Range<VirtAddr>, tables: bool) {
+/// Takes what was cached of a range back, address by address with the stride in between: translations, and with `tables` the
+/// entries that lead to tables.
+pub(super) fn flush(context: &Context, range: &Range<VirtAddr>, stride: u64, tables: bool) {
     if let Some(thread) = in_thread() {
         if world().flaws.has(Flaw::NoFlush) {
             return;
         }
         if world().flaws.has(Flaw::LateFlush) {
             let context = std::ptr::from_ref(context).expose_provenance();
-            let flush = Flush { context, start: range.start.as_u64(), end: range.end.as_u64(), tables };
+            let (start, end) = (range.start.as_u64(), range.end.as_u64());
+            let flush = Flush { context, start, end, stride, tables };
             return world().flaws.put_off_flush(thread, flush);
         }
     }
-    flush_now(context, range, tables);
+    flush_now(context, range, stride, tables);
 }
 
 /// The thread has released a sleeping lock: what it has put off, on a machine that does, it does now.
@@ -91,26 +93,34 @@ pub(super) fn catch_up() {
     {
         // SAFETY: the context of an address space, which is kept until the threads have ended.
         let context = unsafe { &*std::ptr::with_exposed_provenance::<Context>(flush.context) };
-        flush_now(context, &(VirtAddr::new(flush.start)..VirtAddr::new(flush.end)), flush.tables);
+        let range = VirtAddr::new(flush.start)..VirtAddr::new(flush.end);
+        flush_now(context, &range, flush.stride, flush.tables);
     }
 }
 
 /// A processor may forget more than it has to. This one does not: if no table went, it keeps what leads to tables, as one may
 /// that is told of the last level alone (arm64: `tlbi vale1is`).
-fn flush_now(context: &Context, range: &Range<VirtAddr>, tables: bool) {
+fn flush_now(context: &Context, range: &Range<VirtAddr>, stride: u64, tables: bool) {
     let wait = Wait::until(Context::is_idle, std::ptr::from_ref(context).cast());
     access(&Op::write(context.object()).waits(wait));
     let of = std::ptr::from_ref(context).addr();
     trace::flush(context.object(), of, range);
     world().cached.flush(|cached| {
-        let kept = cached.range();
         let is_meant = tables || matches!(cached.to, To::Page(_));
+        let addresses = range.start.as_u64()..range.end.as_u64();
         is_meant
             && cached.context == of
             && !is_kept(cached, of)
-            && kept.end > range.start.as_u64()
-            && kept.start < range.end.as_u64()
+            && is_hit(&cached.range(), &addresses, stride)
     });
+}
+
+/// Does one of the addresses, with the stride in between, lie in what is kept? A processor is told of addresses, one by one: it may
+/// keep the other members of a group.
+fn is_hit(kept: &Range<u64>, addresses: &Range<u64>, stride: u64) -> bool {
+    let before = kept.start.saturating_sub(addresses.start).div_ceil(stride.max(1)) * stride;
+    let first = addresses.start + before;
+    first < addresses.end && first < kept.end
 }
 
 /// What an access to memory does.

@@ -321,6 +321,14 @@ unsafe impl<F: Format> Contents for Lab<F> {
             memory::fill(frame, Fill::Write);
         }
     }
+    unsafe fn clear_huge(&self, frame: HugeFrame, _: u64, length: u64) {
+        let _lab = world().at_work();
+        self.machine();
+        // A part of a page: what is beside it stays.
+        if length > 0 {
+            memory::fill(frame, Fill::Write);
+        }
+    }
     unsafe fn huge_bytes(&self, _: HugeFrame) -> Option<NonNull<u8>> {
         None
     }
@@ -347,7 +355,7 @@ unsafe impl<F: Format> Tlb for Lab<F> {
     fn flush_tlb(&self, context: &Context, flush: Flush) {
         let _lab = world().at_work();
         self.machine();
-        cpu::flush(context, &flush.range, flush.tables);
+        cpu::flush(context, &flush.range, flush.stride, flush.tables);
         let of = std::ptr::from_ref(context).addr();
         match world().settings.get().broadcast {
             Broadcast::Implied => self.with_rcu(|rcu| rcu.interrupt_for_flush(of)),

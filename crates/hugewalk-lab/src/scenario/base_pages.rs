@@ -2,7 +2,7 @@
 
 use hugewalk::addr::{TableFrame, VirtAddr};
 use hugewalk::arch::{Entry, PMD_SIZE, PUD_SIZE};
-use hugewalk::base::host_table;
+use hugewalk::base::{HostSlot, host_table};
 use hugewalk::fault::Access;
 use hugewalk::gup::GupFlags;
 use hugewalk::mm::{MapFlags, MapRequest, Placement};
@@ -15,6 +15,7 @@ use super::bench::{BASE, Bench, File, LabTask, Process, dont_need, page};
 use super::expected::{MISTAKE, NONE, OTHERS, Row, Verdicts};
 use super::races::STALE;
 use super::stores::row;
+use crate::explore::violation;
 use crate::lab::{Lab, Property, Walker};
 
 const FREED: &[Property] = &[Property::I1];
@@ -38,6 +39,19 @@ pub(super) const ROWS: &[Row] = &[
         taken_and_put,
         by FREED,
         without "populate-attached"
+    ),
+    row!(
+        "S70/both",
+        "two threads of the host put their first tables into a gigabyte, one each",
+        put_twice,
+        by FREED
+    ),
+    row!(
+        "S70/visit",
+        "S70, and B looks for tables of the host's behind, and finds none",
+        taken_and_visited,
+        by FREED,
+        is OURS
     ),
     row!(
         "S71",
@@ -172,6 +186,28 @@ fn taken_and_put(bench: &mut Bench<'_>) {
     let same = space.clone();
     bench.cpu("host munmap", move |task| take(task, &space, 1));
     bench.cpu("host fault", move |task| put(task, &same, 2));
+}
+
+fn put_twice(bench: &mut Bench<'_>) {
+    let space = bench.empty();
+    claim(bench.task(), &space, 1);
+    claim(bench.task(), &space, 2);
+    bench.host(&space);
+    let same = space.clone();
+    bench.cpu("host fault", move |task| put(task, &space, 1));
+    bench.cpu("host fault", move |task| put(task, &same, 2));
+}
+
+fn taken_and_visited(bench: &mut Bench<'_>) {
+    let space = with_table(bench, 1);
+    claim(bench.task(), &space, 2);
+    let same = space.clone();
+    bench.cpu("host munmap", move |task| take(task, &space, 1));
+    bench.cpu("host visits", move |task| {
+        let mmap = same.mmap_read(task);
+        let none = |_: &mut HostSlot<'_, Lab>| violation("I3: a table at page 2".to_owned(), Property::I3);
+        mmap.host_slots(task, block(2), none).expect("its own task");
+    });
 }
 
 fn unmapped_beside(bench: &mut Bench<'_>) {

@@ -45,6 +45,12 @@ pub(super) const ROWS: &[Row] = &[
         told_of_none
     ),
     row!(
+        "S45/event-remove",
+        "pages are about to be removed from the file; the handler, which asked for that, unmaps something else, and reads of it",
+        told_of_removal,
+        by TOLD
+    ),
+    row!(
         "S45/event-fork",
         "a process forks while its handler brings a page: what it brought before it reads of the fork, the child has too",
         told_of_fork
@@ -137,6 +143,23 @@ fn told_of_move(bench: &mut Bench<'_>) {
         let told = [(); 2].map(|()| handler.read_event(task));
         if !matches!(told, [Ok(Message::Remap { .. }), Ok(Message::Unmap { .. })]) {
             violation(format!("I16: a handler reads of a move: {told:?}"), Property::I16);
+        }
+    });
+}
+
+fn told_of_removal(bench: &mut Bench<'_>) {
+    let (process, handler) = told(bench, Features::EVENT_REMOVE);
+    bench.keep_handler(&handler);
+    let same = process.clone();
+    bench.cpu("madvise", move |task| {
+        same.madvise(task, BASE, PMD_SIZE, Advice::Remove).expect("mapped");
+    });
+    bench.cpu("munmap, handler", move |task| {
+        // Who waits until the event is read holds no lock meanwhile: this does not wait for that.
+        process.munmap(task, ELSEWHERE, PMD_SIZE).expect("aligned");
+        let message = handler.read_event(task);
+        if !matches!(message, Ok(Message::Remove { .. })) {
+            violation(format!("I16: a handler reads {message:?} of a removal"), Property::I16);
         }
     });
 }

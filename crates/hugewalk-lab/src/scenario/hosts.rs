@@ -4,9 +4,11 @@ use std::rc::Rc;
 
 use hugewalk::addr::VirtAddr;
 use hugewalk::arch::{Entry, PUD_SIZE, X86_64};
+use hugewalk::base::HostSlot;
 use hugewalk::fault::{Access, Fault, FaultError, Handled, hugetlb_fault};
 use hugewalk::gup::{Followed, GupFlags, follow_hugetlb_page};
 use hugewalk::mm::Mm;
+use hugewalk::platform::Tables;
 use hugewalk::sleep::BiasedRwLock;
 use hugewalk::sync::Arc;
 use hugewalk::vm_ops;
@@ -68,6 +70,11 @@ pub(super) const ROWS: &[Row] = &[
         "S97/unshare, and A does not hold the VMA lock while it has its slot",
         fault_and_zap,
         without "vma-lock"
+    ),
+    row!(
+        "S97/put",
+        "a host whose set is wrong puts a table of its own among the pages of A, while B begins to share the table above",
+        put_and_share
     ),
 ];
 
@@ -223,4 +230,59 @@ fn fault_and_zap(bench: &mut Bench<'_>) {
         same.zap(task, 0);
         partner.unmap(task);
     });
+}
+
+fn put_and_share(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let wrong = Own::with_page(bench, &file, VmaFlags::SHARED);
+    let process = Own::with_page(bench, &file, VmaFlags::SHARED);
+    // Nothing is shared yet, and both have the table above.
+    process.zap(bench.task(), 0);
+    let same = process.clone();
+    let last = wrong.clone();
+    bench.at_end(move |task| take_table(task, &last));
+    bench.cpu("put", move |task| put_table(task, &wrong));
+    bench.cpu("fault", move |task| {
+        process.fault(task, 0);
+        let section = task.rcu_read_lock();
+        let slot = huge_pte_offset(&section, &same.mm, page(1), X86_64::SIZE_2M).expect("its own task");
+        if let Some(Ok(entry @ Entry::HostTable(_))) = slot.map(|slot| slot.read()) {
+            violation(format!("I3: {entry:?}, which another process put there"), Property::I3);
+        }
+    });
+}
+
+/// The host puts a table at page 1.
+fn put_table(task: &mut LabTask, wrong: &Own) {
+    let table = task.hugetlb().platform().alloc_table().expect("memory");
+    let free = page(1)..page(2);
+    let mut put = Err(table);
+    wrong.in_read(task, |mmap, _, task| {
+        // SAFETY: a table of empty entries, which stays until the end of the run. The place is mapped, which is what this
+        // scenario is about.
+        let into = |slot: &mut HostSlot<'_, Lab>| unsafe { slot.put(table) };
+        // SAFETY: likewise: it is not so that nothing is mapped in that range.
+        put = unsafe { mmap.host_slot(task, page(1), &free, into) }.expect("memory");
+    });
+    if let Err(table) = put {
+        // SAFETY: it was not put anywhere.
+        unsafe { task.hugetlb().platform().free_table(table) };
+    }
+}
+
+/// The host takes its table away, if it is there, and frees it.
+fn take_table(task: &mut LabTask, wrong: &Own) {
+    let set = wrong.set.read(task);
+    // SAFETY: the lock is held in read.
+    let mmap = unsafe { MmapLocked::assume_held(&wrong.mm) };
+    let all = VirtAddr::new(0)..wrong.mm.task_size();
+    let mut taken = None;
+    // SAFETY: nothing is mapped any more.
+    unsafe { mmap.host_slots(task, page(1)..page(2), &all, |slot| taken = slot.take()) }
+        .expect("its own task");
+    drop(set);
+    if let Some(table) = taken {
+        // SAFETY: taken away, and flushed.
+        unsafe { task.hugetlb().platform().free_table(table) };
+    }
 }

@@ -32,6 +32,11 @@ pub(super) const ROWS: &[Row] = &[
         move_and_write
     ),
     row!(
+        "S50/zero",
+        "a page moves elsewhere while a hole is punched into a part of it, which becomes zeroes, and a processor loads",
+        move_and_zero
+    ),
+    row!(
         "S50/pin-write",
         "a page moves elsewhere while somebody pins it, writes to it by the pin, and lets go",
         move_and_write_by_pin
@@ -55,6 +60,11 @@ pub(super) const ROWS: &[Row] = &[
         "S50/shared",
         "a private page that a fork shares moves elsewhere; A pins it without locks if it has it to itself, and stores",
         move_shared_and_pin
+    ),
+    row!(
+        "S50/twice",
+        "a page moves elsewhere, and on from there, while a fault waits for it",
+        move_twice_and_fault
     ),
     row!(
         "S50/let-go",
@@ -101,6 +111,15 @@ fn move_and_write(bench: &mut Bench<'_>) {
     let frame = bench.frame(&process, 0);
     migrate(bench, frame);
     bench.cpu("write", move |task| file.write_at(task, 0, &[1; 8]).expect("a page"));
+    loads(bench, &process);
+}
+
+fn move_and_zero(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    let frame = bench.frame(&process, 0);
+    migrate(bench, frame);
+    bench.cpu("fallocate", move |task| file.punch_hole(task, 0, PMD_SIZE / 2).expect("in the file"));
     loads(bench, &process);
 }
 
@@ -188,4 +207,18 @@ fn punch_and_let_go(bench: &mut Bench<'_>) {
         file.punch_hole(task, 0, PMD_SIZE).expect("aligned");
         drop(held);
     });
+}
+
+fn move_twice_and_fault(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    let frame = bench.frame(&process, 0);
+    bench.cpu("migrate, migrate", move |task| {
+        let hugetlb = task.hugetlb().clone();
+        // Somebody may hold it.
+        if let Ok(next) = hugetlb.migrate(task, frame) {
+            let _ = hugetlb.migrate(task, next);
+        }
+    });
+    bench.cpu("fault", move |task| store(task, &process, 0));
 }

@@ -9,7 +9,7 @@ use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement, RemapTo};
 use hugewalk::vma::Protection;
 
 use super::Scenario;
-use super::bench::{BASE, Bench, LabTask, Process, page};
+use super::bench::{BASE, Bench, File, LabTask, Process, page};
 use super::expected::{EVERY_MISTAKE, MISTAKE, NONE, Row};
 use super::other::fault;
 use super::stores::{PAGES, row};
@@ -359,27 +359,35 @@ fn move_and_punch(bench: &mut Bench<'_>) {
     bench.cpu("fallocate", move |task| file.punch_hole(task, 0, PMD_SIZE).expect("aligned"));
 }
 
-fn cut_twice(bench: &mut Bench<'_>) {
+/// A file of two gigabytes.
+pub(super) fn two_gigabytes(bench: &mut Bench<'_>) -> File {
     let file = HugeFile::new(bench.hugetlb(), X86_64::SIZE_2M, None).expect("memory");
     file.truncate(bench.task(), 2 * PUD_SIZE).expect("aligned");
     bench.keep_file(&file);
-    let map = |bench: &mut Bench<'_>| {
-        let process = bench.empty();
-        let request = MapRequest {
-            placement: Placement::Fixed(BASE),
-            length: 2 * PUD_SIZE,
-            protection: Protection::READ | Protection::WRITE,
-            flags: MapFlags::SHARED | MapFlags::NORESERVE,
-            backing: Backing::File { file: &file, offset: 0 },
-        };
-        process.mmap(bench.task(), &request).expect("room");
-        for index in [0, 512] {
-            process.fault(bench.task(), page(index), Access::Write).expect("a page");
-        }
-        process
+    file
+}
+
+/// A process that maps such a file, and has touched the first page of each gigabyte.
+pub(super) fn touched_in_both(bench: &mut Bench<'_>, file: &File) -> Process {
+    let process = bench.empty();
+    let request = MapRequest {
+        placement: Placement::Fixed(BASE),
+        length: 2 * PUD_SIZE,
+        protection: Protection::READ | Protection::WRITE,
+        flags: MapFlags::SHARED | MapFlags::NORESERVE,
+        backing: Backing::File { file, offset: 0 },
     };
-    let process = map(bench);
-    let other = map(bench);
+    process.mmap(bench.task(), &request).expect("room");
+    for index in [0, 512] {
+        process.fault(bench.task(), page(index), Access::Write).expect("a page");
+    }
+    process
+}
+
+fn cut_twice(bench: &mut Bench<'_>) {
+    let file = two_gigabytes(bench);
+    let process = touched_in_both(bench, &file);
+    let other = touched_in_both(bench, &file);
     bench.cpu("madvise", move |task| {
         process.madvise(task, page(1), 512 * PMD_SIZE, Advice::DontDump).expect("mapped");
     });

@@ -1,12 +1,14 @@
 //! Secondary MMUs, which keep translations until they are told that these change.
 
 use hugewalk::arch::PMD_SIZE;
+use hugewalk::mm::Advice;
 use hugewalk::vma::Protection;
 
 use super::Scenario;
 use super::bench::{BASE, Bench, Process, dont_need, page};
 use super::expected::{MISTAKE, OWN, Row};
 use super::failures::migrate;
+use super::pages::{touched_in_both, two_gigabytes};
 use super::stores::{PAGES, store};
 use crate::lab::SecondaryMmu;
 
@@ -70,9 +72,19 @@ pub(super) const ROWS: &[Row] = &[
         without "notify-whole-table"
     ),
     row!(
+        "S93/cut",
+        "A looks two pages up twice, in two tables that are shared; B cuts the mapping in both, in one operation",
+        look_up_and_cut
+    ),
+    row!(
         "S94",
         "A looks a page up in a table that is shared; rmap takes the page out of the table in place, by another user of it",
         look_up_and_displace
+    ),
+    row!(
+        "S94/remembered",
+        "S94, and A looks the page up twice, by what its processor remembers",
+        look_up_twice_and_displace
     ),
     row!(
         "S94:one-user",
@@ -151,18 +163,33 @@ fn load_and_exit(bench: &mut Bench<'_>) {
     bench.cpu("exit", move |task| process.exit(task).expect("its own task"));
 }
 
-fn look_up_and_drop(bench: &mut Bench<'_>) {
-    let file = bench.file();
-    let process = bench.process(&file, &[0]);
-    SecondaryMmu::attach(&process);
-    let same = process.clone();
+/// The secondary MMU of a process looks page 0 up twice, and loads.
+fn remembers(bench: &mut Bench<'_>, process: &Process) {
+    SecondaryMmu::attach(process);
+    let process = process.clone();
     bench.cpu("look up twice, load", move |_| {
         let secondary = SecondaryMmu::of(&process);
         secondary.look_up(page(0));
         secondary.look_up(page(0));
         secondary.load(page(0));
     });
-    bench.cpu("madvise", move |task| dont_need(task, &same));
+}
+
+fn look_up_and_drop(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let process = bench.process(&file, &[0]);
+    remembers(bench, &process);
+    bench.cpu("madvise", move |task| dont_need(task, &process));
+}
+
+fn look_up_and_cut(bench: &mut Bench<'_>) {
+    let file = two_gigabytes(bench);
+    let process = touched_in_both(bench, &file);
+    let _other = touched_in_both(bench, &file);
+    remembers(bench, &process);
+    bench.cpu("madvise", move |task| {
+        process.madvise(task, page(1), 512 * PMD_SIZE, Advice::DontDump).expect("mapped");
+    });
 }
 
 fn look_up_and_unshare(bench: &mut Bench<'_>) {
@@ -174,12 +201,20 @@ fn look_up_and_unshare(bench: &mut Bench<'_>) {
 }
 
 fn look_up_and_displace(bench: &mut Bench<'_>) {
+    displace(bench, |bench, other| loads(bench, other, 0));
+}
+
+fn look_up_twice_and_displace(bench: &mut Bench<'_>) {
+    displace(bench, remembers);
+}
+
+fn displace(bench: &mut Bench<'_>, looks_up: fn(&mut Bench<'_>, &Process)) {
     bench.in_place_at_once();
     let file = bench.file();
     let process = bench.process(&file, &[0]);
     let other = bench.process(&file, &[0]);
     let frame = bench.frame(&process, 0);
-    loads(bench, &other, 0);
+    looks_up(bench, &other);
     bench.cpu("try_to_unmap", move |task| {
         let hugetlb = task.hugetlb().clone();
         hugetlb.unmap_page(task, frame).expect("in use");

@@ -147,7 +147,7 @@ impl<P: Platform> HostSlot<'_, P> {
     ///
     /// # Errors
     ///
-    /// The table, if something is there already.
+    /// The table, if something is there already, or if the place lies in a table that other address spaces use.
     ///
     /// # Safety
     ///
@@ -158,11 +158,7 @@ impl<P: Platform> HostSlot<'_, P> {
     pub unsafe fn put(&mut self, table: TableFrame) -> Result<(), TableFrame> {
         // A table of the engine's is shared only where one mapping covers all of it, and then there is no claim. If the host
         // has its mappings wrong, the other address spaces must not suffer.
-        if !self.slot.is_none() || self.slot.sharers() > 0 || !table.fits() {
-            return Err(table);
-        }
-        self.slot.attach_host(table);
-        Ok(())
+        if self.slot.is_none() && table.fits() && self.slot.attach_host(table) { Ok(()) } else { Err(table) }
     }
 
     /// Takes the table away, and returns it. Processors may use it until the call returns that has lent this slot.

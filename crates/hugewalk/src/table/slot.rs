@@ -109,12 +109,12 @@ impl<'p, P: Platform> Place<'p, P> {
 
     /// Makes the entry, which is empty, point to a table. The caller holds the lock that populating the entry takes.
     pub(crate) fn attach(&self, table: TableFrame) {
+        // Counted before the entry is stored, and uncounted after it was cleared: the count is never too small.
+        self.table.add_below();
         self.point_to(Entry::Table(table));
     }
 
     fn point_to(&self, table: Entry) {
-        // Counted before the entry is stored, and uncounted after it was cleared: the count is never too small.
-        self.table.add_below();
         // Release: a walker that follows the entry sees the table's record and its entries. Pairs with the Acquire of
         // `TableRef::read`.
         let bits = self.paging.encode(table, HugeSize::NONE, 0, 0);
@@ -199,9 +199,18 @@ impl<'s, P: Platform> LockedTable<'s, P> {
         self.place.table.below()
     }
 
-    /// Makes the entry, which is empty, point to a table of the host's.
-    pub(crate) fn attach_host(&self, table: TableFrame) {
+    /// Makes the entry, which is empty, point to a table of the host's. False, and the entry stays empty, if other address spaces
+    /// use the table that it lies in.
+    pub(crate) fn attach_host(&self, table: TableFrame) -> bool {
+        // Counted first, and looked for users then: whoever comes to share this table counts itself first, and looks for tables
+        // below then (S97/put). See `TableRef::add_below`.
+        self.place.table.add_below();
+        if self.sharers() > 0 {
+            self.place.table.remove_below();
+            return false;
+        }
         self.place.point_to(Entry::HostTable(table));
+        true
     }
 
     /// Clears the entry if it points to a table of the host's, and returns that.

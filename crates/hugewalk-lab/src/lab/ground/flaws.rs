@@ -60,6 +60,7 @@ pub(in crate::lab) struct Flush {
     pub(in crate::lab) context: usize,
     pub(in crate::lab) start: u64,
     pub(in crate::lab) end: u64,
+    pub(in crate::lab) stride: u64,
     /// Did tables go?
     pub(in crate::lab) tables: bool,
 }
@@ -152,7 +153,8 @@ impl Flaws {
         let mut flushes = self.flushes.get();
         let so_far = flushes[thread].filter(|so_far| so_far.context == flush.context).unwrap_or(flush);
         let (start, end) = (so_far.start.min(flush.start), so_far.end.max(flush.end));
-        flushes[thread] = Some(Flush { start, end, tables: so_far.tables || flush.tables, ..flush });
+        let stride = so_far.stride.min(flush.stride);
+        flushes[thread] = Some(Flush { start, end, stride, tables: so_far.tables || flush.tables, ..flush });
         self.flushes.set(flushes);
     }
 
