@@ -79,6 +79,12 @@ fn place(path: &Path) -> io::Result<Place> {
     }
 }
 
+/// Why nothing can be made in a directory, without the name that it was to have for a while. What is wrong with the directory itself
+/// is said as the system says it.
+pub(crate) fn refused_in(directory: &Path, error: io::Error) -> io::Error {
+    fs::metadata(directory).err().unwrap_or_else(|| plainly(error))
+}
+
 /// A file in the same directory: only from there it can take the other one's place in a single step.
 ///
 /// # Errors
@@ -89,10 +95,7 @@ pub(crate) fn beside(path: &Path, mode: u32) -> io::Result<NamedTempFile> {
     // As for every new file, the umask has a say.
     let mut builder = Builder::new();
     builder.prefix(".hugewalk-").permissions(Permissions::from_mode(mode));
-    // What is wrong with the directory itself is said as the system says it.
-    builder
-        .tempfile_in(directory)
-        .map_err(|error| fs::metadata(directory).err().unwrap_or_else(|| plainly(error)))
+    builder.tempfile_in(directory).map_err(|error| refused_in(directory, error))
 }
 
 /// The error without the name of the temporary file, which nobody has asked for.

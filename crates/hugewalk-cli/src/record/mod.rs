@@ -27,7 +27,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 
 use crate::args::Format;
-use crate::html::file::plainly;
+use crate::html::file::refused_in;
 use crate::proc::{self, Mounted, ProcError, Root};
 use crate::recording::{CALLS, FAULTS, MountBefore, PoolBefore, Recorded, SCHEMA, TRUTH};
 use crate::trace::Time;
@@ -135,11 +135,15 @@ pub fn run(args: &RecordArgs, out: &mut Vec<u8>) -> Result<(), RecordError> {
     if !args.no_faults {
         tools::find("perf")?;
     }
-    let unmade = |source| RecordError::Directory { path: directory.clone(), source: plainly(source) };
     let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let unmade =
+        |source| RecordError::Directory { path: directory.clone(), source: refused_in(parent, source) };
     // In the same file system, for the rename at the end; removed if it does not come to that.
     let making = tempfile::Builder::new().prefix(".hugewalk-record").tempdir_in(parent).map_err(unmade)?;
-    let scratch = |source| RecordError::Scratch { path: std::env::temp_dir(), source: plainly(source) };
+    let scratch = |source| {
+        let path = std::env::temp_dir();
+        RecordError::Scratch { source: refused_in(&path, source), path }
+    };
     let tools = tempfile::tempdir().map_err(scratch)?;
     let root = Root::new(Path::new("/"))?;
     let recorded = before(args, &root)?;
