@@ -115,6 +115,9 @@ pub enum Step {
     /// Walkers hold no VMA lock around their read sections. They need none; Linux has held it since 6.3. GUP-fast does not, even
     /// then.
     WalkUnlocked,
+    /// A fault that finds at its first look that the entry allows the access, and notes it, takes neither the fault mutex nor
+    /// the VMA lock. Linux takes both.
+    UsePresent,
     /// An operation looks many times whether a reference is gone that somebody holds for a short time, before it gives up. A
     /// checker that runs every interleaving has no use for many of the same rounds.
     LookManyTimes,

@@ -13,7 +13,7 @@ use std::thread;
 
 use hugewalk::addr::{HugeFrame, TableFrame, VirtAddr};
 use hugewalk::arch::{Entry, X86_64};
-use hugewalk::fault::Access;
+use hugewalk::fault::{Access, Fault};
 use hugewalk::file::HugeFile;
 use hugewalk::gup::GupFlags;
 use hugewalk::mm::{Backing, MapFlags, MapRequest, Placement};
@@ -35,10 +35,11 @@ const MIB2: u64 = X86_64::SIZE_2M.bytes();
 type Shared = &'static [(&'static str, usize)];
 
 /// What each operation writes that others write too.
-const LIST: [(&str, Operation, Shared); 7] = [
+const LIST: [(&str, Operation, Shared); 8] = [
     ("walk under RCU", walk_under_rcu, &[]),
     ("walk under the VMA lock", walk_under_vma_lock, &[]),
     ("fault of a mapped page", fault_of_a_mapped_page, &[]),
+    ("fault of a mapped page, the same for both", fault_of_one_page, &[]),
     (
         "fault of a fresh page",
         fresh_fault,
@@ -73,6 +74,10 @@ fn walk_under_vma_lock(world: &World, task: &mut Task<Host>, number: u64) {
 
 fn fault_of_a_mapped_page(world: &World, task: &mut Task<Host>, number: u64) {
     world.space.fault(task, page_of(number, 7), Access::Write).unwrap();
+}
+
+fn fault_of_one_page(world: &World, task: &mut Task<Host>, _: u64) {
+    assert_eq!(world.space.fault(task, page_of(0, 7), Access::Write), Ok(Fault::Present));
 }
 
 /// Each call brings the page that comes after those that are there.

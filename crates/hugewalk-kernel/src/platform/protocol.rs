@@ -93,6 +93,9 @@ const fn bit(step: Step) -> u64 {
     1 << step as u64
 }
 
+/// What a walker checks that holds a read section alone. The protocols of Linux have none of it.
+const UNCHECKED: u64 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
+
 impl Protocol {
     /// The engine's own.
     pub fn own() -> Self {
@@ -260,7 +263,7 @@ mod weaker {
     use hugewalk::rcu::{EpochRcu, EpochReader, Rcu, RcuHead};
 
     use super::super::Kernel;
-    use super::{WALKERS, WITHOUT, Walkers, bit};
+    use super::{UNCHECKED, WALKERS, WITHOUT, Walkers, bit};
     use crate::arch::interrupts::are_enabled;
 
     /// Does the protocol that the settings chose have this step?
@@ -270,6 +273,8 @@ mod weaker {
             // The platform leaves flushes out itself, and notes who was not told.
             Step::Flush => true,
             Step::WalkUnlocked => WALKERS.load(Ordering::Relaxed) != Walkers::Vma as u8,
+            // What a fault has seen says something only if it was checked.
+            Step::UsePresent => WITHOUT.load(Ordering::Relaxed) & UNCHECKED != UNCHECKED,
             _ => WITHOUT.load(Ordering::Relaxed) & bit(step) == 0,
         }
     }

@@ -20,11 +20,13 @@ pub(super) fn set_without_vma_lock(without: bool) {
 thread_local! {
     static WITHOUT: Cell<u64> = const { Cell::new(0) };
     static UNDER_VMA_LOCK: Cell<bool> = const { Cell::new(false) };
+    static CHECKS: Cell<bool> = const { Cell::new(true) };
 }
 
 pub(super) fn select(settings: &Settings) {
     WITHOUT.set(settings.without);
     UNDER_VMA_LOCK.set(settings.walkers == Walkers::Vma);
+    CHECKS.set(settings.checks());
 }
 
 /// Does the protocol of the run that is under way on this OS thread have this step?
@@ -34,6 +36,8 @@ pub(super) fn keeps(step: Step) -> bool {
             in_thread().is_none_or(|thread| world().unlocked.get() & 1 << thread == 0)
         }
         Step::WalkUnlocked => !UNDER_VMA_LOCK.get(),
+        // What a fault has seen says something only if it was checked.
+        Step::UsePresent => CHECKS.get(),
         // A first round, and one more that is the last.
         Step::LookManyTimes => false,
         Step::WaitForBusyVmas => !world().in_place_at_once.get(),

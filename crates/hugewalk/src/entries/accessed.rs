@@ -1,9 +1,17 @@
 //! Accesses that entries note.
 
 use super::at::used;
-use crate::arch::{Entry, LeafFlags};
+use crate::arch::{Entry, Leaf, LeafFlags};
 use crate::platform::Platform;
 use crate::table::LockedSlot;
+
+impl Leaf {
+    /// Does it allow the access, and note it already? What can be written counts as written since soft-dirty was cleared.
+    pub(crate) fn notes(self, write: bool) -> bool {
+        let noted = if write { LeafFlags::ACCESSED | LeafFlags::DIRTY } else { LeafFlags::ACCESSED };
+        self.is_accessible() && (!write || self.is_writable()) && self.flags.contains(noted)
+    }
+}
 
 impl<P: Platform> LockedSlot<'_, P> {
     /// Sets the accessed bit, and the dirty bits if `write`, of a leaf that allows the access, as a

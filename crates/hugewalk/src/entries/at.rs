@@ -104,9 +104,8 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
     /// Notes an access in a leaf that allows it, as a processor does that sets accessed and dirty bits by itself; others leave
     /// it to the fault. The processor that has faulted looks again: it may remember what the entry was before.
     pub(crate) fn mark_used(&self, write: bool) {
-        let hooks = self.mm().paging().hooks();
         if self.slot.mark_used(write) {
-            self.tell(hooks.after_valid.max(hooks.after_gain));
+            look_again(self.vma, self.address);
         }
     }
 
@@ -148,9 +147,7 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
     }
 
     fn tell(&self, due: Barrier) {
-        if due != Barrier::Nothing {
-            self.hugetlb().platform().entry_stored(self.mm().context(), self.address, self.size(), due);
-        }
+        tell(self.vma, self.address, due);
     }
 
     /// The first half of an exchange of pages: makes the entry busy, and flushes. Returns what it was.
@@ -175,6 +172,21 @@ impl<'s, 'v, P: Platform> At<'s, 'v, P> {
         self.prepare(before.busy(), new);
         self.slot.replace_entry(before.busy(), |_| new);
         self.announce(before.busy(), new);
+    }
+}
+
+/// The processor that has faulted looks again at an entry which allows the access: it may remember what the entry was before.
+///
+/// Linux: `flush_tlb_fix_spurious_fault()`.
+pub(crate) fn look_again<P: Platform>(vma: &Vma<P>, address: VirtAddr) {
+    let hooks = vma.mm().paging().hooks();
+    tell(vma, address, hooks.after_valid.max(hooks.after_gain));
+}
+
+fn tell<P: Platform>(vma: &Vma<P>, address: VirtAddr, due: Barrier) {
+    if due != Barrier::Nothing {
+        let mm = vma.mm();
+        mm.hugetlb().platform().entry_stored(mm.context(), address, vma.size(), due);
     }
 }
 

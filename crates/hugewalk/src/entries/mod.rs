@@ -42,7 +42,7 @@ mod protect;
 mod visit;
 mod zap;
 
-pub(crate) use self::at::At;
+pub(crate) use self::at::{At, look_again};
 pub(crate) use self::displace::{Instead, Pinned};
 pub(crate) use self::fresh::{Contents, CopiedPage, FreshPage, NotCopied, NotFresh};
 pub(crate) use self::install::{Install, install_if, install_run};

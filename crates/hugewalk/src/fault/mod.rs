@@ -2,8 +2,11 @@
 //!
 //! # Protocol
 //!
-//! A fault takes, in this order, the mmap lock in read, the fault mutex of (file, page), and the VMA lock
-//! in read. Then it works in four steps:
+//! A fault takes the mmap lock in read, and looks at the entry under RCU. If the entry allows the access, and notes it already,
+//! there is nothing to do: another fault was faster, or the processor remembered what the entry was before. Such a fault writes to
+//! nothing that others read. (In Linux it takes all the locks that follow.)
+//!
+//! Else it takes the fault mutex of (file, page) and the VMA lock in read, in this order. Then it works in four steps:
 //!
 //! - It walks, and makes or shares tables on the way.
 //! - It reads the entry.
@@ -25,6 +28,7 @@ use self::attempt::{Attempt, Faulting, WaitFor, rob_children};
 pub(crate) use self::run::Ahead;
 use crate::addr::{HugeFrame, VirtAddr};
 use crate::arch::Entry;
+use crate::entries::look_again;
 pub use crate::error::FaultError;
 use crate::platform::{Event, Platform};
 use crate::protocol::{Step, keeps};
@@ -270,15 +274,23 @@ fn handle<P: Platform>(
     task: &mut Task<P>,
 ) -> Result<Handling<P>, FaultError> {
     let (mm, hugetlb) = (mmap.mm(), mmap.mm().hugetlb());
-    let address = address.huge_page(vma.size());
-    // Before the fault mutex, which migration holds.
+    // Before the fault mutex, which migration holds. Where entries stand for a page together, it is the one that the processor came
+    // by: others may be stored before it.
     let locked = VmaReadGuard::beside_section(mmap, vma, task);
     let first = first_look(mm, task, address);
     drop(locked);
+    let (entry_address, address) = (address, address.huge_page(vma.size()));
     match first {
         Some(Entry::Hwpoison(_)) => return Err(FaultError::Hwpoison { address, size: vma.size() }),
         Some(Entry::Migration(entry)) => {
-            return Ok(Handling::Busy(Migration { mm: mm.clone(), address, frame: entry.frame }));
+            let migration = Migration { mm: mm.clone(), address: entry_address, frame: entry.frame };
+            return Ok(Handling::Busy(migration));
+        }
+        Some(Entry::Leaf(leaf))
+            if !unshare && leaf.notes(access == Access::Write) && keeps::<P>(Step::UsePresent) =>
+        {
+            look_again(vma, address);
+            return Ok(Handling::Done(Fault::Present.into()));
         }
         _ => {}
     }
@@ -307,14 +319,14 @@ fn handle<P: Platform>(
     }
 }
 
-/// What a fault sees before it takes the locks of the page: a migration or hwpoison entry, if there is
-/// one. It looks under RCU, and keeps no slot.
+/// What a fault sees before it takes the locks of the page. It looks under RCU, and keeps no slot; what it has seen was an entry of
+/// this address space.
 ///
 /// Linux: the start of `hugetlb_fault()` in mm/hugetlb.c.
 fn first_look<P: Platform>(mm: &Mm<P>, task: &Task<P>, address: VirtAddr) -> Option<Entry> {
     let section = task.rcu_read_lock();
     let (slot, _) = leaf_offset(&section, mm, address).ok().flatten()?;
-    slot.read().ok().filter(|entry| matches!(entry, Entry::Migration(_) | Entry::Hwpoison(_)))
+    slot.read().ok()
 }
 
 /// A page that a fault met while it was being moved.

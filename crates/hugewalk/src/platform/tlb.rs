@@ -31,7 +31,8 @@ pub unsafe trait Tlb {
 
     /// An entry that maps a page of this size at `address` was stored, and has become valid, or allows more than before. `due`
     /// is what the processors ask for then, for this address: see [`Hooks`](crate::arch::Hooks). Called with
-    /// the table lock held. Does not sleep. Not called if nothing is due, as on x86-64.
+    /// the table lock held, or, where a fault has found that nothing is to be stored, without. Does not sleep. Not called if
+    /// nothing is due, as on x86-64.
     ///
     /// Linux: what `set_pte()` and `update_mmu_cache_range()` do, and `flush_tlb_fix_spurious_fault()`.
     #[inline(always)]

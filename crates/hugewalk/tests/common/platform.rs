@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread::LocalKey;
 
 use hugewalk::addr::{HugeFrame, HugeSize, TableFrame, VirtAddr};
-use hugewalk::arch::{AnyPaging, Paging, X86_64};
+use hugewalk::arch::{AnyPaging, Barrier, Paging, X86_64};
 use hugewalk::error::{LimitReached, MemoryError, OutOfMemory};
 use hugewalk::platform::{
     self, Barriers, Event, Flush, Invalidation, Limits, Locks, Notify, PageRecord, Pages, Platform,
@@ -97,6 +97,15 @@ impl Paid {
     }
 }
 
+/// What is said to a platform about an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It was stored, or is to be looked at again.
+    Stored(VirtAddr, HugeSize, Barrier),
+    /// Its page is about to become one that can be executed.
+    Execution,
+}
+
 /// The host of these tests.
 pub(crate) struct Bench {
     /// Pages in use.
@@ -115,6 +124,7 @@ pub(crate) struct Bench {
     events: Mutex<Vec<Event>>,
     last_flush: Mutex<Option<Flush>>,
     freed_files: Mutex<Vec<u64>>,
+    told: Mutex<Vec<Told>>,
     /// Pages whose memory fails when it is read.
     bad: Mutex<BTreeSet<HugeFrame>>,
 }
@@ -161,6 +171,7 @@ impl Bench {
             events: Mutex::new(Vec::new()),
             last_flush: Mutex::new(None),
             freed_files: Mutex::new(Vec::new()),
+            told: Mutex::default(),
             bad: Mutex::new(BTreeSet::new()),
         }
     }
@@ -218,6 +229,11 @@ impl Bench {
     /// The last flush, unless it was taken already.
     pub(crate) fn take_flush(&self) -> Option<Flush> {
         self.last_flush.lock().take()
+    }
+
+    /// What was said about entries since the last call.
+    pub(crate) fn take_told(&self) -> Vec<Told> {
+        std::mem::take(&mut *self.told.lock())
     }
 
     /// From now on the memory of the page fails when it is read.
@@ -474,6 +490,12 @@ unsafe impl platform::Tlb for Bench {
             context.flush(&flush.range);
             *self.last_flush.lock() = Some(flush);
         });
+    }
+    fn entry_stored(&self, _: &Tlb, address: VirtAddr, size: HugeSize, due: Barrier) {
+        inject::exempt(|| self.told.lock().push(Told::Stored(address, size, due)));
+    }
+    fn before_execution(&self, _: HugeFrame, _: HugeSize) {
+        inject::exempt(|| self.told.lock().push(Told::Execution));
     }
 }
 

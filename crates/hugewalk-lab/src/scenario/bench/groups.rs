@@ -137,6 +137,16 @@ impl<'b, 's> Groups<'b, 's> {
         self.processes.clone()
     }
 
+    /// Forgets that the first page of a process was accessed.
+    ///
+    /// # Panics
+    ///
+    /// If it is not mapped.
+    pub fn make_old(&mut self, space: &GroupProcess) {
+        let frame = self.frame(space);
+        self.hugetlb.referenced(&mut self.task, frame).expect("in use");
+    }
+
     /// The frame of the first page of a process.
     ///
     /// # Panics

@@ -309,6 +309,16 @@ impl<'s> Bench<'s> {
         file
     }
 
+    /// Forgets that a page was accessed.
+    ///
+    /// # Panics
+    ///
+    /// If this process does not map it.
+    pub fn make_old(&mut self, space: &Process, index: u64) {
+        let frame = self.frame(space, index);
+        self.hugetlb.referenced(&mut self.task, frame).expect("in use");
+    }
+
     /// The frame of a page that a process has mapped.
     ///
     /// # Panics
