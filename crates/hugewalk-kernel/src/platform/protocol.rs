@@ -93,9 +93,6 @@ const fn bit(step: Step) -> u64 {
     1 << step as u64
 }
 
-/// What a walker checks that holds a read section alone. The protocols of Linux have none of it.
-const UNCHECKED: u64 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
-
 impl Protocol {
     /// The engine's own.
     pub fn own() -> Self {
@@ -263,8 +260,11 @@ mod weaker {
     use hugewalk::rcu::{EpochRcu, EpochReader, Rcu, RcuHead};
 
     use super::super::Kernel;
-    use super::{UNCHECKED, WALKERS, WITHOUT, Walkers, bit};
+    use super::{WALKERS, WITHOUT, Walkers, bit};
     use crate::arch::interrupts::are_enabled;
+
+    /// What a walker checks that holds a read section alone. The protocols of Linux have none of it.
+    const UNCHECKED: u64 = bit(Step::Revalidate) | bit(Step::ConfirmParent) | bit(Step::ConfirmGeneration);
 
     /// Does the protocol that the settings chose have this step?
     #[inline]
