@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Barrier;
+
 use common::interrupt::{At, before_next, is_pending};
 use common::{
     AddressSpace, Bench, File, GIB, Group, Hugetlb, LIMIT_REACHED, M2, PAYER, RESERVABLE_LEFT, Task, at, cpu,
@@ -355,6 +357,55 @@ fn a_page_that_comes_while_a_mapping_is_paid_for_is_not_paid_for_twice() {
     let file = world.file.clone();
     file.truncate(&mut world.task, 0).unwrap();
     assert_eq!((world.charged(), world.counters()), ([0, 0], (0, 0)));
+}
+
+/// Bytes that take their time, and cannot be had in the end. Whoever asks for them has noted its page in the file meanwhile, and
+/// takes it out again before [`copy`](Source::copy).
+struct Slow(Arc<Barrier>);
+
+impl Source<Bench> for Slow {
+    fn copy_nofault(&mut self, _: u64, _: &mut Room<'_, Bench>) {
+        self.0.wait();
+        self.0.wait();
+    }
+
+    fn copy(&mut self, _: u64, _: &mut Room<'_, Bench>, _: &mut Task) -> Result<(), BadSource> {
+        self.0.wait();
+        self.0.wait();
+        Err(BadSource)
+    }
+}
+
+/// Otherwise a group that is near its limit would be refused what it may have.
+#[test]
+fn a_mapping_that_has_to_pay_for_more_after_all_gives_back_first_what_it_has_paid() {
+    let mut world = World::new();
+    let (one, other) = (world.process(), world.process());
+    world.map(OTHER, &other, 0, 8, SHARED | MapFlags::NORESERVE).unwrap();
+    world.file.truncate(&mut world.task, 8 * M2).unwrap();
+    // Two threads that take turns.
+    let turn = Arc::try_new(Barrier::new(2)).unwrap();
+    let (hugetlb, slow) = (world.hugetlb.clone(), Slow(turn.clone()));
+    let filling = std::thread::spawn(move || {
+        let (mut task, mut slow) = (common::task(&hugetlb), slow);
+        let uffd = Userfault::new(&other, Features::empty()).unwrap();
+        uffd.register(&mut task, at(START), 8 * M2, Modes::MISSING).unwrap();
+        let copy = || uffd.copy_from(&mut task, at(START + 2 * M2), M2, &mut slow, CopyMode::empty());
+        paid_by(OTHER, copy).unwrap_err();
+    });
+    turn.wait();
+    let (hugetlb, to_other) = (world.hugetlb.clone(), turn.clone());
+    before_next(At::Charge, move || {
+        to_other.wait();
+        to_other.wait();
+        // The page that the mapping has counted on is gone.
+    });
+    before_next(At::Charge, move || assert_eq!(hugetlb.platform().charged_reserved(small(), ONE), 0));
+    world.map(ONE, &one, 0, 4, SHARED).unwrap();
+    assert!(!is_pending());
+    turn.wait();
+    filling.join().unwrap();
+    assert_eq!((world.charged(), world.counters()), ([4, 0], (0, 4)));
 }
 
 #[test]

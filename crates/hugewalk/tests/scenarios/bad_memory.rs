@@ -212,3 +212,26 @@ fn pages_are_mapped_ahead_up_to_one_that_memory_failure_has_hit() {
         world.finish();
     }
 }
+
+/// Until then the reservation needs it, in number.
+#[test]
+fn a_free_page_that_fails_leaves_the_pool_once_another_comes_back_for_its_reservation() {
+    let mut world = World::new(2);
+    let (file, other, space) = (world.file(), world.file(), world.process());
+    world.map(&space, &file, HERE, 2 * M2, MapFlags::SHARED.union(MapFlags::NORESERVE));
+    world.store(&space, HERE, 1);
+    world.store(&space, HERE + M2, 1);
+    let frame = world.frame(&space, HERE + M2);
+    file.punch_hole(&mut world.task, M2, M2).unwrap();
+    other.reserve(&mut world.task, 0, M2).unwrap();
+    assert_eq!(world.hugetlb.memory_failure(&mut world.task, frame), Err(PageError::Reserved));
+    assert_eq!(world.counters(), (2, 1, 1, 0));
+    file.punch_hole(&mut world.task, 0, M2).unwrap();
+    assert_eq!(world.counters(), (1, 1, 1, 0));
+    world.map(&space, &other, HERE, M2, MapFlags::SHARED);
+    world.store(&space, HERE, 2);
+    assert_eq!(world.counters(), (1, 0, 0, 0));
+    drop((space, file, other));
+    world.task.finish_drops();
+    world.finish();
+}

@@ -1,7 +1,7 @@
 //! Private mappings: copies at stores, and pages taken from children.
 
 use super::World;
-use super::common::{GIB, M2, at, cpu};
+use super::common::{GIB, M2, at, cpu, small};
 use hugewalk::arch::LeafFlags;
 use hugewalk::fault::{Access, Fault, FaultError};
 use hugewalk::mm::{Advice, MapFlags};
@@ -71,6 +71,23 @@ fn the_owner_of_a_reservation_takes_the_page_from_its_child() {
     assert_eq!(robbed, Err(FaultError::TakenAway { address: at(HERE) }));
     // What the child still has it keeps.
     assert_eq!(world.load(&child, HERE + M2), 2);
+    drop((parent, child, file));
+    world.task.finish_drops();
+    world.finish();
+}
+
+#[test]
+fn a_robbed_mapping_finds_no_page_of_the_file_in_the_place_of_the_one_that_was_taken() {
+    let mut world = World::new(1);
+    let (file, parent) = (world.file(), world.process());
+    world.map(&parent, &file, HERE, M2, PRIVATE);
+    world.store(&parent, HERE, 1);
+    let child = parent.fork(&mut world.task).unwrap();
+    world.store(&parent, HERE, 2);
+    assert_eq!(world.hugetlb.resize_pool(small(), 2), 2);
+    file.allocate(&mut world.task, 0, M2, true).unwrap();
+    let robbed = cpu::load(&child, &mut world.task, at(HERE));
+    assert_eq!(robbed, Err(FaultError::TakenAway { address: at(HERE) }));
     drop((parent, child, file));
     world.task.finish_drops();
     world.finish();
