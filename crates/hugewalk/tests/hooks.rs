@@ -52,6 +52,11 @@ impl World {
         assert_eq!(self.hugetlb.platform().take_told(), Vec::from_iter(expected));
     }
 
+    /// Is its entry broken, and made again, when its page gets other rights? A group of arm64's is.
+    fn is_broken(&self, paging: AnyPaging) -> bool {
+        matches!(paging, AnyPaging::Aarch64(_)) && self.size.group() > 1
+    }
+
     fn finish(mut self) {
         self.space.exit(&mut self.task).unwrap();
     }
@@ -104,9 +109,7 @@ fn a_processor_that_has_faulted_where_the_page_is_mapped_looks_again() {
 fn rights_that_are_gained_are_told_and_those_that_are_lost_are_flushed() {
     each_size(|mut world, paging| {
         let hooks = paging.hooks();
-        // A group of arm64's is broken, and made again with other rights.
-        let is_broken = matches!(paging, AnyPaging::Aarch64(_)) && world.size.group() > 1;
-        let (lost, gained) = if is_broken {
+        let (lost, gained) = if world.is_broken(paging) {
             (hooks.after_valid, hooks.after_valid)
         } else {
             (Barrier::Nothing, hooks.after_gain)
@@ -138,6 +141,23 @@ fn fetches_find_what_was_stored_before_a_page_can_be_executed() {
             world.protect(RW);
             assert!(!world.hugetlb.platform().take_told().contains(&Told::Execution));
         }
+        world.finish();
+    });
+}
+
+#[test]
+fn the_right_to_execute_is_told_where_it_is_all_that_is_gained() {
+    each_size(|mut world, paging| {
+        let hooks = paging.hooks();
+        world.fault(Access::Write);
+        world.protect(Protection::READ);
+        world.hugetlb.platform().take_told();
+        world.protect(READ_EXECUTE);
+        let due = if world.is_broken(paging) { hooks.after_valid } else { hooks.after_gain };
+        let told = Told::Stored(world.start, world.size, due);
+        let mut expected = Vec::from_iter(hooks.instruction_cache.then_some(Told::Execution));
+        expected.extend((due != Barrier::Nothing).then_some(told));
+        assert_eq!(world.hugetlb.platform().take_told(), expected);
         world.finish();
     });
 }

@@ -6,15 +6,17 @@ mod common;
 use common::interrupt::{At, before_next, before_next_flush, is_pending};
 use common::{AddressSpace, Bench, File, GIB, Hugetlb, M2, SMALL, Task, at, map, system};
 use hugewalk::addr::{HugeFrame, HugeSize, VirtAddr};
-use hugewalk::arch::{Entry, X86_64};
+use hugewalk::arch::{Aarch64, Entry, Granule, Paging as _, X86_64};
+use hugewalk::error::BadSource;
 use hugewalk::fault::{Access, Fault};
 use hugewalk::file::HugeFile;
 use hugewalk::gup::GupFlags;
 use hugewalk::mm::{Advice, MapFlags, MapRequest};
 use hugewalk::pool::PoolCounters;
 use hugewalk::rmap::PageError;
+use hugewalk::source::{Room, Source};
 use hugewalk::sync::Arc;
-use hugewalk::uffd::{Features, Message, Modes, Userfault};
+use hugewalk::uffd::{CopyMode, Features, Message, Modes, Userfault};
 use hugewalk::walk::huge_pte_offset;
 
 #[global_allocator]
@@ -105,6 +107,60 @@ fn a_page_that_is_larger_once_the_handler_knows_is_not_dropped_for_a_part_of_it(
         let other = File::new(task.hugetlb(), X86_64::SIZE_1G, None).unwrap();
         map(space, task, &other, 0, ADDRESS.as_u64(), GIB, MapFlags::SHARED).unwrap();
     });
+}
+
+/// A program's memory that is not there. While the first page of it is brought, something else is mapped where it will be copied to.
+struct Absent<F: FnOnce(&mut Task)> {
+    replace: Option<F>,
+    /// How many bytes were asked for, each time.
+    asked: Vec<u64>,
+}
+
+impl<F: FnOnce(&mut Task)> Source<Bench> for Absent<F> {
+    fn copy(&mut self, offset: u64, room: &mut Room<'_, Bench>, task: &mut Task) -> Result<(), BadSource> {
+        self.asked.push(room.left() as u64);
+        if let Some(replace) = self.replace.take() {
+            replace(task);
+        }
+        // What is in the page says what it was filled from.
+        room.write(&vec![(offset >> 16) as u8 + 1; room.left()]);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_page_that_was_copied_for_a_mapping_is_not_used_for_one_of_pages_of_another_size() {
+    let paging = Aarch64::new(Granule::K4, 48).unwrap();
+    let sizes = [16, 21].map(|shift| paging.of_shift(shift).unwrap());
+    for [before, after] in [sizes, [sizes[1], sizes[0]]] {
+        let hugetlb = Hugetlb::new(Bench::with_paging(paging.into())).unwrap();
+        let mut task = common::task(&hugetlb);
+        // The source fills a page that is not reserved.
+        for size in sizes {
+            let pages = M2 / size.bytes() + 1;
+            assert_eq!(hugetlb.resize_pool(size, pages), pages);
+        }
+        let [old, new] = [before, after].map(|size| File::new(&hugetlb, size, None).unwrap());
+        let space = AddressSpace::new(&hugetlb).unwrap();
+        let uffd = Userfault::new(&space, Features::empty()).unwrap();
+        let map_registered = |file: &Arc<File>, task: &mut Task| {
+            map(&space, task, file, 0, ADDRESS.as_u64(), M2, MapFlags::SHARED).unwrap();
+            uffd.register(task, ADDRESS, M2, Modes::MISSING).unwrap();
+        };
+        map_registered(&old, &mut task);
+        let replace = |task: &mut Task| map_registered(&new, task);
+        let mut source = Absent { replace: Some(replace), asked: Vec::new() };
+        uffd.copy_from(&mut task, ADDRESS, M2, &mut source, CopyMode::empty()).unwrap();
+        let mut expected = vec![before.bytes()];
+        expected.resize(1 + (M2 / after.bytes()) as usize, after.bytes());
+        assert_eq!((source.asked, old.pages(), new.pages()), (expected, 0, M2 / after.bytes()));
+        for page in 0..new.pages() {
+            let address = at(ADDRESS.as_u64() + page * after.bytes());
+            let pin = space.pin_page_fast(&task, address, GupFlags::empty()).unwrap();
+            let value = ((page * after.bytes()) >> 16) as u8 + 1;
+            assert_eq!(hugetlb.platform().byte(pin.frame(), after.bytes() - 1), value);
+        }
+    }
 }
 
 #[test]

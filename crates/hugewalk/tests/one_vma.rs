@@ -181,6 +181,24 @@ fn a_cut_lies_inside_a_mapping_and_between_two_pages() {
 }
 
 #[test]
+fn a_mapping_that_has_moved_is_none_at_its_old_place() {
+    let (hugetlb, mut task) = system(4);
+    let (mm, file) = (Mm::new(&hugetlb).unwrap(), File::new(&hugetlb, SMALL, None).unwrap());
+    let mut mmap = lock(&mm);
+    let old = map(&mut mmap, &file, shape(pages(1), 0, SHARED), &mut task).unwrap();
+    let new = remap(&mut mmap, &old, 9 * GIB, &mut task).unwrap();
+    free_tables(&mut mmap, pages(1), 0..9 * GIB, &task).unwrap();
+    let gone = Err(MapError::NotMapped { address: at(HERE) });
+    assert_eq!(vm_ops::zap(&mmap, &old, addresses(pages(1)), &mut task), gone);
+    assert_eq!(vm_ops::protect(&mut mmap, &old, RW, &mut task).map(|_| ()), gone);
+    assert!(hugetlb_fault(&mmap, &old, at(HERE), Access::Write, &mut task).is_err());
+    assert!(mmap.lock_vma(&old, &mut task).is_none());
+    fill(&mmap, &new, Access::Write, &mut task);
+    drop(vm_ops::unmap(&mut mmap, &new, &mut task).unwrap());
+    free_tables(&mut mmap, 9 * GIB..9 * GIB + M2, 0..1 << 40, &task).unwrap();
+}
+
+#[test]
 fn pages_are_dropped_inside_a_mapping_only() {
     let (hugetlb, mut task) = system(4);
     let (mm, file) = (Mm::new(&hugetlb).unwrap(), File::new(&hugetlb, SMALL, None).unwrap());

@@ -12,6 +12,8 @@ mod claiming;
 mod copying;
 #[path = "scenarios/files.rs"]
 mod files;
+#[path = "scenarios/handlers.rs"]
+mod handlers;
 #[path = "scenarios/locking.rs"]
 mod locking;
 #[path = "scenarios/mapping.rs"]

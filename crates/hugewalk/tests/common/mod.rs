@@ -18,7 +18,7 @@ mod tables;
 pub(crate) use self::platform::Bench;
 #[allow(unused_imports, reason = "not every test binary changes it")]
 pub(crate) use self::platform::{
-    CHARGES_LEFT, Group, LIMIT_REACHED, PAYER, READER_BIAS, RESERVABLE_LEFT, Told,
+    CHARGES_LEFT, Group, LIMIT_REACHED, PAYER, READER_BIAS, RESERVABLE_LEFT, SIGNALLED, Told,
 };
 
 use std::sync::OnceLock;

@@ -48,6 +48,8 @@ thread_local! {
     pub(crate) static CHARGES_LEFT: Cell<Option<u64>> = const { Cell::new(None) };
     /// How many pages may be charged as reserved before that limit is reached, if there is one.
     pub(crate) static RESERVABLE_LEFT: Cell<Option<u64>> = const { Cell::new(None) };
+    /// Has the task a signal to take?
+    pub(crate) static SIGNALLED: Cell<bool> = const { Cell::new(false) };
     /// Has a limit been reached?
     pub(crate) static LIMIT_REACHED: Cell<bool> = const { Cell::new(false) };
 }
@@ -331,6 +333,10 @@ unsafe impl Parker for NobodyElse {
 
     fn unpark(&self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_interrupted(&self) -> bool {
+        SIGNALLED.get()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hugewalk::arch::X86_64;
 use hugewalk::fault::Access;
-use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement};
+use hugewalk::mm::{Advice, Backing, MapFlags, MapRequest, Placement, RemapTo};
 
 use parking_lot::Mutex;
 
@@ -47,6 +47,29 @@ fn allocation_keeps_the_pages_it_got_and_the_size() {
     // Both at the start, and at the surplus pages.
     assert!(stopped.clone().any(|pages| pages == 0) && stopped.clone().any(|pages| pages == 2));
     assert!(stopped.is_sorted());
+}
+
+/// Its pages will need two tables, and those above.
+#[test]
+fn a_move_that_fails_leaves_no_table_at_the_new_place() {
+    let outcomes = until_it_succeeds(|allowed| {
+        let (hugetlb, mut task) = system(2);
+        let (file, space) = (File::new(&hugetlb, SMALL, None).unwrap(), AddressSpace::new(&hugetlb).unwrap());
+        map(&space, &mut task, &file, 0, HERE, 2 * M2, MapFlags::SHARED).unwrap();
+        space.madvise(&mut task, at(HERE), 2 * M2, Advice::PopulateWrite).unwrap();
+        let before = hugetlb.platform().tables_in_use();
+        inject::arm(allowed);
+        let to = RemapTo::Fixed(at((1 << 40) - M2));
+        let done = inject::inside(|| space.mremap(&mut task, at(HERE), 2 * M2, 2 * M2, to));
+        inject::disarm();
+        task.rcu_barrier();
+        if done.is_err() {
+            assert_eq!(hugetlb.platform().tables_in_use(), before, "allocation {allowed} refused");
+        }
+        (space.mm().resident(), done.is_err())
+    });
+    // Each of the four tables was refused once.
+    assert!(outcomes.len() >= 4 && outcomes.iter().all(|&(pages, failed)| failed && pages == 2));
 }
 
 #[test]

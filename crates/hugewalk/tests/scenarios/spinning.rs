@@ -3,11 +3,12 @@
 
 use super::World;
 use super::common::interrupt::{At, before_next, is_pending};
-use super::common::{AddressSpace, Bench, File, GIB, M2, Task, at, map, small, system};
+use super::common::{AddressSpace, Bench, File, GIB, M2, SIGNALLED, Task, at, map, small, system};
+use hugewalk::error::{Interrupted, WaitError};
 use hugewalk::fault::Access;
-use hugewalk::mm::MapFlags;
+use hugewalk::mm::{MapFlags, MapRequest};
 use hugewalk::pool::PoolCounters;
-use hugewalk::sleep::WaitQueue;
+use hugewalk::sleep::{Signals, WaitQueue};
 use hugewalk::sync::Arc;
 
 /// What a task waits for; its end wakes the queue it was in.
@@ -25,6 +26,17 @@ fn a_key_is_dropped_with_its_queue_unlocked() {
     let queue = Arc::try_new(WaitQueue::new()).unwrap();
     let waited = queue.wait_as(Key(queue.clone()), &mut world.task, |_: &Task| Some(queue.waiting()));
     assert_eq!((waited, queue.waiting()), (Ok(1), 0));
+    world.finish();
+}
+
+#[test]
+fn a_task_that_a_signal_wakes_leaves_the_queue() {
+    let mut world = World::new(0);
+    let queue = WaitQueue::new();
+    SIGNALLED.set(true);
+    let waited = queue.wait_unless((), Signals::Any, &mut world.task, |_| None::<()>);
+    SIGNALLED.set(false);
+    assert_eq!((waited, queue.waiting()), (Err(WaitError::Interrupted(Interrupted)), 0));
     world.finish();
 }
 
@@ -71,6 +83,22 @@ fn a_pool_that_is_given_away_while_it_grows_has_the_size_that_was_asked_for() {
         hugetlb.pool(small()).counters(),
         PoolCounters { total: 2, free: 2, ..PoolCounters::default() }
     );
+}
+
+/// More surplus pages go than go at once. While some are on their way to the host, the pool is made as large as those that are left.
+#[test]
+fn surplus_pages_that_become_configured_ones_while_others_go_stay() {
+    const PAGES: u64 = 100;
+    let (hugetlb, mut task) = system(0);
+    hugetlb.pool(small()).set_overcommit(PAGES);
+    let space = AddressSpace::new(&hugetlb).unwrap();
+    let start = space.mmap(&mut task, &MapRequest::anonymous(small(), PAGES * M2)).unwrap();
+    let (other, left) = (hugetlb.clone(), PAGES - 64);
+    before_next(At::FreeHuge, move || assert_eq!(other.resize_pool(small(), left), left));
+    space.munmap(&mut task, start, PAGES * M2).unwrap();
+    assert!(!is_pending());
+    let counters = PoolCounters { total: left, free: left, ..PoolCounters::default() };
+    assert_eq!(hugetlb.pool(small()).counters(), counters);
 }
 
 #[test]
