@@ -33,6 +33,12 @@ pub(super) const ROWS: &[Row] = &[
         displace_and_fault
     ),
     row!(
+        "S48/told",
+        "rmap takes a page out of both users of a table, whose locks are busy; then it looks whether they map it still",
+        displace_and_look,
+        by & [Property::I1, Property::I14, Property::I16]
+    ),
+    row!(
         "S48/in-place",
         "rmap has waited for long, and takes a page out of a table that is still shared; a processor of the other user loads",
         displace_in_place
@@ -109,6 +115,30 @@ fn displace_and_fault(bench: &mut Bench<'_>) {
     displace(bench, frame);
     bench.cpu("store", move |task| store(task, &process, 0));
     bench.cpu("fault", move |task| fault(task, &other, 0));
+}
+
+fn displace_and_look(bench: &mut Bench<'_>) {
+    let file = bench.file();
+    let processes = [bench.process(&file, &[0]), bench.process(&file, &[0])];
+    let frame = bench.frame(&processes[0], 0);
+    let [one, other] = processes.clone();
+    // With one lock free, its user would leave the table to the other, alone.
+    bench.cpu("walk both", move |task| {
+        let mmap = [one.mmap_read(task), other.mmap_read(task)];
+        let _locked = mmap.each_ref().map(|mmap| mmap.lock_vma(mmap.find(page(0)).expect("mapped"), task));
+    });
+    bench.cpu("try_to_unmap, look", move |task| {
+        let hugetlb = task.hugetlb().clone();
+        let is_out = hugetlb.unmap_page(task, frame).is_ok();
+        for process in processes.iter().filter(|_| is_out) {
+            let found = process.follow_page(task, page(0), GupFlags::empty()).expect("no failure");
+            if found.is_some_and(|found| found.frame() == frame) {
+                let text =
+                    "I16: rmap says that it has taken a page out of all mappings, and one has it".to_owned();
+                violation(text, Property::I16);
+            }
+        }
+    });
 }
 
 fn displace_in_place(bench: &mut Bench<'_>) {
