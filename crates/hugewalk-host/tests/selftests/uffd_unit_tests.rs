@@ -87,9 +87,10 @@ fn minor_faults_and_protections_go_together() {
                     left -= 1;
                 } else {
                     assert_eq!(fault.flags, PagefaultFlags::MINOR);
-                    uffd.continue_range(task, fault.address, MIB2, ContinueMode::empty()).unwrap();
-                    // What was continued with can be written: it is protected anew.
+                    uffd.continue_range(task, fault.address, MIB2, ContinueMode::DONTWAKE).unwrap();
+                    // What was continued with can be written: it is protected anew, before the thread goes on to store.
                     uffd.write_protect(task, fault.address, MIB2, ON).unwrap();
+                    uffd.wake(fault.address, MIB2).unwrap();
                 }
             }
             kinds
